@@ -1,0 +1,134 @@
+"""What every adapter is given (`Spectrum`), what it owes (`Adapter`), and how its table meets an ID embedding.
+
+Letters: N items, D text dimension, d model dimension, r rank kept; X = E - mean is the centred text matrix and
+X = U diag(S) V^T its thin singular value decomposition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The frozen text of a catalogue and its spectral basis. All float32, never trained.
+
+    U: (N, r), orthonormal columns; rows of items without text are zero. S: (r,), descending, all above the
+    rank cut. V: (D, r), columns of canonical sign (largest entry positive). mean: (D,), what was taken from
+    E before the decomposition (zeros if centring was off). E: (N, D), the raw embeddings.
+    """
+
+    U: Tensor
+    S: Tensor
+    V: Tensor
+    mean: Tensor
+    E: Tensor
+
+    @classmethod
+    def blank(cls, n: int) -> Spectrum:
+        """The spectrum of a catalogue of n items whose text nobody reads."""
+        return cls(*(torch.zeros(shape) for shape in ((n, 0), (0,), (0, 0), (0,), (n, 0))))
+
+    @property
+    def n(self) -> int:
+        return len(self.U)
+
+    @property
+    def rank(self) -> int:
+        return len(self.S)
+
+    def features(self, preprocess: str) -> Tensor:
+        """The text as an adapter's input: ``raw`` E (N, D), ``center`` E - mean (N, D), ``whiten`` (N, r), the
+        PCA-whitened scores sqrt(N-1) U, of unit variance in every column.
+
+        Raises ValueError for another word.
+        """
+        if preprocess == "raw":
+            return self.E
+        if preprocess == "center":
+            has_text = self.E.abs().sum(1, keepdim=True) > 0
+            return (self.E - self.mean) * has_text
+        if preprocess == "whiten":
+            return self.U * (self.n - 1) ** 0.5
+        raise ValueError(f"preprocess is '{preprocess}'; it takes: raw, center, whiten")
+
+
+class Adapter(nn.Module):
+    """An item table made of frozen text.
+
+    A subclass takes ``(spectrum, d, *, <its hyper-parameters>)``; the keyword-only parameters and their
+    defaults are its schema. ``version`` is raised when behaviour changes. ``uses_text`` is False for controls
+    that read no text. Raises ValueError, one clear sentence, where a table of width d cannot be built.
+    """
+
+    version = 1
+    uses_text = True
+
+    def __init__(self, spectrum: Spectrum, d: int) -> None:
+        super().__init__()
+        self.n = spectrum.n
+        self.d = d
+
+    def forward(self) -> Tensor:
+        """The table, (N, d), one row an item."""
+        raise NotImplementedError
+
+    def linear_map(self) -> tuple[Tensor, Tensor] | None:
+        """(W, b) with table = E @ W + b for items with text, where the method is such a map: W (D, d), b (d,)."""
+        return None
+
+    def frozen(self, name: str, value: Tensor) -> None:
+        """Hold a fixed matrix: moves with the module, is not trained, and is not in the state_dict."""
+        self.register_buffer(name, value, persistent=False)
+
+
+class ItemTable(nn.Module):
+    """The seam between text and backbone: scale, fuse with an ID embedding, put the padding row on top.
+
+    ``fusion``: ``none``, ``add`` (text + id), ``gate`` (g*text + (1-g)*id, g = sigmoid([text, id] W + b)),
+    ``concat`` ([text, id], each d/2 wide; the adapter is then built at d - d//2). The text part is multiplied by
+    a trainable gain that starts its entries at standard deviation ``out_std``, so that no adapter is favoured
+    by its initial scale; ID entries start as N(0, ``id_std``^2).
+    """
+
+    def __init__(self, adapter: Adapter, d: int, *, fusion: str, out_std: float, id_std: float) -> None:
+        super().__init__()
+        if fusion not in FUSIONS:
+            raise ValueError(f"fusion is '{fusion}'; it takes: {', '.join(FUSIONS)}")
+        self.adapter, self.fusion, self.d = adapter, fusion, d
+        with torch.no_grad():
+            std = adapter().std().clamp_min(1e-12)
+        self.gain = nn.Parameter(out_std / std) if adapter.uses_text else None
+        if fusion != "none":
+            self.id = nn.Parameter(torch.randn(adapter.n, id_width(d, fusion)) * id_std)
+        if fusion == "gate":
+            self.gate = nn.Linear(2 * d, d)
+
+    def text(self) -> Tensor:
+        """The adapter's own part at its current scale, (N, d) or (N, d - d//2) under ``concat``."""
+        table = self.adapter()
+        return table if self.gain is None else table * self.gain
+
+    def forward(self) -> Tensor:
+        """The table the backbone reads and is scored against, (N + 1, d); row 0 is padding and always zero."""
+        table = self.text()
+        if self.fusion == "add":
+            table = table + self.id
+        elif self.fusion == "concat":
+            table = torch.cat([table, self.id], 1)
+        elif self.fusion == "gate":
+            g = torch.sigmoid(self.gate(torch.cat([table, self.id], 1)))
+            table = g * table + (1 - g) * self.id
+        return F.pad(table, (0, 0, 1, 0))
+
+
+FUSIONS = ("none", "add", "gate", "concat")
+
+
+def id_width(d: int, fusion: str) -> int:
+    """Columns of the ID embedding under a fusion; the rest is the adapter's under ``concat``."""
+    return d // 2 if fusion == "concat" else d

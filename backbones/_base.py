@@ -1,0 +1,33 @@
+"""What every backbone owes: states from item vectors, and how it is trained (`views`)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Backbone(nn.Module):
+    """A sequence encoder.
+
+    A subclass takes ``(d, max_len, *, <its hyper-parameters>)``; keyword-only parameters and their defaults are
+    its schema. Sequences are padded on the right. ``version`` is raised when behaviour changes; ``causal`` says
+    that the state at t reads nothing after t.
+    """
+
+    version = 1
+    causal = True
+
+    def __init__(self, d: int, max_len: int) -> None:
+        super().__init__()
+        self.d, self.max_len = d, max_len
+
+    def forward(self, x: Tensor, real: Tensor) -> Tensor:
+        """x: (B, L, d) item vectors, L <= max_len; real: (B, L) bool, False on padding. Returns (B, L, d)."""
+        raise NotImplementedError
+
+    def views(self, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Inputs and targets, (B, L) each, out of item numbers (B, L + 1), 0 = padding; a target 0 is not trained.
+
+        The default is next-item prediction.
+        """
+        return items[:, :-1], items[:, 1:]

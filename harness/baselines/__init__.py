@@ -1,0 +1,1 @@
+"""Scorers that train nothing and stand as rows of every table. One module a baseline."""

@@ -1,0 +1,1 @@
+"""Data sets the bench can fetch by itself. One module a data set."""

@@ -1,0 +1,1 @@
+"""Text encoders: texts become embedding matrices. One module an encoder."""

@@ -1,0 +1,8 @@
+"""NDCG@k with one relevant item: 1 / log2(rank + 1) if the target ranks within k."""
+
+import numpy as np
+
+
+def ndcg(ranks: np.ndarray, k: int) -> np.ndarray:
+    """Per-user NDCG@k, float64 (users,), from ranks (users,) that start at 1."""
+    return np.where(ranks <= k, 1 / np.log2(ranks + 1.0), 0.0)

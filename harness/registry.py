@@ -1,0 +1,208 @@
+"""Components by name: the folder is the registry, the file name is the command-line name.
+
+`names`, `select` and `schema` only read source text (the reading verbs must not import torch); `load` imports.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import fnmatch
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness.types import HarnessError
+
+ADAPTERS, BACKBONES = "adapters", "backbones"
+DATASETS, ENCODERS, METRICS, BASELINES = (
+    f"harness.{folder}" for folder in ("datasets", "encoders", "metrics", "baselines")
+)
+
+
+def suggest(word: str, known: list[str]) -> str:
+    """The tail of an error about an unknown name.
+
+    >>> suggest("mpl", ["id", "mlp"])
+    "Did you mean 'mlp'? Known: id, mlp."
+    """
+    near = difflib.get_close_matches(word, known, n=1)
+    return (f"Did you mean '{near[0]}'? " if near else "") + f"Known: {', '.join(known)}."
+
+
+def folder_of(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise HarnessError(f"The package '{package}' is not installed beside harness; reinstall harness.")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+@cache
+def names(package: str) -> list[str]:
+    """Component names of a package, sorted; files that start with `_` are no components."""
+    return sorted(file.stem for file in folder_of(package).glob("*.py") if not file.stem.startswith("_"))
+
+
+def find(package: str, name: str) -> str:
+    """The component's name as its file spells it (`-` and `_` are the same). Raises HarnessError if unknown."""
+    for known in names(package):
+        if known.replace("_", "-") == name.replace("_", "-"):
+            return known
+    raise HarnessError(f"{package.removeprefix('harness.')} has no '{name}'. {suggest(name, names(package))}")
+
+
+def select(package: str, selection: str) -> list[str]:
+    """Names chosen by a comma list of names, globs, `all` and exclusions `!name`; brackets are kept.
+
+    >>> select("harness.metrics", "all,!mrr")
+    ['hr', 'ndcg']
+    >>> select("harness.metrics", "n*,hr")
+    ['ndcg', 'hr']
+    """
+    chosen: dict[str, None] = {}
+    for word in split_list(selection):
+        drop, pattern = word.startswith("!"), word.removeprefix("!")
+        base, _ = split_overrides(pattern)
+        if base == "all" or any(c in base for c in "*?"):
+            hits = fnmatch.filter(names(package), "*" if base == "all" else base.replace("-", "_"))
+            if not hits:
+                raise HarnessError(
+                    f"'{pattern}' matches no name in {package.removeprefix('harness.')}. {suggest(base, names(package))}"
+                )
+        else:
+            hits = [find(package, base) + pattern[len(base) :]]
+        for hit in hits:
+            if drop:
+                for name in [n for n in chosen if split_overrides(n)[0] == hit]:
+                    del chosen[name]
+            else:
+                chosen[hit] = None
+    if not chosen:
+        raise HarnessError(f"'{selection}' selects nothing from {package.removeprefix('harness.')}.")
+    return list(chosen)
+
+
+def split_list(text: str) -> list[str]:
+    """A comma list whose brackets may hold commas.
+
+    >>> split_list("id, mlp[hidden=256,dropout=0.1]")
+    ['id', 'mlp[hidden=256,dropout=0.1]']
+    """
+    words, depth, word = [], 0, ""
+    for char in text + ",":
+        depth += (char == "[") - (char == "]")
+        if char == "," and depth <= 0:
+            if word.strip():
+                words.append(word.strip())
+            word = ""
+        else:
+            word += char
+    return words
+
+
+def split_overrides(word: str) -> tuple[str, dict[str, Any]]:
+    """A name and the parameters fixed behind it in brackets. Raises HarnessError on a malformed bracket.
+
+    >>> split_overrides("mlp[hidden=256,activation=relu]")
+    ('mlp', {'hidden': 256, 'activation': 'relu'})
+    """
+    name, bracket, rest = word.partition("[")
+    if not bracket:
+        return word, {}
+    if not rest.endswith("]"):
+        raise HarnessError(f"'{word}': the bracket is not closed. Write {name}[parameter=value].")
+    fixed = {}
+    for pair in split_list(rest[:-1]):
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise HarnessError(f"'{word}': '{pair}' is not parameter=value.")
+        try:
+            fixed[key.strip()] = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError):
+            fixed[key.strip()] = {"true": True, "false": False}.get(value.strip().lower(), value.strip())
+    return name, fixed
+
+
+def load(package: str, name: str) -> Any:
+    """The component of a module: its last public class, or its function of the module's name.
+
+    A module that cannot be imported raises; it is never skipped in silence.
+    """
+    stem = find(package, name)
+    module = importlib.import_module(f"{package}.{stem}")
+    own = [
+        value
+        for key, value in vars(module).items()
+        if isinstance(value, type) and value.__module__ == module.__name__ and not key.startswith("_")
+    ]
+    if own:
+        return own[-1]
+    if callable(function := getattr(module, stem, None)):
+        return function
+    raise HarnessError(f"{package}.{stem} defines no public class and no function '{stem}'.")
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a component's source says of it: read, not run. ``params``: keyword-only parameter -> default."""
+
+    name: str
+    cls: str
+    doc: str
+    params: dict[str, Any]
+    attributes: dict[str, Any]
+
+    @property
+    def version(self) -> int:
+        return self.attributes.get("version", 1)
+
+
+@cache
+def schema(package: str, name: str) -> Schema:
+    """Class name, docstring, keyword-only parameters with defaults, and class attributes of a component."""
+    stem = find(package, name)
+    source = (folder_of(package) / f"{stem}.py").read_text()
+    tree = ast.parse(source)
+    classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
+    doc = ast.get_docstring(tree) or ""
+    if not classes:
+        return Schema(stem, "", doc, {}, _attributes(tree.body))
+    node = classes[-1]
+    inherited = _base_schema(package, node, tree)
+    init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+    params = inherited.params if inherited and init is None else _keyword_only(init)
+    attributes = (inherited.attributes if inherited else {}) | _attributes(node.body)
+    return Schema(stem, node.name, doc, params, attributes)
+
+
+def _base_schema(package: str, node: ast.ClassDef, tree: ast.Module) -> Schema | None:
+    """The schema of a base class that another component's file defines (`from .linear import Linear`)."""
+    bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+    for statement in tree.body:
+        if isinstance(statement, ast.ImportFrom) and statement.level == 1 and statement.module in names(package):
+            if bases & {alias.name for alias in statement.names}:
+                return schema(package, statement.module)
+    return None
+
+
+def _keyword_only(init: ast.FunctionDef | None) -> dict[str, Any]:
+    if init is None:
+        return {}
+    pairs = zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True)
+    return {arg.arg: ast.literal_eval(default) for arg, default in pairs if default is not None}
+
+
+def _attributes(body: list[ast.stmt]) -> dict[str, Any]:
+    found = {}
+    for node in body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        value = getattr(node, "value", None)
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(target, ast.Name) and value is not None:
+            try:
+                found[target.id] = ast.literal_eval(value)
+            except ValueError:
+                continue
+    return found
