@@ -38,23 +38,38 @@ class Spectrum:
         return len(self.U)
 
     @property
+    def unit(self) -> float:
+        """sqrt(N_text - 1), N_text items with text: what brings the columns of U to unit variance over them."""
+        return max(int((self.E != 0).any(1).sum()) - 1, 1) ** 0.5
+
+    @property
     def rank(self) -> int:
         return len(self.S)
 
     def features(self, preprocess: str) -> Tensor:
         """The text as an adapter's input: ``raw`` E (N, D), ``center`` E - mean (N, D), ``whiten`` (N, r), the
-        PCA-whitened scores sqrt(N-1) U, of unit variance in every column.
+        PCA-whitened scores sqrt(N_text - 1) U, of unit variance in every column over the items with text.
 
-        Raises ValueError for another word.
+        Items without text are zero rows. Raises ValueError for another word.
         """
         if preprocess == "raw":
             return self.E
         if preprocess == "center":
-            has_text = self.E.abs().sum(1, keepdim=True) > 0
-            return (self.E - self.mean) * has_text
+            return (self.E - self.mean) * (self.E != 0).any(1, keepdim=True)
         if preprocess == "whiten":
-            return self.U * (self.n - 1) ** 0.5
+            return self.U * self.unit
         raise ValueError(f"preprocess is '{preprocess}'; it takes: raw, center, whiten")
+
+    def affine(self, preprocess: str, B: Tensor) -> tuple[Tensor, Tensor]:
+        """(W, b) with features(preprocess) @ B = E @ W + b on rows with text: B (features, d), W (D, d), b (d,).
+
+        Computed in float64 on the CPU, returned in float32.
+        """
+        W = B.detach().cpu().double()
+        if preprocess == "whiten":
+            W = self.V.double() @ (W * (self.unit / self.S.double()).unsqueeze(1))
+        b = W.new_zeros(W.shape[1]) if preprocess == "raw" else -self.mean.double() @ W
+        return W.float(), b.float()
 
 
 class Adapter(nn.Module):
@@ -70,6 +85,7 @@ class Adapter(nn.Module):
 
     def __init__(self, spectrum: Spectrum, d: int) -> None:
         super().__init__()
+        self.spectrum = spectrum
         self.n = spectrum.n
         self.d = d
 
@@ -80,6 +96,10 @@ class Adapter(nn.Module):
     def linear_map(self) -> tuple[Tensor, Tensor] | None:
         """(W, b) with table = E @ W + b for items with text, where the method is such a map: W (D, d), b (d,)."""
         return None
+
+    def diagnostics(self) -> dict[str, float]:
+        """What the method can say of its own state beyond the collapse measures of its table."""
+        return {}
 
     def frozen(self, name: str, value: Tensor) -> None:
         """Hold a fixed matrix: moves with the module, is not trained, and is not in the state_dict."""
@@ -92,7 +112,8 @@ class ItemTable(nn.Module):
     ``fusion``: ``none``, ``add`` (text + id), ``gate`` (g*text + (1-g)*id, g = sigmoid([text, id] W + b)),
     ``concat`` ([text, id], each d/2 wide; the adapter is then built at d - d//2). The text part is multiplied by
     a trainable gain that starts its entries at standard deviation ``out_std``, so that no adapter is favoured
-    by its initial scale; ID entries start as N(0, ``id_std``^2).
+    by its initial scale. The gain is trained as its logarithm: it stays positive, and a step of the optimiser
+    changes it by the same share whatever it started from. ID entries start as N(0, ``id_std``^2).
     """
 
     def __init__(self, adapter: Adapter, d: int, *, fusion: str, out_std: float, id_std: float) -> None:
@@ -102,11 +123,16 @@ class ItemTable(nn.Module):
         self.adapter, self.fusion, self.d = adapter, fusion, d
         with torch.no_grad():
             std = adapter().std().clamp_min(1e-12)
-        self.gain = nn.Parameter(out_std / std) if adapter.uses_text else None
+        self.log_gain = nn.Parameter((out_std / std).log()) if adapter.uses_text else None
         if fusion != "none":
-            self.id = nn.Parameter(torch.randn(adapter.n, id_width(d, fusion)) * id_std)
+            self.id = nn.Parameter(torch.randn(adapter.n, widths(d, fusion)[1]) * id_std)
         if fusion == "gate":
             self.gate = nn.Linear(2 * d, d)
+
+    @property
+    def gain(self) -> Tensor | None:
+        """What the text part is multiplied by, > 0, shape (); None for a control that reads no text."""
+        return None if self.log_gain is None else self.log_gain.exp()
 
     def text(self) -> Tensor:
         """The adapter's own part at its current scale, (N, d) or (N, d - d//2) under ``concat``."""
@@ -129,6 +155,10 @@ class ItemTable(nn.Module):
 FUSIONS = ("none", "add", "gate", "concat")
 
 
-def id_width(d: int, fusion: str) -> int:
-    """Columns of the ID embedding under a fusion; the rest is the adapter's under ``concat``."""
-    return d // 2 if fusion == "concat" else d
+def widths(d: int, fusion: str) -> tuple[int, int]:
+    """Columns of the adapter's table and of the ID embedding under a fusion.
+
+    >>> widths(64, "add"), widths(64, "concat")
+    ((64, 64), (32, 32))
+    """
+    return (d - d // 2, d // 2) if fusion == "concat" else (d, d)

@@ -69,9 +69,8 @@ def select(package: str, selection: str) -> list[str]:
         if base == "all" or any(c in base for c in "*?"):
             hits = fnmatch.filter(names(package), "*" if base == "all" else base.replace("-", "_"))
             if not hits:
-                raise HarnessError(
-                    f"'{pattern}' matches no name in {package.removeprefix('harness.')}. {suggest(base, names(package))}"
-                )
+                where = package.removeprefix("harness.")
+                raise HarnessError(f"'{pattern}' matches no name in {where}. {suggest(base, names(package))}")
         else:
             hits = [find(package, base) + pattern[len(base) :]]
         for hit in hits:
@@ -182,9 +181,9 @@ def _base_schema(package: str, node: ast.ClassDef, tree: ast.Module) -> Schema |
     """The schema of a base class that another component's file defines (`from .linear import Linear`)."""
     bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
     for statement in tree.body:
-        if isinstance(statement, ast.ImportFrom) and statement.level == 1 and statement.module in names(package):
-            if bases & {alias.name for alias in statement.names}:
-                return schema(package, statement.module)
+        sibling = isinstance(statement, ast.ImportFrom) and statement.level == 1 and statement.module in names(package)
+        if sibling and bases & {alias.name for alias in statement.names}:
+            return schema(package, statement.module)
     return None
 
 

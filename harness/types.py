@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 NO_TEXT = "none"  # the encoder of a cell whose adapter reads no text
@@ -87,6 +87,14 @@ class Budget:
     seeds: int
 
 
+@dataclass(frozen=True)
+class Engine:
+    """How a cell is searched: names of the Optuna sampler and pruner. Part of a study's identity."""
+
+    sampler: str = "tpe"
+    pruner: str = "median"
+
+
 BUDGETS = {
     "quick": Budget("quick", trials=3, epochs=8, patience=3, seeds=2),
     "standard": Budget("standard", trials=12, epochs=60, patience=6, seeds=5),
@@ -114,8 +122,17 @@ class Trial:
 
     @property
     def id(self) -> str:
-        """Identity: equal exactly when the result must be equal. Holds no path, device or worker count."""
-        return digest(asdict(self))
+        """Identity: equal exactly when the result must be equal.
+
+        Holds no path, name of a data set or encoder (their hashes are in `inputs`), device or worker count.
+        """
+        value = asdict(self)
+        value["cell"] = [self.cell.backbone, self.cell.adapter]
+        return digest(value)
+
+    def confirmation(self, seed: int) -> Trial:
+        """This configuration retrained with another seed, its test to be opened."""
+        return replace(self, role="confirm", seed=seed)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,0 +1,56 @@
+"""MLP: a feed-forward network on the frozen text, the commonest adapter of the field.
+
+Source: the projection of RLMRec (Ren et al. 2024, arXiv 2310.15950): one hidden layer, Xavier-uniform weights.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ._base import Adapter, Spectrum
+
+ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU}
+
+
+class MLP(Adapter):
+    """T = g(... g(X W_1 + b_1) ...) W_out + b_out, (N, d), with ``layers`` hidden layers of width ``hidden``, and
+    ``dropout`` behind each of them.
+
+    Raises ValueError where ``activation`` or ``preprocess`` is unknown or ``layers`` is below 1.
+    """
+
+    features: Tensor
+
+    def __init__(
+        self,
+        spectrum: Spectrum,
+        d: int,
+        *,
+        hidden: int = 256,
+        layers: int = 1,
+        activation: str = "gelu",
+        dropout: float = 0.1,
+        preprocess: str = "raw",
+    ) -> None:
+        super().__init__(spectrum, d)
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation is '{activation}'; it takes: {', '.join(ACTIVATIONS)}")
+        if layers < 1:
+            raise ValueError(f"MLP needs at least 1 hidden layer, layers is {layers}")
+        self.frozen("features", spectrum.features(preprocess))
+        steps: list[nn.Module] = []
+        width = self.features.shape[1]
+        for _ in range(layers):
+            steps += [nn.Linear(width, hidden), ACTIVATIONS[activation](), nn.Dropout(dropout)]
+            width = hidden
+        self.net = nn.Sequential(*steps, nn.Linear(width, d))
+        self.net.apply(_xavier)
+
+    def forward(self) -> Tensor:
+        return self.net(self.features)
+
+
+def _xavier(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)

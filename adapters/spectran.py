@@ -1,0 +1,157 @@
+"""SpecTran: sparse attention over the whole spectrum of the text, plus a spectral position encoding.
+
+Source: SpecTran (arXiv 2601.21986, 2026): E_s = U [phi(Q K^T) + A]^T with U the left singular vectors, phi a Softshrink
+of learnable threshold, and A diagonal, a Taylor polynomial of the singular values on the first d components.
+What the paper leaves open (scaling, centring, initialisation) is ours and said below.
+
+Letters: s_j = S_j / S_0; M = P + A the mixing matrix (d, r), P = phi(Q K^T / sqrt(d_k)), Q (d, d_k), K (r, d_k),
+A_ii = sum_t beta_t s_i^t. The table does not depend on the item but through U: it is one matrix product.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ._base import Adapter, Spectrum
+
+PHI = ("softshrink", "softmax", "identity", "none")
+POS = ("taylor", "free_diag", "none")
+START = ("whiten", "plain")
+
+
+class SpecTran(Adapter):
+    """T = sqrt(N_text - 1) U diag(s)^``value_power`` M^T, (N, d). The paper's overall scale (gamma) is the seam's gain.
+
+    ``phi``: softshrink | softmax (the paper's ablation) | identity (no sparsity) | none (no attention).
+    ``pos``: taylor, of degree ``degree`` | free_diag (d free weights) | none. ``start``: beta starts as (1, 0, ...),
+    whitened truncation, or as (0, 1, 0, ...), plain truncation.
+    ``c``, ``rho``: scores start as N(0, s0^2) with threshold lambda = c s0 and s0 such that every row of P has norm
+    rho against A's 1: small enough not to drown A, yet never wholly inside the threshold, where the gradients of Q, K
+    and lambda would be zero for ever. lambda is trained in units of s0 and enters by its absolute value, so that it
+    stays positive and a step of the optimiser is small against the scores; ``lam_learnable`` False keeps it fixed.
+    ``rank``: leading components used, None for all.
+    Raises ValueError where a switch is unknown, d exceeds the components, or no part of M is left.
+    """
+
+    basis: Tensor
+    powers: Tensor
+    values: Tensor
+    units: Tensor
+
+    def __init__(
+        self,
+        spectrum: Spectrum,
+        d: int,
+        *,
+        phi: str = "softshrink",
+        pos: str = "taylor",
+        degree: int = 2,
+        start: str = "whiten",
+        value_power: float = 0.0,
+        d_k: int = 128,
+        c: float = 1.0,
+        rho: float = 0.3,
+        lam_learnable: bool = True,
+        rank: int | None = None,
+    ) -> None:
+        super().__init__(spectrum, d)
+        r = spectrum.rank if rank is None else min(rank, spectrum.rank)
+        _check(phi, pos, start, degree)
+        if d > r:
+            raise ValueError(f"SpecTran makes d={d} columns of at least as many components, but there are {r}")
+        self.phi, self.pos, self.r = phi, pos, r
+        s = spectrum.S[:r] / spectrum.S[0]
+        self.frozen("basis", spectrum.U[:, :r])
+        self.frozen("values", spectrum.unit * s**value_power)
+        if phi != "none":
+            self._init_attention(d_k, c if phi == "softshrink" else 0.0, rho, lam_learnable)
+        if pos == "taylor":
+            self.frozen("powers", s[:d, None] ** torch.arange(degree + 1))
+            self.beta = nn.Parameter(torch.eye(degree + 1)[START.index(start)])
+        elif pos == "free_diag":
+            self.diagonal = nn.Parameter(s[:d] ** START.index(start))
+
+    def _init_attention(self, d_k: int, c: float, rho: float, lam_learnable: bool) -> None:
+        self.s0 = rho / math.sqrt(self.r * softshrink_energy(c))
+        self.Q = nn.Parameter(torch.randn(self.d, d_k) * math.sqrt(self.s0))
+        self.K = nn.Parameter(torch.randn(self.r, d_k) * math.sqrt(self.s0))
+        if self.phi == "softshrink":
+            self.threshold = nn.Parameter(torch.tensor(float(c)), requires_grad=lam_learnable)
+
+    @property
+    def lam(self) -> Tensor:
+        """The Softshrink threshold lambda >= 0, shape ()."""
+        return self.s0 * self.threshold.abs()
+
+    def attention(self) -> Tensor:
+        """P, (d, r)."""
+        if self.phi == "none":
+            return self.basis.new_zeros(self.d, self.r)
+        scores = self.Q @ self.K.T / math.sqrt(self.K.shape[1])
+        if self.phi == "softshrink":
+            return scores.sign() * (scores.abs() - self.lam).relu()  # F.softshrink takes no trained threshold
+        return scores.softmax(1) if self.phi == "softmax" else scores
+
+    def position(self) -> Tensor:
+        """A, (d, r), zero off the diagonal."""
+        if self.pos == "none":
+            return self.basis.new_zeros(self.d, self.r)
+        diagonal = self.powers @ self.beta if self.pos == "taylor" else self.diagonal
+        return F.pad(torch.diag(diagonal), (0, self.r - self.d))
+
+    def mixing(self) -> Tensor:
+        """M = P + A, (d, r)."""
+        return self.attention() + self.position()
+
+    def forward(self) -> Tensor:
+        return self.basis @ (self.mixing() * self.values).T
+
+    def linear_map(self) -> tuple[Tensor, Tensor]:
+        weights = (self.mixing() * self.values).T.detach().cpu() / self.spectrum.unit
+        return self.spectrum.affine("whiten", F.pad(weights, (0, 0, 0, self.spectrum.rank - self.r)))
+
+    @torch.no_grad()
+    def active_fraction(self) -> float:
+        """Share of the entries of P that are not zero; 0 or nearly so: the attention cannot learn any more."""
+        return (self.attention() != 0).float().mean().item()
+
+    @torch.no_grad()
+    def diagnostics(self) -> dict[str, float]:
+        """``active_fraction``; ``subordinate_mass``, the share of sum M^2 beyond component d (the paper's case study);
+        ``attention_share``, ||P||^2 / (||P||^2 + ||A||^2); ``lambda`` and ``beta_<t>`` where there are such.
+        """
+        energy, mass = self.mixing().square(), [m.square().sum() for m in (self.attention(), self.position())]
+        found = {
+            "active_fraction": self.active_fraction(),
+            "subordinate_mass": (energy[:, self.d :].sum() / energy.sum()).item(),
+            "attention_share": (mass[0] / (mass[0] + mass[1])).item(),
+        }
+        if self.phi == "softshrink":
+            found["lambda"] = self.lam.item()
+        if self.pos == "taylor":
+            found |= {f"beta_{t}": value for t, value in enumerate(self.beta.tolist())}
+        return found
+
+
+def softshrink_energy(c: float) -> float:
+    """E[phi(z)^2] of z ~ N(0, 1) under a Softshrink of threshold c: 2 [(1 + c^2) Phi(-c) - c pdf(c)].
+
+    >>> round(softshrink_energy(0.0), 4), round(softshrink_energy(1.0), 4), round(softshrink_energy(2.0), 4)
+    (1.0, 0.1507, 0.0115)
+    """
+    tail = math.erfc(c / math.sqrt(2)) / 2
+    return 2 * ((1 + c * c) * tail - c * math.exp(-c * c / 2) / math.sqrt(2 * math.pi))
+
+
+def _check(phi: str, pos: str, start: str, degree: int) -> None:
+    for name, value, known in (("phi", phi, PHI), ("pos", pos, POS), ("start", start, START)):
+        if value not in known:
+            raise ValueError(f"{name} is '{value}'; it takes: {', '.join(known)}")
+    if phi == "none" and pos == "none":
+        raise ValueError("SpecTran without attention (phi) and without position encoding (pos) makes no table")
+    if pos == "taylor" and degree < START.index(start):
+        raise ValueError(f"start is 'plain', a weight on the first power, but the Taylor degree is {degree}")

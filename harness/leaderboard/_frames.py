@@ -1,0 +1,151 @@
+"""The frames that a table is made of, checked: one clear line for each way they can be wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from harness.registry import suggest
+from harness.types import Cell, HarnessError
+
+KEY = ["dataset", "encoder", "backbone", "adapter"]
+COLUMNS = {
+    "runs": ["trial", *KEY, "seed", "params", "best_valid", "seconds", "parameters", "effective_rank", "info"],
+    "ranks": ["trial", "user", "rank"],
+    "cells": [*KEY, "trials_done", "trials_pruned", "trials_failed", "trials_planned", "search_seconds"]
+    + ["seeds_done", "seeds_planned", "state", "reason"],
+}
+STATES = ["done", "partial", "skipped", "failed", "pending"]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What is known of a bench, as the ledger gives it.
+
+    ``runs``: one row a confirmed (test-opened) run: trial, dataset, encoder, backbone, adapter (backbone ``none``:
+    a baseline, encoder ``none``: no text), seed, params (JSON object), best_valid (validation NDCG@10), seconds,
+    parameters, effective_rank (null: none), info (JSON object of further diagnostics).
+    ``ranks``: trial, user, rank: the test rank of each user's target, ties at mid-rank.
+    ``cells``: one row a cell of the plan: trials_done, _pruned, _failed, _planned, search_seconds, seeds_done,
+    seeds_planned, state (done, partial, skipped, failed, pending), reason.
+    ``header``: objects by name, each of plain values and all optional: ``protocol``, ``budget``, ``datasets`` (a
+    card a data set), ``provenance``, ``test_opened`` (how often each cell's test was opened, by ``str(cell)``).
+    """
+
+    runs: pl.DataFrame
+    ranks: pl.DataFrame
+    cells: pl.DataFrame
+    header: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """The test-opened runs of one cell: ranks float64 (U users, S seeds), and one dict a run."""
+
+    ranks: np.ndarray
+    runs: list[dict[str, Any]]
+
+
+def confirmed(results: Results) -> dict[Cell, Confirmed]:
+    """The confirmed runs by cell, users in one order for all cells of a data set.
+
+    Raises HarnessError if a column is missing, a run is outside the plan, doubled or without ranks, a rank is below
+    1, the runs of a cell differ in their parameters, or the cells of a data set rank different users.
+    """
+    for name, columns in COLUMNS.items():
+        _check_columns(name, getattr(results, name), columns)
+    planned = _planned(results.cells)
+    ranks = dict(_by_trial(results.ranks))
+    users: dict[str, np.ndarray] = {}
+    found = {}
+    for cell, runs in _by_cell(results.runs).items():
+        if cell not in planned:
+            raise HarnessError(f"runs hold {cell}, which is no cell of the plan.")
+        _check_runs(cell, runs)
+        columns = []
+        for run in runs:
+            own, values = ranks.get(run["trial"], (np.empty(0), np.empty(0)))
+            if not np.array_equal(users.setdefault(cell.dataset, own), own) or not len(own):
+                raise HarnessError(
+                    f"{cell}, seed {run['seed']}: its test ranks are of {len(own)} users, other rows of "
+                    f"{cell.dataset} of {len(users[cell.dataset])}; a table compares the same users."
+                )
+            columns.append(values)
+        found[cell] = Confirmed(np.stack(columns, 1), runs)
+    return found
+
+
+def cell_of(record: dict[str, Any]) -> Cell:
+    return Cell(*(record[key] for key in KEY))
+
+
+def json_object(text: str | None, where: str) -> dict[str, Any]:
+    """The object that a JSON cell holds; numbers that JSON has no word for become None."""
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise HarnessError(f"{where} is no JSON object: {str(text)[:60]}")
+    return finite(value)
+
+
+def finite(value: Any) -> Any:
+    """The value with every NaN and infinity, at any depth, replaced by None."""
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _check_columns(name: str, frame: pl.DataFrame, wanted: list[str]) -> None:
+    for column in wanted:
+        if column not in frame.columns:
+            raise HarnessError(f"The frame '{name}' has no column '{column}'. {suggest(column, frame.columns)}")
+
+
+def _planned(cells: pl.DataFrame) -> set[Cell]:
+    planned = Counter(cell_of(record) for record in cells.select(KEY).iter_rows(named=True))
+    for cell, count in planned.items():
+        if count > 1:
+            raise HarnessError(f"cells hold {cell} {count} times.")
+    for state in cells["state"].unique():
+        if state not in STATES:
+            raise HarnessError(f"cells hold the state '{state}'. {suggest(str(state), STATES)}")
+    return set(planned)
+
+
+def _by_cell(runs: pl.DataFrame) -> dict[Cell, list[dict[str, Any]]]:
+    groups: dict[Cell, list[dict[str, Any]]] = {}
+    for record in runs.sort("seed").iter_rows(named=True):
+        groups.setdefault(cell_of(record), []).append(record)
+    return groups
+
+
+def _by_trial(ranks: pl.DataFrame) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+    """Each trial with its users (U,) and their ranks float64 (U,), ordered by user."""
+    for (trial,), frame in ranks.partition_by("trial", as_dict=True, include_key=False).items():
+        frame = frame.sort("user")
+        users, values = frame["user"].to_numpy(), frame["rank"].cast(pl.Float64).to_numpy()
+        if not (np.isfinite(values) & (values >= 1)).all():
+            raise HarnessError(f"ranks of trial {trial} hold {np.nanmin(values)}; ranks are finite and start at 1.")
+        if (np.diff(users) == 0).any():
+            raise HarnessError(f"ranks of trial {trial} hold a user more than once.")
+        yield trial, (users, values)
+
+
+def _check_runs(cell: Cell, runs: list[dict[str, Any]]) -> None:
+    seeds = [run["seed"] for run in runs]
+    if len(set(seeds)) < len(seeds):
+        raise HarnessError(f"{cell}: runs hold a seed more than once: {', '.join(map(str, seeds))}.")
+    first, *others = (json_object(run["params"], f"{cell}: params") for run in runs)
+    if any(other != first for other in others):
+        raise HarnessError(f"{cell}: its runs differ in their params; a row of a table is one configuration.")

@@ -1,0 +1,217 @@
+"""The table that every format renders: sections of ranked rows, and holes where no result is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness import stats
+from harness.leaderboard._frames import KEY, Confirmed, Results, cell_of, confirmed, finite, json_object
+from harness.leaderboard._sample import Gain, Sample, adjusted_p, gain, metrics, sample
+from harness.metrics._all import HEADLINE
+from harness.types import BASELINE, NO_TEXT, Cell
+
+ALPHA = 0.05
+REFERENCE = "id"  # the adapter without text that every other is measured against
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What a cell's search came to, in trials."""
+
+    done: int
+    pruned: int
+    failed: int
+    planned: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The confirmed runs of a row: means over seeds of validation NDCG@10, training seconds, effective rank and the
+    numbers in info; parameters trained; the configuration that the search chose."""
+
+    valid: float | None
+    seconds: float | None
+    parameters: int | None
+    effective_rank: float | None
+    params: dict[str, Any]
+    info: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell in one section. Without a test result it is a hole: ``fit`` and ``rank`` are None, ``metrics`` empty.
+
+    ``marks``: ``best``, ``second``, ``tied`` (not distinguishable from the best), ``differs`` (from `id`),
+    ``short`` (had less than planned), ``reopened`` (its test was opened more than once).
+    """
+
+    cell: Cell
+    state: str
+    reason: str
+    rank: int | None
+    marks: tuple[str, ...]
+    metrics: dict[str, stats.Interval]
+    vs_id: Gain | None
+    vs_rival: Gain | None
+    trials: Trials
+    search_seconds: float
+    seeds_done: int
+    seeds_planned: int
+    test_opened: int
+    fit: Fit | None
+
+
+@dataclass(frozen=True)
+class Section:
+    """One data set and backbone; the data set's baselines are rows of each of its sections."""
+
+    dataset: str
+    backbone: str
+    card: dict[str, Any]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Sections, metrics in column order, the headline metric that ranks the rows, and what all of it rests on."""
+
+    metrics: tuple[str, ...]
+    headline: str
+    header: dict[str, Any]
+    sections: tuple[Section, ...]
+
+
+def build(results: Results) -> Table:
+    """Rank the results. Pure: equal frames give an equal table.
+
+    Raises HarnessError if the frames contradict themselves or one another (`confirmed` lists how).
+    """
+    runs = confirmed(results)
+    cells = {cell_of(record): record for record in results.cells.sort(KEY).iter_rows(named=True)}
+    header = finite(results.header)
+    sections = []
+    for dataset in sorted({cell.dataset for cell in cells}):
+        own = [cell for cell in cells if cell.dataset == dataset]
+        samples = _samples(own, runs)
+        for backbone in _backbones(own):
+            members = [cell for cell in own if cell.backbone in (backbone, BASELINE)]
+            rows = _rows([cells[cell] for cell in members], samples, runs, header.get("test_opened") or {})
+            card = (header.get("datasets") or {}).get(dataset) or {}
+            sections.append(Section(dataset, backbone, card, tuple(rows)))
+    return Table(tuple(metrics()), HEADLINE, header, tuple(sections))
+
+
+def _backbones(cells: list[Cell]) -> list[str]:
+    """The backbones of a data set's sections; baselines have one of their own only where nothing else is planned."""
+    return sorted({cell.backbone for cell in cells if not cell.is_baseline}) or [BASELINE]
+
+
+def _samples(cells: list[Cell], runs: dict[Cell, Confirmed]) -> dict[Cell, Sample]:
+    """The scores of a data set's cells, all under the same draws of users."""
+    ready = [cell for cell in cells if cell in runs]
+    draws = stats.user_draws(len(runs[ready[0]].ranks)) if ready else np.empty((0, 0), np.uint8)
+    return {cell: sample(cell, runs[cell], draws) for cell in ready}
+
+
+def _rows(
+    records: list[dict[str, Any]], samples: dict[Cell, Sample], runs: dict[Cell, Confirmed], opened: dict[str, int]
+) -> list[Row]:
+    """Rows of one section, best first, holes last."""
+    field = _Field([samples[cell_of(record)] for record in records if cell_of(record) in samples])
+    rows = []
+    for record in records:
+        cell = cell_of(record)
+        rows.append(_row(record, field, runs.get(cell), opened.get(str(cell), int(cell in runs))))
+    return sorted(rows, key=lambda row: (row.rank is None, row.rank, row.cell.is_baseline, row.cell))
+
+
+class _Field:
+    """The rows of one section that have results, compared with one another."""
+
+    def __init__(self, samples: list[Sample]) -> None:
+        self.ranked = sorted(samples, key=lambda s: (-s.headline, s.cell))
+        self.by_cell = {sample.cell: sample for sample in self.ranked}
+        self.reference = next((s for s in self.ranked if _is_reference(s.cell)), None)
+        self.p_best = adjusted_p(self.ranked, self.ranked[0]) if self.ranked else {}
+        self.p_id = adjusted_p(self.ranked, self.reference) if self.reference else {}
+
+    def rank(self, row: Sample) -> int:
+        return 1 + sum(other.headline > row.headline for other in self.ranked)
+
+    def vs_id(self, row: Sample) -> Gain | None:
+        if self.reference is None or row is self.reference:
+            return None
+        return gain(row, self.reference, self.p_id[row.cell])
+
+    def vs_rival(self, row: Sample) -> Gain | None:
+        """The gain over the best row that is neither this one nor a baseline."""
+        rivals: Iterable[Sample] = (s for s in self.ranked if s is not row and not s.cell.is_baseline)
+        rival = next(iter(rivals), None)
+        return gain(row, rival) if rival else None
+
+    def marks(self, row: Sample) -> list[str]:
+        place = {1: "best", 2: "second"}.get(self.rank(row))
+        p_best = self.p_best.get(row.cell, 0.0)
+        p_id = self.p_id.get(row.cell, 1.0)
+        found = (place, p_best >= ALPHA and "tied", p_id < ALPHA and "differs")
+        return [mark for mark in found if mark]
+
+
+def _is_reference(cell: Cell) -> bool:
+    return cell.adapter == REFERENCE and cell.encoder == NO_TEXT and not cell.is_baseline
+
+
+def _row(record: dict[str, Any], field: _Field, runs: Confirmed | None, opened: int) -> Row:
+    cell = cell_of(record)
+    own = field.by_cell.get(cell)
+    trials = Trials(*(int(record[f"trials_{name}"] or 0) for name in ("done", "pruned", "failed", "planned")))
+    marks = field.marks(own) if own else []
+    seeds_done, seeds_planned = int(record["seeds_done"] or 0), int(record["seeds_planned"] or 0)
+    if own and (trials.done + trials.pruned < trials.planned or seeds_done < seeds_planned):
+        marks.append("short")
+    if opened > 1:
+        marks.append("reopened")
+    return Row(
+        cell=cell,
+        state=record["state"],
+        reason=record["reason"] or "",
+        rank=field.rank(own) if own else None,
+        marks=tuple(marks),
+        metrics=own.intervals() if own else {},
+        vs_id=field.vs_id(own) if own else None,
+        vs_rival=field.vs_rival(own) if own else None,
+        trials=trials,
+        search_seconds=float(record["search_seconds"] or 0),
+        seeds_done=seeds_done,
+        seeds_planned=seeds_planned,
+        test_opened=opened,
+        fit=_fit(cell, runs.runs) if runs else None,
+    )
+
+
+def _fit(cell: Cell, runs: list[dict[str, Any]]) -> Fit:
+    infos = [json_object(run["info"], f"{cell}, seed {run['seed']}: info") for run in runs]
+    parameters = [run["parameters"] for run in runs if run["parameters"] is not None]
+    return Fit(
+        valid=_mean(run["best_valid"] for run in runs),
+        seconds=_mean(run["seconds"] for run in runs),
+        parameters=max(parameters, default=None),
+        effective_rank=_mean(run["effective_rank"] for run in runs),
+        params=json_object(runs[0]["params"], f"{cell}: params"),
+        info={key: _agreed([info.get(key) for info in infos]) for key in sorted(set().union(*infos))},
+    )
+
+
+def _agreed(values: list[Any]) -> Any:
+    """A diagnostic of several runs: the mean of numbers, or else the first run's value."""
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    return _mean(numbers) if numbers else values[0]
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None and np.isfinite(value)]
+    return float(np.mean(known)) if known else None

@@ -1,0 +1,223 @@
+"""How a table's numbers and facts read in words: shared by the formats that people read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from harness import stats
+from harness.leaderboard._sample import Gain
+from harness.leaderboard._table import ALPHA, REFERENCE, Row, Section, Table
+from harness.types import NO_TEXT, Cell
+
+DASH = "–"
+SYMBOLS = {"best": "★", "second": "☆", "tied": "≈", "short": "†", "reopened": "‡"}
+TITLES = {"protocol": "Protocol", "budget": "Budget of every cell", "provenance": "Provenance"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the compact tables. `keep`: columns of a lower value leave first where width is short."""
+
+    title: str
+    text: Callable[[Row], str]
+    keep: int
+    right: bool = True
+
+
+def columns(table: Table) -> list[Column]:
+    """The compact columns: the headline metric with its interval, the others at its cut-off, gains and costs."""
+    head, at = table.headline, table.headline[table.headline.rindex("@") :]
+    others = [name for name in table.metrics if name.endswith(at) and name != head]
+    return [
+        Column("#", lambda row: str(row.rank or DASH), 99),
+        Column("", symbols, 98, right=False),
+        Column("adapter", lambda row: adapter(row.cell), 99, right=False),
+        Column("encoder", lambda row: encoder(row.cell), 90, right=False),
+        Column(f"{head} [95 %]", lambda row: interval(row.metrics[head]) if row.metrics else row.state, 99),
+        *(Column(name, _mean_of(name), 60) for name in others),
+        Column("vs id %", lambda row: gain(row.vs_id, "differs" in row.marks), 80),
+        Column("vs best rival %", lambda row: gain(row.vs_rival), 50),
+        Column(f"valid {head}", lambda row: score(row.fit and row.fit.valid), 20),
+        Column("seeds", lambda row: f"{row.seeds_done}/{row.seeds_planned}", 70),
+        Column("trials d/p/f of n", trials, 40),
+        Column("search", lambda row: seconds(row.search_seconds or None), 10),
+        Column("train", lambda row: seconds(row.fit and row.fit.seconds), 30),
+        Column("params", lambda row: count(row.fit and row.fit.parameters), 45),
+        Column("erank", lambda row: number(row.fit and row.fit.effective_rank, 1), 35),
+    ]
+
+
+def symbols(row: Row) -> str:
+    return "".join(SYMBOLS[mark] for mark in row.marks if mark in SYMBOLS)
+
+
+def adapter(cell: Cell) -> str:
+    return cell.adapter + (" (baseline)" if cell.is_baseline else "")
+
+
+def encoder(cell: Cell) -> str:
+    return DASH if cell.encoder == NO_TEXT else cell.encoder
+
+
+def label(cell: Cell) -> str:
+    """A row's name where no column says the encoder.
+
+    >>> label(Cell("beauty", "minilm", "sasrec", "svd")), label(Cell("beauty", "none", "sasrec", "id"))
+    ('svd · minilm', 'id')
+    """
+    return adapter(cell) if cell.encoder == NO_TEXT else f"{adapter(cell)} · {cell.encoder}"
+
+
+def number(value: float | None, digits: int) -> str:
+    return DASH if value is None else f"{value:,.{digits}f}"
+
+
+def score(value: float | None) -> str:
+    return number(value, 4)
+
+
+def interval(value: stats.Interval) -> str:
+    """
+    >>> interval(stats.Interval(0.0412, 0.0404, 0.042))
+    '0.0412 [0.0404, 0.0420]'
+    """
+    return f"{value.mean:.4f} [{value.low:.4f}, {value.high:.4f}]"
+
+
+def gain(value: Gain | None, differs: bool = False) -> str:
+    if value is None:
+        return DASH
+    return f"{value.percent:+.1f} [{value.low:+.1f}, {value.high:+.1f}]" + ("*" if differs else "")
+
+
+def trials(row: Row) -> str:
+    value = row.trials
+    return f"{value.done}/{value.pruned}/{value.failed} of {value.planned}" if value.planned else DASH
+
+
+def seconds(value: float | None) -> str:
+    """
+    >>> seconds(4.21), seconds(312), seconds(9000)
+    ('4.2 s', '5.2 min', '2.5 h')
+    """
+    if value is None:
+        return DASH
+    unit, size = next(((u, s) for u, s in (("h", 3600), ("min", 60)) if value >= s), ("s", 1))
+    return f"{value / size:.1f} {unit}"
+
+
+def count(value: int | None) -> str:
+    """
+    >>> count(812), count(46_123), count(1_250_000)
+    ('812', '46.1k', '1.2M')
+    """
+    if value is None:
+        return DASH
+    unit, size = next(((u, s) for u, s in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if value >= s), ("", 1))
+    return f"{value / size:.1f}{unit}" if unit else str(value)
+
+
+def fact(key: str, value: Any) -> str:
+    """A value of a header or card as text: shares and densities in percent, thousands set apart.
+
+    >>> fact("density", 0.000733), fact("users", 22363), fact("filter_seen", True)
+    ('0.0733 %', '22,363', 'yes')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float) and (key == "density" or key.endswith("share") or "_share_" in key):
+        return f"{100 * value:.3g} %"
+    if isinstance(value, int | float):
+        return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+    return DASH if value is None else str(value)
+
+
+def facts(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """(name, text) of each plain value; nested objects are flattened with a dot."""
+    pairs = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            pairs += facts(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            pairs.append((f"{prefix}{key}".replace("_", " "), ", ".join(fact(key, item) for item in value)))
+        else:
+            pairs.append((f"{prefix}{key}".replace("_", " "), fact(key, value)))
+    return pairs
+
+
+def line(title: str, values: dict[str, Any]) -> str:
+    return f"{title}: " + " · ".join(f"{name} {text}" for name, text in facts(values))
+
+
+def header_lines(table: Table, parts: tuple[str, ...] = tuple(TITLES)) -> list[str]:
+    return [line(TITLES[part], table.header[part]) for part in parts if table.header.get(part)]
+
+
+def title(section: Section) -> str:
+    return f"{section.dataset} × {section.backbone}"
+
+
+def section_lines(section: Section) -> list[str]:
+    return [line("Data", section.card)] if section.card else []
+
+
+def parity(table: Table, section: Section) -> str:
+    """What each row of the section was given, and which rows had less."""
+    budget = table.header.get("budget") or {}
+    tuned = [row for row in section.rows if row.trials.planned]
+    planned = sorted({row.trials.planned for row in tuned})
+    seeds = sorted({row.seeds_planned for row in section.rows})
+    parts = [f"{_either(planned)} trials"] if planned else []
+    parts += [f"up to {budget['epochs']} epochs"] if "epochs" in budget else []
+    parts.append(f"{_either(seeds)} seeds")
+    less = [f"{label(row.cell)} ({trials(row)} trials, {row.seeds_done}/{row.seeds_planned} seeds)" for row in _short(section)]
+    tail = f"; less than planned: {', '.join(less)}" if less else "; every row had all of it"
+    return f"Parity: planned for each row {', '.join(parts)}{tail}."
+
+
+def notes(section: Section) -> list[str]:
+    """Every row that is not simply done, with its state and reason: holes are said, not hidden."""
+    odd = [row for row in section.rows if row.fit is None or row.state != "done"]
+    return [f"{label(row.cell)}: {row.state}" + (f", {row.reason}" if row.reason else "") for row in odd]
+
+
+def footnotes(table: Table) -> list[str]:
+    """What the marks and numbers mean; of the marks, those that the table holds."""
+    used = {mark for section in table.sections for row in section.rows for mark in row.marks}
+    holm = f"Holm-adjusted over the section's rows, p < {ALPHA}"
+    meaning = {
+        "best": "★ best mean of the section",
+        "second": "☆ second best mean",
+        "tied": f"≈ not distinguishable from the best (paired sign-flip test over users and seeds, not {holm})",
+        "differs": f"* differs from '{REFERENCE}' ({holm})",
+        "short": "† had less than planned: fewer finished trials or seeds",
+        "reopened": "‡ its test was opened more than once",
+    }
+    return [
+        f"Rows are ranked by test {table.headline}. [low, high]: 95 % interval of the mean under a joint bootstrap "
+        f"over users and seeds ({stats.ROUNDS} rounds); where a row has one seed, over users alone.",
+        f"'vs {REFERENCE}' and 'vs best rival' are gains in test {table.headline} in percent, with intervals paired by "
+        "user; the best rival is the best other row that is no baseline.",
+        "Trials d/p/f of n: done, pruned and failed, of those planned. Params: trained parameters. Erank: effective "
+        "rank of the item table. Search: all trials of the cell; train: one confirmed run.",
+        *(text for mark, text in meaning.items() if mark in used),
+    ]
+
+
+def _short(section: Section) -> list[Row]:
+    lacking = ("done", "pruned")
+    return [
+        row
+        for row in section.rows
+        if sum(getattr(row.trials, name) for name in lacking) < row.trials.planned or row.seeds_done < row.seeds_planned
+    ]
+
+
+def _either(values: list[int]) -> str:
+    return " or ".join(map(str, values))
+
+
+def _mean_of(name: str) -> Callable[[Row], str]:
+    return lambda row: score(row.metrics[name].mean) if row.metrics else DASH

@@ -1,0 +1,259 @@
+"""From a selection to what is to run: cells, their studies, what the ledger already holds of each.
+
+Imports no torch, ray, optuna or mlflow: `harness plan` and `status` answer at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness import data, registry, spaces, vectors
+from harness.ledger import Ledger
+from harness.types import (
+    BASELINE,
+    NO_TEXT,
+    Budget,
+    Cell,
+    Engine,
+    HarnessError,
+    PrepSpec,
+    Protocol,
+    Role,
+    Trial,
+    TrialResult,
+    digest,
+)
+
+CORE_VERSION = 1  # raised when losses, sampling of batches or the optimiser change what a trial comes to
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: selections as on the command line, and what every cell gets."""
+
+    home: Path
+    datasets: str = "all"
+    adapters: str = "all"
+    backbones: str = "all"
+    encoders: str = "minilm"
+    budget: Budget = field(default_factory=lambda: Budget("quick", 3, 8, 3, 2))
+    protocol: Protocol = field(default_factory=Protocol)
+    prep: PrepSpec = field(default_factory=PrepSpec)
+    engine: Engine = field(default_factory=Engine)
+    spaces: spaces.Source = field(default_factory=spaces.Source)
+
+    @property
+    def table_key(self) -> str:
+        """Cells of two benches stand in one table exactly if this is equal."""
+        same = [asdict(self.protocol), asdict(self.prep), self.budget.epochs, self.budget.patience]
+        return digest(same)
+
+
+@dataclass(frozen=True)
+class Material:
+    """A prepared data set with its encoders and the hashes of what they make of its texts, by label."""
+
+    prepared: data.Prepared
+    texts: vectors.Texts
+    encoders: dict[str, vectors.Encoder]
+    embeddings: dict[str, str]
+
+
+@dataclass
+class Study:
+    """A cell with its space, its identity and what the ledger knows of it."""
+
+    cell: Cell
+    space: spaces.Space
+    budget: Budget
+    protocol: Protocol
+    engine: Engine
+    inputs: dict[str, Any]
+    ledger: Ledger = field(repr=False)
+
+    @cached_property
+    def id(self) -> str:
+        same = [self.cell.backbone, self.cell.adapter, self.space.to_json(), self.budget.epochs, self.budget.patience]
+        return digest([*same, asdict(self.protocol), asdict(self.engine), self.inputs])
+
+    @property
+    def trials(self) -> int:
+        """Search trials planned: a baseline has nothing to search."""
+        return 0 if self.cell.is_baseline else self.budget.trials
+
+    @property
+    def seeds(self) -> int:
+        """Confirmations planned: a baseline is deterministic."""
+        return 1 if self.cell.is_baseline else self.budget.seeds
+
+    def trial(self, role: Role, seed: int, params: dict[str, Any]) -> Trial:
+        epochs, patience = (0, 0) if self.cell.is_baseline else (self.budget.epochs, self.budget.patience)
+        return Trial(self.cell, role, seed, epochs, patience, params, self.protocol, self.inputs)
+
+    def history(self) -> dict[int, tuple[str, TrialResult | None]]:
+        """Search number -> (trial id, its result or None), of the planned numbers that were ever started."""
+        return self.ledger.history(self.id, self.trials)
+
+    def ended(self) -> list[TrialResult]:
+        return [result for _, result in self.history().values() if result is not None]
+
+    def winner(self) -> Trial | None:
+        """The best finished trial of a complete search (first of equals), or None while it is incomplete or all
+        failed. A baseline is its own winner."""
+        if self.cell.is_baseline:
+            return self.trial("confirm", 0, {})
+        return self.ledger.winner(self.id, self.trials)
+
+    def confirmations(self, winner: Trial) -> list[Trial]:
+        """The winner with every seed of the budget. Seed 0 belongs to the search, which never sees the test."""
+        return [winner] if self.cell.is_baseline else [winner.confirmation(1 + k) for k in range(self.seeds)]
+
+    def to_run(self) -> int:
+        """Trials this study still needs."""
+        searching = self.trials - len(self.ended())
+        winner = self.winner()
+        if winner is None:
+            return searching + (self.seeds if searching else 0)
+        return sum(self.ledger.result(trial.id) is None for trial in self.confirmations(winner))
+
+    @property
+    def state(self) -> str:
+        """`done`, `failed` (every search trial failed, or a confirmation did), or `pending`."""
+        if self.to_run():
+            return "pending"
+        winner = self.winner()
+        if winner is None:
+            return "failed"
+        results = [self.ledger.result(trial.id) for trial in self.confirmations(winner)]
+        return "done" if all(r is not None and r.status == "done" for r in results) else "failed"
+
+    def describe(self) -> dict[str, Any]:
+        """How a launch event names this study."""
+        known = {"confirm": [self.trial("confirm", 0, {}).id]} if self.cell.is_baseline else {}
+        return {"study": self.id, "cell": asdict(self.cell), "trials": self.trials, "seeds": self.seeds} | known
+
+
+@dataclass
+class Plan:
+    """The whole grid."""
+
+    request: Request
+    materials: dict[str, Material]
+    studies: list[Study]
+    skipped: list[tuple[Cell, str]] = field(default_factory=list)
+
+    @property
+    def pending(self) -> list[Study]:
+        return [study for study in self.studies if study.state == "pending"]
+
+    def counts(self) -> dict[str, int]:
+        """`cells`, `done`, `failed`, `skipped`, `trials` planned and `to_run`."""
+        states = [study.state for study in self.studies]
+        return {
+            "cells": len(self.studies) + len(self.skipped),
+            "done": states.count("done"),
+            "failed": states.count("failed"),
+            "skipped": len(self.skipped),
+            "trials": sum(study.trials + study.seeds for study in self.studies),
+            "to_run": sum(study.to_run() for study in self.studies),
+        }
+
+
+def label(encoder: vectors.Encoder) -> str:
+    """An encoder's name in tables: as on the command line, folders left out (`file:titles.npy`)."""
+    return ":".join(Path(part).name for part in encoder.word.split(":"))
+
+
+def material(word: str, request: Request, encoders: dict[str, vectors.Encoder]) -> Material:
+    """Open, fetch if need be, and prepare one data set; hash what its encoders will make of its texts."""
+    prepared = data.prepare(data.open_dataset(word, request.home), request.prep, request.home)
+    texts = vectors.texts_of(prepared)
+    hashes = {name: vectors.embedding_hash(encoder, texts) for name, encoder in encoders.items()}
+    return Material(prepared, texts, encoders, hashes)
+
+
+def select_datasets(selection: str, home: Path) -> list[str]:
+    """Data set words: names, folders, `all` (all that are ready here, and the default one), exclusions."""
+    words: list[str] = []
+    for word in registry.split_list(selection):
+        if word == "all":
+            words += [name for name in dict.fromkeys([*data.ready(home), DEFAULT_DATASET]) if name not in words]
+        elif word.startswith("!"):
+            words = [w for w in words if w != word[1:]]
+        elif word not in words:
+            words.append(word)
+    if not words:
+        raise HarnessError(f"--datasets '{selection}' selects nothing.")
+    return words
+
+
+DEFAULT_DATASET = "ml-100k"
+
+
+def cells(dataset: str, request: Request, encoders: list[str]) -> list[Cell]:
+    """The cells of one data set: baselines first, then backbone by backbone."""
+
+    def with_encoders(package: str, backbone: str, name: str) -> list[Cell]:
+        base = registry.split_overrides(name)[0]
+        reads = registry.schema(package, base).attributes.get("uses_text", package == registry.ADAPTERS)
+        return [Cell(dataset, encoder, backbone, name) for encoder in (encoders if reads else [NO_TEXT])]
+
+    found = [
+        c for name in registry.names(registry.BASELINES) for c in with_encoders(registry.BASELINES, BASELINE, name)
+    ]
+    for backbone in registry.select(registry.BACKBONES, request.backbones):
+        for adapter in registry.select(registry.ADAPTERS, request.adapters):
+            found += with_encoders(registry.ADAPTERS, backbone, adapter)
+    return found
+
+
+def make(request: Request, ledger: Ledger) -> Plan:
+    """The plan of a request against a ledger. Fetches and prepares data sets; computes no embedding."""
+    request.spaces.check()
+    for package, selection in ((registry.ADAPTERS, request.adapters), (registry.BACKBONES, request.backbones)):
+        registry.select(package, selection)  # a wrong name is told before anything is fetched
+    encoders = select_encoders(request)
+    words = select_datasets(request.datasets, request.home)
+    materials = {m.prepared.name: m for m in (material(word, request, encoders) for word in words)}
+    if len(materials) < len(words):
+        raise HarnessError(f"--datasets '{request.datasets}': two of them have the same name; rename one.")
+    studies = [
+        study(cell, request, materials[cell.dataset], ledger)
+        for name in materials
+        for cell in cells(name, request, list(encoders))
+    ]
+    return Plan(request, materials, studies)
+
+
+def select_encoders(request: Request) -> dict[str, vectors.Encoder]:
+    """The encoders of a request by label. Raises HarnessError for an unknown one or two of one label."""
+    made = [vectors.encoder(word, request.home) for word in registry.split_list(request.encoders)]
+    if not made:
+        raise HarnessError(f"--encoders '{request.encoders}' selects nothing.")
+    found = {label(encoder): encoder for encoder in made}
+    if len(found) < len(made):
+        raise HarnessError(f"--encoders '{request.encoders}': two of them would stand as one name; rename a file.")
+    return found
+
+
+def study(cell: Cell, request: Request, material: Material, ledger: Ledger) -> Study:
+    space = spaces.Space({}, {}, {}) if cell.is_baseline else spaces.of_cell(cell, request.spaces)
+    inputs = {
+        "data": material.prepared.hash,
+        "embedding": material.embeddings.get(cell.encoder, ""),
+        "basis": vectors.BASIS_VERSION if cell.encoder != NO_TEXT else 0,
+        "versions": _versions(cell),
+    }
+    return Study(cell, space, request.budget, request.protocol, request.engine, inputs, ledger)
+
+
+def _versions(cell: Cell) -> dict[str, int]:
+    if cell.is_baseline:
+        return {"core": CORE_VERSION, cell.adapter: registry.schema(registry.BASELINES, cell.adapter).version}
+    parts = {registry.ADAPTERS: cell.adapter, registry.BACKBONES: cell.backbone}
+    return {"core": CORE_VERSION} | {
+        package: registry.schema(package, registry.split_overrides(name)[0]).version for package, name in parts.items()
+    }

@@ -1,0 +1,156 @@
+"""From the ledger to the frames a leaderboard is made of. Reads no engine and no MLflow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import polars as pl
+
+from harness.leaderboard import Results
+from harness.ledger import Ledger
+from harness.types import Cell, HarnessError, TrialResult
+
+CELL = ["dataset", "encoder", "backbone", "adapter"]
+RUNS = {
+    "trial": pl.String,
+    **dict.fromkeys(CELL, pl.String),
+    "seed": pl.Int64,
+    "params": pl.String,
+    "best_valid": pl.Float64,
+    "seconds": pl.Float64,
+    "parameters": pl.Int64,
+    "effective_rank": pl.Float64,
+    "info": pl.String,
+}
+CELLS = {
+    **dict.fromkeys(CELL, pl.String),
+    **dict.fromkeys(["trials_done", "trials_pruned", "trials_failed", "trials_planned"], pl.Int64),
+    "search_seconds": pl.Float64,
+    **dict.fromkeys(["seeds_done", "seeds_planned"], pl.Int64),
+    "state": pl.String,
+    "reason": pl.String,
+}
+RanksOf = Callable[[str], pl.DataFrame | None]
+
+
+def newest(ledger: Ledger, run: str | None = None) -> dict[str, Any]:
+    """The newest launch event, or that of `run`. Raises HarnessError if there is none."""
+    if not ledger.launches:
+        raise HarnessError("This home holds no results yet; run: harness bench")
+    if run is None:
+        return ledger.launches[max(ledger.launches)]
+    if run not in ledger.launches:
+        raise HarnessError(f"There is no run '{run}' in this home; the newest is {max(ledger.launches)}.")
+    return ledger.launches[run]
+
+
+def build(ledger: Ledger, ranks_of: RanksOf, run: str | None = None) -> Results:
+    """Everything that stands in one table with a launch: all cells of launches of the same protocol, preparation and
+    epochs. Of two studies of one cell (a changed space or component) the newer launch's counts."""
+    launch = newest(ledger, run)
+    studies: dict[Cell, dict[str, Any]] = {}
+    skipped: dict[Cell, str] = {}
+    cards: dict[str, Any] = {}
+    for name in sorted(ledger.launches):
+        event = ledger.launches[name]
+        if event["table"] != launch["table"] or (run is not None and name > run):
+            continue
+        for described in event["studies"]:
+            studies[Cell(**described["cell"])] = described
+        for described in event["skipped"]:
+            skipped[Cell(**described["cell"])] = described["reason"]
+        cards |= event["data"]
+    rows, cells, ranks = [], [], []
+    for cell, described in studies.items():
+        if cell in skipped:
+            continue
+        confirmed = _confirmed(ledger, described)
+        cells.append(_cell_row(ledger, cell, described, len(confirmed)))
+        for trial_id in confirmed:
+            frame = ranks_of(trial_id)
+            if frame is None:
+                continue
+            rows.append(_run_row(ledger, cell, trial_id))
+            ranks.append(frame.select(pl.lit(trial_id).alias("trial"), pl.col("user").cast(pl.Int64), "rank"))
+    for cell, reason in skipped.items():
+        empty = dict.fromkeys(CELLS, 0) | _names(cell)
+        cells.append(empty | {"search_seconds": 0.0, "state": "skipped", "reason": reason})
+    header = {key: launch[key] for key in ("protocol", "prep", "budget", "engine", "provenance")} | {"data": cards}
+    header["test_opened"] = sum(len(_confirmed(ledger, d)) for d in studies.values())
+    return Results(
+        pl.DataFrame(rows, schema=RUNS),
+        pl.concat(ranks) if ranks else pl.DataFrame(schema={"trial": pl.String, "user": pl.Int64, "rank": pl.Float64}),
+        pl.DataFrame(cells, schema=CELLS).sort(CELL),
+        header,
+    )
+
+
+def _names(cell: Cell) -> dict[str, str]:
+    return {key: getattr(cell, key) for key in CELL}
+
+
+def confirmations(ledger: Ledger, described: dict[str, Any]) -> list[str]:
+    """Ids of the planned confirmations of a study's winner; none while it is undecided."""
+    if "confirm" in described:
+        return described["confirm"]
+    winner = ledger.winner(described["study"], described["trials"])
+    return [winner.confirmation(1 + k).id for k in range(described["seeds"])] if winner else []
+
+
+def _confirmed(ledger: Ledger, described: dict[str, Any]) -> list[str]:
+    """Those of them that are done."""
+    return [i for i in confirmations(ledger, described) if _status(ledger, i) == "done"]
+
+
+def _status(ledger: Ledger, trial_id: str) -> str:
+    result = ledger.result(trial_id)
+    return result.status if result else "pending"
+
+
+def _run_row(ledger: Ledger, cell: Cell, trial_id: str) -> dict[str, Any]:
+    entry = ledger.trials[trial_id]
+    result = entry.result
+    assert result is not None
+    return _names(cell) | {
+        "trial": trial_id,
+        "seed": entry.trial.seed,
+        "params": json.dumps(entry.trial.params, sort_keys=True),
+        "best_valid": result.best,
+        "seconds": result.info.get("seconds", 0.0),
+        "parameters": int(result.info.get("parameters", 0)),
+        "effective_rank": result.info.get("effective_rank"),
+        "info": json.dumps(result.info, sort_keys=True),
+    }
+
+
+def _cell_row(ledger: Ledger, cell: Cell, described: dict[str, Any], seeds_done: int) -> dict[str, Any]:
+    history = ledger.history(described["study"], described["trials"])
+    results = [result for _, result in history.values() if result is not None]
+    count = {s: sum(r.status == s for r in results) for s in ("done", "pruned", "failed")}
+    confirmed = [_status(ledger, i) for i in confirmations(ledger, described)]
+    if seeds_done == described["seeds"]:
+        state, reason = "done", ""
+    elif "failed" in confirmed or (len(results) == described["trials"] > 0 and not count["done"]):
+        state, reason = "failed", _reason(ledger, described, results)
+    else:
+        state, reason = ("partial" if results or seeds_done else "pending"), ""
+    return _names(cell) | {
+        "trials_done": count["done"],
+        "trials_pruned": count["pruned"],
+        "trials_failed": count["failed"],
+        "trials_planned": described["trials"],
+        "search_seconds": sum(r.info.get("seconds", 0.0) for r in results),
+        "seeds_done": seeds_done,
+        "seeds_planned": described["seeds"],
+        "state": state,
+        "reason": reason,
+    }
+
+
+def _reason(ledger: Ledger, described: dict[str, Any], searched: list[TrialResult]) -> str:
+    """The most frequent reason of a cell's failures."""
+    confirmed = [ledger.result(i) for i in confirmations(ledger, described)]
+    reasons = [r.reason for r in [*searched, *confirmed] if r is not None and r.status == "failed"]
+    return max(set(reasons), key=reasons.count) if reasons else ""

@@ -1,0 +1,309 @@
+"""The only room that speaks to Ray: one Tune run over the whole grid.
+
+The driver's searcher and scheduler ask and tell the `Grid`; trials run in actors that are used again and keep the
+data of their last cells; what they leave (checkpoints, artifacts) goes through one recorder actor on the driver's
+machine, so that nodes need no shared folder. Ray holds no truth: its own files are thrown away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import tempfile
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # resuming is the ledger's business
+os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "64")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from harness import store
+from harness.data import Split
+from harness.studies import Assignment, Grid
+from harness.types import HarnessError, Trial, TrialResult
+
+RETRIES = 2  # of a trial whose worker process died
+SAVE_SHARE = 0.05  # of a trial's time at most goes into checkpoints
+KEPT_CELLS = 2  # data sets an actor keeps by hash
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What actors read: object references by hash. `splits` keys are (data hash, role)."""
+
+    splits: dict[tuple[str, str], Any]
+    spectra: dict[str, Any]
+    sizes: dict[str, int]
+    recorder: Any
+    threads: int
+
+
+@ray.remote(num_cpus=0, max_concurrency=4)
+class Recorder:
+    """Writes what actors leave into the home folder, on the driver's machine."""
+
+    def __init__(self, home: str) -> None:
+        self.home = Path(home)
+
+    def checkpoint(self, trial_id: str) -> bytes | None:
+        return store.load_checkpoint(self.home, trial_id)
+
+    def save(self, trial_id: str, data: bytes) -> None:
+        store.save_checkpoint(self.home, trial_id, data)
+
+    def finish(self, trial_id: str, artifacts: dict[str, Any]) -> None:
+        store.save_artifacts(self.home, trial_id, **artifacts)
+
+
+class TrialActor(tune.Trainable):
+    """One slot: trains one trial after another, an epoch a step."""
+
+    def setup(self, config: dict[str, Any], shared: Shared) -> None:
+        import torch
+
+        torch.set_num_threads(shared.threads)
+        self.shared = shared
+        self.cache: OrderedDict[str, Any] = OrderedDict()
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self.work = Trial.from_json(config["trial"])
+        self.training: Any = None
+        self.saved_at, self.save_cost = time.monotonic(), 0.0
+
+    def step(self) -> dict[str, Any]:
+        """An epoch. Faults of the trial itself are results, so that the actor lives on."""
+        from harness.trial import TrialFailed
+
+        try:
+            return self._step()
+        except TrialFailed as error:
+            return self._ended(TrialResult("failed", reason=str(error), curve=self._curve()))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+            logging.getLogger("harness").exception("trial %s", self.work.id)
+            return self._ended(TrialResult("failed", reason=reason, curve=self._curve()))
+
+    def _curve(self) -> list[float]:
+        return list(self.training.curve) if self.training is not None else []
+
+    def _step(self) -> dict[str, Any]:
+        from harness import trial as core
+
+        key, role = self.work.inputs["data"], self.work.role
+        split: Split = self._fetch(f"{key}/{role}", self.shared.splits[key, role])
+        if self.work.cell.is_baseline:
+            return self._finish(*core.run_baseline(self.work, split, self._spectrum()))
+        if self.training is None:
+            self.training = core.Training(self.work, split, self._spectrum())
+            saved = ray.get(self.shared.recorder.checkpoint.remote(self.work.id))
+            if saved is not None:
+                self.training.restore(saved)
+        curve = self.training.curve
+        if not self.training.over:
+            self.training.epoch()
+        if self.training.over:
+            return self._finish(*self.training.finish())
+        self._save()
+        return {"epoch": len(curve) - 1, "value": curve[-1], "seconds": self.training.seconds}
+
+    def _spectrum(self) -> Any:
+        from harness.trial import spectrum
+
+        key = self.work.inputs["embedding"]
+        if not key:
+            return spectrum({}, self.shared.sizes[self.work.inputs["data"]])
+        return spectrum(self._fetch(f"{key}/basis", self.shared.spectra[key]), 0)
+
+    def _fetch(self, name: str, reference: Any) -> Any:
+        """An object of the node's store, mapped once and kept with those of the last cells."""
+        if name not in self.cache:
+            self.cache[name] = ray.get(reference)
+            while len(self.cache) > 3 * KEPT_CELLS:
+                self.cache.popitem(last=False)
+        self.cache.move_to_end(name)
+        return self.cache[name]
+
+    def _save(self) -> None:
+        """Checkpoint, unless that would take more than SAVE_SHARE of the time."""
+        now = time.monotonic()
+        if self.save_cost and now - self.saved_at < self.save_cost / SAVE_SHARE:
+            return
+        ray.get(self.shared.recorder.save.remote(self.work.id, self.training.save()))
+        self.saved_at = time.monotonic()
+        self.save_cost = self.saved_at - now
+
+    def _finish(self, result: TrialResult, artifacts: Any) -> dict[str, Any]:
+        if self.work.role == "confirm":
+            ray.get(self.shared.recorder.finish.remote(self.work.id, vars(artifacts)))
+        return self._ended(result)
+
+    def _ended(self, result: TrialResult) -> dict[str, Any]:
+        epoch = len(result.curve) - 1
+        value = result.curve[-1] if result.curve else 0.0
+        self.training = None
+        return {"epoch": epoch, "value": value, "seconds": 0.0, "outcome": json.dumps(vars(result))}
+
+
+class GridSearcher(Searcher):
+    """Tune's side of `Grid.next`. Ray's trial ids live here and nowhere else."""
+
+    def __init__(self, grid: Grid) -> None:
+        super().__init__(metric="value", mode="max")
+        self.grid = grid
+        self.flying: dict[str, Assignment] = {}
+        self.stopping = False
+
+    def suggest(self, trial_id: str) -> Any:
+        if self.stopping or self.grid.over:
+            return Searcher.FINISHED
+        found = self.grid.next()
+        if found is None:
+            return Searcher.FINISHED if self.grid.over else None
+        self.flying[trial_id] = found
+        return {"trial": found.trial.to_json()}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """The scheduler reports to the study; a second report would be refused."""
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if (found := self.flying.pop(trial_id, None)) is not None and error:
+            self.grid.ended(found.trial.id, TrialResult("failed", reason=f"its worker died {RETRIES + 1} times"))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the ledger has it all."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+
+class GridScheduler(FIFOScheduler):
+    """Tune's side of `Grid.epoch` and `Grid.ended`: each study's own pruner decides, cell by cell."""
+
+    def __init__(self, searcher: GridSearcher, home: Path) -> None:
+        super().__init__()
+        self.searcher, self.home = searcher, home
+        self.curves: dict[str, list[float]] = {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        found = self.searcher.flying.get(trial.trial_id)
+        if found is None:
+            return self.STOP
+        grid, work = self.searcher.grid, found.trial
+        if "outcome" in result:
+            self._end(trial.trial_id, found, TrialResult(**json.loads(result["outcome"])))
+            return self.STOP
+        curve = self.curves.setdefault(work.id, [])
+        if result["epoch"] != len(curve):  # a retry went on from a checkpoint: nothing new to tell
+            del curve[result["epoch"] :]
+            curve.append(result["value"])
+            return self.CONTINUE
+        curve.append(result["value"])
+        if grid.epoch(work.id, result["epoch"], result["value"]):
+            best = int(max(range(len(curve)), key=curve.__getitem__))
+            info = {"seconds": result["seconds"], "epochs": float(len(curve))}
+            self._end(trial.trial_id, found, TrialResult("pruned", "", curve[best], best, curve, info=info))
+            return self.STOP
+        return self.CONTINUE
+
+    def _end(self, tune_id: str, found: Assignment, result: TrialResult) -> None:
+        del self.searcher.flying[tune_id]
+        self.curves.pop(found.trial.id, None)
+        self.searcher.grid.ended(found.trial.id, result)
+        store.drop_checkpoint(self.home, found.trial.id)
+
+    def debug_string(self) -> str:
+        return "harness grid"
+
+
+@contextlib.contextmanager
+def cluster(address: str | None, home: Path) -> Iterator[dict[str, Any]]:
+    """A Ray session: the cluster at `address` (`auto`, host:port), or one of our own on loopback without dashboard.
+
+    Yields {"cpus", "gpus", "nodes"}. Raises HarnessError if the cluster cannot be reached.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    common = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    try:
+        if address:
+            ray.init(address=address, **common)
+        else:
+            ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", **common)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise HarnessError(f"No Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
+    try:
+        total = ray.cluster_resources()
+        yield {
+            "cpus": int(total.get("CPU", 1)),
+            "gpus": float(total.get("GPU", 0)),
+            "nodes": sum(node["Alive"] for node in ray.nodes()),
+        }
+    finally:
+        ray.shutdown()
+
+
+def run(grid: Grid, shared: dict[str, Any], home: Path, *, slots: int, threads: int) -> None:
+    """Run a grid to its end inside a `cluster`. `shared`: `splits`, `spectra`, `sizes` as in `Shared`, as values.
+
+    KeyboardInterrupt passes through; trials in flight stay started in the ledger and go on at the next command.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    recorder = Recorder.options(scheduling_strategy=here).remote(str(home))
+    store_ = Shared(
+        {key: ray.put(value) for key, value in shared["splits"].items()},
+        {key: ray.put(value) for key, value in shared["spectra"].items()},
+        shared["sizes"],
+        recorder,
+        threads,
+    )
+    searcher = GridSearcher(grid)
+    trainable = tune.with_resources(tune.with_parameters(TrialActor, shared=store_), {"cpu": threads})
+    with tempfile.TemporaryDirectory(prefix="harness-tune-") as scratch:
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=GridScheduler(searcher, home),
+                num_samples=-1,
+                max_concurrent_trials=slots + 1,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                storage_path=scratch,
+                name="grid",
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            ),
+        )
+        with _quiet():
+            tuner.fit()
+    if not grid.over:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Tune prints to stdout whatever `verbose` says; stdout is for our result alone."""
+    with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink):
+        yield

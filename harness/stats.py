@@ -1,0 +1,178 @@
+"""Uncertainty of ranking scores: intervals over users and seeds, paired tests, correction for many tests.
+
+Letters: U test users, S training seeds, P pairs compared, R rounds. Scores are one value a user and seed, (U, S).
+Users and seeds are crossed: every seed ranks the same users. So both are resampled, each for itself, and a round
+weights user u of seed s by the product of the two (the pigeonhole bootstrap: Owen, "The pigeonhole bootstrap",
+Annals of Applied Statistics 2007). It errs to the safe side: noise that belongs to one user and one seed alone is
+counted up to three times, noise of users or of seeds once.
+
+What an interval covers: other users of the same population and other seeds of the same chosen configuration. It
+does not cover another search for hyper-parameters, another split or another data set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.types import HarnessError
+
+ROUNDS = 1000  # bootstrap rounds
+FLIPS = 9999  # sign flips: the smallest p-value is 1e-4
+LEVEL = 0.95
+CELLS = 2**23  # entries of the largest temporary array
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and the percentile interval around it."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Mean of a minus mean of b over the same users, its interval, and the two-sided p-value of no difference."""
+
+    difference: Interval
+    p: float
+
+
+def user_draws(users: int, rounds: int = ROUNDS, seed: int = 0) -> np.ndarray:
+    """How often each user is drawn in each round, uint8 (rounds, users): rows are multinomial and sum to `users`.
+
+    The draws depend on nothing but the arguments, so rows of a table that share them are resampled in pairs.
+    """
+    rng = np.random.default_rng(seed)
+    counts = np.empty((rounds, users), np.uint8)
+    for part in _chunks(rounds, users):
+        block = counts[part]
+        picks = rng.integers(users, size=block.shape) + users * np.arange(len(block))[:, None]
+        block[:] = np.bincount(picks.ravel(), minlength=block.size).reshape(block.shape)
+    return counts
+
+
+def seed_draws(seeds: int, rounds: int = ROUNDS, seed: int = 0) -> np.ndarray:
+    """Weight of each training seed in each round, float64 (rounds, seeds); rows sum to 1.
+
+    S - 1 of S seeds are drawn with replacement, which makes the variance of their mean unbiased where drawing S
+    would make it (S - 1) / S too small: a fifth at five seeds (Rao and Wu, "Resampling inference with complex survey
+    data", JASA 1988, section 2). One seed has weight 1: nothing can be said of a spread that was not observed.
+    """
+    if seeds == 1:
+        return np.ones((rounds, 1))
+    shares = np.full(seeds, 1 / seeds)
+    return np.random.default_rng(seed).multinomial(seeds - 1, shares, size=rounds) / (seeds - 1)
+
+
+def bootstrap(values: np.ndarray, users: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """Resampled means, float64 (R, ...), of values (U, S, ...) under `user_draws` (R, U) and `seed_draws` (R, S).
+
+    Raises HarnessError if the three do not fit together.
+    """
+    if values.shape[:2] != (users.shape[1], seeds.shape[1]) or len(users) != len(seeds):
+        raise HarnessError(
+            f"The bootstrap is given values of {values.shape[:2]} users and seeds, but draws for "
+            f"{(users.shape[1], seeds.shape[1])} in {len(users)} and {len(seeds)} rounds."
+        )
+    flat = np.ascontiguousarray(values, np.float64).reshape(len(values), -1)
+    sums = np.concatenate([users[part] @ flat for part in _chunks(*users.shape)])
+    return np.einsum("rs...,rs->r...", sums.reshape(len(users), *values.shape[1:]), seeds) / len(values)
+
+
+def percentile(mean: float, draws: np.ndarray) -> Interval:
+    """The central 95 % of the resampled means (R,) around a mean."""
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(mean), float(low), float(high))
+
+
+def interval(values: np.ndarray, rounds: int = ROUNDS, seed: int = 0) -> Interval:
+    """Mean of values (U, S) and its 95 % interval over users and seeds; over users alone if S is 1.
+
+    >>> interval(np.array([[0.5], [0.5], [0.5]]))
+    Interval(mean=0.5, low=0.5, high=0.5)
+    """
+    _check(values)
+    users, seeds = user_draws(len(values), rounds, seed), seed_draws(values.shape[1], rounds, seed + 1)
+    return percentile(values.mean(), bootstrap(values, users, seeds))
+
+
+def seed_noise(means: np.ndarray, flips: int = FLIPS, seed: int = 0) -> np.ndarray:
+    """How far a mean over seeds strays from the truth by the choice of seeds, (flips,), from seed means (S,)."""
+    return seed_draws(len(means), flips, seed) @ (means - means.mean())
+
+
+def sign_flip(
+    differences: np.ndarray, noise: np.ndarray | None = None, flips: int = FLIPS, seed: int = 0
+) -> np.ndarray:
+    """Two-sided p-values (P,) of no difference, from per-user differences (U, P) of means over seeds.
+
+    If two rows are equally good, a user's difference is as likely of either sign (Fisher, "The Design of
+    Experiments", 1935, section 21): p is the share of random signs, the observed one included, with a mean at least
+    as far from zero. That alone answers for these trained models; `noise` (flips, P), the `seed_noise` of one row
+    less that of the other, widens the reference to other seeds of the same configurations.
+    """
+    observed = differences.mean(0)
+    active = differences[(differences != 0).any(1)]  # most users have no hit in either row: nothing to flip
+    null = _flipped_sums(active, flips, seed) / len(differences)
+    if noise is not None:
+        null = null + noise
+    slack = 1e-9 * np.abs(differences).mean(0)  # equal sums in another order of addition are equal
+    return (1 + (np.abs(null) >= np.abs(observed) - slack).sum(0)) / (1 + flips)
+
+
+def compare(a: np.ndarray, b: np.ndarray, rounds: int = ROUNDS, seed: int = 0) -> Comparison:
+    """Paired comparison of two rows, (U, S) and (U, S'), on the same users in the same order.
+
+    Users are resampled jointly, seeds of each row for themselves: seed 1 of one model has nothing to do with seed 1
+    of another. Raises HarnessError on arrays of another shape or of other users.
+    """
+    _check(a)
+    _check(b)
+    if len(a) != len(b):
+        raise HarnessError(f"A paired comparison needs the same users; it is given {len(a)} and {len(b)}.")
+    users = user_draws(len(a), rounds, seed)
+    draws = [bootstrap(x, users, seed_draws(x.shape[1], rounds, seed + i)) for i, x in enumerate((a, b), 1)]
+    noise = seed_noise(a.mean(0), seed=seed + 1) - seed_noise(b.mean(0), seed=seed + 2)
+    p = sign_flip((a.mean(1) - b.mean(1))[:, None], noise[:, None], seed=seed)
+    return Comparison(percentile(a.mean() - b.mean(), draws[0] - draws[1]), float(p[0]))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p-values (P,) adjusted for being a family of P tests: below .05 with at most 5 % risk of any false claim.
+
+    Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 1979.
+
+    >>> holm(np.array([0.04, 0.01, 0.03])).round(3).tolist()
+    [0.06, 0.03, 0.06]
+    """
+    order = np.argsort(p)
+    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(steps, 1)
+    return adjusted
+
+
+def _flipped_sums(values: np.ndarray, flips: int, seed: int) -> np.ndarray:
+    """Sums (flips, P) of values (U, P) under random signs shared by the columns."""
+    rng = np.random.default_rng(seed)
+    sums = [np.empty((0, values.shape[1]))]
+    for part in _chunks(flips, len(values)):
+        packed = rng.integers(256, size=(part.stop - part.start, -(-len(values) // 8)), dtype=np.uint8)
+        sums.append(np.unpackbits(packed, axis=1, count=len(values)) @ values)
+    return 2 * np.concatenate(sums) - values.sum(0)
+
+
+def _chunks(rows: int, width: int) -> Iterator[slice]:
+    """Slices of the rows, each of about `CELLS` entries."""
+    step = max(1, CELLS // max(1, width))
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def _check(values: np.ndarray) -> None:
+    if values.ndim != 2 or not values.size or not np.isfinite(values).all():
+        raise HarnessError(f"Scores are finite numbers of shape (users, seeds), not {values.dtype} {values.shape}.")

@@ -1,0 +1,239 @@
+"""The search itself: one Optuna study a cell, rebuilt from the ledger, and the grid that hands out their trials.
+
+A cell's life: SEARCH (n trials, trial 0 the default point) -> CONFIRM (the winner retrained over seeds, test opened)
+-> DONE. Knows no Ray: whoever runs trials asks `Grid.next` and tells `Grid.epoch` and `Grid.ended`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from harness import ledger as ledger_events
+from harness.ledger import Segment
+from harness.plan import Study
+from harness.types import Engine, HarnessError, Trial, TrialResult
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+STARTUP_TRIALS = 6  # random points before TPE's model; a constant, so that a grown search is the longer search
+GRACE = 0.3  # share of the epochs before a trial may be pruned: slow starters
+
+SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=STARTUP_TRIALS),
+    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+}
+PRUNERS: dict[str, Callable[[int], optuna.pruners.BasePruner]] = {
+    "median": lambda epochs: optuna.pruners.MedianPruner(
+        n_startup_trials=2, n_warmup_steps=max(2, math.ceil(GRACE * epochs))
+    ),
+    "none": lambda epochs: optuna.pruners.NopPruner(),
+}
+_STATES = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One trial to run now, and its place in its cell: a search number, or a confirmation's position."""
+
+    trial: Trial
+    study: Study
+    number: int
+
+
+class Search:
+    """One cell's study. `seed` of every draw comes from (study id, number): the stream does not depend on
+    interruptions or on how the search was split over commands."""
+
+    def __init__(self, study: Study) -> None:
+        self.plan = study
+        engine = study.engine
+        check_engine(engine)
+        self._study = optuna.create_study(direction="maximize", pruner=PRUNERS[engine.pruner](study.budget.epochs))
+        self._distributions = study.space.distributions()
+        self._asked: dict[int, optuna.trial.Trial] = {}
+        self._waiting: list[Assignment] = []  # asked of the study, not yet handed out
+        self.in_flight: dict[str, Assignment] = {}
+        self._confirmed: set[str] | None = None  # ids handed out for confirmation, once that began
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        history = self.plan.history()
+        for number in range(max(history, default=-1) + 1):
+            trial_id, result = history.get(number, ("", None))
+            known = self.plan.ledger.trials.get(trial_id)
+            if known is not None and result is not None:
+                self._study.add_trial(self._frozen(known.trial, result))
+            else:
+                self._waiting.append(self._ask(number, known.trial.params if known else None))
+
+    def _frozen(self, trial: Trial, result: TrialResult) -> optuna.trial.FrozenTrial:
+        return optuna.trial.create_trial(
+            params={name: trial.params[name] for name in self._distributions},
+            distributions=self._distributions,
+            intermediate_values=dict(enumerate(result.curve)),
+            state=_STATES[result.status],
+            value=result.best if result.status == "done" else None,
+        )
+
+    def _ask(self, number: int, params: dict[str, Any] | None = None) -> Assignment:
+        """The trial of a search number: the default point for 0, else what is known of it, else the sampler's."""
+        if number == 0:
+            params = self.plan.space.default
+        if params is not None:
+            self._study.enqueue_trial({name: params[name] for name in self._distributions})
+        self._study.sampler = SAMPLERS[self.plan.engine.sampler](int(self.plan.id[:7], 16) + number)
+        asked = self._study.ask(self._distributions)
+        if asked.number != number:
+            raise AssertionError(f"study {self.plan.cell} is at {asked.number}, expected {number}")
+        self._asked[number] = asked
+        return Assignment(self.plan.trial("search", 0, self.plan.space.fixed | asked.params), self.plan, number)
+
+    def next(self) -> Assignment | None:
+        """The next trial to run, or None if nothing is due now (or ever)."""
+        if self._waiting:
+            found = self._waiting.pop(0)
+        elif (number := len(self._study.get_trials(deepcopy=False))) < self.plan.trials:
+            found = self._ask(number)
+        else:
+            found = self._next_confirmation()
+        return found
+
+    def launch(self, assignment: Assignment) -> None:
+        self.in_flight[assignment.trial.id] = assignment
+
+    def postpone(self, assignment: Assignment) -> None:
+        """Hand this one out again later."""
+        self._waiting.insert(0, assignment)
+
+    def _next_confirmation(self) -> Assignment | None:
+        if any(a.trial.role == "search" for a in self.in_flight.values()):
+            return None
+        winner = self.plan.winner()
+        if winner is None:
+            return None
+        self._confirmed = set() if self._confirmed is None else self._confirmed
+        for position, trial in enumerate(self.plan.confirmations(winner)):
+            if trial.id not in self._confirmed and self.plan.ledger.result(trial.id) is None:
+                self._confirmed.add(trial.id)
+                return Assignment(trial, self.plan, position)
+        return None
+
+    def epoch(self, trial_id: str, epoch: int, value: float) -> bool:
+        """Take a validation value; True if the study's pruner wants the trial stopped."""
+        assignment = self.in_flight[trial_id]
+        if assignment.trial.role == "confirm":
+            return False
+        asked = self._asked[assignment.number]
+        asked.report(value, epoch)
+        return asked.should_prune()
+
+    def ended(self, trial_id: str, result: TrialResult) -> Assignment:
+        """Tell the study how a trial ended. The ledger has to know it already."""
+        assignment = self.in_flight.pop(trial_id)
+        if assignment.trial.role == "search":
+            value = result.best if result.status == "done" else None
+            self._study.tell(self._asked.pop(assignment.number), value, state=_STATES[result.status])
+        return assignment
+
+    @property
+    def over(self) -> bool:
+        return not self.in_flight and not self._waiting and self.plan.to_run() == 0
+
+
+def check_engine(engine: Engine) -> None:
+    """Raises HarnessError for a sampler or pruner that is none."""
+    from harness.registry import suggest
+
+    for what, name, known in (("sampler", engine.sampler, SAMPLERS), ("pruner", engine.pruner, PRUNERS)):
+        if name not in known:
+            raise HarnessError(f"There is no {what} '{name}'. {suggest(name, list(known))}")
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened in the grid, for progress lines and the mirror: `started`, `epoch` or `ended`."""
+
+    kind: str
+    assignment: Assignment
+    epoch: int = -1
+    value: float = 0.0
+    result: TrialResult | None = None
+
+
+class Grid:
+    """All searches of a plan. Every event goes to the ledger before anyone else hears of it."""
+
+    def __init__(self, studies: list[Study], segment: Segment, listen: Callable[[Event], None]) -> None:
+        self._segment, self._listen = segment, listen
+        self._ledger = studies[0].ledger if studies else None
+        self.searches = [Search(study) for study in studies]
+        self._owner: dict[str, Search] = {}
+        self._decided: set[str] = set()
+
+    def next(self) -> Assignment | None:
+        """The next trial of whichever cell is due: the earliest cell with the fewest trials in flight, so that a
+        cell's trials follow one another while there are cells enough, and cells come to their end in order."""
+        for search in sorted(self.searches, key=lambda s: len(s.in_flight)):
+            while (found := search.next()) is not None:
+                if found.trial.id in self._owner:  # the same configuration is under way: its result will count
+                    search.postpone(found)
+                    break
+                search.launch(found)
+                if self._settled(search, found):
+                    continue
+                self._owner[found.trial.id] = search
+                event = ledger_events.started(self._segment, found.trial, found.study.id, found.number)
+                self._take(event)
+                self._listen(Event("started", found))
+                return found
+        return None
+
+    def _settled(self, search: Search, found: Assignment) -> bool:
+        """A configuration drawn twice is not run twice: its first result counts for both numbers."""
+        result = found.study.ledger.result(found.trial.id)
+        if result is None:
+            return False
+        self._take(ledger_events.started(self._segment, found.trial, found.study.id, found.number))
+        self._decide(search.ended(found.trial.id, result))
+        return True
+
+    def epoch(self, trial_id: str, epoch: int, value: float) -> bool:
+        """Record a validation value; True if the trial is to be stopped."""
+        search = self._owner[trial_id]
+        self._segment.append("epoch", id=trial_id, epoch=epoch, value=round(value, 8))
+        self._listen(Event("epoch", search.in_flight[trial_id], epoch, value))
+        return search.epoch(trial_id, epoch, value)
+
+    def ended(self, trial_id: str, result: TrialResult) -> None:
+        """Record a trial's end, durably, then let its cell go on."""
+        search = self._owner.pop(trial_id)
+        self._take(ledger_events.ended(self._segment, trial_id, result))
+        assignment = search.ended(trial_id, result)
+        self._decide(assignment)
+        self._listen(Event("ended", assignment, result=result))
+
+    def _decide(self, assignment: Assignment) -> None:
+        study = assignment.study
+        winner = study.winner()
+        if winner is None or study.cell.is_baseline or assignment.trial.role == "confirm" or study.id in self._decided:
+            return
+        self._decided.add(study.id)
+        self._take(self._segment.append("decided", study=study.id, trials=study.trials, winner=winner.id))
+
+    def _take(self, event: dict[str, Any]) -> None:
+        if self._ledger is not None:
+            self._ledger.take(self._segment.run, event)
+
+    @property
+    def in_flight(self) -> list[Assignment]:
+        return [a for search in self.searches for a in search.in_flight.values()]
+
+    @property
+    def over(self) -> bool:
+        return not self._owner and all(search.over for search in self.searches)

@@ -1,0 +1,265 @@
+"""The only room that speaks to MLflow: mirrors ended trials, and reads a mirror back into a ledger.
+
+The mirror follows; it never leads. One MLflow run a trial, nested under one run a bench process, found again by tags,
+so that mirroring twice changes nothing. An outage is one warning; `sync` catches up from the ledger.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from harness import store
+from harness.ledger import Entry, Ledger
+from harness.types import HarnessError
+
+# One call to a dead server would otherwise block for minutes (7 retries with back-off).
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+
+EXPERIMENT = "harness"
+TRIAL, BENCH, COMPLETE, PARENT = "harness.trial", "harness.run", "harness.complete", "mlflow.parentRunId"
+RETRY_AFTER = 30.0  # seconds between attempts while the server is away
+_STATUS = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+
+
+def default_uri(home: Path) -> str:
+    return f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
+
+
+def metric_name(name: str) -> str:
+    """MLflow refuses `@` in metric names.
+
+    >>> metric_name("NDCG@10")
+    'NDCG_at_10'
+    """
+    return name.replace("@", "_at_")
+
+
+class Tracker:
+    """A connection to one MLflow store. Every method may raise whatever MLflow raises."""
+
+    def __init__(self, uri: str, home: Path) -> None:
+        from mlflow import MlflowClient
+
+        local = uri.startswith("sqlite:///")
+        if local:
+            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        self.client = MlflowClient(tracking_uri=uri)
+        found = self.client.get_experiment_by_name(EXPERIMENT)
+        if found is None:
+            place = (home / "mlflow" / "artifacts").as_uri() if local else None
+            self.experiment = self.client.create_experiment(EXPERIMENT, artifact_location=place)
+        else:
+            self.experiment = found.experiment_id
+        self.home = home
+        self.parents: dict[str, str] = {}
+
+    def runs(self, tag: str) -> list[Any]:
+        """All runs of the experiment that carry a tag."""
+        found, token = [], None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment], filter_string=f"tags.`{tag}` != ''", max_results=1000, page_token=token
+            )
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def mirrored(self) -> set[str]:
+        """Ids of trials that are here whole; what a killed process left half-written is deleted."""
+        whole = set()
+        for run in self.runs(TRIAL):
+            if COMPLETE in run.data.tags:
+                whole.add(run.data.tags[TRIAL])
+            else:
+                self.client.delete_run(run.info.run_id)
+        return whole
+
+    def parent(self, ledger: Ledger, run: str) -> str:
+        """The MLflow run of a bench process, made at first need."""
+        if not self.parents:
+            self.parents = {r.data.tags[BENCH]: r.info.run_id for r in self.runs(BENCH) if COMPLETE in r.data.tags}
+        if run not in self.parents:
+            launch = ledger.launches[run]
+            made = self.client.create_run(
+                self.experiment, start_time=int(launch["time"] * 1000), tags={BENCH: run}, run_name=f"bench {run}"
+            )
+            self.client.log_dict(made.info.run_id, launch, "launch.json")
+            self.client.set_tag(made.info.run_id, COMPLETE, "true")
+            self.client.set_terminated(made.info.run_id)
+            self.parents[run] = made.info.run_id
+        return self.parents[run]
+
+    def mirror(self, ledger: Ledger, trial_id: str) -> None:
+        """Write one ended trial: parameters, per-epoch and final metrics, artifacts."""
+        from mlflow.entities import Metric, Param
+
+        entry = ledger.trials[trial_id]
+        trial, result = entry.trial, entry.result
+        assert result is not None
+        tags = {TRIAL: trial_id, PARENT: self.parent(ledger, entry.run), "harness.role": trial.role}
+        tags |= {f"harness.{key}": value for key, value in vars(trial.cell).items()}
+        began, ended = int(entry.time * 1000), int(max(entry.ended, entry.time) * 1000)
+        name = f"{trial.cell.adapter} {trial.cell.backbone} {trial.cell.dataset} {trial.role} {trial_id[:6]}"
+        run = self.client.create_run(self.experiment, start_time=began, tags=tags, run_name=name).info.run_id
+        params = {**trial.params, "seed": trial.seed, "epochs": trial.epochs, **vars(trial.cell)}
+        metrics = [Metric("epoch/NDCG_at_10", value, began, step) for step, value in enumerate(result.curve)]
+        for group in ("valid", "test", "info"):
+            values = getattr(result, group).items()
+            metrics += [Metric(f"{group}/{metric_name(key)}", float(value), ended, 0) for key, value in values]
+        pairs = [Param(key, str(value)[:6000]) for key, value in params.items()]
+        for at in range(0, max(len(metrics), 1), 900):
+            self.client.log_batch(run, metrics=metrics[at : at + 900], params=pairs if at == 0 else [])
+        self._artifacts(run, ledger, entry)
+        self.client.set_tag(run, COMPLETE, "true")
+        self.client.set_terminated(run, _STATUS[result.status], end_time=ended)
+
+    def _artifacts(self, run: str, ledger: Ledger, entry: Entry) -> None:
+        record = {
+            "trial": entry.trial.to_json(),
+            "result": vars(entry.result),
+            "places": ledger.places(entry.trial.id),
+            "run": entry.run,
+            "time": entry.time,
+            "ended": entry.ended,
+        }
+        self.client.log_dict(run, record, "trial.json")
+        folder = store.artifact_folder(self.home, entry.trial.id)
+        for file in sorted(folder.glob("[!.]*")):
+            self.client.log_artifact(run, str(file))
+
+    def load(self, run: str, file: str, folder: Path) -> Path:
+        return Path(self.client.download_artifacts(run, file, str(folder)))
+
+
+def sync(uri: str, home: Path, ledger: Ledger, tell: Callable[[str], None] = lambda _: None) -> int:
+    """Mirror every ended trial of the ledger that is not there yet. Returns how many. Raises HarnessError if the
+    store cannot be reached."""
+    try:
+        tracker = Tracker(uri, home)
+        here = tracker.mirrored()
+        missing = [i for i, e in ledger.trials.items() if e.result is not None and i not in here]
+        for number, trial_id in enumerate(missing, 1):
+            tracker.mirror(ledger, trial_id)
+            tell(f"[{number}/{len(missing)}] {ledger.trials[trial_id].trial.cell}")
+        return len(missing)
+    except Exception as error:
+        raise HarnessError(f"MLflow at {redact(uri)} did not take it: {first_line(error)}") from error
+
+
+def read(uri: str, home: Path) -> tuple[Ledger, Callable[[str], pl.DataFrame | None]]:
+    """A ledger rebuilt from MLflow alone, and a loader of per-user ranks by trial id.
+
+    Raises HarnessError if the store cannot be read or holds no mirror.
+    """
+    try:
+        tracker = Tracker(uri, home)
+        ledger, runs = Ledger(), {}
+        with tempfile.TemporaryDirectory() as scratch:
+            for run in tracker.runs(BENCH):
+                folder = Path(scratch) / run.info.run_id
+                folder.mkdir()
+                launch = json.loads(tracker.load(run.info.run_id, "launch.json", folder).read_text())
+                ledger.take(run.data.tags[BENCH], launch)
+            for run in tracker.runs(TRIAL):
+                if COMPLETE not in run.data.tags:
+                    continue
+                folder = Path(scratch) / run.info.run_id
+                folder.mkdir()
+                record = json.loads(tracker.load(run.info.run_id, "trial.json", folder).read_text())
+                runs[run.data.tags[TRIAL]] = run.info.run_id
+                _replay(ledger, run.data.tags[TRIAL], record)
+    except HarnessError:
+        raise
+    except Exception as error:
+        raise HarnessError(f"MLflow at {redact(uri)} cannot be read: {first_line(error)}") from error
+
+    def ranks_of(trial_id: str) -> pl.DataFrame | None:
+        with tempfile.TemporaryDirectory() as scratch:
+            return pl.read_parquet(tracker.load(runs[trial_id], "ranks.parquet", Path(scratch)))
+
+    return ledger, ranks_of
+
+
+def _replay(ledger: Ledger, trial_id: str, record: dict[str, Any]) -> None:
+    event = {"kind": "started", "id": trial_id, "trial": record["trial"], "time": record["time"]}
+    for study, number in record["places"] or [("", 0)]:
+        ledger.take(record["run"], {**event, "study": study, "number": number})
+    ended = {"kind": "ended", "id": trial_id, "result": record["result"], "time": record["ended"]}
+    ledger.take(record["run"], ended)
+
+
+class Mirror:
+    """Follows the bench from a thread of its own. `put` never blocks, `close` waits a bounded time."""
+
+    def __init__(self, uri: str, home: Path, ledger: Ledger, warn: Callable[[str], None]) -> None:
+        self.uri, self.home, self.ledger, self.warn = uri, home, ledger, warn
+        self._queue: queue.Queue[str | None] = queue.Queue()
+        self._pending: list[str] = []
+        self._tracker: Tracker | None = None
+        self._warned = False
+        self._next_try = 0.0
+        self._thread = threading.Thread(target=self._work, name="mlflow-mirror", daemon=True)
+        self._thread.start()
+
+    def put(self, trial_id: str) -> None:
+        self._queue.put(trial_id)
+
+    def close(self, seconds: float = 60.0) -> int:
+        """Stop after what is queued, within `seconds`. Returns how many trials are not mirrored."""
+        self._queue.put(None)
+        self._thread.join(seconds)
+        return len(self._pending) + self._queue.qsize()
+
+    def _work(self) -> None:
+        closing = False
+        while not closing:
+            trial_id = self._queue.get()
+            closing = trial_id is None
+            if trial_id is not None:
+                self._pending.append(trial_id)
+            if closing or time.monotonic() >= self._next_try:
+                self._drain()
+
+    def _drain(self) -> None:
+        try:
+            if self._tracker is None:
+                self._tracker = Tracker(self.uri, self.home)
+                self._here = self._tracker.mirrored()
+            while self._pending:
+                if self._pending[0] not in self._here:
+                    self._tracker.mirror(self.ledger, self._pending[0])
+                self._pending.pop(0)
+        except Exception as error:  # whatever MLflow raises, the bench goes on
+            self._next_try = time.monotonic() + RETRY_AFTER
+            self._tracker = None  # what was half-written is found and made again
+            if not self._warned:
+                self._warned = True
+                place = redact(self.uri)
+                self.warn(f"MLflow at {place} is away ({first_line(error)}); `harness sync` catches up later.")
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def redact(uri: str) -> str:
+    """A URI without user and password.
+
+    >>> redact("http://ann:secret@host:5000")
+    'http://host:5000'
+    """
+    scheme, separator, rest = uri.partition("://")
+    return scheme + separator + rest.rpartition("@")[2] if separator else uri

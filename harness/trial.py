@@ -1,0 +1,309 @@
+"""The training core: one trial, from its description to its result. Torch only; knows no scheduler and no disk.
+
+A trial's stream of random numbers is seeded anew at every epoch from (seed, epoch), so that one that goes on from a
+checkpoint gives the numbers of one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adapters._base import Adapter, ItemTable, Spectrum, widths
+from backbones._base import Backbone
+from harness import diagnostics, losses, registry
+from harness.data import Queries, Split
+from harness.metrics._all import HEADLINE, means
+from harness.ranking import ranks
+from harness.types import Trial, TrialResult
+
+
+class TrialFailed(Exception):
+    """The trial itself went wrong (NaN loss, scores not finite); the search goes on without it."""
+
+
+@dataclass
+class Artifacts:
+    """What a finished trial leaves besides numbers.
+
+    `ranks` float64 (test users,), `users` int32 (test users,), `spectrum` float64 (d,) normalised singular values of
+    the item table, `weights`: safetensors bytes of item table and modules.
+    """
+
+    ranks: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    users: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    spectrum: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    weights: bytes = b""
+
+
+class SequenceModel(nn.Module):
+    """Item table and backbone under one score function: scores = backbone(table[items]) @ table^T."""
+
+    def __init__(self, trial: Trial, spectrum: Spectrum) -> None:
+        super().__init__()
+        train, text, own, backbone = (part(trial.params, p) for p in ("train", "text", "adapter", "backbone"))
+        text = text or {"fusion": "none", "out_std": 1.0, "id_std": 0.0}
+        make_adapter = registry.load(registry.ADAPTERS, registry.split_overrides(trial.cell.adapter)[0])
+        make_backbone = registry.load(registry.BACKBONES, registry.split_overrides(trial.cell.backbone)[0])
+        adapter: Adapter = make_adapter(spectrum, widths(train["d"], text["fusion"])[0], **own)
+        self.table = ItemTable(adapter, train["d"], **text)
+        self.backbone: Backbone = make_backbone(train["d"], train["max_len"], **backbone)
+
+    def states(self, items: Tensor, table: Tensor) -> Tensor:
+        """States (B, L, d) of item numbers (B, L), 0 = padding, given the table (N + 1, d)."""
+        return self.backbone(F.embedding(items, table), items > 0)
+
+    def loss(self, items: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean full-catalogue cross-entropy over the trained positions of item numbers (B, L + 1)."""
+        inputs, targets = self.backbone.views(items, generator)
+        table = self.table()
+        real = targets > 0
+        return losses.softmax_loss(self.states(inputs, table)[real], table[1:], targets[real] - 1)
+
+
+class Training:
+    """One trial under way: call `epoch` until `over`, then `finish`.
+
+    split: sequences and their queries; spectrum: the catalogue's text. Raises ValueError where the components
+    cannot be built with these parameters, TrialFailed where training goes wrong.
+    """
+
+    def __init__(self, trial: Trial, split: Split, spectrum: Spectrum) -> None:
+        torch.set_flush_denormal(True)  # an unscaled softmax tail is denormal: three times slower steps otherwise
+        torch.manual_seed(trial.seed)
+        self.trial, self.split = trial, split
+        self.train = part(trial.params, "train")
+        self.model = SequenceModel(trial, spectrum)
+        self.optimizer = _optimizer(self.model, self.train["lr"], self.train["weight_decay"])
+        self.windows = Windows.of(split, self.train["max_len"])
+        self.curve: list[float] = []
+        self.best: dict[str, Tensor] = {}
+        self.seconds = 0.0
+
+    @property
+    def best_epoch(self) -> int:
+        return int(np.argmax(self.curve)) if self.curve else -1
+
+    @property
+    def over(self) -> bool:
+        done = len(self.curve)
+        return done >= self.trial.epochs or done - 1 - self.best_epoch >= self.trial.patience > 0
+
+    def epoch(self) -> float:
+        """Train one epoch, validate, keep the weights if they are the best. Returns validation NDCG@10."""
+        start = time.monotonic()
+        number = len(self.curve)
+        seed = (self.trial.seed * 1_000_003 + number) % 2**63
+        torch.manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
+        self.model.train()
+        for step, items in enumerate(self.windows.batches(self.train["batch_size"], np.random.default_rng(seed))):
+            loss = self.model.loss(items, generator)
+            if not torch.isfinite(loss):
+                raise TrialFailed(f"loss is not finite at epoch {number}, step {step}")
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.train["clip_norm"])
+            self.optimizer.step()
+        value = means(self.ranks(self.split.valid))[HEADLINE]
+        self.curve.append(value)
+        if self.best_epoch == number:
+            self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self.seconds += time.monotonic() - start
+        return value
+
+    @torch.no_grad()
+    def ranks(self, queries: Queries) -> np.ndarray:
+        """Ranks float64 (queries,) of the targets under the present weights."""
+        self.model.eval()
+        table = self.model.table()
+        scorer = lambda block: self._last_states(block, table) @ table[1:].T  # noqa: E731
+        try:
+            return ranks(scorer, self.split, queries, filter_seen=self.trial.protocol.filter_seen)
+        except FloatingPointError as error:
+            raise TrialFailed(f"{error} after epoch {len(self.curve)}") from error
+
+    def _last_states(self, queries: Queries, table: Tensor) -> Tensor:
+        max_len = self.train["max_len"]
+        ends = self.split.offsets[queries.users] + queries.ends
+        lengths = np.minimum(queries.ends, max_len)
+        items = gather(self.split.items, ends - lengths, lengths)
+        states = self.model.states(items, table)
+        return states[torch.arange(len(lengths)), torch.from_numpy(lengths - 1)]
+
+    def finish(self) -> tuple[TrialResult, Artifacts]:
+        """The result at the best epoch. Test ranks are made only for a confirming trial."""
+        start = time.monotonic()
+        self.model.load_state_dict(self.best, strict=False)
+        result = TrialResult(
+            "done", best=max(self.curve), best_epoch=self.best_epoch, curve=[round(v, 8) for v in self.curve]
+        )
+        result.valid = means(self.ranks(self.split.valid))
+        artifacts = self._artifacts()
+        if self.trial.role == "confirm":
+            if self.split.test is None:
+                raise ValueError("a confirming trial needs the unsealed split")
+            artifacts.ranks, artifacts.users = self.ranks(self.split.test), self.split.test.users
+            result.test = means(artifacts.ranks)
+        result.info = self._info() | {"seconds": self.seconds + time.monotonic() - start}
+        return result, artifacts
+
+    @torch.no_grad()
+    def _info(self) -> dict[str, float]:
+        table = self.model.table
+        info = diagnostics.collapse(table()[1:])
+        if table.gain is not None:
+            info |= {f"text_{name}": value for name, value in diagnostics.collapse(table.text()).items()}
+        own = getattr(table.adapter, "diagnostics", None)
+        if own is not None:
+            info |= {f"adapter_{name}": float(value) for name, value in own().items()}
+        info["parameters"] = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        info["epochs"] = len(self.curve)
+        return {name: float(value) for name, value in info.items()}
+
+    @torch.no_grad()
+    def _artifacts(self) -> Artifacts:
+        table = self.model.table()
+        tensors = {name: value.contiguous() for name, value in self.model.state_dict().items()}
+        weights = safetensors.torch.save(
+            {**tensors, "item_table": table.contiguous()}, {"trial": json.dumps(self.trial.to_json())}
+        )
+        return Artifacts(spectrum=diagnostics.spectrum(table[1:]).cpu().numpy(), weights=weights)
+
+    def save(self) -> bytes:
+        """Everything needed to go on after the last epoch, as safetensors bytes."""
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"best.{k}": v for k, v in self.best.items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
+        meta = {"trial": self.trial.id, "curve": json.dumps(self.curve), "seconds": repr(self.seconds)}
+        return safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}, meta)
+
+    def restore(self, saved: bytes) -> bool:
+        """Go on from `save`. False, and nothing changed, if the bytes belong to another trial or are damaged."""
+        try:
+            tensors = safetensors.torch.load(saved)
+            header = json.loads(saved[8 : 8 + int.from_bytes(saved[:8], "little")])["__metadata__"]
+        except (ValueError, KeyError, safetensors.SafetensorError):
+            return False
+        if header["trial"] != self.trial.id:
+            return False
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            group, _, rest = name.partition(".")
+            groups[group][rest] = tensor
+        self.model.load_state_dict(groups["model"], strict=False)
+        self.best = groups["best"]
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in groups["optimizer"].items():
+            index, _, key = name.partition(".")
+            state.setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.curve, self.seconds = json.loads(header["curve"]), float(header["seconds"])
+        return True
+
+
+def run(
+    trial: Trial, split: Split, spectrum: Spectrum, on_epoch: Callable[[int, float], None] = lambda *_: None
+) -> tuple[TrialResult, Artifacts]:
+    """A whole trial in this process, without scheduler or pruning."""
+    if trial.cell.is_baseline:
+        return run_baseline(trial, split, spectrum)
+    training = Training(trial, split, spectrum)
+    while not training.over:
+        on_epoch(len(training.curve), training.epoch())
+    return training.finish()
+
+
+def run_baseline(trial: Trial, split: Split, spectrum: Spectrum) -> tuple[TrialResult, Artifacts]:
+    """A scorer that trains nothing, ranked as every other row is."""
+    if split.test is None:
+        raise ValueError("a confirming trial needs the unsealed split")
+    start = time.monotonic()
+    scorer = registry.load(registry.BASELINES, trial.cell.adapter)(split, spectrum)
+    seen = trial.protocol.filter_seen
+    valid = means(ranks(scorer.scores, split, split.valid, filter_seen=seen))
+    test = ranks(scorer.scores, split, split.test, filter_seen=seen)
+    result = TrialResult("done", best=valid[HEADLINE], best_epoch=0, valid=valid, test=means(test))
+    result.info = {"seconds": time.monotonic() - start, "parameters": 0.0}
+    return result, Artifacts(ranks=test, users=split.test.users)
+
+
+def spectrum(arrays: dict[str, np.ndarray], n: int) -> Spectrum:
+    """A `Spectrum` over the arrays U, S, V, mean, E without copying them; of n items without text if there are none."""
+    if not arrays:
+        return Spectrum.blank(n)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return Spectrum(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+
+
+def part(params: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """The parameters under one prefix, without it.
+
+    >>> part({"train.lr": 0.1, "adapter.power": 1.0}, "train")
+    {'lr': 0.1}
+    """
+    return {name[len(prefix) + 1 :]: value for name, value in params.items() if name.startswith(prefix + ".")}
+
+
+def _optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW; vectors and scalars (biases, norms, thresholds, gains) are not decayed."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=True)
+
+
+def gather(items: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> Tensor:
+    """Stretches of a flat array as a right-padded int64 tensor (rows, longest)."""
+    positions = np.arange(lengths.max(initial=0))
+    real = positions < lengths[:, None]
+    index = np.where(real, starts[:, None] + positions, 0)
+    return torch.from_numpy(np.where(real, items[index], 0).astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Stretches of training histories of at most max_len + 1 events, cut from the end backwards so that every
+    event but a user's first is the target of exactly one window."""
+
+    items: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+
+    @classmethod
+    def of(cls, split: Split, max_len: int) -> Windows:
+        targets = np.maximum(split.train_ends - 1, 0)
+        count = -(-targets // max_len)
+        users = np.repeat(np.arange(len(targets)), count)
+        nth = np.arange(len(users)) - np.repeat(np.cumsum(count) - count, count)
+        ends = split.train_ends[users] - nth * max_len
+        starts = np.maximum(ends - max_len - 1, 0)
+        return cls(split.items, split.offsets[users] + starts, ends - starts)
+
+    def batches(self, size: int, rng: np.random.Generator, pool: int = 16) -> Iterator[Tensor]:
+        """Batches (<= size, longest of the batch) of item numbers in random order.
+
+        Windows are shuffled, then sorted by length inside pools of `pool` batches, and the batches of a pool
+        shuffled: little padding, and the order stays random from epoch to epoch.
+        """
+        order = rng.permutation(len(self.starts))
+        for start in range(0, len(order), size * pool):
+            chunk = order[start : start + size * pool]
+            chunk = chunk[np.argsort(self.lengths[chunk], kind="stable")]
+            parts = [chunk[i : i + size] for i in range(0, len(chunk), size)]
+            for index in rng.permutation(len(parts)):
+                yield gather(self.items, self.starts[parts[index]], self.lengths[parts[index]])
