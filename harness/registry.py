@@ -90,16 +90,14 @@ def split_list(text: str) -> list[str]:
     >>> split_list("id, mlp[hidden=256,dropout=0.1]")
     ['id', 'mlp[hidden=256,dropout=0.1]']
     """
-    words, depth, word = [], 0, ""
-    for char in text + ",":
+    words, depth = [""], 0
+    for char in text:
         depth += (char == "[") - (char == "]")
         if char == "," and depth <= 0:
-            if word.strip():
-                words.append(word.strip())
-            word = ""
+            words.append("")
         else:
-            word += char
-    return words
+            words[-1] += char
+    return [word.strip() for word in words if word.strip()]
 
 
 def split_overrides(word: str) -> tuple[str, dict[str, Any]]:

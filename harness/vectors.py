@@ -36,7 +36,7 @@ BASIS_VERSION = 1
 SLAB = 64 * 2**20  # bytes of float64 held at a time
 CHECKED = 256 * 2**20  # arrays up to this many bytes have their sha256 checked when opened: under 0.3 s
 LOWEST_TOLERANCE = 1e-6
-PRECISIONS = {"float16": (10, -14), "bfloat16": (7, -126), "float32": (23, -126)}  # mantissa bits, lowest exponent
+PRECISIONS = {"bfloat16": (7, -126), "float16": (10, -14), "float32": (23, -126)}  # mantissa bits, lowest exponent
 
 
 def texts_of(prepared: Prepared) -> Texts:
@@ -223,8 +223,8 @@ def _decompose(E: np.ndarray, survey: _Survey, tolerance: float, folder: Path) -
     if not keep.any():
         raise HarnessError("The embeddings are equal up to rounding, so they have no spectral basis.")
     cut = float(np.trace(gram) - (sigma[keep] ** 2).sum())
-    sigma, W = sigma[keep], W[:, keep]
     tall = len(E) >= E.shape[1]
+    sigma, W = sigma[keep], W[:, keep] * (1 if tall else survey.has_text[:, None])  # eigh leaves 1e-17 in empty rows
     shape = (max(E.shape), len(sigma))
     Z = np.lib.format.open_memmap(folder / ("U.npy" if tall else "V.npy"), "w+", np.float32, shape)
     squares = np.zeros(len(sigma))

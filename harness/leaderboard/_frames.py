@@ -19,8 +19,11 @@ KEY = ["dataset", "encoder", "backbone", "adapter"]
 COLUMNS = {
     "runs": ["trial", *KEY, "seed", "params", "best_valid", "seconds", "parameters", "effective_rank", "info"],
     "ranks": ["trial", "user", "rank"],
-    "cells": [*KEY, "trials_done", "trials_pruned", "trials_failed", "trials_planned", "search_seconds"]
-    + ["seeds_done", "seeds_planned", "state", "reason"],
+    "cells": [
+        *KEY,
+        *("trials_done", "trials_pruned", "trials_failed", "trials_planned", "search_seconds"),
+        *("seeds_done", "seeds_planned", "state", "reason"),
+    ],
 }
 STATES = ["done", "partial", "skipped", "failed", "pending"]
 

@@ -12,7 +12,16 @@ from harness.leaderboard._table import ALPHA, REFERENCE, Row, Section, Table
 from harness.types import NO_TEXT, Cell
 
 DASH = "–"
-SYMBOLS = {"best": "★", "second": "☆", "tied": "≈", "short": "†", "reopened": "‡"}
+SYMBOLS = {"best": "★", "second": "☆", "tied": "≈", "differs": "*", "short": "†", "reopened": "‡"}
+HOLM = f"Holm-adjusted over the section's rows, p < {ALPHA}"
+MEANINGS = {
+    "best": "best mean of the section",
+    "second": "second best mean",
+    "tied": f"not distinguishable from the best (paired sign-flip test over users and seeds, not {HOLM})",
+    "differs": f"differs from '{REFERENCE}' ({HOLM})",
+    "short": "had less than planned: fewer finished trials or seeds",
+    "reopened": "its test was opened more than once",
+}
 TITLES = {"protocol": "Protocol", "budget": "Budget of every cell", "provenance": "Provenance"}
 
 
@@ -49,8 +58,15 @@ def columns(table: Table) -> list[Column]:
     ]
 
 
+def safe(text: str) -> str:
+    """Text without what a reader's screen would obey: line breaks become blanks, other control and direction
+    characters U+FFFD."""
+    return "".join(char if char.isprintable() else " " if char.isspace() else "\ufffd" for char in text)
+
+
 def symbols(row: Row) -> str:
-    return "".join(SYMBOLS[mark] for mark in row.marks if mark in SYMBOLS)
+    """The row's marks; the star of `differs` stands at the gain."""
+    return "".join(SYMBOLS[mark] for mark in row.marks if mark != "differs")
 
 
 def adapter(cell: Cell) -> str:
@@ -89,7 +105,7 @@ def interval(value: stats.Interval) -> str:
 def gain(value: Gain | None, differs: bool = False) -> str:
     if value is None:
         return DASH
-    return f"{value.percent:+.1f} [{value.low:+.1f}, {value.high:+.1f}]" + ("*" if differs else "")
+    return f"{value.percent:+.1f} [{value.low:+.1f}, {value.high:+.1f}]" + (SYMBOLS["differs"] if differs else "")
 
 
 def trials(row: Row) -> str:
@@ -172,7 +188,10 @@ def parity(table: Table, section: Section) -> str:
     parts = [f"{_either(planned)} trials"] if planned else []
     parts += [f"up to {budget['epochs']} epochs"] if "epochs" in budget else []
     parts.append(f"{_either(seeds)} seeds")
-    less = [f"{label(row.cell)} ({trials(row)} trials, {row.seeds_done}/{row.seeds_planned} seeds)" for row in _short(section)]
+    less = [
+        f"{label(row.cell)} ({trials(row)} trials, {row.seeds_done}/{row.seeds_planned} seeds)"
+        for row in _short(section)
+    ]
     tail = f"; less than planned: {', '.join(less)}" if less else "; every row had all of it"
     return f"Parity: planned for each row {', '.join(parts)}{tail}."
 
@@ -183,18 +202,14 @@ def notes(section: Section) -> list[str]:
     return [f"{label(row.cell)}: {row.state}" + (f", {row.reason}" if row.reason else "") for row in odd]
 
 
+def tied(section: Section) -> list[str]:
+    """Names of the rows that cannot be told from the best."""
+    return [label(row.cell) for row in section.rows if "tied" in row.marks]
+
+
 def footnotes(table: Table) -> list[str]:
     """What the marks and numbers mean; of the marks, those that the table holds."""
     used = {mark for section in table.sections for row in section.rows for mark in row.marks}
-    holm = f"Holm-adjusted over the section's rows, p < {ALPHA}"
-    meaning = {
-        "best": "★ best mean of the section",
-        "second": "☆ second best mean",
-        "tied": f"≈ not distinguishable from the best (paired sign-flip test over users and seeds, not {holm})",
-        "differs": f"* differs from '{REFERENCE}' ({holm})",
-        "short": "† had less than planned: fewer finished trials or seeds",
-        "reopened": "‡ its test was opened more than once",
-    }
     return [
         f"Rows are ranked by test {table.headline}. [low, high]: 95 % interval of the mean under a joint bootstrap "
         f"over users and seeds ({stats.ROUNDS} rounds); where a row has one seed, over users alone.",
@@ -202,7 +217,7 @@ def footnotes(table: Table) -> list[str]:
         "user; the best rival is the best other row that is no baseline.",
         "Trials d/p/f of n: done, pruned and failed, of those planned. Params: trained parameters. Erank: effective "
         "rank of the item table. Search: all trials of the cell; train: one confirmed run.",
-        *(text for mark, text in meaning.items() if mark in used),
+        *(f"{SYMBOLS[mark]} {text}" for mark, text in MEANINGS.items() if mark in used),
     ]
 
 

@@ -52,7 +52,8 @@ def _record(section: Section, row: Row, metrics: tuple[str, ...]) -> dict[str, A
     record |= {"state": row.state, "reason": row.reason, "marks": " ".join(row.marks)}
     for name in metrics:
         value = row.metrics.get(name)
-        record |= {f"{name}{end}": value and getattr(value, key) for end, key in _ENDS}
+        ends = {"": "mean", "_low": "low", "_high": "high"}
+        record |= {f"{name}{end}": value and getattr(value, key) for end, key in ends.items()}
     record |= _gain("vs_id", row.vs_id) | _gain("vs_rival", row.vs_rival)
     record |= {f"trials_{key}": value for key, value in vars(row.trials).items()}
     record |= {"seeds_done": row.seeds_done, "seeds_planned": row.seeds_planned, "test_opened": row.test_opened}
@@ -61,10 +62,7 @@ def _record(section: Section, row: Row, metrics: tuple[str, ...]) -> dict[str, A
     return record | {"valid": fit and fit.valid}
 
 
-_ENDS = (("", "mean"), ("_low", "low"), ("_high", "high"))
-
-
 def _gain(prefix: str, gain: Gain | None) -> dict[str, Any]:
-    names = {"percent": "percent", "low": "low", "high": "high", "p": "p"}
-    record: dict[str, Any] = {f"{prefix}_against": gain and f"{gain.against.adapter} / {gain.against.encoder}"}
-    return record | {f"{prefix}_{name}": gain and getattr(gain, key) for name, key in names.items()}
+    against = gain and f"{gain.against.adapter} / {gain.against.encoder}"
+    numbers = {f"{prefix}_{name}": gain and getattr(gain, name) for name in ("percent", "low", "high", "p")}
+    return {f"{prefix}_against": against, **numbers}

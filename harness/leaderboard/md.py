@@ -26,7 +26,7 @@ def escape(text: str) -> str:
     >>> escape("mlp|<b>[x](y)")
     'mlp\\|\\<b\\>\\[x\\](y)'
     """
-    return re.sub(r"([\\`*\[\]<>|#~$&])", r"\\\1", "".join(c if c.isprintable() else " " for c in text))
+    return re.sub(r"([\\`*\[\]<>|#~$&])", r"\\\1", words.safe(text))
 
 
 def _compact(table: Table, section: Section) -> str:

@@ -1,4 +1,4 @@
-"""For reading in a terminal: colours where there is one, else aligned plain text; columns leave where width is short."""
+"""For reading in a terminal: colours where there is one, else aligned text; columns leave where width is short."""
 
 from __future__ import annotations
 
@@ -42,24 +42,19 @@ def fitting(table: Table, section: Section, width: int) -> list[words.Column]:
     return kept
 
 
-def safe(text: str) -> str:
-    """Text without what a terminal would obey: control and invisible characters become U+FFFD."""
-    return "".join(char if char.isprintable() else "\ufffd" for char in text)
-
-
 def _document(table: Table, grids: list[str]) -> str:
-    lines = words.header_lines(table)
+    lines = [words.safe(text) for text in words.header_lines(table)]
     for section, grid in zip(table.sections, grids, strict=True):
-        lines += ["", words.title(section), *words.section_lines(section), grid, words.parity(table, section)]
-        lines += words.notes(section)
-    lines += ["", *words.footnotes(table)]
-    return "\n".join(text if text in grids else safe(text) for text in lines) + "\n"
+        above = [words.title(section), *words.section_lines(section)]
+        below = [words.parity(table, section), *words.notes(section)]
+        lines += ["", *map(words.safe, above), grid, *map(words.safe, below)]
+    return "\n".join([*lines, "", *words.footnotes(table)]) + "\n"
 
 
 def _plain_grid(section: Section, columns: list[words.Column]) -> str:
     widths = [_width(column, section) for column in columns]
     rows = [[column.title for column in columns], ["-" * width for width in widths]]
-    rows += [[safe(column.text(row)) for column in columns] for row in section.rows]
+    rows += [[words.safe(column.text(row)) for column in columns] for row in section.rows]
     return "\n".join(_aligned(cells, columns, widths) for cells in rows)
 
 
@@ -80,7 +75,7 @@ def _rich_grid(section: Section, columns: list[words.Column], width: int) -> str
     for column in columns:
         grid.add_column(Text(column.title), justify="right" if column.right else "left", no_wrap=True)
     for row in section.rows:
-        grid.add_row(*(Text(safe(column.text(row))) for column in columns), style=_style(row))
+        grid.add_row(*(Text(words.safe(column.text(row))) for column in columns), style=_style(row))
     console = Console(file=io.StringIO(), force_terminal=True, width=width + GAP)
     with console.capture() as capture:
         console.print(grid)
@@ -94,4 +89,4 @@ def _style(row: Row) -> str:
 
 
 def _width(column: words.Column, section: Section) -> int:
-    return max(cell_len(safe(text)) for text in (column.title, *(column.text(row) for row in section.rows)))
+    return max(cell_len(words.safe(text)) for text in (column.title, *(column.text(row) for row in section.rows)))

@@ -1,0 +1,24 @@
+# The same checks as CI, in the environment that is active.
+PYTHON ?= python
+
+.PHONY: check format lint contracts types test slow bench
+
+check: lint contracts types test
+
+format:
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+
+lint:
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+
+contracts:
+	lint-imports
+
+types:
+	$(PYTHON) -m pyright
+
+test:
+	$(PYTHON) -m pytest -m "not slow"
+	$(PYTHON) -m pytest -m slow

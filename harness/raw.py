@@ -1,0 +1,286 @@
+"""Raw data sets: finding one by name or folder, and reading its two files with every check that a bad file needs.
+
+The rest of the data room (`harness.data`) sees only what has passed here.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from string import Formatter
+
+import polars as pl
+
+from harness import files, registry
+from harness.types import HarnessError, digest
+
+SUFFIXES = (".parquet", ".csv")
+SETTINGS = ["name", "text", "licence", "citation"]
+SEPARATORS = " \t\n.,;:|/-"  # what a text does not begin with when its first field is missing
+CLOSING = ")]}"
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """Two files and how to read them.
+
+    `interactions` (.parquet or .csv): user_id, item_id, and timestamp (seconds) or order or both. `items` (the same
+    formats): item_id and text columns. `text`: template of an item's text such as `{title} ({year}). {genres}`; a
+    missing field drops out with the words before it and the bracket around it; empty: the items have no text.
+    """
+
+    name: str
+    interactions: Path
+    items: Path
+    text: str
+    licence: str = ""
+    citation: str = ""
+
+
+def open_dataset(word: str, home: Path) -> RawDataset:
+    """The built-in data set of that name, fetched under `home` if need be, or the one in that folder.
+
+    A folder holds interactions.{parquet,csv}, items.{parquet,csv} (parquet first) and, if wanted, dataset.toml with
+    name, text, licence, citation. Raises HarnessError if `word` is neither, or the folder is not as it should be.
+    """
+    stem, folder = word.replace("-", "_"), Path(word).expanduser()
+    if "/" not in word and stem in registry.names(registry.DATASETS):
+        known = registry.load(registry.DATASETS, stem)
+        return RawDataset(known.name, *_two_files(known.fetch(home)), known.text, known.licence, known.citation)
+    if folder.is_dir():
+        return _open_folder(folder)
+    if "/" in word:
+        raise HarnessError(f"{folder} is not a folder; a data set is a folder with interactions and items files.")
+    names = [dataset.name for dataset in _built_in()]
+    raise HarnessError(f"There is no data set '{word}' and no folder of that name. {registry.suggest(word, names)}")
+
+
+def ready(home: Path) -> list[str]:
+    """Names of the built-in data sets whose files lie under `home`."""
+    return [dataset.name for dataset in _built_in() if dataset.ready(home)]
+
+
+def raw_hash(raw: RawDataset) -> str:
+    """Identity of the content: the bytes of both files and the text template, wherever they lie."""
+    return digest({"text": raw.text, **file_hashes(raw)})
+
+
+def file_hashes(raw: RawDataset) -> dict[str, str]:
+    """sha256 of both files. Raises HarnessError if one is missing or has another suffix than .parquet or .csv."""
+    for path in (raw.interactions, raw.items):
+        if path.suffix not in SUFFIXES:
+            raise HarnessError(f"{path}: a data file ends in .parquet or .csv.")
+        if not path.is_file():
+            raise HarnessError(f"{path} does not exist.")
+    return {"interactions": files.sha256(raw.interactions), "items": files.sha256(raw.items)}
+
+
+def read_events(path: Path) -> pl.DataFrame:
+    """user_id str, item_id str, and of timestamp and order (numbers) what the file has; in file order.
+
+    Raises HarnessError: a column is missing, the file is empty or unreadable, an id or an order is null, neither
+    timestamp nor order, a timestamp without number (nulls are let through where an order can stand in).
+    """
+    with _reading(path):
+        names = _columns(path, ["user_id", "item_id"])
+        clocks = [name for name in ("timestamp", "order") if name in names]
+        if not clocks:
+            raise HarnessError(f"{path}: neither a column 'timestamp' nor a column 'order'; one must give the order.")
+        events = _scan(path).select(_id(path, "user_id"), _id(path, "item_id"), *clocks).collect()
+    _check_filled(path, events, ["user_id", "item_id"])
+    events = events.with_columns(_numbers(path, events[clock]) for clock in clocks)
+    must = [clock for clock in clocks if clock == "order" or "order" not in clocks]
+    _check_filled(path, events, must)
+    return events
+
+
+def read_items(path: Path, template: str) -> pl.DataFrame:
+    """item_id str, text str or null, source_row i64, head str or null (the template's first field), in file order.
+
+    Raises HarnessError: a column is missing, the file is empty or unreadable, an item_id is null or there twice.
+    """
+    fields = template_fields(path, template)
+    with _reading(path):
+        _columns(path, ["item_id", *fields])
+        items = _scan(path).select(_id(path, "item_id"), *(_field(path, name) for name in fields)).collect()
+    _check_filled(path, items, ["item_id"])
+    twice = items["item_id"].filter(items["item_id"].is_duplicated())
+    if len(twice):
+        raise HarnessError(f"{path}: item_id '{twice[0]}' is there more than once; each item has one row.")
+    head = pl.col(f"field {fields[0]}") if fields else pl.lit(None, pl.String)
+    rows = pl.int_range(pl.len(), dtype=pl.Int64)
+    return items.select("item_id", text=_render(template), source_row=rows, head=head)
+
+
+def template_fields(path: Path, template: str) -> list[str]:
+    """Columns that a text template names. Raises HarnessError if it is malformed (`path`: where to say so)."""
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as error:
+        raise HarnessError(f"{path}: the text template '{template}' is malformed: {error}.") from None
+    for _, name, spec, conversion in parts:
+        if name is not None and (not name or spec or conversion or not name.isidentifier()):
+            raise HarnessError(f"{path}: the text template '{template}' may hold only column names in braces.")
+    fields = list(dict.fromkeys(name for _, name, _, _ in parts if name is not None))
+    if template and not fields:
+        raise HarnessError(
+            f"{path}: the text template '{template}' names no column; write {{title}}, or leave it empty."
+        )
+    return fields
+
+
+def _built_in() -> list:
+    return [registry.load(registry.DATASETS, name) for name in registry.names(registry.DATASETS)]
+
+
+def _two_files(folder: Path) -> tuple[Path, Path]:
+    def one(stem: str) -> Path:
+        for suffix in SUFFIXES:
+            if (path := folder / f"{stem}{suffix}").is_file():
+                return path
+        raise HarnessError(f"{folder} has neither {stem}.parquet nor {stem}.csv.")
+
+    return one("interactions"), one("items")
+
+
+def _open_folder(folder: Path) -> RawDataset:
+    interactions, items = _two_files(folder)
+    settings = _settings(folder / "dataset.toml")
+    name = settings.get("name", folder.resolve().name)
+    if not re.fullmatch(r"(?!\.)[A-Za-z0-9._-]{1,64}", name):
+        raise HarnessError(
+            f"{folder}: '{name}' cannot name a data set: 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front. "
+            "Set `name` in dataset.toml."
+        )
+    text = settings["text"] if "text" in settings else _default_text(items)
+    return RawDataset(name, interactions, items, text, settings.get("licence", ""), settings.get("citation", ""))
+
+
+def _settings(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise HarnessError(f"{path}: not TOML: {error}.") from None
+    for key, value in settings.items():
+        if key not in SETTINGS:
+            raise HarnessError(f"{path}: unknown key '{key}'. {registry.suggest(key, SETTINGS)}")
+        if not isinstance(value, str):
+            raise HarnessError(f"{path}: '{key}' must be a string.")
+    return settings
+
+
+def _default_text(items: Path) -> str:
+    with _reading(items):
+        schema = (pl.scan_csv(items) if items.suffix == ".csv" else pl.scan_parquet(items)).collect_schema()
+    if "title" in schema:
+        return "{title}"
+    texts = [name for name, kind in schema.items() if kind == pl.String and name != "item_id" and name.isidentifier()]
+    return f"{{{texts[0]}}}" if texts else ""
+
+
+def _scan(path: Path) -> pl.LazyFrame:
+    # everything in a csv is read as text, so that the id 007 stays 007 and a bad number can be named
+    return pl.scan_csv(path, infer_schema=False) if path.suffix == ".csv" else pl.scan_parquet(path)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except pl.exceptions.NoDataError:
+        raise HarnessError(f"{path} is empty.") from None
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise HarnessError(f"{path} cannot be read as {path.suffix[1:]}: {reason}") from None
+
+
+def _columns(path: Path, wanted: list[str]) -> list[str]:
+    names = _scan(path).collect_schema().names()
+    for name in wanted:
+        if name not in names:
+            raise HarnessError(f"{path}: no column '{name}'. {registry.suggest(name, names)}")
+    return names
+
+
+def _id(path: Path, name: str) -> pl.Expr:
+    """The id as text, null where it is empty. Whole numbers are ids too; 1.0 would not meet the 1 of another file."""
+    kind = _scan(path).collect_schema()[name]
+    if not (kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum)):
+        raise HarnessError(f"{path}: {name} must be text or whole numbers, not {kind}.")
+    text = pl.col(name).cast(pl.String)
+    return pl.when(text != "").then(text)
+
+
+def _field(path: Path, name: str) -> pl.Expr:
+    """A text column, null where blank; the values of a list are joined by commas."""
+    kind = _scan(path).collect_schema()[name]
+    if isinstance(kind, pl.List | pl.Array):
+        text = pl.col(name).cast(pl.List(pl.String)).list.drop_nulls().list.join(", ")
+    elif kind.is_nested() or kind == pl.Binary:
+        raise HarnessError(f"{path}: {name} must be text, numbers or lists of them, not {kind}.")
+    else:
+        text = pl.col(name).cast(pl.String)
+    text = text.str.strip_chars()
+    return pl.when(text != "").then(text).alias(f"field {name}")
+
+
+def _chunks(template: str) -> tuple[list[tuple[str, str]], str]:
+    """(words before, field) of each field of a template, and the words behind the last."""
+    chunks, words = [], ""
+    for literal, name, _, _ in Formatter().parse(template):
+        words += literal
+        if name is not None:
+            chunks.append((words, name))
+            words = ""
+    return chunks, words
+
+
+def _render(template: str) -> pl.Expr:
+    """The template filled, null where no field has a value.
+
+    A field owns the words before it and the closing bracket behind it; the first one present stands without the
+    separators before it; words behind the last field are said whenever a field is.
+    """
+    chunks, tail = _chunks(template)
+    if not chunks:
+        return pl.lit(None, pl.String)
+    parts, some = [], pl.lit(False)
+    for place, (words, name) in enumerate(chunks):
+        after = chunks[place + 1][0] if place + 1 < len(chunks) else tail
+        close = after[: len(after) - len(after.lstrip(CLOSING))]
+        lead = words.lstrip(CLOSING) if place else words
+        value = pl.col(f"field {name}")
+        before = pl.when(some).then(pl.lit(lead)).otherwise(pl.lit(lead.lstrip(SEPARATORS) if place else lead))
+        parts.append(
+            pl.when(value.is_not_null()).then(pl.concat_str(before, value, pl.lit(close))).otherwise(pl.lit(""))
+        )
+        some = some | value.is_not_null()
+    return pl.when(some).then(pl.concat_str(*parts, pl.lit(tail.lstrip(CLOSING))))
+
+
+def _check_filled(path: Path, frame: pl.DataFrame, names: list[str]) -> None:
+    if frame.is_empty():
+        raise HarnessError(f"{path} is empty.")
+    for name in names:
+        if missing := frame[name].null_count():
+            raise HarnessError(f"{path}: {name} is missing in {missing:,} of {frame.height:,} rows; none may be.")
+
+
+def _numbers(path: Path, values: pl.Series) -> pl.Series:
+    """The column as Int64, or Float64 where it has fractions; nulls stay."""
+    kind = values.dtype
+    if not (kind.is_numeric() or kind in (pl.String, pl.Null)):
+        raise HarnessError(f"{path}: {values.name} must be numbers (a timestamp: seconds since 1970), not {kind}.")
+    numbers = values.cast(pl.Float64 if kind.is_float() or kind.is_decimal() else pl.Int64, strict=False)
+    if numbers.null_count() > values.null_count():
+        numbers = values.cast(pl.Float64, strict=False)
+    bad = values.filter(values.is_not_null() & ~numbers.is_finite().fill_null(False))
+    if len(bad):
+        raise HarnessError(f"{path}: {values.name} must be numbers, but a row has '{bad[0]}'.")
+    return numbers

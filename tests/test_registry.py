@@ -1,0 +1,58 @@
+import inspect
+
+import pytest
+
+from harness import registry
+from harness.types import HarnessError
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        ("all,!svd,!id,!mlp,!spectran", ["linear", "linear_whiten", "svd_whiten"]),
+        ("svd*", ["svd", "svd_whiten"]),
+        ("linear-whiten", ["linear_whiten"]),
+        ("mlp[hidden=256],mlp", ["mlp[hidden=256]", "mlp"]),
+        ("id,id", ["id"]),
+    ],
+)
+def test_selections(selection, expected):
+    assert registry.select("adapters", selection) == expected
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        ("mpl", "adapters has no 'mpl'. Did you mean 'mlp'? Known: id"),
+        ("zz*", "'zz*' matches no name in adapters"),
+        ("id,!id", "selects nothing"),
+        ("mlp[hidden", "bracket is not closed"),
+        ("mlp[hidden]", "'hidden' is not parameter=value"),
+    ],
+)
+def test_wrong_selections_are_one_clear_line(selection, message):
+    with pytest.raises(HarnessError) as caught:
+        registry.select("adapters", selection)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("package", [registry.ADAPTERS, registry.BACKBONES])
+def test_the_schema_read_from_source_is_the_one_python_sees(package):
+    for name in registry.names(package):
+        component = registry.load(package, name)
+        schema = registry.schema(package, name)
+        parameters = inspect.signature(component.__init__).parameters.values()
+        assert schema.cls == component.__name__
+        assert schema.version == component.version
+        assert schema.params == {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        assert schema.attributes.get("uses_text", True) == getattr(component, "uses_text", True)
+
+
+def test_schemas_are_read_without_importing_torch():
+    import subprocess
+    import sys
+
+    code = "import sys; from harness import registry as r; [r.schema(p, n) for p in (r.ADAPTERS, r.BACKBONES, "
+    code += "r.BASELINES) for n in r.names(p)]; assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,78 @@
+import pytest
+
+from harness import registry, spaces
+from harness.types import Cell, HarnessError
+
+MLP = Cell("toy", "minilm", "sasrec", "mlp")
+
+
+def source(tmp_path, file="adapters/mlp.toml", text=""):
+    path = tmp_path / "spaces" / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return spaces.Source(tmp_path / "spaces")
+
+
+@pytest.mark.parametrize("adapter", registry.names(registry.ADAPTERS))
+@pytest.mark.parametrize("backbone", registry.names(registry.BACKBONES))
+def test_every_shipped_space_is_valid_and_holds_its_default(adapter, backbone):
+    space = spaces.of_cell(Cell("toy", "minilm", backbone, adapter), spaces.Source())
+    assert set(space.default) == set(space.fixed) | set(space.searched)
+    for name, axis in space.searched.items():
+        assert axis.holds(space.default[name])
+        assert axis.distribution()._contains(axis.distribution().to_internal_repr(space.default[name]))
+
+
+def test_the_id_control_has_no_text_parameters():
+    space = spaces.of_cell(Cell("toy", "none", "sasrec", "id"), spaces.Source())
+    assert not [name for name in space.default if name.startswith("text.")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("hiden = 3", "adapters/mlp.toml: mlp has no parameter 'hiden'. Did you mean 'hidden'? It takes: "),
+        ("hidden = [", "adapters/mlp.toml is not valid TOML"),
+        ("hidden = 'wide'", "hidden = 'wide' is a str; the parameter is a int"),
+        ("hidden = { low = 1 }", "hidden: a search range is"),
+        ("hidden = { low = 900, high = 1000 }", "lies outside 900 … 1000"),
+        ("dropout = { low = 0.0, high = 0.3, log = true }", "a log range starts above 0"),
+        ("hidden = { choices = [] }", "hidden: a search range is"),
+        ("dropout = { low = 0.9, high = 0.1 }", "low 0.9 lies above high 0.1"),
+    ],
+)
+def test_a_wrong_file_is_one_clear_line(tmp_path, text, message):
+    with pytest.raises(HarnessError) as caught:
+        spaces.of_cell(MLP, source(tmp_path, text=text))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_ones_own_goes_before_the_shipped_files(tmp_path):
+    space = spaces.of_cell(MLP, source(tmp_path, text="hidden = 32"))
+    assert space.fixed["adapter.hidden"] == 32
+    assert "train.lr" in space.searched
+
+
+def test_brackets_and_pins_fix_parameters():
+    cell = Cell("toy", "minilm", "sasrec[n_heads=1]", "mlp[hidden=64,fusion=none]")
+    space = spaces.of_cell(cell, spaces.Source(fixed={"train.d": 32, "train.lr": 0.01}))
+    assert space.fixed | {"adapter.hidden": 64, "backbone.n_heads": 1, "text.fusion": "none"} == space.fixed
+    assert (space.fixed["train.d"], space.default["train.lr"]) == (32, 0.01)
+    assert "train.lr" not in space.searched
+
+
+@pytest.mark.parametrize(
+    ("adapter", "pins", "message"),
+    [
+        ("mlp[hiden=3]", {}, "mlp[...]: there is no parameter 'hiden'. Did you mean 'hidden'?"),
+        ("mlp[hidden=wide]", {}, "mlp[hidden] = 'wide' is a str"),
+        ("mlp", {"train.rl": 1}, "--set train.rl: no shared parameter. Did you mean 'train.lr'?"),
+    ],
+)
+def test_wrong_overrides_are_one_clear_line(adapter, pins, message):
+    with pytest.raises(HarnessError) as caught:
+        origin = spaces.Source(fixed=pins)
+        origin.check()
+        spaces.of_cell(Cell("toy", "minilm", "sasrec", adapter), origin)
+    assert message in str(caught.value)
