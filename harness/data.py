@@ -318,14 +318,14 @@ def _warnings(card: dict[str, Any], sequences: _Sequences) -> list[str]:
     by_order = "all events are in the order of the column 'order'"
     found = [
         (not card["timed"] and not missing, f"There are no timestamps: {by_order}."),
-        (missing, f"{missing:,} events have no timestamp: {by_order}."),
+        (missing, f"Events without a timestamp: {missing:,}; {by_order}."),
         (
             increasing > 0.95,
             f"{increasing:.0%} of neighbouring events have increasing item ids: sorted by id, not time?",
         ),
         (tied > 0.1, f"{tied:.0%} of users did their last two events at the same time: the tie policy orders them."),
-        (placeholders, f"{placeholders:,} items have a placeholder for a title."),
-        (garbled, f"{garbled:,} texts hold U+FFFD: they were read in a wrong encoding once."),
+        (placeholders, f"Items with a placeholder for a title: {placeholders:,}."),
+        (garbled, f"Texts that hold U+FFFD, read in a wrong encoding once: {garbled:,}."),
     ]
     return [sentence for holds, sentence in found if holds]
 

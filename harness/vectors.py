@@ -3,10 +3,10 @@
 Letters: N items, D text dimension, N_text items with text, r rank kept; X = E - mean (rows without text: zero) and
 X = U diag(S) V^T its thin singular value decomposition. Light to import: torch is loaded by the encoder that needs it.
 
-The basis comes of the Gram matrix of the short side of X, built in float64 slab by slab: on 12,101 x 384 about 50
-times faster than an SVD of X, and E is never held in float64. The price is that a Gram matrix squares the singular
-values, so what lies below sqrt(2^-52) S[0] = 1.5e-8 S[0] drowns. Hence the cut at 1e-6 S[0], where the columns of U
-are orthonormal to 1e-5; S itself is taken from the lengths of the columns X V, which are good to 1e-9 there.
+The basis comes of the Gram matrix of the short side of X, built in float64 slab by slab, so that memory beyond E and U
+is bounded and E is never held in float64. The price is that a Gram matrix squares the singular values: what lies below
+sqrt(2^-52) S[0] = 1.5e-8 S[0] drowns. Hence nothing below 1e-6 S[0] is kept; at that cut the columns of U are still
+orthonormal to 1e-5, and S, taken from the lengths of the columns X V and not from the eigenvalues, is good to 1e-9.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["BASIS_VERSION", "Basis", "Encoder", "Texts", "basis", "embed", "embedding_hash", "encoder", "texts_of"]
 
 BASIS_VERSION = 1
-SLAB = 64 * 2**20  # bytes of float64 held at a time
+SLAB = 16 * 2**20  # bytes of a slab of float64; about five are held at a time
 CHECKED = 256 * 2**20  # arrays up to this many bytes have their sha256 checked when opened: under 0.3 s
 LOWEST_TOLERANCE = 1e-6
 PRECISIONS = {"bfloat16": (7, -126), "float16": (10, -14), "float32": (23, -126)}  # mantissa bits, lowest exponent
@@ -42,7 +42,7 @@ PRECISIONS = {"bfloat16": (7, -126), "float16": (10, -14), "float32": (23, -126)
 def texts_of(prepared: Prepared) -> Texts:
     """What an encoder needs of a prepared data set."""
     columns = prepared.catalogue.select("item_id", "text", "source_row").to_dict(as_series=False)
-    return Texts(columns["item_id"], columns["text"], columns["source_row"], prepared.card["item_rows"])
+    return Texts(columns["item_id"], columns["text"], columns["source_row"], prepared.card["source_rows"])
 
 
 def embedding_hash(encoder: Encoder, texts: Texts) -> str:
@@ -117,10 +117,10 @@ def _parts(long: int, short: int) -> Iterator[slice]:
 class Basis:
     """The spectral basis of E: X = U diag(S) V^T. All float32, memory-mapped, read-only.
 
-    U: (N, r), orthonormal columns, zero rows where there is no text. S: (r,), descending. V: (D, r), orthonormal
-    columns whose largest entry is positive. mean: (D,), over the rows with text; zeros if not centred. With centring
-    the columns of U have mean zero over those rows, so sqrt(N_text - 1) U has unit variance in every column (the
-    PCA-whitened scores) and sqrt(N_text - 1) V^T S^-1 whitens a new row.
+    U: (N, r), orthonormal columns, zero rows where there is no text. S: (r,), descending to 1e-6. V: (D, r),
+    orthonormal columns whose largest entry is positive. mean: (D,), over the rows with text; zeros if not centred.
+    With centring the columns of U have mean zero over those rows, so sqrt(N_text - 1) U has unit variance in every
+    column: the PCA-whitened scores. A new row x is whitened by sqrt(N_text - 1) (x - mean) V S^-1.
 
     ``info``: rank, dim (D), items (N), missing, duplicates (rows equal to an earlier one), mean_cosine (over pairs),
     energy_kept (share of the squared Frobenius norm), effective_rank (exp of the entropy of S / sum S; Roy &

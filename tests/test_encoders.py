@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,27 +72,6 @@ def test_an_encoder_without_its_argument_or_with_one_too_many_is_refused(tmp_pat
         encoder("shuffled:noize", tmp_path)
 
 
-def test_the_hash_of_an_embedding_is_known_without_torch_and_without_the_model(tmp_path):
-    code = (
-        "import sys; from pathlib import Path; from harness import vectors as v\n"
-        "t = v.Texts(['a'], ['x'], [0], 1); h = Path(sys.argv[1])\n"
-        "for word in ('minilm', 'noise', 'shuffled:minilm'): print(v.embedding_hash(v.encoder(word, h), t))\n"
-        "heavy = {'torch', 'sentence_transformers', 'transformers'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert len(set(run.stdout.split())) == 3
-    assert not any(tmp_path.iterdir())
-
-
-def test_a_hash_follows_the_texts_of_a_text_encoder_and_not_its_ids(tmp_path):
-    texts, here = catalogue(), encoder("minilm", tmp_path)
-    renamed = replace(texts, item_ids=["a", "b", "c", "d"])
-    changed = replace(texts, texts=["other", *texts.texts[1:]])
-    assert embedding_hash(here, renamed) == embedding_hash(here, texts)
-    assert embedding_hash(here, changed) != embedding_hash(here, texts)
-
-
 def test_a_hash_never_depends_on_where_a_file_lies(tmp_path):
     one = saved(tmp_path / "one.npy", matrix())
     (tmp_path / "sub").mkdir()
@@ -103,12 +79,6 @@ def test_a_hash_never_depends_on_where_a_file_lies(tmp_path):
     other = saved(tmp_path / "other.npy", matrix(seed=1))
     hashes = [embedding_hash(encoder(f"file:{path}", tmp_path), catalogue()) for path in (one, two, other)]
     assert hashes[0] == hashes[1] != hashes[2]
-
-
-def test_raising_an_encoders_version_changes_its_hash(tmp_path, monkeypatch):
-    before = embedding_hash(encoder("shuffled:noise", tmp_path), catalogue())
-    monkeypatch.setattr(noise.Noise, "version", 2)
-    assert embedding_hash(encoder("shuffled:noise", tmp_path), catalogue()) != before
 
 
 # --- the controls

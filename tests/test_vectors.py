@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
-from harness import vectors
-from harness.encoders import _base
-from harness.types import HarnessError
-from harness.vectors import Texts, basis, embed, reporter
+from harness import data, vectors
+from harness.encoders import _base, noise
+from harness.types import HarnessError, PrepSpec
+from harness.vectors import Texts, basis, embed, embedding_hash, encoder, reporter, texts_of
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the research copies of the data sets are not here")
@@ -48,6 +52,50 @@ class Fixed(_base.Encoder):
 
 
 # --- the embedding cache
+
+
+def test_the_texts_of_a_prepared_data_set_know_their_rows_in_the_items_file(dataset, home, tmp_path):
+    raw = pl.read_parquet(dataset / "items.parquet")
+    extra = pl.DataFrame({"item_id": ["a-first", "z-last"], "title": ["nobody", "bought these"]})
+    pl.concat([extra[:1], raw[5:].reverse(), raw[1:5], extra[1:]]).write_parquet(dataset / "items.parquet")  # no i000
+    texts = texts_of(data.prepare(data.open_dataset(str(dataset), home), PrepSpec(kcore=0), home))
+    source = pl.read_parquet(dataset / "items.parquet")
+    assert len(texts) == 40
+    assert texts.n_source_rows == len(source) == 41
+    assert (texts.texts[0], texts.source_rows[0]) == (None, None)
+    for item, text, row in zip(texts.item_ids[1:], texts.texts[1:], texts.source_rows[1:], strict=True):
+        assert source.row(row) == (item, text)
+    saved = matrix(41)
+    np.save(tmp_path / "m.npy", saved)
+    E = embed(encoder(f"file:{tmp_path}/m.npy", home), texts, home)
+    np.testing.assert_array_equal(E[7], saved[source["item_id"].to_list().index(texts.item_ids[7])])
+
+
+def test_the_hash_of_an_embedding_is_known_without_torch_and_without_the_model(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from harness import vectors as v\n"
+        "t = v.Texts(['a'], ['x'], [0], 1); h = Path(sys.argv[1])\n"
+        "for word in ('minilm', 'noise', 'shuffled:minilm'): print(v.embedding_hash(v.encoder(word, h), t))\n"
+        "heavy = {'torch', 'sentence_transformers', 'transformers'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert len(set(run.stdout.split())) == 3
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_hash_follows_the_texts_of_a_text_encoder_and_not_its_ids(tmp_path):
+    texts, here = catalogue(), encoder("minilm", tmp_path)
+    renamed = replace(texts, item_ids=["a", "b", "c", "d"])
+    changed = replace(texts, texts=["other", *texts.texts[1:]])
+    assert embedding_hash(here, renamed) == embedding_hash(here, texts)
+    assert embedding_hash(here, changed) != embedding_hash(here, texts)
+
+
+def test_raising_an_encoders_version_changes_its_hash(tmp_path, monkeypatch):
+    before = embedding_hash(encoder("shuffled:noise", tmp_path), catalogue())
+    monkeypatch.setattr(noise.Noise, "version", 2)
+    assert embedding_hash(encoder("shuffled:noise", tmp_path), catalogue()) != before
 
 
 def test_an_embedding_is_computed_once_and_then_mapped_from_disk(tmp_path):
@@ -296,7 +344,8 @@ def test_matrices_without_a_direction_are_refused(tmp_path):
         basis(np.tile(matrix(1, 7), (9, 1)), "equal", tmp_path)
 
 
-def test_the_card_of_a_basis_agrees_with_its_definitions(tmp_path):
+def test_the_card_of_a_basis_agrees_with_its_definitions(tmp_path, monkeypatch):
+    monkeypatch.setattr(vectors, "SLAB", 8 * 8 * 7)  # seven rows at a time; the equal ones lie in two slabs
     E = matrix(60, 8) + 0.5
     E[5] = E[6] = E[7]
     E[9] = 0

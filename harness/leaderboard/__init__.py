@@ -8,7 +8,7 @@ import importlib
 from harness import registry
 from harness.leaderboard._table import Results, Row, Section, Table, build
 
-__all__ = ["Results", "Row", "Section", "Table", "build", "formats", "render"]
+__all__ = ["Results", "Row", "Section", "Table", "build", "check_format", "formats", "render"]
 
 
 def formats() -> list[str]:
@@ -16,6 +16,11 @@ def formats() -> list[str]:
     return registry.names(__name__)
 
 
+def check_format(format: str) -> None:
+    """Raises HarnessError, with the nearest name, if no file of this folder has that format."""
+    registry.find(__name__, format)
+
+
 def render(table: Table, format: str) -> str:
-    """The table as text. Raises HarnessError, with the nearest name, if no file of this folder has that format."""
+    """The table as text. Raises HarnessError as `check_format` does."""
     return importlib.import_module(f"{__name__}.{registry.find(__name__, format)}").render(table)

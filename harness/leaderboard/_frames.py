@@ -38,8 +38,8 @@ class Results:
     ``ranks``: trial, user, rank: the test rank of each user's target, ties at mid-rank.
     ``cells``: one row a cell of the plan: trials_done, _pruned, _failed, _planned, search_seconds, seeds_done,
     seeds_planned, state (done, partial, skipped, failed, pending), reason.
-    ``header``: objects by name, each of plain values and all optional: ``protocol``, ``budget``, ``datasets`` (a
-    card a data set), ``provenance``, ``test_opened`` (how often each cell's test was opened, by ``str(cell)``).
+    ``header``: JSON objects by name, all optional: ``protocol``, ``prep``, ``budget``, ``engine``, ``provenance``,
+    ``data`` (a card a data set); and the number ``test_opened``, of runs whose test was opened.
     """
 
     runs: pl.DataFrame

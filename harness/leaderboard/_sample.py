@@ -62,7 +62,7 @@ def sample(cell: Cell, confirmed: Confirmed, draws: np.ndarray) -> Sample:
     resampled = stats.bootstrap(np.stack(scores, 2), draws, stats.seed_draws(seeds, len(draws), stream))
     return Sample(
         cell=cell,
-        means=np.array([values.mean() for values in scores]),
+        means=np.array([values.mean() for values in scores]).round(stats.DIGITS),
         draws=resampled,
         users=headline.mean(1),
         noise=stats.seed_noise(headline.mean(0), seed=stream),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from harness import stats
 from harness.leaderboard._frames import KEY, Confirmed, Results, cell_of, confirmed, finite, json_object
@@ -46,7 +47,7 @@ class Row:
     """One cell in one section. Without a test result it is a hole: ``fit`` and ``rank`` are None, ``metrics`` empty.
 
     ``marks``: ``best``, ``second``, ``tied`` (not distinguishable from the best), ``differs`` (from `id`),
-    ``short`` (had less than planned), ``reopened`` (its test was opened more than once).
+    ``short`` (had less than planned).
     """
 
     cell: Cell
@@ -61,16 +62,17 @@ class Row:
     search_seconds: float
     seeds_done: int
     seeds_planned: int
-    test_opened: int
     fit: Fit | None
 
 
 @dataclass(frozen=True)
 class Section:
-    """One data set and backbone; the data set's baselines are rows of each of its sections."""
+    """One data set and backbone; the data set's baselines are rows of each of its sections. ``test_users``: users
+    that each row ranks the target of, None while there is no result. ``card``: what is known of the data set."""
 
     dataset: str
     backbone: str
+    test_users: int | None
     card: dict[str, Any]
     rows: tuple[Row, ...]
 
@@ -83,6 +85,14 @@ class Table:
     headline: str
     header: dict[str, Any]
     sections: tuple[Section, ...]
+
+    def frame(self) -> pl.DataFrame:
+        """The table wide: a row a row of every section, holes included, numbers as they are, null where none is."""
+        records = [_record(section, row, self.metrics) for section in self.sections for row in section.rows]
+        frame = pl.DataFrame(records, infer_schema_length=None)
+        unknown = [name for name, dtype in frame.schema.items() if dtype == pl.Null]
+        words = [name for name in unknown if name.endswith("_against")]
+        return frame.cast({name: pl.String if name in words else pl.Float64 for name in unknown})
 
 
 def build(results: Results) -> Table:
@@ -99,9 +109,10 @@ def build(results: Results) -> Table:
         samples = _samples(own, runs)
         for backbone in _backbones(own):
             members = [cell for cell in own if cell.backbone in (backbone, BASELINE)]
-            rows = _rows([cells[cell] for cell in members], samples, runs, header.get("test_opened") or {})
-            card = (header.get("datasets") or {}).get(dataset) or {}
-            sections.append(Section(dataset, backbone, card, tuple(rows)))
+            rows = _rows([cells[cell] for cell in members], samples, runs)
+            users = next((len(samples[cell].users) for cell in members if cell in samples), None)
+            card = (header.get("data") or {}).get(dataset) or {}
+            sections.append(Section(dataset, backbone, users, card, tuple(rows)))
     return Table(tuple(metrics()), HEADLINE, header, tuple(sections))
 
 
@@ -117,15 +128,10 @@ def _samples(cells: list[Cell], runs: dict[Cell, Confirmed]) -> dict[Cell, Sampl
     return {cell: sample(cell, runs[cell], draws) for cell in ready}
 
 
-def _rows(
-    records: list[dict[str, Any]], samples: dict[Cell, Sample], runs: dict[Cell, Confirmed], opened: dict[str, int]
-) -> list[Row]:
+def _rows(records: list[dict[str, Any]], samples: dict[Cell, Sample], runs: dict[Cell, Confirmed]) -> list[Row]:
     """Rows of one section, best first, holes last."""
     field = _Field([samples[cell_of(record)] for record in records if cell_of(record) in samples])
-    rows = []
-    for record in records:
-        cell = cell_of(record)
-        rows.append(_row(record, field, runs.get(cell), opened.get(str(cell), int(cell in runs))))
+    rows = [_row(record, field, runs.get(cell_of(record))) for record in records]
     return sorted(rows, key=lambda row: (row.rank is None, row.rank, row.cell.is_baseline, row.cell))
 
 
@@ -165,7 +171,7 @@ def _is_reference(cell: Cell) -> bool:
     return cell.adapter == REFERENCE and cell.encoder == NO_TEXT and not cell.is_baseline
 
 
-def _row(record: dict[str, Any], field: _Field, runs: Confirmed | None, opened: int) -> Row:
+def _row(record: dict[str, Any], field: _Field, runs: Confirmed | None) -> Row:
     cell = cell_of(record)
     own = field.by_cell.get(cell)
     trials = Trials(*(int(record[f"trials_{name}"] or 0) for name in ("done", "pruned", "failed", "planned")))
@@ -173,8 +179,6 @@ def _row(record: dict[str, Any], field: _Field, runs: Confirmed | None, opened: 
     seeds_done, seeds_planned = int(record["seeds_done"] or 0), int(record["seeds_planned"] or 0)
     if own and (trials.done + trials.pruned < trials.planned or seeds_done < seeds_planned):
         marks.append("short")
-    if opened > 1:
-        marks.append("reopened")
     return Row(
         cell=cell,
         state=record["state"],
@@ -188,7 +192,6 @@ def _row(record: dict[str, Any], field: _Field, runs: Confirmed | None, opened: 
         search_seconds=float(record["search_seconds"] or 0),
         seeds_done=seeds_done,
         seeds_planned=seeds_planned,
-        test_opened=opened,
         fit=_fit(cell, runs.runs) if runs else None,
     )
 
@@ -215,3 +218,26 @@ def _agreed(values: list[Any]) -> Any:
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None and np.isfinite(value)]
     return float(np.mean(known)) if known else None
+
+
+def _record(section: Section, row: Row, metrics: tuple[str, ...]) -> dict[str, Any]:
+    fit = row.fit
+    record = {"dataset": section.dataset, "backbone": section.backbone, "rank": row.rank}
+    record |= {"adapter": row.cell.adapter, "encoder": row.cell.encoder, "baseline": row.cell.is_baseline}
+    record |= {"state": row.state, "reason": row.reason, "marks": " ".join(row.marks)}
+    for name in metrics:
+        value = row.metrics.get(name)
+        ends = {"": "mean", "_low": "low", "_high": "high"}
+        record |= {f"{name}{end}": value and getattr(value, key) for end, key in ends.items()}
+    record |= _gain_record("vs_id", row.vs_id) | _gain_record("vs_rival", row.vs_rival)
+    record |= {f"trials_{key}": value for key, value in vars(row.trials).items()}
+    record |= {"seeds_done": row.seeds_done, "seeds_planned": row.seeds_planned}
+    record |= {"search_seconds": row.search_seconds, "train_seconds": fit and fit.seconds}
+    record |= {"parameters": fit and fit.parameters, "effective_rank": fit and fit.effective_rank}
+    return record | {"valid": fit and fit.valid}
+
+
+def _gain_record(prefix: str, gain: Gain | None) -> dict[str, Any]:
+    against = gain and f"{gain.against.adapter} / {gain.against.encoder}"
+    numbers = {f"{prefix}_{name}": gain and getattr(gain, name) for name in ("percent", "low", "high", "p")}
+    return {f"{prefix}_against": against, **numbers}

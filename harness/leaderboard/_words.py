@@ -12,31 +12,39 @@ from harness.leaderboard._table import ALPHA, REFERENCE, Row, Section, Table
 from harness.types import NO_TEXT, Cell
 
 DASH = "–"
-SYMBOLS = {"best": "★", "second": "☆", "tied": "≈", "differs": "*", "short": "†", "reopened": "‡"}
-HOLM = f"Holm-adjusted over the section's rows, p < {ALPHA}"
+SYMBOLS = {"best": "★", "second": "☆", "tied": "≈", "differs": "*", "short": "†"}
 MEANINGS = {
     "best": "best mean of the section",
     "second": "second best mean",
-    "tied": f"not distinguishable from the best (paired sign-flip test over users and seeds, not {HOLM})",
-    "differs": f"differs from '{REFERENCE}' ({HOLM})",
+    "tied": f"not distinguishable from the best (adjusted p ≥ {ALPHA})",
+    "differs": f"differs from '{REFERENCE}' (adjusted p < {ALPHA})",
     "short": "had less than planned: fewer finished trials or seeds",
-    "reopened": "its test was opened more than once",
 }
-TITLES = {"protocol": "Protocol", "budget": "Budget of every cell", "provenance": "Provenance"}
+TITLES = {
+    "protocol": "Protocol",
+    "prep": "Preparation",
+    "budget": "Budget of every cell",
+    "engine": "Search",
+    "provenance": "Provenance",
+}
+ABOVE = ("protocol", "prep", "budget", "engine")  # what stands before the tables; provenance may stand after
+CARD = ("users", "items", "events", "density", "mean_length", "tie_share", "test_tie_share")
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the compact tables. `keep`: columns of a lower value leave first where width is short."""
+    """A column of the compact tables. `keep`: columns of a lower one leave first where width is short. `value`: what
+    the column's facts about a row are sorted by, None for scores and names."""
 
     title: str
     text: Callable[[Row], str]
     keep: int
     right: bool = True
+    value: Callable[[Row], float | None] | None = None
 
 
 def columns(table: Table) -> list[Column]:
-    """The compact columns: the headline metric with its interval, the others at its cut-off, gains and costs."""
+    """The compact columns: the headline metric with its interval, the others at its cut-off, then the facts."""
     head, at = table.headline, table.headline[table.headline.rindex("@") :]
     others = [name for name in table.metrics if name.endswith(at) and name != head]
     return [
@@ -46,15 +54,32 @@ def columns(table: Table) -> list[Column]:
         Column("encoder", lambda row: encoder(row.cell), 90, right=False),
         Column(f"{head} [95 %]", lambda row: interval(row.metrics[head]) if row.metrics else row.state, 99),
         *(Column(name, _mean_of(name), 60) for name in others),
-        Column("vs id %", lambda row: gain(row.vs_id, "differs" in row.marks), 80),
-        Column("vs best rival %", lambda row: gain(row.vs_rival), 50),
-        Column(f"valid {head}", lambda row: score(row.fit and row.fit.valid), 20),
-        Column("seeds", lambda row: f"{row.seeds_done}/{row.seeds_planned}", 70),
-        Column("trials d/p/f of n", trials, 40),
-        Column("search", lambda row: seconds(row.search_seconds or None), 10),
-        Column("train", lambda row: seconds(row.fit and row.fit.seconds), 30),
-        Column("params", lambda row: count(row.fit and row.fit.parameters), 45),
-        Column("erank", lambda row: number(row.fit and row.fit.effective_rank, 1), 35),
+        *_facts(head),
+    ]
+
+
+def _facts(head: str) -> list[Column]:
+    """Gains and costs of a row."""
+
+    def fact(title: str, keep: int, text: Callable[[Row], str], value: Callable[[Row], float | None]) -> Column:
+        return Column(title, text, keep, value=value)
+
+    def of_fit(name: str, keep: int, title: str, words: Callable[[Any], str]) -> Column:
+        def value(row: Row) -> float | None:
+            return row.fit and getattr(row.fit, name)
+
+        return fact(title, keep, lambda row: words(value(row)), value)
+
+    return [
+        fact("vs id %", 80, lambda r: gain(r.vs_id, "differs" in r.marks), lambda r: r.vs_id and r.vs_id.percent),
+        fact("vs best rival %", 50, lambda r: gain(r.vs_rival), lambda r: r.vs_rival and r.vs_rival.percent),
+        of_fit("valid", 20, f"valid {head}", score),
+        fact("seeds", 70, lambda r: f"{r.seeds_done}/{r.seeds_planned}", lambda r: r.seeds_done),
+        fact("trials d/p/f of n", 40, trials, lambda r: r.trials.done + r.trials.pruned),
+        fact("search", 10, lambda r: seconds(r.search_seconds or None), lambda r: r.search_seconds or None),
+        of_fit("seconds", 30, "train", seconds),
+        of_fit("parameters", 45, "params", count),
+        of_fit("effective_rank", 35, "erank", lambda value: number(value, 1)),
     ]
 
 
@@ -143,7 +168,7 @@ def fact(key: str, value: Any) -> str:
     """
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float) and (key == "density" or key.endswith("share") or "_share_" in key):
+    if isinstance(value, float) and (key == "density" or key.endswith("share")):
         return f"{100 * value:.3g} %"
     if isinstance(value, int | float):
         return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
@@ -167,16 +192,40 @@ def line(title: str, values: dict[str, Any]) -> str:
     return f"{title}: " + " · ".join(f"{name} {text}" for name, text in facts(values))
 
 
-def header_lines(table: Table, parts: tuple[str, ...] = tuple(TITLES)) -> list[str]:
-    return [line(TITLES[part], table.header[part]) for part in parts if table.header.get(part)]
+def header(table: Table, part: str) -> dict[str, Any]:
+    """A part of the header; the protocol with what no choice can change, and without what its split does not use."""
+    values = dict(table.header.get(part) or {})
+    if part != "protocol" or not values:
+        return values
+    if values.get("split") == "loo":
+        values.pop("quantile", None)
+    opened = table.header.get("test_opened")
+    return (
+        values
+        | {"candidates": "all items", "ties": "mid-rank"}
+        | ({"runs whose test was opened": opened} if opened else {})
+    )
+
+
+def header_lines(table: Table, parts: tuple[str, ...]) -> list[str]:
+    found = [(part, header(table, part)) for part in parts]
+    return [line(TITLES[part], values) for part, values in found if values]
 
 
 def title(section: Section) -> str:
     return f"{section.dataset} × {section.backbone}"
 
 
+def data(section: Section) -> dict[str, Any]:
+    """What of a data set's card stands at its tables."""
+    known = {key: section.card[key] for key in CARD if section.card.get(key) is not None}
+    return known | ({"test_users": section.test_users} if section.test_users else {})
+
+
 def section_lines(section: Section) -> list[str]:
-    return [line("Data", section.card)] if section.card else []
+    """The data set in a line, and each of its warnings."""
+    lines = [line("Data", data(section))] if data(section) else []
+    return lines + [f"Warning: {text}" for text in section.card.get("warnings") or []]
 
 
 def parity(table: Table, section: Section) -> str:
@@ -184,7 +233,8 @@ def parity(table: Table, section: Section) -> str:
     budget = table.header.get("budget") or {}
     tuned = [row for row in section.rows if row.trials.planned]
     planned = sorted({row.trials.planned for row in tuned})
-    seeds = sorted({row.seeds_planned for row in section.rows})
+    trained = [row for row in section.rows if not row.cell.is_baseline] or section.rows
+    seeds = sorted({row.seeds_planned for row in trained})
     parts = [f"{_either(planned)} trials"] if planned else []
     parts += [f"up to {budget['epochs']} epochs"] if "epochs" in budget else []
     parts.append(f"{_either(seeds)} seeds")
@@ -193,7 +243,7 @@ def parity(table: Table, section: Section) -> str:
         for row in _short(section)
     ]
     tail = f"; less than planned: {', '.join(less)}" if less else "; every row had all of it"
-    return f"Parity: planned for each row {', '.join(parts)}{tail}."
+    return f"Parity: planned for each trained row {', '.join(parts)}{tail}."
 
 
 def notes(section: Section) -> list[str]:
@@ -215,6 +265,8 @@ def footnotes(table: Table) -> list[str]:
         f"over users and seeds ({stats.ROUNDS} rounds); where a row has one seed, over users alone.",
         f"'vs {REFERENCE}' and 'vs best rival' are gains in test {table.headline} in percent, with intervals paired by "
         "user; the best rival is the best other row that is no baseline.",
+        f"p-values are of a paired sign-flip test in test {table.headline} over users and seeds ({stats.FLIPS} flips), "
+        f"adjusted after Holm over the section's rows, once against the best and once against '{REFERENCE}'.",
         "Trials d/p/f of n: done, pruned and failed, of those planned. Params: trained parameters. Erank: effective "
         "rank of the item table. Search: all trials of the cell; train: one confirmed run.",
         *(f"{SYMBOLS[mark]} {text}" for mark, text in MEANINGS.items() if mark in used),

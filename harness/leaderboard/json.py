@@ -19,7 +19,7 @@ def render(table: Table) -> str:
 
 
 def _rounded(value: Any) -> Any:
-    """Floats to eight significant digits: those beyond depend on the order of summation."""
+    """Floats to eight significant digits: those beyond say nothing of a score."""
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

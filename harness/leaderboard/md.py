@@ -10,11 +10,12 @@ from harness.leaderboard._table import Row, Section, Table
 
 def render(table: Table) -> str:
     """The table in Markdown; names cannot break a cell, open a tag or make a link."""
-    blocks = ["# Leaderboard", _bullets(words.header_lines(table, ("protocol", "budget")))]
+    blocks = ["# Leaderboard", _bullets(words.header_lines(table, words.ABOVE))]
     for section in table.sections:
         blocks += [f"## {escape(words.title(section))}", *map(escape, words.section_lines(section))]
         blocks += [_compact(table, section), escape(words.parity(table, section)), _bullets(words.notes(section))]
-        blocks += ["All metrics, test, mean [95 % interval]:", _metrics(table, section)]
+        if any(row.metrics for row in section.rows):
+            blocks += ["Every metric on the test set, mean and 95 % interval:", _metrics(table, section)]
     blocks += ["## Notes", _bullets(words.footnotes(table))]
     blocks += [_bullets(words.header_lines(table, ("provenance",)))]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -50,7 +51,7 @@ def _metrics(table: Table, section: Section) -> str:
         for row in section.rows
         if row.metrics
     ]
-    return _grid(["row", *map(escape, names)], [False] + [True] * len(names), rows) if rows else "No results yet."
+    return _grid(["row", *map(escape, names)], [False] + [True] * len(names), rows)
 
 
 def _grid(titles: list[str], right: list[bool], rows: list[list[str]]) -> str:

@@ -43,7 +43,7 @@ def fitting(table: Table, section: Section, width: int) -> list[words.Column]:
 
 
 def _document(table: Table, grids: list[str]) -> str:
-    lines = [words.safe(text) for text in words.header_lines(table)]
+    lines = [words.safe(text) for text in words.header_lines(table, (*words.ABOVE, "provenance"))]
     for section, grid in zip(table.sections, grids, strict=True):
         above = [words.title(section), *words.section_lines(section)]
         below = [words.parity(table, section), *words.notes(section)]

@@ -1,0 +1,162 @@
+"""The main job for real, small: real Ray Tune, real Optuna, real MLflow, in processes of their own."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import make_dataset
+from helpers import bench, ended, environment, events, harness, metrics_of
+
+GRID = ["--adapters", "id,svd,spectran", "--backbones", "sasrec,gru4rec"]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """One bench that several tests look at: (home, data set folder, its process)."""
+    root = tmp_path_factory.mktemp("bench")
+    folder = make_dataset(root / "toy")
+    return root / "home", folder, bench(root / "home", folder, *GRID)
+
+
+def test_the_bench_ends_well_and_prints_a_table_of_every_cell(done):
+    home, _, process = done
+    assert process.returncode == 0, process.stderr
+    for name in ("id", "svd", "spectran", "popularity", "transition_knn", "content_knn", "sasrec", "gru4rec"):
+        assert name in process.stdout
+    assert "NDCG@10" in process.stdout
+    for form in ("md", "csv", "json", "html"):
+        assert list((home / "reports").glob(f"*/leaderboard.{form}"))
+
+
+def test_every_cell_had_the_same_number_of_trials_and_seeds(done):
+    home, *_ = done
+    cells: dict[str, list[str]] = {}
+    for event in events(home, "started"):
+        cell = event["trial"]["cell"]
+        if cell["backbone"] != "none":
+            cells.setdefault(f"{cell['backbone']}/{cell['adapter']}", []).append(event["trial"]["role"])
+    assert len(cells) == 6
+    assert all(sorted(roles) == ["confirm", "search", "search"] for roles in cells.values())
+    assert len(ended(home)) == len(set(ended(home))) == 6 * 3 + 3
+
+
+def test_trial_zero_of_every_cell_is_the_default_point(done):
+    home, *_ = done
+    first = [
+        e["trial"]["params"] for e in events(home, "started") if e["number"] == 0 and e["trial"]["role"] == "search"
+    ]
+    assert all(params["train.lr"] == 0.003 for params in first)
+
+
+def test_the_test_is_opened_for_winners_only(done):
+    home, *_ = done
+    roles = {e["id"]: e["trial"]["role"] for e in events(home, "started")}
+    for event in events(home, "ended"):
+        assert bool(event["result"]["test"]) == (roles[event["id"]] == "confirm")
+
+
+def test_the_second_run_has_nothing_to_do_and_gives_the_same_table(done):
+    home, folder, _ = done
+    before = len(ended(home))
+    again = bench(home, folder, *GRID, "--json")
+    assert again.returncode == 0, again.stderr
+    assert "Nothing is left to do" in again.stderr
+    assert len(ended(home)) == before
+    table = harness(home, "leaderboard", "--format", "json")
+    assert metrics_of(json.loads(table.stdout)) == metrics_of(json.loads(again.stdout))
+
+
+def test_mlflow_has_every_trial_nested_and_gives_the_same_table(done):
+    home, *_ = done
+    from_ledger = harness(home, "leaderboard", "--format", "json")
+    from_mlflow = harness(home, "leaderboard", "--format", "json", "--from-mlflow")
+    assert from_mlflow.returncode == 0, from_mlflow.stderr
+    assert json.loads(from_mlflow.stdout) == json.loads(from_ledger.stdout)
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{home}/mlflow/mlflow.db")
+    runs = mlflow.search_runs(experiment_names=["harness"], output_format="list")
+    trials = [run for run in runs if "harness.trial" in run.data.tags]
+    parents = {run.info.run_id for run in runs if "harness.run" in run.data.tags}
+    assert sorted(run.data.tags["harness.trial"] for run in trials) == sorted(ended(home))
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials} <= parents
+    confirmed = next(r for r in trials if r.data.tags["harness.role"] == "confirm" and "train.lr" in r.data.params)
+    client = mlflow.MlflowClient()
+    files = {file.path for file in client.list_artifacts(confirmed.info.run_id)}
+    assert {"ranks.parquet", "spectrum.json", "model.safetensors", "trial.json"} <= files
+    assert "test/NDCG_at_10" in confirmed.data.metrics
+    assert len(client.get_metric_history(confirmed.info.run_id, "epoch/NDCG_at_10")) == 2
+
+
+def test_sync_has_nothing_to_add(done):
+    home, *_ = done
+    process = harness(home, "sync")
+    assert process.returncode == 0, process.stderr
+    assert "MLflow has every trial" in process.stdout
+
+
+def test_status_plan_list_show_and_doctor_answer(done):
+    home, folder, _ = done
+    status = json.loads(harness(home, "status", "--json").stdout)
+    assert status["over"]
+    assert status["trials"]["ended"] == status["trials"]["planned"] == 21
+    words = ["--datasets", str(folder), "--encoders", "noise", "--kcore", "0", "--adapters", "mlp", "--json"]
+    plan = json.loads(harness(home, "plan", *words).stdout)
+    assert plan["counts"]["to_run"] > 0
+    assert "spectran" in harness(home, "list").stdout
+    assert "arXiv 2601.21986" in harness(home, "show", "spectran").stdout
+    shown = harness(home, "show", str(folder))
+    assert "60" in shown.stdout, shown.stderr
+    assert "torch" in harness(home, "doctor").stdout
+
+
+def test_growing_the_grid_runs_only_the_difference(done):
+    home, folder, _ = done
+    before = set(ended(home))
+    grown = bench(home, folder, *GRID, "--trials", "3", "--backbones", "sasrec", "--adapters", "id,svd,linear")
+    assert grown.returncode == 0, grown.stderr
+    started = {e["id"]: e["trial"] for e in events(home, "started")}
+    new = [started[i] for i in ended(home) if i not in before]
+    assert len(ended(home)) == len(set(ended(home))), "nothing ran twice"
+    searched = [t["cell"]["adapter"] for t in new if t["role"] == "search"]
+    assert sorted(searched) == ["id", "linear", "linear", "linear", "svd"]
+    assert {t["cell"]["backbone"] for t in new} == {"sasrec"}
+
+
+def test_a_cell_that_cannot_be_built_is_skipped_with_its_sentence(dataset, home):
+    words = ["--adapters", "id,svd", "--backbones", "gru4rec", "--set", "train.d=64", "--set", "text.fusion=none"]
+    process = bench(home, dataset, *words)
+    assert process.returncode == 0, process.stderr
+    assert "SVD keeps d=64" in process.stdout
+    assert {e["trial"]["cell"]["adapter"] for e in events(home, "started")} >= {"id", "popularity"}
+    only = bench(home, dataset, *words, "--adapters", "svd")
+    assert only.returncode == 2
+    assert only.stderr.strip().splitlines()[-1].startswith("Error: No cell of this grid can be built")
+
+
+@pytest.mark.parametrize("verb", ["--help", "list", "plan", "status", "leaderboard"])
+def test_reading_verbs_import_nothing_heavy(done, verb):
+    import subprocess
+    import sys
+
+    home, folder, _ = done
+    grid = ["--datasets", str(folder), "--encoders", "noise", "--kcore", "0", "--adapters", "mlp"]
+    words = [verb, *(grid if verb == "plan" else [])]
+    code = (
+        "import sys\nfrom harness.cli import main\n"
+        f"try:\n    main({words!r})\nexcept SystemExit as e:\n    assert not e.code, e.code\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'optuna', 'sentence_transformers'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code], env=environment(home), capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
+
+
+def test_the_installed_mlflow_is_not_shadowed_by_the_folder():
+    import mlflow
+
+    root = Path(__file__).parents[1]
+    assert not list((root / "mlflow").rglob("*.py"))
+    assert root / "mlflow" not in Path(mlflow.__file__).parents

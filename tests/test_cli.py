@@ -1,0 +1,100 @@
+"""Bad input: one clear line, exit code 2, nothing lost."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import make_dataset
+from helpers import bench, harness
+
+
+def refused(process, *parts):
+    assert process.returncode == 2, process.stderr
+    lines = process.stderr.strip().splitlines()
+    assert "Traceback" not in process.stderr
+    assert lines[-1].startswith("Error: "), process.stderr
+    for part in parts:
+        assert part in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--adapters", "mpl"], ["adapters has no 'mpl'", "Did you mean 'mlp'"]),
+        (["--backbones", "sasrek"], ["backbones has no 'sasrek'", "sasrec"]),
+        (["--encoders", "minilmm"], ["encoders has no 'minilmm'", "minilm"]),
+        (["--sampler", "tpee"], ["tpee", "tpe"]),
+        (["--datasets", "ml-100"], ["ml-100", "ml-100k"]),
+        (["--datasets", "./nowhere"], ["nowhere"]),
+        (["--set", "train.rl=1"], ["train.rl", "train.lr"]),
+        (["--set", "train.lr=fast"], ["train[lr] = 'fast'"]),
+        (["--spaces", "nowhere"], ["nowhere", "no such folder"]),
+        (["--tie-policy", "sorce"], ["sorce", "source"]),
+        (["--adapters", "svd,!svd"], ["selects nothing"]),
+        (["--set", "train.d=64", "--adapters", "svd", "--set", "text.fusion=none"], ["SVD keeps d=64"]),
+    ],
+)
+def test_a_wrong_word_is_one_clear_line(dataset, home, words, parts):
+    refused(bench(home, dataset, "--adapters", "mlp", "--backbones", "sasrec", *words), *parts)
+
+
+def test_an_unknown_option_exits_with_2(home):
+    assert harness(home, "bench", "--trails", "3").returncode == 2
+
+
+def test_a_missing_column_is_named(dataset, home):
+    table = pl.read_parquet(dataset / "interactions.parquet")
+    table.rename({"item_id": "item"}).write_parquet(dataset / "interactions.parquet")
+    refused(bench(home, dataset), "item_id", "interactions.parquet")
+
+
+def test_one_user_is_too_few(tmp_path, home):
+    folder = make_dataset(tmp_path / "lonely", users=1)
+    refused(bench(home, folder), "lonely")
+
+
+def test_nan_in_a_matrix_is_named(dataset, home, tmp_path):
+    E = np.random.default_rng(0).normal(size=(40, 24)).astype(np.float32)
+    E[7, 3] = np.nan
+    np.save(tmp_path / "E.npy", E)
+    refused(bench(home, dataset, "--encoders", f"file:{tmp_path / 'E.npy'}", "--adapters", "svd"), "i007", "NaN")
+
+
+def test_rows_that_do_not_align_are_told_with_both_numbers(dataset, home, tmp_path):
+    np.save(tmp_path / "E.npy", np.zeros((39, 24), np.float32))
+    refused(bench(home, dataset, "--encoders", f"file:{tmp_path / 'E.npy'}", "--adapters", "svd"), "39", "40")
+
+
+def test_malformed_toml_is_named(dataset, home, tmp_path):
+    (tmp_path / "spaces").mkdir()
+    (tmp_path / "spaces" / "train.toml").write_text("lr = {")
+    refused(bench(home, dataset, "--spaces", str(tmp_path / "spaces")), "train.toml", "not valid TOML")
+
+
+def test_a_home_that_cannot_be_written_is_one_clear_line(dataset, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    refused(bench(blocked / "home", dataset), "cannot be written", "--home")
+
+
+def test_an_empty_home_has_no_leaderboard(home):
+    refused(harness(home, "leaderboard"), "holds no results yet")
+
+
+def test_an_unknown_format_is_one_clear_line(home):
+    refused(harness(home, "leaderboard", "--format", "htlm"), "htlm", "html")
+
+
+def test_no_ray_cluster_at_an_address_is_one_clear_line(dataset, home):
+    refused(bench(home, dataset, "--address", "127.0.0.1:1", "--adapters", "id"), "127.0.0.1:1")
+
+
+def test_a_closed_pipe_is_no_traceback(home):
+    command = f"{sys.executable} -m harness.cli list | head -1"
+    process = subprocess.run(
+        command, shell=True, env={**os.environ, "HARNESS_HOME": str(home)}, capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in process.stderr

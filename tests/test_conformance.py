@@ -1,0 +1,281 @@
+"""What every adapter and every backbone owes, whoever wrote it: run over all files of the two folders."""
+
+import inspect
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from spectra import toy_spectrum
+
+from adapters._base import Adapter, ItemTable, Spectrum
+from backbones._base import Backbone
+from harness import registry, spaces
+from harness.files import write_json
+from harness.losses import softmax_loss
+
+ADAPTERS, BACKBONES = registry.names(registry.ADAPTERS), registry.names(registry.BACKBONES)
+COMPONENTS = [(registry.ADAPTERS, n) for n in ADAPTERS] + [(registry.BACKBONES, n) for n in BACKBONES]
+GOLDEN = Path(__file__).parent / "golden" / "losses.json"
+D, MAX_LEN = 8, 6
+
+each_adapter = pytest.mark.parametrize("name", ADAPTERS)
+each_backbone = pytest.mark.parametrize("name", BACKBONES)
+each_component = pytest.mark.parametrize(("package", "name"), COMPONENTS, ids=[f"{p}/{n}" for p, n in COMPONENTS])
+
+
+def make_adapter(name, spectrum=None, d=D, **own):
+    torch.manual_seed(0)
+    return registry.load(registry.ADAPTERS, name)(spectrum or toy_spectrum(), d, **own)
+
+
+def make_table(name, fusion="none", **own):
+    d = D // 2 if fusion == "concat" else D
+    return ItemTable(make_adapter(name, d=d, **own), D, fusion=fusion, out_std=0.05, id_std=0.02)
+
+
+def make_backbone(name, **own):
+    torch.manual_seed(0)
+    return registry.load(registry.BACKBONES, name)(D, MAX_LEN, **own)
+
+
+def batch():
+    """Right-padded item numbers of 60 items, (4, MAX_LEN + 1)."""
+    g = torch.Generator().manual_seed(1)
+    items = torch.randint(1, 61, (4, MAX_LEN + 1), generator=g)
+    items[1, 4:] = 0
+    items[3, 2:] = 0
+    return items
+
+
+def loss_of(table, backbone):
+    inputs, targets = backbone.views(batch(), torch.Generator().manual_seed(2))
+    T = table()
+    return softmax_loss(backbone(T[inputs], inputs > 0)[targets > 0], T[1:], targets[targets > 0] - 1)
+
+
+# Adapters
+
+
+@each_adapter
+def test_an_adapter_gives_one_finite_row_of_width_d_per_item(name):
+    for spectrum in (toy_spectrum(), toy_spectrum(missing=(4, 9)), toy_spectrum(15, 40)):
+        table = make_adapter(name, spectrum)()
+        assert table.shape == (spectrum.n, D)
+        assert table.dtype == torch.float32
+        assert torch.isfinite(table).all()
+        assert table.std() > 0
+
+
+@each_adapter
+@pytest.mark.parametrize("fusion", ["none", "add", "gate", "concat"])
+def test_a_gradient_reaches_every_parameter_through_the_seam(name, fusion):
+    if fusion != "none" and not registry.load(registry.ADAPTERS, name).uses_text:
+        fusion = "none"  # a control without text has nothing to fuse
+    table = make_table(name, fusion)
+    loss_of(table, make_backbone("gru4rec")).backward()
+    trained = [p for p in table.parameters() if p.requires_grad]
+    assert trained
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in trained)
+    assert any(torch.count_nonzero(p.grad) for p in trained)
+
+
+@each_adapter
+def test_the_padding_row_is_zero_before_and_after_training(name):
+    table, backbone = make_table(name), make_backbone("gru4rec")
+    optimizer = torch.optim.Adam([*table.parameters(), *backbone.parameters()], lr=0.05)
+    before = table().detach().clone()
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss_of(table, backbone).backward()
+        optimizer.step()
+    assert torch.count_nonzero(before[0]) == torch.count_nonzero(table()[0]) == 0
+    assert not torch.equal(before[1:], table()[1:])
+
+
+@each_adapter
+def test_an_adapter_keeps_its_frozen_text_out_of_the_state_dict_and_survives_the_round_trip(name):
+    source = make_table(name).eval()
+    for p in source.parameters():
+        p.data.add_(0.05)
+    torch.manual_seed(99)
+    target = ItemTable(
+        registry.load(registry.ADAPTERS, name)(toy_spectrum(), D), D, fusion="none", out_std=0.3, id_std=0.0
+    ).eval()
+    target.load_state_dict(source.state_dict())
+    assert torch.equal(target(), source())
+    assert set(source.state_dict()) == {n for n, _ in source.named_parameters()}
+
+
+@each_adapter
+def test_an_adapter_that_says_it_reads_no_text_reads_none(name):
+    if registry.load(registry.ADAPTERS, name).uses_text:
+        assert not torch.equal(make_adapter(name)(), make_adapter(name, toy_spectrum(seed=1))())
+    else:
+        assert make_adapter(name, Spectrum.blank(60))().shape == (60, D)
+
+
+@each_adapter
+def test_a_linear_map_where_there_is_one_reproduces_the_table(name):
+    spectrum = toy_spectrum(missing=(5,))
+    adapter = make_adapter(name, spectrum)
+    found = adapter.linear_map()
+    if found is not None:
+        W, b = found
+        rows = (spectrum.E != 0).any(1)
+        torch.testing.assert_close((spectrum.E @ W + b)[rows], adapter()[rows].detach(), rtol=1e-4, atol=1e-4)
+
+
+@each_adapter
+def test_adapter_diagnostics_are_finite_numbers(name):
+    assert all(isinstance(v, float) and abs(v) < 1e9 for v in make_adapter(name).diagnostics().values())
+
+
+# Backbones
+
+
+@each_backbone
+def test_a_backbone_gives_a_state_of_width_d_at_every_position_of_any_length(name):
+    for length in (1, 3, MAX_LEN):
+        x = torch.randn(2, length, D)
+        assert make_backbone(name)(x, torch.ones(2, length, dtype=torch.bool)).shape == (2, length, D)
+
+
+@each_backbone
+def test_a_causal_backbone_does_not_see_the_future(name):
+    backbone = make_backbone(name).eval()
+    if not backbone.causal:
+        return
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(3, MAX_LEN, D, generator=g)
+    whole = torch.ones(3, MAX_LEN, dtype=torch.bool)
+    expected = backbone(x, whole)
+    for t in range(MAX_LEN - 1):
+        changed, cut, real = x.clone(), x.clone(), whole.clone()
+        changed[:, t + 1 :] = torch.randn(3, MAX_LEN - t - 1, D, generator=g)
+        cut[:, t + 1 :], real[:, t + 1 :] = 0, False
+        assert torch.equal(backbone(changed, whole)[:, : t + 1], expected[:, : t + 1])
+        assert torch.equal(backbone(cut, real)[:, : t + 1], expected[:, : t + 1])
+
+
+@each_backbone
+def test_the_length_of_the_padding_changes_no_real_state(name):
+    backbone = make_backbone(name).eval()
+    x, real = torch.randn(2, 3, D), torch.ones(2, 3, dtype=torch.bool)
+    padded = torch.nn.functional.pad(x, (0, 0, 0, 3))
+    found = backbone(padded, torch.nn.functional.pad(real, (0, 3)))[:, :3]
+    torch.testing.assert_close(found, backbone(x, real), rtol=1e-5, atol=1e-6)
+
+
+@each_backbone
+def test_the_past_reaches_the_last_state(name):
+    backbone = make_backbone(name).eval()
+    x = torch.randn(1, MAX_LEN, D, requires_grad=True)
+    backbone(x, torch.ones(1, MAX_LEN, dtype=torch.bool))[0, -1].square().sum().backward()
+    assert (x.grad[0].abs().sum(1) > 0).all()
+
+
+@each_backbone
+def test_a_gradient_reaches_every_parameter_of_a_backbone(name):
+    backbone = make_backbone(name)
+    loss_of(make_table("id"), backbone).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in backbone.parameters())
+
+
+@each_backbone
+def test_a_backbone_survives_the_state_dict_round_trip(name):
+    source, target = make_backbone(name).eval(), make_backbone(name).eval()
+    for p in source.parameters():
+        p.data.add_(0.05)
+    x, real = torch.randn(2, MAX_LEN, D), torch.ones(2, MAX_LEN, dtype=torch.bool)
+    assert not torch.equal(source(x, real), target(x, real))
+    target.load_state_dict(source.state_dict())
+    assert torch.equal(source(x, real), target(x, real))
+
+
+# Both: what the registry, the search spaces and the ledger rely on
+
+
+@each_component
+def test_the_schema_read_from_source_is_that_of_the_class(package, name):
+    cls, schema = registry.load(package, name), registry.schema(package, name)
+    parameters = inspect.signature(cls).parameters.values()
+    assert issubclass(cls, Adapter if package == registry.ADAPTERS else Backbone)
+    assert schema.cls == cls.__name__
+    assert schema.params == {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] == (
+        ["spectrum", "d"] if package == registry.ADAPTERS else ["d", "max_len"]
+    )
+    assert schema.version == cls.version
+    assert schema.attributes.get("uses_text", True) == getattr(cls, "uses_text", True)
+
+
+@each_component
+def test_every_default_lies_inside_the_search_space(package, name):
+    defaults = registry.schema(package, name).params
+    axes = spaces.read(registry.folder_of("search_spaces") / package / f"{name}.toml", name, defaults)
+    assert sum(isinstance(axis, spaces.Range | spaces.Choices) for axis in axes.values()) <= 8
+    for parameter, axis in axes.items():
+        held = axis.holds(defaults[parameter]) if hasattr(axis, "holds") else axis == defaults[parameter]
+        assert held, f"{name}: the default of {parameter}, {defaults[parameter]!r}, is not in {axis}"
+
+
+@each_component
+def test_both_ends_of_every_search_axis_can_be_built(package, name):
+    defaults = registry.schema(package, name).params
+    axes = spaces.read(registry.folder_of("search_spaces") / package / f"{name}.toml", name, defaults)
+    for parameter, axis in axes.items():
+        ends = (
+            axis.values
+            if isinstance(axis, spaces.Choices)
+            else (getattr(axis, "low", axis), getattr(axis, "high", axis))
+        )
+        for value in ends:
+            own = {parameter: value}
+            if package == registry.ADAPTERS:
+                assert torch.isfinite(make_adapter(name, **own)()).all()
+            else:
+                make_backbone(name, **own)
+
+
+@each_component
+def test_a_component_cites_its_source_and_states_its_version(package, name):
+    schema = registry.schema(package, name)
+    assert re.search(r"\b(19|20)\d\d\b", schema.doc), "the module docstring names no paper with its year"
+    assert inspect.getdoc(registry.load(package, name))
+    assert type(schema.version) is int
+    assert schema.version >= 1
+
+
+@each_component
+def test_behaviour_changes_only_together_with_the_version(package, name):
+    own = (
+        {"dropout": 0.0} if "dropout" in registry.schema(package, name).params else {}
+    )  # dropout's draws are the platform's
+    table = make_table(name, **own) if package == registry.ADAPTERS else make_table("id")
+    backbone = make_backbone(name, **own) if package == registry.BACKBONES else make_backbone("gru4rec", dropout=0.0)
+    optimizer = torch.optim.Adam([p for m in (table, backbone) for p in m.parameters()], lr=0.01)
+    for _ in range(10):
+        optimizer.zero_grad()
+        loss = loss_of(table, backbone)
+        loss.backward()
+        optimizer.step()
+    check_golden(f"{package}/{name}", loss.item(), registry.schema(package, name).version)
+
+
+def check_golden(component, loss, version):
+    golden = json.loads(GOLDEN.read_text()) if GOLDEN.is_file() else {}
+    known = golden.get(component, {"loss": None, "version": None})
+    same = known["loss"] is not None and loss == pytest.approx(known["loss"], rel=1e-4)
+    if os.environ.get("UPDATE_GOLDEN") == "1" and not (same and known["version"] == version):
+        assert known["version"] != version, (
+            f"{component} behaves differently: raise its `version` above {version} first"
+        )
+        write_json(GOLDEN, golden | {component: {"loss": round(loss, 6), "version": version}})
+        return
+    assert component in golden, f"{component} has no golden loss yet: run the tests once with UPDATE_GOLDEN=1"
+    remedy = "raise its `version` and run the tests once with UPDATE_GOLDEN=1"
+    assert same, f"{component} trains to loss {loss:.6f}, golden {known['loss']}; if that is meant, {remedy}"
+    assert known["version"] == version, f"{component} is version {version}, golden {known['version']}; {remedy}"

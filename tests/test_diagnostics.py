@@ -1,0 +1,87 @@
+"""The collapse measures against a float64 SVD and against tables whose answer is known."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness import diagnostics
+
+
+def table_of(n=200, d=16, decay=1.0, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(n, d, generator=g) / (1 + torch.arange(d)) ** decay + 3
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(3, 60), d=st.integers(1, 20), decay=st.floats(0, 3), seed=st.integers(0, 1000))
+def test_measures_agree_with_the_svd(n, d, decay, seed):
+    table = table_of(n, d, decay, seed)
+    X = table.double()
+    s = torch.linalg.svdvals(X - X.mean(0))
+    s = s[s > 1e-7 * s[0]]
+    p, energy = s / s.sum(), s**2
+    found = diagnostics.collapse(table)
+    assert found["effective_rank"] == pytest.approx(math.exp(-(p * p.log()).sum()), rel=1e-6)
+    assert found["information_abundance"] == pytest.approx((s.sum() / s[0]).item(), rel=1e-6)
+    assert found["participation_ratio"] == pytest.approx((energy.sum() ** 2 / (energy**2).sum()).item(), rel=1e-8)
+    assert found["stable_rank"] == pytest.approx((energy.sum() / energy[0]).item(), rel=1e-8)
+
+
+def test_spectrum_is_normalised_descending_and_that_of_the_svd():
+    table = table_of()
+    X = table.double()
+    s = torch.linalg.svdvals(X - X.mean(0))
+    spectrum = diagnostics.spectrum(table)
+    assert spectrum.shape == (16,)
+    assert spectrum.dtype == torch.float64
+    torch.testing.assert_close(spectrum, s / s[0], rtol=1e-9, atol=1e-10)
+
+
+def test_mean_cosine_is_the_mean_over_all_pairs_of_rows():
+    table = table_of(20, 5).double() - 3
+    unit = table / table.norm(dim=1, keepdim=True)
+    pairs = [(unit[i] @ unit[j]).item() for i in range(20) for j in range(i)]
+    assert diagnostics.mean_cosine(table) == pytest.approx(sum(pairs) / len(pairs), rel=1e-9)
+
+
+def test_zero_rows_do_not_enter_the_mean_cosine():
+    table = table_of(20, 5)
+    assert diagnostics.mean_cosine(torch.cat([table, torch.zeros(7, 5)])) == pytest.approx(
+        diagnostics.mean_cosine(table)
+    )
+
+
+def test_an_isotropic_table_has_full_rank_by_every_measure():
+    table = torch.cat([torch.eye(8), -torch.eye(8)]) * 0.05
+    found = diagnostics.collapse(table)
+    for name in ("effective_rank", "information_abundance", "participation_ratio", "stable_rank"):
+        assert found[name] == pytest.approx(8, rel=1e-9)
+
+
+def test_a_table_on_a_line_has_rank_one_by_every_measure():
+    table = torch.randn(50, 1) @ torch.randn(1, 8) + 5
+    found = diagnostics.collapse(table.double())
+    for name in ("effective_rank", "information_abundance", "participation_ratio", "stable_rank"):
+        assert found[name] == pytest.approx(1, abs=1e-4)
+
+
+def test_a_table_of_equal_rows_has_rank_zero_and_cosine_one():
+    found = diagnostics.collapse(torch.full((50, 8), 0.1))
+    assert found.pop("mean_cosine") == pytest.approx(1)
+    assert set(found.values()) == {0.0}
+    assert diagnostics.spectrum(torch.full((50, 8), 0.1)).tolist() == [0.0] * 8
+
+
+def test_measures_do_not_depend_on_the_scale_of_the_table():
+    big, small = diagnostics.collapse(table_of() * 1e6), diagnostics.collapse(table_of() * 1e-6)
+    assert big == pytest.approx(small, rel=1e-5)
+
+
+def test_a_table_that_is_not_finite_is_refused():
+    table = table_of()
+    table[3, 2] = float("inf")
+    with pytest.raises(ValueError, match="not finite"):
+        diagnostics.collapse(table)

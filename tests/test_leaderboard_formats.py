@@ -1,0 +1,198 @@
+"""The formats of the leaderboard: what they say, and that no name can break one."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from made_boards import FORMULA, hostile, results, row_of, seeds
+
+from harness.leaderboard import Table, build, render, terminal
+from harness.types import HarnessError
+
+GOLDEN = Path(__file__).parent / "golden" / "leaderboard"
+
+
+@pytest.fixture(scope="module")
+def table() -> Table:
+    return build(hostile())
+
+
+def test_an_unknown_format_is_refused_with_the_nearest_name(table):
+    with pytest.raises(HarnessError, match=r"no 'htlm'. Did you mean 'html'\? Known: csv, html, json, md, terminal"):
+        render(table, "htlm")
+
+
+@pytest.mark.parametrize("name", ["csv", "html", "json", "md", "terminal"])
+def test_each_format_is_what_its_golden_file_holds(name, table, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    text, path = render(table, name), GOLDEN / f"hostile.{name}"
+    if os.environ.get("UPDATE_GOLDEN") == "1":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["csv", "html", "json", "md", "terminal"])
+def test_every_cell_of_the_plan_is_seen_in_every_format(name, table):
+    text = render(table, name)
+    for words in ("failed", "pending", "skipped", "d=64 is more than the rank, 12", "seed 2 is missing", "popularity"):
+        assert words in text
+
+
+def test_json_is_the_whole_table_without_nan(table):
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    value = json.loads(render(table, "json"), parse_constant=refuse)
+    rows = value["sections"][1]["rows"]
+    assert len(rows) == 8
+    best = rows[0]
+    assert best["cell"] == {"dataset": "beauty", "encoder": "minilm", "backbone": "sasrec", "adapter": "svd"}
+    assert best["metrics"]["NDCG@10"]["mean"] == pytest.approx(row_of(table, "svd").metrics["NDCG@10"].mean, rel=1e-7)
+    assert best["fit"]["params"] == {"train.lr": 0.001}
+    assert rows[-1]["fit"] is None
+    assert value["header"]["provenance"]["git"] == "0123abc"
+
+
+def test_csv_reads_back_and_starts_no_formula(table):
+    lines = list(csv.DictReader(io.StringIO(render(table, "csv"))))
+    assert len(lines) == sum(len(section.rows) for section in table.sections)
+    for line in lines:
+        for value in line.values():
+            assert not re.match(r"[=+@\t\r]|-(?![\d.])", value)
+    assert f"'{FORMULA}" in {line["adapter"] for line in lines}
+    best = next(line for line in lines if line["rank"] == "1" and line["backbone"] == "sasrec")
+    assert float(best["NDCG@10_low"]) < float(best["NDCG@10"]) < float(best["NDCG@10_high"])
+
+
+def test_markdown_tables_keep_their_columns_whatever_the_names(table):
+    text = render(table, "md")
+    assert "<script" not in text.replace("\\<script", "")
+    assert not {"\x1b", "\u202e"} & set(text)
+    blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert len(blocks) == 5
+    for block in blocks:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block}) == 1
+        assert all(line.startswith("| ") and line.endswith(" |") for line in block)
+
+
+def test_plain_text_obeys_no_escape_and_is_aligned(table):
+    text = terminal.plain(table, 10_000)
+    assert all(char.isprintable() or char == "\n" for char in text)
+    lines = text.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("-  "))
+    gaps = [gap.span() for gap in re.finditer("  ", lines[first])]
+    assert len(gaps) == len(lines[first].split()) - 1
+    for line in lines[first - 1 : first + 4]:
+        assert all(line[start:end].strip() == "" for start, end in gaps)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+@pytest.mark.parametrize("style", [terminal.plain, terminal.coloured])
+def test_columns_leave_until_the_table_fits_and_the_headline_stays(width, style):
+    rows = {("beauty", "none", "sasrec", "id"): seeds(0.6), ("beauty", "minilm", "sasrec", "svd"): seeds(0.0)}
+    text = re.sub(r"\x1b\[[\d;]*m", "", style(build(results(rows)), width))
+    grid = [line for line in text.splitlines() if re.match(r"\s*(#|\d)\s", line)]
+    assert len(grid) == 3
+    assert max(map(len, grid)) <= width
+    assert "NDCG@10 [95 %]" in grid[0]
+    assert "search" not in grid[0]
+
+
+def test_a_terminal_gets_colours_and_a_pipe_gets_none(table, monkeypatch):
+    assert "\x1b[" not in render(table, "terminal")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    text = render(table, "terminal")
+    assert "\x1b[1;32m" in text
+    assert "\x1b[31m" not in text
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser would act on: elements with their attributes, and the text of scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        if self.elements and self.elements[-1][0] == "script" and data.strip():
+            self.scripts.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def page(table) -> Page:
+    return Page(render(table, "html"))
+
+
+def test_the_page_runs_its_own_script_only_and_asks_for_nothing(page, table):
+    assert len(page.all("script")) == 1
+    assert "alert(1)" not in page.scripts[0]
+    addresses = [v for _, a in page.elements for k, v in a.items() if k in ("src", "href", "action", "data") and v]
+    assert addresses
+    assert all(address.startswith("#") for address in addresses)
+    assert not re.search(r"https?://|url\(|@import", render(table, "html"))
+    assert not [k for _, attributes in page.elements for k in attributes if k.startswith("on")]
+
+
+def test_the_page_is_accessible(page, table):
+    assert page.all("html")[0]["lang"] == "en"
+    assert len(page.all("caption")) == len(page.all("table")) == len(table.sections)
+    heads = page.all("th")
+    assert {head["scope"] for head in heads} == {"col", "row"}
+    assert all("aria-sort" in head for head in heads if head["scope"] == "col")
+    assert all(region["aria-label"] and region["tabindex"] == "0" for region in page.all("div") if region.get("role"))
+    assert all(drawing["aria-hidden"] == "true" for drawing in page.all("svg"))
+
+
+def test_the_page_draws_every_interval_and_shows_one_metric_at_a_time(page, table):
+    shown = sum(bool(row.metrics) for section in table.sections for row in section.rows)
+    assert len(page.all("svg")) == shown * len(table.metrics)
+    visible = {cell["data-metric"] for cell in page.all("td") if "data-metric" in cell and "hidden" not in cell}
+    assert visible == {table.headline}
+    assert len(page.all("option")) == len(table.metrics) + 1
+
+
+def test_a_new_metric_and_a_new_format_are_one_file_each(tmp_path):
+    """In a copy of the package: a file in metrics becomes columns, a file in leaderboard becomes a format."""
+    root = Path(terminal.__file__).parents[1]
+    copy = tmp_path / "harness"
+    for part in ("__init__.py", "types.py", "registry.py", "stats.py", "metrics", "leaderboard"):
+        for source in [root / part] if (root / part).is_file() else (root / part).iterdir():
+            if source.is_file():
+                target = copy / source.relative_to(root)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(source.read_bytes())
+    first = "import numpy as np\n\n\ndef first(ranks, k):\n    return (ranks == 1).astype(np.float64)\n"
+    (copy / "metrics" / "first.py").write_text(first)
+    (copy / "leaderboard" / "names.py").write_text("def render(table):\n    return ' '.join(table.metrics)\n")
+    program = (
+        "import sys, polars as pl; import harness.leaderboard as board\n"
+        "cells = pl.DataFrame(schema=dict.fromkeys(board._frames.COLUMNS['cells'], pl.String))\n"
+        "runs = pl.DataFrame(schema=dict.fromkeys(board._frames.COLUMNS['runs'], pl.String))\n"
+        "ranks = pl.DataFrame(schema=dict.fromkeys(board._frames.COLUMNS['ranks'], pl.String))\n"
+        "print(board.render(board.build(board.Results(runs, ranks, cells)), 'names'))\n"
+        "print(sorted({'torch', 'ray', 'mlflow', 'optuna', 'jinja2', 'rich'} & set(sys.modules)))\n"
+    )
+    told = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert told.stdout.splitlines() == [
+        "NDCG@5 NDCG@10 NDCG@20 HR@5 HR@10 HR@20 MRR@5 MRR@10 MRR@20 FIRST@5 FIRST@10 FIRST@20",
+        "[]",
+    ], told.stderr

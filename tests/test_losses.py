@@ -1,0 +1,131 @@
+"""The fused loss against cross-entropy on the whole matrix of logits in float64."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from harness import losses
+from harness.losses import softmax_loss
+
+
+def problem(P, N, d, *, scale=1.0, dtype=torch.float64, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    h = (torch.randn(P, d, generator=g, dtype=torch.float64) * scale).to(dtype).requires_grad_()
+    table = torch.randn(N, d, generator=g, dtype=torch.float64).to(dtype).requires_grad_()
+    return h, table, torch.randint(N, (P,), generator=g)
+
+
+def oracle(h, table, target):
+    """Loss and gradients of the textbook way, in float64."""
+    h, table = (t.detach().double().requires_grad_() for t in (h, table))
+    loss = F.cross_entropy(h @ table.T, target)
+    return loss.detach(), *torch.autograd.grad(loss, (h, table))
+
+
+def check(h, table, target, **tolerance):
+    loss = softmax_loss(h, table, target)
+    found = (loss.detach(), *torch.autograd.grad(loss, (h, table)))
+    for value, expected in zip(found, oracle(h, table, target), strict=True):
+        torch.testing.assert_close(value.double(), expected, **tolerance)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of three rows, so that small problems have many blocks and a last one that is not full."""
+    monkeypatch.setattr(losses, "BLOCK_ELEMENTS", {"cpu": 1})
+    monkeypatch.setattr(losses, "MIN_ROWS", 3)
+
+
+def test_float64_equals_cross_entropy_to_rounding(small_blocks):
+    check(*problem(10, 17, 4), rtol=1e-12, atol=1e-14)
+
+
+def test_float32_equals_cross_entropy_over_many_blocks():
+    check(*problem(700, 1349, 64, scale=0.1, dtype=torch.float32), rtol=1e-4, atol=2e-8)
+
+
+def test_gradcheck(small_blocks):
+    h, table, target = problem(7, 5, 3)
+    assert torch.autograd.gradcheck(lambda h, table: softmax_loss(h, table, target), (h, table))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    P=st.integers(1, 40),
+    N=st.integers(1, 30),
+    d=st.integers(1, 6),
+    scale=st.sampled_from([0.0, 1e-3, 1.0, 30.0, 1e3]),
+    seed=st.integers(0, 10_000),
+)
+def test_any_shape_and_any_size_of_logits(P, N, d, scale, seed):
+    check(*problem(P, N, d, scale=scale, seed=seed), rtol=1e-9, atol=1e-11)
+
+
+def test_extreme_logits_in_float32_stay_finite():
+    h = torch.tensor([[1e4], [-1e4], [3e4]], requires_grad=True)
+    table = torch.tensor([[1.0], [-1.0], [0.5]], requires_grad=True)
+    check(h, table, torch.tensor([1, 1, 0]), rtol=1e-5, atol=1e-5)
+
+
+def test_one_item_costs_nothing():
+    h, table, target = problem(4, 1, 3)
+    loss = softmax_loss(h, table, target)
+    loss.backward()
+    assert loss == 0
+    assert h.grad.abs().max() < 1e-15
+
+
+def test_the_incoming_gradient_scales_and_a_graph_can_be_walked_twice():
+    h, table, target = problem(6, 9, 3)
+    loss = softmax_loss(h, table, target)
+    once = torch.autograd.grad(loss, (h, table), retain_graph=True)
+    thrice = torch.autograd.grad(3 * loss, (h, table))
+    for a, b in zip(once, thrice, strict=True):
+        torch.testing.assert_close(3 * a, b)
+
+
+def test_without_gradients_the_loss_is_the_same_and_states_may_be_frozen():
+    h, table, target = problem(6, 9, 3)
+    expected, _, grad_table = oracle(h, table, target)
+    with torch.no_grad():
+        torch.testing.assert_close(softmax_loss(h, table, target), expected)
+    softmax_loss(h.detach(), table, target).backward()
+    torch.testing.assert_close(table.grad, grad_table)
+
+
+def test_inputs_are_left_as_they_were():
+    h, table, target = problem(6, 9, 3)
+    before = h.detach().clone(), table.detach().clone()
+    softmax_loss(h, table, target).backward()
+    assert torch.equal(h, before[0])
+    assert torch.equal(table, before[1])
+
+
+def test_no_matrix_of_all_logits_is_ever_allocated():
+    h, table, target = problem(2000, 3000, 8, dtype=torch.float32)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        softmax_loss(h, table, target).backward()
+    largest = max(event.self_cpu_memory_usage for event in profile.events())
+    assert 0 < largest < 2000 * 3000 * 4 / 4
+
+
+def test_a_nan_is_not_hidden():
+    h, table, target = problem(6, 9, 3)
+    h.data[2, 1] = float("nan")
+    assert softmax_loss(h, table, target).isnan()
+
+
+@pytest.mark.parametrize(
+    ("h", "table", "target", "message"),
+    [
+        ((3, 4), (5, 6), torch.zeros(3, dtype=torch.int64), r"\(3, 4\), \(5, 6\), \(3,\)"),
+        ((3, 4), (5, 4), torch.zeros(2, dtype=torch.int64), r"target \(P,\)"),
+        ((0, 4), (5, 4), torch.zeros(0, dtype=torch.int64), "0 positions"),
+        ((3, 4), (5, 4), torch.zeros(3, dtype=torch.int32), "int64"),
+    ],
+)
+def test_shapes_and_kinds_that_disagree_are_told(h, table, target, message):
+    with pytest.raises(ValueError, match=message):
+        softmax_loss(torch.zeros(h), torch.zeros(table), target)

@@ -1,0 +1,148 @@
+"""The training core on a small made data set with a sequential signal."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from harness import data, spaces, trial
+from harness.types import Cell, PrepSpec, Protocol, Trial
+
+SMALL = {"train.d": 16, "train.max_len": 6, "train.batch_size": 16, "train.lr": 0.01}
+
+
+@pytest.fixture
+def split(dataset, home):
+    return data.split(data.prepare(data.open_dataset(str(dataset), home), PrepSpec(), home), Protocol())
+
+
+def spectrum_of(split, D=24, seed=0):
+    E = np.random.default_rng(seed).normal(size=(split.n_items, D)).astype(np.float32)
+    mean = E.mean(0)
+    U, S, Vt = np.linalg.svd(E - mean, full_matrices=False)
+    return trial.spectrum({"U": U, "S": S, "V": np.ascontiguousarray(Vt.T), "mean": mean, "E": E}, 0)
+
+
+def a_trial(adapter="linear", backbone="sasrec", role="confirm", epochs=4, patience=4, seed=1, **params):
+    cell = Cell("toy", "noise", backbone, adapter)
+    default = spaces.of_cell(cell, spaces.Source()).default | SMALL | {"backbone.dropout": 0.1}
+    return Trial(cell, role, seed, epochs, patience, default | params, Protocol(), {"data": "x"})
+
+
+@pytest.mark.parametrize("backbone", ["sasrec", "gru4rec"])
+def test_training_learns_what_follows_what(split, backbone):
+    result, artifacts = trial.run(a_trial("id", backbone, epochs=25, patience=25), split, spectrum_of(split))
+    chance = sum(1 / math.log2(r + 1) for r in range(1, 11)) / split.n_items
+    assert result.test["NDCG@10"] > 2 * chance
+    assert len(artifacts.ranks) == len(artifacts.users) == len(split.test.users)
+    assert result.best == max(result.curve) == result.curve[result.best_epoch]
+
+
+@pytest.mark.parametrize("adapter", ["id", "spectran", "mlp"])
+def test_the_same_trial_gives_the_same_numbers(split, adapter):
+    results = [trial.run(a_trial(adapter, **{"text.fusion": "add"}), split, spectrum_of(split))[0] for _ in range(2)]
+    assert results[0].curve == results[1].curve
+    assert results[0].test == results[1].test
+    other, _ = trial.run(a_trial(adapter, seed=2), split, spectrum_of(split))
+    assert other.curve != results[0].curve
+
+
+@pytest.mark.parametrize("adapter", ["id", "spectran"])
+def test_going_on_from_a_checkpoint_equals_never_having_stopped(split, adapter):
+    work = a_trial(adapter, epochs=5, patience=5)
+    whole, artifacts = trial.run(work, split, spectrum_of(split))
+    first = trial.Training(work, split, spectrum_of(split))
+    first.epoch(), first.epoch()
+    second = trial.Training(work, split, spectrum_of(split))
+    assert second.restore(first.save())
+    while not second.over:
+        second.epoch()
+    resumed, again = second.finish()
+    assert [round(v, 8) for v in second.curve] == whole.curve
+    assert resumed.test == whole.test
+    assert again.ranks.tolist() == artifacts.ranks.tolist()
+
+
+def test_a_foreign_or_damaged_checkpoint_is_not_taken(split):
+    training = trial.Training(a_trial(), split, spectrum_of(split))
+    training.epoch()
+    saved = training.save()
+    other = trial.Training(a_trial(seed=9), split, spectrum_of(split))
+    assert not other.restore(saved)
+    fresh = trial.Training(a_trial(), split, spectrum_of(split))
+    assert not fresh.restore(saved[: len(saved) // 2])
+    assert not fresh.restore(b"")
+    assert fresh.curve == []
+
+
+def test_a_search_trial_cannot_see_the_test(split):
+    sealed = split.sealed()
+    result, artifacts = trial.run(a_trial(role="search"), sealed, spectrum_of(split))
+    assert result.test == {}
+    assert len(artifacts.ranks) == 0
+    with pytest.raises(ValueError, match="unsealed"):
+        trial.run(a_trial(role="confirm", epochs=1), sealed, spectrum_of(split))
+    unsealed, _ = trial.run(a_trial(role="search"), split, spectrum_of(split))
+    assert unsealed.curve == result.curve, "what is cut away plays no part in training or validation"
+
+
+def test_early_stopping_keeps_the_best_epoch(split):
+    result, _ = trial.run(a_trial(epochs=60, patience=2, **{"train.lr": 0.05}), split, spectrum_of(split))
+    assert len(result.curve) < 60
+    assert len(result.curve) == result.best_epoch + 1 + 2
+
+
+def test_a_loss_that_is_not_finite_fails_the_trial(split):
+    training = trial.Training(a_trial("id"), split, spectrum_of(split))
+    with torch.no_grad():
+        next(training.model.parameters()).fill_(float("nan"))
+    with pytest.raises(trial.TrialFailed, match="not finite at epoch 0, step 0"):
+        training.epoch()
+
+
+@pytest.mark.parametrize(("max_len", "length"), [(3, 11), (5, 11), (50, 11), (1, 4)])
+def test_every_event_but_the_first_is_the_target_of_exactly_one_window(max_len, length):
+    items = np.arange(1, 2 * length + 1, dtype=np.int32)
+    offsets = np.array([0, length, 2 * length])
+    ends = np.array([length - 2, 1])  # the second user has one training event: nothing to learn
+    none = data.Queries(np.zeros(0, np.int32), np.zeros(0, np.int64))
+    split = data.Split(2 * length, items, offsets, None, ends, none, none)
+    targets = []
+    for batch in trial.Windows.of(split, max_len).batches(4, np.random.default_rng(0)):
+        assert batch.shape[1] <= max_len + 1
+        for row in batch.tolist():
+            row = [i for i in row if i]
+            assert row == list(range(row[0], row[0] + len(row))), "a window is a stretch of one history"
+            targets += row[1:]
+    assert sorted(targets) == list(range(2, length - 1))
+
+
+def test_the_order_of_batches_is_random_in_every_epoch(split):
+    windows = trial.Windows.of(split, 6)
+    first = [batch.tolist() for batch in windows.batches(8, np.random.default_rng(0))]
+    again = [batch.tolist() for batch in windows.batches(8, np.random.default_rng(0))]
+    other = [batch.tolist() for batch in windows.batches(8, np.random.default_rng(1))]
+    assert first == again
+    assert first != other
+    assert sorted(map(str, sum(first, []))) != sorted(map(str, first))
+    neighbours = [{tuple(row) for row in batch} for batch in first]
+    assert not any(n in [{tuple(row) for row in batch} for batch in other] for n in neighbours)
+
+
+@pytest.mark.parametrize("fusion", ["none", "add", "gate", "concat"])
+def test_every_fusion_trains(split, fusion):
+    result, _ = trial.run(a_trial(epochs=2, **{"text.fusion": fusion}), split, spectrum_of(split))
+    assert result.status == "done"
+    assert result.info["effective_rank"] > 1
+    assert result.info["parameters"] > 0
+
+
+@pytest.mark.parametrize("name", ["popularity", "transition_knn", "content_knn"])
+def test_baselines_beat_chance_where_they_should(split, name):
+    work = replace(a_trial(), cell=Cell("toy", "noise", "none", name), params={}, epochs=0)
+    result, artifacts = trial.run(work, split, spectrum_of(split))
+    assert len(artifacts.ranks) == len(split.test.users)
+    if name == "transition_knn":
+        assert result.test["HR@10"] > 0.6, "what followed follows again"
