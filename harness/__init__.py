@@ -34,7 +34,7 @@ def bench(home: str, **request: Any) -> pl.DataFrame:
     """
     from pathlib import Path
 
-    from harness import bench as walk
+    from harness import walk
     from harness.plan import Request
     from harness.store import check_home
 
@@ -45,9 +45,8 @@ def leaderboard(home: str) -> pl.DataFrame:
     """The newest table of a home, a row a row of the leaderboard. Raises HarnessError if there is none."""
     from pathlib import Path
 
-    from harness import leaderboard as board
-    from harness import results, store
+    from harness import results, store, tables
     from harness.ledger import Ledger
 
     folder = store.check_home(Path(home))
-    return board.build(results.build(Ledger.open(folder), lambda i: store.load_ranks(folder, i))).frame()
+    return tables.build(results.build(Ledger.open(folder), lambda i: store.load_ranks(folder, i))).frame()

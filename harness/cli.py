@@ -126,13 +126,13 @@ def request_of(given: dict[str, Any]) -> Request:
 @json_option
 def bench(**given: Any) -> None:
     """Search every cell at one budget, retrain the winners over seeds, test once, print the leaderboard."""
-    from harness import bench, leaderboard
+    from harness import tables, walk
 
     if given["dry_run"]:
         return show_plan(given)
     request = request_of(given)
-    outcome = bench.run(request, bench.Options(given["address"], given["threads"], given["tracking"]))
-    click.echo(leaderboard.render(outcome.table, "json" if given["as_json"] else "terminal"))
+    outcome = walk.run(request, walk.Options(given["address"], given["threads"], given["tracking"]))
+    click.echo(tables.render(outcome.table, "json" if given["as_json"] else "terminal"))
     click.echo(f"Report: {outcome.report}", err=True)
     click.echo(
         "The same command resumes or, with more trials, seeds, adapters or data sets, grows this grid.", err=True
@@ -149,8 +149,8 @@ def plan(**given: Any) -> None:
 
 
 def show_plan(given: dict[str, Any]) -> None:
-    from harness import bench
     from harness import plan as planning
+    from harness import walk
     from harness.ledger import Ledger
 
     request = request_of(given)
@@ -161,7 +161,7 @@ def show_plan(given: dict[str, Any]) -> None:
     for row in rows:
         cell = " / ".join(str(row[k]) for k in ("dataset", "encoder", "backbone", "adapter"))
         click.echo(f"{row['to_run']:4d} to run  {row['state']:8s} {cell}")
-    click.echo(bench.overview(grid))
+    click.echo(walk.overview(grid))
 
 
 @main.command()
@@ -184,13 +184,12 @@ def status(home: str, as_json: bool) -> None:
 @click.option("--from-mlflow", metavar="URI", is_flag=False, flag_value="default", help="Build it from MLflow alone.")
 def leaderboard(home: str, form: str, output: Path | None, run: str | None, from_mlflow: str | None) -> None:
     """The table of what is complete so far, out of the ledger (or of MLflow)."""
-    from harness import leaderboard as board
-    from harness import results, store
+    from harness import results, store, tables
     from harness.files import write_text
     from harness.ledger import Ledger
 
     folder = store.check_home(Path(home))
-    board.check_format(form)
+    tables.check_format(form)
     if from_mlflow is None:
         ledger, ranks_of = Ledger.open(folder), lambda trial_id: store.load_ranks(folder, trial_id)
     else:
@@ -198,7 +197,7 @@ def leaderboard(home: str, form: str, output: Path | None, run: str | None, from
 
         uri = tracking.default_uri(folder) if from_mlflow == "default" else from_mlflow
         ledger, ranks_of = tracking.read(uri, folder)
-    text = board.render(board.build(results.build(ledger, ranks_of, run)), form)
+    text = tables.render(tables.build(results.build(ledger, ranks_of, run)), form)
     if output is None:
         return click.echo(text)
     try:

@@ -167,20 +167,18 @@ def _codes(name: str, ids: pl.Series) -> pl.Expr:
 
 def _ordered(events: pl.DataFrame, timed: bool, policy: tuple[str, int]) -> pl.DataFrame:
     """user_id, item_id (codes) and clock of the events, without repeats, each user's in order."""
-    clock = "timestamp" if timed else "order"
+    user, item = events["user_id"].to_numpy(), events["item_id"].to_numpy()
+    clock = events["timestamp" if timed else "order"].to_numpy()
     kind, seed = policy
     if kind == "item_id":
-        tie = events["item_id"]
+        tie = item
     elif kind == "random":
-        tie = pl.Series(_scramble(events["user_id"].to_numpy(), events["item_id"].to_numpy(), seed))
-    elif "order" in events.columns:
-        tie = events["order"]
+        tie = _scramble(user, item, seed)
     else:
-        tie = events.select(pl.int_range(pl.len())).to_series()
-    events = events.select("user_id", "item_id", clock=clock, tie=tie).sort(
-        "user_id", "clock", "tie", maintain_order=True
-    )
-    return events.unique(["user_id", "item_id", "clock"], keep="first", maintain_order=True)
+        tie = events["order"].to_numpy() if "order" in events.columns else np.arange(events.height)
+    order = np.lexsort((tie, clock, user))  # stable: what is equal still stays in file order
+    ordered = pl.DataFrame({"user_id": user[order], "item_id": item[order], "clock": clock[order]})
+    return ordered.unique(keep="first", maintain_order=True)
 
 
 def _scramble(users: np.ndarray, items: np.ndarray, seed: int) -> np.ndarray:

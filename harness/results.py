@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from harness.leaderboard import Results
+from harness.tables import Results
 from harness.ledger import Ledger
 from harness.types import Cell, HarnessError, TrialResult
 

@@ -164,7 +164,14 @@ class TrialActor(tune.Trainable):
         return {"epoch": epoch, "value": value, "seconds": 0.0, "outcome": json.dumps(vars(result))}
 
 
-class GridSearcher(Searcher):
+class _Unsaved:
+    """Tune pickles searcher and scheduler for its own restore, which we never use: it gets nothing to write."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class GridSearcher(_Unsaved, Searcher):
     """Tune's side of `Grid.next`. Ray's trial ids live here and nowhere else."""
 
     def __init__(self, grid: Grid) -> None:
@@ -196,7 +203,7 @@ class GridSearcher(Searcher):
         """Nothing to restore."""
 
 
-class GridScheduler(FIFOScheduler):
+class GridScheduler(_Unsaved, FIFOScheduler):
     """Tune's side of `Grid.epoch` and `Grid.ended`: each study's own pruner decides, cell by cell."""
 
     def __init__(self, searcher: GridSearcher, home: Path) -> None:

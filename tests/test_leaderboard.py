@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from made_boards import SCRIPT, hostile, results, row_of, run, seeds, targets
 
-from harness.leaderboard import Results, Table, build, formats, render
+from harness.tables import Results, Table, build, formats, render
 from harness.types import HarnessError
 
 

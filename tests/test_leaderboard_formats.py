@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from made_boards import FORMULA, hostile, results, row_of, seeds
 
-from harness.leaderboard import Table, build, render, terminal
+from harness.tables import Table, build, render, terminal
 from harness.types import HarnessError
 
 GOLDEN = Path(__file__).parent / "golden" / "leaderboard"
@@ -174,7 +174,7 @@ def test_a_new_metric_and_a_new_format_are_one_file_each(tmp_path):
     """In a copy of the package: a file in metrics becomes columns, a file in leaderboard becomes a format."""
     root = Path(terminal.__file__).parents[1]
     copy = tmp_path / "harness"
-    for part in ("__init__.py", "types.py", "registry.py", "stats.py", "metrics", "leaderboard"):
+    for part in ("__init__.py", "types.py", "registry.py", "stats.py", "metrics", "tables"):
         for source in [root / part] if (root / part).is_file() else (root / part).iterdir():
             if source.is_file():
                 target = copy / source.relative_to(root)
@@ -182,9 +182,9 @@ def test_a_new_metric_and_a_new_format_are_one_file_each(tmp_path):
                 target.write_bytes(source.read_bytes())
     first = "import numpy as np\n\n\ndef first(ranks, k):\n    return (ranks == 1).astype(np.float64)\n"
     (copy / "metrics" / "first.py").write_text(first)
-    (copy / "leaderboard" / "names.py").write_text("def render(table):\n    return ' '.join(table.metrics)\n")
+    (copy / "tables" / "names.py").write_text("def render(table):\n    return ' '.join(table.metrics)\n")
     program = (
-        "import sys, polars as pl; import harness.leaderboard as board\n"
+        "import sys, polars as pl; import harness.tables as board\n"
         "cells = pl.DataFrame(schema=dict.fromkeys(board._frames.COLUMNS['cells'], pl.String))\n"
         "runs = pl.DataFrame(schema=dict.fromkeys(board._frames.COLUMNS['runs'], pl.String))\n"
         "ranks = pl.DataFrame(schema=dict.fromkeys(board._frames.COLUMNS['ranks'], pl.String))\n"

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness import data, leaderboard, plan, registry, results, store, vectors
+from harness import data, plan, registry, results, store, tables, vectors
 from harness.files import write_text
 from harness.ledger import SCHEMA, Ledger, Segment
 from harness.plan import Plan, Request, Study
@@ -37,7 +37,7 @@ class Options:
 class Outcome:
     """What a bench came to. `exit_code`: 0 all cells done, 1 some failed."""
 
-    table: leaderboard.Table
+    table: tables.Table
     report: Path
     ran: int
     counts: dict[str, int]
@@ -71,7 +71,7 @@ def run(request: Request, options: Options) -> Outcome:
             ledger.take(segment.run, segment.append("launched", **launch(grid, options, {})))
     if not ran:
         say("Nothing is left to do: every trial of this grid is in the ledger.")
-    table = leaderboard.build(results.build(ledger, lambda i: store.load_ranks(request.home, i)))
+    table = tables.build(results.build(ledger, lambda i: store.load_ranks(request.home, i)))
     report = write_report(table, request.home)
     return Outcome(table, report, ran, grid.counts())
 
@@ -166,7 +166,7 @@ def _skip_unbuildable(grid: Plan, bases: Bases) -> None:
     for study in grid.studies:
         reason = None
         if study.state == "pending" and not study.cell.is_baseline:
-            key, n = study.inputs["embedding"], grid.materials[study.cell.dataset].prepared.n_items
+            key, n = study.inputs["embedding"], grid.materials[study.cell.dataset].prepared.catalogue.height
             spectrum = trial.spectrum(arrays(*bases[key]) if key else {}, n)
             try:
                 trial.SequenceModel(study.trial("search", 0, study.space.default), spectrum)
@@ -195,7 +195,7 @@ def _shared(grid: Plan, pending: list[Study], bases: Bases) -> dict[str, Any]:
     return {
         "splits": splits,
         "spectra": spectra,
-        "sizes": {m.prepared.hash: m.prepared.n_items for m in grid.materials.values()},
+        "sizes": {m.prepared.hash: m.prepared.catalogue.height for m in grid.materials.values()},
     }
 
 
@@ -248,11 +248,11 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def write_report(table: leaderboard.Table, home: Path) -> Path:
+def write_report(table: tables.Table, home: Path) -> Path:
     """The table in every file format under home/reports; returns the HTML file."""
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     for name in REPORT_FORMATS:
-        text = leaderboard.render(table, name)
+        text = tables.render(table, name)
         write_text(home / "reports" / stamp / f"leaderboard.{name}", text)
     return home / "reports" / stamp / "leaderboard.html"
 
@@ -267,4 +267,4 @@ def failures(ledger: Ledger) -> dict[str, list[Cell]]:
 
 
 def known_formats() -> list[str]:
-    return registry.names("harness.leaderboard")
+    return registry.names("harness.tables")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib
 
 from harness import registry
-from harness.leaderboard._table import Results, Row, Section, Table, build
+from harness.tables._table import Results, Row, Section, Table, build
 
 __all__ = ["Results", "Row", "Section", "Table", "build", "check_format", "formats", "render"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness import registry, stats
-from harness.leaderboard._frames import Confirmed
+from harness.tables._frames import Confirmed
 from harness.metrics._all import CUTOFFS, HEADLINE, per_user
 from harness.types import Cell, digest
 

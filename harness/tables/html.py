@@ -11,8 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness import stats
-from harness.leaderboard import _words as words
-from harness.leaderboard._table import REFERENCE, Section, Table
+from harness.tables import _words as words
+from harness.tables._table import REFERENCE, Section, Table
 
 FOLDER = Path(__file__).parent
 WIDTH = 160.0  # of the drawn scale, as the template has it

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from harness.leaderboard import _words as words
-from harness.leaderboard._table import Row, Section, Table
+from harness.tables import _words as words
+from harness.tables._table import Row, Section, Table
 
 
 def render(table: Table) -> str:

@@ -8,8 +8,8 @@ import sys
 
 from rich.cells import cell_len
 
-from harness.leaderboard import _words as words
-from harness.leaderboard._table import Row, Section, Table
+from harness.tables import _words as words
+from harness.tables._table import Row, Section, Table
 
 GAP = 2
 STYLES = {"best": "bold green", "second": "underline", "short": "yellow"}

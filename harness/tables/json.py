@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from harness.leaderboard import _words as words
-from harness.leaderboard._table import Table
+from harness.tables import _words as words
+from harness.tables._table import Table
 
 FORMAT = 1  # raised when a key changes its meaning
 

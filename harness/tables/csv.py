@@ -6,7 +6,7 @@ import csv
 import io
 from typing import Any
 
-from harness.leaderboard._table import Table
+from harness.tables._table import Table
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import stats
-from harness.leaderboard._sample import Gain
-from harness.leaderboard._table import ALPHA, REFERENCE, Row, Section, Table
+from harness.tables._sample import Gain
+from harness.tables._table import ALPHA, REFERENCE, Row, Section, Table
 from harness.types import NO_TEXT, Cell
 
 DASH = "–"
