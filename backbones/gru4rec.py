@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ._base import Backbone
+from ._base import Backbone, Dropout
 
 
 class GRU4Rec(Backbone):
@@ -20,7 +20,7 @@ class GRU4Rec(Backbone):
 
     def __init__(self, d: int, max_len: int, *, n_layers: int = 1, hidden_mult: int = 1, dropout: float = 0.2) -> None:
         super().__init__(d, max_len)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.gru = nn.GRU(d, hidden_mult * d, n_layers, batch_first=True)
         self.head = nn.Linear(hidden_mult * d, d)
         for name, parameter in self.named_parameters():

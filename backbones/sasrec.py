@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._base import Backbone
+from ._base import Backbone, Dropout
 
 EMB_SCALES = ("one", "sqrt_d")
 INIT_STD = 0.02
@@ -35,7 +35,7 @@ class SASRec(Backbone):
         *,
         n_blocks: int = 2,
         n_heads: int = 2,
-        ffn_mult: int = 4,
+        ffn_mult: int = 1,
         dropout: float = 0.2,
         emb_scale: str = "one",
     ) -> None:
@@ -46,7 +46,7 @@ class SASRec(Backbone):
             raise ValueError(f"emb_scale is '{emb_scale}'; it takes: {', '.join(EMB_SCALES)}")
         self.scale = d**0.5 if emb_scale == "sqrt_d" else 1.0
         self.position = nn.Parameter(torch.randn(max_len, d) * INIT_STD)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(_Block(d, n_heads, ffn_mult, dropout) for _ in range(n_blocks))
         self.norm = nn.LayerNorm(d)
         self.blocks.apply(_normal)
@@ -61,11 +61,11 @@ class SASRec(Backbone):
 class _Block(nn.Module):
     def __init__(self, d: int, n_heads: int, ffn_mult: int, dropout: float) -> None:
         super().__init__()
-        self.n_heads, self.rate = n_heads, dropout
+        self.n_heads = n_heads
         self.norm_attention, self.norm_ffn = nn.LayerNorm(d), nn.LayerNorm(d)
         self.qkv, self.out = nn.Linear(d, 3 * d), nn.Linear(d, d)
         self.ffn = nn.Sequential(nn.Linear(d, ffn_mult * d), nn.GELU(), nn.Linear(ffn_mult * d, d))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, h: Tensor) -> Tensor:
         h = h + self.dropout(self.attention(self.norm_attention(h)))
@@ -73,8 +73,7 @@ class _Block(nn.Module):
 
     def attention(self, h: Tensor) -> Tensor:
         q, k, v = self.qkv(h).unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, heads, L, d/heads)
-        rate = self.rate if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=rate, is_causal=True)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 

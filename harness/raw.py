@@ -211,7 +211,7 @@ def _columns(path: Path, wanted: list[str]) -> list[str]:
 def _id(path: Path, name: str) -> pl.Expr:
     """The id as text, null where it is empty. Whole numbers are ids too; 1.0 would not meet the 1 of another file."""
     kind = _scan(path).collect_schema()[name]
-    if not (kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum)):
+    if not (kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
         raise HarnessError(f"{path}: {name} must be text or whole numbers, not {kind}.")
     text = pl.col(name).cast(pl.String)
     return pl.when(text != "").then(text)

