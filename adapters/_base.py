@@ -121,8 +121,9 @@ class ItemTable(nn.Module):
         if fusion not in FUSIONS:
             raise ValueError(f"fusion is '{fusion}'; it takes: {', '.join(FUSIONS)}")
         self.adapter, self.fusion, self.d = adapter, fusion, d
-        with torch.no_grad():
-            std = adapter().std().clamp_min(1e-12)
+        with torch.no_grad():  # in eval mode: an adapter's dropout is no part of its scale
+            std = adapter.eval()().std().clamp_min(1e-12)
+            adapter.train()
         self.log_gain = nn.Parameter((out_std / std).log()) if adapter.uses_text else None
         if fusion != "none":
             self.id = nn.Parameter(torch.randn(adapter.n, widths(d, fusion)[1]) * id_std)

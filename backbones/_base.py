@@ -41,6 +41,8 @@ class Dropout(nn.Module):
 
     def __init__(self, rate: float) -> None:
         super().__init__()
+        if not 0 <= rate < 0.99:
+            raise ValueError(f"dropout is {rate}; it must lie in [0, 0.99)")
         self.dropped = round(rate * 256)  # of 256
 
     def forward(self, x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TRAIN_DEFAULTS: dict[str, Any] = {
     "d": 64,
     "max_len": 50,
-    "batch_size": 64,
+    "batch_size": 1024,  # targets
     "lr": 3e-3,
     "weight_decay": 1e-6,
     "clip_norm": 5.0,

@@ -164,9 +164,7 @@ class Training:
         info = diagnostics.collapse(table()[1:])
         if table.gain is not None:
             info |= {f"text_{name}": value for name, value in diagnostics.collapse(table.text()).items()}
-        own = getattr(table.adapter, "diagnostics", None)
-        if own is not None:
-            info |= {f"adapter_{name}": float(value) for name, value in own().items()}
+        info |= {f"adapter_{name}": value for name, value in table.adapter.diagnostics().items()}
         info["parameters"] = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         info["epochs"] = len(self.curve)
         return {name: float(value) for name, value in info.items()}
@@ -295,15 +293,19 @@ class Windows:
         return cls(split.items, split.offsets[users] + starts, ends - starts)
 
     def batches(self, size: int, rng: np.random.Generator, pool: int = 16) -> Iterator[Tensor]:
-        """Batches (<= size, longest of the batch) of item numbers in random order.
+        """Batches (windows, longest of the batch) of item numbers of about `size` targets each, in random order.
 
         Windows are shuffled, then sorted by length inside pools of `pool` batches, and the batches of a pool
-        shuffled: little padding, and the order stays random from epoch to epoch.
+        shuffled: little padding, steps of equal weight whatever the data, and another order every epoch.
         """
         order = rng.permutation(len(self.starts))
-        for start in range(0, len(order), size * pool):
-            chunk = order[start : start + size * pool]
-            chunk = chunk[np.argsort(self.lengths[chunk], kind="stable")]
-            parts = [chunk[i : i + size] for i in range(0, len(chunk), size)]
+        for chunk in _cut(order, self.lengths, size * pool):
+            parts = _cut(chunk[np.argsort(self.lengths[chunk], kind="stable")], self.lengths, size)
             for index in rng.permutation(len(parts)):
                 yield gather(self.items, self.starts[parts[index]], self.lengths[parts[index]])
+
+
+def _cut(windows: np.ndarray, lengths: np.ndarray, size: int) -> list[np.ndarray]:
+    """`windows` in stretches of about `size` targets."""
+    before = np.cumsum(lengths[windows] - 1) - (lengths[windows] - 1)
+    return np.split(windows, np.flatnonzero(np.diff(before // size)) + 1)

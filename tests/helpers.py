@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 TINY = ["--encoders", "noise", "--trials", "2", "--epochs", "2", "--seeds", "1", "--kcore", "0"]
-SMALL_MODEL = ["--set", "train.d=16", "--set", "train.max_len=8", "--set", "train.batch_size=16"]
+SMALL_MODEL = ["--set", "train.d=16", "--set", "train.max_len=8", "--set", "train.batch_size=96"]
 
 
 def environment(home: Path) -> dict[str, str]:

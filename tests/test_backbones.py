@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from backbones._base import Backbone
+from backbones._base import Backbone, Dropout
 from backbones.gru4rec import GRU4Rec
 from backbones.sasrec import SASRec
 
@@ -88,3 +88,25 @@ def test_next_item_views_shift_by_one():
     inputs, targets = Backbone(4, 3).views(items, torch.Generator())
     assert inputs.tolist() == [[5, 6, 7], [8, 9, 3]]
     assert targets.tolist() == [[6, 7, 0], [9, 3, 2]]
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_dropout_drops_its_share_independently_and_keeps_the_mean(rate):
+    torch.manual_seed(0)
+    x = torch.full((999, 1001), 2.0)
+    y = Dropout(rate)(x)
+    dropped = (y == 0).double()
+    assert dropped.mean().item() == pytest.approx(rate, abs=1 / 512 + 2e-3)
+    assert y.mean().item() == pytest.approx(2, rel=3e-3)
+    assert len(y.unique()) == 2
+    neighbours = torch.corrcoef(torch.stack([dropped[:, :-1].flatten(), dropped[:, 1:].flatten()]))[0, 1]
+    assert abs(neighbours.item()) < 5e-3
+
+
+def test_dropout_is_nothing_in_evaluation_and_passes_the_gradient_of_what_it_kept():
+    x = torch.ones(100, 3, requires_grad=True)
+    layer = Dropout(0.5)
+    y = layer(x)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+    assert torch.equal(layer.eval()(x), x)

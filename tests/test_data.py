@@ -89,6 +89,7 @@ def test_exact_repeats_are_dropped_and_repeats_at_another_time_stay(tmp_path):
     prepared = made(tmp_path, rows)
     assert sequences(prepared) == {"u": "aba", "v": "ab"}
     assert prepared.card["duplicates_dropped"] == 1
+    assert sequences(made(tmp_path, [("u", "b", 1), ("u", "a", 1), ("u", "b", 1), ("v", "a", 1)]))["u"] == "ba"
 
 
 def test_without_times_the_order_column_orders_and_times_are_none(tmp_path):
@@ -188,6 +189,14 @@ def test_csv_and_parquet_with_text_or_number_ids_come_to_the_same(tmp_path, home
     assert found[0].catalogue.equals(found[1].catalogue)
     assert {**found[0].card, "files": 0} == {**found[1].card, "files": 0}
     assert found[0].catalogue["text"].to_list() == ['A "quoted", bell\nof two lines', "Anvil (1)", "(2)"]
+
+
+def test_ids_of_a_csv_are_text_and_keep_their_zeros(tmp_path, home):
+    events = {"user_id": ["07", "07", "7", "7"], "item_id": ["001", "1", "1", "001"], "timestamp": [1, 2, 3, 4]}
+    items = {"item_id": ["1", "001"], "title": ["Anvil", "Bell"]}
+    prepared = prepare(open_dataset(str(write_dataset(tmp_path / "a", events, items, ".csv")), home), OFF, home)
+    assert prepared.users.to_list() == ["07", "7"]
+    assert prepared.catalogue.rows() == [("001", "Bell", 1), ("1", "Anvil", 0)]
 
 
 def test_the_second_call_maps_the_files_of_the_first_and_a_damaged_cache_is_named(tmp_path, monkeypatch):
@@ -293,7 +302,7 @@ def slow_gts(prepared: Prepared, quantile: float) -> tuple[list[int], dict[int, 
 def test_global_temporal_split_agrees_with_its_definition_and_seals_the_future(tmp_path):
     rng = np.random.default_rng(3)
     rows = [(f"u{rng.integers(40):02d}", "abcde"[rng.integers(5)], int(rng.integers(60))) for _ in range(400)]
-    prepared = made(tmp_path, [*rows, ("z", "a", 59)])
+    prepared = made(tmp_path, [*rows, ("y", "b", 35), ("z", "a", 59)])  # y and z: alone in a window
     train, valid, test = slow_gts(prepared, 0.7)
     found = split(prepared, Protocol("gts", quantile=0.7))
     assert found.test is not None

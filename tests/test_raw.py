@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +198,9 @@ def test_the_hash_is_of_content_and_template_not_of_name_or_place(tmp_path, home
     assert raw_hash(one) == raw_hash(two)
     assert raw_hash(one) != raw_hash(other_text)
     assert raw_hash(one) != raw_hash(open_dataset(str(other_time), home))
+
+
+def test_a_data_set_module_is_light_to_import():
+    code = "import sys, harness.datasets.ml_100k; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"polars", "numpy", "requests", "torch", "filelock"} & set(loaded)

@@ -10,7 +10,7 @@ import torch
 from harness import data, spaces, trial
 from harness.types import Cell, PrepSpec, Protocol, Trial
 
-SMALL = {"train.d": 16, "train.max_len": 6, "train.batch_size": 16, "train.lr": 0.01}
+SMALL = {"train.d": 16, "train.max_len": 6, "train.batch_size": 96, "train.lr": 0.01}
 
 
 @pytest.fixture
@@ -122,9 +122,9 @@ def test_every_event_but_the_first_is_the_target_of_exactly_one_window(max_len, 
 
 def test_the_order_of_batches_is_random_in_every_epoch(split):
     windows = trial.Windows.of(split, 6)
-    first = [batch.tolist() for batch in windows.batches(8, np.random.default_rng(0))]
-    again = [batch.tolist() for batch in windows.batches(8, np.random.default_rng(0))]
-    other = [batch.tolist() for batch in windows.batches(8, np.random.default_rng(1))]
+    first = [batch.tolist() for batch in windows.batches(40, np.random.default_rng(0))]
+    again = [batch.tolist() for batch in windows.batches(40, np.random.default_rng(0))]
+    other = [batch.tolist() for batch in windows.batches(40, np.random.default_rng(1))]
     assert first == again
     assert first != other
     assert sorted(map(str, sum(first, []))) != sorted(map(str, first))
