@@ -47,6 +47,7 @@ def build_folder(path: Path, build: Callable[[Path], None]) -> Path:
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         build(temporary)
+        temporary.chmod(0o777 & ~_umask())  # mkdtemp's folders are for their owner alone
         try:
             os.replace(temporary, path)
         except OSError:
@@ -55,6 +56,12 @@ def build_folder(path: Path, build: Callable[[Path], None]) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def sha256(path: Path) -> str:

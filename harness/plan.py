@@ -14,6 +14,7 @@ from harness import data, registry, spaces, vectors
 from harness.ledger import Ledger
 from harness.types import (
     BASELINE,
+    BUDGETS,
     NO_TEXT,
     Budget,
     Cell,
@@ -39,7 +40,7 @@ class Request:
     adapters: str = "all"
     backbones: str = "all"
     encoders: str = "minilm"
-    budget: Budget = field(default_factory=lambda: Budget("quick", 3, 8, 3, 2))
+    budget: Budget = BUDGETS["quick"]
     protocol: Protocol = field(default_factory=Protocol)
     prep: PrepSpec = field(default_factory=PrepSpec)
     engine: Engine = field(default_factory=Engine)

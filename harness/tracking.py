@@ -7,6 +7,7 @@ so that mirroring twice changes nothing. An outage is one warning; `sync` catche
 from __future__ import annotations
 
 import json
+import logging
 import os
 import queue
 import tempfile
@@ -26,6 +27,7 @@ from harness.types import HarnessError
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 EXPERIMENT = "harness"
 TRIAL, BENCH, COMPLETE, PARENT = "harness.trial", "harness.run", "harness.complete", "mlflow.parentRunId"
@@ -52,6 +54,8 @@ class Tracker:
     def __init__(self, uri: str, home: Path) -> None:
         from mlflow import MlflowClient
 
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
         local = uri.startswith("sqlite:///")
         if local:
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
