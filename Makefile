@@ -17,7 +17,7 @@ contracts:
 	lint-imports
 
 types:
-	$(PYTHON) -m pyright
+	$(PYTHON) -m pyright --pythonpath "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
 
 test:
 	$(PYTHON) -m pytest -m "not slow"

@@ -179,8 +179,9 @@ def _base_schema(package: str, node: ast.ClassDef, tree: ast.Module) -> Schema |
     """The schema of a base class that another component's file defines (`from .linear import Linear`)."""
     bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
     for statement in tree.body:
-        sibling = isinstance(statement, ast.ImportFrom) and statement.level == 1 and statement.module in names(package)
-        if sibling and bases & {alias.name for alias in statement.names}:
+        if not isinstance(statement, ast.ImportFrom) or statement.level != 1 or statement.module is None:
+            continue
+        if statement.module in names(package) and bases & {alias.name for alias in statement.names}:
             return schema(package, statement.module)
     return None
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from harness.tables import Results
 from harness.ledger import Ledger
+from harness.tables import Results
 from harness.types import Cell, HarnessError, TrialResult
 
 CELL = ["dataset", "encoder", "backbone", "adapter"]

@@ -53,7 +53,6 @@ class Shared:
     threads: int
 
 
-@ray.remote(num_cpus=0, max_concurrency=4)
 class Recorder:
     """Writes what actors leave into the home folder, on the driver's machine."""
 
@@ -73,7 +72,7 @@ class Recorder:
 class TrialActor(tune.Trainable):
     """One slot: trains one trial after another, an epoch a step."""
 
-    def setup(self, config: dict[str, Any], shared: Shared) -> None:
+    def setup(self, config: dict[str, Any], shared: Shared) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         import torch
 
         torch.set_num_threads(shared.threads)
@@ -274,8 +273,9 @@ def run(grid: Grid, shared: dict[str, Any], home: Path, *, slots: int, threads: 
     KeyboardInterrupt passes through; trials in flight stay started in the ledger and go on at the next command.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    recorder = Recorder.options(scheduling_strategy=here).remote(str(home))
-    store_ = Shared(
+    make = ray.remote(num_cpus=0, max_concurrency=4, scheduling_strategy=here)(Recorder)
+    recorder = make.remote(str(home))  # pyright: ignore[reportAttributeAccessIssue]
+    held = Shared(
         {key: ray.put(value) for key, value in shared["splits"].items()},
         {key: ray.put(value) for key, value in shared["spectra"].items()},
         shared["sizes"],
@@ -283,7 +283,7 @@ def run(grid: Grid, shared: dict[str, Any], home: Path, *, slots: int, threads: 
         threads,
     )
     searcher = GridSearcher(grid)
-    trainable = tune.with_resources(tune.with_parameters(TrialActor, shared=store_), {"cpu": threads})
+    trainable = tune.with_resources(tune.with_parameters(TrialActor, shared=held), {"cpu": threads})
     with tempfile.TemporaryDirectory(prefix="harness-tune-") as scratch:
         tuner = tune.Tuner(
             trainable,

@@ -11,7 +11,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-WORDS = "red blue green steel wool paper glass round small large soft quick heavy light plain fancy".split()
+WORDS = ["red", "blue", "green", "steel", "wool", "paper", "glass", "round", "small", "large", "soft", "quick", "heavy"]
 
 
 def make_dataset(folder: Path, *, users: int = 60, items: int = 40, length: int = 12, seed: int = 0) -> Path:

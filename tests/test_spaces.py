@@ -71,8 +71,11 @@ def test_brackets_and_pins_fix_parameters():
     ],
 )
 def test_wrong_overrides_are_one_clear_line(adapter, pins, message):
-    with pytest.raises(HarnessError) as caught:
+    def load():
         origin = spaces.Source(fixed=pins)
         origin.check()
-        spaces.of_cell(Cell("toy", "minilm", "sasrec", adapter), origin)
+        return spaces.of_cell(Cell("toy", "minilm", "sasrec", adapter), origin)
+
+    with pytest.raises(HarnessError) as caught:
+        load()
     assert message in str(caught.value)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness import registry, stats
-from harness.tables._frames import Confirmed
 from harness.metrics._all import CUTOFFS, HEADLINE, per_user
+from harness.tables._frames import Confirmed
 from harness.types import Cell, digest
 
 FIRST = ("ndcg", "hr", "mrr")  # how papers order them; a new metric follows

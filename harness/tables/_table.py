@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 
 from harness import stats
+from harness.metrics._all import HEADLINE
 from harness.tables._frames import KEY, Confirmed, Results, cell_of, confirmed, finite, json_object
 from harness.tables._sample import Gain, Sample, adjusted_p, gain, metrics, sample
-from harness.metrics._all import HEADLINE
 from harness.types import BASELINE, NO_TEXT, Cell
 
 ALPHA = 0.05
