@@ -42,7 +42,9 @@ def text(found: dict[str, list[dict[str, Any]]]) -> str:
     for kind, entries in found.items():
         lines.append(kind)
         for entry in entries:
-            mark = {True: " [ready]", False: f" [get it: harness prepare {entry['name']}]"}.get(entry.get("ready"), "")
+            mark = ""
+            if kind == "datasets":
+                mark = " [ready]" if entry["ready"] else f" [get it: harness prepare {entry['name']}]"
             lines.append(f"  {entry['name']:16s} {entry['summary']}{mark}")
     return "\n".join([*lines, "Any folder with interactions.parquet|csv and items.parquet|csv is a data set, too."])
 

@@ -273,7 +273,7 @@ def run(grid: Grid, shared: dict[str, Any], home: Path, *, slots: int, threads: 
     KeyboardInterrupt passes through; trials in flight stay started in the ledger and go on at the next command.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    make = ray.remote(num_cpus=0, max_concurrency=4, scheduling_strategy=here)(Recorder)
+    make = ray.remote(num_cpus=0, max_concurrency=4, scheduling_strategy=here)(Recorder)  # pyright: ignore[reportCallIssue]
     recorder = make.remote(str(home))  # pyright: ignore[reportAttributeAccessIssue]
     held = Shared(
         {key: ray.put(value) for key, value in shared["splits"].items()},

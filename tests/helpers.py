@@ -41,7 +41,4 @@ def ended(home: Path) -> list[str]:
 
 def metrics_of(table: dict[str, Any]) -> Any:
     """What must be equal between two runs of one grid: everything but times and run names."""
-    return [
-        [(row["adapter"], row["encoder"], row["state"], row["metrics"]) for row in section["rows"]]
-        for section in table["sections"]
-    ]
+    return [[(row["cell"], row["state"], row["metrics"]) for row in section["rows"]] for section in table["sections"]]
