@@ -21,7 +21,7 @@ from typing import Any
 from harness.types import HarnessError, Trial, TrialResult
 
 SCHEMA = 1
-DURABLE = {"launched", "started", "ended", "decided", "finished"}  # synced to the disk before anything goes on
+DURABLE = {"launched", "started", "opened", "ended", "decided", "finished"}  # synced to the disk before anything goes on
 _MARK = ',"crc":"'
 
 
@@ -120,13 +120,14 @@ class Ledger:
     """The union of all segments, read once.
 
     ``trials``: by id. ``studies``: study id -> search number -> trial id. ``winners``: study id -> decided event,
-    the newest. ``launches``: run -> launch event. ``skipped``: study-less cells that could not be built.
+    the newest. ``launches``: run -> launch event. ``opened``: trial id -> how often its test was handed out.
     """
 
     trials: dict[str, Entry] = field(default_factory=dict)
     studies: dict[str, dict[int, str]] = field(default_factory=dict)
     winners: dict[str, dict[str, Any]] = field(default_factory=dict)
     launches: dict[str, dict[str, Any]] = field(default_factory=dict)
+    opened: dict[str, int] = field(default_factory=dict)
     finished: dict[str, dict[str, Any]] = field(default_factory=dict)
     damages: list[Damage] = field(default_factory=list)
 
@@ -166,6 +167,8 @@ class Ledger:
                 entry.run, entry.time = run, event["time"]
             if entry.trial.role == "search":
                 self.studies.setdefault(event["study"], {})[event["number"]] = event["id"]
+        elif kind == "opened":
+            self.opened[event["id"]] = self.opened.get(event["id"], 0) + 1
         elif kind == "epoch":
             if entry := self.trials.get(event["id"]):
                 entry.epochs = event["epoch"] + 1
@@ -204,6 +207,11 @@ class Ledger:
 
 def started(segment: Segment, trial: Trial, study: str, number: int) -> dict[str, Any]:
     return segment.append("started", id=trial.id, study=study, number=number, trial=trial.to_json())
+
+
+def opened(segment: Segment, trial: Trial) -> dict[str, Any]:
+    """The test is handed to a confirming trial: an event of its own, so that a second opening cannot be hidden."""
+    return segment.append("opened", id=trial.id)
 
 
 def ended(segment: Segment, trial_id: str, result: TrialResult) -> dict[str, Any]:

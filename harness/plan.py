@@ -50,7 +50,7 @@ class Request:
     def table_key(self) -> str:
         """Cells of two benches stand in one table exactly if this is equal."""
         same = [asdict(self.protocol), asdict(self.prep), self.budget.epochs, self.budget.patience]
-        return digest(same)
+        return digest([*same, asdict(self.engine)])
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def build(ledger: Ledger, ranks_of: RanksOf, run: str | None = None) -> Results:
         empty = dict.fromkeys(CELLS, 0) | _names(cell)
         cells.append(empty | {"search_seconds": 0.0, "state": "skipped", "reason": reason})
     header = {key: launch[key] for key in ("protocol", "prep", "budget", "engine", "provenance")} | {"data": cards}
-    header["test_opened"] = sum(len(_confirmed(ledger, d)) for d in studies.values())
+    header["test_opened"] = sum(ledger.opened.get(i, 0) for d in studies.values() for i in confirmations(ledger, d))
     return Results(
         pl.DataFrame(rows, schema=RUNS),
         pl.concat(ranks) if ranks else pl.DataFrame(schema={"trial": pl.String, "user": pl.Int64, "rank": pl.Float64}),

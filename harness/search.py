@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import socket
 import tempfile
 import time
 from collections import OrderedDict
@@ -248,6 +249,7 @@ def cluster(address: str | None, home: Path) -> Iterator[dict[str, Any]]:
     Yields {"cpus", "gpus", "nodes"}. Raises HarnessError if the cluster cannot be reached.
     """
     address = address or os.environ.get("RAY_ADDRESS") or None
+    _reachable(address)
     common = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
         if address:
@@ -265,6 +267,17 @@ def cluster(address: str | None, home: Path) -> Iterator[dict[str, Any]]:
         }
     finally:
         ray.shutdown()
+
+
+def _reachable(address: str | None) -> None:
+    """Raises HarnessError if nobody listens at host:port; Ray itself would go on trying for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise HarnessError(f"No Ray cluster at {address}: {error}") from error
 
 
 def run(grid: Grid, shared: dict[str, Any], home: Path, *, slots: int, threads: int) -> None:

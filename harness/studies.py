@@ -188,8 +188,9 @@ class Grid:
                 if self._settled(search, found):
                     continue
                 self._owner[found.trial.id] = search
-                event = ledger_events.started(self._segment, found.trial, found.study.id, found.number)
-                self._take(event)
+                self._take(ledger_events.started(self._segment, found.trial, found.study.id, found.number))
+                if found.trial.role == "confirm":
+                    self._take(ledger_events.opened(self._segment, found.trial))
                 self._listen(Event("started", found))
                 return found
         return None

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import queue
+import re
 import tempfile
 import threading
 import time
@@ -135,6 +136,7 @@ class Tracker:
             "trial": entry.trial.to_json(),
             "result": vars(entry.result),
             "places": ledger.places(entry.trial.id),
+            "opened": ledger.opened.get(entry.trial.id, 0),
             "run": entry.run,
             "time": entry.time,
             "ended": entry.ended,
@@ -201,6 +203,8 @@ def _replay(ledger: Ledger, trial_id: str, record: dict[str, Any]) -> None:
     event = {"kind": "started", "id": trial_id, "trial": record["trial"], "time": record["time"]}
     for study, number in record["places"] or [("", 0)]:
         ledger.take(record["run"], {**event, "study": study, "number": number})
+    for _ in range(record["opened"]):
+        ledger.take(record["run"], {"kind": "opened", "id": trial_id})
     ended = {"kind": "ended", "id": trial_id, "result": record["result"], "time": record["ended"]}
     ledger.take(record["run"], ended)
 
@@ -256,7 +260,9 @@ class Mirror:
 
 
 def first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    """The first line of an error, without what a URL in it may carry before its host."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r"://[^/@\s]*@", "://", line)[:200]
 
 
 def redact(uri: str) -> str:

@@ -99,8 +99,8 @@ def _run_missing(grid: Plan, options: Options) -> int:
         event = launch(grid, options, {"resources": resources, "slots": slots})
         ledger.take(segment.run, segment.append("launched", **event))
         uri = options.tracking or tracking.default_uri(home)
-        mirror = None if uri == "off" else tracking.Mirror(uri, home, ledger, lambda text: progress.line(text))
         progress = Progress(grid.counts()["to_run"], slots)
+        mirror = None if uri == "off" else tracking.Mirror(uri, home, ledger, progress.line)
         progress.line(f"Running on {slots} slots of {options.threads} thread(s), {resources['nodes']} node(s).")
 
         def listen(event: studies.Event) -> None:

@@ -53,6 +53,8 @@ def test_the_test_is_opened_for_winners_only(done):
     roles = {e["id"]: e["trial"]["role"] for e in events(home, "started")}
     for event in events(home, "ended"):
         assert bool(event["result"]["test"]) == (roles[event["id"]] == "confirm")
+    opened = [event["id"] for event in events(home, "opened")]
+    assert sorted(opened) == sorted(i for i, role in roles.items() if role == "confirm"), "each opening is an event"
 
 
 def test_the_second_run_has_nothing_to_do_and_gives_the_same_table(done):

@@ -203,7 +203,7 @@ def header(table: Table, part: str) -> dict[str, Any]:
     return (
         values
         | {"candidates": "all items", "ties": "mid-rank"}
-        | ({"runs whose test was opened": opened} if opened else {})
+        | ({"test openings": opened} if opened else {})
     )
 
 
