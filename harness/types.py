@@ -96,7 +96,7 @@ class Engine:
 
 
 BUDGETS = {
-    "quick": Budget("quick", trials=3, epochs=6, patience=3, seeds=2),
+    "quick": Budget("quick", trials=3, epochs=4, patience=2, seeds=2),
     "standard": Budget("standard", trials=16, epochs=40, patience=5, seeds=5),
     "paper": Budget("paper", trials=32, epochs=300, patience=20, seeds=5),
 }

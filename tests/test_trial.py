@@ -146,3 +146,12 @@ def test_baselines_beat_chance_where_they_should(split, name):
     assert len(artifacts.ranks) == len(split.test.users)
     if name == "transition_knn":
         assert result.test["HR@10"] > 0.6, "what followed follows again"
+
+
+def test_the_temporal_split_trains_and_tests(dataset, home):
+    prepared = data.prepare(data.open_dataset(str(dataset), home), PrepSpec(kcore=0), home)
+    temporal = data.split(prepared, Protocol("gts", quantile=0.8))
+    assert max(temporal.times[: temporal.offsets[1]][: temporal.train_ends[0]]) < max(temporal.times)
+    result, artifacts = trial.run(a_trial("id", epochs=10, patience=10), temporal, spectrum_of(temporal))
+    assert len(artifacts.ranks) == len(temporal.test.users) > 0
+    assert result.test["HR@10"] > 0.3
