@@ -6,25 +6,15 @@ import pytest
 from conftest import make_dataset
 from helpers import bench, ended, events, harness, metrics_of
 
-GRID = [
-    "--adapters",
-    "id,spectran",
-    "--backbones",
-    "sasrec",
-    "--sampler",
-    "random",
-    "--epochs",
-    "4",
-    "--tracking",
-    "off",
-]
+GRID = ["--adapters", "id,spectran", "--backbones", "sasrec", "--sampler", "random", "--tracking", "off"]
+GRID += ["--budget", "standard", "--trials", "3", "--epochs", "10"]  # long enough for the second node to join in
 
 
 @pytest.mark.slow
 def test_two_nodes_give_the_table_of_one_machine(tmp_path):
     from ray.cluster_utils import Cluster
 
-    folder = make_dataset(tmp_path / "toy")
+    folder = make_dataset(tmp_path / "toy", users=400, items=100)
     local = bench(tmp_path / "local", folder, *GRID)
     assert local.returncode == 0, local.stderr
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})

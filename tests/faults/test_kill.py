@@ -63,6 +63,7 @@ def table(home):
     return metrics_of(json.loads(harness(home, "leaderboard", "--format", "json").stdout))
 
 
+@pytest.mark.slow
 def test_a_killed_driver_loses_nothing_and_repeats_nothing(undisturbed, tmp_path):
     folder, reference = undisturbed
     home = tmp_path / "home"
@@ -80,6 +81,7 @@ def test_a_killed_driver_loses_nothing_and_repeats_nothing(undisturbed, tmp_path
     assert table(home) == table(reference)
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_well_and_the_same_command_goes_on(undisturbed, tmp_path):
     folder, reference = undisturbed
     home = tmp_path / "home"
@@ -96,12 +98,15 @@ def test_an_interrupt_ends_well_and_the_same_command_goes_on(undisturbed, tmp_pa
     assert table(home) == table(reference)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_a_retry_and_no_trial(undisturbed, tmp_path):
     folder, reference = undisturbed
     home = tmp_path / "home"
     process = start(home, folder)
     wait_for(home, "epoch", 3, process)
-    [victim, *_] = [p for p in psutil.Process(process.pid).children(recursive=True) if title(p).startswith("ray::ResourceTrainable")]
+    [victim, *_] = [
+        p for p in psutil.Process(process.pid).children(recursive=True) if title(p).startswith("ray::ResourceTrainable")
+    ]
     victim.kill()
     _, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
