@@ -21,7 +21,14 @@ from typing import Any
 from harness.types import HarnessError, Trial, TrialResult
 
 SCHEMA = 1
-DURABLE = {"launched", "started", "opened", "ended", "decided", "finished"}  # synced to the disk before anything goes on
+DURABLE = {
+    "launched",
+    "started",
+    "opened",
+    "ended",
+    "decided",
+    "finished",
+}  # synced to the disk before anything goes on
 _MARK = ',"crc":"'
 
 

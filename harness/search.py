@@ -124,7 +124,7 @@ class TrialActor(tune.Trainable):
         if self.training.over:
             return self._finish(*self.training.finish())
         self._save()
-        return {"epoch": len(curve) - 1, "value": curve[-1], "seconds": self.training.seconds}
+        return {"value": curve[-1], "curve": json.dumps(curve), "seconds": self.training.seconds}
 
     def _spectrum(self) -> Any:
         from harness.trial import spectrum
@@ -158,10 +158,8 @@ class TrialActor(tune.Trainable):
         return self._ended(result)
 
     def _ended(self, result: TrialResult) -> dict[str, Any]:
-        epoch = len(result.curve) - 1
-        value = result.curve[-1] if result.curve else 0.0
         self.training = None
-        return {"epoch": epoch, "value": value, "seconds": 0.0, "outcome": json.dumps(vars(result))}
+        return {"value": result.best, "outcome": json.dumps(vars(result))}
 
 
 class _Unsaved:
@@ -174,14 +172,13 @@ class _Unsaved:
 class GridSearcher(_Unsaved, Searcher):
     """Tune's side of `Grid.next`. Ray's trial ids live here and nowhere else."""
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, grid: Grid, home: Path) -> None:
         super().__init__(metric="value", mode="max")
-        self.grid = grid
+        self.grid, self.home = grid, home
         self.flying: dict[str, Assignment] = {}
-        self.stopping = False
 
     def suggest(self, trial_id: str) -> Any:
-        if self.stopping or self.grid.over:
+        if self.grid.over:
             return Searcher.FINISHED
         found = self.grid.next()
         if found is None:
@@ -193,8 +190,13 @@ class GridSearcher(_Unsaved, Searcher):
         """The scheduler reports to the study; a second report would be refused."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        if (found := self.flying.pop(trial_id, None)) is not None and error:
-            self.grid.ended(found.trial.id, TrialResult("failed", reason=f"its worker died {RETRIES + 1} times"))
+        if error and trial_id in self.flying:
+            self.end(trial_id, TrialResult("failed", reason=f"its worker died {RETRIES + 1} times"))
+
+    def end(self, trial_id: str, result: TrialResult) -> None:
+        found = self.flying.pop(trial_id)
+        self.grid.ended(found.trial.id, result)
+        store.drop_checkpoint(self.home, found.trial.id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the ledger has it all."""
@@ -206,37 +208,36 @@ class GridSearcher(_Unsaved, Searcher):
 class GridScheduler(_Unsaved, FIFOScheduler):
     """Tune's side of `Grid.epoch` and `Grid.ended`: each study's own pruner decides, cell by cell."""
 
-    def __init__(self, searcher: GridSearcher, home: Path) -> None:
+    def __init__(self, searcher: GridSearcher) -> None:
         super().__init__()
-        self.searcher, self.home = searcher, home
-        self.curves: dict[str, list[float]] = {}
+        self.searcher = searcher
+        self.told: dict[str, int] = {}  # epochs of each trial that its study knows of
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         found = self.searcher.flying.get(trial.trial_id)
         if found is None:
             return self.STOP
-        grid, work = self.searcher.grid, found.trial
         if "outcome" in result:
-            self._end(trial.trial_id, found, TrialResult(**json.loads(result["outcome"])))
+            outcome = TrialResult(**json.loads(result["outcome"]))
+            self._tell(found.trial.id, outcome.curve)
+            self.searcher.end(trial.trial_id, outcome)
             return self.STOP
-        curve = self.curves.setdefault(work.id, [])
-        if result["epoch"] != len(curve):  # a retry went on from a checkpoint: nothing new to tell
-            del curve[result["epoch"] :]
-            curve.append(result["value"])
+        curve: list[float] = json.loads(result["curve"])
+        if not self._tell(found.trial.id, curve):
             return self.CONTINUE
-        curve.append(result["value"])
-        if grid.epoch(work.id, result["epoch"], result["value"]):
-            best = int(max(range(len(curve)), key=curve.__getitem__))
-            info = {"seconds": result["seconds"], "epochs": float(len(curve))}
-            self._end(trial.trial_id, found, TrialResult("pruned", "", curve[best], best, curve, info=info))
-            return self.STOP
-        return self.CONTINUE
+        best = max(range(len(curve)), key=curve.__getitem__)
+        info = {"seconds": result["seconds"], "epochs": float(len(curve))}
+        self.searcher.end(trial.trial_id, TrialResult("pruned", "", curve[best], best, curve, info=info))
+        return self.STOP
 
-    def _end(self, tune_id: str, found: Assignment, result: TrialResult) -> None:
-        del self.searcher.flying[tune_id]
-        self.curves.pop(found.trial.id, None)
-        self.searcher.grid.ended(found.trial.id, result)
-        store.drop_checkpoint(self.home, found.trial.id)
+    def _tell(self, trial_id: str, curve: list[float]) -> bool:
+        """Report what the study has not heard: one epoch, or many where a trial came from a checkpoint, or none where
+        it repeats some after its worker died. True if it is to be pruned."""
+        prune = False
+        for epoch in range(self.told.get(trial_id, 0), len(curve)):
+            prune = self.searcher.grid.epoch(trial_id, epoch, curve[epoch])
+            self.told[trial_id] = epoch + 1
+        return prune
 
     def debug_string(self) -> str:
         return "harness grid"
@@ -295,14 +296,14 @@ def run(grid: Grid, shared: dict[str, Any], home: Path, *, slots: int, threads: 
         recorder,
         threads,
     )
-    searcher = GridSearcher(grid)
+    searcher = GridSearcher(grid, home)
     trainable = tune.with_resources(tune.with_parameters(TrialActor, shared=held), {"cpu": threads})
     with tempfile.TemporaryDirectory(prefix="harness-tune-") as scratch:
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=GridScheduler(searcher, home),
+                scheduler=GridScheduler(searcher),
                 num_samples=-1,
                 max_concurrent_trials=slots + 1,
                 reuse_actors=True,
@@ -316,10 +317,22 @@ def run(grid: Grid, shared: dict[str, Any], home: Path, *, slots: int, threads: 
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
         )
-        with _quiet():
+        with _quiet(), _own_errors():
             tuner.fit()
     if not grid.over:
         raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _own_errors() -> Iterator[None]:
+    """A HarnessError of our callbacks, such as a full disk under the ledger, out of what Tune wraps it in."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, HarnessError):
+            cause = cause.__cause__ or cause.__context__
+        raise (cause or error) from None
 
 
 @contextlib.contextmanager

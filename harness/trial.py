@@ -115,7 +115,7 @@ class Training:
             loss.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), self.train["clip_norm"])
             self.optimizer.step()
-        value = means(self.ranks(self.split.valid))[HEADLINE]
+        value = round(means(self.ranks(self.split.valid))[HEADLINE], 8)  # as the ledger keeps it
         self.curve.append(value)
         if self.best_epoch == number:
             self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
@@ -145,9 +145,7 @@ class Training:
         """The result at the best epoch. Test ranks are made only for a confirming trial."""
         start = time.monotonic()
         self.model.load_state_dict(self.best, strict=False)
-        result = TrialResult(
-            "done", best=max(self.curve), best_epoch=self.best_epoch, curve=[round(v, 8) for v in self.curve]
-        )
+        result = TrialResult("done", best=max(self.curve), best_epoch=self.best_epoch, curve=self.curve)
         result.valid = means(self.ranks(self.split.valid))
         artifacts = self._artifacts()
         if self.trial.role == "confirm":

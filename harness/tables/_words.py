@@ -200,11 +200,7 @@ def header(table: Table, part: str) -> dict[str, Any]:
     if values.get("split") == "loo":
         values.pop("quantile", None)
     opened = table.header.get("test_opened")
-    return (
-        values
-        | {"candidates": "all items", "ties": "mid-rank"}
-        | ({"test openings": opened} if opened else {})
-    )
+    return values | {"candidates": "all items", "ties": "mid-rank"} | ({"test openings": opened} if opened else {})
 
 
 def header_lines(table: Table, parts: tuple[str, ...]) -> list[str]:
