@@ -14,7 +14,7 @@ GRID += ["--budget", "standard", "--trials", "3", "--epochs", "10"]  # long enou
 def test_two_nodes_give_the_table_of_one_machine(tmp_path):
     from ray.cluster_utils import Cluster
 
-    folder = make_dataset(tmp_path / "toy", users=400, items=100)
+    folder = make_dataset(tmp_path / "toy", users=800, items=200)
     local = bench(tmp_path / "local", folder, *GRID)
     assert local.returncode == 0, local.stderr
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
