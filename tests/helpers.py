@@ -17,7 +17,7 @@ def environment(home: Path) -> dict[str, str]:
     return {**os.environ, "HARNESS_HOME": str(home), "OMP_NUM_THREADS": "1", "COLUMNS": "160", "NO_COLOR": "1"}
 
 
-def harness(home: Path, *words: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+def harness(home: Path, *words: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "harness.cli", *words]
     return subprocess.run(command, env=environment(home), capture_output=True, text=True, timeout=timeout, check=False)
 
