@@ -90,6 +90,15 @@ def test_mlflow_has_every_trial_nested_and_gives_the_same_table(done):
     assert len(client.get_metric_history(confirmed.info.run_id, "epoch/NDCG_at_10")) == 2
 
 
+def test_the_python_api_gives_the_table_as_a_frame(done):
+    import harness as package
+
+    home, *_ = done
+    frame = package.leaderboard(str(home))
+    assert {"id", "svd", "spectran", "popularity"} <= set(frame["adapter"])
+    assert frame["NDCG@10"].null_count() == 0
+
+
 def test_sync_has_nothing_to_add(done):
     home, *_ = done
     process = harness(home, "sync")
