@@ -66,12 +66,13 @@ def build(ledger: Ledger, ranks_of: RanksOf, run: str | None = None) -> Results:
     for cell, described in studies.items():
         if cell in skipped:
             continue
-        confirmed = _confirmed(ledger, described)
-        cells.append(_cell_row(ledger, cell, described, len(confirmed)))
-        for trial_id in confirmed:
-            frame = ranks_of(trial_id)
-            if frame is None:
-                continue
+        confirmed = {trial_id: ranks_of(trial_id) for trial_id in _confirmed(ledger, described)}
+        found = {trial_id: frame for trial_id, frame in confirmed.items() if frame is not None}
+        cells.append(_cell_row(ledger, cell, described, len(found)))
+        if len(found) < len(confirmed):
+            lost = len(confirmed) - len(found)
+            cells[-1] |= {"state": "partial", "reason": f"the ranks of {lost} of its runs are missing or damaged"}
+        for trial_id, frame in found.items():
             rows.append(_run_row(ledger, cell, trial_id))
             ranks.append(frame.select(pl.lit(trial_id).alias("trial"), pl.col("user").cast(pl.Int64), "rank"))
     for cell, reason in skipped.items():

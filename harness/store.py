@@ -5,7 +5,6 @@ home/checkpoints/<trial>.safetensors    home/artifacts/<trial>/{ranks.parquet, s
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -77,10 +76,3 @@ def load_ranks(home: Path, trial_id: str) -> pl.DataFrame | None:
         return pl.read_parquet(artifact_folder(home, trial_id) / "ranks.parquet")
     except (OSError, pl.exceptions.PolarsError):
         return None
-
-
-def load_spectrum(home: Path, trial_id: str) -> list[float]:
-    try:
-        return json.loads((artifact_folder(home, trial_id) / "spectrum.json").read_text())
-    except (OSError, ValueError):
-        return []

@@ -232,9 +232,5 @@ class Grid:
             self._ledger.take(self._segment.run, event)
 
     @property
-    def in_flight(self) -> list[Assignment]:
-        return [a for search in self.searches for a in search.in_flight.values()]
-
-    @property
     def over(self) -> bool:
         return not self._owner and all(search.over for search in self.searches)

@@ -15,11 +15,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness import data, plan, registry, results, store, tables, vectors
+from harness import data, plan, results, store, tables, vectors
 from harness.files import write_text
 from harness.ledger import SCHEMA, Ledger, Segment
 from harness.plan import Plan, Request, Study
-from harness.types import Cell, HarnessError
+from harness.types import HarnessError
 
 REPORT_FORMATS = ("md", "csv", "json", "html")
 
@@ -63,10 +63,9 @@ def run(request: Request, options: Options) -> Outcome:
         say(f"Warning: {damage}" + ("" if damage.torn else "; that event counts as not recorded"))
     grid = plan.make(request, ledger)
     say(overview(grid))
-    ran = 0
-    if grid.counts()["to_run"]:
-        ran = _run_missing(grid, options)
-    elif not _launched_alike(grid):
+    bases = _ready(grid) if grid.pending else {}
+    ran = _search(grid, bases, options) if grid.pending else 0
+    if not ran and not _launched_alike(grid):
         with _segment(request.home) as segment:
             ledger.take(segment.run, segment.append("launched", **launch(grid, options, {})))
     if not ran:
@@ -83,16 +82,22 @@ def overview(grid: Plan) -> str:
     return f"{text}, {c['to_run']} to run."
 
 
-def _run_missing(grid: Plan, options: Options) -> int:
+def _ready(grid: Plan) -> Bases:
+    """Vectors of what still runs; cells that cannot be built are out of the grid afterwards."""
+    from harness import studies
+
+    studies.check_engine(grid.request.engine)
     bases = _vectors(grid)
     _skip_unbuildable(grid, bases)
-    pending = grid.pending
-    if not pending:
-        return 0
+    return bases
+
+
+def _search(grid: Plan, bases: Bases, options: Options) -> int:
+    """Run all that is pending; returns how many trials ended."""
     from harness import search, studies, tracking
     from harness.progress import Progress
 
-    studies.check_engine(grid.request.engine)
+    pending = grid.pending
     home, ledger = grid.request.home, pending[0].ledger
     with _segment(home) as segment, search.cluster(options.address, home) as resources:
         slots = max(1, resources["cpus"] // options.threads)
@@ -130,11 +135,11 @@ def _segment(home: Path) -> Iterator[Segment]:
 
 
 def _launched_alike(grid: Plan) -> bool:
-    """Whether the newest launch already names this very grid, so that its table is the newest one."""
+    """Whether the newest launch already names this very grid and what is skipped of it, so that its table is ours."""
     if not grid.studies or not (launches := grid.studies[0].ledger.launches):
         return False
-    newest = launches[max(launches)]
-    return newest["table"] == grid.request.table_key and newest["studies"] == [s.describe() for s in grid.studies]
+    newest, wanted = launches[max(launches)], launch_cells(grid)
+    return newest["table"] == grid.request.table_key and {key: newest[key] for key in wanted} == wanted
 
 
 Bases = dict[str, tuple[vectors.Basis, Any]]
@@ -209,11 +214,16 @@ def launch(grid: Plan, options: Options, extra: dict[str, Any]) -> dict[str, Any
         "prep": asdict(request.prep),
         "budget": asdict(request.budget),
         "engine": asdict(request.engine),
-        "studies": [study.describe() for study in grid.studies],
-        "skipped": [{"cell": asdict(cell), "reason": reason} for cell, reason in grid.skipped],
+        **launch_cells(grid),
         "data": {name: m.prepared.card | {"hash": m.prepared.hash} for name, m in grid.materials.items()},
         "provenance": provenance() | {"threads": options.threads} | extra,
     }
+
+
+def launch_cells(grid: Plan) -> dict[str, Any]:
+    """The part of a launch event that names its cells: `studies` and `skipped`."""
+    skipped = [{"cell": asdict(cell), "reason": reason} for cell, reason in grid.skipped]
+    return {"studies": [study.describe() for study in grid.studies], "skipped": skipped}
 
 
 def provenance() -> dict[str, Any]:
@@ -255,16 +265,3 @@ def write_report(table: tables.Table, home: Path) -> Path:
         text = tables.render(table, name)
         write_text(home / "reports" / stamp / f"leaderboard.{name}", text)
     return home / "reports" / stamp / "leaderboard.html"
-
-
-def failures(ledger: Ledger) -> dict[str, list[Cell]]:
-    """Cells of failed trials, by reason."""
-    found: dict[str, list[Cell]] = {}
-    for entry in ledger.trials.values():
-        if entry.result is not None and entry.result.status == "failed":
-            found.setdefault(entry.result.reason, []).append(entry.trial.cell)
-    return found
-
-
-def known_formats() -> list[str]:
-    return registry.names("harness.tables")

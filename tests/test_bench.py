@@ -99,6 +99,17 @@ def test_the_python_api_gives_the_table_as_a_frame(done):
     assert frame["NDCG@10"].null_count() == 0
 
 
+def test_lost_ranks_are_a_hole_with_a_reason(done, tmp_path):
+    import shutil
+
+    home = shutil.copytree(done[0], tmp_path / "copy")
+    for file in home.glob("artifacts/*/ranks.parquet"):
+        file.write_bytes(b"damaged")
+    process = harness(home, "leaderboard")
+    assert process.returncode == 0, process.stderr
+    assert "the ranks of 1 of its runs are missing or damaged" in process.stdout
+
+
 def test_sync_has_nothing_to_add(done):
     home, *_ = done
     process = harness(home, "sync")
@@ -140,6 +151,9 @@ def test_a_cell_that_cannot_be_built_is_skipped_with_its_sentence(dataset, home)
     assert process.returncode == 0, process.stderr
     assert "SVD keeps d=64" in process.stdout
     assert {e["trial"]["cell"]["adapter"] for e in events(home, "started")} >= {"id", "popularity"}
+    again = bench(home, dataset, *words, "--adapters", "id,svd,svd_whiten")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("SVD keeps d=64") == 2, "a later cell that cannot be built is told in the table as well"
     only = bench(home, dataset, *words, "--adapters", "svd")
     assert only.returncode == 2
     assert only.stderr.strip().splitlines()[-1].startswith("Error: No cell of this grid can be built")
