@@ -93,6 +93,10 @@ class Adapter(nn.Module):
         """The table, (N, d), one row an item."""
         raise NotImplementedError
 
+    def rows(self, ids: Tensor) -> Tensor:
+        """Rows ``ids`` (m,) int64 of the table, (m, d). Overridden where a row costs less than the table."""
+        return self()[ids]
+
     def linear_map(self) -> tuple[Tensor, Tensor] | None:
         """(W, b) with table = E @ W + b for items with text, where the method is such a map: W (D, d), b (d,)."""
         return None
@@ -137,20 +141,33 @@ class ItemTable(nn.Module):
 
     def text(self) -> Tensor:
         """The adapter's own part at its current scale, (N, d) or (N, d - d//2) under ``concat``."""
-        table = self.adapter()
-        return table if self.gain is None else table * self.gain
+        return self._scaled(self.adapter())
 
     def forward(self) -> Tensor:
         """The table the backbone reads and is scored against, (N + 1, d); row 0 is padding and always zero."""
         table = self.text()
+        return F.pad(table if self.fusion == "none" else self._fused(table, self.id), (0, 0, 1, 0))
+
+    def rows(self, items: Tensor) -> Tensor:
+        """The rows of item numbers (m,) int64, 0 = padding, of the table that `forward` gives, (m, d)."""
+        ids = (items - 1).clamp_min(0)
+        rows = self._scaled(self.adapter.rows(ids))
+        if self.fusion != "none":
+            rows = self._fused(rows, F.embedding(ids, self.id))
+        return rows.masked_fill(items[:, None] == 0, 0.0)
+
+    def _scaled(self, rows: Tensor) -> Tensor:
+        return rows if self.gain is None else rows * self.gain
+
+    def _fused(self, text: Tensor, id: Tensor) -> Tensor:
+        """Rows of text and of the ID embedding become rows of the table, (m, d)."""
         if self.fusion == "add":
-            table = table + self.id
-        elif self.fusion == "concat":
-            table = torch.cat([table, self.id], 1)
-        elif self.fusion == "gate":
-            g = torch.sigmoid(self.gate(torch.cat([table, self.id], 1)))
-            table = g * table + (1 - g) * self.id
-        return F.pad(table, (0, 0, 1, 0))
+            return text + id
+        both = torch.cat([text, id], 1)
+        if self.fusion == "concat":
+            return both
+        g = torch.sigmoid(self.gate(both))
+        return g * text + (1 - g) * id
 
 
 FUSIONS = ("none", "add", "gate", "concat")

@@ -30,6 +30,9 @@ class Linear(Adapter):
     def forward(self) -> Tensor:
         return self.map(self.features)
 
+    def rows(self, ids: Tensor) -> Tensor:
+        return self.map(self.features[ids])
+
     def linear_map(self) -> tuple[Tensor, Tensor]:
         W, b = self.spectrum.affine(self.preprocess, self.map.weight.T)
         return W, b + self.map.bias.detach().cpu()

@@ -49,6 +49,9 @@ class MLP(Adapter):
     def forward(self) -> Tensor:
         return self.net(self.features)
 
+    def rows(self, ids: Tensor) -> Tensor:
+        return self.net(self.features[ids])
+
 
 def _xavier(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):

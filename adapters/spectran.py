@@ -107,11 +107,18 @@ class SpecTran(Adapter):
         """M = P + A, (d, r)."""
         return self.attention() + self.position()
 
+    def weights(self) -> Tensor:
+        """What the rows of U are multiplied by, sqrt(N_text - 1) diag(s)^value_power M^T, (r, d)."""
+        return (self.mixing() * self.values).T
+
     def forward(self) -> Tensor:
-        return self.basis @ (self.mixing() * self.values).T
+        return self.basis @ self.weights()
+
+    def rows(self, ids: Tensor) -> Tensor:
+        return self.basis[ids] @ self.weights()
 
     def linear_map(self) -> tuple[Tensor, Tensor]:
-        weights = (self.mixing() * self.values).T.detach().cpu() / self.spectrum.unit
+        weights = self.weights().detach().cpu() / self.spectrum.unit
         return self.spectrum.affine("whiten", F.pad(weights, (0, 0, 0, self.spectrum.rank - self.r)))
 
     @torch.no_grad()

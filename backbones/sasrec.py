@@ -22,11 +22,13 @@ class SASRec(Backbone):
     Position t is counted from the start of the row: counted from its last item, the early states of a training row
     would know how much is still to come. Padding stands on the right, where a causal mask already hides it; states on
     padding mean nothing.
-    ``emb_scale``: item vectors enter times 1 or times sqrt(d). The paper's sqrt(d) lifts a Xavier-small table; the
-    seam's table starts at standard deviation 0.05, which against positions of 0.02 lets both be heard, so 1 is the
-    default.
+    ``emb_scale``: item vectors enter times 1 or times sqrt(d), as in the paper. Unscaled, vectors that are small enough
+    to score against are too small to be heard in the residual stream: at equal epochs validation NDCG@10 fell from
+    .080 to .073 (Amazon Office) and from .102 to .097 (MovieLens-100K).
     Raises ValueError where n_heads does not divide d or ``emb_scale`` is unknown.
     """
+
+    version = 2
 
     def __init__(
         self,
@@ -37,7 +39,7 @@ class SASRec(Backbone):
         n_heads: int = 2,
         ffn_mult: int = 1,
         dropout: float = 0.2,
-        emb_scale: str = "one",
+        emb_scale: str = "sqrt_d",
     ) -> None:
         super().__init__(d, max_len)
         if d % n_heads:
@@ -52,10 +54,19 @@ class SASRec(Backbone):
         self.blocks.apply(_normal)
 
     def forward(self, x: Tensor, real: Tensor) -> Tensor:
-        h = self.dropout(self.scale * x + self.position[: x.shape[1]])
+        h = self.embed(x)
         for block in self.blocks:
             h = block(h)
         return self.norm(h)
+
+    def last(self, x: Tensor, real: Tensor, at: Tensor) -> Tensor:
+        h = self.embed(x)
+        for block in self.blocks[:-1]:
+            h = block(h)
+        return self.norm(self.blocks[-1](h, at))
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.dropout(self.scale * x + self.position[: x.shape[1]])
 
 
 class _Block(nn.Module):
@@ -67,14 +78,29 @@ class _Block(nn.Module):
         self.ffn = nn.Sequential(nn.Linear(d, ffn_mult * d), nn.GELU(), nn.Linear(ffn_mult * d, d))
         self.dropout = Dropout(dropout)
 
-    def forward(self, h: Tensor) -> Tensor:
-        h = h + self.dropout(self.attention(self.norm_attention(h)))
+    def forward(self, h: Tensor, at: Tensor | None = None) -> Tensor:
+        """(B, L, d) to (B, L, d), or to (B, d): the output at position ``at`` (B,) of each row alone."""
+        mixed = self.attention(self.norm_attention(h), at)
+        h = (h if at is None else _pick(h, at)) + self.dropout(mixed)
         return h + self.dropout(self.ffn(self.norm_ffn(h)))
 
-    def attention(self, h: Tensor) -> Tensor:
-        q, k, v = self.qkv(h).unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, heads, L, d/heads)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.out(mixed.transpose(1, 2).flatten(2))
+    def attention(self, h: Tensor, at: Tensor | None) -> Tensor:
+        if at is None:
+            q, k, v = self.heads(self.qkv(h), 3)
+            return self.out(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+        W, b, d = self.qkv.weight, self.qkv.bias, h.shape[2]
+        (q,) = self.heads(F.linear(_pick(h, at)[:, None], W[:d], b[:d]), 1)  # one query a row
+        k, v = self.heads(F.linear(h, W[d:], b[d:]), 2)
+        before = torch.arange(h.shape[1], device=h.device) <= at[:, None]
+        return self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=before[:, None, None]).flatten(1))
+
+    def heads(self, x: Tensor, parts: int) -> Tensor:
+        """(B, L, parts d) as (parts, B, heads, L, d/heads)."""
+        return x.unflatten(2, (parts, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+
+
+def _pick(h: Tensor, at: Tensor) -> Tensor:
+    return h[torch.arange(len(h), device=h.device), at]
 
 
 def _normal(module: nn.Module) -> None:

@@ -120,7 +120,8 @@ def request_of(given: dict[str, Any]) -> Request:
 @main.command()
 @grid_options
 @click.option("--address", help="An existing Ray cluster: 'auto' or host:port (default: $RAY_ADDRESS, else local).")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Torch threads a trial.")
+@click.option("--threads", type=click.IntRange(1), help="Torch threads a trial.  [default: so that no core idles]")
+@click.option("--gpu", type=click.FloatRange(0, 1), help="Share of a GPU a trial, 0 for none.  [default: a quarter]")
 @click.option("--tracking", metavar="URI", help="MLflow store; 'off' for none. Default: sqlite in the home.")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and stop.")
 @json_option
@@ -131,7 +132,7 @@ def bench(**given: Any) -> None:
     if given["dry_run"]:
         return show_plan(given)
     request = request_of(given)
-    outcome = walk.run(request, walk.Options(given["address"], given["threads"], given["tracking"]))
+    outcome = walk.run(request, walk.Options(given["address"], given["threads"], given["gpu"], given["tracking"]))
     click.echo(tables.render(outcome.table, "json" if given["as_json"] else "terminal"))
     click.echo(f"Report: {outcome.report}", err=True)
     click.echo(

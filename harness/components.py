@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from harness import registry, spaces
-from harness.types import Cell, HarnessError, PrepSpec
+from harness.types import HarnessError, PrepSpec
 
 KINDS = {
     "adapters": registry.ADAPTERS,
     "backbones": registry.BACKBONES,
+    "losses": registry.LOSSES,
     "encoders": registry.ENCODERS,
     "baselines": registry.BASELINES,
     "metrics": registry.METRICS,
@@ -72,11 +73,9 @@ def _component(kind: str, package: str, name: str) -> dict[str, Any]:
         "doc": schema.doc,
         "parameters": schema.params,
     }
-    if kind in ("adapters", "backbones"):
-        cell = Cell("", "", *((name, "id") if kind == "backbones" else (registry.names(registry.BACKBONES)[0], name)))
-        space = spaces.of_cell(cell, spaces.Source())
-        prefix = kind.removesuffix("s") + "."
-        found["space"] = {k.removeprefix(prefix): str(v) for k, v in space.searched.items() if k.startswith(prefix)}
+    if kind in spaces.COMPONENT_FOLDERS:
+        axes = spaces.read(spaces.Source().path(f"{kind}/{schema.name}.toml"), schema.name, schema.params)
+        found["space"] = {k: str(v) for k, v in axes.items() if isinstance(v, spaces.Range | spaces.Choices)}
     return found
 
 

@@ -28,7 +28,7 @@ from harness.types import (
     digest,
 )
 
-CORE_VERSION = 1  # raised when losses, sampling of batches or the optimiser change what a trial comes to
+CORE_VERSION = 2  # raised when losses, sampling of batches or the optimiser change what a trial comes to
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,11 @@ class Plan:
     def pending(self) -> list[Study]:
         return [study for study in self.studies if study.state == "pending"]
 
+    @property
+    def width(self) -> int:
+        """Trials that can be under way at once at most, done ones counted: every search can run all its own."""
+        return sum(max(study.trials, study.seeds) for study in self.studies if not study.cell.is_baseline)
+
     def counts(self) -> dict[str, int]:
         """`cells`, `done`, `failed`, `skipped`, `trials` planned and `to_run`."""
         states = [study.state for study in self.studies]
@@ -246,15 +251,15 @@ def study(cell: Cell, request: Request, material: Material, ledger: Ledger) -> S
         "data": material.prepared.hash,
         "embedding": material.embeddings.get(cell.encoder, ""),
         "basis": vectors.BASIS_VERSION if cell.encoder != NO_TEXT else 0,
-        "versions": _versions(cell),
+        "versions": _versions(cell, request.spaces),
     }
     return Study(cell, space, request.budget, request.protocol, request.engine, inputs, ledger)
 
 
-def _versions(cell: Cell) -> dict[str, int]:
+def _versions(cell: Cell, source: spaces.Source) -> dict[str, int]:
     if cell.is_baseline:
         return {"core": CORE_VERSION, cell.adapter: registry.schema(registry.BASELINES, cell.adapter).version}
-    parts = {registry.ADAPTERS: cell.adapter, registry.BACKBONES: cell.backbone}
+    parts = {registry.ADAPTERS: cell.adapter, registry.BACKBONES: cell.backbone, registry.LOSSES: source.loss()}
     return {"core": CORE_VERSION} | {
         package: registry.schema(package, registry.split_overrides(name)[0]).version for package, name in parts.items()
     }

@@ -1,4 +1,4 @@
-"""Ranks over the full catalogue: by counting, in blocks of queries, ties at mid-rank, seen items left out."""
+"""Ranks over the full catalogue: by counting, tile by tile, ties at mid-rank, seen items left out."""
 
 from __future__ import annotations
 
@@ -11,53 +11,85 @@ from torch import Tensor
 from harness.data import Queries, Split
 
 TIE = 1e-6  # relative: scores this close are one tie, whatever the order of summation gave them
+QUERIES = 1024  # ranked together at most; more gained nothing
+WHOLE = 2**23  # scores asked at a time of a scorer of whole rows: 32 MB
+TILE = {"cpu": 2**19}  # scores counted at a time: 2 MB stay in a core's cache; a GPU wants few launches, so 2^24
 
 
+@torch.no_grad()
 def ranks(
-    scorer: Callable[[Queries], Tensor], split: Split, queries: Queries, *, filter_seen: bool, block: int = 256
+    scorer: Callable[[Queries], Tensor],
+    split: Split,
+    queries: Queries,
+    *,
+    filter_seen: bool,
+    table: Tensor | None = None,
 ) -> np.ndarray:
     """Rank of each query's target among all items, float64 (queries,), from 1.
 
-    `scorer` gives scores (q, n_items) of a block of queries, higher is better. Rank = 1 + number better + half the
-    number tied (Krichene & Rendle 2020 on why never sampled; mid-rank, so that a constant scorer does not win).
-    With `filter_seen` the items of the query's own history are no candidates; the target always is one.
-    Raises FloatingPointError if a score is not finite.
+    `scorer` gives the scores (q, n_items) of a block of queries, higher is better; or, with `table` (n_items, d), their
+    states (q, d): then the scores are states @ table^T, of which one tile at a time is in memory. Rank = 1 + number
+    better + half the number tied (Krichene & Rendle 2020 on why never sampled; mid-rank, so that a constant scorer
+    does not win). With `filter_seen` the items of the query's own history are no candidates; the target always is one.
+    Raises FloatingPointError if a score is not finite, or so large that a sum might not be.
     """
     found = np.zeros(len(queries.users))
+    reach = 1.0 if table is None else _largest(table) * table.shape[1]
+    block = QUERIES if table is not None else min(max(WHOLE // split.n_items, 1), QUERIES)
     order = np.argsort(queries.ends, kind="stable")  # equal lengths together: little padding for who encodes them
     for start in range(0, len(order), block):
         at = order[start : start + block]
         part = Queries(queries.users[at], queries.ends[at])
-        found[at] = _block(scorer(part), split, part, filter_seen)
+        given = scorer(part)
+        if not torch.isfinite(_largest(given) * reach):
+            raise FloatingPointError("scores are not finite")
+        found[at] = 1 + _above(given, table, split, part, filter_seen).cpu().numpy() / 2
     return found
 
 
-def _block(scores: Tensor, split: Split, queries: Queries, filter_seen: bool) -> np.ndarray:
-    target = torch.from_numpy(split.items[split.offsets[queries.users] + queries.ends].astype(np.int64) - 1)
-    at_target = scores.gather(1, target[:, None].to(scores.device))
-    if not torch.isfinite(scores.sum()):
-        raise FloatingPointError("scores are not finite")
-    margin = TIE * at_target.abs().clamp_min(1e-30)
-    high, low = at_target + margin, at_target - margin
-    better = (scores > high).sum(1)
-    level = (scores >= low).sum(1)  # better or tied, the target itself among them
-    if filter_seen:
-        rows, items = _seen(split, queries, target)
-        seen_scores = scores[rows, items]
-        count = torch.zeros_like(better)
-        better = better - count.index_add(0, rows, (seen_scores > high[rows, 0]).to(count.dtype))
-        level = level - count.index_add(0, rows, (seen_scores >= low[rows, 0]).to(count.dtype))
-    return (1 + better + 0.5 * (level - better - 1)).double().cpu().numpy()
+def _largest(x: Tensor) -> Tensor:
+    """Largest absolute value; NaN if there is one."""
+    return torch.linalg.vector_norm(x, float("inf"))
 
 
-def _seen(split: Split, queries: Queries, target: Tensor) -> tuple[Tensor, Tensor]:
-    """(row, item index) of the distinct items in each query's history, the target left out."""
-    starts = split.offsets[queries.users]
-    lengths = queries.ends
+def _above(given: Tensor, table: Tensor | None, split: Split, queries: Queries, filter_seen: bool) -> Tensor:
+    """Candidates better than the target plus candidates better or tied, the target itself not among them: (q,)."""
+    low, high = _limits(given, table, split.items[split.offsets[queries.users] + queries.ends])
+    tile = given.new_empty(len(given), max(TILE.get(given.device.type, 2**24) // len(given), 1))
+    better, width = torch.empty_like(tile), tile.shape[1]
+    closed, bounds = _closed(split, queries, filter_seen, width)
+    closed = closed.to(given.device)
+    above = given.new_zeros(len(given), dtype=torch.float64)
+    for number, start in enumerate(range(0, split.n_items, width)):
+        stop = min(start + width, split.n_items)
+        scores, out = tile[:, : stop - start], better[:, : stop - start]
+        if table is None:
+            scores.copy_(given[:, start:stop])
+        else:
+            torch.mm(given, table[start:stop].T, out=scores)
+        tile.view(-1).index_fill_(0, closed[bounds[number] : bounds[number + 1]], -torch.inf)
+        # comparisons that give 0.0 and 1.0 are several times faster than ones that give bools to sum
+        above += torch.gt(scores, high, out=out).sum(1)
+        above += scores.ge_(low).sum(1)
+    return above
+
+
+def _limits(given: Tensor, table: Tensor | None, target: np.ndarray) -> tuple[Tensor, Tensor]:
+    """(low, high), (q, 1) each: scores between them are tied with the target's."""
+    index = torch.from_numpy(target.astype(np.int64) - 1).to(given.device)
+    terms = given.gather(1, index[:, None]) if table is None else given * table[index]
+    score = terms.sum(1, keepdim=True)
+    margin = TIE * terms.abs().sum(1, keepdim=True)  # of the terms, since it is they that are rounded
+    return score - margin, score + margin
+
+
+def _closed(split: Split, queries: Queries, filter_seen: bool, width: int) -> tuple[Tensor, list[int]]:
+    """Who is no candidate, as places in a (q, width) tile, int64, tile after tile, and where each tile's begin."""
+    lengths = queries.ends + 1 if filter_seen else np.ones_like(queries.ends)  # the target and what came before it
+    stops = split.offsets[queries.users] + queries.ends + 1
     rows = np.repeat(np.arange(len(lengths)), lengths)
-    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    items = split.items[np.repeat(starts, lengths) + within].astype(np.int64) - 1
-    keys = np.unique(rows * split.n_items + items)
-    rows, items = keys // split.n_items, keys % split.n_items
-    keep = items != target.numpy()[rows]
-    return torch.from_numpy(rows[keep]), torch.from_numpy(items[keep])
+    events = np.arange(len(rows)) + np.repeat(stops - np.cumsum(lengths), lengths)
+    items = split.items[events].astype(np.int64) - 1
+    order = np.argsort(items // width)
+    bounds = np.searchsorted((items // width)[order], np.arange(-(-split.n_items // width) + 1))
+    return torch.from_numpy((rows * width + items % width)[order]), bounds.tolist()

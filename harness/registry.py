@@ -18,8 +18,8 @@ from typing import Any
 from harness.types import HarnessError
 
 ADAPTERS, BACKBONES = "adapters", "backbones"
-DATASETS, ENCODERS, METRICS, BASELINES = (
-    f"harness.{folder}" for folder in ("datasets", "encoders", "metrics", "baselines")
+DATASETS, ENCODERS, METRICS, BASELINES, LOSSES = (
+    f"harness.{folder}" for folder in ("datasets", "encoders", "metrics", "baselines", "losses")
 )
 
 

@@ -41,6 +41,33 @@ from harness.types import HarnessError, Trial, TrialResult
 RETRIES = 2  # of a trial whose worker process died
 SAVE_SHARE = 0.05  # of a trial's time at most goes into checkpoints
 KEPT_CELLS = 2  # data sets an actor keeps by hash
+GPU_SHARE = 0.25  # of a GPU a trial: the models of this bench fill no whole one
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How trials share a cluster: `slots` at a time, each with `threads` torch threads and `gpu` of a GPU."""
+
+    slots: int
+    threads: int = 1
+    gpu: float = 0.0
+
+
+def layout(resources: dict[str, Any], width: int, threads: int | None, gpu: float | None) -> Layout:
+    """Slots for a grid that can have `width` trials under way at once.
+
+    threads None: as many as leave no core idle, so that slots x threads = cores wherever that divides; one thread as
+    soon as there are as many trials as cores, since a small model gains more from a second trial than from a second
+    thread. It depends on the whole grid, not on what is left of it: a bench that goes on computes as it began.
+    gpu None: GPU_SHARE of one where there are any. Raises HarnessError for a share the cluster cannot give.
+    """
+    gpus, cpus = resources["gpus"], resources["cpus"]
+    share = (GPU_SHARE if gpus else 0.0) if gpu is None else gpu
+    if share and not 0 < share <= min(gpus, 1.0):
+        raise HarnessError(f"--gpu {share:g} of a GPU a trial: it takes 0 to 1, and this cluster has {gpus:g} GPUs.")
+    width = max(1, min(width, int(gpus / share) if share else width))
+    threads = threads or max(1, min(cpus // width, resources["node_cpus"]))
+    return Layout(max(1, min(cpus // threads, int(gpus / share) if share else cpus)), threads, share)
 
 
 @dataclass(frozen=True)
@@ -51,7 +78,7 @@ class Shared:
     spectra: dict[str, Any]
     sizes: dict[str, int]
     recorder: Any
-    threads: int
+    layout: Layout
 
 
 class Recorder:
@@ -76,7 +103,8 @@ class TrialActor(tune.Trainable):
     def setup(self, config: dict[str, Any], shared: Shared) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         import torch
 
-        torch.set_num_threads(shared.threads)
+        torch.set_num_threads(shared.layout.threads)
+        self.device = "cuda" if shared.layout.gpu and torch.cuda.is_available() else "cpu"
         self.shared = shared
         self.cache: OrderedDict[str, Any] = OrderedDict()
         self._begin(config)
@@ -114,7 +142,7 @@ class TrialActor(tune.Trainable):
         if self.work.cell.is_baseline:
             return self._finish(*core.run_baseline(self.work, split, self._spectrum()))
         if self.training is None:
-            self.training = core.Training(self.work, split, self._spectrum())
+            self.training = core.Training(self.work, split, self._spectrum(), self.device)
             saved = ray.get(self.shared.recorder.checkpoint.remote(self.work.id))
             if saved is not None:
                 self.training.restore(saved)
@@ -247,7 +275,8 @@ class GridScheduler(_Unsaved, FIFOScheduler):
 def cluster(address: str | None, home: Path) -> Iterator[dict[str, Any]]:
     """A Ray session: the cluster at `address` (`auto`, host:port), or one of our own on loopback without dashboard.
 
-    Yields {"cpus", "gpus", "nodes"}. Raises HarnessError if the cluster cannot be reached.
+    Yields {"cpus", "gpus", "nodes", "node_cpus"}: totals, and the cores of the smallest node that has any. Raises
+    HarnessError if the cluster cannot be reached.
     """
     address = address or os.environ.get("RAY_ADDRESS") or None
     _reachable(address)
@@ -261,10 +290,12 @@ def cluster(address: str | None, home: Path) -> Iterator[dict[str, Any]]:
         raise HarnessError(f"No Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
     try:
         total = ray.cluster_resources()
+        cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
         yield {
             "cpus": int(total.get("CPU", 1)),
             "gpus": float(total.get("GPU", 0)),
-            "nodes": sum(node["Alive"] for node in ray.nodes()),
+            "nodes": len(cores),
+            "node_cpus": min([c for c in cores if c], default=1),
         }
     finally:
         ray.shutdown()
@@ -281,7 +312,7 @@ def _reachable(address: str | None) -> None:
         raise HarnessError(f"No Ray cluster at {address}: {error}") from error
 
 
-def run(grid: Grid, shared: dict[str, Any], home: Path, *, slots: int, threads: int) -> None:
+def run(grid: Grid, shared: dict[str, Any], home: Path, layout: Layout) -> None:
     """Run a grid to its end inside a `cluster`. `shared`: `splits`, `spectra`, `sizes` as in `Shared`, as values.
 
     KeyboardInterrupt passes through; trials in flight stay started in the ledger and go on at the next command.
@@ -294,10 +325,11 @@ def run(grid: Grid, shared: dict[str, Any], home: Path, *, slots: int, threads: 
         {key: ray.put(value) for key, value in shared["spectra"].items()},
         shared["sizes"],
         recorder,
-        threads,
+        layout,
     )
     searcher = GridSearcher(grid, home)
-    trainable = tune.with_resources(tune.with_parameters(TrialActor, shared=held), {"cpu": threads})
+    needs = {"cpu": layout.threads} | ({"gpu": layout.gpu} if layout.gpu else {})
+    trainable = tune.with_resources(tune.with_parameters(TrialActor, shared=held), needs)
     with tempfile.TemporaryDirectory(prefix="harness-tune-") as scratch:
         tuner = tune.Tuner(
             trainable,
@@ -305,7 +337,7 @@ def run(grid: Grid, shared: dict[str, Any], home: Path, *, slots: int, threads: 
                 search_alg=searcher,
                 scheduler=GridScheduler(searcher),
                 num_samples=-1,
-                max_concurrent_trials=slots + 1,
+                max_concurrent_trials=layout.slots + 1,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),

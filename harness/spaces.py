@@ -26,8 +26,11 @@ TRAIN_DEFAULTS: dict[str, Any] = {
     "lr": 3e-3,
     "weight_decay": 1e-6,
     "clip_norm": 5.0,
+    "precision": "float32",
+    "loss": "softmax",  # a name of harness/losses, never searched: losses are compared between benches
 }
 TEXT_DEFAULTS: dict[str, Any] = {"fusion": "add", "id_std": 0.02, "out_std": 0.05}
+COMPONENT_FOLDERS = ("adapters", "backbones", "losses")
 _RANGE_KEYS = {"low", "high", "log", "step"}
 
 
@@ -101,7 +104,7 @@ class Space:
 @dataclass(frozen=True)
 class Source:
     """Where spaces come from: `folder`'s files go before those that are installed; `fixed` pins shared parameters
-    (`train.d`, `text.fusion`) to one value."""
+    (`train.d`, `text.fusion`, `loss.tau`) to one value."""
 
     folder: Path | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
@@ -114,40 +117,50 @@ class Source:
         return {k.removeprefix(prefix + "."): v for k, v in self.fixed.items() if k.startswith(prefix + ".")}
 
     def check(self) -> None:
-        """Raises HarnessError for a pinned name that is no shared parameter, or a folder that is none."""
-        known = [f"train.{k}" for k in TRAIN_DEFAULTS] + [f"text.{k}" for k in TEXT_DEFAULTS]
-        for name in self.fixed:
-            if name not in known:
-                raise HarnessError(f"--set {name}: no shared parameter. {registry.suggest(name, known)}")
+        """Raises HarnessError for a pinned name that is no shared parameter, a folder that is none, or a wrong loss."""
         if self.folder is not None and not self.folder.is_dir():
             raise HarnessError(f"--spaces {self.folder}: there is no such folder.")
+        loss = self.loss()
+        shared = {"train": TRAIN_DEFAULTS, "text": TEXT_DEFAULTS, "loss": registry.schema(registry.LOSSES, loss).params}
+        known = [f"{prefix}.{name}" for prefix, defaults in shared.items() for name in defaults]
+        for name in self.fixed:
+            if name not in known:
+                of = f" of a bench whose loss is {loss}" if name.startswith("loss.") else ""
+                raise HarnessError(f"--set {name}: no shared parameter{of}. {registry.suggest(name, known)}")
+
+    def loss(self) -> str:
+        """Name of the loss that every cell is trained by. Raises HarnessError where there is none of that name."""
+        axes = read(self.path("train.toml"), "train", TRAIN_DEFAULTS)
+        name = self.fixed.get("train.loss", axes.get("loss", TRAIN_DEFAULTS["loss"]))
+        return registry.find(registry.LOSSES, _typed("train.loss", name, ""))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One TOML file of a space: whose parameters it is for, their defaults, and those that are fixed elsewhere."""
+
+    prefix: str
+    owner: str
+    file: str
+    defaults: dict[str, Any]
+    overrides: dict[str, Any]
 
 
 def of_cell(cell: Cell, source: Source) -> Space:
-    """The space of a cell: training, text seam, adapter and backbone together, overrides in brackets fixed.
+    """The space of a cell: training, loss, text seam, adapter and backbone together, overrides in brackets fixed.
 
     Raises HarnessError naming file, key and what is allowed.
     """
-    adapter, fixed_adapter = registry.split_overrides(cell.adapter)
-    backbone, fixed_backbone = registry.split_overrides(cell.backbone)
-    adapter_schema = registry.schema(registry.ADAPTERS, adapter)
-    parts = [("train", "train.toml", TRAIN_DEFAULTS, source.pinned("train"), "train")]
-    if adapter_schema.attributes.get("uses_text", True):
-        text = {k: v for k, v in fixed_adapter.items() if k in TEXT_DEFAULTS}
-        fixed_adapter = {k: v for k, v in fixed_adapter.items() if k not in TEXT_DEFAULTS}
-        parts.append(("text", "text.toml", TEXT_DEFAULTS, source.pinned("text") | text, "text"))
-    parts.append((adapter, f"adapters/{adapter}.toml", adapter_schema.params, fixed_adapter, "adapter"))
-    backbone_params = registry.schema(registry.BACKBONES, backbone).params
-    parts.append((backbone, f"backbones/{backbone}.toml", backbone_params, fixed_backbone, "backbone"))
     fixed: dict[str, Any] = {}
     searched: dict[str, Range | Choices] = {}
     default: dict[str, Any] = {}
-    for owner, file, defaults, overrides, prefix in parts:
-        axes = read(source.path(file), owner, defaults)
-        _check_names(f"{owner}[...]", overrides, defaults)
-        for name, value in defaults.items():
-            axis = _typed(f"{owner}[{name}]", overrides[name], value) if name in overrides else axes.get(name, value)
-            key = f"{prefix}.{name}"
+    for part in _parts(cell, source):
+        axes = read(source.path(part.file), part.owner, part.defaults)
+        _check_names(f"{part.owner}[...]", part.overrides, part.defaults)
+        for name, value in part.defaults.items():
+            key, axis = f"{part.prefix}.{name}", axes.get(name, value)
+            if name in part.overrides:
+                axis = _typed(f"{part.owner}[{name}]", part.overrides[name], value)
             if isinstance(axis, Range | Choices):
                 searched[key], default[key] = axis, value
             else:
@@ -155,9 +168,28 @@ def of_cell(cell: Cell, source: Source) -> Space:
     return Space(fixed, searched, default)
 
 
+def _parts(cell: Cell, source: Source) -> list[_Part]:
+    adapter, own = registry.split_overrides(cell.adapter)
+    backbone, fixed_backbone = registry.split_overrides(cell.backbone)
+    schema, loss = registry.schema(registry.ADAPTERS, adapter), source.loss()
+    loss_params = registry.schema(registry.LOSSES, loss).params
+    backbone_params = registry.schema(registry.BACKBONES, backbone).params
+    parts = [
+        _Part("train", "train", "train.toml", TRAIN_DEFAULTS, source.pinned("train") | {"loss": loss}),
+        _Part("loss", loss, f"losses/{loss}.toml", loss_params, source.pinned("loss")),
+    ]
+    if schema.attributes.get("uses_text", True):
+        text = {k: v for k, v in own.items() if k in TEXT_DEFAULTS}
+        own = {k: v for k, v in own.items() if k not in TEXT_DEFAULTS}
+        parts.append(_Part("text", "text", "text.toml", TEXT_DEFAULTS, source.pinned("text") | text))
+    parts.append(_Part("adapter", adapter, f"adapters/{adapter}.toml", schema.params, own))
+    parts.append(_Part("backbone", backbone, f"backbones/{backbone}.toml", backbone_params, fixed_backbone))
+    return parts
+
+
 def read(path: Path, owner: str, defaults: dict[str, Any]) -> dict[str, Any]:
     """The axes of one TOML file, checked against the owner's parameters and their defaults."""
-    where = "/".join(path.parts[-3:] if path.parent.name in ("adapters", "backbones") else path.parts[-2:])
+    where = "/".join(path.parts[-3:] if path.parent.name in COMPONENT_FOLDERS else path.parts[-2:])
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -165,6 +197,9 @@ def read(path: Path, owner: str, defaults: dict[str, Any]) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise HarnessError(f"{where} is not valid TOML: {error}.") from None
     _check_names(where, table, defaults, owner)
+    if owner == "train" and isinstance(table.get("loss"), dict):
+        known = ", ".join(registry.names(registry.LOSSES))
+        raise HarnessError(f"{where}: loss is one name for all cells, never searched. Known: {known}.")
     return {name: _axis(where, name, value, defaults[name]) for name, value in table.items()}
 
 

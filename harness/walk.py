@@ -29,7 +29,8 @@ class Options:
     """Where and how a bench runs: nothing here changes a result."""
 
     address: str | None = None
-    threads: int = 1  # torch threads a trial
+    threads: int | None = None  # torch threads a trial; None: as `search.layout` finds it
+    gpu: float | None = None  # share of a GPU a trial; None: as `search.layout` finds it; 0: none
     tracking: str | None = None  # MLflow URI; None: sqlite in the home, "off": no mirror
 
 
@@ -67,7 +68,7 @@ def run(request: Request, options: Options) -> Outcome:
     ran = _search(grid, bases, options) if grid.pending else 0
     if not ran and not _launched_alike(grid):
         with _segment(request.home) as segment:
-            ledger.take(segment.run, segment.append("launched", **launch(grid, options, {})))
+            ledger.take(segment.run, segment.append("launched", **launch(grid, {})))
     if not ran:
         say("Nothing is left to do: every trial of this grid is in the ledger.")
     table = tables.build(results.build(ledger, lambda i: store.load_ranks(request.home, i)))
@@ -100,13 +101,16 @@ def _search(grid: Plan, bases: Bases, options: Options) -> int:
     pending = grid.pending
     home, ledger = grid.request.home, pending[0].ledger
     with _segment(home) as segment, search.cluster(options.address, home) as resources:
-        slots = max(1, resources["cpus"] // options.threads)
-        event = launch(grid, options, {"resources": resources, "slots": slots})
+        layout = search.layout(resources, grid.width, options.threads, options.gpu)
+        event = launch(grid, {"resources": resources, **asdict(layout)})
         ledger.take(segment.run, segment.append("launched", **event))
         uri = options.tracking or tracking.default_uri(home)
-        progress = Progress(grid.counts()["to_run"], slots)
+        progress = Progress(grid.counts()["to_run"], layout.slots)
         mirror = None if uri == "off" else tracking.Mirror(uri, home, ledger, progress.line)
-        progress.line(f"Running on {slots} slots of {options.threads} thread(s), {resources['nodes']} node(s).")
+        share = f" and {layout.gpu:g} GPU" if layout.gpu else ""
+        progress.line(
+            f"Running on {layout.slots} slots of {layout.threads} thread(s){share}, {resources['nodes']} node(s)."
+        )
 
         def listen(event: studies.Event) -> None:
             progress(event)
@@ -115,7 +119,7 @@ def _search(grid: Plan, bases: Bases, options: Options) -> int:
 
         try:
             shared = _shared(grid, pending, bases)
-            search.run(studies.Grid(pending, segment, listen), shared, home, slots=slots, threads=options.threads)
+            search.run(studies.Grid(pending, segment, listen), shared, home, layout)
         finally:
             progress.close()
             behind = mirror.close() if mirror is not None else 0
@@ -204,7 +208,7 @@ def _shared(grid: Plan, pending: list[Study], bases: Bases) -> dict[str, Any]:
     }
 
 
-def launch(grid: Plan, options: Options, extra: dict[str, Any]) -> dict[str, Any]:
+def launch(grid: Plan, extra: dict[str, Any]) -> dict[str, Any]:
     """The launch event: all that a reader of the table has to know of how it came about."""
     request = grid.request
     return {
@@ -216,7 +220,7 @@ def launch(grid: Plan, options: Options, extra: dict[str, Any]) -> dict[str, Any
         "engine": asdict(request.engine),
         **launch_cells(grid),
         "data": {name: m.prepared.card | {"hash": m.prepared.hash} for name, m in grid.materials.items()},
-        "provenance": provenance() | {"threads": options.threads} | extra,
+        "provenance": provenance() | extra,
     }
 
 

@@ -1,4 +1,4 @@
-"""What every adapter and every backbone owes, whoever wrote it: run over all files of the two folders."""
+"""What every adapter, backbone and loss owes, whoever wrote it: run over all files of the three folders."""
 
 import inspect
 import json
@@ -14,15 +14,23 @@ from adapters._base import Adapter, ItemTable, Spectrum
 from backbones._base import Backbone
 from harness import registry, spaces
 from harness.files import write_json
-from harness.losses import softmax_loss
+from harness.losses._base import Loss
+from harness.losses._fused import softmax_loss
 
 ADAPTERS, BACKBONES = registry.names(registry.ADAPTERS), registry.names(registry.BACKBONES)
-COMPONENTS = [(registry.ADAPTERS, n) for n in ADAPTERS] + [(registry.BACKBONES, n) for n in BACKBONES]
+MODELS = [(registry.ADAPTERS, n) for n in ADAPTERS] + [(registry.BACKBONES, n) for n in BACKBONES]
+COMPONENTS = MODELS + [(registry.LOSSES, n) for n in registry.names(registry.LOSSES)]
+OWED = {  # base class, and what stands before the hyper-parameters
+    registry.ADAPTERS: (Adapter, ["spectrum", "d"]),
+    registry.BACKBONES: (Backbone, ["d", "max_len"]),
+    registry.LOSSES: (Loss, ["n_items"]),
+}
 GOLDEN = Path(__file__).parent / "golden" / "losses.json"
 D, MAX_LEN = 8, 6
 
 each_adapter = pytest.mark.parametrize("name", ADAPTERS)
 each_backbone = pytest.mark.parametrize("name", BACKBONES)
+each_model = pytest.mark.parametrize(("package", "name"), MODELS, ids=[f"{p}/{n}" for p, n in MODELS])
 each_component = pytest.mark.parametrize(("package", "name"), COMPONENTS, ids=[f"{p}/{n}" for p, n in COMPONENTS])
 
 
@@ -93,6 +101,35 @@ def test_the_padding_row_is_zero_before_and_after_training(name):
         optimizer.step()
     assert torch.count_nonzero(before[0]) == torch.count_nonzero(table()[0]) == 0
     assert not torch.equal(before[1:], table()[1:])
+
+
+@each_adapter
+@pytest.mark.parametrize("fusion", ["none", "add", "gate", "concat"])
+def test_chosen_rows_are_those_of_the_whole_table_and_so_are_their_gradients(name, fusion):
+    table = make_table(name, fusion).double().eval()
+    items = torch.tensor([7, 0, 60, 1, 7, 33])
+    weights = torch.randn(len(items), D, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    found, expected = table.rows(items), table()[items]
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+    trained = [p for p in table.parameters() if p.requires_grad]
+    if trained:
+        pairs = [torch.autograd.grad((rows * weights).sum(), trained) for rows in (found, expected)]
+        for a, b in zip(*pairs, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-13)
+
+
+def test_an_adapter_that_only_makes_its_whole_table_gives_rows_too():
+    class Whole(Adapter):
+        def __init__(self, spectrum, d):
+            super().__init__(spectrum, d)
+            self.table = torch.nn.Parameter(torch.randn(spectrum.n, d))
+
+        def forward(self):
+            return self.table - self.table.mean(0)
+
+    table = ItemTable(Whole(toy_spectrum(), D), D, fusion="add", out_std=0.05, id_std=0.02)
+    items = torch.tensor([3, 0, 9])
+    torch.testing.assert_close(table.rows(items), table()[items])
 
 
 @each_adapter
@@ -195,27 +232,31 @@ def test_a_backbone_survives_the_state_dict_round_trip(name):
     assert torch.equal(source(x, real), target(x, real))
 
 
-# Both: what the registry, the search spaces and the ledger rely on
+# All: what the registry, the search spaces and the ledger rely on
 
 
 @each_component
 def test_the_schema_read_from_source_is_that_of_the_class(package, name):
     cls, schema = registry.load(package, name), registry.schema(package, name)
     parameters = inspect.signature(cls).parameters.values()
-    assert issubclass(cls, Adapter if package == registry.ADAPTERS else Backbone)
+    base, given = OWED[package]
+    assert issubclass(cls, base)
     assert schema.cls == cls.__name__
     assert schema.params == {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    assert [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] == (
-        ["spectrum", "d"] if package == registry.ADAPTERS else ["d", "max_len"]
-    )
+    assert [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] == given
     assert schema.version == cls.version
     assert schema.attributes.get("uses_text", True) == getattr(cls, "uses_text", True)
+
+
+def axes_of(package, name):
+    file = f"{package.removeprefix('harness.')}/{name}.toml"
+    return spaces.read(spaces.Source().path(file), name, registry.schema(package, name).params)
 
 
 @each_component
 def test_every_default_lies_inside_the_search_space(package, name):
     defaults = registry.schema(package, name).params
-    axes = spaces.read(registry.folder_of("search_spaces") / package / f"{name}.toml", name, defaults)
+    axes = axes_of(package, name)
     assert sum(isinstance(axis, spaces.Range | spaces.Choices) for axis in axes.values()) <= 8
     for parameter, axis in axes.items():
         held = axis.holds(defaults[parameter]) if hasattr(axis, "holds") else axis == defaults[parameter]
@@ -224,9 +265,7 @@ def test_every_default_lies_inside_the_search_space(package, name):
 
 @each_component
 def test_both_ends_of_every_search_axis_can_be_built(package, name):
-    defaults = registry.schema(package, name).params
-    axes = spaces.read(registry.folder_of("search_spaces") / package / f"{name}.toml", name, defaults)
-    for parameter, axis in axes.items():
+    for parameter, axis in axes_of(package, name).items():
         ends = (
             axis.values
             if isinstance(axis, spaces.Choices)
@@ -236,8 +275,10 @@ def test_both_ends_of_every_search_axis_can_be_built(package, name):
             own = {parameter: value}
             if package == registry.ADAPTERS:
                 assert torch.isfinite(make_adapter(name, **own)()).all()
-            else:
+            elif package == registry.BACKBONES:
                 make_backbone(name, **own)
+            else:
+                registry.load(package, name)(60, **own)
 
 
 @each_component
@@ -249,7 +290,7 @@ def test_a_component_cites_its_source_and_states_its_version(package, name):
     assert schema.version >= 1
 
 
-@each_component
+@each_model
 def test_behaviour_changes_only_together_with_the_version(package, name):
     own = (
         {"dropout": 0.0} if "dropout" in registry.schema(package, name).params else {}
@@ -279,3 +320,30 @@ def check_golden(component, loss, version):
     remedy = "raise its `version` and run the tests once with UPDATE_GOLDEN=1"
     assert same, f"{component} trains to loss {loss:.6f}, golden {known['loss']}; if that is meant, {remedy}"
     assert known["version"] == version, f"{component} is version {version}, golden {known['version']}; {remedy}"
+
+
+@each_backbone
+def test_the_state_at_one_position_is_that_of_the_whole_row(name):
+    backbone, table = make_backbone(name).eval(), torch.randn(61, D, generator=torch.Generator().manual_seed(3))
+    items, at = batch()[:, :-1], torch.tensor([5, 3, 0, 1])
+    whole = backbone(table[items], items > 0)
+    found = backbone.last(table[items], items > 0, at)
+    torch.testing.assert_close(found, whole[torch.arange(4), at], rtol=1e-5, atol=1e-6)
+
+
+# Devices
+
+
+@pytest.mark.parametrize(
+    ("adapter", "backbone"), [(a, "sasrec") for a in ADAPTERS] + [("spectran", b) for b in BACKBONES]
+)
+def test_a_model_that_is_moved_computes_where_it_was_moved_to(adapter, backbone):
+    """The meta device computes nothing, but like a GPU it refuses to mix with tensors left on the CPU."""
+    fusion = "gate" if registry.load(registry.ADAPTERS, adapter).uses_text else "none"
+    table, model = make_table(adapter, fusion).to("meta"), make_backbone(backbone).to("meta")
+    inputs, targets = batch()[:, :-1].to("meta"), batch()[:, 1:].to("meta")
+    T = table()
+    loss = softmax_loss(model(T[inputs], inputs > 0).flatten(0, 1), T[1:], targets.flatten())
+    (loss + table.rows(inputs.flatten()).sum()).backward()
+    trained = [p for part in (table, model) for p in part.parameters() if p.requires_grad]
+    assert {p.grad.device.type for p in trained if p.grad is not None} == {"meta"}

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from harness import losses
-from harness.losses import softmax_loss
+from harness.losses import _fused
+from harness.losses._fused import softmax_loss
 
 
 def problem(P, N, d, *, scale=1.0, dtype=torch.float64, seed=0):
@@ -34,8 +34,8 @@ def check(h, table, target, **tolerance):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of three rows, so that small problems have many blocks and a last one that is not full."""
-    monkeypatch.setattr(losses, "BLOCK_ELEMENTS", {"cpu": 1})
-    monkeypatch.setattr(losses, "MIN_ROWS", 3)
+    monkeypatch.setattr(_fused, "BLOCK_ELEMENTS", {("cpu", torch.float64): 1})
+    monkeypatch.setattr(_fused, "ROWS_OUT_OF_CACHE", 3)
 
 
 def test_float64_equals_cross_entropy_to_rounding(small_blocks):
@@ -61,6 +61,27 @@ def test_gradcheck(small_blocks):
 )
 def test_any_shape_and_any_size_of_logits(P, N, d, scale, seed):
     check(*problem(P, N, d, scale=scale, seed=seed), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("scale", "tolerance"), [(0.01, 4e-3), (0.3, 4e-3), (3.0, 3e-2)], ids=["flat", "as in training", "maximum taken"]
+)
+@pytest.mark.parametrize(("P", "N"), [(5, 3), (300, 1349), (40, 12_101)])
+def test_bfloat16_blocks_keep_the_tolerance_they_promise(P, N, scale, tolerance):
+    h, table, target = problem(P, N, 64, scale=scale, dtype=torch.float32)
+    loss = softmax_loss(h, table, target, blocks=torch.bfloat16)
+    exact, *gradients = oracle(h, table, target)
+    assert abs(loss.detach() - exact) < 1e-3 * exact
+    for found, expected in zip(torch.autograd.grad(loss, (h, table)), gradients, strict=True):
+        assert found.dtype == torch.float32
+        assert (found - expected).norm() < tolerance * expected.norm()
+
+
+def test_bfloat16_blocks_survive_extreme_logits():
+    h, table, target = problem(20, 30, 8, scale=1e4, dtype=torch.float32)
+    loss = softmax_loss(h, table, target, blocks=torch.bfloat16)
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(g).all() for g in torch.autograd.grad(loss, (h, table)))
 
 
 def test_extreme_logits_in_float32_stay_finite():

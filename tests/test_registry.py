@@ -37,7 +37,7 @@ def test_wrong_selections_are_one_clear_line(selection, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("package", [registry.ADAPTERS, registry.BACKBONES])
+@pytest.mark.parametrize("package", [registry.ADAPTERS, registry.BACKBONES, registry.LOSSES])
 def test_the_schema_read_from_source_is_the_one_python_sees(package):
     for name in registry.names(package):
         component = registry.load(package, name)
@@ -54,5 +54,5 @@ def test_schemas_are_read_without_importing_torch():
     import sys
 
     code = "import sys; from harness import registry as r; [r.schema(p, n) for p in (r.ADAPTERS, r.BACKBONES, "
-    code += "r.BASELINES) for n in r.names(p)]; assert 'torch' not in sys.modules"
+    code += "r.BASELINES, r.LOSSES) for n in r.names(p)]; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,6 +1,6 @@
 import pytest
 
-from harness import registry, spaces
+from harness import plan, registry, spaces
 from harness.types import Cell, HarnessError
 
 MLP = Cell("toy", "minilm", "sasrec", "mlp")
@@ -54,6 +54,40 @@ def test_a_folder_of_ones_own_goes_before_the_shipped_files(tmp_path):
     assert "train.lr" in space.searched
 
 
+def test_the_loss_and_its_parameters_are_part_of_every_cell():
+    assert spaces.of_cell(MLP, spaces.Source()).fixed["train.loss"] == "softmax"
+    space = spaces.of_cell(MLP, spaces.Source(fixed={"train.loss": "sampled-softmax", "loss.m": 64}))
+    assert (space.fixed["train.loss"], space.default["loss.m"]) == ("sampled_softmax", 64)
+    assert {name for name in space.default if name.startswith("loss.")} == {"loss.m"}
+    searched = spaces.of_cell(MLP, spaces.Source(fixed={"train.loss": "infonce"})).searched
+    assert searched["loss.tau"].holds(0.07)
+    pinned = spaces.of_cell(MLP, spaces.Source(fixed={"train.loss": "infonce", "loss.tau": 1}))
+    assert pinned.fixed["loss.tau"] == 1.0
+    assert "loss.tau" not in pinned.searched
+
+
+@pytest.mark.parametrize("text", ['loss = { choices = ["softmax", "bce"] }', "loss = { low = 1, high = 2 }"])
+def test_the_loss_is_never_searched(tmp_path, text):
+    origin = source(tmp_path, "train.toml", text)
+    for load in (lambda: spaces.of_cell(MLP, origin), origin.check):
+        with pytest.raises(HarnessError, match=r"train.toml: loss is one name for all cells, never searched. Known:"):
+            load()
+
+
+def test_a_loss_of_ones_own_folder_is_the_loss_of_all_its_cells(tmp_path):
+    origin = source(tmp_path, "train.toml", 'loss = "bce"')
+    source(tmp_path, "losses/bce.toml", "m = { low = 1, high = 9 }")
+    assert spaces.of_cell(MLP, origin).searched["loss.m"].high == 9
+
+
+def test_the_version_of_the_loss_is_part_of_what_a_result_depends_on():
+    cell, baseline = Cell("toy", "minilm", "sasrec[n_heads=1]", "mlp"), Cell("toy", "none", "none", "popularity")
+    plain, other = (plan._versions(cell, spaces.Source(fixed=f)) for f in ({}, {"train.loss": "bce"}))
+    assert plain["harness.losses"] == registry.schema(registry.LOSSES, "softmax").version
+    assert set(plain) == set(other) == {"core", "adapters", "backbones", "harness.losses"}
+    assert "harness.losses" not in plan._versions(baseline, spaces.Source())
+
+
 def test_brackets_and_pins_fix_parameters():
     cell = Cell("toy", "minilm", "sasrec[n_heads=1]", "mlp[hidden=64,fusion=none]")
     space = spaces.of_cell(cell, spaces.Source(fixed={"train.d": 32, "train.lr": 0.01}))
@@ -68,6 +102,11 @@ def test_brackets_and_pins_fix_parameters():
         ("mlp[hiden=3]", {}, "mlp[...]: there is no parameter 'hiden'. Did you mean 'hidden'?"),
         ("mlp[hidden=wide]", {}, "mlp[hidden] = 'wide' is a str"),
         ("mlp", {"train.rl": 1}, "--set train.rl: no shared parameter. Did you mean 'train.lr'?"),
+        ("mlp", {"train.loss": "gbcee"}, "losses has no 'gbcee'. Did you mean 'gbce'? Known: bce, gbce"),
+        ("mlp", {"train.loss": 3}, "train.loss = 3 is a int; the parameter is a str"),
+        ("mlp", {"train.loss": "infonce", "loss.tua": 1}, "of a bench whose loss is infonce. Did you mean 'loss.tau'?"),
+        ("mlp", {"loss.tau": 0.1}, "--set loss.tau: no shared parameter of a bench whose loss is softmax."),
+        ("mlp", {"train.loss": "gbce", "loss.t": "high"}, "gbce[t] = 'high' is a str; the parameter is a float"),
     ],
 )
 def test_wrong_overrides_are_one_clear_line(adapter, pins, message):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -110,7 +111,7 @@ def test_every_event_but_the_first_is_the_target_of_exactly_one_window(max_len, 
     none = data.Queries(np.zeros(0, np.int32), np.zeros(0, np.int64))
     split = data.Split(2 * length, items, offsets, None, ends, none, none)
     targets = []
-    for batch in trial.Windows.of(split, max_len).batches(4, np.random.default_rng(0)):
+    for batch in batches_of(split, max_len, size=4, seed=0):
         assert batch.shape[1] <= max_len + 1
         for row in batch.tolist():
             row = [i for i in row if i]
@@ -119,15 +120,38 @@ def test_every_event_but_the_first_is_the_target_of_exactly_one_window(max_len, 
     assert sorted(targets) == list(range(2, length - 1))
 
 
+def batches_of(split, max_len, size, seed):
+    """The batches of an epoch as the model sees them: right-padded item numbers."""
+    items = torch.tensor(split.items)
+    windows = trial.Windows.of(split, max_len)
+    return [trial.gather(items, *cut) for cut in windows.batches(size, np.random.default_rng(seed))]
+
+
 def test_the_order_of_batches_is_random_in_every_epoch(split):
-    windows = trial.Windows.of(split, 6)
-    first = [batch.tolist() for batch in windows.batches(40, np.random.default_rng(0))]
-    again = [batch.tolist() for batch in windows.batches(40, np.random.default_rng(0))]
-    other = [batch.tolist() for batch in windows.batches(40, np.random.default_rng(1))]
+    first, again, other = ([batch.tolist() for batch in batches_of(split, 6, 40, seed)] for seed in (0, 0, 1))
     assert first == again
     assert first != other
     neighbours = [{tuple(row) for row in batch} for batch in first]
     assert not any(n in [{tuple(row) for row in batch} for batch in other] for n in neighbours)
+
+
+def test_batches_by_length_hold_little_padding_and_stay_random():
+    """What sorting by length might cost: short windows always first, or the same windows together in every epoch."""
+    n, lengths = 20_000, 2 + np.random.default_rng(0).geometric(0.12, 20_000).clip(max=49)
+    windows = trial.Windows(np.arange(n), lengths)
+    real, padded, steps = 0, 0, []
+    for seed in range(4):
+        step = np.full(n, -1)
+        for number, (starts, found) in enumerate(windows.batches(1_000, np.random.default_rng(seed))):
+            step[starts] = number
+            real, padded = real + (found - 1).sum(), padded + (found.max() - 1) * len(found)
+        assert step.min() == 0, "every window is in the epoch"
+        steps.append(step)
+    assert 1 - real / padded < 0.15, "in batches drawn at random two thirds are padding"
+    assert abs(np.mean([np.corrcoef(step, lengths)[0, 1] for step in steps])) < 0.05, "no length comes first"
+    together = [step[::100, None] == step for step in steps]
+    again = np.mean([(now & before).sum() / now.sum() for before, now in pairwise(together)])
+    assert again < 0.1, "of the windows that share a batch hardly any share one in the next epoch"
 
 
 @pytest.mark.parametrize("fusion", ["none", "add", "gate", "concat"])

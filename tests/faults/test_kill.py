@@ -42,6 +42,19 @@ def title(process):
         return ""
 
 
+def kill_a_worker(process, seconds=60):
+    """SIGKILL a process that runs a trial, as soon as there is one: trials are short, and actors come and go."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        for helper in psutil.Process(process.pid).children(recursive=True):
+            if title(helper).startswith("ray::ResourceTrainable"):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    helper.kill()
+                    return
+        time.sleep(0.01)
+    raise AssertionError(f"no trial was seen under way: {process.poll()}")
+
+
 def sweep(helpers):
     """End the Ray processes that a killed driver left behind; they would go by themselves in some minutes."""
     for helper in helpers:
@@ -104,10 +117,7 @@ def test_a_killed_worker_costs_a_retry_and_no_trial(undisturbed, tmp_path):
     home = tmp_path / "home"
     process = start(home, folder)
     wait_for(home, "epoch", 3, process)
-    [victim, *_] = [
-        p for p in psutil.Process(process.pid).children(recursive=True) if title(p).startswith("ray::ResourceTrainable")
-    ]
-    victim.kill()
+    kill_a_worker(process)
     _, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert not [e for e in events(home, "ended") if e["result"]["status"] == "failed"]

@@ -84,6 +84,7 @@ def test_a_server_that_dies_costs_a_warning_and_sync_catches_up(dataset, home, t
         assert counts == Counter(ended(home))
         local = harness(home, "leaderboard", "--format", "csv")
         remote = harness(home, "leaderboard", "--format", "csv", "--from-mlflow", uri)
+        assert remote.returncode == 0, remote.stderr
         assert remote.stdout == local.stdout
     finally:
         stop(server)

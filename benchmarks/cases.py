@@ -1,0 +1,109 @@
+"""What both sides of a comparison are given: data sets, the same training events, one model, one optimiser setting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import _measure
+import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
+
+from harness import data, registry, spaces, trial, vectors
+from harness.data import Prepared, Queries, Split
+from harness.losses._base import Loss
+from harness.types import Cell, PrepSpec, Protocol, Trial
+
+FOLDER = _measure.HERE.parent.parent / "shared" / "data"  # beside the checkout; --data names another one
+MODEL = {"d": 64, "max_len": 50, "n_blocks": 2, "n_heads": 2, "dropout": 0.2}  # feed-forward layers of width d
+TRAIN = {"lr": 1e-3}
+SEQUENCES = 128  # a step of the peers
+
+
+class Plain(Loss):
+    """What anyone would write: all logits of the real positions, then F.cross_entropy."""
+
+    def __call__(self, h: Tensor, table: Tensor, target: Tensor, negatives: Tensor | None) -> Tensor:
+        return F.cross_entropy(h @ table.T, target)
+
+
+def prepared(name: str, folder: Path, home: Path) -> Prepared | None:
+    """The data set in `folder`/`name`, or else the built-in one of that name (fetched); None if there is neither."""
+    if (folder / name).is_dir():
+        return data.prepare(data.open_dataset(str(folder / name), home), PrepSpec(), home)
+    if name.replace("-", "_") in registry.names(registry.DATASETS):
+        return data.prepare(data.open_dataset(name, home), PrepSpec(), home)
+    return None
+
+
+def shortened(whole: Prepared, max_len: int) -> Split:
+    """Leave-one-out, of each user's training events only the last max_len + 1: RecTools trains on no others."""
+    split = data.split(whole, Protocol())
+    lengths = np.diff(split.offsets)
+    cut = np.maximum(split.train_ends - (max_len + 1), 0)
+    within = np.arange(len(split.items)) - np.repeat(split.offsets[:-1], lengths)
+    offsets = np.concatenate(([0], np.cumsum(lengths - cut)))
+    valid = Queries(split.valid.users, split.valid.ends - cut[split.valid.users])
+    items = np.asarray(split.items)[within >= np.repeat(cut, lengths)]
+    return Split(split.n_items, items, offsets, None, split.train_ends - cut, valid, None)
+
+
+def targets(split: Split) -> int:
+    """Trained positions of an epoch: every training event but a user's first."""
+    return int(np.maximum(split.train_ends - 1, 0).sum())
+
+
+def batch_size(split: Split, sequences: int = SEQUENCES) -> int:
+    """Targets that so many sequences hold on average."""
+    return round(sequences * targets(split) / int((split.train_ends > 1).sum()))
+
+
+def export(split: Split, path: Path) -> str:
+    """An .npz for the peers: `train` and `valid`, (events, 2) int64 of user and item, a user's events in order."""
+    lengths = np.diff(split.offsets)
+    users = np.repeat(np.arange(len(lengths)), lengths)
+    within = np.arange(len(users)) - split.offsets[users]
+    events = np.stack([users, split.items], 1).astype(np.int64)
+    asked = split.offsets[split.valid.users] + split.valid.ends
+    np.savez(path, train=events[within < split.train_ends[users]], valid=events[asked])
+    return str(path)
+
+
+def make_trial(name: str, adapter: str, backbone: str, params: dict[str, Any], seed: int = 0) -> Trial:
+    """The trial of `MODEL` and `TRAIN`, as far as the cell has their parameters, with `params` laid over them."""
+    cell = Cell(name, "file", backbone, adapter)
+    default = spaces.of_cell(cell, spaces.Source()).default
+    shared = {"train.d": MODEL["d"], "train.max_len": MODEL["max_len"], "backbone.ffn_mult": 1}
+    shared |= {f"backbone.{key}": MODEL[key] for key in ("n_blocks", "n_heads", "dropout")}
+    shared |= {"train.lr": TRAIN["lr"], "train.weight_decay": 0.0}
+    if unknown := set(params) - set(default):
+        raise ValueError(f"{cell} has no parameter {', '.join(sorted(unknown))}")
+    return Trial(
+        cell,
+        "search",
+        seed,
+        10_000,
+        0,
+        default | {k: shared[k] for k in shared if k in default} | params,
+        Protocol(),
+        {},
+    )
+
+
+def text(whole: Prepared, folder: Path, home: Path) -> dict[str, np.ndarray]:
+    """U, S, V, mean and E of the MiniLM vectors that lie with the data set, or of noise as wide where none do."""
+    files = sorted((folder / whole.name).glob("emb_minilm384_*.npy"))
+    encoder = vectors.encoder(f"file:{files[-1]}" if files else "noise", home)
+    texts = vectors.texts_of(whole)
+    E = vectors.embed(encoder, texts, home)
+    basis = vectors.basis(E, vectors.embedding_hash(encoder, texts), home)
+    return {"U": basis.U, "S": basis.S, "V": basis.V, "mean": basis.mean, "E": E}
+
+
+def training(made: Trial, split: Split, arrays: dict[str, np.ndarray], *, plain: bool = False) -> trial.Training:
+    """The trial under way; `plain`: with `Plain` in place of the fused loss."""
+    started = trial.Training(made, split, trial.spectrum(arrays, split.n_items))
+    if plain:
+        started.model.criterion = Plain(split.n_items)
+    return started

@@ -1,0 +1,178 @@
+"""Ranking all items: harness against the product of states and table alone, the textbook way, and RecTools.
+
+Histories and queries are Beauty's validation, the items hashed onto a catalogue of the size in question. All with one
+thread; CPU seconds, sides in turns.
+"""
+
+from __future__ import annotations
+
+import _measure  # before torch: sets the threads
+
+# isort: split
+
+import argparse
+import dataclasses
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import cases
+import numpy as np
+import peers
+import torch
+from torch import Tensor
+
+from harness import data
+from harness.data import Prepared, Queries, Split
+from harness.ranking import ranks
+from harness.types import Protocol
+
+NAME = "amazon2014-beauty"
+D = 64
+SIZES = {1_349: 30_000, 12_101: 30_000, 100_000: 4_096, 1_000_000: 1_024}  # items: queries at most
+TOP, ROUNDS, GOAL = 10, 3, 10
+BLOCK, TILE = 1024, 512  # queries and items of one product, the fastest of those tried
+TEXTBOOK = 256  # queries of which the textbook way has all scores in memory
+
+
+def made(split: Split, n_items: int, most: int) -> tuple[Split, Queries, Tensor, Tensor]:
+    """Beauty over another catalogue, at most so many of its queries; random states (q, d) and table (n_items, d)."""
+    items = (split.items.astype(np.int64) * 2_654_435_761 % n_items + 1).astype(np.int32)
+    every = -(-len(split.valid.users) // most)
+    queries = Queries(split.valid.users[::every], split.valid.ends[::every])
+    generator = torch.Generator().manual_seed(0)
+    states, table = (torch.randn(n, D, generator=generator) for n in (len(split.train_ends), n_items))
+    return dataclasses.replace(split, n_items=n_items, items=items), queries, states, table
+
+
+def product(states: Tensor, table: Tensor) -> Callable[[], None]:
+    """All scores, each tile thrown away: what no exact way can undercut on this machine."""
+    out = torch.empty(BLOCK, TILE)
+
+    def run() -> None:
+        for block in states.split(BLOCK):
+            for tile in table.split(TILE):
+                torch.mm(block, tile.T, out=out[: len(block), : len(tile)])
+
+    return run
+
+
+def textbook(split: Split, queries: Queries, states: Tensor, table: Tensor) -> Callable[[], None]:
+    """All scores of a block of queries, seen ones at minus infinity, the ten largest. Who saw what is not timed."""
+    seen = [split.history(int(u), int(end)) - 1 for u, end in zip(queries.users, queries.ends, strict=True)]
+    blocks = [seen[start : start + TEXTBOOK] for start in range(0, len(seen), TEXTBOOK)]
+    rows = [torch.arange(len(b)).repeat_interleave(torch.tensor([len(h) for h in b])) for b in blocks]
+    items = [torch.from_numpy(np.concatenate(b).astype(np.int64)) for b in blocks]
+
+    def run() -> None:
+        for block, row, item in zip(states.split(TEXTBOOK), rows, items, strict=True):
+            scores = block @ table.T
+            scores[row, item] = -torch.inf
+            torch.topk(scores, min(TOP, len(table)))
+
+    return run
+
+
+def size(beauty: Split, n_items: int, most: int) -> dict[str, object]:
+    """One row: nanoseconds a score on each side."""
+    split, queries, states, table = made(beauty, n_items, most)
+    of_users = torch.from_numpy(queries.users.astype(np.int64))
+    taken = _measure.cpu_seconds(
+        lambda: ranks(lambda q: states[q.users], split, queries, filter_seen=True, table=table),
+        product(states[of_users], table),
+        textbook(split, queries, states[of_users], table),
+        repeats=ROUNDS,
+    )
+    ours, bound, book = (seconds / (len(queries.users) * n_items) * 1e9 for seconds in taken)
+    return {
+        "items": n_items,
+        "queries": len(queries.users),
+        "harness, µs a query": taken[0] / len(queries.users) * 1e6,
+        "harness, ns a score": ours,
+        "product alone": bound,
+        "textbook top 10": book,
+        "harness / product": ours / bound,
+        "textbook / harness": book / ours,
+    }
+
+
+def memory(beauty: Split) -> tuple[int, int]:
+    """(table, what ranking 1,000 queries against a million items took beside it), bytes. For a process of its own."""
+    torch.set_num_threads(1)
+    split, queries, states, table = made(beauty, 64, 1_000)
+    ranks(lambda q: states[q.users], split, queries, filter_seen=True, table=table)
+    split, queries, states, table = made(beauty, 1_000_000, 1_000)
+    before = _measure.present_memory()
+    ranks(lambda q: states[q.users], split, queries, filter_seen=True, table=table)
+    return table.nbytes, _measure.peak_memory() - before
+
+
+def in_a_process_of_its_own(split: Split) -> tuple[int, int]:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(memory, split).result()
+
+
+def against_rectools(whole: Prepared, split: Split, home: Path) -> dict[str, float]:
+    """Median CPU microseconds a user of each, encoding of the histories included."""
+    params = {"backbone.n_blocks": cases.MODEL["n_blocks"]}
+    training = cases.training(cases.make_trial(whole.name, "id", "sasrec", params), split, {})
+    request = {"interactions": cases.export(split, home / "events.npz"), "model": cases.MODEL, "k": TOP, "repeats": 1}
+    title, taken = peers.title("rectools"), {"harness": [], peers.title("rectools"): []}
+    training.ranks(split.valid)
+    for _ in range(ROUNDS):
+        answer = peers.run("rectools", "peers_rectools_rank.py", request)
+        taken[title] += [seconds / answer["users"] * 1e6 for seconds in answer["cpu_seconds"]]
+        start = time.process_time()
+        training.ranks(split.valid)
+        taken["harness"].append((time.process_time() - start) / len(split.valid.users) * 1e6)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def peer_part(whole: Prepared, split: Split, home: Path) -> str:
+    medians = against_rectools(whole, split, home)
+    ours, (title, theirs) = medians["harness"], list(medians.items())[1]
+    verdict = "met" if theirs / ours >= GOAL else "missed"
+    about = (
+        f"## {title} on {whole.name}\n\n{len(split.valid.users):,} users, {split.n_items:,} items, SASRec "
+        f"{cases.MODEL}, untrained, median of {ROUNDS} rounds in turns. RecTools' `recommend` gives each user's {TOP} "
+        "best unseen items as a data frame; harness gives the exact rank of each user's target. Both encode every "
+        "history and leave out what was seen; the making of RecTools' data set is not counted."
+    )
+    rows = [{"": title, "µs a user": theirs, "ratio": 1.0}, {"": "harness", "µs a user": ours, "ratio": theirs / ours}]
+    return f"{about}\n\n{_measure.table(rows)}\n\nGoal: {GOAL} times as fast; {verdict}."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=cases.FOLDER, help="folder of data set folders")
+    folder = parser.parse_args().data
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as home:
+        whole = cases.prepared(NAME, folder, Path(home))
+        if whole is None:
+            raise SystemExit(f"{folder / NAME} is not there; name the folder of data set folders with --data")
+        split = data.split(whole, Protocol()).sealed()
+        rows = [size(split, n_items, most) for n_items, most in SIZES.items()]
+        table, beside = in_a_process_of_its_own(split)
+        peer = peer_part(whole, split, Path(home))
+    about = (
+        f"Nanoseconds a score: exact ranks, ties and seen items counted, d = {D}; CPU, one thread, median of {ROUNDS}."
+    )
+    kept = "met" if beside < 2 * 2**30 else "missed"
+    size_of = f"A million items, d = {D}, 1,000 queries: the table takes {table / 2**20:.0f} MB, ranking against it "
+    _measure.write(
+        "ranking",
+        "Ranking all items",
+        about,
+        _measure.table(rows),
+        f"## Memory\n\n{size_of}{beside / 2**20:.0f} MB more at its peak. Goal: under 2 GB; {kept}.",
+        peer,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""BCE: binary cross-entropy of the target and of negatives drawn for every position, SASRec's own loss.
+
+Source: Kang & McAuley (2018, arXiv 1808.09781), who draw one negative. The mean over the m + 1 candidates is that of
+Petrov & Macdonald (2023, arXiv 2308.07192): at m = 1 half of SASRec's sum, a factor that Adam does not see.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ._base import Sampled, check
+from ._pairs import pair_scores
+
+
+class BCE(Sampled):
+    """L = -(log sigma(s_target) + sum over the negatives of log(1 - sigma(s))) / (m + 1), mean over positions.
+
+    ``m`` negatives a position; (P, m + 1) scores are held.
+    """
+
+    def __init__(self, n_items: int, *, m: int = 1) -> None:
+        super().__init__(n_items, m)
+        self.beta = 1.0  # power of the target's probability
+
+    def draw(self, positions: int, generator: torch.Generator) -> Tensor:
+        return torch.randint(self.n_items, (positions, self.m), generator=generator, device=generator.device)
+
+    def __call__(self, h: Tensor, table: Tensor, target: Tensor, negatives: Tensor | None) -> Tensor:
+        negatives = check(h, table, target, negatives, (len(h), self.m))
+        scores = pair_scores(h, table, torch.cat([target[:, None], negatives], 1))
+        positive = self.beta * F.logsigmoid(scores[:, 0])
+        negative = F.logsigmoid(-scores[:, 1:]).masked_fill(target[:, None] == negatives, 0.0)
+        return -(positive + negative.sum(1)).mean() / (self.m + 1)
