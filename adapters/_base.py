@@ -1,16 +1,36 @@
 """What every adapter is given (`Spectrum`), what it owes (`Adapter`), and how its table meets an ID embedding.
 
 Letters: N items, D text dimension, d model dimension, r rank kept; X = E - mean is the centred text matrix and
-X = U diag(S) V^T its thin singular value decomposition.
+X = U diag(S) V^T its thin singular value decomposition. k views of an item are k vectors of width d side by side.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """The training part of the sequences, for methods that start from behaviour: nothing of validation or test.
+
+    items: (events,) int64 item indices in [0, N), one user after the other, each in order. offsets: (users + 1,) int64.
+    """
+
+    items: Tensor
+    offsets: Tensor
+
+    @classmethod
+    def none(cls) -> Interactions:
+        return cls(torch.zeros(0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+
+    def counts(self, n: int) -> Tensor:
+        """Training events of each of n items, (n,) int64."""
+        return torch.bincount(self.items, minlength=n)
 
 
 @dataclass(frozen=True)
@@ -27,6 +47,7 @@ class Spectrum:
     V: Tensor
     mean: Tensor
     E: Tensor
+    interactions: Interactions = field(default_factory=Interactions.none)  # given where `Adapter.uses_interactions`
 
     @classmethod
     def blank(cls, n: int) -> Spectrum:
@@ -72,16 +93,46 @@ class Spectrum:
         return W.float(), b.float()
 
 
+@dataclass(frozen=True)
+class Step:
+    """What an auxiliary loss is given of a training step of B sequences and P trained positions.
+
+    sequences: (B, L) int64 item numbers, 0 = padding on the right, item index + 1 otherwise. users: (B,) int64, whose
+    they are. states: (P, k d), what the backbone made of the trained positions. targets: (P,) int64 item indices.
+    encode: item numbers (B', L') to the states (B', k d) that would rank what follows each of these sequences.
+    """
+
+    sequences: Tensor
+    users: Tensor
+    states: Tensor
+    targets: Tensor
+    encode: Callable[[Tensor], Tensor]
+
+    def items(self) -> Tensor:
+        """The different items of the step as indices, (m,) int64, ascending."""
+        numbers = self.sequences.unique()
+        return numbers[numbers > 0] - 1
+
+
 class Adapter(nn.Module):
     """An item table made of frozen text.
 
     A subclass takes ``(spectrum, d, *, <its hyper-parameters>)``; the keyword-only parameters and their
-    defaults are its schema. ``version`` is raised when behaviour changes. ``uses_text`` is False for controls
-    that read no text. Raises ValueError, one clear sentence, where a table of width d cannot be built.
+    defaults are its schema. Raises ValueError, one clear sentence, where a table of width d cannot be built.
+
+    What it may say of itself: ``version`` is raised when behaviour changes; ``uses_text`` is False for controls that
+    read no text; ``uses_interactions`` asks for `Spectrum.interactions`; ``fuses`` says that the method joins text and
+    ID itself, so that the seam does not; ``views`` is k, where an item has k vectors; ``by_name_only`` leaves it out
+    of the selection ``all`` (ablations); ``note`` is a caution that stands under tables with a row of it.
     """
 
     version = 1
     uses_text = True
+    uses_interactions = False
+    fuses = False
+    views = 1
+    by_name_only = False
+    note = ""
 
     def __init__(self, spectrum: Spectrum, d: int) -> None:
         super().__init__()
@@ -90,12 +141,24 @@ class Adapter(nn.Module):
         self.d = d
 
     def forward(self) -> Tensor:
-        """The table, (N, d), one row an item."""
+        """The table, (N, d), one row an item; (N, k d) where an item has k views."""
         raise NotImplementedError
 
     def rows(self, ids: Tensor) -> Tensor:
-        """Rows ``ids`` (m,) int64 of the table, (m, d). Overridden where a row costs less than the table."""
+        """Rows ``ids`` (m,) int64 of the table, (m, k d). Overridden where a row costs less than the table."""
         return self()[ids]
+
+    def mix(self, x: Tensor, real: Tensor, causal: bool) -> Tensor:
+        """Item vectors of sequences, (B, L, k d), on their way into the backbone, which then reads every view alone.
+
+        real: (B, L) bool, False on padding, which stands on the right. ``causal``: position t may read nothing after
+        t. The default changes nothing.
+        """
+        return x
+
+    def aux(self, step: Step) -> Tensor | None:
+        """An auxiliary loss, shape (), added to that of the targets, its weight included; None where there is none."""
+        return None
 
     def linear_map(self) -> tuple[Tensor, Tensor] | None:
         """(W, b) with table = E @ W + b for items with text, where the method is such a map: W (D, d), b (d,)."""
@@ -124,6 +187,10 @@ class ItemTable(nn.Module):
         super().__init__()
         if fusion not in FUSIONS:
             raise ValueError(f"fusion is '{fusion}'; it takes: {', '.join(FUSIONS)}")
+        if fusion != "none" and adapter.fuses:
+            raise ValueError(
+                f"{type(adapter).__name__} joins text and ID itself; fusion is 'none' there, not '{fusion}'"
+            )
         self.adapter, self.fusion, self.d = adapter, fusion, d
         with torch.no_grad():  # in eval mode: an adapter's dropout is no part of its scale
             std = adapter.eval()().std().clamp_min(1e-12)
@@ -140,16 +207,16 @@ class ItemTable(nn.Module):
         return None if self.log_gain is None else self.log_gain.exp()
 
     def text(self) -> Tensor:
-        """The adapter's own part at its current scale, (N, d) or (N, d - d//2) under ``concat``."""
+        """The adapter's own part at its current scale, (N, d) or (N, d - d//2) under ``concat``, (N, k d) in k views."""
         return self._scaled(self.adapter())
 
     def forward(self) -> Tensor:
-        """The table the backbone reads and is scored against, (N + 1, d); row 0 is padding and always zero."""
+        """The table the backbone reads and is scored against, (N + 1, k d); row 0 is padding and always zero."""
         table = self.text()
         return F.pad(table if self.fusion == "none" else self._fused(table, self.id), (0, 0, 1, 0))
 
     def rows(self, items: Tensor) -> Tensor:
-        """The rows of item numbers (m,) int64, 0 = padding, of the table that `forward` gives, (m, d)."""
+        """The rows of item numbers (m,) int64, 0 = padding, of the table that `forward` gives, (m, k d)."""
         ids = (items - 1).clamp_min(0)
         rows = self._scaled(self.adapter.rows(ids))
         if self.fusion != "none":

@@ -1,4 +1,4 @@
-"""What every backbone owes: states from item vectors, and how it is trained (`views`)."""
+"""What every backbone owes: states from item vectors, and how it is trained (`views`, `mask`)."""
 
 from __future__ import annotations
 
@@ -6,36 +6,59 @@ import torch
 from torch import Tensor, nn
 
 
+MASKED = -1  # item number of a masked position
+
+
 class Backbone(nn.Module):
     """A sequence encoder.
 
     A subclass takes ``(d, max_len, *, <its hyper-parameters>)``; keyword-only parameters and their defaults are
-    its schema. Sequences are padded on the right. ``version`` is raised when behaviour changes; ``causal`` says
-    that the state at t reads nothing after t.
+    its schema. Sequences are padded on the right.
+
+    What it may say of itself: ``version`` is raised when behaviour changes; ``causal`` says that the state at t reads
+    nothing after t; ``uses_time`` asks for the times of the events, that of the item to be predicted included;
+    ``pace`` is the number of epochs (and of epochs of patience) that it is given for each of the budget's, above 1
+    where an epoch trains a share of the positions; ``by_name_only`` leaves it out of the selection ``all``; ``note`` is
+    a caution that stands under tables with a row of it.
+
+    ``mask``: a backbone trained by the cloze task owns the vector (d,) of masked positions, item number `MASKED` in
+    its `views`. Ranking then asks for the state of one masked position after the history: rows have length
+    max_len + 1.
     """
 
     version = 1
     causal = True
+    uses_time = False
+    pace = 1
+    by_name_only = False
+    note = ""
+    mask: nn.Parameter | None = None
 
     def __init__(self, d: int, max_len: int) -> None:
         super().__init__()
         self.d, self.max_len = d, max_len
 
-    def forward(self, x: Tensor, real: Tensor) -> Tensor:
-        """x: (B, L, d) item vectors, L <= max_len; real: (B, L) bool, False on padding. Returns (B, L, d)."""
+    def forward(self, x: Tensor, real: Tensor, times: Tensor | None = None) -> Tensor:
+        """x: (B, L, d) item vectors, L <= max_len (+ 1 with a `mask`); real: (B, L) bool, False on padding. Returns
+        (B, L, d).
+
+        times: (B, L + 1) int64 seconds, those of the L items and of what follows the last, zeros on padding; given
+        exactly where ``uses_time``.
+        """
         raise NotImplementedError
 
-    def last(self, x: Tensor, real: Tensor, at: Tensor) -> Tensor:
+    def last(self, x: Tensor, real: Tensor, at: Tensor, times: Tensor | None = None) -> Tensor:
         """States (B, d) at position ``at`` (B,) int64 of each row: all that ranking asks for.
 
         Overridden where the other positions need not be computed to their end.
         """
-        return self(x, real)[torch.arange(len(x), device=x.device), at]
+        return self(x, real, times)[torch.arange(len(x), device=x.device), at]
 
     def views(self, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Inputs and targets, (B, L) each, out of item numbers (B, L + 1), 0 = padding; a target 0 is not trained.
+        """Inputs and targets, equal in shape, out of item numbers (B, L + 1), 0 = padding; a target 0 is not trained.
 
-        The default is next-item prediction.
+        The default is next-item prediction, (B, L) each. Others may give L + 1 positions with `MASKED` inputs (see
+        ``mask``), or more rows.
         """
         return items[:, :-1], items[:, 1:]
 

@@ -30,6 +30,6 @@ class GRU4Rec(Backbone):
                 for gate in parameter.chunk(3 if name.startswith("gru") else 1):
                     nn.init.xavier_uniform_(gate)
 
-    def forward(self, x: Tensor, real: Tensor) -> Tensor:
+    def forward(self, x: Tensor, real: Tensor, times: Tensor | None = None) -> Tensor:
         states, _ = self.gru(self.dropout(x))
         return self.head(states)

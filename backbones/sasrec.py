@@ -53,13 +53,13 @@ class SASRec(Backbone):
         self.norm = nn.LayerNorm(d)
         self.blocks.apply(_normal)
 
-    def forward(self, x: Tensor, real: Tensor) -> Tensor:
+    def forward(self, x: Tensor, real: Tensor, times: Tensor | None = None) -> Tensor:
         h = self.embed(x)
         for block in self.blocks:
             h = block(h)
         return self.norm(h)
 
-    def last(self, x: Tensor, real: Tensor, at: Tensor) -> Tensor:
+    def last(self, x: Tensor, real: Tensor, at: Tensor, times: Tensor | None = None) -> Tensor:
         h = self.embed(x)
         for block in self.blocks[:-1]:
             h = block(h)

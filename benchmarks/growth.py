@@ -114,7 +114,7 @@ def cost(split: Split, adapter: str, spectrum: Spectrum, backbone: str = "sasrec
     steps = 3 if split.n_items >= 1_000_000 else 12
     generator, taken = torch.Generator().manual_seed(0), []
     for cut in islice(training.windows.batches(BATCH, np.random.default_rng(0)), steps):
-        batch = trial.gather(training.items, *cut)
+        batch = training.batch(*cut)
         start = time.process_time()
         training.step(batch, generator)
         taken.append((time.process_time() - start) / (cut[1] - 1).sum())

@@ -82,17 +82,30 @@ class Study:
 
     @property
     def trials(self) -> int:
-        """Search trials planned: a baseline has nothing to search."""
-        return 0 if self.cell.is_baseline else self.budget.trials
+        """Search trials planned: none for a baseline, one where every parameter is fixed."""
+        if self.cell.is_baseline:
+            return 0
+        return self.budget.trials if self.space.searched else 1
 
     @property
     def seeds(self) -> int:
         """Confirmations planned: a baseline is deterministic."""
         return 1 if self.cell.is_baseline else self.budget.seeds
 
+    @property
+    def pace(self) -> int:
+        """Epochs for each of the budget's: what the backbone asks for; 0 for a baseline."""
+        return 0 if self.cell.is_baseline else pace_of(self.cell.backbone)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of a trial at most."""
+        return self.pace * self.budget.epochs
+
     def trial(self, role: Role, seed: int, params: dict[str, Any]) -> Trial:
-        epochs, patience = (0, 0) if self.cell.is_baseline else (self.budget.epochs, self.budget.patience)
-        return Trial(self.cell, role, seed, epochs, patience, params, self.protocol, self.inputs)
+        return Trial(
+            self.cell, role, seed, self.epochs, self.pace * self.budget.patience, params, self.protocol, self.inputs
+        )
 
     def history(self) -> dict[int, tuple[str, TrialResult | None]]:
         """Search number -> (trial id, its result or None), of the planned numbers that were ever started."""
@@ -166,6 +179,11 @@ class Plan:
             "trials": sum(study.trials + study.seeds for study in self.studies),
             "to_run": sum(study.to_run() for study in self.studies),
         }
+
+
+def pace_of(backbone: str) -> int:
+    """Epochs that a backbone is given for each of the budget's (`backbones._base.Backbone.pace`)."""
+    return registry.schema(registry.BACKBONES, registry.split_overrides(backbone)[0]).attributes.get("pace", 1)
 
 
 def label(encoder: vectors.Encoder) -> str:

@@ -57,6 +57,8 @@ def find(package: str, name: str) -> str:
 def select(package: str, selection: str) -> list[str]:
     """Names chosen by a comma list of names, globs, `all` and exclusions `!name`; brackets are kept.
 
+    `all` leaves out what says `by_name_only`, such as ablations; globs and exclusions do not.
+
     >>> select("harness.metrics", "all,!mrr")
     ['hr', 'ndcg']
     >>> select("harness.metrics", "n*,hr")
@@ -68,6 +70,8 @@ def select(package: str, selection: str) -> list[str]:
         base, _ = split_overrides(pattern)
         if base == "all" or any(c in base for c in "*?"):
             hits = fnmatch.filter(names(package), "*" if base == "all" else base.replace("-", "_"))
+            if base == "all" and not drop:
+                hits = [name for name in hits if not schema(package, name).attributes.get("by_name_only")]
             if not hits:
                 where = package.removeprefix("harness.")
                 raise HarnessError(f"'{pattern}' matches no name in {where}. {suggest(base, names(package))}")

@@ -181,10 +181,20 @@ def _parts(cell: Cell, source: Source) -> list[_Part]:
     if schema.attributes.get("uses_text", True):
         text = {k: v for k, v in own.items() if k in TEXT_DEFAULTS}
         own = {k: v for k, v in own.items() if k not in TEXT_DEFAULTS}
-        parts.append(_Part("text", "text", "text.toml", TEXT_DEFAULTS, source.pinned("text") | text))
+        text = source.pinned("text") | text | (_fusing(cell.adapter, text) if schema.attributes.get("fuses") else {})
+        parts.append(_Part("text", "text", "text.toml", TEXT_DEFAULTS, text))
     parts.append(_Part("adapter", adapter, f"adapters/{adapter}.toml", schema.params, own))
     parts.append(_Part("backbone", backbone, f"backbones/{backbone}.toml", backbone_params, fixed_backbone))
     return parts
+
+
+def _fusing(adapter: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """What is fixed at the seam of a method that joins text and ID itself. Raises HarnessError if more is asked."""
+    fixed = {"fusion": "none", "id_std": TEXT_DEFAULTS["id_std"]}
+    for name in fixed:
+        if asked.get(name, fixed[name]) != fixed[name]:
+            raise HarnessError(f"{adapter}: the method joins text and ID itself, so '{name}' cannot be set.")
+    return fixed
 
 
 def read(path: Path, owner: str, defaults: dict[str, Any]) -> dict[str, Any]:

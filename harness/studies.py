@@ -54,7 +54,7 @@ class Search:
         self.plan = study
         engine = study.engine
         check_engine(engine)
-        self._study = optuna.create_study(direction="maximize", pruner=PRUNERS[engine.pruner](study.budget.epochs))
+        self._study = optuna.create_study(direction="maximize", pruner=PRUNERS[engine.pruner](study.epochs))
         self._distributions = study.space.distributions()
         self._asked: dict[int, optuna.trial.Trial] = {}
         self._waiting: list[Assignment] = []  # asked of the study, not yet handed out

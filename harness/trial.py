@@ -11,7 +11,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 # oneDNN keeps a compiled product for each of the last 1,024 shapes it met, and batches cut by length are of many
@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adapters._base import Adapter, ItemTable, Spectrum, widths
-from backbones._base import Backbone
+from adapters._base import Adapter, Interactions, ItemTable, Spectrum, Step, widths
+from backbones._base import MASKED, Backbone
 from harness import diagnostics, registry
 from harness.data import Queries, Split
 from harness.losses._base import Loss
@@ -61,8 +61,21 @@ class Artifacts:
     weights: bytes = b""
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Stretches of training histories. items: (B, L + 1) int64 item numbers, 0 = padding on the right; users: (B,)
+    int64; times: (B, L + 1) int64 seconds, given where the backbone reads them."""
+
+    items: Tensor
+    users: Tensor
+    times: Tensor | None = None
+
+
 class SequenceModel(nn.Module):
-    """Item table and backbone under one score function: scores = project(backbone(table[items])) @ project(table)^T."""
+    """Item table and backbone under one score function: scores = project(backbone(table[items])) @ project(table)^T.
+
+    Where an item has k views, the backbone reads each alone, and states and table rows are the k results side by side.
+    """
 
     def __init__(self, trial: Trial, spectrum: Spectrum) -> None:
         super().__init__()
@@ -80,10 +93,35 @@ class SequenceModel(nn.Module):
         self.mixed_precision = train["precision"] == "bfloat16"
         self.criterion: Loss = registry.load(registry.LOSSES, train["loss"])(adapter.n, **loss)
 
-    def states(self, items: Tensor, table: Tensor) -> Tensor:
-        """States (B, L, d) of item numbers (B, L), 0 = padding on the right, given the table (N + 1, d)."""
+    def states(self, items: Tensor, table: Tensor, times: Tensor | None = None) -> Tensor:
+        """States (B, L, k d) of item numbers (B, L), 0 = padding on the right, given the table (N + 1, k d); times
+        (B, L + 1) where the backbone reads them."""
+        return self._encode(items, table, times, None)
+
+    def last_states(self, items: Tensor, table: Tensor, times: Tensor | None = None) -> Tensor:
+        """States (B, k d) that rank what follows each row of item numbers (B, L)."""
+        at = (items > 0).sum(1)
+        if self.backbone.mask is None:
+            return self._encode(items, table, times, at - 1)
+        return self._encode(F.pad(items, (0, 1)).scatter(1, at[:, None], MASKED), table, times, at)
+
+    def _encode(self, items: Tensor, table: Tensor, times: Tensor | None, at: Tensor | None) -> Tensor:
+        """States at every position, or at position ``at`` (B,) of each row."""
+        adapter, backbone, k = self.table.adapter, self.backbone, self.table.adapter.views
+        real = items != 0
         with self._mixed(table, on=("cuda",)):
-            return self.backbone(F.embedding(items, table), items > 0).to(table.dtype)
+            x = F.embedding(items.clamp_min(0), table)
+            if backbone.mask is not None:
+                x = torch.where((items == MASKED)[..., None], backbone.mask.repeat(k), x)
+            x = adapter.mix(x, real, backbone.causal)
+            if k > 1:  # every view is a row of its own to the backbone
+                x = x.unflatten(2, (k, -1)).permute(2, 0, 1, 3).flatten(0, 1)
+                real = real.repeat(k, 1)
+                at = None if at is None else at.repeat(k)
+                times = None if times is None else times.repeat(k, 1)
+            h = backbone(x, real, times) if at is None else backbone.last(x, real, at, times)
+        h = h if k == 1 else h.unflatten(0, (k, -1)).movedim(0, -2).flatten(-2)
+        return h.to(table.dtype)
 
     def _mixed(self, table: Tensor, on: tuple[str, ...]) -> torch.autocast:
         """Matrix products in the trial's precision on these kinds of device. A backbone's are too narrow to gain on a
@@ -91,43 +129,50 @@ class SequenceModel(nn.Module):
         kind = table.device.type
         return torch.autocast(kind, torch.bfloat16, enabled=self.mixed_precision and kind in on)
 
-    def last_states(self, items: Tensor, table: Tensor) -> Tensor:
-        """States (B, d) at the last item of each row of item numbers (B, L)."""
-        real = items > 0
-        with self._mixed(table, on=("cuda",)):
-            return self.backbone.last(F.embedding(items, table), real, real.sum(1) - 1).to(table.dtype)
-
     def project(self, x: Tensor) -> Tensor:
-        """States or item vectors (..., d), in the space where their dot products are the scores of the loss."""
+        """States or item vectors (..., k d), in the space where their dot products are the scores of the loss."""
         return self.criterion.project(x)
 
-    def loss(self, items: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean loss over the trained positions of item numbers (B, L + 1)."""
-        inputs, targets = self.backbone.views(items, generator)
-        real = targets > 0
-        target = targets[real]
+    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Mean loss over the trained positions of a batch, the adapter's auxiliary loss included."""
+        inputs, targets = self.backbone.views(batch.items, generator)
+        trained = targets > 0
+        target = targets[trained]
         negatives = self.criterion.draw(len(target), generator)
         if negatives is None:
-            table = self.table()
+            table, (rows, wanted) = self.table(), (inputs, target)
         else:
-            table, (inputs, target, negatives) = self._rows(inputs, target, negatives + 1)
+            table, (rows, wanted, negatives) = self._rows(inputs, target, negatives + 1)
             negatives = negatives - 1
-        states = self.states(inputs, table)[real]
+        states = self.states(rows, table, batch.times)[trained]
         with self._mixed(table, on=("cpu", "cuda")):
-            return self.criterion(states, table[1:], target - 1, negatives)
+            loss = self.criterion(states, table[1:], wanted - 1, negatives)
+        extra = self.table.adapter.aux(self._step(batch, states, target - 1, table))
+        return loss if extra is None else loss + extra
+
+    def _step(self, batch: Batch, states: Tensor, target: Tensor, table: Tensor) -> Step:
+        whole = len(table) == self.table.adapter.n + 1
+
+        def encode(items: Tensor) -> Tensor:
+            if whole:
+                return self.last_states(items, table)
+            own, (rows,) = self._rows(items)
+            return self.last_states(rows, own)
+
+        return Step(batch.items, batch.users, states, target, encode)
 
     def _rows(self, *numbers: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """A table (n + 1, d) with the rows of these item numbers, or of all where that costs no more, and the numbers
-        as they stand in it."""
+        """A table (n + 1, k d) with the rows of these item numbers, or of all where that costs no more, and the numbers
+        as they stand in it; padding and `MASKED` stay what they are."""
         used = torch.zeros(self.table.adapter.n + 1, dtype=torch.bool, device=numbers[0].device)
         used[0] = True
         for number in numbers:
-            used.index_fill_(0, number.flatten(), True)
+            used.index_fill_(0, number.flatten().clamp_min(0), True)
         found = used.nonzero().squeeze(1)
         if len(found) > WHOLE_ABOVE * len(used):
             return self.table(), list(numbers)
         place = used.cumsum(0) - 1
-        return self.table.rows(found), [place[number] for number in numbers]
+        return self.table.rows(found), [torch.where(n < 0, n, place[n.clamp_min(0)]) for n in numbers]
 
 
 class Training:
@@ -143,9 +188,12 @@ class Training:
         torch.manual_seed(trial.seed)
         self.trial, self.split, self.device = trial, split, torch.device(device)
         self.train = part(trial.params, "train")
-        self.model = SequenceModel(trial, spectrum).to(self.device)
+        self.model = SequenceModel(trial, with_interactions(trial, spectrum, split)).to(self.device)
+        if self.model.backbone.uses_time and split.times is None:
+            raise ValueError(f"{trial.cell.backbone} reads the times of events, and this data set has only their order")
         self.optimizer = _optimizer(self.model, self.train["lr"], self.train["weight_decay"])
         self.items = torch.tensor(split.items, device=self.device)
+        self.times = torch.tensor(split.times, device=self.device) if self.model.backbone.uses_time else None
         self.windows = Windows.of(split, self.train["max_len"])
         self.curve: list[float] = []
         self.best: dict[str, Tensor] = {}
@@ -171,7 +219,7 @@ class Training:
         total, step = torch.zeros((), device=self.device), 0
         batches = self.windows.batches(self.train["batch_size"], np.random.default_rng(seed))
         for step, (starts, lengths) in enumerate(batches):
-            total += self.step(gather(self.items, starts, lengths), generator)
+            total += self.step(self.batch(starts, lengths), generator)
             if step % CHECKED.get(self.device.type, 64) == 0:
                 _check_finite(total, number, step)
         _check_finite(total, number, step)
@@ -182,9 +230,15 @@ class Training:
         self.seconds += time.monotonic() - start
         return value
 
-    def step(self, items: Tensor, generator: torch.Generator) -> Tensor:
-        """One step of the optimiser on item numbers (B, L + 1); returns the loss, (), detached."""
-        loss = self.model.loss(items, generator)
+    def batch(self, starts: np.ndarray, lengths: np.ndarray) -> Batch:
+        """The stretches of the flat histories that begin there and are so long."""
+        users = np.searchsorted(self.split.offsets, starts, side="right") - 1
+        times = None if self.times is None else gather(self.times, starts, lengths)
+        return Batch(gather(self.items, starts, lengths), torch.from_numpy(users).to(self.device), times)
+
+    def step(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """One step of the optimiser; returns the loss, (), detached."""
+        loss = self.model.loss(batch, generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.train["clip_norm"])
@@ -204,14 +258,16 @@ class Training:
             raise TrialFailed(f"{error} after epoch {len(self.curve)}") from error
 
     def _last_states(self, queries: Queries, table: Tensor) -> Tensor:
-        """States (q, d) at the end of each query's history, of which the last max_len events are read."""
+        """States (q, k d) at the end of each query's history, of which the last max_len events are read."""
         ends = self.split.offsets[queries.users] + queries.ends
         lengths = np.minimum(queries.ends, self.train["max_len"])
         rows = max(POSITIONS.get(self.device.type, 2**17) // lengths.max(), 1)
         last = []
         for start in range(0, len(lengths), rows):
             at = slice(start, start + rows)
-            last.append(self.model.last_states(gather(self.items, ends[at] - lengths[at], lengths[at]), table))
+            starts, found = ends[at] - lengths[at], lengths[at]
+            times = None if self.times is None else gather(self.times, starts, found + 1)
+            last.append(self.model.last_states(gather(self.items, starts, found), table, times))
         return torch.cat(last)
 
     def finish(self) -> tuple[TrialResult, Artifacts]:
@@ -315,6 +371,18 @@ def spectrum(arrays: dict[str, np.ndarray], n: int) -> Spectrum:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return Spectrum(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+
+
+def with_interactions(trial: Trial, spectrum: Spectrum, split: Split) -> Spectrum:
+    """The spectrum with the training events of the split, where the trial's adapter asks for them."""
+    name = registry.split_overrides(trial.cell.adapter)[0]
+    if not registry.load(registry.ADAPTERS, name).uses_interactions:
+        return spectrum
+    within = np.arange(len(split.items)) - np.repeat(split.offsets[:-1], np.diff(split.offsets))
+    kept = within < np.repeat(split.train_ends, np.diff(split.offsets))
+    items = torch.from_numpy(split.items[kept].astype(np.int64) - 1)
+    offsets = torch.from_numpy(np.concatenate(([0], np.cumsum(split.train_ends))).astype(np.int64))
+    return replace(spectrum, interactions=Interactions(items, offsets))
 
 
 def part(params: dict[str, Any], prefix: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from adapters._base import Spectrum
+from adapters._base import Interactions, Spectrum
 
 
 def spectrum_of(E: Tensor, *, flips: Tensor | None = None, tolerance: float = 1e-6) -> Spectrum:
@@ -18,7 +18,17 @@ def spectrum_of(E: Tensor, *, flips: Tensor | None = None, tolerance: float = 1e
     r = int((tolerance * S[0] < S).sum())
     U, S, V = U[:, :r], S[:r], Vh[:r].T
     sign = V.gather(0, V.abs().argmax(0, keepdim=True)).sign() * (1 if flips is None else flips[:r])
-    return Spectrum((U * sign * has_text[:, None]).float(), S.float(), (V * sign).float(), mean.float(), E)
+    U, S, V = (U * sign * has_text[:, None]).float(), S.float(), (V * sign).float()
+    return Spectrum(U, S, V, mean.float(), E, toy_interactions(len(E)))
+
+
+def toy_interactions(n: int, users: int = 30, seed: int = 0) -> Interactions:
+    """Histories of 2 to 9 of n items, low indices more often than high ones; user 3 has none."""
+    g = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(2, 10, (users,), generator=g)
+    lengths[3] = 0
+    items = (torch.rand(int(lengths.sum()), generator=g).square() * n).long()
+    return Interactions(items, torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]))
 
 
 def toy_spectrum(

@@ -304,7 +304,7 @@ def loss_and_gradients(split, monkeypatch, whole_above, *, name, fusion):
     model.table.register_forward_hook(lambda *_: made.append("whole"))
     items = torch.randint(1, split.n_items + 1, (2, 5), generator=torch.Generator().manual_seed(0))
     items[1, 3:] = 0
-    loss = model.loss(items, torch.Generator().manual_seed(3))
+    loss = model.loss(trial.Batch(items, torch.zeros(len(items), dtype=torch.int64)), torch.Generator().manual_seed(3))
     loss.backward()
     return loss.detach(), [p.grad for p in model.parameters()], made
 
@@ -330,7 +330,7 @@ def test_few_items_of_many_are_gathered_and_most_of_them_are_not(split):
 @pytest.mark.parametrize(("name", "moved"), [("infonce", False), ("softmax", True)])
 def test_the_length_of_an_items_vector_moves_its_rank_exactly_where_the_loss_reads_it(split, name, moved):
     training = trial.Training(a_trial(name), split, spectrum_of(split))
-    training.model.last_states = lambda items, table: torch.ones(len(items), 16)
+    training.model.last_states = lambda items, table, times=None: torch.ones(len(items), 16)
     before = training.ranks(split.valid)
     training.model.table.adapter.table.data[::2] *= 4.0
     assert np.array_equal(training.ranks(split.valid), before) is not moved
