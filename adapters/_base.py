@@ -52,7 +52,8 @@ class Spectrum:
     @classmethod
     def blank(cls, n: int) -> Spectrum:
         """The spectrum of a catalogue of n items whose text nobody reads."""
-        return cls(*(torch.zeros(shape) for shape in ((n, 0), (0,), (0, 0), (0,), (n, 0))))
+        U, S, V, mean, E = (torch.zeros(shape) for shape in ((n, 0), (0,), (0, 0), (0,), (n, 0)))
+        return cls(U, S, V, mean, E)
 
     @property
     def n(self) -> int:
@@ -207,7 +208,7 @@ class ItemTable(nn.Module):
         return None if self.log_gain is None else self.log_gain.exp()
 
     def text(self) -> Tensor:
-        """The adapter's own part at its current scale, (N, d) or (N, d - d//2) under ``concat``, (N, k d) in k views."""
+        """The adapter's own part at its current scale: (N, d), under ``concat`` (N, d - d//2), in k views (N, k d)."""
         return self._scaled(self.adapter())
 
     def forward(self) -> Tensor:

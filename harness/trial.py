@@ -6,12 +6,14 @@ checkpoint gives the numbers of one that was never interrupted.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 # oneDNN keeps a compiled product for each of the last 1,024 shapes it met, and batches cut by length are of many
@@ -77,21 +79,9 @@ class SequenceModel(nn.Module):
     Where an item has k views, the backbone reads each alone, and states and table rows are the k results side by side.
     """
 
-    def __init__(self, trial: Trial, spectrum: Spectrum) -> None:
+    def __init__(self, table: ItemTable, backbone: Backbone, criterion: Loss, mixed_precision: bool = False) -> None:
         super().__init__()
-        train, loss, text, own, backbone = (
-            part(trial.params, prefix) for prefix in ("train", "loss", "text", "adapter", "backbone")
-        )
-        text = text or {"fusion": "none", "out_std": 1.0, "id_std": 0.0}
-        make_adapter = registry.load(registry.ADAPTERS, registry.split_overrides(trial.cell.adapter)[0])
-        make_backbone = registry.load(registry.BACKBONES, registry.split_overrides(trial.cell.backbone)[0])
-        adapter: Adapter = make_adapter(spectrum, widths(train["d"], text["fusion"])[0], **own)
-        self.table = ItemTable(adapter, train["d"], **text)
-        self.backbone: Backbone = make_backbone(train["d"], train["max_len"], **backbone)
-        if train["precision"] not in PRECISIONS:
-            raise ValueError(f"precision is '{train['precision']}'; it takes: {', '.join(PRECISIONS)}")
-        self.mixed_precision = train["precision"] == "bfloat16"
-        self.criterion: Loss = registry.load(registry.LOSSES, train["loss"])(adapter.n, **loss)
+        self.table, self.backbone, self.criterion, self.mixed_precision = table, backbone, criterion, mixed_precision
 
     def states(self, items: Tensor, table: Tensor, times: Tensor | None = None) -> Tensor:
         """States (B, L, k d) of item numbers (B, L), 0 = padding on the right, given the table (N + 1, k d); times
@@ -123,11 +113,11 @@ class SequenceModel(nn.Module):
         h = h if k == 1 else h.unflatten(0, (k, -1)).movedim(0, -2).flatten(-2)
         return h.to(table.dtype)
 
-    def _mixed(self, table: Tensor, on: tuple[str, ...]) -> torch.autocast:
+    def _mixed(self, table: Tensor, on: tuple[str, ...]) -> AbstractContextManager[Any]:
         """Matrix products in the trial's precision on these kinds of device. A backbone's are too narrow to gain on a
         CPU what the conversions cost; those over the catalogue gain there too."""
         kind = table.device.type
-        return torch.autocast(kind, torch.bfloat16, enabled=self.mixed_precision and kind in on)
+        return torch.autocast(kind, torch.bfloat16) if self.mixed_precision and kind in on else nullcontext()
 
     def project(self, x: Tensor) -> Tensor:
         """States or item vectors (..., k d), in the space where their dot products are the scores of the loss."""
@@ -188,9 +178,7 @@ class Training:
         torch.manual_seed(trial.seed)
         self.trial, self.split, self.device = trial, split, torch.device(device)
         self.train = part(trial.params, "train")
-        self.model = SequenceModel(trial, with_interactions(trial, spectrum, split)).to(self.device)
-        if self.model.backbone.uses_time and split.times is None:
-            raise ValueError(f"{trial.cell.backbone} reads the times of events, and this data set has only their order")
+        self.model = build(trial, split, spectrum).to(self.device)
         self.optimizer = _optimizer(self.model, self.train["lr"], self.train["weight_decay"])
         self.items = torch.tensor(split.items, device=self.device)
         self.times = torch.tensor(split.times, device=self.device) if self.model.backbone.uses_time else None
@@ -370,19 +358,40 @@ def spectrum(arrays: dict[str, np.ndarray], n: int) -> Spectrum:
         return Spectrum.blank(n)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return Spectrum(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+        U, S, V, mean, E = (torch.from_numpy(arrays[name]) for name in ("U", "S", "V", "mean", "E"))
+        return Spectrum(U, S, V, mean, E)
 
 
-def with_interactions(trial: Trial, spectrum: Spectrum, split: Split) -> Spectrum:
-    """The spectrum with the training events of the split, where the trial's adapter asks for them."""
-    name = registry.split_overrides(trial.cell.adapter)[0]
-    if not registry.load(registry.ADAPTERS, name).uses_interactions:
-        return spectrum
+def build(trial: Trial, split: Split, spectrum: Spectrum) -> SequenceModel:
+    """The model of a trial, on the CPU.
+
+    Raises ValueError where its components cannot be built with these parameters, or want times where there are none.
+    """
+    train, loss, text, own, backbone = (
+        part(trial.params, prefix) for prefix in ("train", "loss", "text", "adapter", "backbone")
+    )
+    if train["precision"] not in PRECISIONS:
+        raise ValueError(f"precision is '{train['precision']}'; it takes: {', '.join(PRECISIONS)}")
+    make_adapter = registry.load(registry.ADAPTERS, registry.split_overrides(trial.cell.adapter)[0])
+    make_backbone = registry.load(registry.BACKBONES, registry.split_overrides(trial.cell.backbone)[0])
+    if make_backbone.uses_time and split.times is None:
+        raise ValueError(f"{trial.cell.backbone} reads the times of events, but this data set has only their order")
+    if make_adapter.uses_interactions:
+        spectrum = dataclasses.replace(spectrum, interactions=_interactions(split))
+    text = text or {"fusion": "none", "out_std": 1.0, "id_std": 0.0}
+    adapter: Adapter = make_adapter(spectrum, widths(train["d"], text["fusion"])[0], **own)
+    table = ItemTable(adapter, train["d"], **text)
+    made: Backbone = make_backbone(train["d"], train["max_len"], **backbone)
+    criterion: Loss = registry.load(registry.LOSSES, train["loss"])(adapter.n, **loss)
+    return SequenceModel(table, made, criterion, train["precision"] == "bfloat16")
+
+
+def _interactions(split: Split) -> Interactions:
+    """The training events of the split."""
     within = np.arange(len(split.items)) - np.repeat(split.offsets[:-1], np.diff(split.offsets))
     kept = within < np.repeat(split.train_ends, np.diff(split.offsets))
     items = torch.from_numpy(split.items[kept].astype(np.int64) - 1)
-    offsets = torch.from_numpy(np.concatenate(([0], np.cumsum(split.train_ends))).astype(np.int64))
-    return replace(spectrum, interactions=Interactions(items, offsets))
+    return Interactions(items, torch.from_numpy(np.concatenate(([0], np.cumsum(split.train_ends))).astype(np.int64)))
 
 
 def part(params: dict[str, Any], prefix: str) -> dict[str, Any]:

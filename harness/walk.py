@@ -172,13 +172,14 @@ def _skip_unbuildable(grid: Plan, bases: Bases) -> None:
     from harness import trial
 
     kept: list[Study] = []
+    splits = {name: data.split(m.prepared, grid.request.protocol) for name, m in grid.materials.items()}
     for study in grid.studies:
         reason = None
         if study.state == "pending" and not study.cell.is_baseline:
             key, n = study.inputs["embedding"], grid.materials[study.cell.dataset].prepared.catalogue.height
             spectrum = trial.spectrum(arrays(*bases[key]) if key else {}, n)
             try:
-                trial.SequenceModel(study.trial("search", 0, study.space.default), spectrum)
+                trial.build(study.trial("search", 0, study.space.default), splits[study.cell.dataset], spectrum)
             except ValueError as error:
                 reason = str(error)
         if reason is None:

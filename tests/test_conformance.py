@@ -10,12 +10,14 @@ import pytest
 import torch
 from spectra import toy_spectrum
 
-from adapters._base import Adapter, ItemTable, Spectrum
+from adapters._base import FUSIONS, Adapter, ItemTable, Spectrum, Step
 from backbones._base import Backbone
 from harness import registry, spaces
 from harness.files import write_json
 from harness.losses._base import Loss
 from harness.losses._fused import softmax_loss
+from harness.losses.softmax import Softmax
+from harness.trial import Batch, SequenceModel
 
 ADAPTERS, BACKBONES = registry.names(registry.ADAPTERS), registry.names(registry.BACKBONES)
 MODELS = [(registry.ADAPTERS, n) for n in ADAPTERS] + [(registry.BACKBONES, n) for n in BACKBONES]
@@ -26,12 +28,22 @@ OWED = {  # base class, and what stands before the hyper-parameters
     registry.LOSSES: (Loss, ["n_items"]),
 }
 GOLDEN = Path(__file__).parent / "golden" / "losses.json"
+FLAGS = {"uses_text": True, "fuses": False, "pace": 1, "by_name_only": False, "note": ""}  # what is read from source
 D, MAX_LEN = 8, 6
 
 each_adapter = pytest.mark.parametrize("name", ADAPTERS)
 each_backbone = pytest.mark.parametrize("name", BACKBONES)
 each_model = pytest.mark.parametrize(("package", "name"), MODELS, ids=[f"{p}/{n}" for p, n in MODELS])
 each_component = pytest.mark.parametrize(("package", "name"), COMPONENTS, ids=[f"{p}/{n}" for p, n in COMPONENTS])
+
+
+def fusions_of(name):
+    adapter = registry.load(registry.ADAPTERS, name)
+    return FUSIONS if adapter.uses_text and not adapter.fuses else ("none",)
+
+
+FUSED = [(name, fusion) for name in ADAPTERS for fusion in fusions_of(name)]
+each_fused = pytest.mark.parametrize(("name", "fusion"), FUSED)
 
 
 def make_adapter(name, spectrum=None, d=D, **own):
@@ -58,10 +70,31 @@ def batch():
     return items
 
 
+def model_of(table, backbone):
+    return SequenceModel(table, backbone, Softmax(table.adapter.n))
+
+
 def loss_of(table, backbone):
-    inputs, targets = backbone.views(batch(), torch.Generator().manual_seed(2))
-    T = table()
-    return softmax_loss(backbone(T[inputs], inputs > 0)[targets > 0], T[1:], targets[targets > 0] - 1)
+    times = times_of(batch()) if backbone.uses_time else None
+    return model_of(table, backbone).loss(
+        Batch(batch(), torch.tensor([0, 1, 2, 5]), times), torch.Generator().manual_seed(2)
+    )
+
+
+def times_of(items):
+    """Event times of item numbers, (rows, L), later from left to right, zeros on padding."""
+    steps = torch.randint(1, 10**6, items.shape, generator=torch.Generator().manual_seed(5))
+    return 1_300_000_000 * (items > 0) + steps.cumsum(1) * (items > 0)
+
+
+def states_of(backbone, x, real):
+    """The backbone's states of item vectors, at times that depend on the position alone."""
+    times = (torch.arange(x.shape[1] + 1) * 86_400).expand(len(x), -1) if backbone.uses_time else None
+    return backbone(x, real, times)
+
+
+def width_of(name):
+    return registry.load(registry.ADAPTERS, name).views * D
 
 
 # Adapters
@@ -71,17 +104,14 @@ def loss_of(table, backbone):
 def test_an_adapter_gives_one_finite_row_of_width_d_per_item(name):
     for spectrum in (toy_spectrum(), toy_spectrum(missing=(4, 9)), toy_spectrum(15, 40)):
         table = make_adapter(name, spectrum)()
-        assert table.shape == (spectrum.n, D)
+        assert table.shape == (spectrum.n, width_of(name))
         assert table.dtype == torch.float32
         assert torch.isfinite(table).all()
         assert table.std() > 0
 
 
-@each_adapter
-@pytest.mark.parametrize("fusion", ["none", "add", "gate", "concat"])
+@each_fused
 def test_a_gradient_reaches_every_parameter_through_the_seam(name, fusion):
-    if fusion != "none" and not registry.load(registry.ADAPTERS, name).uses_text:
-        fusion = "none"  # a control without text has nothing to fuse
     table = make_table(name, fusion)
     loss_of(table, make_backbone("gru4rec")).backward()
     trained = [p for p in table.parameters() if p.requires_grad]
@@ -103,12 +133,11 @@ def test_the_padding_row_is_zero_before_and_after_training(name):
     assert not torch.equal(before[1:], table()[1:])
 
 
-@each_adapter
-@pytest.mark.parametrize("fusion", ["none", "add", "gate", "concat"])
+@each_fused
 def test_chosen_rows_are_those_of_the_whole_table_and_so_are_their_gradients(name, fusion):
     table = make_table(name, fusion).double().eval()
     items = torch.tensor([7, 0, 60, 1, 7, 33])
-    weights = torch.randn(len(items), D, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    weights = torch.randn(len(items), width_of(name), generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     found, expected = table.rows(items), table()[items]
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
     trained = [p for p in table.parameters() if p.requires_grad]
@@ -170,6 +199,43 @@ def test_adapter_diagnostics_are_finite_numbers(name):
     assert all(isinstance(v, float) and abs(v) < 1e9 for v in make_adapter(name).diagnostics().values())
 
 
+@each_adapter
+def test_an_auxiliary_loss_is_a_finite_number_whose_gradient_reaches_the_adapter(name):
+    table = make_table(name)
+    model = model_of(table, make_backbone("gru4rec"))
+    T, sequences = table(), batch()
+    inputs, targets = sequences[:, :-1], sequences[:, 1:]
+    step = Step(
+        sequences,
+        torch.tensor([0, 1, 2, 5]),
+        model.states(inputs, T)[targets > 0],
+        targets[targets > 0] - 1,
+        lambda items: model.last_states(items, T),
+    )
+    loss = table.adapter.aux(step)
+    if loss is not None:
+        assert loss.shape == ()
+        assert loss.item() != 0
+        gradients = torch.autograd.grad(loss, list(table.adapter.parameters()), allow_unused=True)
+        assert any(torch.count_nonzero(g) for g in gradients if g is not None)
+        assert all(torch.isfinite(g).all() for g in gradients if g is not None)
+
+
+@each_adapter
+def test_mixing_the_vectors_of_a_sequence_reads_no_future_and_no_padding(name):
+    adapter = make_adapter(name).eval()
+    x, real = torch.randn(2, MAX_LEN, width_of(name)), torch.ones(2, MAX_LEN, dtype=torch.bool)
+    found = adapter.mix(x, real, causal=True)
+    assert found.shape == x.shape
+    changed = x.clone()
+    changed[:, 4:] += 1
+    torch.testing.assert_close(adapter.mix(changed, real, causal=True)[:, :4], found[:, :4])
+    real[:, 4:] = False
+    torch.testing.assert_close(
+        adapter.mix(changed, real, causal=False)[:, :4], adapter.mix(x, real, causal=False)[:, :4]
+    )
+
+
 # Backbones
 
 
@@ -177,7 +243,7 @@ def test_adapter_diagnostics_are_finite_numbers(name):
 def test_a_backbone_gives_a_state_of_width_d_at_every_position_of_any_length(name):
     for length in (1, 3, MAX_LEN):
         x = torch.randn(2, length, D)
-        assert make_backbone(name)(x, torch.ones(2, length, dtype=torch.bool)).shape == (2, length, D)
+        assert states_of(make_backbone(name), x, torch.ones(2, length, dtype=torch.bool)).shape == (2, length, D)
 
 
 @each_backbone
@@ -188,13 +254,13 @@ def test_a_causal_backbone_does_not_see_the_future(name):
     g = torch.Generator().manual_seed(0)
     x = torch.randn(3, MAX_LEN, D, generator=g)
     whole = torch.ones(3, MAX_LEN, dtype=torch.bool)
-    expected = backbone(x, whole)
+    expected = states_of(backbone, x, whole)
     for t in range(MAX_LEN - 1):
         changed, cut, real = x.clone(), x.clone(), whole.clone()
         changed[:, t + 1 :] = torch.randn(3, MAX_LEN - t - 1, D, generator=g)
         cut[:, t + 1 :], real[:, t + 1 :] = 0, False
-        assert torch.equal(backbone(changed, whole)[:, : t + 1], expected[:, : t + 1])
-        assert torch.equal(backbone(cut, real)[:, : t + 1], expected[:, : t + 1])
+        assert torch.equal(states_of(backbone, changed, whole)[:, : t + 1], expected[:, : t + 1])
+        assert torch.equal(states_of(backbone, cut, real)[:, : t + 1], expected[:, : t + 1])
 
 
 @each_backbone
@@ -202,15 +268,15 @@ def test_the_length_of_the_padding_changes_no_real_state(name):
     backbone = make_backbone(name).eval()
     x, real = torch.randn(2, 3, D), torch.ones(2, 3, dtype=torch.bool)
     padded = torch.nn.functional.pad(x, (0, 0, 0, 3))
-    found = backbone(padded, torch.nn.functional.pad(real, (0, 3)))[:, :3]
-    torch.testing.assert_close(found, backbone(x, real), rtol=1e-5, atol=1e-6)
+    found = states_of(backbone, padded, torch.nn.functional.pad(real, (0, 3)))[:, :3]
+    torch.testing.assert_close(found, states_of(backbone, x, real), rtol=1e-5, atol=1e-6)
 
 
 @each_backbone
 def test_the_past_reaches_the_last_state(name):
     backbone = make_backbone(name).eval()
     x = torch.randn(1, MAX_LEN, D, requires_grad=True)
-    backbone(x, torch.ones(1, MAX_LEN, dtype=torch.bool))[0, -1].square().sum().backward()
+    states_of(backbone, x, torch.ones(1, MAX_LEN, dtype=torch.bool))[0, -1].square().sum().backward()
     assert (x.grad[0].abs().sum(1) > 0).all()
 
 
@@ -227,9 +293,9 @@ def test_a_backbone_survives_the_state_dict_round_trip(name):
     for p in source.parameters():
         p.data.add_(0.05)
     x, real = torch.randn(2, MAX_LEN, D), torch.ones(2, MAX_LEN, dtype=torch.bool)
-    assert not torch.equal(source(x, real), target(x, real))
+    assert not torch.equal(states_of(source, x, real), states_of(target, x, real))
     target.load_state_dict(source.state_dict())
-    assert torch.equal(source(x, real), target(x, real))
+    assert torch.equal(states_of(source, x, real), states_of(target, x, real))
 
 
 # All: what the registry, the search spaces and the ledger rely on
@@ -245,7 +311,8 @@ def test_the_schema_read_from_source_is_that_of_the_class(package, name):
     assert schema.params == {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     assert [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] == given
     assert schema.version == cls.version
-    assert schema.attributes.get("uses_text", True) == getattr(cls, "uses_text", True)
+    for flag, default in FLAGS.items():
+        assert schema.attributes.get(flag, default) == getattr(cls, flag, default)
 
 
 def axes_of(package, name):
@@ -326,8 +393,9 @@ def check_golden(component, loss, version):
 def test_the_state_at_one_position_is_that_of_the_whole_row(name):
     backbone, table = make_backbone(name).eval(), torch.randn(61, D, generator=torch.Generator().manual_seed(3))
     items, at = batch()[:, :-1], torch.tensor([5, 3, 0, 1])
-    whole = backbone(table[items], items > 0)
-    found = backbone.last(table[items], items > 0, at)
+    times = times_of(batch()) if backbone.uses_time else None
+    whole = backbone(table[items], items > 0, times)
+    found = backbone.last(table[items], items > 0, at, times)
     torch.testing.assert_close(found, whole[torch.arange(4), at], rtol=1e-5, atol=1e-6)
 
 
@@ -339,11 +407,13 @@ def test_the_state_at_one_position_is_that_of_the_whole_row(name):
 )
 def test_a_model_that_is_moved_computes_where_it_was_moved_to(adapter, backbone):
     """The meta device computes nothing, but like a GPU it refuses to mix with tensors left on the CPU."""
-    fusion = "gate" if registry.load(registry.ADAPTERS, adapter).uses_text else "none"
-    table, model = make_table(adapter, fusion).to("meta"), make_backbone(backbone).to("meta")
-    inputs, targets = batch()[:, :-1].to("meta"), batch()[:, 1:].to("meta")
-    T = table()
-    loss = softmax_loss(model(T[inputs], inputs > 0).flatten(0, 1), T[1:], targets.flatten())
-    (loss + table.rows(inputs.flatten()).sum()).backward()
-    trained = [p for part in (table, model) for p in part.parameters() if p.requires_grad]
+    fusion = "gate" if "gate" in fusions_of(adapter) else "none"
+    model = model_of(make_table(adapter, fusion), make_backbone(backbone))
+    inputs, targets = model.backbone.views(batch(), torch.Generator().manual_seed(2))
+    times = times_of(batch()).to("meta") if model.backbone.uses_time else None
+    model, inputs, targets = model.to("meta"), inputs.to("meta"), targets.to("meta")
+    T = model.table()
+    loss = softmax_loss(model.states(inputs, T, times).flatten(0, 1), T[1:], targets.flatten())
+    (loss + model.table.rows(inputs.flatten()).sum()).backward()
+    trained = [p for p in model.parameters() if p.requires_grad]
     assert {p.grad.device.type for p in trained if p.grad is not None} == {"meta"}

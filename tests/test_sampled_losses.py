@@ -299,7 +299,7 @@ def loss_and_gradients(split, monkeypatch, whole_above, *, name, fusion):
     monkeypatch.setattr(trial, "WHOLE_ABOVE", whole_above)
     torch.manual_seed(0)
     work = a_trial(name, "mlp", **{"text.fusion": fusion, "loss.m": 2})
-    model = trial.SequenceModel(work, spectrum_of(split)).double().eval()
+    model = trial.build(work, split, spectrum_of(split)).double().eval()
     made = []
     model.table.register_forward_hook(lambda *_: made.append("whole"))
     items = torch.randint(1, split.n_items + 1, (2, 5), generator=torch.Generator().manual_seed(0))
@@ -321,7 +321,7 @@ def test_rows_gathered_before_the_adapter_give_the_loss_of_the_whole_table(split
 
 
 def test_few_items_of_many_are_gathered_and_most_of_them_are_not(split):
-    model = trial.SequenceModel(a_trial("bce", **{"loss.m": 1}), spectrum_of(split))
+    model = trial.build(a_trial("bce", **{"loss.m": 1}), split, spectrum_of(split))
     few, many = torch.tensor([[1, 2, 3]]), torch.arange(1, split.n_items + 1)[None]
     assert len(model._rows(few)[0]) == 4
     assert len(model._rows(many)[0]) == split.n_items + 1
