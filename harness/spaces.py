@@ -1,15 +1,16 @@
 """Search spaces: TOML files, checked against the constructors they are for, turned into Optuna distributions.
 
 A value is fixed as it stands; ``{ low, high, log, step }`` is a range (of ints if both ends are ints);
-``{ choices = [...] }`` is a choice. Keys are the component's keyword-only parameters, and every default lies inside
-its range, because trial 0 of every study is the default point.
+``{ choices = [...] }`` is a choice. Either may say ``when = { other = [...] }``: searched only where another parameter
+of the file, itself unconditional, has one of these values, and at its default elsewhere. Keys are the component's
+keyword-only parameters, and every default lies inside its range, because trial 0 of every study is the default point.
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,20 @@ _RANGE_KEYS = {"low", "high", "log", "step"}
 
 
 @dataclass(frozen=True)
+class When:
+    """Where an axis is searched: the parameter `name` has one of these values."""
+
+    name: str
+    values: tuple[Any, ...]
+
+    def holds(self, params: Mapping[str, Any]) -> bool:
+        return params[self.name] in self.values
+
+    def __str__(self) -> str:
+        return f" if {self.name} is {' or '.join(map(str, self.values))}"
+
+
+@dataclass(frozen=True)
 class Range:
     """An interval of floats or, if both ends are ints, of ints. Raises ValueError where it is none."""
 
@@ -42,6 +57,7 @@ class Range:
     high: float
     log: bool = False
     step: float | None = None
+    when: When | None = None
 
     def __post_init__(self) -> None:
         if self.low > self.high:
@@ -64,7 +80,8 @@ class Range:
         return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
 
     def __str__(self) -> str:
-        return f"{self.low} … {self.high}" + (" log" if self.log else "") + (f" step {self.step}" if self.step else "")
+        scale = (" log" if self.log else "") + (f" step {self.step}" if self.step else "")
+        return f"{self.low} … {self.high}{scale}{self.when or ''}"
 
 
 @dataclass(frozen=True)
@@ -72,6 +89,7 @@ class Choices:
     """A finite set of values."""
 
     values: tuple[Any, ...]
+    when: When | None = None
 
     def holds(self, value: Any) -> bool:
         return any(value == known and isinstance(value, bool) == isinstance(known, bool) for known in self.values)
@@ -82,7 +100,7 @@ class Choices:
         return CategoricalDistribution(self.values)
 
     def __str__(self) -> str:
-        return ", ".join(map(str, self.values))
+        return ", ".join(map(str, self.values)) + str(self.when or "")
 
 
 @dataclass(frozen=True)
@@ -97,8 +115,15 @@ class Space:
         """What makes two spaces the same."""
         return {"fixed": self.fixed, "searched": {name: str(axis) for name, axis in self.searched.items()}}
 
-    def distributions(self) -> dict[str, BaseDistribution]:
-        return {name: axis.distribution() for name, axis in self.searched.items()}
+    def free(self) -> dict[str, BaseDistribution]:
+        """What is searched at every point."""
+        return {name: axis.distribution() for name, axis in self.searched.items() if axis.when is None}
+
+    def conditional(self, point: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+        """What is searched besides, where the parameters that are searched at every point have these values."""
+        return {
+            name: a.distribution() for name, a in self.searched.items() if a.when is not None and a.when.holds(point)
+        }
 
 
 @dataclass(frozen=True)
@@ -162,10 +187,28 @@ def of_cell(cell: Cell, source: Source) -> Space:
             if name in part.overrides:
                 axis = _typed(f"{part.owner}[{name}]", part.overrides[name], value)
             if isinstance(axis, Range | Choices):
-                searched[key], default[key] = axis, value
+                searched[key], default[key] = _placed(axis, part.prefix), value
             else:
                 fixed[key] = default[key] = axis
-    return Space(fixed, searched, default)
+    return _resolved(Space(fixed, searched, default))
+
+
+def _placed(axis: Range | Choices, prefix: str) -> Range | Choices:
+    """The axis with its condition on the dotted name."""
+    return axis if axis.when is None else replace(axis, when=replace(axis.when, name=f"{prefix}.{axis.when.name}"))
+
+
+def _resolved(space: Space) -> Space:
+    """The space without conditions on fixed parameters: the axis is searched at every point, or fixed as well."""
+    fixed, searched = dict(space.fixed), dict(space.searched)
+    for name, axis in space.searched.items():
+        if axis.when is not None and axis.when.name in space.fixed:
+            if axis.when.holds(space.fixed):
+                searched[name] = replace(axis, when=None)
+            else:
+                del searched[name]
+                fixed[name] = space.default[name]
+    return Space(fixed, searched, space.default)
 
 
 def _parts(cell: Cell, source: Source) -> list[_Part]:
@@ -207,6 +250,7 @@ def read(path: Path, owner: str, defaults: dict[str, Any]) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise HarnessError(f"{where} is not valid TOML: {error}.") from None
     _check_names(where, table, defaults, owner)
+    _check_conditions(where, table, defaults)
     if owner == "train" and isinstance(table.get("loss"), dict):
         known = ", ".join(registry.names(registry.LOSSES))
         raise HarnessError(f"{where}: loss is one name for all cells, never searched. Known: {known}.")
@@ -218,6 +262,22 @@ def _check_names(where: str, given: dict[str, Any], known: dict[str, Any], owner
         if name not in known:
             near = registry.suggest(name, list(known)).replace("Known:", "It takes:") if known else "It takes none."
             raise HarnessError(f"{where}: {owner + ' has' if owner else 'there is'} no parameter '{name}'. {near}")
+
+
+def _check_conditions(where: str, table: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """Every `when` is one parameter of this file with a list of values, and that one has no condition itself."""
+    for name, value in table.items():
+        when = value.get("when") if isinstance(value, dict) else None
+        if when is None:
+            continue
+        if not isinstance(when, dict) or len(when) != 1 or not all(isinstance(v, list) and v for v in when.values()):
+            raise HarnessError(f"{where}: {name}: a condition is when = {{ parameter = [values] }}.")
+        other = next(iter(when))
+        _check_names(f"{where}: {name}: when", when, defaults)
+        if isinstance(table.get(other), dict) and "when" in table[other]:
+            raise HarnessError(
+                f"{where}: {name}: '{other}' depends on another parameter itself; conditions do not chain."
+            )
 
 
 def _typed(where: str, value: Any, default: Any) -> Any:
@@ -234,13 +294,17 @@ def _axis(file: str, name: str, value: Any, default: Any) -> Any:
     where = f"{file}: {name}"
     if not isinstance(value, dict):
         return _typed(where, value, default)
+    given = dict(value)
+    when = (
+        When(*next((other, tuple(values)) for other, values in given.pop("when").items())) if "when" in given else None
+    )
     try:
-        if set(value) == {"choices"} and isinstance(value["choices"], list) and value["choices"]:
-            axis: Range | Choices = Choices(tuple(value["choices"]))
-        elif {"low", "high"} <= set(value) <= _RANGE_KEYS:
-            axis = Range(**value)
+        if set(given) == {"choices"} and isinstance(given["choices"], list) and given["choices"]:
+            axis: Range | Choices = Choices(tuple(given["choices"]), when)
+        elif {"low", "high"} <= set(given) <= _RANGE_KEYS:
+            axis = Range(**given, when=when)
         else:
-            raise ValueError("a search range is { low, high, log, step } or { choices = [...] }")
+            raise ValueError("a search range is { low, high, log, step } or { choices = [...] }, with or without when")
     except (ValueError, TypeError) as error:
         raise HarnessError(f"{where}: {error}.") from None
     if default is not None and not axis.holds(default):

@@ -7,11 +7,13 @@ A cell's life: SEARCH (n trials, trial 0 the default point) -> CONFIRM (the winn
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from harness import ledger as ledger_events
@@ -24,8 +26,16 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 STARTUP_TRIALS = 6  # random points before TPE's model; a constant, so that a grown search is the longer search
 GRACE = 0.3  # share of the epochs before a trial may be pruned: slow starters
 
+
+def _tpe(seed: int) -> optuna.samplers.BaseSampler:
+    """TPE over the joint distribution of the parameters, those of a condition apart (`group`)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=STARTUP_TRIALS)
+
+
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
-    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=STARTUP_TRIALS),
+    "tpe": _tpe,
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
 }
 PRUNERS: dict[str, Callable[[int], optuna.pruners.BasePruner]] = {
@@ -55,7 +65,6 @@ class Search:
         engine = study.engine
         check_engine(engine)
         self._study = optuna.create_study(direction="maximize", pruner=PRUNERS[engine.pruner](study.epochs))
-        self._distributions = study.space.distributions()
         self._asked: dict[int, optuna.trial.Trial] = {}
         self._waiting: list[Assignment] = []  # asked of the study, not yet handed out
         self.in_flight: dict[str, Assignment] = {}
@@ -73,9 +82,10 @@ class Search:
                 self._waiting.append(self._ask(number, known.trial.params if known else None))
 
     def _frozen(self, trial: Trial, result: TrialResult) -> optuna.trial.FrozenTrial:
+        searched = self.plan.space.free() | self.plan.space.conditional(trial.params)
         return optuna.trial.create_trial(
-            params={name: trial.params[name] for name in self._distributions},
-            distributions=self._distributions,
+            params={name: trial.params[name] for name in searched},
+            distributions=searched,
             intermediate_values=dict(enumerate(result.curve)),
             state=_STATES[result.status],
             value=result.best if result.status == "done" else None,
@@ -83,16 +93,19 @@ class Search:
 
     def _ask(self, number: int, params: dict[str, Any] | None = None) -> Assignment:
         """The trial of a search number: the default point for 0, else what is known of it, else the sampler's."""
+        space = self.plan.space
         if number == 0:
-            params = self.plan.space.default
+            params = space.default
         if params is not None:
-            self._study.enqueue_trial({name: params[name] for name in self._distributions})
+            self._study.enqueue_trial({name: params[name] for name in space.searched})
         self._study.sampler = SAMPLERS[self.plan.engine.sampler](int(self.plan.id[:7], 16) + number)
-        asked = self._study.ask(self._distributions)
+        asked = self._study.ask(space.free())
+        for name, axis in space.conditional(asked.params | space.fixed).items():
+            _suggest(asked, name, axis)
         if asked.number != number:
             raise AssertionError(f"study {self.plan.cell} is at {asked.number}, expected {number}")
         self._asked[number] = asked
-        return Assignment(self.plan.trial("search", 0, self.plan.space.fixed | asked.params), self.plan, number)
+        return Assignment(self.plan.trial("search", 0, space.default | asked.params), self.plan, number)
 
     def next(self) -> Assignment | None:
         """The next trial to run, or None if nothing is due now (or ever)."""
@@ -234,3 +247,13 @@ class Grid:
     @property
     def over(self) -> bool:
         return not self._owner and all(search.over for search in self.searches)
+
+
+def _suggest(asked: optuna.trial.Trial, name: str, axis: BaseDistribution) -> None:
+    """Draw one more parameter of a trial that was asked for."""
+    if isinstance(axis, CategoricalDistribution):
+        asked.suggest_categorical(name, axis.choices)
+    elif isinstance(axis, IntDistribution):
+        asked.suggest_int(name, axis.low, axis.high, step=axis.step, log=axis.log)
+    elif isinstance(axis, FloatDistribution):
+        asked.suggest_float(name, axis.low, axis.high, step=axis.step, log=axis.log)

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 
 from harness import plan, registry, spaces
 from harness.types import Cell, HarnessError
 
 MLP = Cell("toy", "minilm", "sasrec", "mlp")
+SCHEMA = registry.schema
 
 
 def source(tmp_path, file="adapters/mlp.toml", text=""):
@@ -118,3 +121,57 @@ def test_wrong_overrides_are_one_clear_line(adapter, pins, message):
     with pytest.raises(HarnessError) as caught:
         load()
     assert message in str(caught.value)
+
+
+CONDITION = 'activation = {{ choices = ["gelu", "relu"] }}\ndropout = {{ low = 0.0, high = 0.3, when = {} }}'
+
+
+def with_condition(folder, condition, adapter="mlp"):
+    (folder / "adapters").mkdir(exist_ok=True)
+    (folder / "adapters" / "mlp.toml").write_text(CONDITION.format(condition))
+    return spaces.of_cell(Cell("toy", "noise", "sasrec", adapter), spaces.Source(folder))
+
+
+def test_a_conditional_parameter_is_searched_only_where_its_condition_holds(tmp_path):
+    space = with_condition(tmp_path, '{ activation = ["relu"] }')
+    assert "adapter.dropout" not in space.free()
+    assert "adapter.dropout" in space.conditional({**space.default, "adapter.activation": "relu"})
+    assert "adapter.dropout" not in space.conditional({**space.default, "adapter.activation": "gelu"})
+
+
+@pytest.mark.parametrize(("activation", "searched"), [("relu", True), ("gelu", False)])
+def test_a_condition_on_a_fixed_parameter_is_settled_at_once(tmp_path, activation, searched):
+    space = with_condition(tmp_path, '{ activation = ["relu"] }', f"mlp[activation={activation}]")
+    assert ("adapter.dropout" in space.free()) is searched
+    assert ("adapter.dropout" in space.fixed) is not searched
+
+
+def test_the_condition_is_part_of_what_makes_two_spaces_the_same(tmp_path):
+    one, other = (with_condition(tmp_path, f'{{ activation = ["{a}"] }}') for a in ("relu", "gelu"))
+    assert one.to_json() != other.to_json()
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ('{ activatoin = ["relu"] }', "Did you mean 'activation'"),
+        ('{ activation = "relu" }', "a condition is when"),
+        ("{}", "a condition is when"),
+        ('"relu"', "a condition is when"),
+        ("{ dropout = [0.1] }", "conditions do not chain"),
+    ],
+)
+def test_a_wrong_condition_is_one_clear_line(tmp_path, condition, message):
+    with pytest.raises(HarnessError, match=message):
+        with_condition(tmp_path, condition)
+
+
+def test_a_method_that_joins_text_and_id_itself_has_no_fusion_to_search(tmp_path, monkeypatch):
+    schema = registry.schema(registry.ADAPTERS, "mlp")
+    fusing = replace(schema, attributes=schema.attributes | {"fuses": True})
+    monkeypatch.setattr(registry, "schema", lambda package, name: fusing if name == "mlp" else SCHEMA(package, name))
+    space = spaces.of_cell(Cell("toy", "noise", "sasrec", "mlp"), spaces.Source(fixed={"text.fusion": "gate"}))
+    assert space.fixed["text.fusion"] == "none"
+    assert not {"text.fusion", "text.id_std"} & set(space.searched)
+    with pytest.raises(HarnessError, match="joins text and ID itself"):
+        spaces.of_cell(Cell("toy", "noise", "sasrec", "mlp[fusion=add]"), spaces.Source())

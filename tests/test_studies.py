@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness import plan, spaces
+from harness import plan, registry, spaces
 from harness.ledger import Ledger, Segment
 from harness.studies import Grid
 from harness.types import BASELINE, Budget, Cell, Engine, HarnessError, Protocol, TrialResult
@@ -86,6 +86,32 @@ def test_a_grown_search_is_the_longer_search(home, tmp_path, sampler):
     assert set(whole[:9]) == set(first[:5]) | set(second[:4])
     assert not set(first) & set(second)
     assert done.state == "done"
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_parameter_whose_condition_does_not_hold_stays_at_its_default(home, sampler):
+    ran, ledger, _ = drive(home, engine=Engine(sampler, "none"), budget=replace(BUDGET, trials=20))
+    found = [ledger.trials[i].trial.params for i in ran[:20]]
+    off = {p["text.id_std"] for p in found if p["text.fusion"] == "none"}
+    on = {p["text.id_std"] for p in found if p["text.fusion"] != "none"}
+    assert off == {spaces.TEXT_DEFAULTS["id_std"]}
+    assert len(on) > 5
+
+
+def test_a_cell_with_nothing_to_search_runs_one_trial(home):
+    searched = study(Ledger.open(home))
+    fixed = replace(searched, space=spaces.Space(searched.space.default, {}, searched.space.default))
+    assert (searched.trials, fixed.trials) == (BUDGET.trials, 1)
+
+
+def test_a_backbone_that_trains_a_share_of_the_positions_gets_more_epochs(home, monkeypatch):
+    read = registry.schema
+    slow = replace(read(registry.BACKBONES, "sasrec"), attributes={"pace": 2})
+    plain = study(Ledger.open(home)).trial("search", 0, {})
+    monkeypatch.setattr(registry, "schema", lambda package, name: slow if name == "sasrec" else read(package, name))
+    made = study(Ledger.open(home)).trial("search", 0, {})
+    assert (plain.epochs, plain.patience) == (BUDGET.epochs, BUDGET.patience)
+    assert (made.epochs, made.patience) == (2 * BUDGET.epochs, 2 * BUDGET.patience)
 
 
 def test_more_seeds_run_only_the_difference(home):
