@@ -72,7 +72,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 grid_options = options(
     click.option("--datasets", default="all", show_default=True, help="Names, folders, globs, 'all', '!name'."),
     click.option("--adapters", default="all", show_default=True, help="E.g. 'all,!svd' or 'mlp[hidden=256]'."),
-    click.option("--backbones", default="all", show_default=True),
+    click.option("--backbones", default="sasrec", show_default=True, help="E.g. 'all' or 'sasrec,hstu'."),
     click.option("--encoders", default="minilm", show_default=True, help="E.g. 'minilm,shuffled:minilm,file:E.npy'."),
     click.option("--budget", type=click.Choice(list(BUDGETS)), default="quick", show_default=True),
     click.option("--trials", type=click.IntRange(1), help="Search trials a cell, instead of the budget's."),
@@ -85,7 +85,11 @@ grid_options = options(
     click.option("--require-text", is_flag=True, help="Drop items without text."),
     click.option("--sampler", default="tpe", show_default=True, help="tpe or random."),
     click.option("--pruner", default="median", show_default=True, help="median or none."),
-    click.option("--spaces", type=click.Path(path_type=Path), help="Folder of TOML files that go before ours."),
+    click.option(
+        "--spaces",
+        type=click.Path(path_type=Path),
+        help="A folder, or a published setting.",
+    ),
     click.option("--set", "pins", multiple=True, metavar="NAME=VALUE", help="Fix a shared parameter: train.d=128."),
     home_option,
 )

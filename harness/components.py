@@ -24,7 +24,10 @@ def all_of(home: Path) -> dict[str, list[dict[str, Any]]]:
     """Kind -> components with `name`, `summary` and, for data sets, `ready`."""
     found: dict[str, list[dict[str, Any]]] = {}
     for kind, package in KINDS.items():
-        found[kind] = [{"name": n, "summary": _summary(package, n)} for n in registry.names(package)]
+        found[kind] = [_entry(package, name) for name in registry.names(package)]
+    found["published settings, for --spaces"] = [
+        {"name": name, "summary": spaces.about(name)} for name in spaces.published()
+    ]
     from harness import data
 
     ready = data.ready(home)
@@ -34,8 +37,11 @@ def all_of(home: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _summary(package: str, name: str) -> str:
-    return registry.schema(package, name).doc.split("\n\n")[0].replace("\n", " ")
+def _entry(package: str, name: str) -> dict[str, Any]:
+    """`name`, `summary`, and `by_name_only` where `all` leaves it out."""
+    schema = registry.schema(package, name)
+    own = {"by_name_only": True} if schema.attributes.get("by_name_only") else {}
+    return {"name": name, "summary": schema.doc.split("\n\n")[0].replace("\n", " ")} | own
 
 
 def text(found: dict[str, list[dict[str, Any]]]) -> str:
@@ -43,10 +49,10 @@ def text(found: dict[str, list[dict[str, Any]]]) -> str:
     for kind, entries in found.items():
         lines.append(kind)
         for entry in entries:
-            mark = ""
+            mark = " [not in 'all']" if entry.get("by_name_only") else ""
             if kind == "datasets":
                 mark = " [ready]" if entry["ready"] else f" [get it: harness prepare {entry['name']}]"
-            lines.append(f"  {entry['name']:16s} {entry['summary']}{mark}")
+            lines.append(f"  {entry['name']:18s} {entry['summary']}{mark}")
     return "\n".join([*lines, "Any folder with interactions.parquet|csv and items.parquet|csv is a data set, too."])
 
 

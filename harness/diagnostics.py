@@ -1,14 +1,18 @@
 """Collapse measures of an item table: how many of its d dimensions carry anything.
 
-All but the cosine are functions of the singular values of the column-centred table, taken from its d x d Gram matrix
-in float64: O(N d^2), and equal to the SVD's down to 1e-8 of the largest. High rank is a sign of health, no proof of
-quality: whitened truncation has full rank and is a weak model.
+Most are functions of the singular values of the column-centred table, taken from its d x d Gram matrix in float64:
+O(N d^2), and equal to the SVD's down to 1e-8 of the largest. High rank is a sign of health, no proof of quality:
+whitened truncation has full rank and is a weak model. Alignment and uniformity look at directions, those of states
+against those of the items that came next.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+SAMPLE = 4096  # rows that pairs are made of
 
 
 def collapse(table: Tensor) -> dict[str, float]:
@@ -19,7 +23,10 @@ def collapse(table: Tensor) -> dict[str, float]:
         "information_abundance": information_abundance(s),
         "participation_ratio": participation_ratio(s),
         "stable_rank": stable_rank(s),
+        "components_90": components(s, 0.90),
+        "components_99": components(s, 0.99),
         "mean_cosine": mean_cosine(table),
+        "uniformity": uniformity(table),
     }
 
 
@@ -72,6 +79,12 @@ def stable_rank(s: Tensor) -> float:
     return (s / s[0]).square().sum().item() if s[0] > 0 else 0.0
 
 
+def components(s: Tensor, share: float) -> float:
+    """How many leading components hold this share of the variance; 0 if there is none. s: (d,) descending."""
+    energy = s.square().cumsum(0)
+    return float((energy < share * energy[-1]).sum().item() + 1) if s[0] > 0 else 0.0
+
+
 def mean_cosine(table: Tensor) -> float:
     """Mean cosine over all pairs of different rows of (N, d), zero rows left out; 0 if no pair is left. O(N d)."""
     rows = table.detach().double()
@@ -79,3 +92,35 @@ def mean_cosine(table: Tensor) -> float:
     units = (rows / norms)[norms[:, 0] > 0]
     n = len(units)
     return ((units.sum(0).square().sum() - n) / (n * (n - 1))).item() if n > 1 else 0.0
+
+
+def alignment(x: Tensor, y: Tensor) -> float:
+    """Mean squared distance of the directions of x and y, row by row, (n, d) each: from 0 (all agree) to 4.
+
+    Wang & Isola (2020, arXiv 2005.10242), alpha = 2. A zero row has no direction and stays zero.
+    """
+    return (_directions(x) - _directions(y)).square().sum(1).mean().item()
+
+
+def uniformity(x: Tensor) -> float:
+    """ln of the mean of exp(-2 |u - v|^2) over pairs of directions u, v of different rows of x (n, d), of at most
+    `SAMPLE` rows evenly spread: 0 where all agree, about -4 where they spread over the sphere.
+
+    Wang & Isola (2020), t = 2. Zero rows are left out; 0 if no pair is left.
+    """
+    units = _directions(sample(x))
+    units = units[units.square().sum(1) > 0.5]
+    n = len(units)
+    if n < 2:
+        return 0.0
+    closeness = (4 * (units @ units.T - 1)).exp()  # |u - v|^2 = 2 - 2 u.v
+    return ((closeness.sum() - closeness.diagonal().sum()) / (n * (n - 1))).log().item()
+
+
+def sample(x: Tensor) -> Tensor:
+    """At most `SAMPLE` rows of x, evenly spread."""
+    return x[:: -(-len(x) // SAMPLE)] if len(x) else x
+
+
+def _directions(x: Tensor) -> Tensor:
+    return F.normalize(x.detach().double(), dim=1)

@@ -38,7 +38,7 @@ class Request:
     home: Path
     datasets: str = "all"
     adapters: str = "all"
-    backbones: str = "all"
+    backbones: str = "sasrec"
     encoders: str = "minilm"
     budget: Budget = BUDGETS["quick"]
     protocol: Protocol = field(default_factory=Protocol)

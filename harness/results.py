@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import polars as pl
 
+from harness import registry
 from harness.ledger import Ledger
 from harness.tables import Results
 from harness.types import Cell, HarnessError, TrialResult
@@ -79,6 +80,7 @@ def build(ledger: Ledger, ranks_of: RanksOf, run: str | None = None) -> Results:
         empty = dict.fromkeys(CELLS, 0) | _names(cell)
         cells.append(empty | {"search_seconds": 0.0, "state": "skipped", "reason": reason})
     header = {key: launch[key] for key in ("protocol", "prep", "budget", "engine", "provenance")} | {"data": cards}
+    header["components"] = _remarks(studies)
     header["test_opened"] = sum(ledger.opened.get(i, 0) for d in studies.values() for i in confirmations(ledger, d))
     return Results(
         pl.DataFrame(rows, schema=RUNS),
@@ -86,6 +88,19 @@ def build(ledger: Ledger, ranks_of: RanksOf, run: str | None = None) -> Results:
         pl.DataFrame(cells, schema=CELLS).sort(CELL),
         header,
     )
+
+
+def _remarks(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
+    """What components say of themselves that a reader must know: kind/name -> `note` and, of backbones, `pace`."""
+    named = {(registry.ADAPTERS, c.adapter) for c in cells if not c.is_baseline}
+    named |= {(registry.BACKBONES, c.backbone) for c in cells if not c.is_baseline}
+    found = {}
+    for package, word in sorted(named):
+        name = registry.split_overrides(word)[0]
+        if name in registry.names(package):  # else it was removed since
+            own = registry.schema(package, name).attributes
+            found[f"{package}/{name}"] = {key: own[key] for key in ("note", "pace") if own.get(key)}
+    return {name: remarks for name, remarks in found.items() if remarks}
 
 
 def _names(cell: Cell) -> dict[str, str]:

@@ -129,22 +129,28 @@ class Space:
 @dataclass(frozen=True)
 class Source:
     """Where spaces come from: `folder`'s files go before those that are installed; `fixed` pins shared parameters
-    (`train.d`, `text.fusion`, `loss.tau`) to one value."""
+    (`train.d`, `text.fusion`, `loss.tau`) to one value. A folder that is not there may be one of `published()`."""
 
     folder: Path | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
     def path(self, file: str) -> Path:
-        own = self.folder / file if self.folder else None
+        own = self.root() / file if self.folder else None
         return own if own and own.is_file() else registry.folder_of("search_spaces") / file
+
+    def root(self) -> Path:
+        """The folder itself, or the shipped settings of that name."""
+        assert self.folder is not None
+        return self.folder if self.folder.is_dir() else _published() / self.folder.name
 
     def pinned(self, prefix: str) -> dict[str, Any]:
         return {k.removeprefix(prefix + "."): v for k, v in self.fixed.items() if k.startswith(prefix + ".")}
 
     def check(self) -> None:
         """Raises HarnessError for a pinned name that is no shared parameter, a folder that is none, or a wrong loss."""
-        if self.folder is not None and not self.folder.is_dir():
-            raise HarnessError(f"--spaces {self.folder}: there is no such folder.")
+        if self.folder is not None and not (self.folder.is_dir() or str(self.folder) in published()):
+            hint = registry.suggest(str(self.folder), published())
+            raise HarnessError(f"--spaces {self.folder}: there is no such folder, and no published setting. {hint}")
         loss = self.loss()
         shared = {"train": TRAIN_DEFAULTS, "text": TEXT_DEFAULTS, "loss": registry.schema(registry.LOSSES, loss).params}
         known = [f"{prefix}.{name}" for prefix, defaults in shared.items() for name in defaults]
@@ -158,6 +164,22 @@ class Source:
         axes = read(self.path("train.toml"), "train", TRAIN_DEFAULTS)
         name = self.fixed.get("train.loss", axes.get("loss", TRAIN_DEFAULTS["loss"]))
         return registry.find(registry.LOSSES, _typed("train.loss", name, ""))
+
+
+def published() -> list[str]:
+    """Names of the shipped settings of publications, each a folder of TOML files like one of the user's."""
+    return sorted(folder.name for folder in _published().glob("*") if folder.is_dir())
+
+
+def about(name: str) -> str:
+    """What a published setting is: the comment on the first line of its first file."""
+    files = sorted(_published().joinpath(name).rglob("*.toml"))
+    first = files[0].read_text(encoding="utf-8").partition("\n")[0] if files else ""
+    return first.removeprefix("#").strip()
+
+
+def _published() -> Path:
+    return registry.folder_of("search_spaces") / "published"
 
 
 @dataclass(frozen=True)

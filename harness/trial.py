@@ -279,10 +279,24 @@ class Training:
         info = diagnostics.collapse(table()[1:])
         if table.gain is not None:
             info |= {f"text_{name}": value for name, value in diagnostics.collapse(table.text()).items()}
+        info |= self._directions()
         info |= {f"adapter_{name}": value for name, value in table.adapter.diagnostics().items()}
         info["parameters"] = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         info["epochs"] = len(self.curve)
         return {name: float(value) for name, value in info.items()}
+
+    def _directions(self) -> dict[str, float]:
+        """Alignment of states with the items that came next, in validation, and uniformity of the states."""
+        asked = self.split.valid
+        spread = slice(None, None, -(-len(asked.users) // diagnostics.SAMPLE))
+        asked = Queries(asked.users[spread], asked.ends[spread])
+        table, project = self.model.table(), self.model.project
+        targets = self.items[torch.from_numpy(self.split.offsets[asked.users] + asked.ends).to(self.device)]
+        states = project(self._last_states(asked, table))
+        return {
+            "alignment": diagnostics.alignment(states, project(F.embedding(targets, table))),
+            "state_uniformity": diagnostics.uniformity(states),
+        }
 
     @torch.no_grad()
     def _artifacts(self) -> Artifacts:

@@ -27,6 +27,7 @@ HEADER = {
         }
     },
     "provenance": {"git": "0123abc", "date": "2026-11-01", "versions": {"torch": "2.13", "note": SCRIPT}},
+    "components": {"backbones/gru4rec": {"note": "two epochs for <one>", "pace": 2}},
     "test_opened": 21,
 }
 

@@ -86,3 +86,32 @@ def test_a_table_that_is_not_finite_is_refused():
     table[3, 2] = float("inf")
     with pytest.raises(ValueError, match="not finite"):
         diagnostics.collapse(table)
+
+
+def test_components_count_what_holds_a_share_of_the_variance():
+    s = torch.tensor([3.0, 2.0, 1.0, 0.0], dtype=torch.float64)  # energy 9, 4, 1, 0 of 14
+    assert [diagnostics.components(s, share) for share in (0.5, 0.9, 0.93, 0.99)] == [1.0, 2.0, 3.0, 3.0]
+    assert diagnostics.components(torch.zeros(3), 0.9) == 0.0
+
+
+def test_alignment_and_uniformity_are_the_published_sums_over_pairs():
+    x, y = table_of(30, 5, seed=1) - 3, table_of(30, 5, seed=2) - 3
+    u, v = ([row.double() / row.double().norm() for row in z] for z in (x, y))
+    distances = [float(((a - b) ** 2).sum()) for a, b in zip(u, v, strict=True)]
+    pairs = [math.exp(-2 * float(((u[i] - u[j]) ** 2).sum())) for i in range(30) for j in range(30) if i != j]
+    assert diagnostics.alignment(x, y) == pytest.approx(sum(distances) / 30, rel=1e-9)
+    assert diagnostics.uniformity(x) == pytest.approx(math.log(sum(pairs) / len(pairs)), rel=1e-9)
+
+
+def test_directions_that_agree_are_aligned_and_not_uniform_whatever_their_lengths():
+    one = torch.ones(10, 4) * torch.arange(1, 11)[:, None]
+    assert diagnostics.alignment(one, 7 * one) == pytest.approx(0, abs=1e-12)
+    assert diagnostics.alignment(one, -one) == pytest.approx(4, abs=1e-12)
+    assert diagnostics.uniformity(one) == pytest.approx(0, abs=1e-12)
+    assert diagnostics.uniformity(torch.zeros(5, 3)) == 0.0
+
+
+def test_uniformity_of_many_rows_takes_an_even_sample_of_them():
+    many = table_of(3 * diagnostics.SAMPLE, 4) - 3
+    assert len(diagnostics.sample(many)) == diagnostics.SAMPLE
+    assert diagnostics.uniformity(many) == diagnostics.uniformity(many[::3])

@@ -10,6 +10,7 @@ import pytest
 from made_boards import SCRIPT, hostile, results, row_of, run, seeds, targets
 
 from harness.tables import Results, Table, build, formats, render
+from harness.tables import _words as words
 from harness.types import HarnessError
 
 
@@ -134,6 +135,15 @@ def test_diagnostics_are_means_over_seeds_and_not_numbers_become_null():
     assert fit.info == {"isotropy": 1.5, "alignment": None, "note": "x"}
     assert fit.effective_rank == 31.5
     assert fit.valid == pytest.approx(0.0505)
+
+
+def test_a_section_says_what_its_backbone_asks_to_be_known_and_how_many_epochs_it_had(table):
+    section = next(s for s in table.sections if s.backbone == "gru4rec")
+    assert words.notes(section)[0] == "gru4rec: two epochs for <one>"
+    assert "up to 16 epochs" in words.parity(table, section)
+    other = next(s for s in table.sections if s.backbone == "sasrec")
+    assert "two epochs" not in str(words.notes(other))
+    assert "up to 8 epochs" in words.parity(table, other)
 
 
 def test_a_bench_without_any_result_is_a_table_of_holes():

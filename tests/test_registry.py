@@ -9,7 +9,7 @@ from harness.types import HarnessError
 @pytest.mark.parametrize(
     ("selection", "expected"),
     [
-        ("all,!svd,!id,!mlp,!spectran", ["linear", "linear_whiten", "svd_whiten"]),
+        ("svd*,linear_whiten,!svd", ["svd_whiten", "linear_whiten"]),
         ("svd*", ["svd", "svd_whiten"]),
         ("linear-whiten", ["linear_whiten"]),
         ("mlp[hidden=256],mlp", ["mlp[hidden=256]", "mlp"]),
@@ -20,10 +20,20 @@ def test_selections(selection, expected):
     assert registry.select("adapters", selection) == expected
 
 
+def test_all_leaves_out_what_is_to_be_named_and_globs_and_names_do_not():
+    everything, all_ = registry.names("adapters"), registry.select("adapters", "all")
+    ablations = [n for n in everything if registry.schema("adapters", n).attributes.get("by_name_only")]
+    assert "spectran_wo_attn" in ablations
+    assert "spectran" not in ablations
+    assert all_ == [name for name in everything if name not in ablations]
+    assert registry.select("adapters", "all,spectran_wo_attn")[-1] == "spectran_wo_attn"
+    assert set(ablations) <= set(registry.select("adapters", "*"))
+
+
 @pytest.mark.parametrize(
     ("selection", "message"),
     [
-        ("mpl", "adapters has no 'mpl'. Did you mean 'mlp'? Known: id"),
+        ("mpl", "adapters has no 'mpl'. Did you mean 'mlp'? Known: "),
         ("zz*", "'zz*' matches no name in adapters"),
         ("id,!id", "selects nothing"),
         ("mlp[hidden", "bracket is not closed"),

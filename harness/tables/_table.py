@@ -68,13 +68,16 @@ class Row:
 @dataclass(frozen=True)
 class Section:
     """One data set and backbone; the data set's baselines are rows of each of its sections. ``test_users``: users
-    that each row ranks the target of, None while there is no result. ``card``: what is known of the data set."""
+    that each row ranks the target of, None while there is no result. ``card``: what is known of the data set.
+    ``pace``: epochs of a row for each of the budget's. ``remarks``: cautions of its backbone and adapters."""
 
     dataset: str
     backbone: str
     test_users: int | None
     card: dict[str, Any]
     rows: tuple[Row, ...]
+    pace: int = 1
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,18 @@ def build(results: Results) -> Table:
             rows = _rows([cells[cell] for cell in members], samples, runs)
             users = next((len(samples[cell].users) for cell in members if cell in samples), None)
             card = (header.get("data") or {}).get(dataset) or {}
-            sections.append(Section(dataset, backbone, users, card, tuple(rows)))
+            said = _said(header.get("components") or {}, backbone, rows)
+            pace = next((own["pace"] for own in said.values() if "pace" in own), 1)
+            remarks = tuple(f"{name.partition('/')[2]}: {own['note']}" for name, own in said.items() if "note" in own)
+            sections.append(Section(dataset, backbone, users, card, tuple(rows), pace, remarks))
     return Table(tuple(metrics()), HEADLINE, header, tuple(sections))
+
+
+def _said(components: dict[str, Any], backbone: str, rows: list[Row]) -> dict[str, dict[str, Any]]:
+    """What the header says of the components of a section, the backbone first."""
+    bare = [f"backbones/{backbone.partition('[')[0]}"]
+    bare += [f"adapters/{row.cell.adapter.partition('[')[0]}" for row in rows if not row.cell.is_baseline]
+    return {name: components[name] for name in dict.fromkeys(bare) if name in components}
 
 
 def _backbones(cells: list[Cell]) -> list[str]:
