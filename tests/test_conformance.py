@@ -81,6 +81,15 @@ def loss_of(table, backbone):
     )
 
 
+def step_of(model):
+    """The step that `batch` is, as an auxiliary loss is given it."""
+    T, sequences = model.table(), batch()
+    inputs, targets = sequences[:, :-1], sequences[:, 1:]
+    states = model.states(inputs, T)[targets > 0]
+    users = torch.tensor([0, 1, 2, 5])
+    return Step(sequences, users, states, targets[targets > 0] - 1, lambda items: model.last_states(items, T))
+
+
 def times_of(items):
     """Event times of item numbers, (rows, L), later from left to right, zeros on padding."""
     steps = torch.randint(1, 10**6, items.shape, generator=torch.Generator().manual_seed(5))
@@ -142,7 +151,9 @@ def test_chosen_rows_are_those_of_the_whole_table_and_so_are_their_gradients(nam
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
     trained = [p for p in table.parameters() if p.requires_grad]
     if trained:
-        pairs = [torch.autograd.grad((rows * weights).sum(), trained) for rows in (found, expected)]
+        pairs = [
+            torch.autograd.grad((rows * weights).sum(), trained, materialize_grads=True) for rows in (found, expected)
+        ]
         for a, b in zip(*pairs, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-13)
 
@@ -176,11 +187,18 @@ def test_an_adapter_keeps_its_frozen_text_out_of_the_state_dict_and_survives_the
 
 
 @each_adapter
-def test_an_adapter_that_says_it_reads_no_text_reads_none(name):
-    if registry.load(registry.ADAPTERS, name).uses_text:
-        assert not torch.equal(make_adapter(name)(), make_adapter(name, toy_spectrum(seed=1))())
-    else:
+def test_an_adapter_reads_text_exactly_if_it_says_so(name):
+    """In its table, or in its auxiliary loss."""
+    if not registry.load(registry.ADAPTERS, name).uses_text:
         assert make_adapter(name, Spectrum.blank(60))().shape == (60, D)
+        return
+    found = []
+    for seed in (0, 1):
+        table = ItemTable(make_adapter(name, toy_spectrum(seed=seed)), D, fusion="none", out_std=0.05, id_std=0.0)
+        aux = table.adapter.aux(step_of(model_of(table, make_backbone("gru4rec"))))
+        found.append((table().detach(), 0.0 if aux is None else aux.item()))
+    (one, loss), (other, other_loss) = found
+    assert not torch.equal(one, other) or loss != other_loss
 
 
 @each_adapter
@@ -202,17 +220,7 @@ def test_adapter_diagnostics_are_finite_numbers(name):
 @each_adapter
 def test_an_auxiliary_loss_is_a_finite_number_whose_gradient_reaches_the_adapter(name):
     table = make_table(name)
-    model = model_of(table, make_backbone("gru4rec"))
-    T, sequences = table(), batch()
-    inputs, targets = sequences[:, :-1], sequences[:, 1:]
-    step = Step(
-        sequences,
-        torch.tensor([0, 1, 2, 5]),
-        model.states(inputs, T)[targets > 0],
-        targets[targets > 0] - 1,
-        lambda items: model.last_states(items, T),
-    )
-    loss = table.adapter.aux(step)
+    loss = table.adapter.aux(step_of(model_of(table, make_backbone("gru4rec"))))
     if loss is not None:
         assert loss.shape == ()
         assert loss.item() != 0
