@@ -31,11 +31,12 @@ class Backbone(nn.Module):
     pace = 1
     by_name_only = False
     note = ""
-    mask: nn.Parameter | None = None
+    mask: nn.Parameter | None
 
     def __init__(self, d: int, max_len: int) -> None:
         super().__init__()
         self.d, self.max_len = d, max_len
+        self.mask = None
 
     def forward(self, x: Tensor, real: Tensor, times: Tensor | None = None) -> Tensor:
         """x: (B, L, d) item vectors, L <= max_len (+ 1 with a `mask`); real: (B, L) bool, False on padding. Returns

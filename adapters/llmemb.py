@@ -1,0 +1,117 @@
+"""LLMEmb: a factorised linear map of the frozen text, held close to collaborative item vectors.
+
+Source: LLMEmb, recommendation adaptation training (Liu et al. 2024, arXiv 2409.19925): e_i = W_2 (W_1 s_i + b_1) + b_2
+replaces the item embedding, s_i frozen, hidden width half that of the text, and L_align, a contrastive loss between e_i
+and the embedding of item i in a trained SASRec, is added with weight alpha; the loss is that of the reference code
+(`_align.soft_contrast`), alpha .01 and tau 2 are its values.
+
+The collaborative vectors are ours. A trained SASRec to start from would be a second training run in every trial, twice
+the budget of any other row, so they come in closed form from the same training sequences: the truncated singular value
+decomposition U_d Sigma_d^(1/2) of the positive pointwise mutual information M_ij = max(0, log(n_ij n / (n_i n_j))) of
+items that stand at most ``window`` events apart, which is what skip-gram embeddings factorise (Levy & Goldberg 2014,
+Neural Word Embedding as Implicit Matrix Factorization). Left out: the fine-tuning of the language model (it is a matter
+of the encoder) and its PCA (``preprocess`` is searched instead). The loss is taken over the step's different items, not
+once an event.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ._align import described, soft_contrast, two_linear, users_of
+from ._base import Adapter, Interactions, Spectrum, Step
+
+SPARE, PASSES = 16, 16  # extra columns and passes of the subspace iteration
+NOISE = 1e-6  # share of the longest collaborative vector below which a vector is rounding
+
+
+class LLMEmb(Adapter):
+    """T = (X W_1 + b_1) W_2 + b_2, (N, d), X = features(``preprocess``).
+
+    aux = ``alpha`` * soft-target contrastive loss at ``tau`` between T_i and the frozen collaborative vector Y_i over
+    the step's different items that have both text and a positive co-occurrence in training.
+    Raises ValueError where ``preprocess`` is none of raw, center, whiten, or ``window`` is below 1.
+    """
+
+    uses_interactions = True
+
+    features: Tensor
+    collaborative: Tensor
+    aligned: Tensor
+
+    def __init__(
+        self,
+        spectrum: Spectrum,
+        d: int,
+        *,
+        alpha: float = 0.01,
+        tau: float = 2.0,
+        window: int = 5,
+        preprocess: str = "raw",
+    ) -> None:
+        super().__init__(spectrum, d)
+        if window < 1:
+            raise ValueError(f"window is {window}; items of one history must be allowed at least 1 event apart")
+        self.alpha, self.tau, self.preprocess = alpha, tau, preprocess
+        self.frozen("features", spectrum.features(preprocess))
+        self.map = two_linear(self.features.shape[1], d)
+        Y = _leading(_ppmi(spectrum.interactions, self.n, window), d)
+        lengths = Y.norm(dim=1)
+        self.frozen("collaborative", Y.float())
+        self.frozen("aligned", (lengths > NOISE * lengths.max()) & described(spectrum.E))
+
+    def forward(self) -> Tensor:
+        return self.map(self.features)
+
+    def rows(self, ids: Tensor) -> Tensor:
+        return self.map(self.features[ids])
+
+    def aux(self, step: Step) -> Tensor | None:
+        ids = step.items()
+        ids = ids[self.aligned[ids]]
+        if not len(ids):
+            return None
+        return self.alpha * soft_contrast(self.rows(ids), self.collaborative[ids], self.tau)
+
+    def linear_map(self) -> tuple[Tensor, Tensor]:
+        (W1, b1), (W2, b2) = ((p.detach().cpu().double() for p in layer.parameters()) for layer in self.map)
+        W, b = self.spectrum.affine(self.preprocess, W1.T @ W2.T)
+        return W, b + (W2 @ b1 + b2).float()
+
+    def diagnostics(self) -> dict[str, float]:
+        """``aligned_share``: the share of the items that the auxiliary loss can reach."""
+        return {"aligned_share": self.aligned.float().mean().item()}
+
+
+def _ppmi(interactions: Interactions, n: int, window: int) -> Tensor:
+    """Positive pointwise mutual information of different items at most ``window`` events apart in one history, (N, N)
+    sparse, symmetric, float64."""
+    users, items = users_of(interactions.offsets), interactions.items
+    keys = [items[:0]]
+    for gap in range(1, window + 1):
+        before, after = items[:-gap], items[gap:]
+        kept = (users[gap:] == users[:-gap]) & (before != after)
+        keys.append((torch.minimum(before, after) * n + torch.maximum(before, after))[kept])
+    keys, counts = torch.cat(keys).unique(return_counts=True)
+    pairs = torch.stack([keys // n, keys % n])
+    pairs, counts = torch.cat([pairs, pairs.flip(0)], 1), counts.repeat(2).double()
+    total = counts.new_zeros(n).index_add(0, pairs[0], counts)
+    values = (counts * counts.sum() / (total[pairs[0]] * total[pairs[1]])).log()
+    kept = values > 0
+    return torch.sparse_coo_tensor(pairs[:, kept], values[kept], (n, n), check_invariants=True).coalesce()
+
+
+def _leading(M: Tensor, d: int) -> Tensor:
+    """U_d Sigma_d^(1/2), (N, d), of a symmetric sparse M (N, N), by subspace iteration from a fixed start: the same in
+    every run, and nothing of size N^2. Columns beyond N are zero."""
+    n = len(M)
+    start = torch.randn(n, min(d + SPARE, n), generator=torch.Generator().manual_seed(0), dtype=M.dtype)
+    Q = torch.linalg.qr(start)[0]
+    for _ in range(PASSES):
+        Q = torch.linalg.qr(M @ Q)[0]
+    values, vectors = torch.linalg.eigh(Q.T @ (M @ Q))
+    order = values.abs().argsort(descending=True)[:d]  # singular values of a symmetric matrix
+    Y = Q @ vectors[:, order] * values[order].abs().sqrt()
+    return F.pad(Y, (0, d - Y.shape[1]))

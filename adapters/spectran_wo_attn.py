@@ -1,0 +1,28 @@
+"""SpecTran without attention: SVD truncation whose spectral weights are learned.
+
+Source: the ablation without global attention of SpecTran (arXiv 2601.21986, 2026): E_s = U A^T. The components behind
+the first d are then read by nothing.
+"""
+
+from __future__ import annotations
+
+from ._base import Spectrum
+from .spectran import SpecTran
+
+
+class SpecTranWithoutAttention(SpecTran):
+    """`SpecTran` with ``phi`` fixed to none, and no parameter of the attention. Raises ValueError where it does."""
+
+    by_name_only = True
+
+    def __init__(
+        self,
+        spectrum: Spectrum,
+        d: int,
+        *,
+        pos: str = "taylor",
+        degree: int = 2,
+        start: str = "whiten",
+        value_power: float = 0.0,
+    ) -> None:
+        super().__init__(spectrum, d, phi="none", pos=pos, degree=degree, start=start, value_power=value_power)

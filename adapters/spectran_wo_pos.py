@@ -1,0 +1,42 @@
+"""SpecTran without its spectral position encoding: the attention alone mixes the components.
+
+Source: the ablation without position encoding of SpecTran (arXiv 2601.21986, 2026): E_s = U phi(Q K^T)^T. Nothing then
+says which components come first.
+"""
+
+from __future__ import annotations
+
+from ._base import Spectrum
+from .spectran import SpecTran
+
+
+class SpecTranWithoutPosition(SpecTran):
+    """`SpecTran` with ``pos`` fixed to none, and no parameter of the encoding. Raises ValueError where it does."""
+
+    by_name_only = True
+
+    def __init__(
+        self,
+        spectrum: Spectrum,
+        d: int,
+        *,
+        phi: str = "softshrink",
+        value_power: float = 0.0,
+        d_k: int = 128,
+        c: float = 1.0,
+        rho: float = 0.3,
+        lam_learnable: bool = True,
+        rank: int | None = None,
+    ) -> None:
+        super().__init__(
+            spectrum,
+            d,
+            phi=phi,
+            pos="none",
+            value_power=value_power,
+            d_k=d_k,
+            c=c,
+            rho=rho,
+            lam_learnable=lam_learnable,
+            rank=rank,
+        )

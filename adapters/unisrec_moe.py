@@ -1,0 +1,83 @@
+"""UniSRec-MoE: a mixture of whitening experts over the frozen text, weighted for every item by a noisy gate.
+
+Source: the adaptor of UniSRec (Hou et al. 2022, arXiv 2206.05941): v_i = sum_k g_k (x' - b_k) W_k with experts of
+parametric whitening, x' = Dropout(x), and g = softmax(x W_g + eps softplus(x W_n)), eps ~ N(0, 1) in training, else 0.
+From the authors' code: W_k ~ N(0, 0.02^2), zeros elsewhere, and 0.01 added to the softplus. Left out: the pre-training
+on other domains and its contrastive losses, which are no part of the adaptor. Ours: one dropout mask for all experts,
+where that code draws one an expert, so that the experts are a single matrix product.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ._base import Adapter, Spectrum
+
+INIT_STD = 0.02
+LEAST_NOISE = 0.01  # standard deviation that the gate's noise keeps however it is trained
+
+
+class UniSRecMoE(Adapter):
+    """T_i = sum_k g_ik (x_i' - b_k) W_k, (N, d), of ``experts`` experts over x = features(``preprocess``).
+
+    ``noisy``: the gate's logits x W_g get noise of standard deviation softplus(x W_n) + 0.01 in training. The gate
+    starts uniform. ``dropout``: of the experts' input; it is a fifth of what the table costs.
+    Raises ValueError where ``preprocess`` is unknown, ``experts`` is below 1 or ``dropout`` outside [0, 1).
+    """
+
+    features: Tensor
+
+    def __init__(
+        self,
+        spectrum: Spectrum,
+        d: int,
+        *,
+        experts: int = 8,
+        noisy: bool = True,
+        dropout: float = 0.2,
+        preprocess: str = "raw",
+    ) -> None:
+        super().__init__(spectrum, d)
+        if experts < 1:
+            raise ValueError(f"a mixture needs at least 1 expert, experts is {experts}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}; it must lie in [0, 1)")
+        self.experts, self.noisy, self.dropout = experts, noisy, dropout
+        self.frozen("features", spectrum.features(preprocess))
+        width = self.features.shape[1]
+        self.W = nn.Parameter(torch.randn(width, experts * d) * INIT_STD)  # the experts' W_k side by side
+        self.b = nn.Parameter(torch.zeros(experts, width))
+        self.gate = nn.Parameter(torch.zeros(width, experts * (2 if noisy else 1)))  # W_g, beside it W_n
+
+    def forward(self) -> Tensor:
+        return self.mixture(self.features)
+
+    def rows(self, ids: Tensor) -> Tensor:
+        return self.mixture(self.features[ids])
+
+    def mixture(self, x: Tensor) -> Tensor:
+        """Text (m, features) to rows (m, d)."""
+        outputs = (F.dropout(x, self.dropout, self.training) @ self.W).unflatten(1, (self.experts, self.d))
+        shifts = torch.einsum("kf,fkd->kd", self.b, self.W.unflatten(1, (self.experts, self.d)))  # b_k W_k
+        g = self.gates(x)
+        return torch.einsum("mk,mkd->md", g, outputs) - g @ shifts
+
+    def gates(self, x: Tensor) -> Tensor:
+        """Weights of the experts for text (m, features), (m, experts); rows sum to one."""
+        if not (self.noisy and self.training):
+            return (x @ self.gate[:, : self.experts]).softmax(1)
+        logits, noise = (x @ self.gate).chunk(2, 1)
+        return (logits + torch.randn_like(logits) * (F.softplus(noise) + LEAST_NOISE)).softmax(1)
+
+    @torch.no_grad()
+    def diagnostics(self) -> dict[str, float]:
+        """``experts_an_item``: exp of the mean entropy of the gate, noise apart, from 1 to ``experts``;
+        ``experts_used``: exp of the entropy of the mean gate, which is lower only where whole experts are idle.
+        """
+        g = (self.features @ self.gate[:, : self.experts]).softmax(1)
+        entropy_an_item, entropy_of_mean = (torch.special.entr(p).sum(-1).mean().item() for p in (g, g.mean(0)))
+        return {"experts_an_item": math.exp(entropy_an_item), "experts_used": math.exp(entropy_of_mean)}

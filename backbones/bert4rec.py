@@ -1,0 +1,128 @@
+"""BERT4Rec: bidirectional self-attention trained to fill in masked items.
+
+Source: Sun et al. 2019 (arXiv 1904.06690): h <- LN(h + Dropout(F(h))), F first attention over the whole row, then a
+GELU layer of width 4 d; scores GELU-projected states against the item table. As in the paper's code: layer norm and
+dropout after the sum of items and positions, layer norm after the projection, weights N(0, 0.02^2), and rows of which
+only the last item is masked, as it is when ranking. Left out: the bias of every item at the output, a popularity prior
+that no other backbone gets; the 80/10/10 choice between mask, random item and the item itself. Decided by us: one item
+of a row always stays, one is always masked.
+Petrov & Macdonald 2022 (arXiv 2207.07483) found most published BERT4Rec numbers under-trained, hence ``pace``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ._base import MASKED, Backbone, Dropout
+
+EMB_SCALES = ("one", "sqrt_d")
+INIT_STD = 0.02
+
+
+class BERT4Rec(Backbone):
+    """``n_blocks`` post-norm blocks of ``n_heads`` heads over rows of up to max_len + 1 positions, padding hidden.
+
+    In training every item is masked with probability ``mask_prob``; with probability ``last_prob`` a row masks its last
+    item instead. A row of one item is not trained: nothing would be left to read.
+    ``emb_scale``: item vectors, and the vector of masked ones, enter times 1 or times sqrt(d). The layer norm that
+    follows makes this their weight against the positions.
+    Raises ValueError where n_heads does not divide d, a probability is none or ``emb_scale`` is unknown.
+    """
+
+    causal = False
+    pace = 2
+    note = "trains a share of the positions in an epoch; it is given twice the epochs and twice the patience"
+
+    def __init__(
+        self,
+        d: int,
+        max_len: int,
+        *,
+        n_blocks: int = 2,
+        n_heads: int = 2,
+        mask_prob: float = 0.4,
+        last_prob: float = 0.2,
+        dropout: float = 0.2,
+        emb_scale: str = "sqrt_d",
+    ) -> None:
+        super().__init__(d, max_len)
+        if d % n_heads:
+            raise ValueError(f"BERT4Rec splits d={d} among n_heads={n_heads}, which does not divide it")
+        if emb_scale not in EMB_SCALES:
+            raise ValueError(f"emb_scale is '{emb_scale}'; it takes: {', '.join(EMB_SCALES)}")
+        for name, value in {"mask_prob": mask_prob, "last_prob": last_prob}.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} is {value}; it must lie in [0, 1]")
+        self.mask_prob, self.last_prob = mask_prob, last_prob
+        self.scale = d**0.5 if emb_scale == "sqrt_d" else 1.0
+        self.mask = nn.Parameter(torch.randn(d) * INIT_STD)
+        self.position = nn.Parameter(torch.randn(max_len + 1, d) * INIT_STD)
+        self.norm, self.dropout = nn.LayerNorm(d), Dropout(dropout)
+        self.blocks = nn.ModuleList(_Block(d, n_heads, dropout) for _ in range(n_blocks))
+        self.head = nn.Sequential(nn.Linear(d, d), nn.GELU(), nn.LayerNorm(d))
+        self.apply(_normal)
+
+    def forward(self, x: Tensor, real: Tensor, times: Tensor | None = None) -> Tensor:
+        h = self.embed(x)
+        for block in self.blocks:
+            h = block(h, real)
+        return self.head(h)
+
+    def last(self, x: Tensor, real: Tensor, at: Tensor, times: Tensor | None = None) -> Tensor:
+        h = self.embed(x)
+        for block in self.blocks[:-1]:
+            h = block(h, real)
+        return self.head(self.blocks[-1](h, real, at)[:, 0])
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.dropout(self.norm(self.scale * x + self.position[: x.shape[1]]))
+
+    def views(self, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The cloze task, (B, L + 1) each: rows with masked items, and these items as targets."""
+        real = items > 0
+        masked = self.draw(real, generator)
+        return items.masked_fill(masked, MASKED), items * masked
+
+    def draw(self, real: Tensor, generator: torch.Generator) -> Tensor:
+        """Which positions (B, L + 1) are masked: at least one of a row of two items or more, never all of a row."""
+        draws = torch.rand(real.shape, generator=generator, device=real.device)
+        smallest = draws.masked_fill(~real, 2).argmin(1, keepdim=True)
+        largest = draws.masked_fill(~real, -1).argmax(1, keepdim=True)
+        masked = (real & (draws < self.mask_prob)).scatter(1, smallest, True).scatter(1, largest, False)
+        length = real.sum(1, keepdim=True)
+        last = (torch.arange(real.shape[1], device=real.device) == length - 1) & (length > 1)
+        only_last = torch.rand(len(real), 1, generator=generator, device=real.device) < self.last_prob
+        return torch.where(only_last, last, masked)
+
+
+class _Block(nn.Module):
+    def __init__(self, d: int, n_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.query, self.key_value, self.out = nn.Linear(d, d), nn.Linear(d, 2 * d), nn.Linear(d, d)
+        self.ffn = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), nn.Linear(4 * d, d))
+        self.norm_attention, self.norm_ffn = nn.LayerNorm(d), nn.LayerNorm(d)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, h: Tensor, real: Tensor, at: Tensor | None = None) -> Tensor:
+        """(B, L, d) to (B, L, d), or to (B, 1, d): the output at position ``at`` (B,) of each row alone."""
+        own = h if at is None else h[torch.arange(len(h), device=h.device), at][:, None]
+        own = self.norm_attention(own + self.dropout(self.attention(own, h, real)))
+        return self.norm_ffn(own + self.dropout(self.ffn(own)))
+
+    def attention(self, own: Tensor, h: Tensor, real: Tensor) -> Tensor:
+        (q,), (k, v) = self.heads(self.query(own), 1), self.heads(self.key_value(h), 2)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=real[:, None, None])
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+    def heads(self, x: Tensor, parts: int) -> Tensor:
+        """(B, L, parts d) as (parts, B, heads, L, d/heads)."""
+        return x.unflatten(2, (parts, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+
+
+def _normal(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=INIT_STD)
+        nn.init.zeros_(module.bias)

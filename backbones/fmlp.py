@@ -1,0 +1,116 @@
+"""FMLP-Rec: filters learned in the frequency domain take the place of attention.
+
+Source: Zhou et al. 2022 (arXiv 2202.13556), eq. 4-8: X <- LN(X + Dropout(irfft(W * rfft(X)))) along the sequence, then
+X <- LN(X + Dropout(FFN(X))) with a GELU layer of width 4 d. As in the paper's code: layer norm and dropout after the
+sum of items and positions, weights and filters N(0, 0.02^2), rows of a fixed length n that end with the last item, so
+that positions are counted from there. Decided by us: the padding before the first item is zero in every block, where
+the code gives it its own states; then irfft(W * rfft(X))_t = sum_s k_{(t - s) mod n} X_s, k = irfft(W), costs nothing
+for padding. Multiplied out, for rows of a few tens of items the transforms would save nothing.
+A filter reads the whole row, so that only its last position can be trained: each row gives ``prefixes`` of its prefixes
+in place of all of them, drawn anew in every epoch, and ``pace`` makes up for part of it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ._base import Backbone, Dropout
+
+EMB_SCALES = ("one", "sqrt_d")
+INIT_STD = 0.02
+
+
+class FMLP(Backbone):
+    """``n_blocks`` blocks of a filter over max_len positions and a feed-forward layer, both post-norm.
+
+    Every item is read by every other. ``emb_scale``: item vectors enter times 1 or times sqrt(d).
+    Raises ValueError where ``prefixes`` is below 1 or ``emb_scale`` is unknown.
+    """
+
+    causal = False
+    pace = 2
+    note = "trains a share of the positions in an epoch; it is given twice the epochs and twice the patience"
+
+    def __init__(
+        self,
+        d: int,
+        max_len: int,
+        *,
+        n_blocks: int = 2,
+        prefixes: int = 8,
+        dropout: float = 0.2,
+        emb_scale: str = "sqrt_d",
+    ) -> None:
+        super().__init__(d, max_len)
+        if prefixes < 1:
+            raise ValueError(f"prefixes is {prefixes}; it must be at least 1")
+        if emb_scale not in EMB_SCALES:
+            raise ValueError(f"emb_scale is '{emb_scale}'; it takes: {', '.join(EMB_SCALES)}")
+        self.prefixes = prefixes
+        self.scale = d**0.5 if emb_scale == "sqrt_d" else 1.0
+        self.position = nn.Parameter(torch.randn(max_len, d) * INIT_STD)
+        self.norm, self.dropout = nn.LayerNorm(d), Dropout(dropout)
+        self.blocks = nn.ModuleList(_Block(d, max_len, dropout) for _ in range(n_blocks))
+
+    def forward(self, x: Tensor, real: Tensor, times: Tensor | None = None) -> Tensor:
+        h = self.embed(x, real)
+        for block in self.blocks:
+            h = block(h, real)
+        return h
+
+    def last(self, x: Tensor, real: Tensor, at: Tensor, times: Tensor | None = None) -> Tensor:
+        h = self.embed(x, real)
+        for block in self.blocks[:-1]:
+            h = block(h, real)
+        return self.blocks[-1](h, real, at)
+
+    def embed(self, x: Tensor, real: Tensor) -> Tensor:
+        before = self.max_len - real.sum(1, keepdim=True)  # what is free before the first item
+        place = (before + torch.arange(x.shape[1], device=x.device)).clamp_max(self.max_len - 1)
+        return self.dropout(self.norm(self.scale * x + F.embedding(place, self.position)))
+
+    def views(self, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(R, L) each: up to ``prefixes`` different prefixes of each row, R in all, and what follows each as the only
+        target, at its last position."""
+        L = items.shape[1] - 1
+        draws = torch.rand(len(items), L, generator=generator, device=items.device)
+        drawn, at = draws.masked_fill(items[:, 1:] == 0, -1).topk(min(self.prefixes, L))
+        row, column = (drawn >= 0).nonzero(as_tuple=True)
+        chosen, at = items[row], at[row, column][:, None]
+        position = torch.arange(L, device=items.device)
+        return chosen[:, :-1] * (position <= at), chosen[:, 1:] * (position == at)
+
+
+class _Block(nn.Module):
+    def __init__(self, d: int, max_len: int, dropout: float) -> None:
+        super().__init__()
+        self.n = max_len
+        self.filter = nn.Parameter(torch.randn(max_len // 2 + 1, d, 2) * INIT_STD)  # real and imaginary part
+        self.ffn = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), nn.Linear(4 * d, d))
+        self.norm_filter, self.norm_ffn = nn.LayerNorm(d), nn.LayerNorm(d)
+        self.dropout = Dropout(dropout)
+        self.ffn.apply(_normal)
+
+    def forward(self, h: Tensor, real: Tensor, at: Tensor | None = None) -> Tensor:
+        """(B, L, d) to (B, L, d), or to (B, d): the output at position ``at`` (B,) of each row alone."""
+        filtered = self.filtered(h * real[..., None], at)
+        if at is not None:
+            h = h[torch.arange(len(h), device=h.device), at]
+        h = self.norm_filter(h + self.dropout(filtered))
+        return self.norm_ffn(h + self.dropout(self.ffn(h)))
+
+    def filtered(self, h: Tensor, at: Tensor | None) -> Tensor:
+        """The circular convolution of h with the filter, at every position or at one."""
+        kernel = torch.fft.irfft(torch.view_as_complex(self.filter), n=self.n, dim=0)
+        positions = torch.arange(h.shape[1], device=h.device)
+        query = positions if at is None else at
+        weights = F.embedding((query[:, None] - positions) % self.n, kernel)
+        return torch.einsum("tsd,bsd->btd" if at is None else "bsd,bsd->bd", weights, h)
+
+
+def _normal(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=INIT_STD)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,175 @@
+"""Mamba4Rec: a selective state space model over the item sequence, a recurrence whose gates read the item.
+
+Source: Liu et al. 2024 (arXiv 2403.03900): dropout and layer norm of the item vectors, then per block a Mamba layer
+(Gu & Dao 2023, arXiv 2312.00752) and a feed-forward layer of width 4 d, h <- LN(Dropout(Mamba(h))), with h added inside
+the norm where there are several blocks, and h <- LN(h + Dropout(FFN(h))). The Mamba layer, letters as in its paper:
+
+    [x, z] = h W_in;  x = SiLU(conv(x));  [delta, B, C] = x W_x;  Delta = softplus(delta W_dt + b_dt)
+    S_t = exp(Delta_t A) S_{t-1} + Delta_t B_t x_t;  y_t = C_t S_t + D x_t;  output (y * SiLU(z)) W_out
+
+with A < 0 diagonal and conv causal, a filter per channel. No positions: the recurrence knows the order. The reference
+needs a GPU kernel; here the recurrence is a loop over time with its own gradient, which keeps one state a step. Weights
+N(0, 0.02^2) as in the reference, whose initialisation also overwrites that of Delta; here Delta starts as in Mamba, between
+0.001 and 0.1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from ._base import Backbone, Dropout
+
+LOG2_E = math.log2(math.e)  # 2^x is faster than e^x
+EPS = 1e-12  # of layer norms: item vectors are small
+INIT_STD = 0.02
+STATE_ELEMENTS = {"cpu": 2**16}  # of the states of all rows at a time: what stays in cache
+STEPS = (1e-3, 1e-1)  # where Delta starts, log-uniform
+
+
+class Mamba4Rec(Backbone):
+    """``n_blocks`` blocks of a Mamba layer of ``expand`` d channels, ``d_state`` states each, and a filter over the last
+    ``d_conv`` items.
+
+    Raises ValueError where one of these is below 1.
+    """
+
+    def __init__(
+        self,
+        d: int,
+        max_len: int,
+        *,
+        n_blocks: int = 1,
+        d_state: int = 32,
+        d_conv: int = 4,
+        expand: int = 2,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__(d, max_len)
+        for name, value in (("n_blocks", n_blocks), ("d_state", d_state), ("d_conv", d_conv), ("expand", expand)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; Mamba4Rec takes 1 or more")
+        self.norm, self.dropout = nn.LayerNorm(d, eps=EPS), Dropout(dropout)
+        self.blocks = nn.ModuleList(_Block(d, n_blocks > 1, d_state, d_conv, expand, dropout) for _ in range(n_blocks))
+
+    def forward(self, x: Tensor, real: Tensor, times: Tensor | None = None) -> Tensor:
+        h = self.norm(self.dropout(x))
+        for block in self.blocks:
+            h = block(h)
+        return h
+
+    def last(self, x: Tensor, real: Tensor, at: Tensor, times: Tensor | None = None) -> Tensor:
+        h = self.norm(self.dropout(x))
+        for block in self.blocks[:-1]:
+            h = block(h)
+        return self.blocks[-1](h, at)
+
+
+class _Block(nn.Module):
+    def __init__(self, d: int, residual: bool, d_state: int, d_conv: int, expand: int, dropout: float) -> None:
+        super().__init__()
+        self.residual = residual
+        self.mamba = _Mamba(d, d_state, d_conv, expand)
+        self.ffn = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), Dropout(dropout), nn.Linear(4 * d, d))
+        self.norm_mamba, self.norm_ffn = nn.LayerNorm(d, eps=EPS), nn.LayerNorm(d, eps=EPS)
+        self.dropout = Dropout(dropout)
+        for layer in (self.ffn[0], self.ffn[3]):
+            _normal(layer)
+
+    def forward(self, h: Tensor, at: Tensor | None = None) -> Tensor:
+        """(B, L, d) to (B, L, d), or to (B, d): the output at position ``at`` (B,) of each row alone."""
+        mixed = self.mamba(h)
+        if at is not None:
+            mixed, h = (x[torch.arange(len(x), device=x.device), at] for x in (mixed, h))
+        mixed = self.dropout(mixed)
+        h = self.norm_mamba(mixed + h if self.residual else mixed)
+        return self.norm_ffn(h + self.dropout(self.ffn(h)))
+
+
+class _Mamba(nn.Module):
+    def __init__(self, d: int, d_state: int, d_conv: int, expand: int) -> None:
+        super().__init__()
+        width, rank = expand * d, math.ceil(d / 16)
+        self.parts = [rank, d_state, d_state]
+        self.into, self.out = nn.Linear(d, 2 * width, bias=False), nn.Linear(width, d, bias=False)
+        self.conv = nn.Conv1d(width, width, d_conv, groups=width)
+        self.select = nn.Linear(width, sum(self.parts), bias=False)
+        self.step = nn.Linear(rank, width)
+        self.log_A = nn.Parameter(torch.arange(1.0, d_state + 1).log().repeat(width, 1))
+        self.D = nn.Parameter(torch.ones(width))
+        for layer in (self.into, self.out, self.select):
+            _normal(layer)
+        nn.init.uniform_(self.step.weight, -(rank**-0.5), rank**-0.5)
+        start = torch.empty(width).uniform_(*map(math.log, STEPS)).exp()
+        self.step.bias.data = start + (-torch.expm1(-start)).log()  # softplus of it is start
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, L, d) to (B, L, d)."""
+        x, z = self.into(h).chunk(2, 2)
+        reach = self.conv.kernel_size[0] - 1
+        x = F.silu(self.conv(F.pad(x.transpose(1, 2), (reach, 0)))).transpose(1, 2)
+        delta, B, C = self.select(x).split(self.parts, 2)
+        y = selective_scan(x, F.softplus(self.step(delta)), -self.log_A.exp(), B, C)
+        return self.out((y + self.D * x) * F.silu(z))
+
+
+def selective_scan(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
+    """y_t = S_t C_t of S_t = exp(delta_t A) * S_{t-1} + (delta_t x_t) B_t^T and S_0 = 0, (b, L, w).
+
+    x, delta: (b, L, w); A: (w, n); B, C: (b, L, n); S: (b, w, n). Differentiable once.
+    """
+    rows = max(1, STATE_ELEMENTS.get(x.device.type, 2**28) // A.numel())
+    parts = zip(*(tensor.split(rows) for tensor in (x, delta, B, C)), strict=True)
+    return torch.cat([_Scan.apply(x, delta, A, B, C) for x, delta, B, C in parts])  # pyright: ignore
+
+
+class _Scan(torch.autograd.Function):
+    """A loop over time in few passes over the state, which autograd would keep several copies of at every step."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
+        x, delta, B, C = (tensor.transpose(0, 1).contiguous() for tensor in (x, delta, B, C))  # time first
+        drive, A2 = delta * x, A * LOG2_E
+        states = x.new_zeros(len(x) + 1, *x.shape[1:], A.shape[1])
+        decay, y = torch.empty_like(states[0]), torch.empty_like(x)
+        for t in range(len(x)):
+            torch.mul(delta[t, :, :, None], A2, out=decay).exp2_()
+            torch.mul(decay, states[t], out=states[t + 1])
+            states[t + 1].baddbmm_(drive[t, :, :, None], B[t, :, None])
+            torch.bmm(states[t + 1], C[t, :, :, None], out=y[t, :, :, None])
+        ctx.save_for_backward(x, delta, A, B, C, states)
+        return y.transpose(0, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, delta, A, B, C, states = ctx.saved_tensors
+        A2 = A * LOG2_E
+        grad_y = grads[0].transpose(0, 1).contiguous()
+        grad_drive, grad_delta = torch.empty_like(x), torch.empty_like(x)
+        grad_A, grad_B, grad_C = torch.zeros_like(A), torch.empty_like(B), torch.empty_like(C)
+        grad_state, decay = torch.zeros_like(states[0]), torch.empty_like(states[0])
+        for t in reversed(range(len(x))):
+            torch.bmm(grad_y[t, :, None], states[t + 1], out=grad_C[t, :, None])
+            grad_state.baddbmm_(grad_y[t, :, :, None], C[t, :, None])
+            torch.bmm(grad_state, B[t, :, :, None], out=grad_drive[t, :, :, None])
+            torch.bmm((delta[t] * x[t])[:, None], grad_state, out=grad_B[t, :, None])
+            torch.mul(delta[t, :, :, None], A2, out=decay).exp2_()
+            grad_state *= decay  # now that of the state before, through the decay
+            exponent = torch.mul(grad_state, states[t], out=decay)
+            torch.sum(exponent * A, 2, out=grad_delta[t])
+            grad_A += torch.einsum("bw,bwn->wn", delta[t], exponent)
+        grad_delta += grad_drive * x
+        found = (tensor.transpose(0, 1) for tensor in (grad_drive * delta, grad_delta, grad_B, grad_C))
+        grad_x, grad_delta, grad_B, grad_C = found
+        return grad_x, grad_delta, grad_A, grad_B, grad_C
+
+
+def _normal(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=INIT_STD) if parameter.ndim > 1 else nn.init.zeros_(parameter)

@@ -1,0 +1,50 @@
+"""Every adapter and every backbone trained for a few epochs on MovieLens-100K: each must clear popularity's floor."""
+
+from pathlib import Path
+
+import pytest
+
+from harness import data, registry, spaces, trial, vectors
+from harness.metrics._all import HEADLINE
+from harness.types import BASELINE, NO_TEXT, Cell, PrepSpec, Protocol, Trial
+
+FOLDER = Path(__file__).parents[1].parent / "shared" / "data" / "ml-100k"
+EPOCHS = 6
+CELLS = [(name, "sasrec") for name in registry.names(registry.ADAPTERS)]
+CELLS += [("id", name) for name in registry.names(registry.BACKBONES) if name != "sasrec"]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not FOLDER.is_dir(), reason="the research data sets are not beside the checkout"),
+]
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    prepared = data.prepare(data.open_dataset(str(FOLDER), home), PrepSpec(), home)
+    texts, encoder = vectors.texts_of(prepared), vectors.encoder(f"file:{FOLDER / 'emb_minilm384_meta.npy'}", home)
+    E = vectors.embed(encoder, texts, home)
+    basis = vectors.basis(E, vectors.embedding_hash(encoder, texts), home)
+    arrays = {"U": basis.U, "S": basis.S, "V": basis.V, "mean": basis.mean, "E": E}
+    return data.split(prepared, Protocol()), arrays
+
+
+@pytest.fixture(scope="module")
+def floor(material):
+    split, _ = material
+    popular = Trial(Cell("ml-100k", NO_TEXT, BASELINE, "popularity"), "confirm", 0, 0, 0, {}, Protocol(), {})
+    return trial.run(popular, split, trial.spectrum({}, split.n_items))[0]
+
+
+@pytest.mark.parametrize(("adapter", "backbone"), CELLS, ids=["-".join(cell) for cell in CELLS])
+def test_a_few_epochs_beat_popularity(material, floor, adapter, backbone):
+    split, arrays = material
+    cell = Cell("ml-100k", "minilm", backbone, adapter)
+    pace = registry.schema(registry.BACKBONES, backbone).attributes.get("pace", 1)
+    params = spaces.of_cell(cell, spaces.Source()).default
+    made = Trial(cell, "confirm", 1, pace * EPOCHS, 0, params, Protocol(), {})
+    reads = registry.schema(registry.ADAPTERS, adapter).attributes.get("uses_text", True)
+    result, _ = trial.run(made, split, trial.spectrum(arrays if reads else {}, split.n_items))
+    assert result.test[HEADLINE] > floor.test[HEADLINE]
+    assert result.valid[HEADLINE] > floor.valid[HEADLINE]
