@@ -123,14 +123,16 @@ class Adapter(nn.Module):
 
     What it may say of itself: ``version`` is raised when behaviour changes; ``uses_text`` is False for controls that
     read no text; ``uses_interactions`` asks for `Spectrum.interactions`; ``fuses`` says that the method joins text and
-    ID itself, so that the seam does not; ``views`` is k, where an item has k vectors; ``by_name_only`` leaves it out
-    of the selection ``all`` (ablations); ``note`` is a caution that stands under tables with a row of it.
+    ID itself, so that the seam does not; ``encodes`` that its auxiliary loss calls `Step.encode`, which no backbone
+    that reads event times can serve; ``views`` is k, where an item has k vectors; ``by_name_only`` leaves it out of the
+    selection ``all`` (ablations); ``note`` is a caution that stands under tables with a row of it.
     """
 
     version = 1
     uses_text = True
     uses_interactions = False
     fuses = False
+    encodes = False
     views = 1
     by_name_only = False
     note = ""

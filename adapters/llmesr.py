@@ -2,17 +2,20 @@
 
 Source: LLM-ESR (Liu et al. 2024, arXiv 2405.20646). Dual-view modelling: a collaborative table started at the PCA
 scores of the text, and a semantic one, two linear layers over the frozen text; each view's sequence is replaced by
-softmax(Q K^T / sqrt(d)) V, with Q of the other view and K, V of its own (two heads, no residual path and no norm, as in
-the reference code); one encoder reads both, and states and item vectors are the two results side by side. Retrieval
-augmented self-distillation: alpha * MSE between a user's state and the mean state of similar users, held fixed.
-Optional in the reference code and off in its scripts: beta * soft-target contrastive loss between the two views of an
-item.
+softmax(Q K^T / sqrt(d)) V, with Q of the other view and K, V of its own (two heads); one encoder reads both, and states
+and item vectors are the two results side by side. Retrieval augmented self-distillation: alpha * MSE between a user's
+state and the mean state of similar users, held fixed. Optional in the reference code and off in its scripts: beta *
+soft-target contrastive loss between the two views of an item.
 
 Ours. Causal encoders get a causal mask in the cross-attention too (the reference has none, and its training states then
 see their targets). Vectors reach the attention before positions are added, as only the encoder knows them, and enter
-its scores times sqrt(d), as in the reference. Similar users: the paper embeds a prompt that lists a user's titles; here
-it is the mean of the centred text of the training items, compared by cosine. The state of a user is that before the
-last event of a row, as in the reference.
+its scores times sqrt(d), as in the reference. ``residual`` adds the attention to the sequence it would replace: the
+reference adds nothing, but there the attention has seen the positions; here, replaced by what starts as a mean over the
+history, a sequence was slow to learn (MovieLens-100K, SASRec: validation NDCG@10 .101 after 16 epochs, .113 after 9
+with it). Similar users: the paper embeds a prompt that lists a user's titles; here it is the mean of the centred text
+of the training items, compared by cosine. The state of a user is that before the last event of a row, as in the
+reference.
+
 One of the similar users is drawn for each row and step instead of encoding them all, 10 encoders more: with t_j the
 state of user j and m their mean, E_j ||s - t_j||^2 = ||s - m||^2 + Var(t_j), whose last term has no gradient, so that
 the gradient is the same in expectation.
@@ -39,13 +42,14 @@ class LLMESR(Adapter):
     B = (X W_1 + b_1) W_2 + b_2, X = features(``preprocess``), with the constant c that brings it to about 0.05 too.
 
     ``alpha``, ``beta``: weights of self-distillation and of the loss between the views; ``sim_users``: similar users a
-    user is distilled from. Users whose training items have no text are left out on both sides, items without text in
-    the loss between the views. In eval mode all similar users are encoded.
+    user is distilled from; ``residual``: see above. Users whose training items have no text are left out on both sides,
+    items without text in the loss between the views. In eval mode all similar users are encoded.
     Raises ValueError where d exceeds the rank or is odd, ``sim_users`` is below 1, or ``preprocess`` is unknown.
     """
 
     views = 2
     fuses = True
+    encodes = True
     uses_interactions = True
 
     features: Tensor
@@ -62,6 +66,7 @@ class LLMESR(Adapter):
         alpha: float = 0.1,
         beta: float = 0.0,
         sim_users: int = 10,
+        residual: bool = True,
         preprocess: str = "raw",
     ) -> None:
         super().__init__(spectrum, d)
@@ -71,7 +76,7 @@ class LLMESR(Adapter):
             raise ValueError(f"LLM-ESR splits d={d} among {HEADS} heads, which does not divide it")
         if sim_users < 1:
             raise ValueError(f"sim_users is {sim_users}; a user is distilled from at least 1")
-        self.alpha, self.beta = alpha, beta
+        self.alpha, self.beta, self.residual = alpha, beta, residual
         scores = spectrum.U[:, :d] * spectrum.S[:d]
         self.table = nn.Parameter(scores * (COPY_STD / scores.std()))
         self.frozen("features", spectrum.features(preprocess))
@@ -95,7 +100,8 @@ class LLMESR(Adapter):
 
     def mix(self, x: Tensor, real: Tensor, causal: bool) -> Tensor:
         table, text = x.chunk(2, -1)
-        return torch.cat([self.read_table(text, table, real, causal), self.read_text(table, text, real, causal)], -1)
+        read = torch.cat([self.read_table(text, table, real, causal), self.read_text(table, text, real, causal)], -1)
+        return x + read if self.residual else read
 
     def aux(self, step: Step) -> Tensor | None:
         loss = self.alpha * self.distillation(step)

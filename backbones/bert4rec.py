@@ -5,8 +5,10 @@ GELU layer of width 4 d; scores GELU-projected states against the item table. As
 dropout after the sum of items and positions, layer norm after the projection, weights N(0, 0.02^2), and rows of which
 only the last item is masked, as it is when ranking. Left out: the bias of every item at the output, a popularity prior
 that no other backbone gets; the 80/10/10 choice between mask, random item and the item itself. Decided by us: one item
-of a row always stays, one is always masked.
-Petrov & Macdonald 2022 (arXiv 2207.07483) found most published BERT4Rec numbers under-trained, hence ``pace``.
+of a row always stays, one is always masked. Positions are counted from the end of the row, as the paper's padding on
+the left has it: the position that ranking asks for is then always the same one.
+Petrov & Macdonald 2022 (arXiv 2207.07483) found most published BERT4Rec numbers under-trained, hence ``pace``: on
+MovieLens-100K it takes 50 epochs to where `sasrec` is after 7.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ class BERT4Rec(Backbone):
     """
 
     causal = False
-    pace = 2
-    note = "trains a share of the positions in an epoch; it is given twice the epochs and twice the patience"
+    pace = 4
+    note = "trains a share of the positions in an epoch; it is given four times the epochs and the patience"
 
     def __init__(
         self,
@@ -65,19 +67,20 @@ class BERT4Rec(Backbone):
         self.apply(_normal)
 
     def forward(self, x: Tensor, real: Tensor, times: Tensor | None = None) -> Tensor:
-        h = self.embed(x)
+        h = self.embed(x, real)
         for block in self.blocks:
             h = block(h, real)
         return self.head(h)
 
     def last(self, x: Tensor, real: Tensor, at: Tensor, times: Tensor | None = None) -> Tensor:
-        h = self.embed(x)
+        h = self.embed(x, real)
         for block in self.blocks[:-1]:
             h = block(h, real)
         return self.head(self.blocks[-1](h, real, at)[:, 0])
 
-    def embed(self, x: Tensor) -> Tensor:
-        return self.dropout(self.norm(self.scale * x + self.position[: x.shape[1]]))
+    def embed(self, x: Tensor, real: Tensor) -> Tensor:
+        to_end = real.sum(1, keepdim=True) - 1 - torch.arange(x.shape[1], device=x.device)
+        return self.dropout(self.norm(self.scale * x + self.position[to_end.clamp_min(0)]))
 
     def views(self, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The cloze task, (B, L + 1) each: rows with masked items, and these items as targets."""

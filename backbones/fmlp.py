@@ -39,7 +39,7 @@ class FMLP(Backbone):
         max_len: int,
         *,
         n_blocks: int = 2,
-        prefixes: int = 8,
+        prefixes: int = 4,
         dropout: float = 0.2,
         emb_scale: str = "sqrt_d",
     ) -> None:

@@ -390,6 +390,10 @@ def build(trial: Trial, split: Split, spectrum: Spectrum) -> SequenceModel:
     make_backbone = registry.load(registry.BACKBONES, registry.split_overrides(trial.cell.backbone)[0])
     if make_backbone.uses_time and split.times is None:
         raise ValueError(f"{trial.cell.backbone} reads the times of events, but this data set has only their order")
+    if make_backbone.uses_time and make_adapter.encodes:
+        raise ValueError(
+            f"{trial.cell.adapter} encodes sequences of other users, {trial.cell.backbone} needs their times"
+        )
     if make_adapter.uses_interactions:
         spectrum = dataclasses.replace(spectrum, interactions=_interactions(split))
     text = text or {"fusion": "none", "out_std": 1.0, "id_std": 0.0}

@@ -360,8 +360,9 @@ def cross_attention(module, asking, answering, allowed):
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_each_view_is_read_by_the_other(causal):
-    adapter = stirred(LLMESR(toy_spectrum(), 4))
+@pytest.mark.parametrize("residual", [True, False])
+def test_each_view_is_read_by_the_other(causal, residual):
+    adapter = stirred(LLMESR(toy_spectrum(), 4, residual=residual))
     x = torch.randn(2, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     real = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
     found = adapter.mix(x, real, causal)
@@ -377,7 +378,7 @@ def test_each_view_is_read_by_the_other(causal):
         ],
         2,
     )
-    torch.testing.assert_close(found[real], expected[real])
+    torch.testing.assert_close(found[real], (expected + residual * x)[real])
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -107,7 +107,8 @@ def test_bert4rec_is_post_norm_attention_over_the_real_positions_of_the_whole_ro
     real = torch.arange(MAX_LEN + 1) < torch.tensor(lengths)[:, None]
     found = model(x, real)
     for row, length in enumerate(lengths):
-        h = layer_norm(math.sqrt(D) * x[row] + model.position, model.norm)
+        from_end = [max(length - 1 - t, 0) for t in range(len(x[row]))]
+        h = layer_norm(math.sqrt(D) * x[row] + model.position[from_end], model.norm)
         for block in model.blocks:
             q, (k, v) = linear(h, block.query), linear(h, block.key_value).split(D, -1)
             mixed = attention(q, k, v, 2, lambda t, length=length: range(length))
@@ -215,7 +216,7 @@ def hstu_states(model, x, time_bias):
                     rab = model.position_bias[number][i - j] + time_bias(number, i, j)
                     mixed[i, at] += silu(q[i, at] @ k[j, at] + rab) / n * v[j, at]
         h = h + linear(u * normed(mixed, 1e-6), block.out)
-    return normed(h, 1e-6)
+    return h
 
 
 def test_hstu_is_pointwise_attention_over_a_constant_length_with_gated_outputs():

@@ -135,6 +135,11 @@ def test_a_backbone_that_reads_times_is_refused_where_there_are_none(split):  # 
         trial.build(a_trial("id", "hstu_time"), replace(split, times=None), spectrum_of(split))
 
 
+def test_a_backbone_that_reads_times_is_refused_with_a_method_that_encodes_other_users(split):  # noqa: F811
+    with pytest.raises(ValueError, match="llmesr encodes sequences of other users, hstu_time needs their times"):
+        trial.build(a_trial("llmesr", "hstu_time"), split, spectrum_of(split))
+
+
 def test_a_method_that_joins_text_and_id_itself_is_refused_another_fusion(split):  # noqa: F811
     with pytest.raises(ValueError, match="joins text and ID itself"):
         trial.build(a_trial("alphafuse", **{"text.fusion": "add"}), split, spectrum_of(split))
