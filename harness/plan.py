@@ -77,7 +77,8 @@ class Study:
 
     @cached_property
     def id(self) -> str:
-        same = [self.cell.backbone, self.cell.adapter, self.space.to_json(), self.budget.epochs, self.budget.patience]
+        epochs, patience = (max(self.pace, 1) * n for n in (self.budget.epochs, self.budget.patience))
+        same = [self.cell.backbone, self.cell.adapter, self.space.to_json(), epochs, patience]
         return digest([*same, asdict(self.protocol), asdict(self.engine), self.inputs])
 
     @property
