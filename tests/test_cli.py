@@ -1,5 +1,6 @@
 """Bad input: one clear line, exit code 2, nothing lost."""
 
+import json
 import os
 import subprocess
 import sys
@@ -32,6 +33,8 @@ def refused(process, *parts):
         (["--set", "train.rl=1"], ["train.rl", "train.lr"]),
         (["--set", "train.lr=fast"], ["train[lr] = 'fast'"]),
         (["--spaces", "nowhere"], ["nowhere", "no such folder"]),
+        (["--spaces", "gsasrek"], ["gsasrek", "no published setting", "Did you mean 'gsasrec'"]),
+        (["--adapters", "alphafuse[fusion=add]"], ["alphafuse", "joins text and ID itself", "fusion"]),
         (["--tie-policy", "sorce"], ["sorce", "source"]),
         (["--adapters", "svd,!svd"], ["selects nothing"]),
         (["--set", "train.d=64", "--adapters", "svd", "--set", "text.fusion=none"], ["SVD keeps d=64"]),
@@ -39,6 +42,13 @@ def refused(process, *parts):
 )
 def test_a_wrong_word_is_one_clear_line(dataset, home, words, parts):
     refused(bench(home, dataset, "--adapters", "mlp", "--backbones", "sasrec", *words), *parts)
+
+
+def test_a_published_setting_is_one_trial_and_its_seeds(dataset, home):
+    words = ["--adapters", "id", "--encoders", "noise", "--kcore", "0", "--budget", "standard", "--json"]
+    found = harness(home, "plan", "--datasets", str(dataset), "--spaces", "gsasrec", *words)
+    cells = {cell["adapter"]: cell["to_run"] for cell in json.loads(found.stdout)["cells"]}
+    assert cells["id"] == 1 + 5, found.stderr
 
 
 def test_an_unknown_option_exits_with_2(home):
