@@ -26,6 +26,21 @@ def test_every_shipped_space_is_valid_and_holds_its_default(adapter, backbone):
         assert axis.distribution()._contains(axis.distribution().to_internal_repr(space.default[name]))
 
 
+@pytest.mark.parametrize("adapter", registry.names(registry.ADAPTERS))
+def test_no_adapter_is_searched_along_more_than_eight_axes_its_seam_included(adapter):
+    space = spaces.of_cell(Cell("toy", "minilm", "sasrec", adapter), spaces.Source())
+    assert len([name for name in space.searched if name.startswith(("adapter.", "text."))]) <= 8
+
+
+TAKES_PREPROCESS = [n for n in registry.names("adapters") if "preprocess" in registry.schema("adapters", n).params]
+
+
+@pytest.mark.parametrize("adapter", TAKES_PREPROCESS)
+def test_preprocessing_is_searched_wherever_a_method_leaves_it_open(adapter):
+    space = spaces.of_cell(Cell("toy", "minilm", "sasrec", adapter), spaces.Source())
+    assert set(space.searched["adapter.preprocess"].values) == {"raw", "center", "whiten"}
+
+
 def test_the_id_control_has_no_text_parameters():
     space = spaces.of_cell(Cell("toy", "none", "sasrec", "id"), spaces.Source())
     assert not [name for name in space.default if name.startswith("text.")]
