@@ -45,9 +45,10 @@ def test_sasrec_is_pre_norm_causal_attention_with_positions_from_the_start(emb_s
     torch.testing.assert_close(model(x, torch.ones(3, 5, dtype=torch.bool)), layer_norm(h, model.norm))
 
 
-def test_gru4rec_follows_the_gru_equations():
+@pytest.mark.parametrize(("emb_scale", "factor"), [("one", 1.0), ("sqrt_d", 2.0)])
+def test_gru4rec_follows_the_gru_equations(emb_scale, factor):
     torch.manual_seed(0)
-    model = GRU4Rec(4, 6, hidden_mult=2).eval().double()
+    model = GRU4Rec(4, 6, hidden_mult=2, emb_scale=emb_scale).eval().double()
     for p in model.parameters():
         p.data.add_(0.1 * torch.randn_like(p))
     x = torch.randn(3, 5, 4, dtype=torch.float64)
@@ -55,7 +56,7 @@ def test_gru4rec_follows_the_gru_equations():
     b, c = model.gru.bias_ih_l0, model.gru.bias_hh_l0
     h, expected = torch.zeros(3, 8, dtype=torch.float64), []
     for t in range(5):
-        (ir, iz, inew), (hr, hz, hnew) = (x[:, t] @ w.T + b).chunk(3, 1), (h @ u.T + c).chunk(3, 1)
+        (ir, iz, inew), (hr, hz, hnew) = (factor * x[:, t] @ w.T + b).chunk(3, 1), (h @ u.T + c).chunk(3, 1)
         reset, update = torch.sigmoid(ir + hr), torch.sigmoid(iz + hz)
         h = (1 - update) * torch.tanh(inew + reset * hnew) + update * h
         expected.append(h @ model.head.weight.T + model.head.bias)
