@@ -69,6 +69,24 @@ home_option = click.option(
     "--home", envvar="HARNESS_HOME", default=HOME, show_default=True, help="Folder of data, caches and results."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+prep_options = options(
+    click.option(
+        "--prep",
+        default="default",
+        show_default=True,
+        help="Preparation: default, raw, spectran, s3rec, llm-esr, minionerec, amazon2023; the next ten override it.",
+    ),
+    click.option("--tie-policy", help="source, item_id or random:<seed>.  [default: source]"),
+    click.option("--kcore", type=click.IntRange(0), help="Events a user and an item must have.  [default: 5]"),
+    click.option("--iterate/--one-pass", default=None, help="The core to its fixed point?  [default: iterate]"),
+    click.option("--require-text/--any-text", default=None, help="Drop items without text?  [default: any-text]"),
+    click.option("--max-title-words", type=click.IntRange(0), help="Drop items of longer titles.  [default: 0, off]"),
+    click.option("--dedup", help="Repeats that go: exact (with time), first, last (of user and item) or none."),
+    click.option("--min-rating", type=float, help="Drop events rated lower."),
+    click.option("--window", metavar="DAY:DAY", help="Drop events outside, such as 2016-10-01:2018-11-01 (UTC)."),
+    click.option("--max-history", type=click.IntRange(0), help="Keep a user's last events alone.  [default: 0, off]"),
+    click.option("--order", metavar="STEP,...", help="Order of rating, window, dedup, text, core, history."),
+)
 grid_options = options(
     click.option("--datasets", default="all", show_default=True, help="Names, folders, globs, 'all', '!name'."),
     click.option("--adapters", default="all", show_default=True, help="E.g. 'all,!svd' or 'mlp[hidden=256]'."),
@@ -79,10 +97,12 @@ grid_options = options(
     click.option("--epochs", type=click.IntRange(1), help="Epochs at most, instead of the budget's."),
     click.option("--seeds", type=click.IntRange(1), help="Seeds of the winner, instead of the budget's."),
     click.option("--protocol", type=click.Choice(["loo", "gts"]), default="loo", show_default=True),
+    click.option("--quantile", type=float, default=0.9, show_default=True, help="Of all times, where gts cuts."),
+    click.option("--validation", default="by_time", show_default=True, help="Of gts: by_time or last_train."),
+    click.option("--target", default="last", show_default=True, help="Of gts, after a cut: last or first."),
+    click.option("--drop-tied-test", is_flag=True, help="No test on events at the very time of the one before."),
     click.option("--filter-seen/--keep-seen", default=True, show_default=True, help="Items of the history rank?"),
-    click.option("--tie-policy", default="source", show_default=True, help="source, item_id or random:<seed>."),
-    click.option("--kcore", type=click.IntRange(0), default=5, show_default=True),
-    click.option("--require-text", is_flag=True, help="Drop items without text."),
+    prep_options,
     click.option("--sampler", default="tpe", show_default=True, help="tpe or random."),
     click.option("--pruner", default="median", show_default=True, help="median or none."),
     click.option(
@@ -93,6 +113,31 @@ grid_options = options(
     click.option("--set", "pins", multiple=True, metavar="NAME=VALUE", help="Fix a shared parameter: train.d=128."),
     home_option,
 )
+
+
+def protocol_of(given: dict[str, Any]) -> Protocol:
+    from harness import presets
+
+    names = ("filter_seen", "quantile", "validation", "target", "drop_tied_test")
+    protocol = Protocol(given["protocol"], **{name: given[name] for name in names})
+    presets.check_protocol(protocol)
+    if protocol.target == "successive":
+        raise HarnessError("A table knows one rank a user, and the target 'successive' makes more; take last or first.")
+    return protocol
+
+
+def prep_of(given: dict[str, Any]) -> PrepSpec:
+    """The preset's spec with what the single options say otherwise."""
+    from dataclasses import fields, replace
+
+    from harness import presets
+
+    own = {field.name: given[field.name] for field in fields(PrepSpec) if given[field.name] is not None}
+    if "order" in own:
+        own["order"] = tuple(step.strip() for step in own["order"].split(","))
+    spec = replace(presets.preset(given["prep"]), **own)
+    presets.check(spec)
+    return spec
 
 
 def request_of(given: dict[str, Any]) -> Request:
@@ -114,8 +159,8 @@ def request_of(given: dict[str, Any]) -> Request:
         backbones=given["backbones"],
         encoders=given["encoders"],
         budget=replace(budget, **own),
-        protocol=Protocol(given["protocol"], given["filter_seen"]),
-        prep=PrepSpec(given["kcore"], given["tie_policy"], given["require_text"]),
+        protocol=protocol_of(given),
+        prep=prep_of(given),
         engine=Engine(given["sampler"], given["pruner"]),
         spaces=spaces.Source(given["spaces"], pins),
     )
@@ -238,9 +283,10 @@ def show(name: str, home: str, as_json: bool) -> None:
 @main.command()
 @click.argument("datasets", nargs=-1, required=True)
 @click.option("--encoders", default="minilm", show_default=True, help="Embeddings to compute as well; '' for none.")
-@click.option("--tie-policy", default="source", show_default=True)
-@click.option("--kcore", type=click.IntRange(0), default=5, show_default=True)
-@click.option("--require-text", is_flag=True)
+@click.option(
+    "--cost", type=float, metavar="PRICE", help="Only say what api: encoders would cost at PRICE a 1M tokens."
+)
+@prep_options
 @home_option
 @json_option
 def prepare(**given: Any) -> None:
@@ -249,11 +295,44 @@ def prepare(**given: Any) -> None:
     from harness.store import check_home
 
     home = check_home(Path(given["home"]))
-    spec = PrepSpec(given["kcore"], given["tie_policy"], given["require_text"])
+    spec = prep_of(given)
+    if given["cost"] is not None:
+        for word in given["datasets"]:
+            click.echo("\n".join(components.price(word, given["encoders"], spec, home, given["cost"])))
+        return
     cards = [components.prepare(word, given["encoders"], spec, home) for word in given["datasets"]]
     click.echo(
         json.dumps(cards, indent=1, default=str) if given["as_json"] else "\n\n".join(map(components.details, cards))
     )
+
+
+@main.command()
+@click.argument("name")
+@click.argument("folder", type=click.Path(path_type=Path))
+@home_option
+def register(name: str, folder: Path, home: str) -> None:
+    """Give a folder of your own a name, so that --datasets NAME (and 'all') finds it."""
+    from harness import raw
+    from harness.store import check_home
+
+    found = raw.register(name, folder, check_home(Path(home)))
+    click.echo(f"{name} is {found.interactions.parent}.")
+
+
+@main.command()
+@click.argument("dataset")
+@click.option("--encoder", default="", help="Check its embedding too, e.g. file:E.npy.  [default: minilm's, if there]")
+@prep_options
+@home_option
+@json_option
+def check(dataset: str, encoder: str, home: str, as_json: bool, **given: Any) -> None:
+    """What is wrong with a data set or folder, with numbers and remedies. Exit code 1 if there is an error."""
+    from harness import check as linter
+    from harness.store import check_home
+
+    report = linter.examine(dataset, check_home(Path(home)), encoder, prep_of(given))
+    click.echo(json.dumps(report.to_json(), indent=1) if as_json else linter.text(report))
+    sys.exit(report.exit_code)
 
 
 @main.command()

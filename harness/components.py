@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
-from harness import registry, spaces
+from harness import cards, library, registry, spaces
 from harness.types import HarnessError, PrepSpec
 
 KINDS = {
@@ -24,16 +26,27 @@ def all_of(home: Path) -> dict[str, list[dict[str, Any]]]:
     """Kind -> components with `name`, `summary` and, for data sets, `ready`."""
     found: dict[str, list[dict[str, Any]]] = {}
     for kind, package in KINDS.items():
-        found[kind] = [_entry(package, name) for name in registry.names(package)]
+        if kind == "datasets":
+            found[kind] = _datasets(home)
+        else:
+            found[kind] = [_entry(package, name) for name in registry.names(package)]
     found["published settings, for --spaces"] = [
         {"name": name, "summary": spaces.about(name)} for name in spaces.published()
     ]
-    from harness import data
+    return found
 
-    ready = data.ready(home)
-    for entry in found["datasets"]:
-        entry["name"] = entry["name"].replace("_", "-")
-        entry["ready"] = entry["name"] in ready
+
+def _datasets(home: Path) -> list[dict[str, Any]]:
+    """The user's folders, then the built-in ones: `name`, `summary`, `ready`, and `folder` of the user's."""
+    own, ready = library.folders(home), library.ready(home)
+    found: list[dict[str, Any]] = [
+        {"name": name, "summary": str(folder), "ready": name in ready, "folder": str(folder)}
+        for name, folder in own.items()
+    ]
+    for name, (stem, variant) in library.built_in().items():
+        if name not in own:
+            family = {} if variant is None else {"family": stem}
+            found.append({**_entry(registry.DATASETS, stem), "name": name, "ready": name in ready, **family})
     return found
 
 
@@ -48,26 +61,63 @@ def text(found: dict[str, list[dict[str, Any]]]) -> str:
     lines = []
     for kind, entries in found.items():
         lines.append(kind)
+        if kind == "datasets":
+            lines += _dataset_lines(entries)
+            continue
         for entry in entries:
             mark = " [not in 'all']" if entry.get("by_name_only") else ""
-            if kind == "datasets":
-                mark = " [ready]" if entry["ready"] else f" [get it: harness prepare {entry['name']}]"
             lines.append(f"  {entry['name']:18s} {entry['summary']}{mark}")
     return "\n".join([*lines, "Any folder with interactions.parquet|csv and items.parquet|csv is a data set, too."])
 
 
+def _dataset_lines(entries: list[dict[str, Any]]) -> list[str]:
+    """A line a data set; a family has its summary once, and its names below it."""
+    lines = []
+    for family, group in itertools.groupby(entries, key=lambda entry: entry.get("family")):
+        members = list(group)
+        if family is not None:
+            lines.append(f"  {family.replace('_', '-') + '-*':18s} {members[0]['summary']}")
+            names = [entry["name"] + (" [ready]" if entry["ready"] else "") for entry in members]
+            indent = " " * 21
+            lines += textwrap.wrap(
+                ", ".join(names), 116, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+            )
+            continue
+        for entry in members:
+            mark = " [ready]" if entry["ready"] else " [no such folder]" if "folder" in entry else ""
+            lines.append(f"  {entry['name']:18s} {entry['summary']}{mark}")
+    return [*lines, "  (what is not marked ready: harness prepare NAME gets it)"]
+
+
 def one(name: str, home: Path) -> dict[str, Any]:
-    """One component by name, or the card of a data set by name or folder.
+    """One component by name, or a data set by name or folder: its card, or where it comes from if it is not here yet.
 
     Raises HarnessError if nothing has that name.
     """
     for kind, package in KINDS.items():
         if kind != "datasets" and name.replace("-", "_") in registry.names(package):
             return _component(kind, package, name)
-    known = [n for package in KINDS.values() for n in registry.names(package)]
-    if name.replace("-", "_") not in registry.names(registry.DATASETS) and not Path(name).is_dir():
-        raise HarnessError(f"Nothing is called '{name}'. {registry.suggest(name, known)}")
+    dataset = None if "/" in name else library.find(name, home)
+    if dataset is None and not Path(name).expanduser().is_dir():
+        known = [n for kind, package in KINDS.items() if kind != "datasets" for n in registry.names(package)]
+        raise HarnessError(f"Nothing is called '{name}'. {registry.suggest(name, [*known, *library.names(home)])}")
+    if dataset is not None and dataset not in library.folders(home) and not library.component(dataset).ready(home):
+        return _to_fetch(dataset)
     return prepare(name, "", PrepSpec(), home)
+
+
+def _to_fetch(name: str) -> dict[str, Any]:
+    """What is known of a built-in data set whose files are not here."""
+    dataset = library.component(name)
+    found = {"kind": "dataset", "name": name, "ready": False, "get it": f"harness prepare {name}"}
+    found["doc"] = registry.schema(registry.DATASETS, library.built_in()[name][0]).doc
+    found |= {key: getattr(dataset, key) for key in ("licence", "citation", "text", "page") if hasattr(dataset, key)}
+    if hasattr(dataset, "sources"):
+        found["files"] = {
+            source.file: f"{', '.join(source.urls) or 'by hand'} (sha256 {source.sha256 or 'noted at the first use'})"
+            for source in dataset.sources().values()
+        }
+    return found
 
 
 def _component(kind: str, package: str, name: str) -> dict[str, Any]:
@@ -85,6 +135,23 @@ def _component(kind: str, package: str, name: str) -> dict[str, Any]:
     return found
 
 
+def price(word: str, encoders: str, spec: PrepSpec, home: Path, dollars: float) -> list[str]:
+    """What paid encoders would still cost on a data set, a line each, at a price a million tokens; nothing is sent."""
+    from harness import data, vectors
+
+    texts = vectors.texts_of(data.prepare(data.open_dataset(word, home), spec, home))
+    lines = []
+    for encoder in (vectors.encoder(name, home) for name in registry.split_list(encoders)):
+        if isinstance(encoder, vectors.Api):
+            left = vectors.cost(encoder, texts, home, dollars)
+            lines.append(
+                f"{word} / {encoder.label}: {left.texts:,} texts, about {left.tokens:,} tokens, {left.money:.2f}"
+            )
+        else:
+            lines.append(f"{word} / {encoder.label}: runs on this machine, costs nothing")
+    return lines
+
+
 def prepare(word: str, encoders: str, spec: PrepSpec, home: Path) -> dict[str, Any]:
     """Fetch, prepare and embed one data set; its card, with what each encoder's basis came to."""
     from harness import data, plan, vectors
@@ -94,14 +161,20 @@ def prepare(word: str, encoders: str, spec: PrepSpec, home: Path) -> dict[str, A
     card = {"kind": "dataset", "name": prepared.name, "hash": prepared.hash, **prepared.card}
     for encoder_word in registry.split_list(encoders):
         encoder = vectors.encoder(encoder_word, home)
+        if not vectors.can_encode(encoder, texts):
+            card["warnings"] = [*card["warnings"], f"There is no text, so {encoder.label} has nothing to encode."]
+            continue
         key = vectors.embedding_hash(encoder, texts)
         basis = vectors.basis(vectors.embed(encoder, texts, home), key, home)
-        card.setdefault("embeddings", {})[plan.label(encoder)] = {"hash": key, **basis.info}
+        counts = vectors.embedding_info(encoder, texts, home)
+        card.setdefault("embeddings", {})[plan.label(encoder)] = {"hash": key, **counts, **basis.info}
     return card
 
 
 def details(found: dict[str, Any]) -> str:
     """A description as aligned lines."""
+    if found.get("kind") == "dataset" and "users" in found:
+        return cards.text(found)
     lines = []
     for key, value in found.items():
         if isinstance(value, dict):

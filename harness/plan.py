@@ -5,12 +5,13 @@ Imports no torch, ray, optuna or mlflow: `harness plan` and `status` answer at o
 
 from __future__ import annotations
 
+import fnmatch
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness import data, registry, spaces, vectors
+from harness import data, library, registry, spaces, vectors
 from harness.ledger import Ledger
 from harness.types import (
     BASELINE,
@@ -49,7 +50,7 @@ class Request:
     @property
     def table_key(self) -> str:
         """Cells of two benches stand in one table exactly if this is equal."""
-        same = [asdict(self.protocol), asdict(self.prep), self.budget.epochs, self.budget.patience]
+        same = [self.protocol.identity(), self.prep.identity(), self.budget.epochs, self.budget.patience]
         return digest([*same, asdict(self.engine)])
 
 
@@ -61,6 +62,9 @@ class Material:
     texts: vectors.Texts
     encoders: dict[str, vectors.Encoder]
     embeddings: dict[str, str]
+
+    def can_encode(self, label: str) -> bool:
+        return vectors.can_encode(self.encoders[label], self.texts)
 
 
 @dataclass
@@ -79,7 +83,7 @@ class Study:
     def id(self) -> str:
         epochs, patience = (max(self.pace, 1) * n for n in (self.budget.epochs, self.budget.patience))
         same = [self.cell.backbone, self.cell.adapter, self.space.to_json(), epochs, patience]
-        return digest([*same, asdict(self.protocol), asdict(self.engine), self.inputs])
+        return digest([*same, self.protocol.identity(), asdict(self.engine), self.inputs])
 
     @property
     def trials(self) -> int:
@@ -189,7 +193,7 @@ def pace_of(backbone: str) -> int:
 
 def label(encoder: vectors.Encoder) -> str:
     """An encoder's name in tables: as on the command line, folders left out (`file:titles.npy`)."""
-    return ":".join(Path(part).name for part in encoder.word.split(":"))
+    return encoder.label
 
 
 def material(word: str, request: Request, encoders: dict[str, vectors.Encoder]) -> Material:
@@ -201,15 +205,21 @@ def material(word: str, request: Request, encoders: dict[str, vectors.Encoder]) 
 
 
 def select_datasets(selection: str, home: Path) -> list[str]:
-    """Data set words: names, folders, `all` (all that are ready here, and the default one), exclusions."""
+    """Data set words: names, globs over them, folders, `all` (all that are ready here, and the default one), exclusions
+    `!name`. Raises HarnessError if a glob finds nothing or nothing is left."""
     words: list[str] = []
     for word in registry.split_list(selection):
-        if word == "all":
-            words += [name for name in dict.fromkeys([*data.ready(home), DEFAULT_DATASET]) if name not in words]
-        elif word.startswith("!"):
-            words = [w for w in words if w != word[1:]]
-        elif word not in words:
-            words.append(word)
+        drop, pattern = word.startswith("!"), word.removeprefix("!")
+        if pattern == "all":
+            hits = [*data.ready(home), DEFAULT_DATASET]
+        elif "/" not in pattern and any(char in pattern for char in "*?"):
+            hits = fnmatch.filter(library.names(home), pattern)
+            if not hits:
+                known = registry.suggest(pattern, library.names(home))
+                raise HarnessError(f"--datasets '{pattern}' matches no data set. {known}")
+        else:
+            hits = [pattern if "/" in pattern else library.find(pattern, home) or pattern]
+        words = [w for w in words if w not in hits] if drop else list(dict.fromkeys([*words, *hits]))
     if not words:
         raise HarnessError(f"--datasets '{selection}' selects nothing.")
     return words
@@ -245,12 +255,11 @@ def make(request: Request, ledger: Ledger) -> Plan:
     materials = {m.prepared.name: m for m in (material(word, request, encoders) for word in words)}
     if len(materials) < len(words):
         raise HarnessError(f"--datasets '{request.datasets}': two of them have the same name; rename one.")
-    studies = [
-        study(cell, request, materials[cell.dataset], ledger)
-        for name in materials
-        for cell in cells(name, request, list(encoders))
-    ]
-    return Plan(request, materials, studies)
+    found = [cell for name in materials for cell in cells(name, request, list(encoders))]
+    blank = {(m.prepared.name, e) for m in materials.values() for e in encoders if not m.can_encode(e)}
+    kept = [cell for cell in found if (cell.dataset, cell.encoder) not in blank]
+    skipped = [(cell, "the data set has no text") for cell in found if cell not in kept]
+    return Plan(request, materials, [study(cell, request, materials[cell.dataset], ledger) for cell in kept], skipped)
 
 
 def select_encoders(request: Request) -> dict[str, vectors.Encoder]:

@@ -9,13 +9,13 @@ import re
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Formatter
 
 import polars as pl
 
-from harness import files, registry
+from harness import files, library, registry
 from harness.types import HarnessError, digest
 
 SUFFIXES = (".parquet", ".csv")
@@ -42,26 +42,41 @@ class RawDataset:
 
 
 def open_dataset(word: str, home: Path) -> RawDataset:
-    """The built-in data set of that name, fetched under `home` if need be, or the one in that folder.
+    """The data set of that name, or the one in that folder.
 
-    A folder holds interactions.{parquet,csv}, items.{parquet,csv} (parquet first) and, if wanted, dataset.toml with
-    name, text, licence, citation. Raises HarnessError if `word` is neither, or the folder is not as it should be.
+    A name is one of the user's folders in `<home>/config.toml`, or a built-in data set, which is fetched under `home`
+    if need be. A folder holds interactions.{parquet,csv}, items.{parquet,csv} (parquet first) and, if wanted,
+    dataset.toml with name, text, licence, citation. Raises HarnessError if `word` is neither, the config is malformed
+    or the folder is not as it should be.
     """
-    stem, folder = word.replace("-", "_"), Path(word).expanduser()
-    if "/" not in word and stem in registry.names(registry.DATASETS):
-        known = registry.load(registry.DATASETS, stem)
-        return RawDataset(known.name, *_two_files(known.fetch(home)), known.text, known.licence, known.citation)
+    name, folder = None if "/" in word else library.find(word, home), Path(word).expanduser()
+    if name is not None:
+        return _open_named(name, home)
     if folder.is_dir():
         return _open_folder(folder)
     if "/" in word:
         raise HarnessError(f"{folder} is not a folder; a data set is a folder with interactions and items files.")
-    names = [dataset.name for dataset in _built_in()]
-    raise HarnessError(f"There is no data set '{word}' and no folder of that name. {registry.suggest(word, names)}")
+    known = registry.suggest(word, library.names(home))
+    raise HarnessError(f"There is no data set '{word}' and no folder of that name. {known}")
 
 
 def ready(home: Path) -> list[str]:
-    """Names of the built-in data sets whose files lie under `home`."""
-    return [dataset.name for dataset in _built_in() if dataset.ready(home)]
+    """Names of the data sets whose files are there: the user's folders, then what has been fetched."""
+    return library.ready(home)
+
+
+def register(name: str, folder: Path, home: Path) -> RawDataset:
+    """Give a folder a name in `<home>/config.toml`, once it can be opened. Raises HarnessError if it cannot, or the
+    name is malformed or another folder's."""
+    folder = folder.expanduser()
+    if not folder.is_dir():
+        raise HarnessError(f"{folder} is not a folder; a data set is a folder with interactions and items files.")
+    raw = _open_folder(folder, name)
+    for path, wanted in ((raw.interactions, ["user_id", "item_id"]), (raw.items, ["item_id"])):
+        with _reading(path):
+            _columns(path, wanted)
+    library.write_entry(name, folder, home)
+    return raw
 
 
 def raw_hash(raw: RawDataset) -> str:
@@ -79,22 +94,22 @@ def file_hashes(raw: RawDataset) -> dict[str, str]:
     return {"interactions": files.sha256(raw.interactions), "items": files.sha256(raw.items)}
 
 
-def read_events(path: Path) -> pl.DataFrame:
-    """user_id str, item_id str, and of timestamp and order (numbers) what the file has; in file order.
+def read_events(path: Path, also: tuple[str, ...] = ()) -> pl.DataFrame:
+    """user_id str, item_id str, of timestamp and order (numbers) what the file has, and `also`: numbers; in file order.
 
     Raises HarnessError: a column is missing, the file is empty or unreadable, an id or an order is null, neither
     timestamp nor order, a timestamp without number (nulls are let through where an order can stand in).
     """
     with _reading(path):
-        names = _columns(path, ["user_id", "item_id"])
+        names = _columns(path, ["user_id", "item_id", *also])
         clocks = [name for name in ("timestamp", "order") if name in names]
         if not clocks:
             raise HarnessError(f"{path}: neither a column 'timestamp' nor a column 'order'; one must give the order.")
-        events = _scan(path).select(_id(path, "user_id"), _id(path, "item_id"), *clocks).collect()
+        events = _scan(path).select(_id(path, "user_id"), _id(path, "item_id"), *clocks, *also).collect()
     _check_filled(path, events, ["user_id", "item_id"])
-    events = events.with_columns(_numbers(path, events[clock]) for clock in clocks)
+    events = events.with_columns(_numbers(path, events[name]) for name in (*clocks, *also))
     must = [clock for clock in clocks if clock == "order" or "order" not in clocks]
-    _check_filled(path, events, must)
+    _check_filled(path, events, [*must, *also])
     return events
 
 
@@ -133,8 +148,17 @@ def template_fields(path: Path, template: str) -> list[str]:
     return fields
 
 
-def _built_in() -> list:
-    return [registry.load(registry.DATASETS, name) for name in registry.names(registry.DATASETS)]
+def _open_named(name: str, home: Path) -> RawDataset:
+    if (folder := library.folders(home).get(name)) is None:
+        known = library.component(name)
+        return RawDataset(known.name, *_two_files(known.fetch(home)), known.text, known.licence, known.citation)
+    if not folder.is_dir():
+        raise HarnessError(f"'{name}' is {folder} in {library.config_file(home)}, but that is not a folder.")
+    raw = _open_folder(folder, name)
+    if name in library.built_in():  # the user's copy of it is under its terms, whether its folder says so or not
+        known = library.component(name)
+        raw = replace(raw, licence=raw.licence or known.licence, citation=raw.citation or known.citation)
+    return raw
 
 
 def _two_files(folder: Path) -> tuple[Path, Path]:
@@ -147,11 +171,12 @@ def _two_files(folder: Path) -> tuple[Path, Path]:
     return one("interactions"), one("items")
 
 
-def _open_folder(folder: Path) -> RawDataset:
+def _open_folder(folder: Path, name: str = "") -> RawDataset:
+    """The data set in a folder; its name is the one given, or its own."""
     interactions, items = _two_files(folder)
     settings = _settings(folder / "dataset.toml")
-    name = settings.get("name", folder.resolve().name)
-    if not re.fullmatch(r"(?!\.)[A-Za-z0-9._-]{1,64}", name):
+    name = name or settings.get("name", folder.resolve().name)
+    if not re.fullmatch(library.NAME, name):
         raise HarnessError(
             f"{folder}: '{name}' cannot name a data set: 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front. "
             "Set `name` in dataset.toml."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 NO_TEXT = "none"  # the encoder of a cell whose adapter reads no text
@@ -48,18 +48,46 @@ class Cell:
         return " / ".join((self.dataset, self.encoder, self.backbone, self.adapter))
 
 
+STEPS = ("rating", "window", "dedup", "text", "core", "history")
+
+
 @dataclass(frozen=True)
 class PrepSpec:
     """How raw interactions become sequences; part of the data set's identity.
 
-    ``kcore`` users and items have at least that many events, iterated to the fixed point (0: off).
-    ``tie_policy`` orders events of equal time: ``source`` (file order), ``item_id``, ``random:<seed>``.
-    ``require_text`` drops items without text before the k-core.
+    ``tie_policy`` orders a user's events of equal time: ``source`` (file order), ``item_id``, ``random:<seed>``. The
+    steps then run in ``order``, each of `STEPS` once, on what the one before has left:
+
+    ``rating``: events rated below ``min_rating`` go (None: off). ``window``: events outside of two UTC days, both
+    within, such as ``2016-10-01:2018-11-01`` (None: off). ``dedup``: of repeats of (user, item, time) the first stays
+    (``exact``), or of repeats of (user, item) the ``first`` or the ``last`` in the order of events; ``none``: all.
+    ``text``: items without text go (``require_text``), and items whose title, the first field of the text template, has
+    more than ``max_title_words`` words or holds page markup (0: off). ``core``: users and items have at least ``kcore``
+    events, iterated to the fixed point; not iterated (``iterate``), those with fewer go at once by the counts before,
+    and then users who are left with fewer (0: off). ``history``: a user's last ``max_history`` events stay (0: off).
     """
 
     kcore: int = 5
     tie_policy: str = "source"
     require_text: bool = False
+    min_rating: float | None = None
+    window: str | None = None
+    dedup: str = "exact"
+    max_title_words: int = 0
+    iterate: bool = True
+    max_history: int = 0
+    order: tuple[str, ...] = STEPS
+
+    def __post_init__(self) -> None:
+        """4 and 4.0 are one rating, a list and a tuple one order: they must have one identity."""
+        if type(self.min_rating) is int:
+            object.__setattr__(self, "min_rating", float(self.min_rating))
+        if isinstance(self.order, list):
+            object.__setattr__(self, "order", tuple(self.order))
+
+    def identity(self) -> dict[str, Any]:
+        """What stands for the spec in hashes: equal for equal specs of this and of earlier versions."""
+        return _identity(self, ("kcore", "tie_policy", "require_text"))
 
 
 @dataclass(frozen=True)
@@ -69,11 +97,29 @@ class Protocol:
     ``split``: ``loo`` (last event tests, second last validates) or ``gts`` (global temporal split at the
     ``quantile`` of the timestamps). ``filter_seen``: items of the user's own history are no candidates.
     Ranks are over the full catalogue: 1 + number better + half the number of ties.
+
+    Of ``gts`` alone: ``validation`` is ``by_time`` (the same quantile again, of what is not for the test) or
+    ``last_train`` (the last event before the cut of each user); ``target``: of a user's events after a cut the
+    ``last``, the ``first``, or each after the other (``successive``). ``drop_tied_test``: an event at the very time of
+    the one before does not test, since nobody knows which came first.
     """
 
     split: Literal["loo", "gts"] = "loo"
     filter_seen: bool = True
     quantile: float = 0.9
+    validation: Literal["by_time", "last_train"] = "by_time"
+    target: Literal["last", "first", "successive"] = "last"
+    drop_tied_test: bool = False
+
+    def identity(self) -> dict[str, Any]:
+        """What stands for the protocol in hashes: equal for equal protocols of this and of earlier versions."""
+        return _identity(self, ("split", "filter_seen", "quantile"))
+
+
+def _identity(options: PrepSpec | Protocol, always: tuple[str, ...]) -> dict[str, Any]:
+    """The first options and, of those that came later, what is not as it was before there was a choice."""
+    defaults = {field.name: field.default for field in fields(options)}
+    return {name: value for name, value in asdict(options).items() if name in always or value != defaults[name]}
 
 
 @dataclass(frozen=True)
@@ -128,6 +174,7 @@ class Trial:
         """
         value = asdict(self)
         value["cell"] = [self.cell.backbone, self.cell.adapter]
+        value["protocol"] = self.protocol.identity()
         return digest(value)
 
     def confirmation(self, seed: int) -> Trial:

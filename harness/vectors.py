@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -20,13 +22,29 @@ import numpy as np
 
 from harness import files
 from harness.basis import Tell, decompose, parts
-from harness.encoders._base import Derived, Encoder, Texts, encoder
+from harness.encoders._base import Derived, Encoder, TextEncoder, Texts, encoder
+from harness.encoders.api import Api, Cost
 from harness.types import HarnessError, digest
 
 if TYPE_CHECKING:
     from harness.data import Prepared
 
-__all__ = ["BASIS_VERSION", "Basis", "Encoder", "Texts", "basis", "embed", "embedding_hash", "encoder", "texts_of"]
+__all__ = [
+    "BASIS_VERSION",
+    "Api",
+    "Basis",
+    "Cost",
+    "Encoder",
+    "Texts",
+    "basis",
+    "can_encode",
+    "cost",
+    "embed",
+    "embedding_hash",
+    "embedding_info",
+    "encoder",
+    "texts_of",
+]
 
 BASIS_VERSION = 1
 STAMP = "checked.json"
@@ -40,6 +58,14 @@ def texts_of(prepared: Prepared) -> Texts:
     return Texts(columns["item_id"], columns["text"], columns["source_row"], prepared.card["source_rows"])
 
 
+def can_encode(encoder: Encoder, texts: Texts) -> bool:
+    """Whether there is anything for it to read: a text encoder wants at least one item with text."""
+    inner = encoder
+    while isinstance(inner, Derived):
+        inner = inner.inner
+    return not isinstance(inner, TextEncoder) or any(text is not None for text in texts.texts)
+
+
 def embedding_hash(encoder: Encoder, texts: Texts) -> str:
     """Identity of an encoder's matrix over a catalogue, known without computing it."""
     return digest({"encoder": encoder.identity(), "inputs": encoder.inputs(texts)})
@@ -48,21 +74,92 @@ def embedding_hash(encoder: Encoder, texts: Texts) -> str:
 def embed(encoder: Encoder, texts: Texts, home: Path) -> np.ndarray:
     """E, (N, D) float32, memory-mapped from ``<home>/cache/embeddings/<hash>/E.npy``; zero rows have no text.
 
-    Computed once. Raises HarnessError if the matrix is not (N, D), holds NaN or infinity (the first item is named),
-    has no row that is not zero, or has only equal rows; or if the file on disk is damaged.
+    Computed once: one process encodes, others wait for it. What a text encoder has made is kept in ``<hash>.part``
+    beside that folder until E is whole, so that a killed run goes on. Raises HarnessError if the matrix is not (N, D),
+    holds NaN or infinity (the first item is named), has no row that is not zero, or has only equal rows; or if the
+    file on disk is damaged.
     """
+    return _unseal(_embedded(encoder, texts, home))[0]["E"]
 
-    def build(folder: Path) -> None:
+
+def embedding_info(encoder: Encoder, texts: Texts, home: Path) -> dict[str, Any]:
+    """What is known of an embedding beside E; of a text encoder's the counts `missing`, `distinct` and `cut`."""
+    info = _unseal(_embedded(encoder, texts, home))[1]
+    return {key: value for key, value in info.items() if key != "encoder"}
+
+
+def cost(encoder: Api, texts: Texts, home: Path, price: float) -> Cost:
+    """What is left to pay for an embedding, at a price a million tokens; nothing is sent, no key is needed."""
+    folder = _folder(encoder, texts, home)
+    if folder.is_dir():
+        return Cost(0, 0, 0.0)
+    return encoder.cost(texts, price, _made(folder))
+
+
+def _folder(encoder: Encoder, texts: Texts, home: Path) -> Path:
+    return home / "cache" / "embeddings" / embedding_hash(encoder, texts)
+
+
+def _made(folder: Path) -> Path:
+    """Where the rows of an embedding are kept that is not whole yet."""
+    return folder.with_name(f"{folder.name}.part")
+
+
+def _embedded(encoder: Encoder, texts: Texts, home: Path) -> Path:
+    """The folder of an embedding, made if it is not there."""
+    folder = _folder(encoder, texts, home)
+    made = _made(folder)
+
+    def build(target: Path) -> None:
+        counts: dict[str, Any] = {}
         if isinstance(encoder, Derived):
             E = encoder.derive(embed(encoder.inner, texts, home))
+            counts = embedding_info(encoder.inner, texts, home)
+        elif isinstance(encoder, TextEncoder):
+            E, counts = encoder.encode_in(made, texts, reporter(encoder.word), lambda shape: _on_disk(target, shape))
         else:
             E = np.asarray(encoder.encode(texts, reporter(encoder.word)), np.float32)
-        _check(E, encoder.word, texts)
-        np.save(folder / "E.npy", E, allow_pickle=False)
-        _seal(folder, {"encoder": encoder.identity()})
+        try:
+            _check(E, encoder.word, texts)
+        except HarnessError:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+        if isinstance(E, np.memmap) and (target / "E.npy").exists():
+            E.flush()
+        else:
+            np.save(target / "E.npy", E, allow_pickle=False)
+        _seal(target, {"encoder": encoder.identity(), **counts})
 
-    folder = home / "cache" / "embeddings" / embedding_hash(encoder, texts)
-    return _unseal(files.build_folder(folder, build))[0]["E"]
+    if not folder.is_dir() or made.is_dir():
+        with _alone(home / "cache" / "locks" / f"{folder.name}.lock", encoder.word):
+            for left in folder.parent.glob(f".{folder.name}.*"):  # of a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            files.build_folder(folder, build)
+            shutil.rmtree(made, ignore_errors=True)
+    return folder
+
+
+def _on_disk(folder: Path, shape: tuple[int, int]) -> np.ndarray:
+    """Zeros, float32, that are the file E.npy."""
+    return np.lib.format.open_memmap(folder / "E.npy", mode="w+", dtype=np.float32, shape=shape)
+
+
+@contextmanager
+def _alone(path: Path, word: str) -> Iterator[None]:
+    """Hold a lock that goes with the process; if another process has it, say so and wait."""
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{word}: another process is encoding these texts; waiting for it.", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def reporter(what: str, stream: TextIO | None = None, unit: str = "texts") -> Tell:

@@ -215,8 +215,8 @@ def launch(grid: Plan, extra: dict[str, Any]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "table": request.table_key,
-        "protocol": asdict(request.protocol),
-        "prep": asdict(request.prep),
+        "protocol": request.protocol.identity(),
+        "prep": request.prep.identity(),
         "budget": asdict(request.budget),
         "engine": asdict(request.engine),
         **launch_cells(grid),

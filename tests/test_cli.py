@@ -51,6 +51,25 @@ def test_a_published_setting_is_one_trial_and_its_seeds(dataset, home):
     assert cells["id"] == 1 + 5, found.stderr
 
 
+def test_the_price_of_an_api_is_told_without_a_key_and_nothing_is_sent(dataset, home):
+    words = ["--encoders", "api:text-embedding-3-small@http://127.0.0.1:9,noise", "--kcore", "0", "--cost", "0.02"]
+    found = harness(home, "prepare", str(dataset), *words)
+    assert found.returncode == 0, found.stderr
+    paid, free = found.stdout.strip().splitlines()
+    assert "40 texts, about" in paid
+    assert "costs nothing" in free
+
+
+def test_check_exits_with_1_for_an_error_and_with_0_for_less(dataset, home):
+    good = harness(home, "check", str(dataset), "--kcore", "0")
+    assert good.returncode == 0, good.stdout + good.stderr
+    items = pl.read_parquet(dataset / "items.parquet")
+    items.with_columns(item_id=pl.lit("x") + pl.col("item_id")).write_parquet(dataset / "items.parquet")
+    bad = harness(home, "check", str(dataset), "--kcore", "0", "--json")
+    assert bad.returncode == 1, bad.stderr
+    assert any(finding["level"] == "error" for finding in json.loads(bad.stdout)["findings"])
+
+
 def test_an_unknown_option_exits_with_2(home):
     assert harness(home, "bench", "--trails", "3").returncode == 2
 

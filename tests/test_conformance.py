@@ -371,7 +371,11 @@ def test_behaviour_changes_only_together_with_the_version(package, name):
         {"dropout": 0.0} if "dropout" in registry.schema(package, name).params else {}
     )  # dropout's draws are the platform's
     table = make_table(name, **own) if package == registry.ADAPTERS else make_table("id")
-    backbone = make_backbone(name, **own) if package == registry.BACKBONES else make_backbone("gru4rec", dropout=0.0, emb_scale="one")
+    backbone = (
+        make_backbone(name, **own)
+        if package == registry.BACKBONES
+        else make_backbone("gru4rec", dropout=0.0, emb_scale="one")
+    )
     optimizer = torch.optim.Adam([p for m in (table, backbone) for p in m.parameters()], lr=0.01)
     for _ in range(10):
         optimizer.zero_grad()

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from harness import files
 from harness.encoders import minilm, noise
 from harness.types import HarnessError
-from harness.vectors import Texts, basis, embed, embedding_hash, encoder
+from harness.vectors import Texts, basis, embed, embedding_hash, embedding_info, encoder
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the research copies of the data sets are not here")
@@ -387,3 +387,38 @@ def test_weights_that_are_not_the_pinned_ones_are_refused(tmp_path):
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"other")
     assert "is not the pinned file" in refusal("minilm", catalogue(), tmp_path)
+
+
+def test_a_text_that_is_too_long_for_a_model_is_cut_by_it_and_counted(tmp_path, model_home, capsys):
+    # 254 words and two special tokens are what MiniLM takes; a word of many tokens counts as these
+    some = [
+        "word " * 254,
+        "word " * 255,
+        "word " * 255 + "other",
+        "x" * 3000 + " and so on",
+        None,
+        "supercalifragilistic " * 60,
+    ]
+    texts = Texts([f"i{i}" for i in range(6)], some, list(range(6)), 6)
+    here = encoder("minilm", model_home)
+    E = embed(here, texts, tmp_path)
+    said = capsys.readouterr().err
+    assert said.count("of 5 texts are longer than 256 tokens; their ends are cut off.") == 1
+    assert embedding_info(here, texts, tmp_path) == {"missing": 1, "distinct": 5, "cut": 3}
+    np.testing.assert_allclose(E[0], E[1], atol=2e-6)
+    shuffled = encoder("shuffled:minilm", model_home)
+    assert embedding_info(shuffled, texts, tmp_path) == {"missing": 1, "distinct": 5, "cut": 3}
+
+
+def test_chunks_of_a_resumed_run_are_those_of_the_first(tmp_path, small_model, monkeypatch):
+    from harness.encoders import st
+
+    monkeypatch.setattr(st, "CHUNK", 2)
+    model = st.load_model(str(small_model), "st")
+    order = ["red blue", "red shoe", "blue", "hat", "red"]
+    job = st.job(model, order)
+    whole = list(job.batches(0))
+    assert [len(rows) for rows in whole] == [2, 2, 1]
+    for resumed, first in zip(job.batches(2), whole[1:], strict=True):
+        np.testing.assert_array_equal(resumed, first)
+    assert job.cut == 0

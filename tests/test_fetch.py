@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import os
+import socket
 import stat
+import struct
+import subprocess
+import sys
+import tarfile
 import threading
+import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,7 +37,8 @@ def sha(body: bytes) -> str:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `bodies` by path. `asked` keeps (path, Range). `breaks`: path -> bytes sent before the line is cut."""
+    """Serves `bodies` by path. `asked` keeps (path, Range). `breaks`: path -> bytes sent before the line is cut.
+    `moods`: path -> what is done in place of an answer. `over` is set at the end, for those who stall till then."""
 
     daemon_threads = True
 
@@ -39,6 +47,8 @@ class Server(ThreadingHTTPServer):
         self.bodies: dict[str, bytes] = {}
         self.breaks: dict[str, list[int]] = {}
         self.asked: list[tuple[str, str]] = []
+        self.moods: dict[str, Callable[[Handler], None]] = {}
+        self.over = threading.Event()
         self.knows_ranges = True
 
     def url(self, path: str) -> str:
@@ -49,20 +59,24 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server, wanted = cast(Server, self.server), self.headers.get("Range", "")
         server.asked.append((self.path, wanted))
+        if self.path in server.moods:
+            return server.moods[self.path](self)
         body = server.bodies.get(self.path)
         if body is None:
-            self.send_error(404)
-            return
+            return self.send_error(404)
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and server.knows_ranges else 0
         if start >= len(body):
-            self.send_error(416)
-            return
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(body) - start))
-        self.send_header("Content-Type", "text/html" if self.path.endswith("/") else "application/octet-stream")
-        self.end_headers()
+            return self.send_error(416)
+        kind = "text/html" if self.path.endswith("/") else "application/octet-stream"
+        self.head(206 if start else 200, Content_Length=str(len(body) - start), Content_Type=kind)
         cuts = server.breaks.get(self.path)
         self.wfile.write(body[start : start + cuts.pop(0)] if cuts else body[start:])
+
+    def head(self, status: int, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
         return
@@ -70,11 +84,12 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", fetch.MIRROR):
         monkeypatch.delenv(name, raising=False)
     with Server() as found:
         threading.Thread(target=found.serve_forever, args=(0.02,), daemon=True).start()
         yield found
+        found.over.set()
         found.shutdown()
 
 
@@ -181,6 +196,199 @@ def test_two_that_want_the_same_file_download_it_once(server, tmp_path):
         jobs = [pool.submit(fetch.download, [server.url("/a")], sha(BODY), tmp_path / "a.bin") for _ in range(4)]
         assert {job.result() for job in jobs} == {tmp_path / "a.bin"}
     assert len(server.asked) == 1
+
+
+def test_two_processes_that_want_the_same_file_download_it_once(server, tmp_path):
+    def slow(handler: Handler) -> None:
+        handler.head(200, Content_Length=str(len(BODY)))
+        handler.wfile.write(BODY[:1000])
+        time.sleep(0.5)  # long enough for the other process to come
+        handler.wfile.write(BODY[1000:])
+
+    server.moods["/a"] = slow
+    words = [server.url("/a"), sha(BODY), str(tmp_path / "a.bin")]
+    code = "import sys; from pathlib import Path; from harness import fetch; a, b, c = sys.argv[1:]; "
+    code += "fetch.download([a], b, Path(c))"
+    both = [subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE) for _ in range(2)]
+    assert [process.communicate(timeout=60)[1] for process in both] == [b"", b""]
+    assert [process.returncode for process in both] == [0, 0]
+    assert (tmp_path / "a.bin").read_bytes() == BODY
+    assert len(server.asked) == 1
+
+
+def stall(handler: Handler) -> None:
+    handler.head(200, Content_Length=str(len(BODY)))
+    handler.wfile.write(BODY[:500_000])
+    cast(Server, handler.server).over.wait(30)
+
+
+def mute(handler: Handler) -> None:
+    cast(Server, handler.server).over.wait(30)
+
+
+def reset(handler: Handler) -> None:
+    """Half of it, then the server's process is gone: no end of the connection, a reset."""
+    handler.head(200, Content_Length=str(len(BODY)))
+    handler.wfile.write(BODY[:300_000])
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()
+
+
+def claims(length: object) -> Callable[[Handler], None]:
+    def answer(handler: Handler) -> None:
+        handler.head(200, Content_Length=str(length))
+        handler.wfile.write(BODY)
+
+    return answer
+
+
+def leads_to(address: str) -> Callable[[Handler], None]:
+    return lambda handler: handler.head(302, Location=address)
+
+
+@pytest.mark.parametrize(
+    ("mood", "words"),
+    [
+        (stall, "no answer in time"),
+        (mute, "no answer in time"),
+        (reset, "the connection broke off"),
+        (claims(len(BODY) + 1000), "the connection broke off"),
+        (claims(len(BODY) - 1000), "wrong sha256"),
+        (claims(10**15), "1,000,000,000,000,000 bytes to load, but"),
+        (leads_to("/bad"), "redirected in a circle"),
+        (leads_to("file:///etc/passwd"), "InvalidSchema"),
+        (lambda handler: handler.head(200, Content_Type="text/html; charset=utf-8"), "a web page came"),
+        (lambda handler: handler.send_error(503), "HTTP 503"),
+    ],
+    ids=["stalls", "mute", "dies", "length-over", "length-under", "no-room", "circle", "file-scheme", "portal", "503"],
+)
+def test_whatever_a_server_does_it_is_named_and_the_next_mirror_is_asked(server, tmp_path, monkeypatch, mood, words):
+    monkeypatch.setattr(fetch, "TIMEOUT", (5, 0.25))
+    server.moods["/bad"] = mood
+    start = time.monotonic()
+    with pytest.raises(HarnessError) as caught:
+        fetch.download([server.url("/bad")], sha(BODY), tmp_path / "a.bin", max_bytes=1 << 60)
+    assert time.monotonic() - start < 10
+    assert f"/bad ({words}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "a.bin").exists()
+    server.bodies["/good"] = BODY
+    fetch.download([server.url("/bad"), server.url("/good")], sha(BODY), tmp_path / "a.bin", max_bytes=1 << 60)
+    assert (tmp_path / "a.bin").read_bytes() == BODY
+
+
+def test_a_length_that_is_no_number_and_a_redirect_to_the_file_do_no_harm(server, tmp_path):
+    server.bodies["/there"] = BODY
+    server.moods |= {"/odd": claims("many"), "/moved": leads_to("/there")}
+    fetch.download([server.url("/odd")], sha(BODY), tmp_path / "a.bin")
+    fetch.download([server.url("/moved")], sha(BODY), tmp_path / "b.bin")
+    assert (tmp_path / "a.bin").read_bytes() == (tmp_path / "b.bin").read_bytes() == BODY
+
+
+def test_without_a_hash_a_transfer_that_is_cut_short_is_not_taken_for_the_file(server, tmp_path):
+    server.moods["/a"] = claims(len(BODY) + 1)
+    with pytest.raises(HarnessError, match="the connection broke off"):
+        fetch.download([server.url("/a")], None, tmp_path / "a.bin")
+    assert not (tmp_path / "a.bin").exists()
+
+
+def test_a_disk_that_takes_no_more_is_one_line(server, tmp_path):
+    server.bodies["/a"] = BODY
+    code = "import resource, sys; from pathlib import Path; from harness import fetch, types\n"
+    code += "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
+    code += "try: fetch.download([sys.argv[1]], None, Path(sys.argv[2]))\n"
+    code += "except types.HarnessError as error: print(error)"
+    command = [sys.executable, "-c", code, server.url("/a"), str(tmp_path / "a.bin")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == f"{tmp_path / 'a.bin'} cannot be written: File too large.\n"
+
+
+def test_a_mirror_is_asked_first_by_host_and_path_and_its_password_is_never_told(server, tmp_path, monkeypatch):
+    base = server.url("/labs/").replace("//", "//someone:secret@")
+    monkeypatch.setenv(fetch.MIRROR, base)
+    official = ["http://data.invalid/sets/a.bin"]
+    server.bodies["/labs/data.invalid/sets/a.bin"] = BODY
+    fetch.download(official, sha(BODY), tmp_path / "a.bin")
+    assert server.asked == [("/labs/data.invalid/sets/a.bin", "")]
+    server.bodies.clear()
+    with pytest.raises(HarnessError) as caught:
+        fetch.download([f"{official[0]}?token=secret"], sha(BODY), tmp_path / "b.bin")
+    assert f"{server.url('/labs/data.invalid/sets/a.bin')} (HTTP 404)" in str(caught.value)
+    assert f"{official[0]} (the host cannot be reached)" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    monkeypatch.setenv(fetch.MIRROR, "lab:secret@nowhere")
+    with pytest.raises(HarnessError, match=r"HARNESS_MIRROR is no address of the form http://host/folder") as caught:
+        fetch.download(official, sha(BODY), tmp_path / "b.bin")
+    assert "secret" not in str(caught.value)
+
+
+def make_tar(members: dict[str, bytes], *links: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, body in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(body)
+            archive.addfile(info, io.BytesIO(body))
+        for name in links:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            archive.addfile(info)
+    return buffer.getvalue()
+
+
+def test_members_of_a_tar_are_streamed_and_bad_ones_refused(tmp_path, monkeypatch):
+    place = tmp_path / "a.zip"
+
+    def read(body: bytes) -> dict[str, bytes]:
+        place.write_bytes(make_zip({"a.tar": body}))
+        with fetch.member(place, "a.tar") as stream:
+            return {name: source.read() for name, source in fetch.tar_members(place, stream, ["one", "two"])}
+
+    assert read(make_tar({"two": b"2", "in/other": b"3", "in/one": b"1"})) == {"two": b"2", "one": b"1"}
+    for name in ("../one", "/one", "in/../../one"):
+        with pytest.raises(HarnessError, match="leaves the archive"):
+            read(make_tar({name: b"1"}))
+    with pytest.raises(HarnessError, match="'one' is a link or a folder"):
+        read(make_tar({}, "one"))
+    assert read(make_tar({"../three": b"3"}, "other")) == {}
+    for body in (make_tar({"one": BODY})[:2000], b"no tar at all"):
+        with pytest.raises(HarnessError, match="is damaged"):
+            read(body)
+    monkeypatch.setattr(fetch, "MAX_STREAM_BYTES", 9999)
+    with pytest.raises(HarnessError, match="'one' has 10,000 bytes; 9,999 are allowed"):
+        read(make_tar({"one": b"x" * 10_000}))
+
+
+def test_a_zip_member_is_streamed_from_whatever_folder(tmp_path):
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(make_zip({"__MACOSX/in/one": b"0", "in/one": b"1", "../two": b"2"}))
+    with fetch.member(archive, "*/one") as source:
+        assert source.read() == b"1"
+    for name, words in (("*/two", "leaves the archive"), ("*/three", "no member 'three'")):
+        with pytest.raises(HarnessError, match=words), fetch.member(archive, name):
+            pass
+    assert left(tmp_path) == ["a.zip"]
+
+
+def test_a_stream_is_read_in_bounded_lines_and_blocks_and_a_bomb_is_stopped(tmp_path, monkeypatch):
+    archive = tmp_path / "a.gz"
+    archive.write_bytes(gzip.compress(b"one\ntwo\nthree"))
+    monkeypatch.setattr(fetch, "LINES_BLOCK", 5)
+    with fetch.gunzipped(archive) as source:
+        assert list(fetch.lines(archive, source)) == [b"one\n", b"two\n", b"three"]
+    with fetch.gunzipped(archive) as source:
+        assert list(fetch.blocks(archive, source)) == [b"one\ntwo\n", b"three"]
+    monkeypatch.setattr(fetch, "MAX_STREAM_BYTES", 7)
+    for read in (fetch.lines, fetch.blocks):
+        with fetch.gunzipped(archive) as source, pytest.raises(HarnessError, match="unpacks to more than the 7 bytes"):
+            list(read(archive, source))
+    monkeypatch.setattr(fetch, "MAX_LINE", 2)
+    with fetch.gunzipped(archive) as source, pytest.raises(HarnessError, match="line 1 is longer than the 2 bytes"):
+        list(fetch.lines(archive, source))
+    for body in (archive.read_bytes()[:-9], b"<html>"):
+        archive.write_bytes(body)
+        with pytest.raises(HarnessError, match="is damaged"), fetch.gunzipped(archive) as source:
+            source.read()
 
 
 def make_wheel(members: dict[str, bytes], project: str = "recbole", version: str = "1.2.1") -> bytes:

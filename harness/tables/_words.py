@@ -28,7 +28,7 @@ TITLES = {
     "provenance": "Provenance",
 }
 ABOVE = ("protocol", "prep", "budget", "engine")  # what stands before the tables; provenance may stand after
-CARD = ("users", "items", "events", "density", "mean_length", "tie_share", "test_tie_share")
+CARD = ("users", "items", "events", "density", "mean_length", "tie_share", "test_tie_share", "cold_test_share")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,77 @@
+"""What every check is given: `Facts`, and the `Sequences` in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from harness.checks._finding import EXAMPLES
+from harness.checks._read import Events
+from harness.raw import RawDataset
+
+if TYPE_CHECKING:
+    from harness.data import Prepared
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """All that is known of a data set. `texts`: what `harness.raw.read_items` gives, None if it cannot be read.
+
+    `events`: None likewise. `prepared`, `embedding` float32 (items of `prepared`, D): None where there is none. `now`:
+    seconds since 1970.
+    """
+
+    raw: RawDataset
+    events: Events | None
+    texts: pl.DataFrame | None
+    prepared: Prepared | None
+    embedding: np.ndarray | None
+    now: float
+
+    @cached_property
+    def sequences(self) -> Sequences | None:
+        """Of the prepared data if there are any, else of the file."""
+        if self.prepared is not None:
+            made, users = self.prepared, self.prepared.users
+            return Sequences(made.items - 1, made.offsets, made.times, made.catalogue["item_id"], users)
+        return None if self.events is None else _sequences(self.events)
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """Each user's events in order: `items` int32 (events,) codes into `ids`; `offsets` int64 (users + 1,); `times`
+    (events,), None where order alone is known; `users` str (users,)."""
+
+    items: np.ndarray
+    offsets: np.ndarray
+    times: np.ndarray | None
+    ids: pl.Series
+    users: pl.Series
+
+    @cached_property
+    def neighbours(self) -> np.ndarray:
+        """bool (events - 1,): the next event is of the same user."""
+        follows = np.ones(max(len(self.items) - 1, 0), bool)
+        ends = self.offsets[1:-1]
+        follows[ends[(ends > 0) & (ends < len(self.items))] - 1] = False
+        return follows
+
+
+def _sequences(events: Events) -> Sequences:
+    """By time, equal times as the preparation orders them by default: by `order`, or as in the file."""
+    index = events.walk
+    if events.timed and events.steps_back.any():
+        index = index[np.argsort(events.time[index], kind="stable")]  # type: ignore[index]
+        index = index[np.argsort(events.user[index], kind="stable")]
+    times = events.time[index] if events.timed and events.time is not None else None
+    return Sequences(events.item[index], events.offsets, times, events.items, events.users)
+
+
+def ids_at(ids: pl.Series, codes: Sequence[int] | np.ndarray) -> list[str]:
+    """The ids of the first few codes."""
+    return ids.gather(np.asarray(codes[:EXAMPLES], np.int64)).to_list()

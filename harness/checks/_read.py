@@ -1,0 +1,171 @@
+"""The two files, read so that a fault can be counted: what `harness.raw` refuses is let through where it can be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+Columns = dict[str, int]
+
+
+class Unusable(Exception):
+    """A file that no check can work on: what is wrong with it, and what to do."""
+
+    def __init__(self, says: str, remedy: str) -> None:
+        super().__init__(says)
+        self.says, self.remedy = says, remedy
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """Interactions whose both ids are there, in file order, as numbers.
+
+    `user`, `item` int32 (n,): codes into `users`, `items` (their ids, str). `time`, `order` float64 (n,), NaN where
+    missing or no number; None without that column. `rows`: rows of the file. `missing`: column -> rows without a
+    value. `odd`: column -> up to three values that are no numbers.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    time: np.ndarray | None
+    order: np.ndarray | None
+    users: pl.Series
+    items: pl.Series
+    rows: int
+    missing: dict[str, int]
+    odd: dict[str, list[str]]
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @cached_property
+    def timed(self) -> bool:
+        return self.time is not None and not np.isnan(self.time).any()
+
+    @property
+    def clock(self) -> np.ndarray | None:
+        """What two events must share to be one: the time, or the order where times are missing."""
+        return self.time if self.timed else self.order
+
+    @cached_property
+    def per_user(self) -> np.ndarray:
+        return np.bincount(self.user, minlength=len(self.users))
+
+    @cached_property
+    def per_item(self) -> np.ndarray:
+        return np.bincount(self.item, minlength=len(self.items))
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        return np.concatenate(([0], np.cumsum(self.per_user)))
+
+    @cached_property
+    def walk(self) -> np.ndarray:
+        """Rows int64 (n,), users one after the other, each in the order of `order` or, without it, of the file."""
+        if self.order is not None:
+            rows = np.argsort(self.order, kind="stable")
+            return rows[np.argsort(self.user[rows], kind="stable")]
+        if (self.user[1:] >= self.user[:-1]).all():
+            return np.arange(len(self.user))
+        return np.argsort(self.user, kind="stable")
+
+    @cached_property
+    def steps_back(self) -> np.ndarray:
+        """bool (n - 1,): along `walk`, the next event is of the same user and has an earlier time."""
+        if self.time is None:
+            return np.zeros(max(len(self) - 1, 0), bool)
+        user = self.user[self.walk]
+        back = np.diff(self.time[self.walk]) < 0
+        back &= user[1:] == user[:-1]
+        return back
+
+
+def events(path: Path) -> Events:
+    """Raises Unusable if the file cannot be read, lacks a column, or a column is of a wrong kind."""
+    kinds = _kinds(path, ["user_id", "item_id"])
+    clocks = [name for name in ("timestamp", "order") if name in kinds]
+    for name in ("user_id", "item_id"):
+        if not (kinds[name].is_integer() or kinds[name] in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
+            raise Unusable(f"{name} is {kinds[name]}, so that 1 and 1.0 do not meet", f"Write {name} as text.")
+    for name in clocks:
+        if not (kinds[name].is_numeric() or kinds[name] in (pl.String, pl.Null)):
+            seconds = "Write seconds since 1970 in UTC, for example col.dt.epoch('s') in polars."
+            raise Unusable(f"{name} is {kinds[name]}, not a number", seconds)
+    frame = _collect(path, [*(_id(name) for name in ("user_id", "item_id")), *map(_number, clocks)])
+    rows = frame.height
+    missing = {name: frame[name].null_count() for name in ("user_id", "item_id")}
+    if any(missing.values()):
+        frame = frame.drop_nulls(["user_id", "item_id"])
+    if not frame.height:
+        raise Unusable("no row has both a user_id and an item_id", "Write the interactions into the file.")
+    missing |= {name: frame[name].null_count() for name in clocks}
+    odd = {name: _odd(path, name) if kinds[name] == pl.String and missing[name] else [] for name in clocks}
+    numbers = {name: frame[name].fill_null(np.nan).to_numpy() for name in clocks}
+    (user, users), (item, items) = _codes(frame["user_id"]), _codes(frame["item_id"])
+    time, order = numbers.get("timestamp"), numbers.get("order")
+    return Events(user, item, time, order, users, items, rows, missing, odd)
+
+
+def item_ids(path: Path) -> pl.Series:
+    """The item ids of the items file as text, null where missing. Raises Unusable likewise."""
+    _kinds(path, ["item_id"])
+    text = pl.col("item_id").cast(pl.String)
+    return _collect(path, [pl.when(text != "").then(text).alias("item_id")])["item_id"]
+
+
+def _scan(path: Path) -> pl.LazyFrame:
+    return pl.scan_csv(path, infer_schema=False) if path.suffix == ".csv" else pl.scan_parquet(path)
+
+
+def _kinds(path: Path, wanted: list[str]) -> pl.Schema:
+    try:
+        kinds = _scan(path).collect_schema()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise _unreadable(path, error) from None
+    for name in wanted:
+        if name not in kinds:
+            raise Unusable(f"there is no column {name}; there are: {', '.join(kinds)}", f"Name a column {name}.")
+    return kinds
+
+
+def _collect(path: Path, columns: list[pl.Expr]) -> pl.DataFrame:
+    try:
+        return _scan(path).select(columns).collect(engine="streaming")
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> Unusable:
+    lines = str(error).splitlines() or [type(error).__name__]
+    return Unusable(f"it cannot be read as {path.suffix[1:]}: {lines[0]}", "Write the file again.")
+
+
+def _id(name: str) -> pl.Expr:
+    """The id, null where empty, as a number from a table of all ids: a tenth of the memory of the text."""
+    text = pl.col(name).cast(pl.String)
+    kind = pl.Categorical(pl.Categories.random())  # a table of its own, freed with the frame
+    return pl.when(text != "").then(text).cast(kind).alias(name)
+
+
+def _number(name: str) -> pl.Expr:
+    number = pl.col(name).cast(pl.Float64, strict=False)
+    return pl.when(number.is_finite()).then(number).alias(name)
+
+
+def _odd(path: Path, name: str) -> list[str]:
+    number = pl.col(name).cast(pl.Float64, strict=False)
+    no_number = pl.col(name).is_not_null() & ~number.is_finite().fill_null(False)
+    return _scan(path).filter(no_number).select(name).head(3).collect()[name].to_list()
+
+
+def _codes(values: pl.Series) -> tuple[np.ndarray, pl.Series]:
+    """Codes int32 (n,) and, by code, the ids in their order."""
+    known = pl.DataFrame({"id": values.unique()}).with_columns(code=pl.col("id").to_physical())
+    known = known.with_columns(pl.col("id").cast(pl.String)).sort("id")
+    place = np.zeros(int(known["code"].max()) + 1, np.int32)  # type: ignore[arg-type]
+    place[known["code"].to_numpy()] = np.arange(known.height, dtype=np.int32)
+    return place[values.to_physical().to_numpy()], known["id"]

@@ -1,0 +1,127 @@
+"""Counts: repeated events, the k-core, users and items that weigh too much, and what was published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from harness.checks._base import Facts, ids_at
+from harness.checks._finding import ERROR, INFO, WARNING, Finding, examples, level
+from harness.checks._read import Events
+
+MANY_REPEATS = 0.01
+K = 5  # the core that the field's data sets are cut to
+BOT, HIT = 0.01, 0.1  # of all events by one user, on one item
+OUTSTANDING = 10  # times the mean: in a small set every user has more than 1 % of the events
+
+
+def find(facts: Facts) -> Iterator[Finding]:
+    """Repeats, k-core, single events, bots, one item above all, published counts."""
+    if facts.events is not None:
+        later, again = _repeats(facts.events)
+        yield from _told(facts.events, later, again)
+        yield from _core(facts, later)
+        yield from _weights(facts.events)
+    if facts.prepared is not None:
+        yield from _published(facts.prepared.card)
+
+
+def _repeats(events: Events) -> tuple[np.ndarray, np.ndarray]:
+    """Rows int64 of events that repeat another one of the same user, item and time, and of those that do so at
+    another time."""
+    pairs = events.user.astype(np.int64) * len(events.items) + events.item
+    order = np.argsort(pairs, kind="stable")
+    pairs = pairs[order]
+    twice = pairs[1:] == pairs[:-1]
+    several = np.append(twice, False) | np.append(False, twice)
+    rows, pairs = order[several], pairs[several]
+    del order
+    clock = np.zeros(len(rows)) if events.clock is None else events.clock[rows]
+    within = np.lexsort((clock, pairs))
+    rows, same_pair, clock = rows[within], np.diff(pairs, prepend=-1) == 0, clock[within]
+    same_time = np.append(False, clock[1:] == clock[:-1])[: len(rows)]
+    return rows[same_pair & same_time], rows[same_pair & ~same_time]
+
+
+def _told(events: Events, later: np.ndarray, again: np.ndarray) -> Iterator[Finding]:
+    total = len(events)
+    if len(later):
+        says = "events that are there before with the same user, item and time; the preparation drops them"
+        kind = level(len(later) / total, MANY_REPEATS)
+        remedy = "Nothing need be done; many of them tell of a join or an export that went wrong."
+        yield Finding("repeated events", kind, len(later), total, "events", says, remedy, _pairs(events, later))
+    if len(again):
+        says = "events of a user with an item met before, at another time; they are kept"
+        remedy = "Right for listening or visits; for ratings and reviews keep one event a pair."
+        yield Finding("repeated pairs", INFO, len(again), total, "events", says, remedy, _pairs(events, again))
+
+
+def _pairs(events: Events, rows: np.ndarray) -> tuple[str, ...]:
+    users, items = ids_at(events.users, events.user[rows]), ids_at(events.items, events.item[rows])
+    return examples(f"{user} {item}" for user, item in zip(users, items, strict=True))
+
+
+def _core(facts: Facts, repeats: np.ndarray) -> Iterator[Finding]:
+    assert facts.events is not None
+    events, k = facts.events, K if facts.prepared is None else facts.prepared.card.get("spec", {}).get("kcore", K) or K
+    fresh = np.ones(len(events), bool)
+    fresh[repeats] = False
+    user, item = events.user[fresh], events.item[fresh]
+    all_events, rounds = len(user), 0
+    while len(user):
+        keep = (np.bincount(user)[user] >= k) & (np.bincount(item)[item] >= k)
+        if keep.all():
+            break
+        user, item, rounds = user[keep], item[keep], rounds + 1
+    gone = all_events - len(user)
+    if gone:
+        left = f"{len(np.unique(user)):,} users, {len(np.unique(item)):,} items and {len(user):,} events"
+        says = (
+            f"events outside the {k}-core, whose fixed point, after {rounds} round{'s' * (rounds != 1)}, leaves {left}"
+        )
+        remedy = f"Nothing need be done; say whether your numbers are of the {k}-core or of --kcore 0."
+        kind = ERROR if not len(user) else level(gone / all_events, 0.5)
+        if not len(user):
+            remedy = "Lower --kcore, or bring more events."
+        yield Finding(f"no {k}-core", kind, gone, all_events, "events", says, remedy)
+
+
+def _weights(events: Events) -> Iterator[Finding]:
+    single = np.flatnonzero(events.per_user == 1)
+    if len(single):
+        says = "users of one event, from whom no order can be learnt"
+        who, total = examples(ids_at(events.users, single)), len(events.users)
+        remedy = "Nothing need be done; the k-core leaves them out."
+        yield Finding("users of one event", INFO, len(single), total, "users", says, remedy, who)
+    for per, ids, limit, what in (
+        (events.per_user, events.users, BOT, "user"),
+        (events.per_item, events.items, HIT, "item"),
+    ):
+        heavy = np.flatnonzero((per > limit * len(events)) & (per > OUTSTANDING * per.mean()))
+        if len(heavy):
+            heavy = heavy[np.argsort(-per[heavy], kind="stable")]
+            largest = per[heavy[0]]
+            says = f"{what}s with more than {limit:.0%} of all events each; the largest has {largest:,}"
+            remedy = {
+                "user": "Look whether they are bots, testers or a shared account, and drop them if so.",
+                "item": "Look whether it is a default or a placeholder; popularity alone will score high.",
+            }[what]
+            name = {"user": "heavy users", "item": "heavy items"}[what]
+            yield Finding(name, WARNING, len(heavy), len(per), f"{what}s", says, remedy, examples(ids_at(ids, heavy)))
+
+
+def _published(card: dict[str, Any]) -> Iterator[Finding]:
+    """Counts of the card's `published` (`harness.presets.compared`) that are not those of the prepared data."""
+    known = card.get("published") or {}
+    numbers = {name: known[name] for name in ("users", "items", "events") if name in known}
+    differ = {name: number for name, number in numbers.items() if number["ours"] != number["published"]}
+    if differ:
+        told = (
+            f"{number['ours']:,} {name} for {number['published']:,} ({number['percent']:+.2f} %)"
+            for name, number in differ.items()
+        )
+        says = f"counts are not those of {known.get('source', 'the publication')}: {', '.join(told)}"
+        remedy = "Compare the preparation (k-core, filters, order of steps) and the version of the files."
+        yield Finding("published counts", WARNING, len(differ), len(numbers), "counts", says, remedy)

@@ -1,0 +1,104 @@
+"""Texts: missing ones, stand-ins, equal and long ones, and what a wrong encoding or a web page has left in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import polars as pl
+
+from harness.checks._base import Facts
+from harness.checks._finding import ERROR, INFO, WARNING, Finding, examples, level
+
+PLACEHOLDER = r"(?i)^(title_\d+|nan|none|null|n/?a|unknown|untitled|no title|not available|[-?.]+)$"
+LONG_TITLE = 20  # words; D3 and MiniOneRec drop longer titles
+LONG_TEXT = 1000  # characters, about the 256 tokens that MiniLM reads
+DUPLICATES = 0.05
+
+# UTF-8 read as latin-1 or cp1252: a first byte, and as many of 0x80 to 0xBF as it asks for. Two bytes: only with the
+# first bytes of western letters, or twice in a row with those of Cyrillic, else CAFÉ™ would be one.
+NEXT = "[\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
+MOJIBAKE = f"[ÃÂ]{NEXT}|(?:[ÐÑ]{NEXT}){{2}}|[à-ï]{NEXT}{{2}}|ð{NEXT}{{3}}"
+TAGS = (
+    "a|abbr|b|big|body|br|center|div|em|font|h[1-6]|head|hr|html|i|img|li|ol|p|pre|small|span|strong|sub|sup|table|td"
+    "|th|tr|u|ul"
+)
+ENTITY = r"&(?:#\d{2,7}|#[xX][0-9a-fA-F]{2,6}|[a-zA-Z]{2,8}\d{0,2});"
+PAGE = (
+    r"(?i)<(?:script|style)\b|\bfunction\s*\w*\s*\([^)]*\)\s*\{|\bvar\s+\w+\s*=|\bdocument\.\w+\s*[.(=]"
+    r"|!important|@media\b|[.#\w][\w-]*\s*\{\s*[a-z-]+\s*:[^}]*[;}]"
+)
+
+PATTERNS = [  # name, regular expression, what it is, remedy
+    ("U+FFFD", "\ufffd", "hold U+FFFD: characters lost in a wrong encoding", "Read the source as latin-1 or cp1252."),
+    ("mojibake", MOJIBAKE, "hold UTF-8 that was read as latin-1 (Ã© for é)", "Read the source as UTF-8."),
+    ("doubled entities", r"&amp;(?:#?\w{2,8});", "hold HTML entities escaped twice", "Unescape twice."),
+    ("entities", ENTITY, "hold HTML entities", "Unescape them, for example with Python's html.unescape."),
+    ("tags", rf"(?i)</?(?:{TAGS})(?:\s[^<>]*)?/?>", "hold HTML tags", "Strip the tags."),
+    ("page code", PAGE, "hold CSS or JavaScript of a web page", "Drop these texts or take the field from elsewhere."),
+]
+
+
+def find(facts: Facts) -> Iterator[Finding]:
+    """Faults of the texts that the template makes, and of the titles, its first field, of items that have events."""
+    items = facts.texts
+    if items is None:
+        return
+    if facts.events is not None:
+        items = items.filter(pl.col("item_id").is_in(facts.events.items.implode()))
+    if not facts.raw.text:
+        says = "there is no text column: adapters that read text have nothing to read"
+        remedy = "Add a column title, or set text in dataset.toml."
+        yield Finding("no text", INFO, items.height, items.height, "items", says, remedy)
+        return
+    yield from _missing(items)
+    present = items.filter(pl.col("text").is_not_null())
+    yield from _titles(present.filter(pl.col("head").is_not_null()), items.height)
+    yield from _texts(present, items.height)
+
+
+def _missing(items: pl.DataFrame) -> Iterator[Finding]:
+    for column, what in (("text", "text"), ("head", "title")):
+        lacks = items.filter(pl.col(column).is_null())
+        if column == "head":
+            lacks = lacks.filter(pl.col("text").is_not_null())
+        if lacks.height:
+            says = f"items without {what}" + ("; their embedding is a zero row" if column == "text" else "")
+            kind = ERROR if lacks.height == items.height else WARNING
+            remedy = "Fill them in, or leave such items out with --require-text." if column == "text" else "Fill it in."
+            who = examples(lacks["item_id"])
+            yield Finding(f"missing {what}s", kind, lacks.height, items.height, "items", says, remedy, who)
+
+
+def _titles(named: pl.DataFrame, total: int) -> Iterator[Finding]:
+    fake = named.filter(pl.col("head").str.contains(PLACEHOLDER))
+    if fake.height:
+        says = "items with a placeholder for a title; all of them get one meaning"
+        shown = examples(f"{item} {head}" for item, head in fake.select("item_id", "head").head(3).rows())
+        remedy = "Leave the title empty, so that they count as items without text."
+        yield Finding("placeholder titles", WARNING, fake.height, total, "items", says, remedy, shown)
+    long = named.filter(pl.col("head").str.split(" ").list.len() > LONG_TITLE)
+    if long.height:
+        says = f"items with a title of more than {LONG_TITLE} words"
+        remedy = "Look at them: page junk and lists of keywords drown the name."
+        yield Finding("long titles", INFO, long.height, total, "items", says, remedy, examples(long["head"]))
+
+
+def _texts(present: pl.DataFrame, total: int) -> Iterator[Finding]:
+    copies = present.filter(~pl.col("text").is_first_distinct())
+    if copies.height:
+        says = "items with the text of an item before them, hence with its embedding"
+        kind = level(copies.height / total, DUPLICATES)
+        remedy = "Add a field to the text (year, brand), or merge the items if they are one."
+        yield Finding("duplicate texts", kind, copies.height, total, "items", says, remedy, examples(copies["text"]))
+    long = present.filter(pl.col("text").str.len_chars() > LONG_TEXT)
+    if long.height:
+        says = f"items with a text of more than {LONG_TEXT:,} characters: encoders of 256 tokens cut it"
+        remedy = "Put what matters first in the template, or take an encoder that reads more."
+        who = examples(long["item_id"])
+        yield Finding("long texts", INFO, long.height, total, "items", says, remedy, who)
+    for name, pattern, what, remedy in PATTERNS:
+        hits = present.filter(pl.col("text").str.contains(pattern))
+        if hits.height:
+            place = hits["text"].head(3).str.extract(f"((?s).{{0,20}}(?:{pattern}).{{0,20}})")
+            says = f"items whose texts {what}"
+            yield Finding(name, WARNING, hits.height, total, "items", says, remedy, examples(place))
