@@ -53,8 +53,8 @@ class TrialFailed(Exception):
 class Artifacts:
     """What a finished trial leaves besides numbers.
 
-    `ranks` float64 (test users,), `users` int32 (test users,), `spectrum` float64 (d,) normalised singular values of
-    the item table, `weights`: safetensors bytes of item table and modules.
+    `ranks` float64 (test queries,), `users` int32 (test queries,), ascending, `spectrum` float64 (d,) normalised
+    singular values of the item table, `weights`: safetensors bytes of item table and modules.
     """
 
     ranks: np.ndarray = field(default_factory=lambda: np.zeros(0))
@@ -211,7 +211,9 @@ class Training:
             if step % CHECKED.get(self.device.type, 64) == 0:
                 _check_finite(total, number, step)
         _check_finite(total, number, step)
-        value = round(means(self.ranks(self.split.valid))[HEADLINE], 8)  # as the ledger keeps it
+        value = round(
+            means(self.ranks(self.split.valid), self.split.valid.users)[HEADLINE], 8
+        )  # as the ledger keeps it
         self.curve.append(value)
         if self.best_epoch == number:
             self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
@@ -263,13 +265,13 @@ class Training:
         start = time.monotonic()
         self.model.load_state_dict(self.best, strict=False)
         result = TrialResult("done", best=max(self.curve), best_epoch=self.best_epoch, curve=self.curve)
-        result.valid = means(self.ranks(self.split.valid))
+        result.valid = means(self.ranks(self.split.valid), self.split.valid.users)
         artifacts = self._artifacts()
         if self.trial.role == "confirm":
             if self.split.test is None:
                 raise ValueError("a confirming trial needs the unsealed split")
             artifacts.ranks, artifacts.users = self.ranks(self.split.test), self.split.test.users
-            result.test = means(artifacts.ranks)
+            result.test = means(artifacts.ranks, artifacts.users)
         result.info = self._info() | {"seconds": self.seconds + time.monotonic() - start}
         return result, artifacts
 
@@ -359,9 +361,9 @@ def run_baseline(trial: Trial, split: Split, spectrum: Spectrum) -> tuple[TrialR
     start = time.monotonic()
     scorer = registry.load(registry.BASELINES, trial.cell.adapter)(split, spectrum)
     seen = trial.protocol.filter_seen
-    valid = means(ranks(scorer.scores, split, split.valid, filter_seen=seen))
+    valid = means(ranks(scorer.scores, split, split.valid, filter_seen=seen), split.valid.users)
     test = ranks(scorer.scores, split, split.test, filter_seen=seen)
-    result = TrialResult("done", best=valid[HEADLINE], best_epoch=0, valid=valid, test=means(test))
+    result = TrialResult("done", best=valid[HEADLINE], best_epoch=0, valid=valid, test=means(test, split.test.users))
     result.info = {"seconds": time.monotonic() - start, "parameters": 0.0}
     return result, Artifacts(ranks=test, users=split.test.users)
 

@@ -185,3 +185,28 @@ def test_the_installed_mlflow_is_not_shadowed_by_the_folder():
     root = Path(__file__).parents[1]
     assert not list((root / "mlflow").rglob("*.py"))
     assert root / "mlflow" not in Path(mlflow.__file__).parents
+
+
+def test_every_event_after_the_cut_can_be_the_target(dataset, home):
+    words = [
+        "--adapters",
+        "id",
+        "--protocol",
+        "gts",
+        "--quantile",
+        "0.8",
+        "--target",
+        "successive",
+        "--tracking",
+        "off",
+    ]
+    done = bench(home, dataset, *words)
+    assert done.returncode == 0, done.stderr
+    [row] = [
+        r
+        for r in json.loads(harness(home, "leaderboard", "--format", "json").stdout)["sections"][0]["rows"]
+        if r["cell"]["adapter"] == "id"
+    ]
+    assert 0 < row["metrics"]["NDCG@10"]["mean"] < 1
+    [ended] = [e for e in events(home, "ended") if e["result"]["test"] and e["result"]["info"].get("epochs")]
+    assert ended["result"]["test"]["NDCG@10"] == pytest.approx(row["metrics"]["NDCG@10"]["mean"], abs=1e-6)

@@ -146,6 +146,18 @@ def test_a_section_says_what_its_backbone_asks_to_be_known_and_how_many_epochs_i
     assert "up to 8 epochs" in words.parity(table, other)
 
 
+def test_users_of_several_targets_weigh_alike_where_the_protocol_asks_for_all_of_them():
+    found = results({("toys", "none", "sasrec", "id"): [np.array([1.0, 100.0, 100.0, 100.0, 1.0, 1.0])]})
+    users = pl.Series("user", [2, 2, 2, 0, 1, 1])
+    several = Results(found.runs, found.ranks.with_columns(users), found.cells, {"protocol": {"target": "successive"}})
+    table = build(several)
+    row = table.sections[0].rows[0]
+    assert row.metrics["HR@10"].mean == pytest.approx((0 + 1 + 1 / 3) / 3, abs=1e-6)
+    assert table.sections[0].test_users == 3
+    with pytest.raises(HarnessError, match="a user more than once"):
+        build(Results(found.runs, several.ranks, found.cells, {"protocol": {"target": "last"}}))
+
+
 def test_a_bench_without_any_result_is_a_table_of_holes():
     made = results({("beauty", "none", "sasrec", "id"): seeds(0.0, 1)})
     cells = made.cells.with_columns(state=pl.lit("pending"))

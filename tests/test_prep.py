@@ -435,7 +435,6 @@ def test_the_command_line_prepares_by_name_with_overrides(dataset, tmp_path):
         (["--order", "core,dedup"], "must name each of"),
         (["--validation", "last_train"], "is for the split 'gts'"),
         (["--protocol", "gts", "--target", "frist"], "Did you mean 'first'"),
-        (["--protocol", "gts", "--target", "successive"], "one rank a user"),
         (["--protocol", "gts", "--quantile", "1"], "must lie between 0 and 1"),
     ],
 )

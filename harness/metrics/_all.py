@@ -10,19 +10,29 @@ CUTOFFS = (5, 10, 20)
 HEADLINE = "NDCG@10"  # what searches maximise, on validation
 
 
-def per_user(ranks: np.ndarray, metric: str, k: int) -> np.ndarray:
-    """One metric of every user, float64 (users,), from the ranks (users,) of their targets."""
-    return registry.load(registry.METRICS, metric)(ranks, k)
+def per_user(ranks: np.ndarray, metric: str, k: int, users: np.ndarray | None = None) -> np.ndarray:
+    """One metric of every user, float64 (U,), from the ranks (q,) of the targets.
+
+    users: (q,) ascending, whose targets they are, where a user may have several: each is then worth the mean of its
+    own, so that all users weigh alike.
+    """
+    values = registry.load(registry.METRICS, metric)(ranks, k)
+    if users is None or not len(users):
+        return values
+    first = np.flatnonzero(np.diff(users, prepend=users[0] - 1))
+    return np.add.reduceat(values, first) / np.diff(first, append=len(users))
 
 
-def means(ranks: np.ndarray) -> dict[str, float]:
-    """`NDCG@10` and the like: the mean over users of each metric at each cut-off.
+def means(ranks: np.ndarray, users: np.ndarray | None = None) -> dict[str, float]:
+    """`NDCG@10` and the like: the mean over users of each metric at each cut-off; users as `per_user` takes them.
 
     >>> means(np.array([1.0, 30.0]))["HR@10"]
     0.5
+    >>> means(np.array([1.0, 30.0, 1.0]), np.array([0, 0, 1]))["HR@10"]
+    0.75
     """
     return {
-        f"{metric.upper()}@{k}": float(per_user(ranks, metric, k).mean())
+        f"{metric.upper()}@{k}": float(per_user(ranks, metric, k, users).mean())
         for metric in registry.names(registry.METRICS)
         for k in CUTOFFS
     }

@@ -50,9 +50,11 @@ class Results:
 
 @dataclass(frozen=True)
 class Confirmed:
-    """The test-opened runs of one cell: ranks float64 (U users, S seeds), and one dict a run."""
+    """The test-opened runs of one cell: ranks float64 (Q targets, S seeds), the users (Q,) that they are of, ascending,
+    and one dict a run."""
 
     ranks: np.ndarray
+    users: np.ndarray
     runs: list[dict[str, Any]]
 
 
@@ -65,7 +67,8 @@ def confirmed(results: Results) -> dict[Cell, Confirmed]:
     for name, columns in COLUMNS.items():
         _check_columns(name, getattr(results, name), columns)
     planned = _planned(results.cells)
-    ranks = dict(_by_trial(results.ranks))
+    several = (results.header.get("protocol") or {}).get("target") == "successive"
+    ranks = dict(_by_trial(results.ranks, several))
     users: dict[str, np.ndarray] = {}
     found = {}
     for cell, runs in _by_cell(results.runs).items():
@@ -81,7 +84,7 @@ def confirmed(results: Results) -> dict[Cell, Confirmed]:
                     f"{cell.dataset} of {len(users[cell.dataset])}; a table compares the same users."
                 )
             columns.append(values)
-        found[cell] = Confirmed(np.stack(columns, 1), runs)
+        found[cell] = Confirmed(np.stack(columns, 1), users[cell.dataset], runs)
     return found
 
 
@@ -133,14 +136,15 @@ def _by_cell(runs: pl.DataFrame) -> dict[Cell, list[dict[str, Any]]]:
     return groups
 
 
-def _by_trial(ranks: pl.DataFrame) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
-    """Each trial with its users (U,) and their ranks float64 (U,), ordered by user."""
+def _by_trial(ranks: pl.DataFrame, several: bool) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+    """Each trial with its users (Q,) and their ranks float64 (Q,), ordered by user; `several`: a user may have more
+    targets than one, which stay in their order."""
     for (trial,), frame in ranks.partition_by("trial", as_dict=True, include_key=False).items():
-        frame = frame.sort("user")
+        frame = frame.sort("user", maintain_order=True)
         users, values = frame["user"].to_numpy(), frame["rank"].cast(pl.Float64).to_numpy()
         if not (np.isfinite(values) & (values >= 1)).all():
             raise HarnessError(f"ranks of trial {trial} hold {np.nanmin(values)}; ranks are finite and start at 1.")
-        if (np.diff(users) == 0).any():
+        if not several and (np.diff(users) == 0).any():
             raise HarnessError(f"ranks of trial {trial} hold a user more than once.")
         yield trial, (users, values)
 

@@ -56,7 +56,7 @@ def metrics() -> list[str]:
 
 def sample(cell: Cell, confirmed: Confirmed, draws: np.ndarray) -> Sample:
     """Scores of a cell under the user draws (R, U) that all rows of its data set share."""
-    scores = [_scores(confirmed.ranks, name) for name in metrics()]
+    scores = [_scores(confirmed, name) for name in metrics()]
     seeds, stream = confirmed.ranks.shape[1], int(digest(str(cell))[:8], 16)  # seeds of two rows are independent
     headline = scores[metrics().index(HEADLINE)]
     resampled = stats.bootstrap(np.stack(scores, 2), draws, stats.seed_draws(seeds, len(draws), stream))
@@ -91,7 +91,8 @@ def gain(row: Sample, reference: Sample, p: float | None = None) -> Gain | None:
     return Gain(reference.cell, ratio.mean, ratio.low, ratio.high, p)
 
 
-def _scores(ranks: np.ndarray, name: str) -> np.ndarray:
-    """One metric (U, S) of ranks (U, S)."""
+def _scores(confirmed: Confirmed, name: str) -> np.ndarray:
+    """One metric (U, S) of the cell's ranks."""
     metric, _, k = name.rpartition("@")
-    return np.stack([per_user(column, metric.lower(), int(k)) for column in ranks.T], 1)
+    columns = [per_user(column, metric.lower(), int(k), confirmed.users) for column in confirmed.ranks.T]
+    return np.stack(columns, 1)

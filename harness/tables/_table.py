@@ -137,7 +137,7 @@ def _backbones(cells: list[Cell]) -> list[str]:
 def _samples(cells: list[Cell], runs: dict[Cell, Confirmed]) -> dict[Cell, Sample]:
     """The scores of a data set's cells, all under the same draws of users."""
     ready = [cell for cell in cells if cell in runs]
-    draws = stats.user_draws(len(runs[ready[0]].ranks)) if ready else np.empty((0, 0), np.uint8)
+    draws = stats.user_draws(len(np.unique(runs[ready[0]].users))) if ready else np.empty((0, 0), np.uint8)
     return {cell: sample(cell, runs[cell], draws) for cell in ready}
 
 
