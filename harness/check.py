@@ -73,7 +73,7 @@ def check(
     return _sorted(found + _all(facts))
 
 
-def examine(word: str, home: Path, encoder: str = "", spec: PrepSpec | None = None) -> Report:
+def examine(word: str, home: Path, encoder: str = "", spec: PrepSpec | None = None, text: str = "") -> Report:
     """Find, prepare and check the data set or folder `word`, with the embedding of `encoder`.
 
     Without `encoder` the default encoder's embedding is checked if it is in the cache. What cannot be prepared or
@@ -83,7 +83,7 @@ def examine(word: str, home: Path, encoder: str = "", spec: PrepSpec | None = No
     from harness.checks import files
     from harness.checks._base import Facts
 
-    raw = data.open_dataset(word, home)
+    raw = data.open_dataset(word, home, text)
     asked = vectors.encoder(encoder, home) if encoder else None
     found, events, texts = files.read(raw)
     facts, used = Facts(raw, events, texts, None, None, time.time()), ""

@@ -74,8 +74,9 @@ prep_options = options(
         "--prep",
         default="default",
         show_default=True,
-        help="Preparation: default, raw, spectran, s3rec, llm-esr, minionerec, amazon2023; the next ten override it.",
+        help="Preparation: default, raw, spectran, s3rec, llm-esr, minionerec, amazon2023; single options override it.",
     ),
+    click.option("--text", default="", metavar="TEMPLATE", help="Of an item's text: '{title}. {brand}. {categories}'."),
     click.option("--tie-policy", help="source, item_id or random:<seed>.  [default: source]"),
     click.option("--kcore", type=click.IntRange(0), help="Events a user and an item must have.  [default: 5]"),
     click.option("--iterate/--one-pass", default=None, help="The core to its fixed point?  [default: iterate]"),
@@ -159,6 +160,7 @@ def request_of(given: dict[str, Any]) -> Request:
         budget=replace(budget, **own),
         protocol=protocol_of(given),
         prep=prep_of(given),
+        text=given["text"],
         engine=Engine(given["sampler"], given["pruner"]),
         spaces=spaces.Source(given["spaces"], pins),
     )
@@ -296,9 +298,9 @@ def prepare(**given: Any) -> None:
     spec = prep_of(given)
     if given["cost"] is not None:
         for word in given["datasets"]:
-            click.echo("\n".join(components.price(word, given["encoders"], spec, home, given["cost"])))
+            click.echo("\n".join(components.price(word, given["encoders"], spec, home, given["cost"], given["text"])))
         return
-    cards = [components.prepare(word, given["encoders"], spec, home) for word in given["datasets"]]
+    cards = [components.prepare(word, given["encoders"], spec, home, given["text"]) for word in given["datasets"]]
     click.echo(
         json.dumps(cards, indent=1, default=str) if given["as_json"] else "\n\n".join(map(components.details, cards))
     )
@@ -328,7 +330,7 @@ def check(dataset: str, encoder: str, home: str, as_json: bool, **given: Any) ->
     from harness import check as linter
     from harness.store import check_home
 
-    report = linter.examine(dataset, check_home(Path(home)), encoder, prep_of(given))
+    report = linter.examine(dataset, check_home(Path(home)), encoder, prep_of(given), given["text"])
     click.echo(json.dumps(report.to_json(), indent=1) if as_json else linter.text(report))
     sys.exit(report.exit_code)
 

@@ -135,11 +135,11 @@ def _component(kind: str, package: str, name: str) -> dict[str, Any]:
     return found
 
 
-def price(word: str, encoders: str, spec: PrepSpec, home: Path, dollars: float) -> list[str]:
+def price(word: str, encoders: str, spec: PrepSpec, home: Path, dollars: float, text: str = "") -> list[str]:
     """What paid encoders would still cost on a data set, a line each, at a price a million tokens; nothing is sent."""
     from harness import data, vectors
 
-    texts = vectors.texts_of(data.prepare(data.open_dataset(word, home), spec, home))
+    texts = vectors.texts_of(data.prepare(data.open_dataset(word, home, text), spec, home))
     lines = []
     for encoder in (vectors.encoder(name, home) for name in registry.split_list(encoders)):
         if isinstance(encoder, vectors.Api):
@@ -152,11 +152,11 @@ def price(word: str, encoders: str, spec: PrepSpec, home: Path, dollars: float) 
     return lines
 
 
-def prepare(word: str, encoders: str, spec: PrepSpec, home: Path) -> dict[str, Any]:
+def prepare(word: str, encoders: str, spec: PrepSpec, home: Path, text: str = "") -> dict[str, Any]:
     """Fetch, prepare and embed one data set; its card, with what each encoder's basis came to."""
     from harness import data, plan, vectors
 
-    prepared = data.prepare(data.open_dataset(word, home), spec, home)
+    prepared = data.prepare(data.open_dataset(word, home, text), spec, home)
     texts = vectors.texts_of(prepared)
     card = {"kind": "dataset", "name": prepared.name, "hash": prepared.hash, **prepared.card}
     for encoder_word in registry.split_list(encoders):

@@ -416,6 +416,7 @@ def _mapped(raw: RawDataset, spec: PrepSpec, identity: str, folder: Path, tell: 
     except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
         raise HarnessError(f"{folder} is damaged ({error}); delete it and run again.") from error
     card |= {"name": raw.name, "licence": raw.licence, "citation": raw.citation, "text": raw.text}
+    card["redistributable"] = raw.redistributable
     card |= {"spec": asdict(spec), **facts}
     if (published := presets.compared(raw.name, spec, card)) is not None:
         card["published"] = published

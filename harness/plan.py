@@ -44,6 +44,7 @@ class Request:
     budget: Budget = BUDGETS["quick"]
     protocol: Protocol = field(default_factory=Protocol)
     prep: PrepSpec = field(default_factory=PrepSpec)
+    text: str = ""  # template of an item's text in place of each data set's own
     engine: Engine = field(default_factory=Engine)
     spaces: spaces.Source = field(default_factory=spaces.Source)
 
@@ -198,7 +199,7 @@ def label(encoder: vectors.Encoder) -> str:
 
 def material(word: str, request: Request, encoders: dict[str, vectors.Encoder]) -> Material:
     """Open, fetch if need be, and prepare one data set; hash what its encoders will make of its texts."""
-    prepared = data.prepare(data.open_dataset(word, request.home), request.prep, request.home)
+    prepared = data.prepare(data.open_dataset(word, request.home, request.text), request.prep, request.home)
     texts = vectors.texts_of(prepared)
     hashes = {name: vectors.embedding_hash(encoder, texts) for name, encoder in encoders.items()}
     return Material(prepared, texts, encoders, hashes)

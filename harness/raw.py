@@ -19,7 +19,8 @@ from harness import files, library, registry
 from harness.types import HarnessError, digest
 
 SUFFIXES = (".parquet", ".csv")
-SETTINGS = ["name", "text", "licence", "citation"]
+SETTINGS = ["name", "text", "licence", "citation", "redistributable"]
+ANSWERS = {"yes": True, "no": False}
 SEPARATORS = " \t\n.,;:|/-"  # what a text does not begin with when its first field is missing
 CLOSING = ")]}"
 
@@ -39,16 +40,27 @@ class RawDataset:
     text: str
     licence: str = ""
     citation: str = ""
+    redistributable: bool | None = None  # None: nobody has said
 
 
-def open_dataset(word: str, home: Path) -> RawDataset:
-    """The data set of that name, or the one in that folder.
+def open_dataset(word: str, home: Path, text: str = "") -> RawDataset:
+    """The data set of that name, or the one in that folder; `text`: a template in place of its own.
 
     A name is one of the user's folders in `<home>/config.toml`, or a built-in data set, which is fetched under `home`
     if need be. A folder holds interactions.{parquet,csv}, items.{parquet,csv} (parquet first) and, if wanted,
-    dataset.toml with name, text, licence, citation. Raises HarnessError if `word` is neither, the config is malformed
-    or the folder is not as it should be.
+    dataset.toml with name, text, licence, citation, redistributable (yes or no). Raises HarnessError if `word` is
+    neither, the config is malformed, the folder is not as it should be, or the template names a column that is not
+    there.
     """
+    raw = _open(word, home)
+    if not text:
+        return raw
+    with _reading(raw.items):
+        _columns(raw.items, template_fields(raw.items, text))
+    return replace(raw, text=text)
+
+
+def _open(word: str, home: Path) -> RawDataset:
     name, folder = None if "/" in word else library.find(word, home), Path(word).expanduser()
     if name is not None:
         return _open_named(name, home)
@@ -151,13 +163,14 @@ def template_fields(path: Path, template: str) -> list[str]:
 def _open_named(name: str, home: Path) -> RawDataset:
     if (folder := library.folders(home).get(name)) is None:
         known = library.component(name)
-        return RawDataset(known.name, *_two_files(known.fetch(home)), known.text, known.licence, known.citation)
+        return RawDataset(known.name, *_two_files(known.fetch(home)), known.text, known.licence, known.citation, False)
     if not folder.is_dir():
         raise HarnessError(f"'{name}' is {folder} in {library.config_file(home)}, but that is not a folder.")
     raw = _open_folder(folder, name)
     if name in library.built_in():  # the user's copy of it is under its terms, whether its folder says so or not
         known = library.component(name)
-        raw = replace(raw, licence=raw.licence or known.licence, citation=raw.citation or known.citation)
+        terms = {"licence": raw.licence or known.licence, "citation": raw.citation or known.citation}
+        raw = replace(raw, **terms, redistributable=False)
     return raw
 
 
@@ -182,7 +195,11 @@ def _open_folder(folder: Path, name: str = "") -> RawDataset:
             "Set `name` in dataset.toml."
         )
     text = settings["text"] if "text" in settings else _default_text(items)
-    return RawDataset(name, interactions, items, text, settings.get("licence", ""), settings.get("citation", ""))
+    answer = settings.get("redistributable", "")
+    if answer and answer not in ANSWERS:
+        raise HarnessError(f"{folder / 'dataset.toml'}: redistributable is '{answer}'; it takes: yes, no.")
+    terms = settings.get("licence", ""), settings.get("citation", ""), ANSWERS.get(answer)
+    return RawDataset(name, interactions, items, text, *terms)
 
 
 def _settings(path: Path) -> dict[str, str]:

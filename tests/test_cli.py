@@ -34,6 +34,8 @@ def refused(process, *parts):
         (["--set", "train.lr=fast"], ["train[lr] = 'fast'"]),
         (["--spaces", "nowhere"], ["nowhere", "no such folder"]),
         (["--spaces", "gsasrek"], ["gsasrek", "no published setting", "Did you mean 'gsasrec'"]),
+        (["--text", "{titel}"], ["items.parquet", "no column 'titel'", "Did you mean 'title'"]),
+        (["--datasets", "amazon2099-*"], ["matches no data set"]),
         (["--adapters", "alphafuse[fusion=add]"], ["alphafuse", "joins text and ID itself", "fusion"]),
         (["--tie-policy", "sorce"], ["sorce", "source"]),
         (["--adapters", "svd,!svd"], ["selects nothing"]),
@@ -68,6 +70,36 @@ def test_check_exits_with_1_for_an_error_and_with_0_for_less(dataset, home):
     bad = harness(home, "check", str(dataset), "--kcore", "0", "--json")
     assert bad.returncode == 1, bad.stderr
     assert any(finding["level"] == "error" for finding in json.loads(bad.stdout)["findings"])
+
+
+def test_folders_are_registered_by_name_and_chosen_by_globs(tmp_path, home):
+    for name in ("shop-a", "shop-b", "other"):
+        made = harness(home, "register", name, str(make_dataset(tmp_path / name)))
+        assert made.returncode == 0, made.stderr
+    words = ["--adapters", "id", "--encoders", "noise", "--kcore", "0", "--json"]
+    found = harness(home, "plan", "--datasets", "shop-*,!shop_b", *words)
+    assert {cell["dataset"] for cell in json.loads(found.stdout)["cells"]} == {"shop-a"}, found.stderr
+    refused(harness(home, "register", "shop-a", str(tmp_path / "shop-b")), "shop-a")
+
+
+def test_a_template_of_ones_own_is_another_embedding(dataset, home):
+    hashes = set()
+    for words in ([], ["--text", "{item_id} {title}"]):
+        done = harness(home, "prepare", str(dataset), "--encoders", "noise", "--kcore", "0", "--json", *words)
+        [card] = json.loads(done.stdout)
+        hashes.add(card["hash"])
+    assert len(hashes) == 2
+
+
+def test_a_data_set_without_text_skips_what_reads_text(dataset, home):
+    (dataset / "dataset.toml").write_text('text = ""')
+    words = ["--adapters", "id,mlp", "--encoders", "minilm", "--kcore", "0", "--json"]
+    found = json.loads(harness(home, "plan", "--datasets", str(dataset), *words).stdout)
+    assert "mlp" not in {cell["adapter"] for cell in found["cells"]}
+    assert found["counts"]["skipped"] >= 1
+    card = harness(home, "prepare", str(dataset), "--kcore", "0")
+    assert card.returncode == 0, card.stderr
+    assert "nothing to encode" in card.stdout
 
 
 def test_an_unknown_option_exits_with_2(home):
