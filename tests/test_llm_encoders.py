@@ -557,6 +557,15 @@ def test_rows_are_placed_by_their_index_and_each_text_is_asked_for_once(server, 
     assert len(sent) == sum(len(asked["input"]) for asked in server.asked)
 
 
+def test_requests_a_minute_are_bounded_and_no_part_of_the_identity(server, tmp_path):
+    start = time.monotonic()
+    made(f"api:m@{server.url}[batch=8,per_minute=300]", different(32), tmp_path)
+    assert len(server.asked) == 4
+    assert time.monotonic() - start >= 3 * 60 / 300
+    made(f"api:m@{server.url}", different(32), tmp_path)
+    assert len(server.asked) == 4, "another pace is the same embedding"
+
+
 def test_dimensions_are_asked_for_only_where_they_are_given(server, tmp_path):
     assert made(f"api:m@{server.url}[dimensions=4]", different(3), tmp_path).shape == (3, 4)
     assert made(f"api:m@{server.url}", different(3), tmp_path).shape == (3, 6)

@@ -63,14 +63,25 @@ class Api(TextEncoder):
     keep_seconds = 0.0  # each reply at once: it is paid for
 
     def __init__(
-        self, argument: str, home: Path, *, dimensions: int = 0, max_tokens: int = 8191, batch: int = 256
+        self,
+        argument: str,
+        home: Path,
+        *,
+        dimensions: int = 0,
+        max_tokens: int = 8191,
+        batch: int = 256,
+        per_minute: int = 0,
     ) -> None:
-        """`dimensions`: asked of the model, 0: its own. `batch`: texts of one request. Raises HarnessError."""
-        super().__init__(argument, home, dimensions=dimensions, max_tokens=max_tokens, batch=batch)
+        """`dimensions`: asked of the model, 0: its own. `batch`: texts of one request. `per_minute`: requests at most,
+        0: as fast as they are answered. Raises HarnessError."""
+        super().__init__(
+            argument, home, dimensions=dimensions, max_tokens=max_tokens, batch=batch, per_minute=per_minute
+        )
         written = f"{self.name}:{argument}"
         self.dimensions = whole(written, "dimensions", dimensions, 0, 65_536)
         self.max_tokens = whole(written, "max_tokens", max_tokens, 1, 1_000_000)
         self.batch = whole(written, "batch", batch, 1, 2048)
+        self.pause = 60 / per_minute if whole(written, "per_minute", per_minute, 0, 1_000_000) else 0.0
         self.model, self.base = _split(argument)
 
     @property
@@ -89,9 +100,11 @@ class Api(TextEncoder):
         cut = sum(len(text.encode()) > longest for text in order)
 
         def batches(start: int) -> Iterator[np.ndarray]:
-            width = self.dimensions
+            width, due = self.dimensions, 0.0
             with _session(_key(self.word, self.base)) as session:
                 for span in spans(lengths, start, BATCH_TOKENS, self.batch):
+                    time.sleep(max(due - time.monotonic(), 0.0))
+                    due = time.monotonic() + self.pause
                     rows = self._rows(session, [_cut(text, longest) for text in order[span]], width)
                     width = rows.shape[1]
                     yield rows
