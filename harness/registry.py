@@ -18,8 +18,8 @@ from typing import Any
 from harness.types import HarnessError
 
 ADAPTERS, BACKBONES = "adapters", "backbones"
-DATASETS, ENCODERS, METRICS, BASELINES, LOSSES = (
-    f"harness.{folder}" for folder in ("datasets", "encoders", "metrics", "baselines", "losses")
+DATASETS, ENCODERS, METRICS, BASELINES, LOSSES, VERBS = (
+    f"harness.{folder}" for folder in ("datasets", "encoders", "metrics", "baselines", "losses", "verbs")
 )
 
 

@@ -1,0 +1,128 @@
+"""Options that verbs share, and what they come to: a request, a preparation, a protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.types import BUDGETS, Budget, Engine, PrepSpec, Protocol
+
+if TYPE_CHECKING:
+    from harness.plan import Request
+
+HOME = "~/.harness"
+
+
+def options(*decorators: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Several click options as one decorator, shown in the order given."""
+
+    def apply(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+home_option = click.option(
+    "--home", envvar="HARNESS_HOME", default=HOME, show_default=True, help="Folder of data, caches and results."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+prep_options = options(
+    click.option(
+        "--prep",
+        default="default",
+        show_default=True,
+        help="Preparation: default, raw, spectran, s3rec, llm-esr, minionerec, amazon2023; single options override it.",
+    ),
+    click.option("--text", default="", metavar="TEMPLATE", help="Of an item's text: '{title}. {brand}. {categories}'."),
+    click.option("--tie-policy", help="source, item_id or random:<seed>.  [default: source]"),
+    click.option("--kcore", type=click.IntRange(0), help="Events a user and an item must have.  [default: 5]"),
+    click.option("--iterate/--one-pass", default=None, help="The core to its fixed point?  [default: iterate]"),
+    click.option("--require-text/--any-text", default=None, help="Drop items without text?  [default: any-text]"),
+    click.option("--max-title-words", type=click.IntRange(0), help="Drop items of longer titles.  [default: 0, off]"),
+    click.option("--dedup", help="Repeats that go: exact (with time), first, last (of user and item) or none."),
+    click.option("--min-rating", type=float, help="Drop events rated lower."),
+    click.option("--window", metavar="DAY:DAY", help="Drop events outside, such as 2016-10-01:2018-11-01 (UTC)."),
+    click.option("--max-history", type=click.IntRange(0), help="Keep a user's last events alone.  [default: 0, off]"),
+    click.option("--order", metavar="STEP,...", help="Order of rating, window, dedup, text, core, history."),
+)
+grid_options = options(
+    click.option("--datasets", default="all", show_default=True, help="Names, folders, globs, 'all', '!name'."),
+    click.option("--adapters", default="all", show_default=True, help="E.g. 'all,!svd' or 'mlp[hidden=256]'."),
+    click.option("--backbones", default="sasrec", show_default=True, help="E.g. 'all' or 'sasrec,hstu'."),
+    click.option("--encoders", default="minilm", show_default=True, help="E.g. 'minilm,shuffled:minilm,file:E.npy'."),
+    click.option("--budget", type=click.Choice(list(BUDGETS)), default="quick", show_default=True),
+    click.option("--trials", type=click.IntRange(1), help="Search trials a cell, instead of the budget's."),
+    click.option("--epochs", type=click.IntRange(1), help="Epochs at most, instead of the budget's."),
+    click.option("--seeds", type=click.IntRange(1), help="Seeds of the winner, instead of the budget's."),
+    click.option("--protocol", type=click.Choice(["loo", "gts"]), default="loo", show_default=True),
+    click.option("--quantile", type=float, default=0.9, show_default=True, help="Of all times, where gts cuts."),
+    click.option("--validation", default="by_time", show_default=True, help="Of gts: by_time or last_train."),
+    click.option("--target", default="last", show_default=True, help="Of gts, after a cut: last, first, successive."),
+    click.option("--drop-tied-test", is_flag=True, help="No test on events at the very time of the one before."),
+    click.option("--filter-seen/--keep-seen", default=True, show_default=True, help="Items of the history rank?"),
+    prep_options,
+    click.option("--sampler", default="tpe", show_default=True, help="tpe or random."),
+    click.option("--pruner", default="median", show_default=True, help="median or none."),
+    click.option(
+        "--spaces",
+        type=click.Path(path_type=Path),
+        help="A folder, or a published setting.",
+    ),
+    click.option("--set", "pins", multiple=True, metavar="NAME=VALUE", help="Fix a shared parameter: train.d=128."),
+    home_option,
+)
+
+
+def protocol_of(given: dict[str, Any]) -> Protocol:
+    from harness import presets
+
+    names = ("filter_seen", "quantile", "validation", "target", "drop_tied_test")
+    protocol = Protocol(given["protocol"], **{name: given[name] for name in names})
+    presets.check_protocol(protocol)
+    return protocol
+
+
+def prep_of(given: dict[str, Any]) -> PrepSpec:
+    """The preset's spec with what the single options say otherwise."""
+    from dataclasses import fields, replace
+
+    from harness import presets
+
+    own = {field.name: given[field.name] for field in fields(PrepSpec) if given[field.name] is not None}
+    if "order" in own:
+        own["order"] = tuple(step.strip() for step in own["order"].split(","))
+    spec = replace(presets.preset(given["prep"]), **own)
+    presets.check(spec)
+    return spec
+
+
+def request_of(given: dict[str, Any]) -> Request:
+    """The request of the grid options; takes its own out of `given`."""
+    from dataclasses import replace
+
+    from harness import spaces
+    from harness.plan import Request
+    from harness.registry import split_overrides
+    from harness.store import check_home
+
+    budget: Budget = BUDGETS[given["budget"]]
+    own = {key: given[key] for key in ("trials", "epochs", "seeds") if given[key] is not None}
+    pins = split_overrides(f"set[{','.join(given['pins'])}]")[1] if given["pins"] else {}
+    return Request(
+        home=check_home(Path(given["home"])),
+        datasets=given["datasets"],
+        adapters=given["adapters"],
+        backbones=given["backbones"],
+        encoders=given["encoders"],
+        budget=replace(budget, **own),
+        protocol=protocol_of(given),
+        prep=prep_of(given),
+        text=given["text"],
+        engine=Engine(given["sampler"], given["pruner"]),
+        spaces=spaces.Source(given["spaces"], pins),
+    )

@@ -1,0 +1,37 @@
+"""Search every cell, confirm the winners, print the leaderboard."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from harness.verbs import plan
+from harness.verbs._options import grid_options, json_option, request_of
+
+rank = 10
+
+
+@click.command()
+@grid_options
+@click.option("--address", help="An existing Ray cluster: 'auto' or host:port (default: $RAY_ADDRESS, else local).")
+@click.option("--threads", type=click.IntRange(1), help="Torch threads a trial.  [default: so that no core idles]")
+@click.option("--gpu", type=click.FloatRange(0, 1), help="Share of a GPU a trial, 0 for none.  [default: a quarter]")
+@click.option("--tracking", metavar="URI", help="MLflow store; 'off' for none. Default: sqlite in the home.")
+@click.option("--dry-run", is_flag=True, help="Show what would run, and stop.")
+@json_option
+def command(**given: Any) -> None:
+    """Search every cell at one budget, retrain the winners over seeds, test once, print the leaderboard."""
+    from harness import tables, walk
+
+    if given["dry_run"]:
+        return plan.show(given)
+    request = request_of(given)
+    outcome = walk.run(request, walk.Options(given["address"], given["threads"], given["gpu"], given["tracking"]))
+    click.echo(tables.render(outcome.table, "json" if given["as_json"] else "terminal"))
+    click.echo(f"Report: {outcome.report}", err=True)
+    click.echo(
+        "The same command resumes or, with more trials, seeds, adapters or data sets, grows this grid.", err=True
+    )
+    sys.exit(outcome.exit_code)

@@ -1,0 +1,30 @@
+"""What is wrong with a data set."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.verbs._options import home_option, json_option, prep_of, prep_options
+
+rank = 90
+
+
+@click.command()
+@click.argument("dataset")
+@click.option("--encoder", default="", help="Check its embedding too, e.g. file:E.npy.  [default: minilm's, if there]")
+@prep_options
+@home_option
+@json_option
+def command(dataset: str, encoder: str, home: str, as_json: bool, **given: Any) -> None:
+    """What is wrong with a data set or folder, with numbers and remedies. Exit code 1 if there is an error."""
+    from harness import check as linter
+    from harness.store import check_home
+
+    report = linter.examine(dataset, check_home(Path(home)), encoder, prep_of(given), given["text"])
+    click.echo(json.dumps(report.to_json(), indent=1) if as_json else linter.text(report))
+    sys.exit(report.exit_code)

@@ -1,0 +1,23 @@
+"""All components by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from harness.verbs._options import home_option, json_option
+
+rank = 50
+
+
+@click.command()
+@home_option
+@json_option
+def command(home: str, as_json: bool) -> None:
+    """All components by name, with a line each, and the data sets that are ready here."""
+    from harness import components
+
+    found = components.all_of(Path(home).expanduser())
+    click.echo(json.dumps(found, indent=1) if as_json else components.text(found))

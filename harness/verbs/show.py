@@ -1,0 +1,24 @@
+"""One component or one data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from harness.verbs._options import home_option, json_option
+
+rank = 60
+
+
+@click.command()
+@click.argument("name")
+@home_option
+@json_option
+def command(name: str, home: str, as_json: bool) -> None:
+    """One component (parameters, search space, source) or one data set (card, warnings)."""
+    from harness import components
+
+    found = components.one(name, Path(home).expanduser())
+    click.echo(json.dumps(found, indent=1, default=str) if as_json else components.details(found))

@@ -1,0 +1,27 @@
+"""Write to MLflow what it lacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harness.verbs._options import home_option
+
+rank = 100
+
+
+@click.command()
+@home_option
+@click.option("--tracking", metavar="URI", help="MLflow store (default: sqlite in the home).")
+def command(home: str, tracking: str | None) -> None:
+    """Write to MLflow what it lacks of the ledger. Done twice, it writes nothing."""
+    from harness import tracking as mirror
+    from harness.ledger import Ledger
+    from harness.store import check_home
+
+    folder = check_home(Path(home))
+    count = mirror.sync(
+        tracking or mirror.default_uri(folder), folder, Ledger.open(folder), lambda t: click.echo(t, err=True)
+    )
+    click.echo(f"{count} trials written to MLflow." if count else "MLflow has every trial of the ledger.")
