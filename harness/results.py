@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import polars as pl
 
 from harness import registry
-from harness.ledger import Ledger
+from harness.ledger import Entry, Ledger
 from harness.tables import Results
+from harness.tables._frames import TRIALS
 from harness.types import Cell, HarnessError, TrialResult
 
 CELL = ["dataset", "encoder", "backbone", "adapter"]
@@ -87,6 +88,7 @@ def build(ledger: Ledger, ranks_of: RanksOf, run: str | None = None) -> Results:
         pl.concat(ranks) if ranks else pl.DataFrame(schema={"trial": pl.String, "user": pl.Int64, "rank": pl.Float64}),
         pl.DataFrame(cells, schema=CELLS).sort(CELL),
         header,
+        pl.DataFrame([row for cell, d in studies.items() for row in _trial_rows(ledger, cell, d)], schema=TRIALS),
     )
 
 
@@ -120,6 +122,10 @@ def _confirmed(ledger: Ledger, described: dict[str, Any]) -> list[str]:
     return [i for i in confirmations(ledger, described) if _status(ledger, i) == "done"]
 
 
+def _history(ledger: Ledger, described: dict[str, Any]) -> dict[int, tuple[str, TrialResult | None]]:
+    return ledger.history(described["study"], described["trials"])
+
+
 def _status(ledger: Ledger, trial_id: str) -> str:
     result = ledger.result(trial_id)
     return result.status if result else "pending"
@@ -141,8 +147,41 @@ def _run_row(ledger: Ledger, cell: Cell, trial_id: str) -> dict[str, Any]:
     }
 
 
+def _trial_rows(ledger: Ledger, cell: Cell, described: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A study's trials that were ever started: its search by number, then its confirmations by place."""
+    searched = [("search", number, i) for number, (i, _) in _history(ledger, described).items()]
+    confirming = [("confirm", place, i) for place, i in enumerate(confirmations(ledger, described))]
+    for role, number, trial_id in [*searched, *confirming]:
+        if (entry := ledger.trials.get(trial_id)) is not None:
+            yield _names(cell) | {"study": described["study"], "role": role, "number": number} | _trial(entry)
+
+
+def _trial(entry: Entry) -> dict[str, Any]:
+    result = entry.result
+    known = {
+        "trial": entry.trial.id,
+        "seed": entry.trial.seed,
+        "params": json.dumps(entry.trial.params, sort_keys=True),
+        "started": entry.time or None,
+        "run": entry.run,
+    }
+    if result is None:
+        return known | {"status": "running", "reason": "", "curve": [], "epochs": entry.epochs, "info": "{}"}
+    return known | {
+        "status": result.status,
+        "reason": result.reason,
+        "best": result.best if result.status != "failed" else None,
+        "best_epoch": result.best_epoch if result.status != "failed" else None,
+        "curve": result.curve,
+        "epochs": int(result.info.get("epochs", len(result.curve))),
+        "seconds": result.info.get("seconds"),
+        "info": json.dumps(result.info, sort_keys=True),
+        "ended": entry.ended or None,
+    }
+
+
 def _cell_row(ledger: Ledger, cell: Cell, described: dict[str, Any], seeds_done: int) -> dict[str, Any]:
-    history = ledger.history(described["study"], described["trials"])
+    history = _history(ledger, described)
     results = [result for _, result in history.values() if result is not None]
     count = {s: sum(r.status == s for r in results) for s in ("done", "pruned", "failed")}
     confirmed = [_status(ledger, i) for i in confirmations(ledger, described)]

@@ -25,6 +25,19 @@ COLUMNS = {
         *("seeds_done", "seeds_planned", "state", "reason"),
     ],
 }
+TRIALS = {
+    **dict.fromkeys(["trial", "study", *KEY, "role"], pl.String),
+    **dict.fromkeys(["number", "seed"], pl.Int64),
+    **dict.fromkeys(["status", "reason"], pl.String),
+    "best": pl.Float64,
+    "best_epoch": pl.Int64,
+    "curve": pl.List(pl.Float64),
+    "epochs": pl.Int64,
+    "seconds": pl.Float64,
+    **dict.fromkeys(["params", "info"], pl.String),
+    **dict.fromkeys(["started", "ended"], pl.Float64),
+    "run": pl.String,
+}
 STATES = ["done", "partial", "skipped", "failed", "pending"]
 
 
@@ -38,6 +51,12 @@ class Results:
     ``ranks``: trial, user, rank: the test rank of each user's target, ties at mid-rank.
     ``cells``: one row a cell of the plan: trials_done, _pruned, _failed, _planned, search_seconds, seeds_done,
     seeds_planned, state (done, partial, skipped, failed, pending), reason.
+    ``trials``: one row a trial of those cells that was ever started, search and confirmation, in the order of cells,
+    roles and numbers: trial, study, dataset, encoder, backbone, adapter, role (search, confirm), number (its place in
+    the search or among the seeds), seed, status (done, pruned, failed, running: started and not ended), reason, best
+    (validation NDCG@10; null: none), best_epoch, curve (validation NDCG@10 by epoch), epochs, seconds, params and info
+    (JSON objects), started and ended (seconds since 1970; null: not known), run. A configuration drawn twice stands
+    there under both numbers, with one trial id. Without them, tables lack what is made of them.
     ``header``: JSON objects by name, all optional: ``protocol``, ``prep``, ``budget``, ``engine``, ``provenance``,
     ``data`` (a card a data set); and the number ``test_opened``, of runs whose test was opened.
     """
@@ -46,6 +65,7 @@ class Results:
     ranks: pl.DataFrame
     cells: pl.DataFrame
     header: dict[str, Any] = field(default_factory=dict)
+    trials: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TRIALS))
 
 
 @dataclass(frozen=True)
@@ -64,7 +84,7 @@ def confirmed(results: Results) -> dict[Cell, Confirmed]:
     Raises HarnessError if a column is missing, a run is outside the plan, doubled or without ranks, a rank is below
     1, the runs of a cell differ in their parameters, or the cells of a data set rank different users.
     """
-    for name, columns in COLUMNS.items():
+    for name, columns in (COLUMNS | {"trials": list(TRIALS)}).items():
         _check_columns(name, getattr(results, name), columns)
     planned = _planned(results.cells)
     several = (results.header.get("protocol") or {}).get("target") == "successive"

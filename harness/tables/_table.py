@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -82,12 +82,15 @@ class Section:
 
 @dataclass(frozen=True)
 class Table:
-    """Sections, metrics in column order, the headline metric that ranks the rows, and what all of it rests on."""
+    """Sections, metrics in column order, the headline metric that ranks the rows, and what all of it rests on.
+
+    ``trials``: every trial of the table's cells, as `Results` has them."""
 
     metrics: tuple[str, ...]
     headline: str
     header: dict[str, Any]
     sections: tuple[Section, ...]
+    trials: pl.DataFrame = field(repr=False, compare=False)
 
     def frame(self) -> pl.DataFrame:
         """The table wide: a row a row of every section, holes included, numbers as they are, null where none is."""
@@ -119,7 +122,7 @@ def build(results: Results) -> Table:
             pace = next((own["pace"] for own in said.values() if "pace" in own), 1)
             remarks = tuple(f"{name.partition('/')[2]}: {own['note']}" for name, own in said.items() if "note" in own)
             sections.append(Section(dataset, backbone, users, card, tuple(rows), pace, remarks))
-    return Table(tuple(metrics()), HEADLINE, header, tuple(sections))
+    return Table(tuple(metrics()), HEADLINE, header, tuple(sections), results.trials)
 
 
 def _said(components: dict[str, Any], backbone: str, rows: list[Row]) -> dict[str, dict[str, Any]]:
