@@ -146,13 +146,14 @@ def _embedding(prepared: Prepared, encoder: Encoder | None, home: Path) -> tuple
     import numpy as np
 
     from harness import vectors
+    from harness.encoders.file import File
 
     texts = vectors.texts_of(prepared)
     if encoder is None:
         encoder = vectors.encoder(DEFAULT_ENCODER, home)
         if not (home / "cache" / "embeddings" / vectors.embedding_hash(encoder, texts)).is_dir():
             return None, ""
-    if encoder.name == "file":  # not by way of the cache, which refuses the rows that are to be counted
+    if isinstance(encoder := encoder.on(texts), File):  # not by way of the cache, which refuses the rows that are to be counted
         return np.asarray(encoder.encode(texts, vectors.reporter(encoder.word)), np.float32), encoder.word
     return vectors.embed(encoder, texts, home), encoder.word
 

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Prepared:
     the other, each in order. `offsets` int64 (users + 1,). `times` int64 (events,) seconds, None when the source has
     only an order. `catalogue`: row i is item number i + 1: item_id str, text str or null, source_row i64 or null (its
     row in the items file). `users` str (users,): their ids. `card`: what the data are, for people and reports.
+    `matrices`: files of embeddings that the data set brings along, by name.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Prepared:
     catalogue: pl.DataFrame
     users: pl.Series
     card: dict[str, Any]
+    matrices: dict[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -411,12 +413,12 @@ def _mapped(raw: RawDataset, spec: PrepSpec, identity: str, folder: Path, tell: 
         found = [len(items), len(offsets) - 1, catalogue.height, len(users)]
         if found != [card["events"], card["users"], card["items"], card["users"]]:
             raise ValueError("its parts do not fit together")
-        prepared = Prepared(raw.name, identity, items, offsets, times, catalogue, users, card)
+        prepared = Prepared(raw.name, identity, items, offsets, times, catalogue, users, card, raw.matrices)
         facts = _facts(prepared, folder / "facts.json", tell)
     except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
         raise HarnessError(f"{folder} is damaged ({error}); delete it and run again.") from error
     card |= {"name": raw.name, "licence": raw.licence, "citation": raw.citation, "text": raw.text}
-    card["redistributable"] = raw.redistributable
+    card |= {"redistributable": raw.redistributable, "own_embeddings": sorted(raw.matrices)}
     card |= {"spec": asdict(spec), **facts}
     if (published := presets.compared(raw.name, spec, card)) is not None:
         card["published"] = published

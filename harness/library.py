@@ -2,6 +2,9 @@
 
 [datasets]
 my-shop = "/data/shop"        # relative paths are relative to the file
+
+[embeddings]                  # what the encoder own:titles reads of my-shop
+my-shop = { titles = "/data/shop-titles.npy" }
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from harness.types import HarnessError
 
 NAME = r"(?!\.)[A-Za-z0-9._-]{1,64}"
 TABLE = "datasets"
+MATRICES = "embeddings"
 
 
 def built_in() -> dict[str, tuple[str, str | None]]:
@@ -49,6 +53,26 @@ def folders(home: Path) -> dict[str, Path]:
     return {name: (path.parent / Path(folder).expanduser()).resolve() for name, folder in table.items()}
 
 
+def matrices(home: Path) -> dict[str, dict[str, Path]]:
+    """Name of a data set -> its files of embeddings by name, there or not. Raises HarnessError as `folders` does."""
+    path = config_file(home)
+    table = _parse(path, _text(path)).get(MATRICES, {})
+    return {name: matrices_of(path, found) for name, found in table.items()}
+
+
+def matrices_of(path: Path, table: Any) -> dict[str, Path]:
+    """Files of embeddings by name, of a table in a TOML file: relative paths are relative to it. Raises HarnessError if
+    it is no such table."""
+    if not isinstance(table, dict):
+        raise HarnessError(f'{path}: {MATRICES} must be a table of lines name = "matrix.npy".')
+    for name, file in table.items():
+        if not re.fullmatch(NAME, name):
+            raise HarnessError(f"{path}: '{name}' cannot name an embedding: 1 to 64 of A-Z a-z 0-9 . _ -")
+        if not isinstance(file, str) or not file:
+            raise HarnessError(f"{path}: {MATRICES}.{name} must be the path of a file in quotes.")
+    return {name: (path.parent / Path(file).expanduser()).resolve() for name, file in table.items()}
+
+
 def find(word: str, home: Path) -> str | None:
     """The name that a word of the command line means (`_` is `-`), None if there is none."""
     known = [*folders(home), *built_in()]
@@ -69,33 +93,51 @@ def ready(home: Path) -> list[str]:
     return there + [name for name in built_in() if name not in own and component(name).ready(home)]
 
 
-def write_entry(name: str, folder: Path, home: Path) -> None:
-    """Add a name to the config and leave every other line as it is; nothing to do if it is there with that folder.
+def write_entry(name: str, folder: Path, home: Path, matrices: dict[str, Path]) -> None:
+    """Add a name, and a line with its embeddings if it has some, to the config and leave every other line as it is;
+    nothing to do if they are there.
 
-    Raises HarnessError if the name is malformed or taken by another folder, or the config cannot take it.
+    Raises HarnessError if a name is malformed or taken by another folder or file, or the config cannot take it.
     """
     if not re.fullmatch(NAME, name):
         raise HarnessError(f"'{name}' cannot name a data set: 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front.")
     path, folder = config_file(home), folder.expanduser().resolve()
+    matrices_of(path, {word: str(file) for word, file in matrices.items()})
     with fetch.lock(path):
         own = folders(home)
-        if name in own:
-            if own[name] == folder:
-                return
+        if own.get(name, folder) != folder:
             raise HarnessError(f"'{name}' is {own[name]} already; change or delete its line in {path} first.")
         text = _text(path)
-        new = _with_line(text, f"{_quoted(name)} = {_quoted(str(folder))}")
-        wanted = _parse(path, text)
-        wanted[TABLE] = wanted.get(TABLE, {}) | {name: str(folder)}
-        try:
-            fits = _parse(path, new) == wanted
-        except HarnessError:
-            fits = False
-        if not fits:
-            raise HarnessError(
-                f"{path} cannot take another line by itself; write a table [{TABLE}] with one a data set."
-            )
-        files.write_text(path, new)
+        if name not in own:
+            text = _with_entry(path, text, TABLE, name, str(folder))
+        text = _with_matrices(path, text, name, matrices)
+        if text != _text(path):
+            files.write_text(path, text)
+
+
+def _with_matrices(path: Path, text: str, name: str, matrices: dict[str, Path]) -> str:
+    """The config with a line that names these files. Raises HarnessError if another line names others."""
+    known = matrices_of(path, _parse(path, text).get(MATRICES, {}).get(name, {}))
+    if all(known.get(word) == file for word, file in matrices.items()):
+        return text
+    if known:
+        told = ", ".join(f"{word} = {file}" for word, file in known.items())
+        raise HarnessError(f"'{name}' has {MATRICES} already ({told}); change or delete its line in {path} first.")
+    return _with_entry(path, text, MATRICES, name, {word: str(file) for word, file in matrices.items()})
+
+
+def _with_entry(path: Path, text: str, table: str, name: str, value: str | dict[str, str]) -> str:
+    """The config with one more line in a table. Raises HarnessError where a line cannot do that."""
+    new = _with_line(text, table, f"{_quoted(name)} = {_toml(value)}")
+    wanted = _parse(path, text)
+    wanted[table] = wanted.get(table, {}) | {name: value}
+    try:
+        fits = _parse(path, new) == wanted
+    except HarnessError:
+        fits = False
+    if not fits:
+        raise HarnessError(f"{path} cannot take another line by itself; write a table [{table}] with one a data set.")
+    return new
 
 
 def _text(path: Path) -> str:
@@ -119,17 +161,26 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
             raise HarnessError(f"{path}: '{name}' cannot name a data set: 1 to 64 of A-Z a-z 0-9 . _ -")
         if not isinstance(folder, str) or not folder:
             raise HarnessError(f"{path}: {TABLE}.{name} must be the path of a folder in quotes.")
+    if not isinstance(config.get(MATRICES, {}), dict):
+        raise HarnessError(f'{path}: [{MATRICES}] must be a table of lines data set = {{ name = "matrix.npy" }}.')
     return config
 
 
-def _with_line(text: str, line: str) -> str:
+def _with_line(text: str, table: str, line: str) -> str:
     """`text` with a line at the head of its table, or with the table at its end."""
-    header = re.search(rf"^[ \t]*\[[ \t]*{TABLE}[ \t]*\][^\n]*(\n|$)", text, re.MULTILINE)
+    header = re.search(rf"^[ \t]*\[[ \t]*{table}[ \t]*\][^\n]*(\n|$)", text, re.MULTILINE)
     if header is None:
         gap = "" if not text else "\n" if text.endswith("\n") else "\n\n"
-        return f"{text}{gap}[{TABLE}]\n{line}\n"
+        return f"{text}{gap}[{table}]\n{line}\n"
     head = text[: header.end()]
     return f"{head}{'' if head.endswith(chr(10)) else chr(10)}{line}\n{text[header.end() :]}"
+
+
+def _toml(value: str | dict[str, str]) -> str:
+    """A string, or an inline table of them."""
+    if isinstance(value, str):
+        return _quoted(value)
+    return "{ " + ", ".join(f"{_quoted(key)} = {_quoted(text)}" for key, text in value.items()) + " }"
 
 
 def _quoted(text: str) -> str:

@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import Formatter
 
@@ -19,7 +19,7 @@ from harness import files, library, registry
 from harness.types import HarnessError, digest
 
 SUFFIXES = (".parquet", ".csv")
-SETTINGS = ["name", "text", "licence", "citation", "redistributable"]
+SETTINGS = ["name", "text", "licence", "citation", "redistributable", library.MATRICES]
 ANSWERS = {"yes": True, "no": False}
 SEPARATORS = " \t\n.,;:|/-"  # what a text does not begin with when its first field is missing
 CLOSING = ")]}"
@@ -32,6 +32,7 @@ class RawDataset:
     `interactions` (.parquet or .csv): user_id, item_id, and timestamp (seconds) or order or both. `items` (the same
     formats): item_id and text columns. `text`: template of an item's text such as `{title} ({year}). {genres}`; a
     missing field drops out with the words before it and the bracket around it; empty: the items have no text.
+    `matrices`: files of embeddings of its items, by name.
     """
 
     name: str
@@ -41,6 +42,7 @@ class RawDataset:
     licence: str = ""
     citation: str = ""
     redistributable: bool | None = None  # None: nobody has said
+    matrices: dict[str, Path] = field(default_factory=dict)
 
 
 def open_dataset(word: str, home: Path, text: str = "") -> RawDataset:
@@ -48,7 +50,7 @@ def open_dataset(word: str, home: Path, text: str = "") -> RawDataset:
 
     A name is one of the user's folders in `<home>/config.toml`, or a built-in data set, which is fetched under `home`
     if need be. A folder holds interactions.{parquet,csv}, items.{parquet,csv} (parquet first) and, if wanted,
-    dataset.toml with name, text, licence, citation, redistributable (yes or no). Raises HarnessError if `word` is
+    dataset.toml with name, text, licence, citation, redistributable (yes or no) and a table of embeddings. Raises HarnessError if `word` is
     neither, the config is malformed, the folder is not as it should be, or the template names a column that is not
     there.
     """
@@ -77,9 +79,12 @@ def ready(home: Path) -> list[str]:
     return library.ready(home)
 
 
-def register(name: str, folder: Path, home: Path) -> RawDataset:
-    """Give a folder a name in `<home>/config.toml`, once it can be opened. Raises HarnessError if it cannot, or the
-    name is malformed or another folder's."""
+def register(name: str, folder: Path, home: Path, matrices: dict[str, Path] | None = None) -> RawDataset:
+    """Give a folder, and embeddings of its items, a name in `<home>/config.toml`, once they can be opened.
+
+    A path of `matrices` is relative to the folder, or to the working directory. Raises HarnessError if one cannot be
+    opened, or a name is malformed or another file's.
+    """
     folder = folder.expanduser()
     if not folder.is_dir():
         raise HarnessError(f"{folder} is not a folder; a data set is a folder with interactions and items files.")
@@ -87,8 +92,17 @@ def register(name: str, folder: Path, home: Path) -> RawDataset:
     for path, wanted in ((raw.interactions, ["user_id", "item_id"]), (raw.items, ["item_id"])):
         with _reading(path):
             _columns(path, wanted)
-    library.write_entry(name, folder, home)
-    return raw
+    found = {word: _matrix(folder, path) for word, path in (matrices or {}).items()}
+    library.write_entry(name, folder, home, found)
+    return replace(raw, matrices=raw.matrices | found)
+
+
+def _matrix(folder: Path, path: Path) -> Path:
+    path = path.expanduser()
+    for place in (folder / path, path):
+        if place.is_file():
+            return place.resolve()
+    raise HarnessError(f"There is no file {path}, neither in {folder} nor here.")
 
 
 def raw_hash(raw: RawDataset) -> str:
@@ -161,6 +175,11 @@ def template_fields(path: Path, template: str) -> list[str]:
 
 
 def _open_named(name: str, home: Path) -> RawDataset:
+    raw = _named(name, home)
+    return replace(raw, matrices=raw.matrices | library.matrices(home).get(name, {}))
+
+
+def _named(name: str, home: Path) -> RawDataset:
     if (folder := library.folders(home).get(name)) is None:
         known = library.component(name)
         return RawDataset(known.name, *_two_files(known.fetch(home)), known.text, known.licence, known.citation, False)
@@ -187,7 +206,7 @@ def _two_files(folder: Path) -> tuple[Path, Path]:
 def _open_folder(folder: Path, name: str = "") -> RawDataset:
     """The data set in a folder; its name is the one given, or its own."""
     interactions, items = _two_files(folder)
-    settings = _settings(folder / "dataset.toml")
+    settings, matrices = _settings(folder / "dataset.toml")
     name = name or settings.get("name", folder.resolve().name)
     if not re.fullmatch(library.NAME, name):
         raise HarnessError(
@@ -199,12 +218,13 @@ def _open_folder(folder: Path, name: str = "") -> RawDataset:
     if answer and answer not in ANSWERS:
         raise HarnessError(f"{folder / 'dataset.toml'}: redistributable is '{answer}'; it takes: yes, no.")
     terms = settings.get("licence", ""), settings.get("citation", ""), ANSWERS.get(answer)
-    return RawDataset(name, interactions, items, text, *terms)
+    return RawDataset(name, interactions, items, text, *terms, matrices)
 
 
-def _settings(path: Path) -> dict[str, str]:
+def _settings(path: Path) -> tuple[dict[str, str], dict[str, Path]]:
+    """The texts of a dataset.toml, and its table of embeddings with paths made whole."""
     if not path.is_file():
-        return {}
+        return {}, {}
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -212,9 +232,9 @@ def _settings(path: Path) -> dict[str, str]:
     for key, value in settings.items():
         if key not in SETTINGS:
             raise HarnessError(f"{path}: unknown key '{key}'. {registry.suggest(key, SETTINGS)}")
-        if not isinstance(value, str):
+        if key != library.MATRICES and not isinstance(value, str):
             raise HarnessError(f"{path}: '{key}' must be a string.")
-    return settings
+    return settings, library.matrices_of(path, settings.pop(library.MATRICES, {}))
 
 
 def _default_text(items: Path) -> str:

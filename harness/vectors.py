@@ -55,7 +55,14 @@ LOWEST_TOLERANCE = 1e-6
 def texts_of(prepared: Prepared) -> Texts:
     """What an encoder needs of a prepared data set."""
     columns = prepared.catalogue.select("item_id", "text", "source_row").to_dict(as_series=False)
-    return Texts(columns["item_id"], columns["text"], columns["source_row"], prepared.card["source_rows"])
+    return Texts(
+        columns["item_id"],
+        columns["text"],
+        columns["source_row"],
+        prepared.card["source_rows"],
+        prepared.matrices,
+        prepared.name,
+    )
 
 
 def can_encode(encoder: Encoder, texts: Texts) -> bool:
@@ -68,6 +75,7 @@ def can_encode(encoder: Encoder, texts: Texts) -> bool:
 
 def embedding_hash(encoder: Encoder, texts: Texts) -> str:
     """Identity of an encoder's matrix over a catalogue, known without computing it."""
+    encoder = encoder.on(texts)
     return digest({"encoder": encoder.identity(), "inputs": encoder.inputs(texts)})
 
 
@@ -107,6 +115,7 @@ def _made(folder: Path) -> Path:
 
 def _embedded(encoder: Encoder, texts: Texts, home: Path) -> Path:
     """The folder of an embedding, made if it is not there."""
+    encoder = encoder.on(texts)
     folder = _folder(encoder, texts, home)
     made = _made(folder)
 

@@ -6,12 +6,13 @@ is behind the colon is its own. Options are the keyword-only parameters of its c
 
 from __future__ import annotations
 
+import copy
 import re
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,16 @@ class Texts:
     """A catalogue as an encoder sees it, one entry an item, in the order of the rows of E.
 
     ``texts``: None where an item has none. ``source_rows``: the item's row in the raw items file, which has
-    ``n_source_rows`` rows; None for an item that the file does not hold.
+    ``n_source_rows`` rows; None for an item that the file does not hold. ``matrices``: files of embeddings that the
+    data set, which is called ``dataset``, brings along, by name.
     """
 
     item_ids: list[str]
     texts: list[str | None]
     source_rows: list[int | None]
     n_source_rows: int
+    matrices: dict[str, Path] = field(default_factory=dict)
+    dataset: str = ""
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -46,16 +50,18 @@ class Encoder:
     """Texts become a matrix E. A subclass is one module of this folder.
 
     ``version`` is raised when behaviour changes. ``takes`` says what is written behind the colon; empty: nothing.
+    ``optional``: it may be left out.
     """
 
     version = 1
     takes = ""
+    optional = False
 
     def __init__(self, argument: str, home: Path, **options: Any) -> None:
         """Raises HarnessError if an argument is missing or too many; reads nothing heavy. `options`: all it has."""
         self.name = type(self).__module__.rpartition(".")[2]
         self.argument, self.home, self.options = argument, home, options
-        if self.takes and not argument:
+        if self.takes and not argument and not self.optional:
             raise HarnessError(f"The encoder '{self.name}' needs {self.takes} behind a colon: {self.name}:...")
         if argument and not self.takes:
             raise HarnessError(f"The encoder '{self.name}' takes nothing behind a colon, but was given '{argument}'.")
@@ -75,6 +81,10 @@ class Encoder:
         usual = registry.schema(registry.ENCODERS, self.name).params if self.options else {}
         given = ",".join(f"{key}={value}" for key, value in self.options.items() if value != usual[key])
         return f"[{given}]" if given else ""
+
+    def on(self, texts: Texts) -> Encoder:
+        """The encoder that makes this catalogue's matrix: itself, but where a data set says which it is."""
+        return self
 
     def identity(self) -> dict[str, Any]:
         """What makes the output what it is, as JSON: weights, pooling, seeds; never a path. Imports nothing heavy."""
@@ -212,6 +222,11 @@ class Derived(Encoder):
     def __init__(self, argument: str, home: Path) -> None:
         super().__init__(argument, home)
         self.inner = encoder(argument, home)
+
+    def on(self, texts: Texts) -> Encoder:
+        made = copy.copy(self)
+        made.inner = self.inner.on(texts)
+        return made
 
     @property
     def word(self) -> str:
