@@ -23,6 +23,7 @@ def text(card: dict[str, Any]) -> str:
         ("order", _order(card.get("order_test"))),
         ("cold", _cold(card)),
         ("text", _text(card)),
+        ("brings", ", ".join(f"own:{name}" for name in card.get("own_embeddings", []))),
         *((word, _embedding(info)) for word, info in card.get("embeddings", {}).items()),
         ("licence", card.get("licence", "")),
         ("passed on", _passed_on(card.get("redistributable"))),

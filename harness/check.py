@@ -153,7 +153,8 @@ def _embedding(prepared: Prepared, encoder: Encoder | None, home: Path) -> tuple
         encoder = vectors.encoder(DEFAULT_ENCODER, home)
         if not (home / "cache" / "embeddings" / vectors.embedding_hash(encoder, texts)).is_dir():
             return None, ""
-    if isinstance(encoder := encoder.on(texts), File):  # not by way of the cache, which refuses the rows that are to be counted
+    encoder = encoder.on(texts)
+    if isinstance(encoder, File):  # not by way of the cache, which refuses the rows that are to be counted
         return np.asarray(encoder.encode(texts, vectors.reporter(encoder.word)), np.float32), encoder.word
     return vectors.embed(encoder, texts, home), encoder.word
 

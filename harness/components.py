@@ -89,8 +89,9 @@ def _dataset_lines(entries: list[dict[str, Any]]) -> list[str]:
     return [*lines, "  (what is not marked ready: harness prepare NAME gets it)"]
 
 
-def one(name: str, home: Path) -> dict[str, Any]:
-    """One component by name, or a data set by name or folder: its card, or where it comes from if it is not here yet.
+def one(name: str, home: Path, spec: PrepSpec | None = None, text: str = "") -> dict[str, Any]:
+    """One component by name, or a data set by name or folder: its card under a preparation and a template of its texts,
+    or where it comes from if it is not here yet.
 
     Raises HarnessError if nothing has that name.
     """
@@ -103,7 +104,7 @@ def one(name: str, home: Path) -> dict[str, Any]:
         raise HarnessError(f"Nothing is called '{name}'. {registry.suggest(name, [*known, *library.names(home)])}")
     if dataset is not None and dataset not in library.folders(home) and not library.component(dataset).ready(home):
         return _to_fetch(dataset)
-    return prepare(name, "", PrepSpec(), home)
+    return prepare(name, "", spec or PrepSpec(), home, text)
 
 
 def _to_fetch(name: str) -> dict[str, Any]:

@@ -50,9 +50,9 @@ def open_dataset(word: str, home: Path, text: str = "") -> RawDataset:
 
     A name is one of the user's folders in `<home>/config.toml`, or a built-in data set, which is fetched under `home`
     if need be. A folder holds interactions.{parquet,csv}, items.{parquet,csv} (parquet first) and, if wanted,
-    dataset.toml with name, text, licence, citation, redistributable (yes or no) and a table of embeddings. Raises HarnessError if `word` is
-    neither, the config is malformed, the folder is not as it should be, or the template names a column that is not
-    there.
+    dataset.toml with name, text, licence, citation, redistributable (yes or no) and a table of embeddings. Raises
+    HarnessError if `word` is neither, the config is malformed, the folder is not as it should be, or the template names
+    a column that is not there.
     """
     raw = _open(word, home)
     if not text:

@@ -10,6 +10,7 @@ import difflib
 import fnmatch
 import importlib
 import importlib.util
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -89,14 +90,28 @@ def select(package: str, selection: str) -> list[str]:
 
 
 def split_list(text: str) -> list[str]:
-    """A comma list whose brackets may hold commas.
+    """A comma list whose brackets may hold commas; braces are alternatives, as in a shell.
 
     >>> split_list("id, mlp[hidden=256,dropout=0.1]")
     ['id', 'mlp[hidden=256,dropout=0.1]']
+    >>> split_list("ml-100k,amazon2014-{beauty,toys}")
+    ['ml-100k', 'amazon2014-beauty', 'amazon2014-toys']
     """
+    return [word for part in _split(text) for word in _alternatives(part)]
+
+
+def _alternatives(word: str) -> list[str]:
+    """The words that come of a pair of braces with a comma in it; without one, the word itself."""
+    found = re.fullmatch(r"([^{}]*)\{([^{}]*,[^{}]*)\}(.*)", word)
+    if found is None:
+        return [word]
+    return [end for middle in found[2].split(",") for end in _alternatives(f"{found[1]}{middle.strip()}{found[3]}")]
+
+
+def _split(text: str) -> list[str]:
     words, depth = [""], 0
     for char in text:
-        depth += (char == "[") - (char == "]")
+        depth += (char in "[{") - (char in "]}")
         if char == "," and depth <= 0:
             words.append("")
         else:

@@ -27,4 +27,5 @@ class Own(Encoder):
                 f"[embeddings] in dataset.toml, or leave it out: '!{texts.dataset}'."
             )
         lacks = f"declares no '{self.argument}'" if self.argument else "declares several"
-        raise HarnessError(f"'{self.word}': the data set '{texts.dataset}' {lacks}. {suggest(self.argument, list(have))}")
+        known = suggest(self.argument, list(have))
+        raise HarnessError(f"'{self.word}': the data set '{texts.dataset}' {lacks}. {known}")

@@ -51,7 +51,9 @@ prep_options = options(
     click.option("--order", metavar="STEP,...", help="Order of rating, window, dedup, text, core, history."),
 )
 grid_options = options(
-    click.option("--datasets", default="all", show_default=True, help="Names, folders, globs, 'all', '!name'."),
+    # what a shell makes of --datasets ml-100k,amazon2014-{beauty,toys}: a second word
+    click.argument("more_datasets", nargs=-1, metavar="[DATASETS]..."),
+    click.option("--datasets", help="Names, folders, globs, 'all', '!name'.  [default: all]"),
     click.option("--adapters", default="all", show_default=True, help="E.g. 'all,!svd' or 'mlp[hidden=256]'."),
     click.option("--backbones", default="sasrec", show_default=True, help="E.g. 'all' or 'sasrec,hstu'."),
     click.option("--encoders", default="minilm", show_default=True, help="E.g. 'minilm,shuffled:minilm,file:E.npy'."),
@@ -115,7 +117,7 @@ def request_of(given: dict[str, Any]) -> Request:
     pins = split_overrides(f"set[{','.join(given['pins'])}]")[1] if given["pins"] else {}
     return Request(
         home=check_home(Path(given["home"])),
-        datasets=given["datasets"],
+        datasets=",".join([given["datasets"] or "", *given["more_datasets"]]).strip(",") or "all",
         adapters=given["adapters"],
         backbones=given["backbones"],
         encoders=given["encoders"],

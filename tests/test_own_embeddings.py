@@ -1,0 +1,142 @@
+"""One word for the embeddings that data sets bring along, each under a file name of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_dataset
+from helpers import harness
+
+from harness import check, components, data, library, raw, vectors
+from harness.types import HarnessError, PrepSpec
+
+
+def with_matrix(folder: Path, file: str, seed: int, toml: str = "") -> np.ndarray:
+    """A data set folder with a matrix (items, 6) float32 in that file, and a dataset.toml."""
+    make_dataset(folder, users=30, items=20, seed=seed)
+    E = np.random.default_rng(seed).standard_normal((20, 6)).astype(np.float32)
+    np.save(folder / file, E)
+    if toml:
+        (folder / "dataset.toml").write_text(toml)
+    return E
+
+
+def opened(word: str, home: Path) -> tuple[data.Prepared, vectors.Texts]:
+    prepared = data.prepare(raw.open_dataset(word, home), PrepSpec(kcore=0), home)
+    return prepared, vectors.texts_of(prepared)
+
+
+def hash_of(folder: str, word: str, home: Path) -> str:
+    return vectors.embedding_hash(vectors.encoder(word, home), opened(folder, home)[1])
+
+
+@pytest.mark.parametrize("word", ["own:titles", "own"])
+def test_one_word_reads_the_matrix_that_each_folder_declares(tmp_path, home, word):
+    for name, seed in (("a", 1), ("b", 2)):
+        E = with_matrix(tmp_path / name, f"E-{name}.npy", seed, f'[embeddings]\ntitles = "E-{name}.npy"\n')
+        prepared, texts = opened(str(tmp_path / name), home)
+        assert prepared.card["own_embeddings"] == ["titles"]
+        rows = prepared.catalogue["source_row"].to_list()
+        np.testing.assert_array_equal(vectors.embed(vectors.encoder(word, home), texts, home), E[rows])
+
+
+def test_it_is_the_embedding_that_the_file_itself_would_be_and_controls_read_it_too(tmp_path, home):
+    with_matrix(tmp_path / "a", "E.npy", 1, '[embeddings]\ntitles = "E.npy"\n')
+    _, texts = opened(str(tmp_path / "a"), home)
+    for own, file in (("own:titles", "file:"), ("shuffled:own", "shuffled:file:")):
+        made = [vectors.encoder(word, home) for word in (own, f"{file}{tmp_path}/a/E.npy")]
+        assert len({vectors.embedding_hash(encoder, texts) for encoder in made}) == 1
+    assert vectors.encoder("own:titles", home).label == "own:titles"
+
+
+def test_a_registered_folder_that_cannot_be_written_to_has_its_embeddings_in_the_config(tmp_path, home):
+    E = with_matrix(tmp_path / "a", "E.npy", 1)
+    elsewhere = tmp_path / "else.npy"
+    np.save(elsewhere, -E)
+    own = ["--embedding", "titles=E.npy", "--embedding", f"minus={elsewhere}"]
+    done = harness(home, "register", "shop", str(tmp_path / "a"), *own)
+    assert done.returncode == 0, done.stderr
+    assert f"own:minus of shop is {elsewhere}." in done.stdout
+    before = library.config_file(home).read_bytes()
+    assert harness(home, "register", "shop", str(tmp_path / "a"), "--embedding", "titles=E.npy").returncode == 0
+    assert library.config_file(home).read_bytes() == before
+    prepared, texts = opened("shop", home)
+    assert prepared.card["own_embeddings"] == ["minus", "titles"]
+    minus, titles = (vectors.embed(vectors.encoder(f"own:{word}", home), texts, home) for word in ("minus", "titles"))
+    np.testing.assert_array_equal(minus, -titles)
+
+
+def test_a_plan_over_two_data_sets_takes_one_word_and_alternatives_in_braces(tmp_path, home):
+    for name in ("set-a", "set-b"):
+        with_matrix(tmp_path / name, f"{name}.npy", 1)
+        raw.register(name, tmp_path / name, home, {"text": Path(f"{name}.npy")})
+    for words in (["--datasets", "set-{a,b}"], ["--datasets", "set-a", "set-b"], ["set-a,set-b"]):
+        done = harness(home, "plan", *words, "--adapters", "svd", "--encoders", "own:text", "--kcore", "0", "--json")
+        assert done.returncode == 0, done.stderr
+        cells = json.loads(done.stdout)["cells"]
+        with_text = {c["dataset"] for c in cells if c["encoder"] == "own:text" and c["adapter"] == "svd"}
+        assert with_text == {"set-a", "set-b"}
+
+
+@pytest.mark.parametrize(
+    ("toml", "word", "says"),
+    [
+        ("", "own:titles", "'a' declares no embedding"),
+        ('[embeddings]\ntitles = "E.npy"\n', "own:title", "declares no 'title'. Did you mean 'titles'?"),
+        ('[embeddings]\nx = "E.npy"\ny = "E.npy"\n', "own", "declares several. Known: x, y."),
+        ('[embeddings]\ntitles = "gone.npy"\n', "own:titles", "gone.npy: there is no such file"),
+        ('[embeddings]\ntitles = "E.pkl"\n', "own:titles", "a matrix file does not end in '.pkl'"),
+        ("embeddings = 3\n", "own:titles", "embeddings must be a table"),
+        ("[embeddings]\ntitles = 3\n", "own:titles", "embeddings.titles must be the path of a file in quotes"),
+        ('[embeddings]\n"../x" = "E.npy"\n', "own:titles", "'../x' cannot name an embedding"),
+    ],
+)
+def test_what_is_not_declared_or_not_there_is_one_clear_line(tmp_path, home, toml, word, says):
+    with_matrix(tmp_path / "a", "E.npy", 1, toml)
+    with pytest.raises(HarnessError) as caught:
+        hash_of(str(tmp_path / "a"), word, home)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("embedding", "says"),
+    [
+        ("titles=gone.npy", "There is no file gone.npy"),
+        ("titles", "write it as a word of yours, =, and a file"),
+        ("a b=E.npy", "'a b' cannot name an embedding"),
+    ],
+)
+def test_what_cannot_be_registered_changes_nothing(tmp_path, home, embedding, says):
+    with_matrix(tmp_path / "a", "E.npy", 1)
+    done = harness(home, "register", "shop", str(tmp_path / "a"), "--embedding", embedding)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not library.config_file(home).exists()
+
+
+def test_another_file_under_a_name_that_is_taken_is_refused(tmp_path, home):
+    with_matrix(tmp_path / "a", "E.npy", 1)
+    raw.register("shop", tmp_path / "a", home, {"titles": Path("E.npy")})
+    np.save(tmp_path / "a" / "F.npy", np.ones((20, 2)))
+    with pytest.raises(HarnessError, match="has embeddings already"):
+        raw.register("shop", tmp_path / "a", home, {"titles": Path("F.npy")})
+
+
+def test_the_linter_counts_the_faults_of_an_own_embedding(tmp_path, home):
+    E = with_matrix(tmp_path / "a", "E.npy", 1, '[embeddings]\ntitles = "E.npy"\n')
+    E[3] = np.nan
+    np.save(tmp_path / "a" / "E.npy", E)
+    report = check.examine(str(tmp_path / "a"), home, "own:titles", PrepSpec(kcore=0))
+    assert [(f.count, f.total) for f in report.findings if f.name == "NaN rows"] == [(1, 20)]
+
+
+def test_a_card_tells_of_them_without_a_path(tmp_path, home):
+    with_matrix(tmp_path / "a", "E.npy", 1, '[embeddings]\ntitles = "E.npy"\n')
+    told = components.details(components.one(str(tmp_path / "a"), home, PrepSpec(kcore=0)))
+    assert "own:titles" in told
+    assert "E.npy" not in told
