@@ -378,6 +378,21 @@ def spectrum(arrays: dict[str, np.ndarray], n: int) -> Spectrum:
         return Spectrum(U, S, V, mean, E)
 
 
+def bfloat16_slows() -> float:
+    """How many times slower this processor makes a product in bfloat16 than in float32: below 1 where it has the
+    instructions, about 10 where it has not. Takes some milliseconds."""
+
+    def seconds(dtype: torch.dtype) -> float:
+        a, b = torch.ones(256, 64, dtype=dtype), torch.ones(64, 2048, dtype=dtype)
+        torch.mm(a, b)  # the first one makes the kernel
+        start = time.process_time()
+        for _ in range(4):
+            torch.mm(a, b)
+        return time.process_time() - start
+
+    return seconds(torch.bfloat16) / seconds(torch.float32)
+
+
 def build(trial: Trial, split: Split, spectrum: Spectrum) -> SequenceModel:
     """The model of a trial, on the CPU.
 

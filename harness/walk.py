@@ -90,7 +90,18 @@ def _ready(grid: Plan) -> Bases:
     studies.check_engine(grid.request.engine)
     bases = _vectors(grid)
     _skip_unbuildable(grid, bases)
+    _warn_of_slow_products(grid)
     return bases
+
+
+def _warn_of_slow_products(grid: Plan) -> None:
+    """bfloat16 is asked for to be faster; on a processor without the instructions it is far slower."""
+    from harness import trial
+
+    if any(study.space.default.get("train.precision") == "bfloat16" for study in grid.pending):
+        times = trial.bfloat16_slows()
+        if times > 1.5:
+            say(f"Warning: train.precision=bfloat16, but this processor makes such products {times:.0f}x slower.")
 
 
 def _search(grid: Plan, bases: Bases, options: Options) -> int:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness import data, spaces, trial
+from harness import data, plan, spaces, trial, walk
+from harness.ledger import Ledger
+from harness.plan import Request
 from harness.types import Cell, PrepSpec, Protocol, Trial
 
 SMALL = {"train.d": 16, "train.max_len": 6, "train.batch_size": 96, "train.lr": 0.01}
@@ -178,3 +180,17 @@ def test_the_temporal_split_trains_and_tests(dataset, home):
     result, artifacts = trial.run(a_trial("id", epochs=10, patience=10), temporal, spectrum_of(temporal))
     assert len(artifacts.ranks) == len(temporal.test.users) > 0
     assert result.test["HR@10"] > 0.3
+
+
+def test_products_that_are_asked_to_be_faster_and_are_slower_are_told(dataset, home, monkeypatch, capsys):
+    spaces_of = spaces.Source(None, {"train.precision": "bfloat16"})
+    request = Request(home=home, datasets=str(dataset), adapters="id", encoders="noise", spaces=spaces_of)
+    grid = plan.make(request, Ledger.open(home))
+    for times, told in ((11.0, True), (0.5, False)):
+        monkeypatch.setattr(trial, "bfloat16_slows", lambda times=times: times)
+        walk._warn_of_slow_products(grid)
+        assert ("11x slower" in capsys.readouterr().err) == told
+
+
+def test_the_ratio_of_the_two_kinds_of_product_is_a_plausible_number():
+    assert 0.05 < trial.bfloat16_slows() < 200
