@@ -131,6 +131,23 @@ def sign_flip(
     return (1 + (np.abs(null) >= np.abs(observed) - slack).sum(0)) / (1 + flips)
 
 
+def pairwise(users: np.ndarray, noise: np.ndarray, seed: int = 0) -> np.ndarray:
+    """p-values (n, n) of `sign_flip` for every two of n rows, from per-user means over seeds (U, n) and the
+    `seed_noise` (F, n) of each; 1 on the diagonal.
+
+    The same signs serve all pairs: a flipped difference is the difference of two flipped rows, so that n rows are
+    flipped and not n (n - 1) / 2 differences.
+    """
+    active = users[np.ptp(users, axis=1) != 0]
+    null = _flipped_sums(active - active.mean(1, keepdims=True), len(noise), seed) / len(users) + noise
+    p = np.ones((users.shape[1],) * 2)
+    for i, row in enumerate(users.T):
+        differences = users - row[:, None]
+        bar = np.abs(differences.mean(0)) - 1e-9 * np.abs(differences).mean(0)
+        p[i] = (1 + (np.abs(null - null[:, i : i + 1]) >= bar).sum(0)) / (1 + len(noise))
+    return p
+
+
 def compare(a: np.ndarray, b: np.ndarray, rounds: int = ROUNDS, seed: int = 0) -> Comparison:
     """Paired comparison of two rows, (U, S) and (U, S'), on the same users in the same order.
 

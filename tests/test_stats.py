@@ -117,6 +117,19 @@ def test_a_test_over_users_alone_would_take_a_lucky_seed_for_a_better_model():
     assert with_seeds / rounds < 0.1
 
 
+def test_pairs_of_many_rows_have_the_p_values_that_each_pair_has_alone():
+    rng = np.random.default_rng(5)
+    users = rng.normal([0, 0.1, 0.25, 0.4], 1, (80, 4))
+    noise = np.stack([stats.seed_noise(rng.normal(0, 0.05, 3), seed=n) for n in range(4)], 1)
+    p = stats.pairwise(users, noise)
+    assert np.diag(p).tolist() == [1] * 4
+    assert (p == p.T).all()
+    for i, j in [(0, 1), (0, 3), (1, 2)]:
+        alone = stats.sign_flip((users[:, i] - users[:, j])[:, None], (noise[:, i] - noise[:, j])[:, None])[0]
+        assert p[i, j] == pytest.approx(alone, abs=1e-3)
+    assert p[0, 3] < 0.05 < p[0, 1]
+
+
 def test_the_sign_flip_p_value_is_that_of_all_sign_patterns():
     d = np.array([0.9, 0.3, -0.1, 0.7, 0.5, 0.0, 0.4, -0.2, 0.6, 0.1])
     sums = [abs(np.dot(signs, d)) for signs in itertools.product((-1, 1), repeat=10)]

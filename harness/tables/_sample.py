@@ -69,17 +69,6 @@ def sample(cell: Cell, confirmed: Confirmed, draws: np.ndarray) -> Sample:
     )
 
 
-def adjusted_p(rows: list[Sample], reference: Sample) -> dict[Cell, float]:
-    """Holm-adjusted p-values of the family of all rows but the reference against the reference."""
-    others = [row for row in rows if row.cell != reference.cell]
-    if not others:
-        return {}
-    differences = np.stack([row.users - reference.users for row in others], 1)
-    noise = np.stack([row.noise - reference.noise for row in others], 1)
-    p = stats.holm(stats.sign_flip(differences, noise))
-    return {row.cell: float(value) for row, value in zip(others, p, strict=True)}
-
-
 def gain(row: Sample, reference: Sample, p: float | None = None) -> Gain | None:
     """Relative gain in the headline metric; None where the reference scores nothing in some round."""
     m = metrics().index(HEADLINE)

@@ -12,7 +12,8 @@ import polars as pl
 from harness import stats
 from harness.metrics._all import HEADLINE
 from harness.tables._frames import KEY, Confirmed, Results, cell_of, confirmed, finite, json_object
-from harness.tables._sample import Gain, Sample, adjusted_p, gain, metrics, sample
+from harness.tables._pairs import Pairs, pairs
+from harness.tables._sample import Gain, Sample, gain, metrics, sample
 from harness.types import BASELINE, NO_TEXT, Cell
 
 ALPHA = 0.05
@@ -69,7 +70,8 @@ class Row:
 class Section:
     """One data set and backbone; the data set's baselines are rows of each of its sections. ``test_users``: users
     that each row ranks the target of, None while there is no result. ``card``: what is known of the data set.
-    ``pace``: epochs of a row for each of the budget's. ``remarks``: cautions of its backbone and adapters."""
+    ``pace``: epochs of a row for each of the budget's. ``remarks``: cautions of its backbone and adapters.
+    ``pairs``: every two rows compared, None while there is no result."""
 
     dataset: str
     backbone: str
@@ -78,6 +80,7 @@ class Section:
     rows: tuple[Row, ...]
     pace: int = 1
     remarks: tuple[str, ...] = ()
+    pairs: Pairs | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -115,13 +118,14 @@ def build(results: Results) -> Table:
         samples = _samples(own, runs)
         for backbone in _backbones(own):
             members = [cell for cell in own if cell.backbone in (backbone, BASELINE)]
-            rows = _rows([cells[cell] for cell in members], samples, runs)
+            versus = _Field([samples[cell] for cell in members if cell in samples])
+            rows = _rows([cells[cell] for cell in members], versus, runs)
             users = next((len(samples[cell].users) for cell in members if cell in samples), None)
             card = (header.get("data") or {}).get(dataset) or {}
             said = _said(header.get("components") or {}, backbone, rows)
             pace = next((own["pace"] for own in said.values() if "pace" in own), 1)
             remarks = tuple(f"{name.partition('/')[2]}: {own['note']}" for name, own in said.items() if "note" in own)
-            sections.append(Section(dataset, backbone, users, card, tuple(rows), pace, remarks))
+            sections.append(Section(dataset, backbone, users, card, tuple(rows), pace, remarks, versus.pairs))
     return Table(tuple(metrics()), HEADLINE, header, tuple(sections), results.trials)
 
 
@@ -144,10 +148,9 @@ def _samples(cells: list[Cell], runs: dict[Cell, Confirmed]) -> dict[Cell, Sampl
     return {cell: sample(cell, runs[cell], draws) for cell in ready}
 
 
-def _rows(records: list[dict[str, Any]], samples: dict[Cell, Sample], runs: dict[Cell, Confirmed]) -> list[Row]:
+def _rows(records: list[dict[str, Any]], versus: _Field, runs: dict[Cell, Confirmed]) -> list[Row]:
     """Rows of one section, best first, holes last."""
-    field = _Field([samples[cell_of(record)] for record in records if cell_of(record) in samples])
-    rows = [_row(record, field, runs.get(cell_of(record))) for record in records]
+    rows = [_row(record, versus, runs.get(cell_of(record))) for record in records]
     return sorted(rows, key=lambda row: (row.rank is None, row.rank, row.cell.is_baseline, row.cell))
 
 
@@ -158,8 +161,9 @@ class _Field:
         self.ranked = sorted(samples, key=lambda s: (-s.headline, s.cell))
         self.by_cell = {sample.cell: sample for sample in self.ranked}
         self.reference = next((s for s in self.ranked if _is_reference(s.cell)), None)
-        self.p_best = adjusted_p(self.ranked, self.ranked[0]) if self.ranked else {}
-        self.p_id = adjusted_p(self.ranked, self.reference) if self.reference else {}
+        self.pairs = pairs(self.ranked) if self.ranked else None
+        self.p_best = self.pairs.adjusted(self.ranked[0].cell) if self.pairs else {}
+        self.p_id = self.pairs.adjusted(self.reference.cell) if self.pairs and self.reference else {}
 
     def rank(self, row: Sample) -> int:
         return 1 + sum(other.headline > row.headline for other in self.ranked)
@@ -187,11 +191,11 @@ def _is_reference(cell: Cell) -> bool:
     return cell.adapter == REFERENCE and cell.encoder == NO_TEXT and not cell.is_baseline
 
 
-def _row(record: dict[str, Any], field: _Field, runs: Confirmed | None) -> Row:
+def _row(record: dict[str, Any], versus: _Field, runs: Confirmed | None) -> Row:
     cell = cell_of(record)
-    own = field.by_cell.get(cell)
+    own = versus.by_cell.get(cell)
     trials = Trials(*(int(record[f"trials_{name}"] or 0) for name in ("done", "pruned", "failed", "planned")))
-    marks = field.marks(own) if own else []
+    marks = versus.marks(own) if own else []
     seeds_done, seeds_planned = int(record["seeds_done"] or 0), int(record["seeds_planned"] or 0)
     if own and (trials.done + trials.pruned < trials.planned or seeds_done < seeds_planned):
         marks.append("short")
@@ -199,11 +203,11 @@ def _row(record: dict[str, Any], field: _Field, runs: Confirmed | None) -> Row:
         cell=cell,
         state=record["state"],
         reason=record["reason"] or "",
-        rank=field.rank(own) if own else None,
+        rank=versus.rank(own) if own else None,
         marks=tuple(marks),
         metrics=own.intervals() if own else {},
-        vs_id=field.vs_id(own) if own else None,
-        vs_rival=field.vs_rival(own) if own else None,
+        vs_id=versus.vs_id(own) if own else None,
+        vs_rival=versus.vs_rival(own) if own else None,
         trials=trials,
         search_seconds=float(record["search_seconds"] or 0),
         seeds_done=seeds_done,

@@ -15,6 +15,8 @@ FORMAT = 1  # raised when a key changes its meaning
 def render(table: Table) -> str:
     """An object with format, headline, metrics, header, sections (rows as `Row` has them), trials and notes."""
     value = {"format": FORMAT, **asdict(table), "notes": words.footnotes(table)}
+    for section in value["sections"]:
+        del section["pairs"]  # n x n numbers that its rows sum up
     value["trials"] = table.trials.drop("curve", "info").to_dicts()
     return json.dumps(_rounded(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
