@@ -1,4 +1,4 @@
-"""Downloads that are checked before they are opened: mirrors, resume, wheels as archives, safe unpacking.
+"""Downloads that are checked before they are opened: mirrors, resume, wheels taken as archives.
 
 `HARNESS_MIRROR=http://host/folder` is asked before every other source for `http://host/folder/<host>/<path>` of a file,
 the layout that `wget -x` makes of the sources.
@@ -6,38 +6,31 @@ the layout that `wget -x` makes of the sources.
 
 from __future__ import annotations
 
-import gzip
 import os
 import shutil
-import stat
 import subprocess
 import sys
-import tarfile
 import tempfile
-import zipfile
-import zlib
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, cast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from harness import files
-from harness.registry import suggest
 from harness.types import HarnessError
 
 if TYPE_CHECKING:
     import requests
     from filelock import BaseFileLock
 
-TIMEOUT = (10, 60)  # seconds to connect, and between two blocks of data
+TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of data
+SLOW_SECONDS, SLOW_BYTES = 60, 60_000  # a source that sends less in such a time is given up
 PIP_SECONDS = 1800
 MAX_BYTES = 8 << 30  # of one download
-MAX_MEMBER_BYTES = 4 << 30  # of one unpacked member
-MAX_STREAM_BYTES = 64 << 30  # of what is read out of an archive without being unpacked to disk
-MAX_LINE = 4 << 20  # bytes
 BLOCK = 1 << 18
-LINES_BLOCK = 8 << 20
+TELL_SECONDS = 30
 MIRROR = "HARNESS_MIRROR"
 
 
@@ -62,11 +55,16 @@ class _Refused(Exception):
     """What came is not what was asked for."""
 
 
+class _Misfit(_Refused):
+    """It is not what follows the piece that is there."""
+
+
 def download(urls: list[str], sha256: str | None, target: Path, *, max_bytes: int = MAX_BYTES) -> Path:
     """`target`, downloaded from the first of `urls` that has it; nothing is done if it is there already.
 
     A transfer that breaks off is kept as `<target>.part` and gone on with, by the next try, mirror or run; without a
-    `sha256` (hex) to judge the joint by, it is begun anew. Two processes download once. Raises FetchError if every
+    `sha256` (hex) to judge the joint by, from the same address alone, and if its server still names the same version of
+    the file. Two processes download once. Raises FetchError if every
     source fails (what is larger than `max_bytes` or the free disk is refused before it is loaded), HarnessError if the
     disk refuses the file.
     """
@@ -106,104 +104,12 @@ def wheel(project: str, version: str, sha256: str, target: Path) -> Path:
     raise FetchError(target, tried)
 
 
-def extract(archive: Path, members: dict[str, Path]) -> None:
-    """Write the named members of a zip archive to the paths given, and nothing else.
-
-    Raises HarnessError, before anything is written, for a member that is absent, a link or a folder, is named by an
-    absolute path or with `..`, is encrypted or over `MAX_MEMBER_BYTES`; and for a damaged archive.
-    """
-    with _whole(archive), zipfile.ZipFile(archive) as content:
-        infos = {name: _member(archive, content, name, MAX_MEMBER_BYTES) for name in members}
-        for name, target in members.items():
-            with content.open(infos[name]) as source, files.atomic(target) as temporary:
-                _copy(source, temporary)
-
-
-@contextmanager
-def member(archive: Path, name: str) -> Iterator[IO[bytes]]:
-    """The bytes of one member of a zip archive as a stream; nothing is written. `name` may begin with `*/` for any
-    folder. Raises HarnessError as `extract` does; the cap is `MAX_STREAM_BYTES`."""
-    with _whole(archive), zipfile.ZipFile(archive) as content:
-        if name.startswith("*/"):
-            found = [n for n in content.namelist() if PurePosixPath(n).name == name[2:] and "__MACOSX" not in n]
-            name = found[0] if found else name[2:]
-        with content.open(_member(archive, content, name, MAX_STREAM_BYTES)) as source:
-            yield source
-
-
-@contextmanager
-def gunzipped(archive: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a .gz file as a stream. Raises HarnessError where it is damaged."""
-    with _whole(archive), gzip.open(archive) as source:
-        yield cast("IO[bytes]", source)
-
-
-def tar_members(archive: Path, stream: IO[bytes], wanted: list[str]) -> Iterator[tuple[str, IO[bytes]]]:
-    """(file name, stream) of the members of a tar stream (gzip or not) whose file names are wanted, in its order;
-    read each before asking for the next. Nothing is written. To be used within `member`, which tells of damage.
-
-    Raises HarnessError for a wanted member that is no plain file, is named by an absolute path or with `..`, or is
-    over `MAX_STREAM_BYTES`.
-    """
-    with tarfile.open(fileobj=stream, mode="r|*") as content:
-        for info in content:
-            path = PurePosixPath(info.name)
-            if path.name not in wanted:
-                continue
-            _check_path(archive, info.name)
-            source = content.extractfile(info) if info.isreg() else None
-            if source is None:
-                raise HarnessError(f"{archive}: the member '{info.name}' is a link or a folder, not a file.")
-            _check_size(archive, info.name, info.size, MAX_STREAM_BYTES)
-            yield path.name, source
-
-
-def lines(archive: Path, stream: IO[bytes]) -> Iterator[bytes]:
-    """Lines of a stream, with their ends, in bounded memory.
-
-    Raises HarnessError for a line over `MAX_LINE` bytes, or beyond `MAX_STREAM_BYTES` in all (a bomb).
-    """
-    number = total = 0
-    while line := stream.readline(MAX_LINE + 1):
-        number, total = number + 1, total + len(line)
-        _check_line(archive, number, len(line), total)
-        yield line
-
-
-def blocks(archive: Path, stream: IO[bytes]) -> Iterator[bytes]:
-    """A stream in blocks of whole lines, some 8 MB each. Raises HarnessError as `lines` does."""
-    total = 0
-    while block := stream.read(LINES_BLOCK):
-        rest = b"" if block.endswith(b"\n") else stream.readline(MAX_LINE + 1)
-        total += len(block) + len(rest)
-        _check_line(archive, 0, len(rest), total)
-        yield block + rest
-
-
 def lock(target: Path) -> BaseFileLock:
     """The lock of a file or folder: whoever makes it holds the lock; its folder is made if need be."""
     from filelock import FileLock
 
     target.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(target.with_name(f".{target.name}.lock"))
-
-
-@contextmanager
-def _whole(archive: Path) -> Iterator[None]:
-    """What an archive can raise while it is read, as one line."""
-    damage = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError)
-    try:
-        yield
-    except damage as error:
-        raise HarnessError(f"{archive}: the archive is damaged ({error}); delete it and run again.") from error
-
-
-def _check_line(archive: Path, number: int, length: int, total: int) -> None:
-    if length > MAX_LINE:
-        where = f"line {number:,}" if number else "a line"
-        raise HarnessError(f"{archive}: {where} is longer than the {MAX_LINE:,} bytes allowed; it is not read.")
-    if total > MAX_STREAM_BYTES:
-        raise HarnessError(f"{archive}: it unpacks to more than the {MAX_STREAM_BYTES:,} bytes allowed.")
 
 
 def _with_mirror(urls: list[str]) -> list[str]:
@@ -237,58 +143,131 @@ def _from_url(url: str, sha256: str | None, target: Path, max_bytes: int) -> Non
 
     part = target.with_name(f"{target.name}.part")
     for last in (False, True):
-        if sha256 is None:
-            part.unlink(missing_ok=True)
-        resumed = part.exists()
+        start = _Start.of(part, url, known=sha256 is not None)
         try:
-            _stream(url, part, max_bytes)
+            _stream(url, part, start, max_bytes)
         except (ChunkedEncodingError, ReadTimeout):
+            if last:
+                raise
+            continue
+        except _Misfit:
+            _drop(part)
             if last:
                 raise
             continue
         if _is_good(part, sha256):
             _install(part, target)
+            _drop(part)
             return
-        part.unlink()
-        if last or not resumed:
+        _drop(part)
+        if last or not start.have:
             raise _Refused("wrong sha256")
 
 
-def _stream(url: str, part: Path, max_bytes: int) -> None:
+@dataclass(frozen=True)
+class _Start:
+    """Where a transfer is to begin: `have` bytes are there, of what the server called `version`. With `known` a hash
+    will tell whether the two pieces fit, and no version is needed."""
+
+    have: int
+    version: str
+    known: bool
+
+    @classmethod
+    def of(cls, part: Path, url: str, *, known: bool) -> _Start:
+        """Behind what lies in `part`, if the joint can be judged: by a hash that is `known`, or by the version that the
+        same address gave (RFC 9110, 13.1.5)."""
+        have = part.stat().st_size if part.exists() else 0
+        if known or not have:
+            return cls(have, "", known)
+        tag = _tag(part)
+        noted, _, version = tag.read_text(encoding="utf-8").partition("\n") if tag.is_file() else ("", "", "")
+        return cls(have, version, known) if noted == url and version else cls(0, "", known)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        asked = {"Range": f"bytes={self.have}-"} if self.have else {}
+        return asked | ({"If-Range": self.version} if self.version else {})
+
+    def goes_on(self, reply: requests.Response) -> bool:
+        """Whether the reply is what follows. Raises _Misfit if it is another piece, or of another version."""
+        if reply.status_code != 206:
+            return False
+        at = reply.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0].strip()
+        if (at and at != str(self.have)) or (self.version and _version(reply) != self.version):
+            raise _Misfit("another piece of the file came than was asked for")
+        return True
+
+    def is_whole(self, reply: requests.Response) -> bool:
+        """Whether nothing is left to send: the reply's word for it where no hash will tell."""
+        total = reply.headers.get("Content-Range", "").rpartition("/")[2]
+        return bool(self.have) and reply.status_code == 416 and (not self.version or total == str(self.have))
+
+
+def _drop(part: Path) -> None:
+    for path in (part, _tag(part)):
+        path.unlink(missing_ok=True)
+
+
+def _tag(part: Path) -> Path:
+    """Where the address and the version of a broken transfer are noted."""
+    return part.with_name(f"{part.name}.version")
+
+
+def _version(reply: requests.Response) -> str:
+    """What the server calls this version of the file: a strong ETag, else the time of its last change; or nothing."""
+    tag = reply.headers.get("ETag", "").strip()
+    return tag if tag.startswith('"') else reply.headers.get("Last-Modified", "").strip()
+
+
+def _stream(url: str, part: Path, start: _Start, max_bytes: int) -> None:
+    """Load what is missing behind `start` into `part`. Raises _Refused, or as requests does."""
     import requests
 
-    have = part.stat().st_size if part.exists() else 0
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    headers = {"Accept-Encoding": "identity"} | start.headers
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as reply:
-        if have and reply.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # nothing is left to send: either the part is whole or its hash tells
+        if start.is_whole(reply):
+            return
         reply.raise_for_status()
         if "text/html" in reply.headers.get("Content-Type", ""):
             raise _Refused("a web page came instead of the file")
-        if reply.status_code != requests.codes.partial_content:
-            have = 0
+        have = start.have if start.goes_on(reply) else 0
         length = reply.headers.get("Content-Length", "")
         total = have + int(length) if length.isdecimal() else 0
         _check_room(part.parent, total - have, total <= max_bytes)
+        if not have and not start.known:
+            _tag(part).write_text(f"{url}\n{_version(reply)}", encoding="utf-8")
+        progress = _Progress(part.stem, have, total)
         with part.open("ab" if have else "wb") as file:
             for block in _blocks_of(reply):
                 have += len(block)
                 if max(have, total) > max_bytes:
                     file.close()
-                    part.unlink()
+                    _drop(part)
                     raise _Refused(f"larger than the {max_bytes:,} bytes allowed")
                 file.write(block)
-                _progress(part.stem, have, total)
-    _progress(part.stem, have, total, end="\n")
+                progress(have)
+    progress.close()
 
 
 def _blocks_of(reply: requests.Response) -> Iterator[bytes]:
+    """The body as it comes in. Raises what requests would for a silence or a break, _Refused for a mere trickle."""
     import requests
+    from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+    since, got = time.monotonic(), 0
     try:
-        yield from reply.iter_content(BLOCK)
-    except requests.ConnectionError as error:  # so requests calls a silence between two blocks
+        while block := reply.raw.read1(BLOCK, decode_content=False):
+            yield block
+            got += len(block)
+            if (now := time.monotonic()) - since > SLOW_SECONDS:
+                if got < SLOW_BYTES:
+                    raise _Refused(f"slower than {SLOW_BYTES:,} bytes in {SLOW_SECONDS} s")
+                since, got = now, 0
+    except ReadTimeoutError as error:
         raise requests.ReadTimeout(error) from error
+    except HTTPError as error:
+        raise requests.exceptions.ChunkedEncodingError(error) from error
 
 
 def _check_room(folder: Path, length: int, allowed: bool) -> None:
@@ -298,10 +277,30 @@ def _check_room(folder: Path, length: int, allowed: bool) -> None:
         raise _Refused(f"{length:,} bytes to load, but {folder} has {free:,} free")
 
 
-def _progress(name: str, have: int, total: int, end: str = "") -> None:
-    if sys.stderr.isatty():
-        of = f" of {total / 1e6:.1f}" if total else ""
-        print(f"\r{name}: {have / 1e6:.1f}{of} MB", end=end, file=sys.stderr, flush=True)
+class _Progress:
+    """Tells on stderr how far a download is: in place on a terminal, else a line every half minute."""
+
+    def __init__(self, name: str, have: int, total: int) -> None:
+        self.name, self.first, self.have, self.total = name, have, have, total
+        self.start = self.last = time.monotonic()
+        self.live = sys.stderr.isatty()
+
+    def __call__(self, have: int) -> None:
+        self.have, now = have, time.monotonic()
+        if now - self.last >= (0.2 if self.live else TELL_SECONDS):
+            self.last = now
+            self._tell("" if self.live else "\n")
+
+    def close(self) -> None:
+        if self.live or self.last > self.start:
+            self._tell("\n")
+
+    def _tell(self, end: str) -> None:
+        rate = (self.have - self.first) / max(time.monotonic() - self.start, 1e-3)
+        of = f" of {self.total / 1e6:,.1f}" if self.total else ""
+        left = f", {(self.total - self.have) / rate:,.0f} s left" if self.total > self.have and rate else ""
+        line = f"{self.name}: {self.have / 1e6:,.1f}{of} MB, {rate / 1e6:,.1f} MB/s{left}"
+        print(f"\r\x1b[K{line}" if self.live else line, end=end, file=sys.stderr, flush=True)
 
 
 def _reason(error: Exception) -> str:
@@ -340,34 +339,3 @@ def _pip_download(requirement: str, folder: Path) -> str:
         return f"not done within {PIP_SECONDS} s"
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     return "" if done.returncode == 0 else (lines[-1] if lines else f"exit code {done.returncode}")[:160]
-
-
-def _member(archive: Path, content: zipfile.ZipFile, name: str, max_bytes: int) -> zipfile.ZipInfo:
-    _check_path(archive, name)
-    try:
-        info = content.getinfo(name)
-    except KeyError:
-        known = [i.filename for i in content.infolist()][:20]
-        raise HarnessError(f"{archive} has no member '{name}'. {suggest(name, known)}") from None
-    if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
-        raise HarnessError(f"{archive}: the member '{name}' is a link or a folder, not a file.")
-    if info.flag_bits & 1:
-        raise HarnessError(f"{archive}: the member '{name}' is encrypted.")
-    _check_size(archive, name, info.file_size, max_bytes)
-    return info
-
-
-def _check_path(archive: Path, name: str) -> None:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
-        raise HarnessError(f"{archive}: the member name '{name}' leaves the archive; it is not unpacked.")
-
-
-def _check_size(archive: Path, name: str, size: int, max_bytes: int) -> None:
-    if size > max_bytes:
-        raise HarnessError(f"{archive}: the member '{name}' has {size:,} bytes; {max_bytes:,} are allowed.")
-
-
-def _copy(source: IO[bytes], target: Path) -> None:
-    with target.open("wb") as file:  # zipfile stops at the declared size, so the cap above holds
-        shutil.copyfileobj(source, file, BLOCK)

@@ -580,10 +580,10 @@ def test_a_large_file_goes_by_in_bounded_memory(tmp_path):
 import resource, sys
 from pathlib import Path
 import polars as pl
-from harness import fetch
+from harness import archives, fetch
 from harness.datasets import _read
 folder, before = Path(sys.argv[1]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-with fetch.gunzipped(folder / "r.csv.gz") as stream:
+with archives.gunzipped(folder / "r.csv.gz") as stream:
     columns = ["user_id", "item_id", "rating", "timestamp"]
     found = _read.csv_frames(folder / "r.csv.gz", stream, columns, header=False)
     _read.write_events(folder / "e.parquet", folder, found, ["user_id", "item_id", pl.col("timestamp").cast(pl.Int64)])

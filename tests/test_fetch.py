@@ -24,7 +24,7 @@ from typing import cast
 import polars as pl
 import pytest
 
-from harness import fetch
+from harness import archives, fetch
 from harness.data import open_dataset, ready
 from harness.datasets import ml_100k
 from harness.types import HarnessError
@@ -38,7 +38,8 @@ def sha(body: bytes) -> str:
 
 class Server(ThreadingHTTPServer):
     """Serves `bodies` by path. `asked` keeps (path, Range). `breaks`: path -> bytes sent before the line is cut.
-    `moods`: path -> what is done in place of an answer. `over` is set at the end, for those who stall till then."""
+    `versions`: path -> headers that name the version, which If-Range is held against unless `lies`. `moods`: path ->
+    what is done in place of an answer. `over` is set at the end, for those who stall till then."""
 
     daemon_threads = True
 
@@ -49,7 +50,8 @@ class Server(ThreadingHTTPServer):
         self.asked: list[tuple[str, str]] = []
         self.moods: dict[str, Callable[[Handler], None]] = {}
         self.over = threading.Event()
-        self.knows_ranges = True
+        self.versions: dict[str, dict[str, str]] = {}
+        self.knows_ranges, self.lies = True, False
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}{path}"
@@ -64,11 +66,15 @@ class Handler(BaseHTTPRequestHandler):
         body = server.bodies.get(self.path)
         if body is None:
             return self.send_error(404)
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and server.knows_ranges else 0
+        version = server.versions.get(self.path, {})
+        holds = server.lies or self.headers.get("If-Range", "") in ("", *version.values())
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and server.knows_ranges and holds else 0
         if start >= len(body):
-            return self.send_error(416)
+            return self.head(416, Content_Range=f"bytes */{len(body)}", Content_Length="0")
         kind = "text/html" if self.path.endswith("/") else "application/octet-stream"
-        self.head(206 if start else 200, Content_Length=str(len(body) - start), Content_Type=kind)
+        piece = {"Content_Range": f"bytes {start}-{len(body) - 1}/{len(body)}"} if start else {}
+        length = str(len(body) - start)
+        self.head(206 if start else 200, Content_Length=length, Content_Type=kind, **piece, **version)
         cuts = server.breaks.get(self.path)
         self.wfile.write(body[start : start + cuts.pop(0)] if cuts else body[start:])
 
@@ -175,7 +181,73 @@ def test_whatever_part_lies_there_the_file_comes_out_right(server, tmp_path, par
     assert (left(tmp_path), len(server.asked)) == (["a.bin"], requests)
 
 
-def test_without_a_hash_nothing_is_gone_on_with(server, tmp_path):
+TAGGED, DATED = {"ETag": '"v1"'}, {"ETag": 'W/"v1"', "Last-Modified": "Wed, 01 Oct 2014 07:28:00 GMT"}
+
+
+@pytest.mark.parametrize("version", [TAGGED, DATED], ids=["tag", "date"])
+def test_without_a_hash_a_transfer_goes_on_in_the_next_run_where_the_server_names_the_version(
+    server, tmp_path, version
+):
+    server.bodies["/a"], server.breaks["/a"], server.versions["/a"] = BODY, [400_000, 300_000], version
+    with pytest.raises(HarnessError, match="broke off"):
+        fetch.download([server.url("/a")], None, tmp_path / "a.bin")
+    fetch.download([server.url("/a")], None, tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == BODY
+    assert server.asked == [("/a", ""), ("/a", "bytes=400000-"), ("/a", "bytes=700000-")]
+    assert left(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.parametrize("lies", [False, True], ids=["says so", "sends the piece all the same"])
+def test_without_a_hash_two_versions_of_a_file_are_never_joined(server, tmp_path, lies):
+    server.bodies["/a"], server.breaks["/a"], server.versions["/a"] = BODY, [400_000, 1], TAGGED
+    with pytest.raises(HarnessError):
+        fetch.download([server.url("/a")], None, tmp_path / "a.bin")
+    newer = BODY[::-1]
+    server.bodies["/a"], server.versions["/a"], server.lies = newer, {"ETag": '"v2"'}, lies
+    fetch.download([server.url("/a")], None, tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == newer
+
+
+def test_without_a_hash_the_piece_of_one_mirror_is_not_gone_on_with_from_another(server, tmp_path):
+    server.bodies |= {"/a": BODY, "/b": BODY[::-1]}
+    server.breaks["/a"], server.versions = [400_000, 1], {"/a": TAGGED, "/b": TAGGED}
+    fetch.download([server.url("/a"), server.url("/b")], None, tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == BODY[::-1]
+    assert server.asked[-1] == ("/b", "")
+
+
+def test_without_a_hash_a_whole_file_that_a_killed_run_left_is_taken(server, tmp_path):
+    server.bodies["/a"], server.versions["/a"] = BODY, TAGGED
+    (tmp_path / "a.bin.part").write_bytes(BODY)
+    (tmp_path / "a.bin.part.version").write_text(f'{server.url("/a")}\n"v1"')
+    fetch.download([server.url("/a")], None, tmp_path / "a.bin")
+    assert (left(tmp_path), server.asked) == (["a.bin"], [("/a", f"bytes={len(BODY)}-")])
+
+
+def test_a_server_that_sends_another_piece_than_was_asked_for_is_not_believed(server, tmp_path):
+    def shifted(handler: Handler) -> None:
+        if not handler.headers.get("Range"):
+            handler.head(200, Content_Length=str(len(BODY)))
+            return
+        handler.head(206, Content_Range=f"bytes 5-{len(BODY) - 1}/{len(BODY)}", Content_Length=str(len(BODY) - 5))
+        handler.wfile.write(BODY[5:])
+
+    server.bodies["/good"], server.moods["/bad"] = BODY, shifted
+    (tmp_path / "a.bin.part").write_bytes(BODY[:5000])
+    fetch.download([server.url("/bad"), server.url("/good")], sha(BODY), tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == BODY
+
+
+def test_a_long_download_says_how_far_it_is_where_nobody_looks_at_a_terminal(server, tmp_path, monkeypatch, capsys):
+    server.bodies["/a"] = BODY
+    monkeypatch.setattr(fetch, "TELL_SECONDS", 0)
+    fetch.download([server.url("/a")], sha(BODY), tmp_path / "a.bin")
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1].startswith("a.bin: 1.0 of 1.0 MB, ")
+    assert all(line.startswith("a.bin: ") and "MB/s" in line for line in told)
+
+
+def test_without_a_hash_or_a_version_nothing_is_gone_on_with(server, tmp_path):
     server.bodies["/a"], server.breaks["/a"] = BODY, [600_000]
     (tmp_path / "a.bin.part").write_bytes(b"other bytes")
     fetch.download([server.url("/a")], None, tmp_path / "a.bin")
@@ -226,6 +298,15 @@ def mute(handler: Handler) -> None:
     cast(Server, handler.server).over.wait(30)
 
 
+def trickle(handler: Handler) -> None:
+    """A byte at a time: never silent for long, never done."""
+    handler.head(200, Content_Length=str(len(BODY)))
+    for place in range(400):
+        handler.wfile.write(BODY[place : place + 1])
+        if cast(Server, handler.server).over.wait(0.05):
+            return
+
+
 def reset(handler: Handler) -> None:
     """Half of it, then the server's process is gone: no end of the connection, a reset."""
     handler.head(200, Content_Length=str(len(BODY)))
@@ -251,6 +332,7 @@ def leads_to(address: str) -> Callable[[Handler], None]:
     [
         (stall, "no answer in time"),
         (mute, "no answer in time"),
+        (trickle, "slower than 1,000 bytes in 0.3 s"),
         (reset, "the connection broke off"),
         (claims(len(BODY) + 1000), "the connection broke off"),
         (claims(len(BODY) - 1000), "wrong sha256"),
@@ -260,10 +342,24 @@ def leads_to(address: str) -> Callable[[Handler], None]:
         (lambda handler: handler.head(200, Content_Type="text/html; charset=utf-8"), "a web page came"),
         (lambda handler: handler.send_error(503), "HTTP 503"),
     ],
-    ids=["stalls", "mute", "dies", "length-over", "length-under", "no-room", "circle", "file-scheme", "portal", "503"],
+    ids=[
+        "stalls",
+        "mute",
+        "trickles",
+        "dies",
+        "length-over",
+        "length-under",
+        "no-room",
+        "circle",
+        "file-scheme",
+        "portal",
+        "503",
+    ],
 )
 def test_whatever_a_server_does_it_is_named_and_the_next_mirror_is_asked(server, tmp_path, monkeypatch, mood, words):
     monkeypatch.setattr(fetch, "TIMEOUT", (5, 0.25))
+    monkeypatch.setattr(fetch, "SLOW_SECONDS", 0.3)
+    monkeypatch.setattr(fetch, "SLOW_BYTES", 1000)
     server.moods["/bad"] = mood
     start = time.monotonic()
     with pytest.raises(HarnessError) as caught:
@@ -341,8 +437,8 @@ def test_members_of_a_tar_are_streamed_and_bad_ones_refused(tmp_path, monkeypatc
 
     def read(body: bytes) -> dict[str, bytes]:
         place.write_bytes(make_zip({"a.tar": body}))
-        with fetch.member(place, "a.tar") as stream:
-            return {name: source.read() for name, source in fetch.tar_members(place, stream, ["one", "two"])}
+        with archives.member(place, "a.tar") as stream:
+            return {name: source.read() for name, source in archives.tar_members(place, stream, ["one", "two"])}
 
     assert read(make_tar({"two": b"2", "in/other": b"3", "in/one": b"1"})) == {"two": b"2", "one": b"1"}
     for name in ("../one", "/one", "in/../../one"):
@@ -354,7 +450,7 @@ def test_members_of_a_tar_are_streamed_and_bad_ones_refused(tmp_path, monkeypatc
     for body in (make_tar({"one": BODY})[:2000], b"no tar at all"):
         with pytest.raises(HarnessError, match="is damaged"):
             read(body)
-    monkeypatch.setattr(fetch, "MAX_STREAM_BYTES", 9999)
+    monkeypatch.setattr(archives, "MAX_STREAM_BYTES", 9999)
     with pytest.raises(HarnessError, match="'one' has 10,000 bytes; 9,999 are allowed"):
         read(make_tar({"one": b"x" * 10_000}))
 
@@ -362,10 +458,10 @@ def test_members_of_a_tar_are_streamed_and_bad_ones_refused(tmp_path, monkeypatc
 def test_a_zip_member_is_streamed_from_whatever_folder(tmp_path):
     archive = tmp_path / "a.zip"
     archive.write_bytes(make_zip({"__MACOSX/in/one": b"0", "in/one": b"1", "../two": b"2"}))
-    with fetch.member(archive, "*/one") as source:
+    with archives.member(archive, "*/one") as source:
         assert source.read() == b"1"
     for name, words in (("*/two", "leaves the archive"), ("*/three", "no member 'three'")):
-        with pytest.raises(HarnessError, match=words), fetch.member(archive, name):
+        with pytest.raises(HarnessError, match=words), archives.member(archive, name):
             pass
     assert left(tmp_path) == ["a.zip"]
 
@@ -373,21 +469,33 @@ def test_a_zip_member_is_streamed_from_whatever_folder(tmp_path):
 def test_a_stream_is_read_in_bounded_lines_and_blocks_and_a_bomb_is_stopped(tmp_path, monkeypatch):
     archive = tmp_path / "a.gz"
     archive.write_bytes(gzip.compress(b"one\ntwo\nthree"))
-    monkeypatch.setattr(fetch, "LINES_BLOCK", 5)
-    with fetch.gunzipped(archive) as source:
-        assert list(fetch.lines(archive, source)) == [b"one\n", b"two\n", b"three"]
-    with fetch.gunzipped(archive) as source:
-        assert list(fetch.blocks(archive, source)) == [b"one\ntwo\n", b"three"]
-    monkeypatch.setattr(fetch, "MAX_STREAM_BYTES", 7)
-    for read in (fetch.lines, fetch.blocks):
-        with fetch.gunzipped(archive) as source, pytest.raises(HarnessError, match="unpacks to more than the 7 bytes"):
+    monkeypatch.setattr(archives, "LINES_BLOCK", 5)
+    with archives.gunzipped(archive) as source:
+        assert list(archives.lines(archive, source)) == [b"one\n", b"two\n", b"three"]
+    with archives.gunzipped(archive) as source:
+        assert list(archives.blocks(archive, source)) == [b"one\ntwo\n", b"three"]
+    monkeypatch.setattr(archives, "MAX_STREAM_BYTES", 7)
+    for read in (archives.lines, archives.blocks):
+        with (
+            archives.gunzipped(archive) as source,
+            pytest.raises(HarnessError, match="more than the 7 bytes allowed"),
+        ):
             list(read(archive, source))
-    monkeypatch.setattr(fetch, "MAX_LINE", 2)
-    with fetch.gunzipped(archive) as source, pytest.raises(HarnessError, match="line 1 is longer than the 2 bytes"):
-        list(fetch.lines(archive, source))
+    for bomb in (b"\n" * 10_000_000, b"{}\n" * 3_000_000):  # lines that are all short
+        archive.write_bytes(gzip.compress(bomb, 9))
+        monkeypatch.setattr(archives, "FREE_BYTES", 1 << 16)
+        monkeypatch.setattr(archives, "MAX_STREAM_BYTES", 1 << 40)
+        for read in (archives.lines, archives.blocks):
+            with archives.gunzipped(archive) as source, pytest.raises(HarnessError, match="allowed for its size"):
+                for _ in read(archive, source):
+                    pass
+    archive.write_bytes(gzip.compress(b"one\ntwo\nthree"))
+    monkeypatch.setattr(archives, "MAX_LINE", 2)
+    with archives.gunzipped(archive) as source, pytest.raises(HarnessError, match="line 1 is longer than the 2 bytes"):
+        list(archives.lines(archive, source))
     for body in (archive.read_bytes()[:-9], b"<html>"):
         archive.write_bytes(body)
-        with pytest.raises(HarnessError, match="is damaged"), fetch.gunzipped(archive) as source:
+        with pytest.raises(HarnessError, match="is damaged"), archives.gunzipped(archive) as source:
             source.read()
 
 
@@ -455,7 +563,7 @@ def test_a_wheel_of_another_hash_or_none_at_all_is_refused_and_not_kept(index, t
 
 def test_only_the_named_members_are_unpacked(tmp_path):
     (tmp_path / "a.zip").write_bytes(make_zip({"in/one": b"1", "in/two": b"2", "in/three": b"3"}))
-    fetch.extract(tmp_path / "a.zip", {"in/one": tmp_path / "out" / "x", "in/three": tmp_path / "out" / "y"})
+    archives.extract(tmp_path / "a.zip", {"in/one": tmp_path / "out" / "x", "in/three": tmp_path / "out" / "y"})
     assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == {"x": b"1", "y": b"3"}
 
 
@@ -463,7 +571,7 @@ def test_only_the_named_members_are_unpacked(tmp_path):
 def test_a_member_that_would_leave_the_folder_is_refused(tmp_path, name):
     (tmp_path / "a.zip").write_bytes(make_zip({"fine": b"1", name: b"2"}))
     with pytest.raises(HarnessError, match="leaves the archive"):
-        fetch.extract(tmp_path / "a.zip", {"fine": tmp_path / "x", name: tmp_path / "y"})
+        archives.extract(tmp_path / "a.zip", {"fine": tmp_path / "x", name: tmp_path / "y"})
     assert left(tmp_path) == ["a.zip"]
 
 
@@ -479,10 +587,10 @@ def test_links_folders_oversize_absent_and_damaged_members_are_refused(tmp_path,
 
     def refusal(member: str) -> str:
         with pytest.raises(HarnessError) as caught:
-            fetch.extract(archive, {"small": tmp_path / "s", member: tmp_path / "y"})
+            archives.extract(archive, {"small": tmp_path / "s", member: tmp_path / "y"})
         return str(caught.value)
 
-    monkeypatch.setattr(fetch, "MAX_MEMBER_BYTES", 99)
+    monkeypatch.setattr(archives, "MAX_MEMBER_BYTES", 99)
     assert "'link' is a link or a folder" in refusal("link")
     assert "'folder/' is a link or a folder" in refusal("folder/")
     assert "'large' has 100 bytes; 99 are allowed" in refusal("large")
@@ -490,10 +598,10 @@ def test_links_folders_oversize_absent_and_damaged_members_are_refused(tmp_path,
     assert left(tmp_path) == ["a.zip"]
     archive.write_bytes(archive.read_bytes().replace(b"marked", b"forged"))
     with pytest.raises(HarnessError, match="is damaged"):
-        fetch.extract(archive, {"small": tmp_path / "s"})
+        archives.extract(archive, {"small": tmp_path / "s"})
     archive.write_bytes(archive.read_bytes()[:100])
     with pytest.raises(HarnessError, match="is damaged"):
-        fetch.extract(archive, {"small": tmp_path / "s"})
+        archives.extract(archive, {"small": tmp_path / "s"})
     assert left(tmp_path) == ["a.zip"]
 
 

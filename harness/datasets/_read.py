@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from harness import fetch
+from harness import archives
 from harness.types import HarnessError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def records(
 
     Raises HarnessError for a line that is none, or too long.
     """
-    for number, line in enumerate(fetch.lines(archive, stream), 1):
+    for number, line in enumerate(archives.lines(archive, stream), 1):
         if not line.strip() or (wanted is not None and not wanted(line)):
             continue
         try:
@@ -92,11 +92,11 @@ def csv_frames(
     import polars as pl
 
     if header:
-        first = stream.readline(fetch.MAX_LINE).decode("utf-8", "replace").strip().lstrip("\ufeff")
+        first = stream.readline(archives.MAX_LINE).decode("utf-8", "replace").strip().lstrip("\ufeff")
         if first.split(separator) != columns:
             raise HarnessError(f"{archive}: its columns are '{first[:120]}'; {separator.join(columns)} is expected.")
     rows = 0
-    for block in fetch.blocks(archive, stream):
+    for block in archives.blocks(archive, stream):
         if (width := block[: block.find(b"\n")].count(separator.encode()) + 1) != len(columns):
             raise HarnessError(f"{archive}: a row has {width} fields; {len(columns)} are expected.")
         if len(separator) > 1:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harness import fetch
+from harness import archives
 from harness.datasets import _read
 from harness.datasets._base import DataSet, Source
 
@@ -60,13 +60,13 @@ class Amazon2014(DataSet):
 
         reviews, meta = found["reviews"], found["meta"]
         schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float32}
-        with fetch.gunzipped(reviews) as stream:
+        with archives.gunzipped(reviews) as stream:
             rows = _read.picked(reviews, _read.records(reviews, stream, _read.json_line), _event)
             ids = _read.write_events(
                 folder / "interactions.parquet", reviews, _read.frames(reviews, rows, schema), [pl.all()]
             )
         schema = _read.item_schema("title", "brand", "categories list", "description")
-        with fetch.gunzipped(meta) as stream:
+        with archives.gunzipped(meta) as stream:
             products = _read.records(meta, stream, _read.literal_line, _one_of(ids))
             _read.write_items(folder / "items.parquet", meta, _products(products), schema, ids)
 

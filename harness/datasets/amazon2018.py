@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harness import fetch
+from harness import archives
 from harness.datasets import _read
 from harness.datasets._base import DataSet, Source
 
@@ -78,7 +78,7 @@ class Amazon2018(DataSet):
                 ["user_id", "item_id", pl.col("timestamp").cast(pl.Int64), pl.col("rating").cast(pl.Float32)],
             )
         schema = _read.item_schema("title", "brand", "categories list", "description")
-        with fetch.gunzipped(meta) as stream:
+        with archives.gunzipped(meta) as stream:
             products = _products(_read.records(meta, stream, _read.json_line))
             _read.write_items(folder / "items.parquet", meta, products, schema, ids)
 

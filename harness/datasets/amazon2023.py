@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harness import fetch
+from harness import archives
 from harness.datasets import _read
 from harness.datasets._base import DataSet, Source
 
@@ -68,7 +68,7 @@ class Amazon2023(DataSet):
         import polars as pl
 
         ratings, meta = found["ratings"], found["meta"]
-        with fetch.gunzipped(ratings) as stream:
+        with archives.gunzipped(ratings) as stream:
             ids = _read.write_events(
                 folder / "interactions.parquet",
                 ratings,
@@ -81,7 +81,7 @@ class Amazon2023(DataSet):
                 ],
             )
         schema = _read.item_schema("title", "brand", "categories list", "features", "description")
-        with fetch.gunzipped(meta) as stream:
+        with archives.gunzipped(meta) as stream:
             products = _products(_read.records(meta, stream, _read.json_line))
             _read.write_items(folder / "items.parquet", meta, products, schema, ids)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harness import fetch
+from harness import archives
 from harness.datasets import _read
 from harness.datasets._base import DataSet, Source
 
@@ -68,7 +68,7 @@ class Goodreads(DataSet):
         schema = {"user_id": pl.String, "item_id": pl.String, "added": pl.String}
         schema |= {"rating": pl.Float32, "is_read": pl.Boolean}
         seconds = pl.col("added").str.to_datetime(TIME, time_unit="ms").dt.epoch("s").alias("timestamp")
-        with fetch.gunzipped(events) as stream:
+        with archives.gunzipped(events) as stream:
             rows = _read.picked(events, _read.records(events, stream, _read.json_line), _event)
             ids = _read.write_events(
                 folder / "interactions.parquet",
@@ -77,7 +77,7 @@ class Goodreads(DataSet):
                 ["user_id", "item_id", seconds, "rating", "is_read"],
             )
         schema = _read.item_schema("title", "brand", "categories list", "description")
-        with fetch.gunzipped(books) as stream:
+        with archives.gunzipped(books) as stream:
             found_books = _books(_read.records(books, stream, _read.json_line))
             _read.write_items(folder / "items.parquet", books, found_books, schema, ids)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness import fetch
+from harness import archives
 from harness.datasets import _read
 from harness.datasets._base import DataSet, Source
 
@@ -36,7 +36,7 @@ class Gowalla(DataSet):
 
         archive, columns = found["checkins"], ["user_id", "time", "latitude", "longitude", "item_id"]
         seconds = pl.col("time").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="ms").dt.epoch("s").alias("timestamp")
-        with fetch.gunzipped(archive) as stream:
+        with archives.gunzipped(archive) as stream:
             ids = _read.write_events(
                 folder / "interactions.parquet",
                 archive,

@@ -12,7 +12,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness import fetch
+from harness import archives
 from harness.datasets import _read
 from harness.datasets._base import DataSet, Source
 from harness.types import HarnessError
@@ -57,7 +57,7 @@ class MovieLens(DataSet):
         archive, inner = found["archive"], FOLDER.get(self.variant, self.name)
         dat = self.variant in ("1m", "10m")
         columns = ["user_id", "item_id", "rating", "timestamp"] if dat else ["userId", "movieId", "rating", "timestamp"]
-        with fetch.member(archive, f"{inner}/ratings.{'dat' if dat else 'csv'}") as stream:
+        with archives.member(archive, f"{inner}/ratings.{'dat' if dat else 'csv'}") as stream:
             ids = _read.write_events(
                 folder / "interactions.parquet",
                 archive,
@@ -69,7 +69,7 @@ class MovieLens(DataSet):
                     pl.col("rating").cast(pl.Float32),
                 ],
             )
-        with fetch.member(archive, f"{inner}/movies.{'dat' if dat else 'csv'}") as stream:
+        with archives.member(archive, f"{inner}/movies.{'dat' if dat else 'csv'}") as stream:
             body = stream.read(MAX_MOVIES).decode(ENCODING.get(self.variant, "utf-8"), "replace")
         schema = {"item_id": pl.String, "title": pl.String, "year": pl.Int32, "genres": pl.List(pl.String)}
         _read.write_items(folder / "items.parquet", archive, _movies(archive, body, dat), schema, ids)

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import fetch, files
+from harness import archives, fetch, files
 from harness.datasets._read import title_and_year
 from harness.types import HarnessError
 
@@ -88,7 +88,7 @@ def _from_zip(downloads: Path, folder: Path) -> None:
     archive = fetch.download(URLS, ZIP_SHA256, downloads / "ml-100k.zip", max_bytes=1 << 28)
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         data, item = Path(name) / "u.data", Path(name) / "u.item"
-        fetch.extract(archive, {"ml-100k/u.data": data, "ml-100k/u.item": item})
+        archives.extract(archive, {"ml-100k/u.data": data, "ml-100k/u.item": item})
         events = pl.read_csv(
             data,
             separator="\t",
@@ -108,7 +108,7 @@ def _from_wheel(downloads: Path, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         inter, item = Path(name) / "inter", Path(name) / "item"
         members = {f"{WHEEL_FOLDER}/ml-100k.inter": inter, f"{WHEEL_FOLDER}/ml-100k.item": item}
-        fetch.extract(archive, members)
+        archives.extract(archive, members)
         events = pl.read_csv(inter, separator="\t", infer_schema_length=0)
         movies = [_recbole_movie(line.split("\t")) for line in _lines(item, "utf-8")[1:]]
     _write(folder, events.rename(lambda column: column.partition(":")[0]), movies)

