@@ -1,71 +1,94 @@
-"""HTML: one file that needs nothing else. Sortable tables, a choice of metric, intervals drawn, light and dark."""
+"""HTML: one file that needs nothing else. Tables that sort and recompute when narrowed, figures, a page a row."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness import stats
 from harness.tables import _words as words
-from harness.tables._table import REFERENCE, Section, Table
+from harness.tables._page._board import board, embedded
+from harness.tables._table import REFERENCE, Row, Section, Table
 
-FOLDER = Path(__file__).parent
-WIDTH = 160.0  # of the drawn scale, as the template has it
-MARGIN = 4.0
-
-
-@dataclass(frozen=True)
-class Bar:
-    """An interval in drawing units, on the scale that a section's rows share; `reference` is the mean of `id`. `off`:
-    the mean lies off the scale, which spans the trained rows."""
-
-    low: float
-    mean: float
-    high: float
-    reference: float | None
-    off: bool
+FOLDER = Path(__file__).parent / "_page"
+STYLES = ("page", "figures")
+SCRIPTS = ("dom", "model", "grid", "leaderboard", "chart", "figures", "curves", "rowpage", "controls", "app")
+FIRST = ("users", "items", "events", "density", "mean_length", "licence", "redistributable", "citation", "hash")
 
 
 def render(table: Table) -> str:
-    """The page. Its policy forbids every request and every script but its own; all text is escaped."""
+    """The page. Its policy allows no request and no script or style but its own; all text is escaped."""
     loader = FileSystemLoader(FOLDER)
     page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters["shown"] = lambda value: words.safe(str(value))
-    script = (FOLDER / "_page.js").read_text(encoding="utf-8")
-    return page.get_template("_page.html").render(
+    script = f"(() => {{\n{_joined('js', SCRIPTS, 'js')}\n}})();"  # its names are none of the window's
+    style = _joined(".", STYLES, "css")
+    return page.get_template("page.html").render(
         table=table,
         words=words,
-        facts=[column for column in words.columns(table) if column.value],
-        bars=[_bars(section, table.metrics) for section in table.sections],
+        columns=words.columns(table),
+        datasets=list(dict.fromkeys(section.dataset for section in table.sections)),
+        lead=_lead(table),
+        missing=_missing(table),
+        cards=_cards(table),
+        provenance=words.facts(table.header.get("provenance") or {}),
+        reference=REFERENCE,
+        interval=_interval,
+        board=Markup(embedded(board(table))),
         script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        style=Markup((FOLDER / "_page.css").read_text(encoding="utf-8")),
+        style=Markup(style),
+        hashes={"script": _hash(script), "style": _hash(style)},
     )
 
 
-def _bars(section: Section, metrics: tuple[str, ...]) -> dict[str, list[Bar | None]]:
-    """Bars of each metric, one a row, None for a hole."""
-    return {name: _bars_of(section, name) for name in metrics}
+def _joined(folder: str, names: tuple[str, ...], suffix: str) -> str:
+    return "\n".join((FOLDER / folder / f"{name}.{suffix}").read_text(encoding="utf-8") for name in names)
 
 
-def _bars_of(section: Section, name: str) -> list[Bar | None]:
-    trained = [row for row in section.rows if row.metrics and not row.cell.is_baseline]
-    spanned = [row.metrics[name] for row in trained or section.rows if row.metrics]
-    bottom = min((value.low for value in spanned), default=0.0)
-    span = max((value.high for value in spanned), default=0.0) - bottom or 1.0
-    reference = next((row.metrics[name].mean for row in trained if row.cell.adapter == REFERENCE), None)
+def _hash(text: str) -> str:
+    """What a content security policy knows an inline element by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
-    def at(x: float) -> float:
-        inside = min(max((x - bottom) / span, 0.0), 1.0)
-        return round(MARGIN + (WIDTH - 2 * MARGIN) * inside, 1)
 
-    def bar(value: stats.Interval) -> Bar:
-        off = not bottom <= value.mean <= bottom + span
-        return Bar(at(value.low), at(value.mean), at(value.high), None if reference is None else at(reference), off)
+def _interval(value: stats.Interval) -> str:
+    return f"[{value.low:.4f}, {value.high:.4f}]"
 
-    return [bar(row.metrics[name]) if row.metrics else None for row in section.rows]
+
+def _lead(table: Table) -> str:
+    """How much is there, and of what: one sentence."""
+    rows = {row.cell: row for section in table.sections for row in section.rows}
+    done = sum(row.state == "done" for row in rows.values())
+    datasets = len({section.dataset for section in table.sections})
+    budget, date = table.header.get("budget") or {}, (table.header.get("provenance") or {}).get("date")
+    parts = [f"{done} of {len(rows)} rows complete on {datasets} data set{'s' if datasets != 1 else ''}"]
+    parts += [f"ranked by test {table.headline} over all items"]
+    parts += [f"budget '{budget['name']}'"] if "name" in budget else []
+    return ", ".join(parts) + (f". {date}." if date else ".")
+
+
+def _missing(table: Table) -> list[tuple[Row, Section]]:
+    """Every row that is not simply done, once, with the first section that it stands in."""
+    found: dict[Any, tuple[Row, Section]] = {}
+    for section in table.sections:
+        for row in section.rows:
+            if row.fit is None or row.state != "done":
+                found.setdefault(row.cell, (row, section))
+    return list(found.values())
+
+
+def _cards(table: Table) -> list[tuple[str, dict[str, Any]]]:
+    """Data set -> what is first asked of its card, and the rest."""
+    found = {}
+    for section in table.sections:
+        if section.card and section.dataset not in found:
+            shares = [key for key in section.card if key.endswith("share")]
+            main = {key: section.card[key] for key in (*FIRST[:5], *shares, *FIRST[5:]) if key in section.card}
+            rest = {key: value for key, value in section.card.items() if key not in main and key != "warnings"}
+            users = {"test_users": section.test_users} if section.test_users else {}
+            found[section.dataset] = {"main": words.facts(main | users), "rest": words.facts(rest)}
+    return list(found.items())

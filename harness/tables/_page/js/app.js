@@ -1,0 +1,128 @@
+// Start: draw what the reader asked for, follow the address, keep the choice of light or dark.
+
+const filter = unfiltered();
+const orders = new Map();
+let cost = "parameters";
+let drawn = 0; // the width that figures were last drawn at
+
+function orderOf(key) {
+  if (!orders.has(key)) orders.set(key, { key: "rank", direction: "ascending" });
+  return orders.get(key);
+}
+
+function draw() {
+  const shown = [];
+  BOARD.sections.forEach((section, k) => {
+    const view = compare(section, filter);
+    const place = byId(`s${k + 1}`);
+    place.hidden = !view.rows.length;
+    if (!view.rows.length) return;
+    shown.push(view);
+    place.querySelector(".table").replaceChildren(leaderboard(view, filter, orderOf(k)));
+    sectionFigures(place.querySelector(".figures"), view);
+  });
+  drawAcross();
+  const whole = BOARD.sections.reduce((sum, section) => sum + section.rows.length, 0);
+  const rows = shown.reduce((sum, view) => sum + view.rows.length, 0);
+  byId("told").textContent = rows === whole ? `${whole} rows in ${BOARD.sections.length} tables` : `${rows} of ${whole} rows: ranks, marks, gains and figures are of these alone; Holm's correction is over them`;
+}
+
+function sectionFigures(place, view) {
+  place.replaceChildren();
+  const width = { clientWidth: half_width(place) };
+  const choose = (key) => {
+    cost = key;
+    draw();
+  };
+  const found = [forest(width, view), qualityCost(width, view, cost, choose)].filter(Boolean);
+  const wide = searches(width, view);
+  if (wide) {
+    wide.classList.add("broad");
+    found.push(wide);
+  }
+  place.append(...found);
+}
+
+function drawAcross() {
+  const place = byId("across");
+  const backbones = [...new Set(BOARD.sections.map((section) => section.backbone))];
+  const views = backbones.map((backbone) => across(backbone, filter)).filter((view) => view.datasets.length > 1 && view.rows.length);
+  place.hidden = !views.length;
+  place.querySelector(".tables").replaceChildren(
+    ...views.map((view) =>
+      el("div", {}, el("h3", {}, named(view.backbone)), acrossTable(view, orderOf(view.backbone)), view.lacking.length ? el("p", { class: "under" }, `Without a result in every data set, so not compared: ${view.lacking.map((row) => safe(nameOf(row.cell))).join(", ")}.`) : null),
+    ),
+  );
+}
+
+const TITLE = document.title;
+
+function cellAt(hash) {
+  const parts = hash.slice("#row/".length).split("/");
+  try {
+    const names = parts.map(decodeURIComponent);
+    return BOARD.cells.find((cell) => cell.cell.every((name, k) => name === names[k]));
+  } catch {
+    return undefined; // a malformed address
+  }
+}
+
+function follow() {
+  const cell = location.hash.startsWith("#row/") ? cellAt(location.hash) : undefined;
+  byId("whole").hidden = Boolean(cell);
+  byId("row").hidden = !cell;
+  if (cell) {
+    rowPage(cell);
+    window.scrollTo(0, 0);
+    byId("row-title").focus({ preventScroll: true });
+    return;
+  }
+  byId("row").replaceChildren();
+  document.title = TITLE;
+  if (drawn !== window.innerWidth) redraw();
+  const target = location.hash.length > 1 ? byId(location.hash.slice(1)) : null;
+  if (target) target.scrollIntoView();
+}
+
+function redraw() {
+  drawn = window.innerWidth;
+  draw();
+}
+
+function theme() {
+  const root = document.documentElement;
+  const button = byId("theme");
+  const dark = () => (root.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+  const told = () => button.setAttribute("aria-pressed", String(dark()));
+  try {
+    const kept = localStorage.getItem("harness-theme");
+    if (kept === "dark" || kept === "light") root.dataset.theme = kept;
+  } catch {
+    // a browser that keeps nothing for files: the choice holds for this visit
+  }
+  button.addEventListener("click", () => {
+    root.dataset.theme = dark() ? "light" : "dark";
+    told();
+    try {
+      localStorage.setItem("harness-theme", root.dataset.theme);
+    } catch {
+      // as above
+    }
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", told);
+  button.hidden = false;
+  told();
+}
+
+let waiting = 0;
+window.addEventListener("resize", () => {
+  clearTimeout(waiting);
+  waiting = setTimeout(() => window.innerWidth !== drawn && (byId("whole").hidden ? follow() : redraw()), 150);
+});
+window.addEventListener("hashchange", follow);
+document.documentElement.classList.add("live");
+theme();
+tooltips();
+foldAway();
+controls(filter, draw);
+follow();

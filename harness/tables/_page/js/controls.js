@@ -1,0 +1,102 @@
+// What the reader has narrowed the tables to.
+
+const PARTS = { dataset: "data set", backbone: "backbone", encoder: "encoder", adapter: "adapter" };
+const KINDS = { baseline: "baselines", ablation: "ablations", control: "controls", hole: "rows without result" };
+
+function unfiltered() {
+  const reference = BOARD.cells.find((cell) => cell.adapter === BOARD.reference && cell.encoder === "none" && !cell.kinds.includes("baseline"));
+  return {
+    text: "",
+    without: { dataset: new Set(), backbone: new Set(), encoder: new Set(), adapter: new Set() },
+    hidden: new Set(),
+    metric: BOARD.headline,
+    reference: reference ? way(reference) : "",
+    groups: new Set(BOARD.shown),
+  };
+}
+
+function namesOf(part) {
+  const known = part === "dataset" || part === "backbone" ? BOARD.sections.map((s) => s[part]) : BOARD.cells.map((c) => c[part]);
+  return [...new Set(known)].sort();
+}
+
+function controls(filter, changed) {
+  const box = byId("controls");
+  const search = el("input", { type: "search", id: "text", placeholder: "svd minilm …", "aria-label": "Show rows whose names hold", autocomplete: "off", value: filter.text });
+  search.addEventListener("input", () => {
+    filter.text = search.value;
+    changed();
+  });
+  const select = (label, key, options) =>
+    el("label", { class: "inline" }, `${label} `, el("select", { id: key, onchange: (event) => { filter[key] = event.target.value; changed(); } }, ...options.map(([value, words]) => el("option", { value, selected: value === filter[key] }, words))));
+  const ways = new Map(BOARD.cells.filter((cell) => meanOf(cell, BOARD.headline) !== null).map((cell) => [way(cell), short(safe(nameOf(cell)), 40)]));
+  const picks = Object.keys(PARTS).filter((part) => namesOf(part).length > 1).map((part) => pick(part, filter, changed));
+  box.replaceChildren(
+    el("div", { class: "line" }, el("label", { class: "inline grow" }, "Find ", search), select("Metric", "metric", BOARD.metrics.map((name) => [name, name])), select("Reference", "reference", [...ways])),
+    el("div", { class: "line" }, ...picks, hiding(filter, changed), groups(filter, changed), el("button", { type: "button", id: "reset", class: "quiet", onclick: () => reset(filter, changed) }, "Show all")),
+    el("p", { id: "told", role: "status" }),
+  );
+  box.hidden = false;
+}
+
+function reset(filter, changed) {
+  Object.assign(filter, unfiltered(), { groups: filter.groups });
+  controls(filter, changed);
+  changed();
+  byId("reset").focus();
+}
+
+function folded(title, id, ...content) {
+  return el("details", { class: "pick", id }, el("summary", {}, title), el("fieldset", {}, el("legend", { class: "unseen" }, id.replace("pick-", "")), ...content));
+}
+
+function box(name, checked, change, shown) {
+  return el("label", {}, el("input", { type: "checkbox", name, checked, onchange: (event) => change(event.target.checked) }), " ", shown);
+}
+
+function pick(part, filter, changed) {
+  const names = namesOf(part);
+  const dropped = filter.without[part];
+  const title = el("span");
+  const told = () => (title.textContent = `${PARTS[part]}s ${dropped.size ? `${names.length - dropped.size} of ${names.length}` : "all"}`);
+  const boxes = names.map((name) =>
+    box(name, !dropped.has(name), (on) => { (on ? dropped.delete(name) : dropped.add(name)); told(); changed(); }, name === "none" ? DASH : named(name)),
+  );
+  const all = (on) => {
+    names.forEach((name) => (on ? dropped.delete(name) : dropped.add(name)));
+    boxes.forEach((one) => (one.firstChild.checked = on));
+    told();
+    changed();
+  };
+  const quick = el("p", { class: "quick" }, ...[["all", true], ["none", false]].map(([word, on]) => el("button", { type: "button", class: "quiet", onclick: () => all(on) }, word)));
+  told();
+  return folded(title, `pick-${part}`, quick, ...boxes);
+}
+
+function hiding(filter, changed) {
+  const held = new Set(BOARD.cells.flatMap((cell) => [...cell.kinds, meanOf(cell, BOARD.headline) === null ? "hole" : ""]));
+  const boxes = Object.keys(KINDS).filter((kind) => held.has(kind)).map((kind) =>
+    box(`hide-${kind}`, filter.hidden.has(kind), (on) => { (on ? filter.hidden.add(kind) : filter.hidden.delete(kind)); changed(); }, `hide ${KINDS[kind]}`),
+  );
+  return boxes.length ? folded("hide", "pick-hide", ...boxes) : null;
+}
+
+function groups(filter, changed) {
+  const held = new Set(BOARD.columns.map((column) => column.group));
+  const boxes = Object.entries(BOARD.groups).filter(([key]) => held.has(key)).map(([key, title]) =>
+    box(`group-${key}`, filter.groups.has(key), (on) => { (on ? filter.groups.add(key) : filter.groups.delete(key)); changed(); }, title),
+  );
+  return folded("columns", "pick-groups", ...boxes);
+}
+
+// A click elsewhere or Escape closes what is folded open.
+function foldAway() {
+  const close = (except) => document.querySelectorAll("details.pick[open]").forEach((one) => one !== except && (one.open = false));
+  document.addEventListener("click", (event) => close(event.target.closest("details.pick")));
+  document.addEventListener("keydown", (event) => {
+    const open = document.querySelector("details.pick[open]");
+    if (event.key !== "Escape" || !open) return;
+    close(null);
+    open.querySelector("summary").focus();
+  });
+}

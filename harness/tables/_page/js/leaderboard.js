@@ -1,0 +1,161 @@
+// The leaderboard of a section: which columns it has, and how a row reads in each.
+
+const SYMBOLS = { best: "★", second: "☆", tied: "≈", differs: "*", short: "†" };
+const MEANINGS = {
+  best: "best mean of the rows shown",
+  second: "second best mean",
+  tied: `not distinguishable from the best (adjusted p ≥ ${BOARD.alpha})`,
+  differs: `differs from the reference (adjusted p < ${BOARD.alpha})`,
+  short: "had less than planned: fewer finished trials or seeds",
+};
+const BETTER = { high: "higher is better", low: "lower is better", none: "neither way is better as such" };
+
+function route(cell) {
+  return "#row/" + cell.cell.map(encodeURIComponent).join("/");
+}
+
+function nameOf(cell) {
+  return cell.encoder === "none" ? cell.adapter : `${cell.adapter} · ${cell.encoder}`;
+}
+
+function adapterName(cell) {
+  return cell.adapter + (cell.kinds.includes("baseline") ? " (baseline)" : "");
+}
+
+// A number that leads to its row's page; the row's name is the stop for the keyboard.
+function link(cell, text, attributes = {}) {
+  return el("a", { href: route(cell), tabindex: "-1", class: "number", ...attributes }, text);
+}
+
+function scale(values, width, pad = 4) {
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  return (x) => pad + (width - 2 * pad) * Math.min(Math.max(high > low ? (x - low) / (high - low) : 0.5, 0), 1);
+}
+
+// A small drawn interval; everything it shows stands beside it in figures.
+function bar(at, [mid, low, high], mark, off) {
+  return svg(
+    "svg",
+    { class: off ? "bar off" : "bar", viewBox: "0 0 132 12", width: 132, height: 12, "aria-hidden": "true" },
+    svg("path", { class: "track", d: "M0 6H132" }),
+    mark !== null && svg("path", { class: "mark", d: `M${mark.toFixed(1)} 0V12` }),
+    low !== null && svg("path", { class: "interval", d: `M${at(low).toFixed(1)} 6H${at(high).toFixed(1)}` }),
+    svg("circle", { cx: at(mid).toFixed(1), cy: 6, r: 3 }),
+  );
+}
+
+function symbolsOf(row) {
+  return row.marks
+    .filter((mark) => mark !== "differs")
+    .map((mark) => el("abbr", { title: MEANINGS[mark], class: `sign ${mark}` }, SYMBOLS[mark]));
+}
+
+function tagsOf(cell) {
+  return cell.kinds.filter((kind) => kind !== "baseline").map((kind) => el("span", { class: "tag" }, kind));
+}
+
+function tipOf(column) {
+  return `${column.help}. ${column.unit ? `Unit: ${column.unit}. ` : ""}${BETTER[column.better][0].toUpperCase()}${BETTER[column.better].slice(1)}.`;
+}
+
+function showOf(column, cell) {
+  const value = valueOf(cell, column.key);
+  if (value === null) return DASH;
+  switch (column.kind) {
+    case "score": return link(cell, [value[0].toFixed(4), " ", el("span", { class: "range" }, range(value[1], value[2]))]);
+    case "seconds": return link(cell, seconds(value));
+    case "count": return link(cell, count(value));
+    case "share": return link(cell, `${(100 * value).toPrecision(3)} %`);
+    case "trials": return link(cell, `${value[0]}/${value[1]}/${value[2]} of ${value[3]}`);
+    case "seeds": return link(cell, `${value[0]}/${value[1]}`);
+    default: return link(cell, fixed(value, column.digits));
+  }
+}
+
+function sortable(value) {
+  return Array.isArray(value) ? value[0] : value;
+}
+
+function gainText(found, star) {
+  const interval = found.low === null ? "" : ` [${signed(found.low)}, ${signed(found.high)}]`;
+  return [signed(found.percent), el("span", { class: "range" }, interval), star ? el("abbr", { title: MEANINGS.differs }, SYMBOLS.differs) : null];
+}
+
+// Columns of one view; `filter.groups` says which groups of them are shown.
+function leaderColumns(view, filter) {
+  const { metric } = view;
+  const key = `m:${metric}`;
+  const trained = view.rows.filter((row) => row.rank !== null && !row.cell.kinds.includes("baseline"));
+  const spanned = trained.length ? trained : view.rows.filter((row) => row.rank !== null);
+  const ends = spanned.flatMap((row) => valueOf(row.cell, key));
+  const at = scale(ends, 132);
+  const mark = view.reference ? at(meanOf(view.reference, metric)) : null;
+  const own = BOARD.columns[COLUMN[key]];
+  const reference = view.reference ? nameOf(view.reference) : "the reference";
+  const fixedColumns = [
+    { key: "rank", title: "#", tip: `Rank among the rows shown, by mean test ${metric}.`, first: "ascending", value: (row) => row.rank, show: (row) => row.rank ?? DASH },
+    {
+      key: "adapter", title: "adapter", tip: "How text embeddings become item embeddings.", first: "ascending", left: true, head: true,
+      value: (row) => row.cell.adapter,
+      show: (row) => [
+        el("a", { href: route(row.cell) }, named(adapterName(row.cell))), " ", ...symbolsOf(row), ...tagsOf(row.cell),
+        row.cell.encoder !== "none" && el("small", { class: "encoder" }, named(row.cell.encoder)),
+      ],
+    },
+    { key: "encoder", title: "encoder", tip: "The model that embedded the items' texts; – reads no text.", first: "ascending", left: true, wide: true, value: (row) => (row.cell.encoder === "none" ? null : row.cell.encoder), show: (row) => (row.cell.encoder === "none" ? DASH : named(row.cell.encoder)) },
+    {
+      key, title: metric, tip: tipOf(own), left: true,
+      value: (row) => meanOf(row.cell, metric),
+      show: (row) => {
+        if (row.rank === null) return [el("span", { class: "state" }, row.cell.state), " ", el("span", { class: "reason" }, row.cell.reason ?? "")];
+        const value = valueOf(row.cell, key);
+        return [link(row.cell, [el("span", { class: "mean" }, value[0].toFixed(4)), " ", el("span", { class: "range" }, range(value[1], value[2]))]), bar(at, value, mark, value[0] < Math.min(...ends) || value[0] > Math.max(...ends))];
+      },
+    },
+    {
+      key: "gain", title: `vs ${short(safe(reference), 18)} %`, tip: `Gain in test ${metric} over ${safe(reference)}, with its paired 95 % interval; * adjusted p < ${BOARD.alpha}. Unit: percent. Higher is better.`,
+      value: (row) => row.gain?.percent ?? null,
+      show: (row) => (row.gain ? link(row.cell, gainText(row.gain, row.marks.includes("differs"))) : DASH),
+    },
+    {
+      key: "p", title: "p", tip: `Paired sign-flip test against ${safe(reference)}, adjusted after Holm over the rows shown. Lower is surer.`, first: "ascending",
+      value: (row) => row.gain?.p ?? null,
+      show: (row) => (numeric(row.gain?.p) ? (row.gain.p < 0.001 ? "<.001" : row.gain.p.toFixed(3).replace(/^0/, "")) : DASH),
+    },
+    {
+      key: "rival", title: "vs best other %", tip: `Gain in test ${metric} over the best other row shown that is no baseline. Unit: percent. Higher is better.`,
+      value: (row) => row.rival?.percent ?? null,
+      show: (row) => (row.rival ? link(row.cell, gainText(row.rival, false)) : DASH),
+    },
+  ];
+  const quality = filter.groups.has("quality");
+  const first = fixedColumns.filter((column) => quality || !["p", "rival"].includes(column.key));
+  const rest = BOARD.columns
+    .filter((column) => filter.groups.has(column.group) && column.key !== key)
+    .map((column) => ({ key: column.key, title: column.title, tip: tipOf(column), first: column.better === "low" ? "ascending" : "descending", value: (row) => sortable(valueOf(row.cell, column.key)), show: (row) => showOf(column, row.cell) }));
+  return [...first, ...rest];
+}
+
+function leaderboard(view, filter, sorted) {
+  for (const row of view.rows) if (row.rank === null && !row.marks.includes("hole")) row.marks.push("hole");
+  const reference = view.reference ? safe(nameOf(view.reference)) : null;
+  const caption =
+    `Mean and 95 % interval over users and seeds` +
+    (reference ? `; dotted line: ${reference}` : "") +
+    `; hollow dot: off the scale. ` +
+    (view.metric === BOARD.headline ? "" : `Intervals and tests of gains are made for ${BOARD.headline} alone. `) +
+    "Press a column's head to sort.";
+  return grid(`Leaderboard ${view.section.title}`, caption, leaderColumns(view, filter), view.rows, sorted);
+}
+
+function acrossTable(view, sorted) {
+  const columns = [
+    { key: "rank", title: "mean rank", tip: "Rank among the rows shown, mean over the data sets shown (ties share). Lower is better.", first: "ascending", value: (row) => row.rank, show: (row) => row.rank.toFixed(2) },
+    { key: "adapter", title: "adapter", tip: "How text embeddings become item embeddings.", first: "ascending", left: true, head: true, value: (row) => row.cell.adapter, show: (row) => [named(adapterName(row.cell)), " ", ...tagsOf(row.cell), row.cell.encoder !== "none" && el("small", { class: "encoder" }, named(row.cell.encoder))] },
+    { key: "encoder", title: "encoder", tip: "The model that embedded the items' texts.", first: "ascending", left: true, wide: true, value: (row) => row.cell.encoder, show: (row) => (row.cell.encoder === "none" ? DASH : named(row.cell.encoder)) },
+    { key: "wins", title: "win rate %", tip: "Share of the other rows that it beats, mean over data sets. Unit: percent. Higher is better.", value: (row) => row.wins, show: (row) => (row.wins === null ? DASH : (100 * row.wins).toFixed(0)) },
+    { key: "gain", title: "mean gain %", tip: "Gain over the reference row, mean over data sets. Unit: percent. Higher is better.", value: (row) => row.gain, show: (row) => (row.gain === null ? DASH : signed(row.gain)) },
+    ...view.datasets.map((name, k) => ({ key: `rank:${k}`, title: `# ${short(safe(name), 18)}`, tip: `Rank on ${safe(name)}. Lower is better.`, first: "ascending", value: (row) => row.ranks[k], show: (row) => (Number.isInteger(row.ranks[k]) ? row.ranks[k] : row.ranks[k].toFixed(1)) })),
+  ];
+  return grid(`Across data sets, ${safe(view.backbone)}`, null, columns, view.rows, sorted);
+}

@@ -1,0 +1,66 @@
+"""Made tables with searches, for the tests of the HTML report, by arithmetic alone."""
+
+from __future__ import annotations
+
+import json
+
+import made_boards
+import numpy as np
+import polars as pl
+
+from harness.tables import Results, Table, build
+from harness.tables._frames import KEY, TRIALS
+
+Key = tuple[str, ...]
+AXES = ("adapter.hidden", "train.lr", "text.fusion")
+
+
+def searched(made: Results, trials: int = 8, epochs: int = 6) -> Table:
+    """The table of made results whose rows were searched and confirmed, with curves."""
+    rows = [row for cell in made.cells.iter_rows(named=True) for row in _of(cell, trials, epochs)]
+    return build(Results(made.runs, made.ranks, made.cells, made.header, pl.DataFrame(rows, schema=TRIALS)))
+
+
+def wide(datasets: int, adapters: int, users: int = 60) -> Results:
+    """Every adapter on every data set under one backbone, three seeds; `id` is the first adapter."""
+    rows: dict[Key, list[np.ndarray]] = {}
+    for d in range(datasets):
+        for a in range(adapters):
+            key = (f"data{d}", "minilm" if a else "none", "sasrec", f"adapter{a:02d}" if a else "id")
+            shift = ((a * 37 + d * 11) % 23) / 23
+            rows[key] = [made_boards.targets(shift, users, seed=s + 3 * d) for s in range(3)]
+        rows[f"data{d}", "none", "none", "popularity"] = [made_boards.targets(3.0, users)]
+    cells = [made_boards.cell(key, seeds_done=len(own), seeds_planned=len(own)) for key, own in rows.items()]
+    return made_boards.results(rows, cells)
+
+
+def _of(cell: dict, trials: int, epochs: int) -> list[dict]:
+    """Trials of a cell: every fifth is pruned, every seventh fails; a large `train.lr` is good, the rest is noise."""
+    if cell["state"] in ("skipped", "pending") or cell["backbone"] == "none":
+        return []
+    rng = np.random.default_rng(abs(hash_of(cell)))
+    found = []
+    for number in range(trials):
+        status = "failed" if number % 7 == 6 else "pruned" if number % 5 == 4 else "done"
+        lr = float(10 ** rng.uniform(-4, -2))
+        params = {"adapter.hidden": int(rng.choice([64, 128, 256])), "train.lr": lr, "train.d": 64}
+        params["text.fusion"] = str(rng.choice(["none", "add", made_boards.SCRIPT]))
+        found.append(_trial(cell, "search", number, status, params, 0.05 + 0.01 * np.log10(lr), epochs))
+    seeds = [_trial(cell, "confirm", s, "done", {"train.lr": 0.01}, 0.04, epochs) for s in range(cell["seeds_done"])]
+    return found + seeds
+
+
+def hash_of(cell: dict) -> int:
+    return sum(ord(char) * (k + 1) for k, char in enumerate("|".join(cell[key] for key in KEY)))
+
+
+def _trial(cell: dict, role: str, number: int, status: str, params: dict, best: float, epochs: int) -> dict:
+    length = 1 if status == "failed" else epochs // 2 if status == "pruned" else epochs
+    curve = [round(best * (1 - 0.5 ** (k + 1)), 6) for k in range(length)]
+    known = {"trial": f"{hash_of(cell):x}-{role}-{number}", "study": f"{hash_of(cell):x}", "role": role}
+    known |= {key: cell[key] for key in KEY}
+    known |= {"number": number, "seed": number if role == "confirm" else 0, "status": status}
+    known |= {"reason": "loss is <not> finite" if status == "failed" else "", "epochs": length, "curve": curve}
+    scored = {} if status == "failed" else {"best": curve[-1], "best_epoch": length - 1}
+    known |= {"seconds": 2.0 + number, "params": json.dumps(params), "info": "{}", "run": "made"}
+    return known | scored
