@@ -202,6 +202,27 @@ class Ledger:
         known = self.studies.get(study, {})
         return {n: (i, self.result(i)) for n, i in sorted(known.items()) if n < trials}
 
+    def affordable(self, study: str, trials: int, seconds: float | None) -> int:
+        """How many trials a search of at most `trials` holds: up to the first number before which its trials have spent
+        the seconds. By number, so that it is the same search on any number of slots; a trial counts once."""
+        if seconds is None:
+            return trials
+        spent, counted, known = 0.0, set(), self.history(study, trials)
+        for number in range(trials):
+            if number and spent >= seconds:
+                return number
+            if number not in known:
+                return trials
+            trial_id, result = known[number]
+            if result is not None and trial_id not in counted:
+                counted.add(trial_id)
+                spent += result.info.get("seconds", 0.0)
+        return trials
+
+    def planned(self, described: dict[str, Any]) -> int:
+        """Search trials of a study as a launch event describes it."""
+        return self.affordable(described["study"], described["trials"], described.get("cell_seconds"))
+
     def winner(self, study: str, trials: int) -> Trial | None:
         """The best finished trial (first of equals) of a study's first `trials`; None while they are not all ended,
         or if none is `done`. So a longer search can always be cut back to a shorter one."""

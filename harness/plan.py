@@ -6,17 +6,20 @@ Imports no torch, ray, optuna or mlflow: `harness plan` and `status` answer at o
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness import data, library, registry, spaces, vectors
+from harness import data, grids, library, registry, spaces, vectors, warm
 from harness.ledger import Ledger
 from harness.types import (
     BASELINE,
     BUDGETS,
     NO_TEXT,
+    PRUNERS,
+    SAMPLERS,
     Budget,
     Cell,
     Engine,
@@ -52,7 +55,7 @@ class Request:
     def table_key(self) -> str:
         """Cells of two benches stand in one table exactly if this is equal."""
         same = [self.protocol.identity(), self.prep.identity(), self.budget.epochs, self.budget.patience]
-        return digest([*same, asdict(self.engine)])
+        return digest([*same, self.engine.identity()])
 
 
 @dataclass(frozen=True)
@@ -79,19 +82,46 @@ class Study:
     engine: Engine
     inputs: dict[str, Any]
     ledger: Ledger = field(repr=False)
+    starts: tuple[dict[str, Any], ...] = ()  # configurations of a warm start, tried after the default point
 
     @cached_property
     def id(self) -> str:
         epochs, patience = (max(self.pace, 1) * n for n in (self.budget.epochs, self.budget.patience))
         same = [self.cell.backbone, self.cell.adapter, self.space.to_json(), epochs, patience]
-        return digest([*same, self.protocol.identity(), asdict(self.engine), self.inputs])
+        engine = {key: value for key, value in self.engine.identity().items() if key != "warm_start"}
+        given = [self.starts] if self.starts else []
+        return digest([*same, self.protocol.identity(), engine, self.inputs, *given])
+
+    @cached_property
+    def most(self) -> int:
+        """Search trials at most: none for a baseline, one where nothing is searched, no more than a grid has points."""
+        if self.cell.is_baseline:
+            return 0
+        if not self.space.searched:
+            return 1
+        if self.engine.sampler != "grid":
+            return self.budget.trials
+        return min(self.budget.trials, 1 + len(self.starts) + len(grids.Grid(self.space)))
 
     @property
     def trials(self) -> int:
-        """Search trials planned: none for a baseline, one where every parameter is fixed."""
-        if self.cell.is_baseline:
-            return 0
-        return self.budget.trials if self.space.searched else 1
+        """Search trials planned: fewer than `most` once the cell's seconds are spent."""
+        return self.ledger.affordable(self.id, self.most, self.budget.cell_seconds)
+
+    @cached_property
+    def _points(self) -> Iterator[dict[str, Any]]:
+        return grids.Grid(self.space).points(int(self.id[:7], 16))
+
+    def given(self, number: int) -> dict[str, Any] | None:
+        """The parameters of a search number where nothing is drawn: the default point for 0, then the warm start's
+        configurations, then the points of a grid."""
+        while len(self._given) <= number and (self.engine.sampler == "grid" and self.space.searched):
+            self._given.append(next(self._points, self.space.default))
+        return self._given[number] if number < len(self._given) else None
+
+    @cached_property
+    def _given(self) -> list[dict[str, Any]]:
+        return [self.space.default, *self.starts]
 
     @property
     def seeds(self) -> int:
@@ -153,7 +183,11 @@ class Study:
     def describe(self) -> dict[str, Any]:
         """How a launch event names this study."""
         known = {"confirm": [self.trial("confirm", 0, {}).id]} if self.cell.is_baseline else {}
-        return {"study": self.id, "cell": asdict(self.cell), "trials": self.trials, "seeds": self.seeds} | known
+        bound = {} if self.budget.cell_seconds is None else {"cell_seconds": self.budget.cell_seconds}
+        early = {"allowed": self.budget.trials} if 1 < self.most < self.budget.trials else {}
+        warm = {"warm": len(self.starts)} if self.engine.warm_start else {}
+        named = {"study": self.id, "cell": asdict(self.cell), "trials": self.most, "seeds": self.seeds}
+        return named | bound | early | warm | known
 
 
 @dataclass
@@ -174,6 +208,17 @@ class Plan:
         """Trials that can be under way at once at most, done ones counted: every search can run all its own."""
         return sum(max(study.trials, study.seeds) for study in self.studies if not study.cell.is_baseline)
 
+    def search(self) -> dict[str, Any]:
+        """How the cells are searched, as a launch event has it: the engine and, where its sampler has no model of some
+        parameters, their names."""
+        engine = self.request.engine
+        names = {n for study in self.studies for n in at_random(study.space, engine.sampler)}
+        searched = [study for study in self.studies if study.most > 1]
+        warm = (
+            {"warm_cells": f"{sum(bool(s.starts) for s in searched)} of {len(searched)}"} if engine.warm_start else {}
+        )
+        return engine.identity() | warm | ({"drawn_at_random": sorted(names)} if names else {})
+
     def counts(self) -> dict[str, int]:
         """`cells`, `done`, `failed`, `skipped`, `trials` planned and `to_run`."""
         states = [study.state for study in self.studies]
@@ -185,6 +230,24 @@ class Plan:
             "trials": sum(study.trials + study.seeds for study in self.studies),
             "to_run": sum(study.to_run() for study in self.studies),
         }
+
+
+def check_engine(engine: Engine) -> None:
+    """Raises HarnessError for a sampler or pruner that is none."""
+    for what, name, known in (("sampler", engine.sampler, SAMPLERS), ("pruner", engine.pruner, PRUNERS)):
+        if name not in known:
+            raise HarnessError(f"There is no {what} '{name}'. {registry.suggest(name, list(known))}")
+
+
+def at_random(space: spaces.Space, sampler: str) -> list[str]:
+    """Searched parameters that a sampler draws at random since it cannot model them: `gp` and `cmaes` those of a
+    condition, `cmaes` choices as well."""
+    return [
+        name
+        for name, axis in space.searched.items()
+        if (sampler in ("gp", "cmaes") and axis.when is not None)
+        or (sampler == "cmaes" and isinstance(axis, spaces.Choices))
+    ]
 
 
 def pace_of(backbone: str) -> int:
@@ -249,6 +312,8 @@ def cells(dataset: str, request: Request, encoders: list[str]) -> list[Cell]:
 def make(request: Request, ledger: Ledger) -> Plan:
     """The plan of a request against a ledger. Fetches and prepares data sets; computes no embedding."""
     request.spaces.check()
+    check_engine(request.engine)
+    warm.check(ledger, request.engine.warm_start)
     for package, selection in ((registry.ADAPTERS, request.adapters), (registry.BACKBONES, request.backbones)):
         registry.select(package, selection)  # a wrong name is told before anything is fetched
     encoders = select_encoders(request)
@@ -282,7 +347,8 @@ def study(cell: Cell, request: Request, material: Material, ledger: Ledger) -> S
         "basis": vectors.BASIS_VERSION if cell.encoder != NO_TEXT else 0,
         "versions": _versions(cell, request.spaces),
     }
-    return Study(cell, space, request.budget, request.protocol, request.engine, inputs, ledger)
+    starts = warm.starts(ledger, cell, space, request.engine.warm_start) if space.searched else ()
+    return Study(cell, space, request.budget, request.protocol, request.engine, inputs, ledger, starts)
 
 
 def _versions(cell: Cell, source: spaces.Source) -> dict[str, int]:

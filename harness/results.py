@@ -113,7 +113,7 @@ def confirmations(ledger: Ledger, described: dict[str, Any]) -> list[str]:
     """Ids of the planned confirmations of a study's winner; none while it is undecided."""
     if "confirm" in described:
         return described["confirm"]
-    winner = ledger.winner(described["study"], described["trials"])
+    winner = ledger.winner(described["study"], ledger.planned(described))
     return [winner.confirmation(1 + k).id for k in range(described["seeds"])] if winner else []
 
 
@@ -123,7 +123,7 @@ def _confirmed(ledger: Ledger, described: dict[str, Any]) -> list[str]:
 
 
 def _history(ledger: Ledger, described: dict[str, Any]) -> dict[int, tuple[str, TrialResult | None]]:
-    return ledger.history(described["study"], described["trials"])
+    return ledger.history(described["study"], ledger.planned(described))
 
 
 def _status(ledger: Ledger, trial_id: str) -> str:
@@ -181,13 +181,13 @@ def _trial(entry: Entry) -> dict[str, Any]:
 
 
 def _cell_row(ledger: Ledger, cell: Cell, described: dict[str, Any], seeds_done: int) -> dict[str, Any]:
-    history = _history(ledger, described)
+    planned, history = ledger.planned(described), _history(ledger, described)
     results = [result for _, result in history.values() if result is not None]
     count = {s: sum(r.status == s for r in results) for s in ("done", "pruned", "failed")}
     confirmed = [_status(ledger, i) for i in confirmations(ledger, described)]
     if seeds_done == described["seeds"]:
-        state, reason = "done", ""
-    elif "failed" in confirmed or (len(results) == described["trials"] > 0 and not count["done"]):
+        state, reason = "done", _ended_early(described, planned)
+    elif "failed" in confirmed or (len(results) == planned > 0 and not count["done"]):
         state, reason = "failed", _reason(ledger, described, results)
     else:
         state, reason = ("partial" if results or seeds_done else "pending"), ""
@@ -195,13 +195,22 @@ def _cell_row(ledger: Ledger, cell: Cell, described: dict[str, Any], seeds_done:
         "trials_done": count["done"],
         "trials_pruned": count["pruned"],
         "trials_failed": count["failed"],
-        "trials_planned": described["trials"],
+        "trials_planned": planned,
         "search_seconds": sum(r.info.get("seconds", 0.0) for r in results),
         "seeds_done": seeds_done,
         "seeds_planned": described["seeds"],
         "state": state,
         "reason": reason,
     }
+
+
+def _ended_early(described: dict[str, Any], planned: int) -> str:
+    """Why a complete search has fewer trials than it was allowed."""
+    if planned < described["trials"]:
+        return f"its {described['cell_seconds']:g} seconds were spent after {planned} trials"
+    if "allowed" in described:
+        return f"its grid was searched whole after {planned} of {described['allowed']} trials"
+    return ""
 
 
 def _reason(ledger: Ledger, described: dict[str, Any], searched: list[TrialResult]) -> str:

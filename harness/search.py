@@ -125,14 +125,18 @@ class TrialActor(tune.Trainable):
         try:
             return self._step()
         except TrialFailed as error:
-            return self._ended(TrialResult("failed", reason=str(error), curve=self._curve()))
+            return self._ended(TrialResult("failed", reason=str(error), curve=self._curve(), info=self._spent()))
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
             logging.getLogger("harness").exception("trial %s", self.work.id)
-            return self._ended(TrialResult("failed", reason=reason, curve=self._curve()))
+            return self._ended(TrialResult("failed", reason=reason, curve=self._curve(), info=self._spent()))
 
     def _curve(self) -> list[float]:
         return list(self.training.curve) if self.training is not None else []
+
+    def _spent(self) -> dict[str, float]:
+        """Seconds of whole epochs: what a failed trial takes off its cell's budget."""
+        return {"seconds": self.training.seconds} if self.training is not None else {}
 
     def _step(self) -> dict[str, Any]:
         from harness import trial as core

@@ -43,13 +43,14 @@ def of(home: Path) -> dict[str, Any]:
 
 
 def _cell(ledger: Ledger, described: dict[str, Any]) -> dict[str, Any]:
-    history = ledger.history(described["study"], described["trials"])
+    trials = ledger.planned(described)
+    history = ledger.history(described["study"], trials)
     searched = [result for _, result in history.values() if result is not None]
     confirmed = [i for i in results.confirmations(ledger, described) if ledger.result(i) is not None]
     return {
         "cell": str(Cell(**described["cell"])),
         "ended": len(searched) + len(confirmed),
-        "planned": described["trials"] + described["seeds"],
+        "planned": trials + described["seeds"],
         "best": max((r.best for r in searched), default=None),
     }
 

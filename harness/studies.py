@@ -6,8 +6,6 @@ A cell's life: SEARCH (n trials, trial 0 the default point) -> CONFIRM (the winn
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,32 +16,12 @@ from optuna.trial import TrialState
 
 from harness import ledger as ledger_events
 from harness.ledger import Segment
-from harness.plan import Study
-from harness.types import Engine, HarnessError, Trial, TrialResult
+from harness.plan import Study, check_engine
+from harness.samplers import PRUNERS, REPLAYED, SAMPLERS
+from harness.types import Trial, TrialResult
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
+optuna.logging.set_verbosity(optuna.logging.ERROR)  # its hints on speed are none of a bench's lines
 
-STARTUP_TRIALS = 6  # random points before TPE's model; a constant, so that a grown search is the longer search
-GRACE = 0.3  # share of the epochs before a trial may be pruned: slow starters
-
-
-def _tpe(seed: int) -> optuna.samplers.BaseSampler:
-    """TPE over the joint distribution of the parameters, those of a condition apart (`group`)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=STARTUP_TRIALS)
-
-
-SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
-    "tpe": _tpe,
-    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-}
-PRUNERS: dict[str, Callable[[int], optuna.pruners.BasePruner]] = {
-    "median": lambda epochs: optuna.pruners.MedianPruner(
-        n_startup_trials=2, n_warmup_steps=max(2, math.ceil(GRACE * epochs))
-    ),
-    "none": lambda epochs: optuna.pruners.NopPruner(),
-}
 _STATES = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -64,7 +42,9 @@ class Search:
         self.plan = study
         engine = study.engine
         check_engine(engine)
-        self._study = optuna.create_study(direction="maximize", pruner=PRUNERS[engine.pruner](study.epochs))
+        pruner = PRUNERS[engine.pruner](study.epochs)
+        self._study = optuna.create_study(study_name=study.id, direction="maximize", pruner=pruner)
+        self._replayed = bool({engine.sampler, engine.pruner} & REPLAYED)
         self._asked: dict[int, optuna.trial.Trial] = {}
         self._waiting: list[Assignment] = []  # asked of the study, not yet handed out
         self.in_flight: dict[str, Assignment] = {}
@@ -76,10 +56,21 @@ class Search:
         for number in range(max(history, default=-1) + 1):
             trial_id, result = history.get(number, ("", None))
             known = self.plan.ledger.trials.get(trial_id)
-            if known is not None and result is not None:
+            if known is not None and result is not None and self._replayed:
+                self._replay(number, known.trial, result)
+            elif known is not None and result is not None:
                 self._study.add_trial(self._frozen(known.trial, result))
             else:
                 self._waiting.append(self._ask(number, known.trial.params if known else None))
+
+    def _replay(self, number: int, trial: Trial, result: TrialResult) -> None:
+        """Ask and tell a past trial again, for samplers and pruners that keep what they know beside the trials."""
+        self._ask(number, trial.params)
+        asked = self._asked.pop(number)
+        for epoch, value in enumerate(result.curve):
+            asked.report(value, epoch)
+            asked.should_prune()
+        self._study.tell(asked, result.best if result.status == "done" else None, state=_STATES[result.status])
 
     def _frozen(self, trial: Trial, result: TrialResult) -> optuna.trial.FrozenTrial:
         searched = self.plan.space.free() | self.plan.space.conditional(trial.params)
@@ -92,14 +83,17 @@ class Search:
         )
 
     def _ask(self, number: int, params: dict[str, Any] | None = None) -> Assignment:
-        """The trial of a search number: the default point for 0, else what is known of it, else the sampler's."""
+        """The trial of a search number: what the plan gives or the ledger knows of it, else the sampler's."""
         space = self.plan.space
-        if number == 0:
-            params = space.default
+        params = self.plan.given(number) or params
         if params is not None:
             self._study.enqueue_trial({name: params[name] for name in space.searched})
-        self._study.sampler = SAMPLERS[self.plan.engine.sampler](int(self.plan.id[:7], 16) + number)
-        asked = self._study.ask(space.free())
+        self._study.sampler = SAMPLERS[self.plan.engine.sampler](int(self.plan.id[:7], 16) + number, space)
+        asked = self._study.ask()
+        if self._replayed:
+            asked.relative_params  # noqa: B018 - drawn even where every value is given, so that a replay draws it too
+        for name, axis in space.free().items():
+            _suggest(asked, name, axis)
         for name, axis in space.conditional(asked.params | space.fixed).items():
             _suggest(asked, name, axis)
         if asked.number != number:
@@ -157,15 +151,6 @@ class Search:
     @property
     def over(self) -> bool:
         return not self.in_flight and not self._waiting and self.plan.to_run() == 0
-
-
-def check_engine(engine: Engine) -> None:
-    """Raises HarnessError for a sampler or pruner that is none."""
-    from harness.registry import suggest
-
-    for what, name, known in (("sampler", engine.sampler, SAMPLERS), ("pruner", engine.pruner, PRUNERS)):
-        if name not in known:
-            raise HarnessError(f"There is no {what} '{name}'. {suggest(name, list(known))}")
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ class Protocol:
         return _identity(self, ("split", "filter_seen", "quantile"))
 
 
-def _identity(options: PrepSpec | Protocol, always: tuple[str, ...]) -> dict[str, Any]:
+def _identity(options: PrepSpec | Protocol | Engine, always: tuple[str, ...]) -> dict[str, Any]:
     """The first options and, of those that came later, what is not as it was before there was a choice."""
     defaults = {field.name: field.default for field in fields(options)}
     return {name: value for name, value in asdict(options).items() if name in always or value != defaults[name]}
@@ -124,21 +124,41 @@ def _identity(options: PrepSpec | Protocol, always: tuple[str, ...]) -> dict[str
 
 @dataclass(frozen=True)
 class Budget:
-    """What every cell may spend: the same for all cells of a bench."""
+    """What every cell may spend: the same for all cells of a bench.
+
+    ``cell_seconds``: a search draws no more once its trials have trained and validated so many seconds together, as
+    each trial measures itself, so that waiting for a slot costs nothing (None: trials alone count).
+    """
 
     name: str
     trials: int
     epochs: int
     patience: int
     seeds: int
+    cell_seconds: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What a launch event says of it: without the bounds that are off."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+# Names of the ways to search, as `samplers` sets them up.
+SAMPLERS = ("tpe", "random", "grid", "gp", "cmaes")
+PRUNERS = ("median", "halving", "hyperband", "none")
 
 
 @dataclass(frozen=True)
 class Engine:
-    """How a cell is searched: names of the Optuna sampler and pruner. Part of a study's identity."""
+    """How a cell is searched: names of the Optuna sampler and pruner, and the data set whose best configurations of the
+    same cell are tried first (`warm_start`, "" for none). Part of a study's identity, the last by what it gives."""
 
     sampler: str = "tpe"
     pruner: str = "median"
+    warm_start: str = ""
+
+    def identity(self) -> dict[str, Any]:
+        """What stands for the engine in hashes: equal for equal engines of this and of earlier versions."""
+        return _identity(self, ("sampler", "pruner"))
 
 
 BUDGETS = {

@@ -64,6 +64,8 @@ def run(request: Request, options: Options) -> Outcome:
         say(f"Warning: {damage}" + ("" if damage.torn else "; that event counts as not recorded"))
     grid = plan.make(request, ledger)
     say(overview(grid))
+    for line in remarks(grid):
+        say(line)
     bases = _ready(grid) if grid.pending else {}
     ran = _search(grid, bases, options) if grid.pending else 0
     if not ran and not _launched_alike(grid):
@@ -83,11 +85,21 @@ def overview(grid: Plan) -> str:
     return f"{text}, {c['to_run']} to run."
 
 
+def remarks(grid: Plan) -> list[str]:
+    """What of the search is not as its options alone say: parameters without a model, cells without a warm start."""
+    found, search = [], grid.search()
+    if names := search.get("drawn_at_random"):
+        found.append(f"Sampler '{search['sampler']}' has no model of {', '.join(names)}: drawn at random.")
+    if "warm_cells" in search:
+        found.append(
+            f"{search['warm_cells']} cells begin with the best configurations on {search['warm_start']}; cells of that "
+            "data set and cells not searched there begin cold."
+        )
+    return found
+
+
 def _ready(grid: Plan) -> Bases:
     """Vectors of what still runs; cells that cannot be built are out of the grid afterwards."""
-    from harness import studies
-
-    studies.check_engine(grid.request.engine)
     bases = _vectors(grid)
     _skip_unbuildable(grid, bases)
     _warn_of_slow_products(grid)
@@ -228,8 +240,8 @@ def launch(grid: Plan, extra: dict[str, Any]) -> dict[str, Any]:
         "table": request.table_key,
         "protocol": request.protocol.identity(),
         "prep": request.prep.identity(),
-        "budget": asdict(request.budget),
-        "engine": asdict(request.engine),
+        "budget": request.budget.to_json(),
+        "engine": grid.search(),
         **launch_cells(grid),
         "data": {name: m.prepared.card | {"hash": m.prepared.hash} for name, m in grid.materials.items()},
         "provenance": provenance() | extra,

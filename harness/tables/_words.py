@@ -232,6 +232,7 @@ def parity(table: Table, section: Section) -> str:
     trained = [row for row in section.rows if not row.cell.is_baseline] or section.rows
     seeds = sorted({row.seeds_planned for row in trained})
     parts = [f"{_either(planned)} trials"] if planned else []
+    parts += [f"up to {budget['cell_seconds']:g} trial seconds"] if "cell_seconds" in budget else []
     parts += [f"up to {section.pace * budget['epochs']} epochs"] if "epochs" in budget else []
     parts.append(f"{_either(seeds)} seeds")
     less = [
@@ -245,7 +246,7 @@ def parity(table: Table, section: Section) -> str:
 def notes(section: Section) -> list[str]:
     """What a reader must know of the section's components, and every row that is not simply done, with its state and
     reason: holes are said, not hidden."""
-    odd = [row for row in section.rows if row.fit is None or row.state != "done"]
+    odd = [row for row in section.rows if row.fit is None or row.state != "done" or row.reason]
     holes = [f"{label(row.cell)}: {row.state}" + (f", {row.reason}" if row.reason else "") for row in odd]
     return [*section.remarks, *holes]
 

@@ -60,6 +60,9 @@ grid_options = options(
     click.option("--budget", type=click.Choice(list(BUDGETS)), default="quick", show_default=True),
     click.option("--trials", type=click.IntRange(1), help="Search trials a cell, instead of the budget's."),
     click.option("--epochs", type=click.IntRange(1), help="Epochs at most, instead of the budget's."),
+    click.option(
+        "--cell-seconds", type=click.FloatRange(0, min_open=True), help="Draw no more once a cell's trials spent these."
+    ),
     click.option("--seeds", type=click.IntRange(1), help="Seeds of the winner, instead of the budget's."),
     click.option("--protocol", type=click.Choice(["loo", "gts"]), default="loo", show_default=True),
     click.option("--quantile", type=float, default=0.9, show_default=True, help="Of all times, where gts cuts."),
@@ -68,8 +71,11 @@ grid_options = options(
     click.option("--drop-tied-test", is_flag=True, help="No test on events at the very time of the one before."),
     click.option("--filter-seen/--keep-seen", default=True, show_default=True, help="Items of the history rank?"),
     prep_options,
-    click.option("--sampler", default="tpe", show_default=True, help="tpe or random."),
-    click.option("--pruner", default="median", show_default=True, help="median or none."),
+    click.option("--sampler", default="tpe", show_default=True, help="tpe, random, grid, gp or cmaes."),
+    click.option("--pruner", default="median", show_default=True, help="median, halving, hyperband or none."),
+    click.option(
+        "--warm-start", default="", metavar="DATASET", help="Try first what its search of the same cell found."
+    ),
     click.option(
         "--spaces",
         type=click.Path(path_type=Path),
@@ -113,7 +119,7 @@ def request_of(given: dict[str, Any]) -> Request:
     from harness.store import check_home
 
     budget: Budget = BUDGETS[given["budget"]]
-    own = {key: given[key] for key in ("trials", "epochs", "seeds") if given[key] is not None}
+    own = {key: given[key] for key in ("trials", "epochs", "seeds", "cell_seconds") if given[key] is not None}
     pins = split_overrides(f"set[{','.join(given['pins'])}]")[1] if given["pins"] else {}
     return Request(
         home=check_home(Path(given["home"])),
@@ -125,6 +131,6 @@ def request_of(given: dict[str, Any]) -> Request:
         protocol=protocol_of(given),
         prep=prep_of(given),
         text=given["text"],
-        engine=Engine(given["sampler"], given["pruner"]),
+        engine=Engine(given["sampler"], given["pruner"], given["warm_start"]),
         spaces=spaces.Source(given["spaces"], pins),
     )
