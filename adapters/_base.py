@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -142,6 +143,13 @@ class Adapter(nn.Module):
         self.spectrum = spectrum
         self.n = spectrum.n
         self.d = d
+        self.mixer: nn.Module | None = None
+
+    @classmethod
+    def mixer_of(cls, d: int, params: dict[str, Any]) -> nn.Module | None:
+        """What `mix` is made of where it is trained, built from the width and hyper-parameters alone: an exported model
+        has no text to build the adapter with. Its ``forward`` takes what `mix` takes."""
+        return None
 
     def forward(self) -> Tensor:
         """The table, (N, d), one row an item; (N, k d) where an item has k views."""
@@ -155,9 +163,9 @@ class Adapter(nn.Module):
         """Item vectors of sequences, (B, L, k d), on their way into the backbone, which then reads every view alone.
 
         real: (B, L) bool, False on padding, which stands on the right. ``causal``: position t may read nothing after
-        t. The default changes nothing.
+        t. The default asks the ``mixer``; without one it changes nothing.
         """
-        return x
+        return x if self.mixer is None else self.mixer(x, real, causal)
 
     def aux(self, step: Step) -> Tensor | None:
         """An auxiliary loss, shape (), added to that of the targets, its weight included; None where there is none."""
@@ -225,6 +233,20 @@ class ItemTable(nn.Module):
         if self.fusion != "none":
             rows = self._fused(rows, F.embedding(ids, self.id))
         return rows.masked_fill(items[:, None] == 0, 0.0)
+
+    def linear_map(self) -> tuple[Tensor, Tensor] | None:
+        """(W, b), W (D, k d), b (k d,): the vector e W + b of an item that is not in the catalogue, from its text e.
+
+        It is what the row of such an item would be if its ID embedding were zero: under ``none`` the row itself, under
+        ``add`` and ``concat`` its text part. None where the adapter is no linear map, and under ``gate``, whose mixture
+        is none.
+        """
+        found = None if self.fusion == "gate" or self.gain is None else self.adapter.linear_map()
+        if found is None or self.gain is None:
+            return None
+        id_width = self.d * self.adapter.views - found[0].shape[1]
+        W, b = (F.pad(part * self.gain.detach().cpu(), (0, id_width)) for part in found)
+        return W, b
 
     def _scaled(self, rows: Tensor) -> Tensor:
         return rows if self.gain is None else rows * self.gain

@@ -23,6 +23,8 @@ the gradient is the same in expectation.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -76,17 +78,21 @@ class LLMESR(Adapter):
             raise ValueError(f"LLM-ESR splits d={d} among {HEADS} heads, which does not divide it")
         if sim_users < 1:
             raise ValueError(f"sim_users is {sim_users}; a user is distilled from at least 1")
-        self.alpha, self.beta, self.residual = alpha, beta, residual
+        self.alpha, self.beta = alpha, beta
         scores = spectrum.U[:, :d] * spectrum.S[:d]
         self.table = nn.Parameter(scores * (COPY_STD / scores.std()))
         self.frozen("features", spectrum.features(preprocess))
         self.map = two_linear(self.features.shape[1], d)
         self.scale = COPY_STD / _start_std(self.features, d)
-        self.read_table, self.read_text = _CrossAttention(d), _CrossAttention(d)
+        self.mixer = self.mixer_of(d, {"residual": residual})
         self.frozen("described", described(spectrum.E))
         self.frozen("similar", _similar_users(spectrum, sim_users))
         self.frozen("items", spectrum.interactions.items)
         self.frozen("offsets", spectrum.interactions.offsets)
+
+    @classmethod
+    def mixer_of(cls, d: int, params: dict[str, Any]) -> nn.Module:
+        return _Exchange(d, residual=params["residual"])
 
     def forward(self) -> Tensor:
         return torch.cat([self.table, self.text(self.features)], 1)
@@ -97,11 +103,6 @@ class LLMESR(Adapter):
     def text(self, features: Tensor) -> Tensor:
         """The semantic view of rows of features, (m, d)."""
         return self.map(features) * self.scale
-
-    def mix(self, x: Tensor, real: Tensor, causal: bool) -> Tensor:
-        table, text = x.chunk(2, -1)
-        read = torch.cat([self.read_table(text, table, real, causal), self.read_text(table, text, real, causal)], -1)
-        return x + read if self.residual else read
 
     def aux(self, step: Step) -> Tensor | None:
         loss = self.alpha * self.distillation(step)
@@ -136,6 +137,20 @@ class LLMESR(Adapter):
         at = starts[:, None] + torch.arange(length, device=users.device)
         real = at < ends[:, None]
         return (self.items[torch.where(real, at, 0)] + 1) * real
+
+
+class _Exchange(nn.Module):
+    """Each view of a sequence, (B, L, 2 d), reads the other."""
+
+    def __init__(self, d: int, *, residual: bool) -> None:
+        super().__init__()
+        self.residual = residual
+        self.read_table, self.read_text = _CrossAttention(d), _CrossAttention(d)
+
+    def forward(self, x: Tensor, real: Tensor, causal: bool) -> Tensor:
+        table, text = x.chunk(2, -1)
+        read = torch.cat([self.read_table(text, table, real, causal), self.read_text(table, text, real, causal)], -1)
+        return x + read if self.residual else read
 
 
 class _CrossAttention(nn.Module):

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
+
+from harness.types import HarnessError
 
 if TYPE_CHECKING:
+    import os
+
     import polars as pl
+
+    from harness.api import BenchOptions
+    from harness.exported import Recommender
+
+__all__ = ["HarnessError", "bench", "compare", "leaderboard", "load_export"]
 
 __version__ = "0.1.0"
 
@@ -26,27 +35,48 @@ def _refuse_adapterhub() -> None:
 _refuse_adapterhub()
 
 
-def bench(home: str, **request: Any) -> pl.DataFrame:
+def bench(**options: Unpack[BenchOptions]) -> pl.DataFrame:
     """Run what is missing of a grid and return its table, a row a row of the leaderboard.
 
-    `request`: the fields of `harness.plan.Request` (datasets, adapters, backbones, encoders, budget, protocol, ...).
-    Raises HarnessError for bad input.
+    Keywords are the options of `harness bench`, with `_` for `-`; what is left out has its default there:
+    `bench(datasets="ml-100k", adapters=["id", "svd"], budget="standard", set={"train.d": 128}, home="results")`.
+    Lists may be given as lists or as on the command line. Raises HarnessError for bad input, with the nearest name.
     """
-    from pathlib import Path
+    from harness import api
 
-    from harness import walk
-    from harness.plan import Request
-    from harness.store import check_home
-
-    return walk.run(Request(home=check_home(Path(home)), **request), walk.Options()).table.frame()
+    return api.bench(options)
 
 
-def leaderboard(home: str) -> pl.DataFrame:
-    """The newest table of a home, a row a row of the leaderboard. Raises HarnessError if there is none."""
-    from pathlib import Path
+def leaderboard(
+    home: str | os.PathLike[str] | None = None, *, run: str | None = None, from_mlflow: str | None = None
+) -> pl.DataFrame:
+    """The newest table of a home (of HARNESS_HOME or ~/.harness if None), a row a row of the leaderboard.
 
-    from harness import results, store, tables
-    from harness.ledger import Ledger
+    `run`: as it stood at that launch; `from_mlflow`: built from the MLflow store of that URI alone. Raises HarnessError
+    if there is none.
+    """
+    from harness import api
 
-    folder = store.check_home(Path(home))
-    return tables.build(results.build(Ledger.open(folder), lambda i: store.load_ranks(folder, i))).frame()
+    return api.leaderboard(home, run, from_mlflow)
+
+
+def compare(a: str, b: str, *, home: str | os.PathLike[str] | None = None) -> pl.DataFrame:
+    """Two launches of a home, two homes or two MLflow stores (`mlflow:<uri>`): a row a cell that both have.
+
+    Columns: the cell's names, `why_not` (why it is not compared, else empty), `same_runs`, `p` of no difference in
+    NDCG@10 (Holm-adjusted), and of each metric `<metric>_a`, `_b`, `_difference` (B - A), `_low`, `_high` (95 %).
+    Raises HarnessError if one of the two is none.
+    """
+    from harness import api
+
+    return api.compare(a, b, home)
+
+
+def load_export(folder: str | os.PathLike[str]) -> Recommender:
+    """The model that `harness export` wrote to a folder; `recommend(histories, k)` asks it. Needs no home.
+
+    Raises HarnessError if a file is missing, damaged or of another version, or its self-test fails.
+    """
+    from harness import exported
+
+    return exported.load(folder)

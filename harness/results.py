@@ -48,6 +48,13 @@ def newest(ledger: Ledger, run: str | None = None) -> dict[str, Any]:
     return ledger.launches[run]
 
 
+def launches(ledger: Ledger, run: str | None = None) -> list[dict[str, Any]]:
+    """The launches that stand in one table with the newest, or with `run` and not after it, oldest first."""
+    wanted = newest(ledger, run)["table"]
+    names = [name for name in sorted(ledger.launches) if run is None or name <= run]
+    return [ledger.launches[name] for name in names if ledger.launches[name]["table"] == wanted]
+
+
 def build(ledger: Ledger, ranks_of: RanksOf, run: str | None = None) -> Results:
     """Everything that stands in one table with a launch: all cells of launches of the same protocol, preparation and
     epochs. Of two studies of one cell (a changed space or component) the newer launch's counts."""
@@ -55,10 +62,7 @@ def build(ledger: Ledger, ranks_of: RanksOf, run: str | None = None) -> Results:
     studies: dict[Cell, dict[str, Any]] = {}
     skipped: dict[Cell, str] = {}
     cards: dict[str, Any] = {}
-    for name in sorted(ledger.launches):
-        event = ledger.launches[name]
-        if event["table"] != launch["table"] or (run is not None and name > run):
-            continue
+    for event in launches(ledger, run):
         for described in event["studies"]:
             studies[Cell(**described["cell"])] = described
         for described in event["skipped"]:

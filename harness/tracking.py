@@ -14,7 +14,9 @@ import re
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +31,31 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 EXPERIMENT = "harness"
 TRIAL, BENCH, COMPLETE, PARENT = "harness.trial", "harness.run", "harness.complete", "mlflow.parentRunId"
+SERVED = ("mlflow", "numpy", "safetensors", "torch")  # what a saved model needs where it is loaded
+SCRIPT = """from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+from harness import exported
+
+
+class Recommend(PythonModel):
+    # rows of `history`, lists of item ids, and of `times` where the model reads them; a dict a row comes back
+
+    def load_context(self, context):
+        self.model = exported.load(context.artifacts["export"])
+
+    def predict(self, context, model_input, params=None):
+        histories = [list(history) for history in model_input["history"]]
+        times = [list(row) for row in model_input["times"]] if "times" in model_input else None
+        return [vars(answer) for answer in self.model.recommend(histories, (params or {}).get("k", 10), times)]
+
+
+set_model(Recommend())
+"""
 RETRY_AFTER = 30.0  # seconds between attempts while the server is away
 _STATUS = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
@@ -170,6 +194,9 @@ def read(uri: str, home: Path) -> tuple[Ledger, Callable[[str], pl.DataFrame | N
 
     Raises HarnessError if the store cannot be read or holds no mirror.
     """
+    local = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not local.is_file():
+        raise HarnessError(f"There is no MLflow store at {uri}.")
     try:
         tracker = Tracker(uri, home)
         ledger, runs = Ledger(), {}
@@ -197,6 +224,36 @@ def read(uri: str, home: Path) -> tuple[Ledger, Callable[[str], pl.DataFrame | N
             return pl.read_parquet(tracker.load(runs[trial_id], "ranks.parquet", Path(scratch)))
 
     return ledger, ranks_of
+
+
+def save_model(folder: Path, export: Path) -> None:
+    """An MLflow model of an export folder: code and safetensors, nothing pickled, with the code it needs beside it.
+
+    Raises HarnessError if MLflow does not write it.
+    """
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import Array, DataType
+
+    inputs = Schema([ColSpec(Array(DataType.string), "history"), ColSpec(Array(DataType.double), "times", False)])
+    parameters = ParamSchema([ParamSpec("k", DataType.long, 10)])
+    root = Path(__file__).resolve().parent.parent
+    with tempfile.TemporaryDirectory() as scratch:
+        script = Path(scratch) / "recommend.py"
+        script.write_text(SCRIPT, encoding="utf-8")
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                mlflow.pyfunc.save_model(
+                    str(folder),
+                    python_model=str(script),
+                    artifacts={"export": str(export)},
+                    code_paths=[str(root / name) for name in ("harness", "adapters", "backbones")],
+                    signature=ModelSignature(inputs, params=parameters),
+                    pip_requirements=[f"{name}=={metadata.version(name)}" for name in SERVED],
+                )
+        except Exception as error:
+            raise HarnessError(f"MLflow did not write {folder}: {first_line(error)}") from error
 
 
 def _replay(ledger: Ledger, trial_id: str, record: dict[str, Any]) -> None:

@@ -43,6 +43,7 @@ __all__ = [
     "embedding_hash",
     "embedding_info",
     "encoder",
+    "kept",
     "texts_of",
 ]
 
@@ -88,6 +89,12 @@ def embed(encoder: Encoder, texts: Texts, home: Path) -> np.ndarray:
     file on disk is damaged.
     """
     return _unseal(_embedded(encoder, texts, home))[0]["E"]
+
+
+def kept(key: str, home: Path) -> np.ndarray | None:
+    """E of an embedding's hash as `embed` gives it, None where the cache has it not. Raises HarnessError if damaged."""
+    folder = home / "cache" / "embeddings" / key
+    return _unseal(folder)[0]["E"] if folder.is_dir() else None
 
 
 def embedding_info(encoder: Encoder, texts: Texts, home: Path) -> dict[str, Any]:

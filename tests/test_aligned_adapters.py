@@ -15,7 +15,7 @@ from adapters.rlmrec_con import RLMRecCon
 from adapters.rlmrec_gen import RLMRecGen
 from backbones.sasrec import SASRec
 from harness.losses.softmax import Softmax
-from harness.trial import Batch, SequenceModel
+from harness.model import Batch, SequenceModel
 
 SEQUENCES = torch.tensor([[5, 9, 3, 60, 2], [7, 5, 11, 0, 0], [44, 9, 0, 0, 0], [1, 30, 5, 21, 0]])
 USERS = torch.tensor([0, 1, 2, 5])
@@ -373,8 +373,8 @@ def test_each_view_is_read_by_the_other(causal, residual):
     table, text = x[..., :4], x[..., 4:]
     expected = torch.cat(
         [
-            cross_attention(adapter.read_table, text, table, allowed),
-            cross_attention(adapter.read_text, table, text, allowed),
+            cross_attention(adapter.mixer.read_table, text, table, allowed),
+            cross_attention(adapter.mixer.read_text, table, text, allowed),
         ],
         2,
     )

@@ -17,7 +17,7 @@ from harness.files import write_json
 from harness.losses._base import Loss
 from harness.losses._fused import softmax_loss
 from harness.losses.softmax import Softmax
-from harness.trial import Batch, SequenceModel
+from harness.model import Batch, SequenceModel
 
 ADAPTERS, BACKBONES = registry.names(registry.ADAPTERS), registry.names(registry.BACKBONES)
 MODELS = [(registry.ADAPTERS, n) for n in ADAPTERS] + [(registry.BACKBONES, n) for n in BACKBONES]
@@ -210,6 +210,36 @@ def test_a_linear_map_where_there_is_one_reproduces_the_table(name):
         W, b = found
         rows = (spectrum.E != 0).any(1)
         torch.testing.assert_close((spectrum.E @ W + b)[rows], adapter()[rows].detach(), rtol=1e-4, atol=1e-4)
+
+
+@each_fused
+def test_the_text_of_an_unseen_item_gives_its_row_but_for_the_id_embedding(name, fusion):
+    table = make_table(name, fusion)
+    found = table.linear_map()
+    if found is None:
+        own = table.adapter.linear_map()
+        assert fusion == "gate" or own is None or not table.adapter.uses_text
+        return
+    if fusion != "none":
+        table.id.data.zero_()
+    W, b = found
+    E = table.adapter.spectrum.E
+    rows = (E != 0).any(1)
+    torch.testing.assert_close((E @ W + b)[rows], table()[1:][rows].detach(), rtol=1e-4, atol=1e-5)
+
+
+@each_adapter
+def test_what_mixes_views_can_be_built_without_text(name):
+    adapter = make_adapter(name)
+    cls, params = type(adapter), registry.schema(registry.ADAPTERS, name).params
+    assert cls.mix is Adapter.mix, "mix is overridden; give the class a mixer_of instead, for exported models"
+    if adapter.views == 1:
+        assert adapter.mixer is None
+        return
+    bare = cls.mixer_of(D, params)
+    bare.load_state_dict(adapter.mixer.state_dict())
+    x, real = torch.randn(2, 5, adapter.views * D), torch.ones(2, 5, dtype=torch.bool)
+    torch.testing.assert_close(bare(x, real, True), adapter.mix(x, real, True), rtol=0, atol=0)
 
 
 @each_adapter

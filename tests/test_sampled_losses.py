@@ -296,7 +296,7 @@ def test_training_by_any_loss_beats_popularity(split, name, epochs, own):
 
 
 def loss_and_gradients(split, monkeypatch, whole_above, *, name, fusion):
-    monkeypatch.setattr(trial, "WHOLE_ABOVE", whole_above)
+    monkeypatch.setattr("harness.model.WHOLE_ABOVE", whole_above)
     torch.manual_seed(0)
     work = a_trial(name, "mlp", **{"text.fusion": fusion, "loss.m": 2})
     model = trial.build(work, split, spectrum_of(split)).double().eval()

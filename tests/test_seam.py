@@ -185,7 +185,7 @@ def test_going_on_from_a_checkpoint_equals_never_having_stopped(split, adapter, 
 def test_rows_gathered_for_a_sampled_loss_give_the_loss_of_the_whole_table(split, monkeypatch, adapter, backbone):  # noqa: F811
     found = []
     for whole_above in (0.0, 1.0):
-        monkeypatch.setattr(trial, "WHOLE_ABOVE", whole_above)
+        monkeypatch.setattr("harness.model.WHOLE_ABOVE", whole_above)
         params = {"train.loss": "sampled_softmax", "loss.m": 2}
         training = trial.Training(a_trial(adapter, backbone, **params), split, spectrum_of(split))
         model = training.model.double().eval()

@@ -31,6 +31,7 @@ home_option = click.option(
     "--home", envvar="HARNESS_HOME", default=HOME, show_default=True, help="Folder of data, caches and results."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+run_option = click.option("--run", metavar="LAUNCH", help="A row of the table as it stood at this launch.")
 prep_options = options(
     click.option(
         "--prep",

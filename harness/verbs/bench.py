@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.verbs import plan
 from harness.verbs._options import grid_options, json_option, request_of
+
+if TYPE_CHECKING:
+    from harness import walk
 
 rank = 10
 
@@ -23,15 +26,22 @@ rank = 10
 @json_option
 def command(**given: Any) -> None:
     """Search every cell at one budget, retrain the winners over seeds, test once, print the leaderboard."""
-    from harness import tables, walk
+    from harness import tables
 
     if given["dry_run"]:
         return plan.show(given)
-    request = request_of(given)
-    outcome = walk.run(request, walk.Options(given["address"], given["threads"], given["gpu"], given["tracking"]))
+    outcome = run(given)
     click.echo(tables.render(outcome.table, "json" if given["as_json"] else "terminal"))
     click.echo(f"Report: {outcome.report}", err=True)
     click.echo(
         "The same command resumes or, with more trials, seeds, adapters or data sets, grows this grid.", err=True
     )
     sys.exit(outcome.exit_code)
+
+
+def run(given: dict[str, Any]) -> walk.Outcome:
+    """The bench that these options ask for."""
+    from harness import walk
+
+    options = walk.Options(given["address"], given["threads"], given["gpu"], given["tracking"])
+    return walk.run(request_of(given), options)

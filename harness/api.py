@@ -1,0 +1,137 @@
+"""What `import harness` offers: a bench, its table, a comparison. Keywords are the options of the command line.
+
+Defaults, types and checks are those of the verbs' own options, so that the two cannot say different things.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import click
+
+from harness.registry import suggest
+from harness.types import HarnessError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Names = str | Sequence[str]
+NOT_HERE = ("json", "dry_run", "format", "output", "help")  # options of the terminal alone
+
+
+class BenchOptions(TypedDict, total=False):
+    """The options of `harness bench` (`harness bench --help` says what each means and its default)."""
+
+    datasets: Names
+    adapters: Names
+    backbones: Names
+    encoders: Names
+    budget: str
+    trials: int | None
+    epochs: int | None
+    seeds: int | None
+    protocol: str
+    quantile: float
+    validation: str
+    target: str
+    drop_tied_test: bool
+    filter_seen: bool
+    prep: str
+    text: str
+    tie_policy: str | None
+    kcore: int | None
+    iterate: bool | None
+    require_text: bool | None
+    max_title_words: int | None
+    dedup: str | None
+    min_rating: float | None
+    window: str | None
+    max_history: int | None
+    order: Names | None
+    sampler: str
+    pruner: str
+    spaces: str | os.PathLike[str] | None
+    set: Mapping[str, Any]
+    home: str | os.PathLike[str] | None
+    address: str | None
+    threads: int | None
+    gpu: float | None
+    tracking: str | None
+
+
+def bench(options: Mapping[str, Any]) -> pl.DataFrame:
+    """Run what is missing of a grid; its table as a frame."""
+    from harness.verbs import bench as verb
+
+    return verb.run(parsed("bench", verb.command, options)).table.frame()
+
+
+def leaderboard(home: str | os.PathLike[str] | None, run: str | None, from_mlflow: str | None) -> pl.DataFrame:
+    """The table of a home, or of a launch of it, or of an MLflow store, as a frame."""
+    from harness import results, store, tables
+    from harness.ledger import Ledger
+
+    folder = home_of(home)
+    if from_mlflow is None:
+        ledger, ranks_of = Ledger.open(folder), lambda trial_id: store.load_ranks(folder, trial_id)
+    else:
+        from harness import tracking
+
+        ledger, ranks_of = tracking.read(from_mlflow, folder)
+    return tables.build(results.build(ledger, ranks_of, run)).frame()
+
+
+def compare(a: str, b: str, home: str | os.PathLike[str] | None) -> pl.DataFrame:
+    """Two launches, homes or MLflow stores as a frame of the cells that both have."""
+    from harness import comparison
+
+    return comparison.compare(a, b, home_of(home)).frame()
+
+
+def home_of(home: str | os.PathLike[str] | None) -> Path:
+    """The home folder that is named, or that of the environment, or the default one."""
+    from harness.store import check_home
+    from harness.verbs._options import HOME
+
+    return check_home(Path(home or os.environ.get("HARNESS_HOME") or HOME))
+
+
+def parsed(verb: str, command: click.Command, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a verb is given when its options are these keywords. Raises HarnessError as the command line would."""
+    known = {
+        option.opts[0].lstrip("-").replace("-", "_"): option
+        for option in command.params
+        if isinstance(option, click.Option)
+    }
+    offered = [name for name in known if name not in NOT_HERE]
+    words: list[str] = []
+    for name, value in options.items():
+        if name not in offered:
+            raise HarnessError(f"harness.{verb} has no option '{name}'. {suggest(name, offered)}")
+        words += _words(known[name], value)
+    try:
+        with command.make_context(verb, words) as context:
+            return context.params
+    except click.UsageError as error:
+        raise HarnessError(error.format_message()) from error
+
+
+def _words(option: click.Option, value: Any) -> list[str]:
+    """The words of the command line that say this.
+
+    >>> _words(click.Option(["--filter-seen/--keep-seen"]), False), _words(click.Option(["--set"]), {"train.d": 64})
+    (['--keep-seen'], ['--set', 'train.d=64'])
+    """
+    word = option.opts[0]
+    if value is None:
+        return []
+    if option.is_flag:
+        return [word] if value else option.secondary_opts[:1]
+    if isinstance(value, Mapping):
+        return [part for key, own in value.items() for part in (word, f"{key}={own}")]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [word, ",".join(map(str, value))]
+    return [word, os.fspath(value) if isinstance(value, os.PathLike) else str(value)]

@@ -1,0 +1,31 @@
+"""Published numbers next to ours."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from harness.verbs._options import home_option, json_option, run_option
+
+rank = 47
+
+
+@click.command()
+@click.argument("files", nargs=-1, metavar="[FILE]...")
+@run_option
+@home_option
+@json_option
+def command(files: tuple[str, ...], run: str | None, home: str, as_json: bool) -> None:
+    """Published numbers with their protocol next to this home's table: gap, and what of the protocols differs.
+
+    FILE: a shipped paper by name (all of them if none is named), or a TOML file of yours.
+    """
+    from harness import published
+    from harness.store import check_home
+
+    papers = [published.read(word) for word in files or published.names()]
+    table = published.table_of(check_home(Path(home)), run)
+    found = [(paper, published.beside(paper, table)) for paper in papers]
+    click.echo(json.dumps(published.to_json(found), indent=1) if as_json else published.text(found))

@@ -1,0 +1,57 @@
+"""Homes with real trials, made in this process: a grid run to its end without Ray, in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import data, plan, spaces, store, trial, walk
+from harness.ledger import Ledger, Segment
+from harness.plan import Plan, Request
+from harness.studies import Grid
+from harness.types import Budget, PrepSpec
+
+SMALL = {"train.d": 16, "train.max_len": 8, "train.batch_size": 96}
+BUDGET = Budget("made", trials=1, epochs=2, patience=2, seeds=2)
+
+
+def request(home: Path, dataset: Path, adapters: str, **own: Any) -> Request:
+    defaults = {"encoders": "noise", "budget": BUDGET, "prep": PrepSpec(kcore=0)}
+    defaults["spaces"] = spaces.Source(fixed=own.pop("pins", SMALL))
+    return Request(home=home, datasets=str(dataset), adapters=adapters, **(defaults | own))
+
+
+def run(made: Request) -> Plan:
+    """The whole grid of a request, one trial after the other, into its home's ledger and artifacts."""
+    ledger = Ledger.open(made.home)
+    grid = plan.make(made, ledger)
+    bases = walk._ready(grid)
+    segment = Segment(made.home)
+    ledger.take(segment.run, segment.append("launched", **walk.launch(grid, {"slots": 1, "threads": 1, "gpu": 0.0})))
+    engine = Grid([study for study in grid.studies if study.state == "pending"], segment, lambda _: None)
+    while (assignment := engine.next()) is not None:
+        own, material = assignment.trial, grid.materials[assignment.study.cell.dataset]
+        split = data.split(material.prepared, made.protocol)
+        key = own.inputs["embedding"]
+        spectrum = trial.spectrum(walk.arrays(*bases[key]) if key else {}, split.n_items)
+        result, left = trial.run(own, split if own.role == "confirm" else split.sealed(), spectrum)
+        store.save_artifacts(
+            made.home, own.id, users=left.users, ranks=left.ranks, spectrum=left.spectrum, weights=left.weights
+        )
+        engine.ended(own.id, result)
+    segment.close()
+    return grid
+
+
+def matrix(path: Path, items: int, D: int = 24) -> Path:
+    """A text matrix for the encoder `file:`, of full rank."""
+    np.save(path, np.random.default_rng(5).normal(size=(items, D)).astype(np.float32))
+    return path
+
+
+def snapshot(home: Path) -> dict[str, bytes]:
+    """Every file of a home but its caches."""
+    files = [path for path in home.rglob("*") if path.is_file() and "cache" not in path.relative_to(home).parts]
+    return {str(path.relative_to(home)): path.read_bytes() for path in files}

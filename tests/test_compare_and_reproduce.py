@@ -1,0 +1,237 @@
+"""Two benches side by side, and a number made again."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import made_homes
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from conftest import make_dataset
+from helpers import environment
+from helpers import harness as command
+
+from harness import comparison, reproduce, rows, stats, store, tracking
+from harness.ledger import Ledger
+from harness.types import HarnessError, Protocol
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Homes of one small data set: `one` and `two` alike but for the seed of the second's search, `three` of another
+    protocol."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("compare")
+    dataset = make_dataset(folder / "toy")
+    budgets = {"one": {}, "longer": {"budget": replace(made_homes.BUDGET, epochs=6)}}
+    budgets["keep-seen"] = {"protocol": Protocol(filter_seen=False)}
+    for name, own in budgets.items():
+        (folder / name).mkdir()
+        made_homes.run(made_homes.request(folder / name, dataset, "id,linear", **own))
+    made_homes.run(made_homes.request(folder / "one", dataset, "svd"))
+    return folder
+
+
+def test_a_home_compared_with_itself_is_the_same_runs(root):
+    found = comparison.compare(str(root / "one"), str(root / "one"), root / "one")
+    assert found.exit_code == 0
+    assert not found.settings
+    assert all(cell.same_runs and cell.p == 1.0 for cell in found.cells)
+    assert {cell.metrics["HR@5"].difference for cell in found.cells} == {0.0}
+
+
+def test_two_launches_of_a_home_differ_in_what_the_second_added(root):
+    first, second = sorted(Ledger.open(root / "one").launches)
+    found = comparison.compare(first, second, root / "one")
+    assert [cell.adapter for cell in found.only_b] == ["svd"]
+    assert all(cell.same_runs for cell in found.cells)
+    again = comparison.compare(second, first[:-2], root / "one")
+    assert [cell.adapter for cell in again.only_a] == ["svd"], "a beginning names a launch"
+
+
+def test_differences_are_paired_by_user_and_settings_are_told(root):
+    a, b = root / "one", root / "longer"
+    found = comparison.compare(str(a), str(b), a)
+    assert found.settings["budget epochs"] == (2, 6)
+    cell = next(c for c in found.cells if c.cell.adapter == "id")
+    scores = []
+    for home in (a, b):
+        ledger = Ledger.open(home)
+        own = rows.confirmed(ledger, rows.find(rows.of(ledger), "sasrec/id"))
+        ranks = np.stack([store.load_ranks(home, trial.id)["rank"] for trial in own], 1)
+        scores.append(np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0))
+    expected = stats.compare(scores[1], scores[0])
+    gap = cell.metrics["NDCG@10"]
+    assert gap.difference == pytest.approx(expected.difference.mean, abs=1e-9)
+    assert (gap.low, gap.high) == pytest.approx((expected.difference.low, expected.difference.high), abs=0.02)
+    same = {c.cell.adapter for c in found.cells if c.same_runs}
+    assert "popularity" in same
+    assert "id" not in same, "a trial of other epochs is another trial"
+
+
+def test_holm_adjusts_over_the_cells_that_are_tested(root):
+    found = comparison.compare(str(root / "one"), str(root / "longer"), root / "one")
+    tested = [cell for cell in found.cells if not cell.same_runs and not cell.why_not]
+    assert len(tested) == 2
+    raw = []
+    for cell in tested:
+        ranks = []
+        for home in (root / "one", root / "longer"):
+            ledger = Ledger.open(home)
+            own = rows.confirmed(ledger, rows.find(rows.of(ledger), str(cell.cell).replace(" / ", "/")))
+            ranks.append([store.load_ranks(home, trial.id) for trial in own])
+        values = [comparison._scores(frames, frames[0]["user"].to_numpy()) for frames in ranks]
+        raw.append(comparison._differences(*values)[1])
+    assert [cell.p for cell in tested] == pytest.approx(stats.holm(np.array(raw)).tolist())
+
+
+def test_other_protocols_and_other_data_are_not_compared_and_say_why(root, tmp_path):
+    found = comparison.compare(str(root / "one"), str(root / "keep-seen"), root / "one")
+    assert found.exit_code == 1
+    assert all(cell.why_not == "the protocols differ: filter_seen is True / False" for cell in found.cells)
+    other = tmp_path / "other"
+    other.mkdir()
+    made_homes.run(made_homes.request(other, make_dataset(tmp_path / "toy", seed=1), "id"))
+    found = comparison.compare(str(root / "one"), str(other), root / "one")
+    [cell] = [c for c in found.cells if c.cell.adapter == "id"]
+    assert "the data differ (hash" in cell.why_not
+    assert not cell.metrics
+    assert "data toy" in found.settings
+
+
+def test_lost_ranks_and_missing_confirmations_are_reasons(root, tmp_path):
+    home = shutil.copytree(root / "one", tmp_path / "home")
+    ledger = Ledger.open(home)
+    row = rows.find(rows.of(ledger), "sasrec/id")
+    (store.artifact_folder(home, row.planned[0]) / "ranks.parquet").write_bytes(b"x")
+    found = comparison.compare(str(root / "one"), str(home), home)
+    assert (
+        next(c for c in found.cells if c.cell.adapter == "id").why_not == "the test ranks of 1 of B's runs are missing"
+    )
+    assert "not compared: the test ranks" in comparison.text(found)
+
+
+def test_an_mlflow_mirror_is_compared_like_a_home(root, tmp_path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    tracking.sync(uri, root / "one", Ledger.open(root / "one"))
+    found = comparison.compare(f"mlflow:{uri}", str(root / "one"), tmp_path)
+    assert found.exit_code == 0
+    assert all(cell.same_runs for cell in found.cells)
+    assert len(found.cells) == 6
+
+
+def test_compare_on_the_command_line(root, tmp_path):
+    same = command(root / "one", "compare", str(root / "one"), str(root / "one"), "--json")
+    assert same.returncode == 0, same.stderr
+    assert json.loads(same.stdout)["cells"][0]["same_runs"]
+    told = command(root / "one", "compare", str(root / "one"), str(root / "keep-seen"))
+    assert told.returncode == 1, told.stderr
+    assert "protocol filter_seen  True / False" in told.stdout
+    for words, parts in (
+        (["20990101", str(root / "one")], ["'20990101' is no launch of"]),
+        ([str(root / "one"), str(tmp_path)], ["no home with results"]),
+        ([str(root / "one"), f"sqlite:///{tmp_path}/none.db"], ["There is no MLflow store"]),
+    ):
+        wrong = command(root / "one", "compare", *words)
+        assert wrong.returncode == 2, wrong.stderr
+        assert "Traceback" not in wrong.stderr
+        assert all(part in wrong.stderr for part in parts), wrong.stderr
+
+
+def test_a_row_is_reproduced_to_the_last_bit_and_the_home_stays_as_it_is(root):
+    home = root / "one"
+    before = made_homes.snapshot(home)
+    found = reproduce.run(home, "sasrec/linear", dataset=str(root / "toy"))
+    assert found.verdict == "equal"
+    assert [(seed.seed, seed.equal, seed.queries) for seed in found.seeds] == [(1, 60, 60), (2, 60, 60)]
+    assert all(seed.recorded == seed.reproduced for seed in found.seeds)
+    assert {name for name, (was, here) in found.checks.items() if was != here} <= {"code (git)"}
+    assert made_homes.snapshot(home) == before
+
+
+def test_a_baseline_and_an_id_prefix_name_rows_as_well(root):
+    ledger = Ledger.open(root / "one")
+    row = rows.find(rows.of(ledger), "popularity")
+    assert reproduce.run(root / "one", row.planned[0][:8]).row == row.words
+    assert (
+        rows.find(rows.of(ledger), rows.find(rows.of(ledger), "sasrec/id").described["study"][:10]).cell.adapter == "id"
+    )
+
+
+def test_other_ranks_are_told_apart_by_the_interval_or_the_tolerance(root, tmp_path):
+    home = shutil.copytree(root / "one", tmp_path / "home")
+    row = rows.find(rows.of(Ledger.open(home)), "sasrec/id")
+    for trial_id in row.planned:
+        file = store.artifact_folder(home, trial_id) / "ranks.parquet"
+        worse = pl.read_parquet(file).with_columns(rank=pl.lit(30.0))
+        worse.write_parquet(file)
+    found = reproduce.run(home, "sasrec/id")
+    assert (found.verdict, found.exit_code) == ("differs", 1)
+    assert found.difference.low > 0
+    assert reproduce.run(home, "sasrec/id", tolerance=1.0).verdict == "within"
+    assert reproduce.run(home, "sasrec/id", tolerance=1e-6, seeds=1).exit_code == 1
+
+
+def test_data_that_changed_since_are_told_and_the_recorded_ones_are_used(root, tmp_path):
+    changed = make_dataset(tmp_path / "toy", seed=4)
+    found = reproduce.run(root / "one", "sasrec/id", dataset=str(changed), seeds=1)
+    was, here = found.checks["data"]
+    assert was != here
+    assert found.verdict == "equal", "the sequences of the recorded hash are in the cache"
+    assert "data" in reproduce.text(found).split("As recorded")[0]
+
+
+def test_without_its_cache_a_row_is_made_of_its_source_or_says_what_is_missing(root, tmp_path):
+    home = shutil.copytree(root / "one", tmp_path / "home")
+    shutil.rmtree(home / "cache")
+    with pytest.raises(HarnessError, match="Say with --dataset FOLDER where toy is"):
+        reproduce.run(home, "sasrec/linear")
+    assert reproduce.run(home, "sasrec/linear", dataset=str(root / "toy"), seeds=1).verdict == "equal"
+    shutil.rmtree(home / "cache")
+    with pytest.raises(HarnessError, match="is not what the row was made of"):
+        reproduce.run(home, "sasrec/linear", dataset=str(make_dataset(tmp_path / "toy", seed=4)))
+
+
+def test_reproduce_on_the_command_line(root, tmp_path):
+    home = root / "one"
+    done = command(home, "reproduce", "toy/none/sasrec/id", "--seeds", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["verdict"] == "equal"
+    for words, parts in (
+        (["sasrec/idd"], ["no row 'sasrec/idd'", "toy/none/sasrec/id"]),
+        (["sasrec"], ["'sasrec' is 3 rows"]),
+        (["id", "--run", "2099"], ["no run '2099'"]),
+    ):
+        wrong = command(home, "reproduce", *words)
+        assert wrong.returncode == 2, wrong.stderr
+        assert all(part in wrong.stderr.splitlines()[-1] for part in parts), wrong.stderr
+    empty = command(tmp_path / "empty", "reproduce", "id")
+    assert empty.returncode == 2
+    assert "holds no results yet; run: harness bench" in empty.stderr
+
+
+def test_a_row_without_a_confirmed_run_says_what_to_run(root, tmp_path):
+    home = shutil.copytree(root / "one", tmp_path / "home")
+    for segment in (home / "ledger").glob("*.jsonl"):
+        lines = segment.read_text().splitlines(keepends=True)
+        segment.write_text("".join(line for line in lines if '"kind":"ended"' not in line))
+    with pytest.raises(
+        HarnessError, match=r"no confirmed run yet: .*Run: harness bench --datasets toy --backbones sasrec"
+    ):
+        reproduce.run(home, "sasrec/id")
+
+
+@pytest.mark.parametrize("words", [["compare", "one", "one"]])
+def test_comparing_imports_nothing_heavy(root, words):
+    code = (
+        "import sys\nfrom harness.cli import main\n"
+        f"try:\n    main({words!r})\nexcept SystemExit as e:\n    assert not e.code, e.code\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'optuna'} & set(sys.modules)\nassert not heavy, heavy\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment(root), cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

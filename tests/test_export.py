@@ -1,0 +1,273 @@
+"""What leaves the bench gives the bench's own numbers, without the bench; what is damaged says so."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import made_homes
+import numpy as np
+import pytest
+import torch
+from conftest import make_dataset
+from helpers import harness as command
+
+from harness import data, export, exported, registry, rows, store
+from harness.ledger import Ledger
+from harness.types import HarnessError, Protocol
+
+BACKBONES = registry.names(registry.BACKBONES)
+ITEMS = 40
+BUDGET = made_homes.BUDGET.__class__("made", trials=1, epochs=1, patience=1, seeds=1)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A home with every backbone under `id`, and adapters of every kind under two of them."""
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("export")
+    home, dataset = root / "home", make_dataset(root / "toy", items=ITEMS)
+    home.mkdir()
+    made_homes.run(made_homes.request(home, dataset, "id", backbones="*", budget=BUDGET))
+    made_homes.run(made_homes.request(home, dataset, "spectran,llmesr", backbones="sasrec,bert4rec", budget=BUDGET))
+    pins = {**made_homes.SMALL, "text.fusion": "none", "train.loss": "infonce"}
+    other = {"backbones": "sasrec", "budget": BUDGET, "pins": pins, "protocol": Protocol(filter_seen=False)}
+    made_homes.run(made_homes.request(home, dataset, "linear", **other))
+    return home
+
+
+def first_table(home):
+    ledger = Ledger.open(home)
+    run = sorted(ledger.launches)[1]
+    return ledger, run, [row for row in rows.of(ledger, run).values() if not row.cell.is_baseline]
+
+
+def loaded(home, word, folder, run=None):
+    report = export.write(home, word, folder, run=run)
+    assert report.equal == report.queries == 60
+    return exported.load(report.folder)
+
+
+@pytest.fixture(scope="module")
+def sasrec(made, tmp_path_factory):
+    """An export of `id` under SASRec."""
+    folder = tmp_path_factory.mktemp("out") / "sasrec"
+    export.write(made, "sasrec/id", folder, run=first_table(made)[1])
+    return folder
+
+
+def answered_rank(model, split, query):
+    """Rank of a test target among the exported model's own answers, or None where it is not among them."""
+    user, end = split.test.users[query], split.test.ends[query]
+    start = split.offsets[user]
+    history = [model.ids[i - 1] for i in split.items[start : start + end]]
+    [answer] = model.recommend([history], len(model.ids), [split.times[start : start + end + 1].tolist()])
+    target = model.ids[split.items[start + end] - 1]
+    return 1 + answer.items.index(target) if target in answer.items else None
+
+
+@pytest.mark.slow
+def test_every_kind_of_model_ranks_the_test_targets_as_the_bench_did(made, tmp_path):
+    ledger, run, found = first_table(made)
+    assert {row.cell.backbone for row in found} == set(BACKBONES)
+    for number, row in enumerate(found):
+        model = loaded(made, row.words, tmp_path / str(number), run)
+        [own] = rows.confirmed(ledger, row)
+        split = data.split(rows.sequences(made, row, own.inputs["data"]), own.protocol)
+        compared = 0
+        for query, stored in enumerate(store.load_ranks(made, own.id)["rank"]):
+            answered = answered_rank(model, split, query)
+            if answered is not None and stored == int(stored):  # else seen before, or tied with another
+                assert answered == stored, row.words
+                compared += 1
+        assert compared > 20, row.words
+
+
+def test_seen_items_are_answered_with_exactly_where_the_protocol_ranks_them(made, sasrec, tmp_path):
+    without = exported.load(sasrec)
+    [answer] = without.recommend([["i001", "i002"]], ITEMS)
+    assert len(answer.items) == ITEMS - 2
+    assert not {"i001", "i002"} & set(answer.items)
+    kept = loaded(made, "sasrec/linear", tmp_path / "kept")
+    [answer] = kept.recommend([["i001", "i002"]], ITEMS)
+    assert len(answer.items) == ITEMS
+
+
+def test_unknown_items_are_passed_over_and_counted(sasrec):
+    model = exported.load(sasrec)
+    plain, with_unknown = model.recommend([["i003", "i004"], ["x", "i003", "y", "i004"]], 5)
+    assert (plain.unknown, with_unknown.unknown) == (0, 2)
+    assert with_unknown.items == plain.items
+    np.testing.assert_allclose(with_unknown.scores, plain.scores, rtol=1e-5)
+
+
+def test_histories_without_a_known_item_get_the_most_frequent_items(sasrec):
+    model = exported.load(sasrec)
+    empty, strange, known = model.recommend([[], ["x"], ["i003"]], 4)
+    assert empty.items == strange.items
+    assert empty.scores == sorted(model.popularity.tolist(), reverse=True)[:4]
+    assert (empty.popular, strange.popular, known.popular) == (True, True, False)
+    assert (empty.unknown, strange.unknown) == (0, 1)
+    assert model.recommend([], 3) == []
+
+
+def test_of_a_long_history_the_last_events_are_read_and_all_are_seen(sasrec):
+    model = exported.load(sasrec)
+    rng = np.random.default_rng(3)
+    history = [f"i{i:03d}" for i in rng.permutation(ITEMS)[:30]]
+    long, short = model.recommend([history, history[-8:]], ITEMS)
+    assert set(long.items) == set(model.ids) - set(history)
+    scores = dict(zip(short.items, short.scores, strict=True))
+    np.testing.assert_allclose(long.scores, [scores[name] for name in long.items], rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_that_reads_times_says_what_it_needs(made, tmp_path):
+    model = loaded(made, "hstu_time/id", tmp_path / "x", first_table(made)[1])
+    with pytest.raises(HarnessError, match="hstu_time reads the times of events: give times"):
+        model.recommend([["i001"]])
+    with pytest.raises(HarnessError, match=r"lengths \[1\], histories ask for \[2\]"):
+        model.recommend([["i001"]], times=[[5]])
+    soon, late = (model.recommend([["i001", "x", "i002"]], 5, [[0, 1, 2, at]])[0] for at in (3, 10**8))
+    assert soon.scores != late.scores
+
+
+def test_wrong_questions_are_one_line(sasrec):
+    model = exported.load(sasrec)
+    for histories, k, words in (
+        ([["i001"]], 0, "k is 0"),
+        (["i001"], 3, "list of lists"),
+        ("i001", 3, "list of lists"),
+    ):
+        with pytest.raises(HarnessError, match=words):
+            model.recommend(histories, k)
+    with pytest.raises(HarnessError, match="cannot make vectors of unseen items: none, since id"):
+        model.extended(["new"], np.zeros((1, 24)))
+
+
+def test_the_text_of_an_unseen_item_makes_its_vector(made, tmp_path):
+    model = loaded(made, "sasrec/linear", tmp_path / "x")
+    row = rows.find(rows.of(Ledger.open(made)), "sasrec/linear")
+    [own] = rows.confirmed(Ledger.open(made), row)
+    E = rows.text(made, row, own.inputs["embedding"], rows.sequences(made, row, own.inputs["data"]))["E"]
+    more = model.extended(["twin of i007", "new"], np.stack([E[7], E.mean(0)]))
+    torch.testing.assert_close(more.table[ITEMS], model.table[7], rtol=1e-4, atol=1e-5)
+    [answer] = more.recommend([["i003"]], ITEMS + 2)
+    scores = dict(zip(answer.items, answer.scores, strict=True))
+    assert scores["twin of i007"] == pytest.approx(scores["i007"], abs=1e-4)
+    assert "new" in scores
+    for ids, E2, words in ((["i001"], E[:1], "in the catalogue"), (["new"], E[:2], "embeddings are")):
+        with pytest.raises(HarnessError, match=words):
+            model.extended(ids, E2)
+
+
+@pytest.mark.parametrize(
+    "file", [exported.TABLE, exported.BACKBONE, exported.ITEMS, exported.SELFTEST, exported.CONFIG]
+)
+def test_a_damaged_or_missing_file_is_named(sasrec, tmp_path, file):
+    folder = shutil.copytree(sasrec, tmp_path / "x")
+    body = bytearray((folder / file).read_bytes())
+    body[len(body) // 2] ^= 0x40
+    (folder / file).write_bytes(bytes(body))
+    with pytest.raises(HarnessError, match="cannot be read|damaged" if file == exported.CONFIG else file):
+        exported.load(folder)
+    (folder / file).unlink()
+    with pytest.raises(HarnessError, match=file):
+        exported.load(folder)
+
+
+def test_the_self_test_refuses_other_weights_whose_hash_was_put_right(sasrec, tmp_path):
+    import safetensors.torch
+
+    from harness import files
+
+    folder = shutil.copytree(sasrec, tmp_path / "x")
+    tensors = safetensors.torch.load_file(folder / exported.TABLE)
+    safetensors.torch.save_file(tensors | {"item_table": tensors["item_table"] * 1.1}, folder / exported.TABLE)
+    config = json.loads((folder / exported.CONFIG).read_text())
+    config["files"][exported.TABLE] = files.sha256(folder / exported.TABLE)
+    files.write_json(folder / exported.CONFIG, config)
+    with pytest.raises(HarnessError, match="self-test 0 fails"):
+        exported.load(folder)
+
+
+def test_an_export_of_another_version_is_refused(sasrec, tmp_path):
+    from harness import files
+
+    folder = shutil.copytree(sasrec, tmp_path / "x")
+    config = json.loads((folder / exported.CONFIG).read_text())
+    config["components"]["backbone"]["version"] += 1
+    files.write_json(folder / exported.CONFIG, config)
+    with pytest.raises(HarnessError, match="of backbone sasrec, this harness has version"):
+        exported.load(folder)
+    files.write_json(folder / exported.CONFIG, config | {"schema": 99})
+    with pytest.raises(HarnessError, match="newer harness"):
+        exported.load(folder)
+
+
+def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(made, tmp_path):
+    run = first_table(made)[1]
+    home = shutil.copytree(made, tmp_path / "home")
+    weights = next(
+        store.artifact_folder(home, i) for i in rows.find(rows.of(Ledger.open(home), run), "gru4rec/id").planned
+    )
+    out = tmp_path / "out"
+
+    def refused(word, match, **own):
+        with pytest.raises(HarnessError, match=match):
+            export.write(home, word, out, run=run, **own)
+        assert not out.exists()
+
+    refused("popularity", "trains nothing")
+    refused("sasrec/spektran", "There is no row 'sasrec/spektran'")
+    refused("toy/noise/sasrec/spectrum", "Did you mean 'toy/noise/sasrec/spectran'")
+    refused("sasrec", "'sasrec' is 3 rows")
+    refused("sasrec/id", "has no seed 7; it has 1", seed=7)
+    file = weights / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-100])
+    refused("gru4rec/id", "are cut off")
+    file.write_bytes(whole[: len(whole) // 2] + bytes(4000) + whole[len(whole) // 2 + 4000 :])
+    refused("gru4rec/id", "do not give its test ranks")
+    file.write_bytes(b"x" * 50)
+    refused("gru4rec/id", "are damaged")
+    file.unlink()
+    refused("gru4rec/id", "are missing")
+    out.mkdir()
+    with pytest.raises(HarnessError, match="is there already"):
+        export.write(home, "sasrec/id", out, run=run)
+
+
+def test_an_export_needs_neither_home_nor_engine(sasrec, tmp_path):
+    folder = shutil.copytree(sasrec, tmp_path / "alone")
+    code = (
+        "import sys, harness\n"
+        f"model = harness.load_export({str(folder)!r})\n"
+        "print(model.recommend([['i001', 'i002']], k=3)[0].items)\n"
+        "heavy = {'ray', 'mlflow', 'optuna', 'polars', 'click', 'sentence_transformers'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    environment = {"PATH": "/usr/bin", "HOME": str(tmp_path), "HARNESS_HOME": str(tmp_path / "nowhere")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(exported.load(sasrec).recommend([["i001", "i002"]], k=3)[0].items)
+
+
+def test_an_mlflow_model_answers_alike_and_holds_no_pickle(made, tmp_path):
+    run = first_table(made)[1]
+    done = command(made, "export", "sasrec/id", "--run", run, "--output", str(tmp_path / "x"), "--mlflow", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["equal"] == 60
+    served = tmp_path / "served"
+    shutil.move(tmp_path / "x" / "mlflow", served)
+    assert not [f for f in served.rglob("*") if f.suffix in (".pkl", ".pickle", ".pt", ".pth", ".bin")]
+    code = (
+        "import mlflow, json, pandas as pd\n"
+        f"model = mlflow.pyfunc.load_model({str(served)!r})\n"
+        "rows = pd.DataFrame({'history': [['i001', 'i002'], [], ['x', 'i003']]})\n"
+        "print(json.dumps(model.predict(rows, params={'k': 4})))\n"
+    )
+    environment = {"PATH": "/usr/bin", "HOME": str(tmp_path), "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    asked = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert asked.returncode == 0, asked.stderr
+    answers = exported.load(tmp_path / "x").recommend([["i001", "i002"], [], ["x", "i003"]], 4)
+    assert json.loads(asked.stdout.splitlines()[-1]) == [vars(answer) for answer in answers]
