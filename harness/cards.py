@@ -14,7 +14,15 @@ LABEL = 12
 
 
 def text(card: dict[str, Any]) -> str:
-    """Aligned lines of a card as `harness.data` makes it (`Prepared.card`); what it does not hold is left out."""
+    """Aligned lines of a card as `harness.data` makes it (`Prepared.card`)."""
+    lines = [f"{card.get('name', 'data set')} {card.get('hash', '')}".strip()]
+    for label, words in told(card):
+        lines += _line(label, words)
+    return "\n".join(lines)
+
+
+def told(card: dict[str, Any]) -> list[tuple[str, str]]:
+    """(label, sentence) of all that a reader must know of a data set; what the card does not hold is left out."""
     said = [
         ("counts", _counts(card)),
         ("published", _published(card.get("published"))),
@@ -28,13 +36,9 @@ def text(card: dict[str, Any]) -> str:
         ("licence", card.get("licence", "")),
         ("passed on", _passed_on(card.get("redistributable"))),
         ("citation", card.get("citation", "")),
-        *(("warning", sentence) for sentence in card.get("warnings", [])),
+        *(("warning", sentence) for sentence in card.get("warnings") or []),
     ]
-    lines = [f"{card.get('name', 'data set')} {card.get('hash', '')}".strip()]
-    for label, words in said:
-        if words:
-            lines += _line(label, words)
-    return "\n".join(lines)
+    return [(label, words) for label, words in said if words]
 
 
 def _line(label: str, words: str) -> list[str]:
@@ -50,6 +54,8 @@ def _passed_on(allowed: bool | None) -> str:
 
 
 def _counts(card: dict[str, Any]) -> str:
+    if not {"users", "items", "events", "mean_length", "density"} <= card.keys():
+        return ""
     return (
         f"{card['users']:,} users, {card['items']:,} items, {card['events']:,} events "
         f"({card['mean_length']:.1f} a user, {_percent(card['density'])} of all pairs)"
@@ -72,6 +78,8 @@ def _published(published: dict[str, Any] | None) -> str:
 
 def _prepared(card: dict[str, Any]) -> str:
     """How many events went in, and the spec where it is not the default one."""
+    if "spec" not in card:
+        return ""
     default = json.loads(json.dumps(asdict(PrepSpec())))
     spec = json.loads(json.dumps(card["spec"]))
     own = [f"{name} {_value(value)}" for name, value in spec.items() if name == "kcore" or value != default.get(name)]
@@ -85,6 +93,8 @@ def _value(value: Any) -> str:
 
 
 def _time(card: dict[str, Any]) -> str:
+    if "timed" not in card:
+        return ""
     if not card["timed"]:
         missing = card.get("missing_times", 0)
         return f"{missing:,} times are missing; the order is a column of the source" if missing else "order only"
@@ -110,6 +120,8 @@ def _cold(card: dict[str, Any]) -> str:
 
 
 def _text(card: dict[str, Any]) -> str:
+    if "text" not in card:
+        return ""
     if not card.get("text"):
         return "none"
     lacks, equal = card["missing_text"], card["duplicate_texts"]

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ import polars as pl
 from harness import files, presets
 from harness.raw import RawDataset, file_hashes, open_dataset, raw_hash, read_events, read_items, ready
 from harness.sequential import order_test
+from harness.splits import Prepared, Queries, Split, asked, bounds, cold, share, split
+from harness.steps import MASKS, Events, ordered
 from harness.types import HarnessError, PrepSpec, Protocol, digest
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "Queries",
     "RawDataset",
     "Split",
+    "asked",
     "cold",
     "open_dataset",
     "prepare",
@@ -38,72 +41,11 @@ __all__ = [
 PREPARATION = 1  # raise it when the same files and spec come to other sequences
 MAX_ORPHAN_SHARE = 0.5  # of interactions whose item has no row in the items file; beyond it the ids do not fit
 PLACEHOLDER = r"(?i)^(title_\d+|nan|unknown)$"
-MARKUP = "<span id"  # what the titles of some 2018 pages of Amazon hold instead of a title
 WEAK_ORDER = 10  # percent that shuffling must cost, for the order to say something
-FACTS = 1  # raise it when `_facts` finds something else
+FACTS = 2  # raise it when `_facts` finds something else
 LARGE = 2**25  # bytes of interactions from which preparing is told phase by phase
 PHASES = ("reading", "numbering", "ordering", "filtering", "writing", "describing")
 ARRAYS = {"items": np.int32, "offsets": np.int64, "times": np.int64}
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """Sequences of a raw data set under one `PrepSpec`; the arrays are memory-mapped from the cache.
-
-    `hash`: identity of files, spec and preparation. `items` int32 (events,): item numbers 1..n_items, users one after
-    the other, each in order. `offsets` int64 (users + 1,). `times` int64 (events,) seconds, None when the source has
-    only an order. `catalogue`: row i is item number i + 1: item_id str, text str or null, source_row i64 or null (its
-    row in the items file). `users` str (users,): their ids. `card`: what the data are, for people and reports.
-    `matrices`: files of embeddings that the data set brings along, by name.
-    """
-
-    name: str
-    hash: str
-    items: np.ndarray
-    offsets: np.ndarray
-    times: np.ndarray | None
-    catalogue: pl.DataFrame
-    users: pl.Series
-    card: dict[str, Any]
-    matrices: dict[str, Path] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Queries:
-    """`users` int32 (q,), `ends` int64 (q,): the history is the user's first `end` events, the target the next one."""
-
-    users: np.ndarray
-    ends: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Sequences, what of them is trained on, and what is asked.
-
-    `items`, `offsets`, `times` as in `Prepared`; `train_ends` int64 (users,): the first `train_ends[u]` events of
-    user u are for training; `test` is None where it is sealed.
-    """
-
-    n_items: int
-    items: np.ndarray
-    offsets: np.ndarray
-    times: np.ndarray | None
-    train_ends: np.ndarray
-    valid: Queries
-    test: Queries | None
-
-    def history(self, user: int, end: int) -> np.ndarray:
-        """Item numbers int32 (end,) of the user's first `end` events."""
-        start = self.offsets[user]
-        return self.items[start : start + end]
-
-    def sealed(self) -> Split:
-        """What a search may see: no test, and no event that neither training nor validation needs."""
-        keep = self.train_ends.copy()
-        np.maximum.at(keep, self.valid.users, self.valid.ends + 1)  # a user may be asked more than once
-        kept = _first(self.offsets, keep)
-        times = None if self.times is None else self.times[kept]
-        return Split(self.n_items, self.items[kept], _offsets(keep), times, self.train_ends, self.valid, None)
 
 
 def prepare(raw: RawDataset, spec: PrepSpec, home: Path) -> Prepared:
@@ -120,36 +62,6 @@ def prepare(raw: RawDataset, spec: PrepSpec, home: Path) -> Prepared:
     tell = _Phases(raw)
     files.build_folder(folder, lambda new: _write(_sequences(raw, spec, tell), raw, spec, new, tell))
     return _mapped(raw, spec, identity, folder, tell)
-
-
-def split(prepared: Prepared, protocol: Protocol) -> Split:
-    """Training, validation and test of `prepared`.
-
-    `loo` (leave one out): a user's last event tests, the one before validates; users of fewer than 3 events only
-    train. `gts` (global temporal split, Gusak et al. 2025, arXiv 2507.16289): T_test is the protocol's quantile of
-    all times, T_val the same quantile of the times <= T_test; events <= T_val train, a user's last event in
-    (T_val, T_test] validates, the last one after T_test tests, each on all that the user did before (for `target`,
-    `validation` and `drop_tied_test` see `Protocol`). Raises HarnessError if there is nothing to validate or test, the
-    protocol has an unknown value, or times are needed and lacking.
-    """
-    presets.check_protocol(protocol)
-    if protocol.drop_tied_test and prepared.times is None:
-        raise HarnessError(f"{prepared.name} has no timestamps, which 'drop_tied_test' needs.")
-    train_ends, valid, test = WAYS[protocol.split](prepared, protocol)
-    if protocol.drop_tied_test:
-        test = _untied(prepared, test)
-    for part, queries in (("validate", valid), ("test", test)):
-        if not len(queries.users):
-            raise HarnessError(f"{prepared.name}: the split '{protocol.split}' leaves no user to {part}.")
-    n_items = prepared.catalogue.height
-    return Split(n_items, prepared.items, prepared.offsets, prepared.times, train_ends, valid, test)
-
-
-def cold(split: Split, queries: Queries) -> np.ndarray:
-    """Which targets were never trained on, bool (queries,): no training event of any user is of that item."""
-    trained = np.zeros(split.n_items + 1, bool)
-    trained[split.items[_first(split.offsets, split.train_ends)]] = True
-    return ~trained[split.items[split.offsets[queries.users] + queries.ends]]
 
 
 class _Phases:
@@ -181,21 +93,6 @@ class _Sequences:
     counts: dict[str, int]
 
 
-@dataclass(frozen=True, eq=False)
-class _Events:
-    """Events of all users, one after the other, each user's in order: codes int32, clock and rating numbers."""
-
-    user: np.ndarray
-    item: np.ndarray
-    clock: np.ndarray
-    rating: np.ndarray | None
-
-    def at(self, places: np.ndarray) -> _Events:
-        """Those at these places, or where a mask is true."""
-        rating = None if self.rating is None else self.rating[places]
-        return _Events(self.user[places], self.item[places], self.clock[places], rating)
-
-
 def _sequences(raw: RawDataset, spec: PrepSpec, tell: Callable[[str], None]) -> _Sequences:
     tell("reading")
     frame = read_events(raw.interactions, () if spec.min_rating is None else ("rating",))
@@ -212,7 +109,7 @@ def _sequences(raw: RawDataset, spec: PrepSpec, tell: Callable[[str], None]) -> 
     user, item = _codes(frame.drop_in_place("user_id"), users), _codes(frame.drop_in_place("item_id"), items)
     _check_ids_meet(raw, item, catalogue, texts)
     tell("ordering")
-    events = _ordered(user, item, frame, timed, presets.tie_policy(spec))
+    events = ordered(user, item, frame, timed, presets.tie_policy(spec))
     del user, item, frame
     tell("filtering")
     for step in spec.order:
@@ -227,7 +124,7 @@ def _sequences(raw: RawDataset, spec: PrepSpec, tell: Callable[[str], None]) -> 
 def _numbered(
     raw: RawDataset,
     spec: PrepSpec,
-    events: _Events,
+    events: Events,
     catalogue: pl.DataFrame,
     users: pl.Series,
     timed: bool,
@@ -239,7 +136,7 @@ def _numbered(
     numbers = np.cumsum(per_item > 0).astype(np.int32)  # of the items that are left, from 1
     return _Sequences(
         items=numbers[events.item],
-        offsets=_offsets(per_user[per_user > 0]),
+        offsets=bounds(per_user[per_user > 0]),
         times=np.floor(events.clock).astype(np.int64, copy=False) if timed else None,
         catalogue=catalogue.filter(pl.Series(per_item > 0)),
         users=users.filter(pl.Series(per_user > 0)),
@@ -250,125 +147,6 @@ def _numbered(
 def _codes(values: pl.Series, ids: pl.Series) -> np.ndarray:
     """Place of each value among the sorted ids, int32."""
     return values.cast(pl.Enum(ids)).to_physical().to_numpy().astype(np.int32)
-
-
-def _ordered(user: np.ndarray, item: np.ndarray, frame: pl.DataFrame, timed: bool, policy: tuple[str, int]) -> _Events:
-    """The events, each user's in order; `frame` has what else than codes is known of each."""
-    clock = frame["timestamp" if timed else "order"].to_numpy()
-    kind, seed = policy
-    keys: list[np.ndarray] = []
-    if kind == "item_id":
-        keys = [item]
-    elif kind == "random":
-        keys = [_scramble(user, item, seed)]
-    elif "order" in frame.columns:
-        keys = [frame["order"].to_numpy()]
-    order = np.lexsort((*keys, clock, user))  # stable: what is equal still stays in file order
-    rating = frame["rating"].to_numpy() if "rating" in frame.columns else None
-    return _Events(user, item, clock, rating).at(order)
-
-
-def _rated(events: _Events, spec: PrepSpec, catalogue: pl.DataFrame) -> np.ndarray | None:
-    return None if spec.min_rating is None or events.rating is None else events.rating >= spec.min_rating
-
-
-def _within(events: _Events, spec: PrepSpec, catalogue: pl.DataFrame) -> np.ndarray | None:
-    window = presets.window(spec)
-    return None if window is None else (events.clock >= window[0]) & (events.clock < window[1])
-
-
-def _unrepeated(events: _Events, spec: PrepSpec, catalogue: pl.DataFrame) -> np.ndarray | None:
-    """Events without those that repeat an earlier one (or a later one, for `last`) as the spec counts repeats."""
-    if spec.dedup == "none" or not len(events.user):
-        return None
-    if spec.dedup != "exact":
-        key = events.user.astype(np.int64) * catalogue.height + events.item
-        return ~_repeats(key, before=spec.dedup == "last")
-    joined = np.zeros(len(events.user) + 1, bool)  # with the event before, in user and time
-    joined[1:-1] = (np.diff(events.user) == 0) & (np.diff(events.clock) == 0)
-    tied = np.flatnonzero(joined[:-1] | joined[1:])  # only these can be repeats
-    group = np.cumsum(~joined[:-1])[tied]
-    keep = np.ones(len(events.user), bool)
-    keep[tied] = ~_repeats(group * catalogue.height + events.item[tied], before=False)
-    return keep
-
-
-def _repeats(key: np.ndarray, *, before: bool) -> np.ndarray:
-    """Which of the keys int64 (n,) stood before already, or stand again later (`before`): bool (n,)."""
-    order = np.argsort(key, kind="stable")
-    same = key[order[1:]] == key[order[:-1]]
-    found = np.zeros(len(key), bool)
-    found[(order[:-1] if before else order[1:])[same]] = True
-    return found
-
-
-def _texted(events: _Events, spec: PrepSpec, catalogue: pl.DataFrame) -> np.ndarray | None:
-    fit = pl.Series(np.ones(catalogue.height, bool))
-    if spec.require_text:
-        fit &= catalogue["text"].is_not_null()
-    if spec.max_title_words:
-        head = catalogue["head"].cast(pl.String)
-        long = head.str.count_matches(r"\S+") > spec.max_title_words
-        fit &= ~(long | head.str.contains(MARKUP, literal=True)).fill_null(False)
-    return None if fit.all() else fit.to_numpy()[events.item]
-
-
-def _cored(events: _Events, spec: PrepSpec, catalogue: pl.DataFrame) -> np.ndarray:
-    return _core(events.user, events.item, spec.kcore, spec.iterate)
-
-
-def _recent(events: _Events, spec: PrepSpec, catalogue: pl.DataFrame) -> np.ndarray | None:
-    if not spec.max_history:
-        return None
-    lengths = np.bincount(events.user)
-    return ~_first(_offsets(lengths), np.maximum(lengths - spec.max_history, 0))
-
-
-MASKS = {  # of the events that stay, or None where all do
-    "rating": _rated,
-    "window": _within,
-    "dedup": _unrepeated,
-    "text": _texted,
-    "core": _cored,
-    "history": _recent,
-}
-
-
-def _scramble(users: np.ndarray, items: np.ndarray, seed: int) -> np.ndarray:
-    """A number uint64 for each (user, item, seed), by SplitMix64 (Steele, Lea & Flood 2014): the same anywhere."""
-    mixed = np.full(len(users), seed % 2**64, np.uint64)
-    for codes in (users, items):
-        mixed = (mixed ^ codes.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed ^= mixed >> np.uint64(31)
-    return mixed
-
-
-def _core(users: np.ndarray, items: np.ndarray, k: int, iterate: bool) -> np.ndarray:
-    """Mask of the events that stay when users and items with fewer than k go, until none does.
-
-    Not iterated: once, by the counts before any removal; then users who are left with fewer than k.
-    """
-    keep = np.ones(len(users), bool)
-    before = -1
-    while before != (before := int(keep.sum())) and before:
-        enough = [(np.bincount(codes[keep], minlength=codes.max() + 1) >= k) for codes in (users, items)]
-        keep &= enough[0][users]
-        keep &= enough[1][items]
-        if not iterate:
-            return keep & (np.bincount(users[keep], minlength=len(enough[0])) >= k)[users]
-    return keep
-
-
-def _offsets(lengths: np.ndarray) -> np.ndarray:
-    return np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
-
-
-def _first(offsets: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Mask, bool (events,), of each user's first `counts` events."""
-    runs = np.stack([counts, np.diff(offsets) - counts], 1).ravel()
-    return np.repeat(np.tile([True, False], len(counts)), runs)
 
 
 def _check_ids_meet(raw: RawDataset, item: np.ndarray, catalogue: pl.DataFrame, texts: pl.DataFrame) -> None:
@@ -440,10 +218,7 @@ def _facts(prepared: Prepared, path: Path, tell: _Phases) -> dict[str, Any]:
     tell("describing")
     facts: dict[str, Any] = {"cold_valid_share": None, "cold_test_share": None}
     with suppress(HarnessError):  # too short to split
-        whole = split(prepared, Protocol())
-        assert whole.test is not None
-        facts["cold_valid_share"] = _share(cold(whole, whole.valid))
-        facts["cold_test_share"] = _share(cold(whole, whole.test))
+        facts |= asked(split(prepared, Protocol()))
     facts["order_test"] = order_test(prepared.items, prepared.offsets, prepared.catalogue.height)
     files.write_json(path, facts | {"version": FACTS})
     tell.close()
@@ -479,22 +254,18 @@ def _neighbours(sequences: _Sequences) -> dict[str, float | None]:
     same_user = np.ones(max(len(sequences.items) - 1, 0), bool)
     same_user[ends[:-1] - 1] = False
     order = _id_ranks(sequences.catalogue["item_id"])[sequences.items - 1]
-    shares: dict[str, float | None] = {"id_increasing_share": _share(np.diff(order)[same_user] > 0)}
+    shares: dict[str, float | None] = {"id_increasing_share": share(np.diff(order)[same_user] > 0)}
     if sequences.times is None:
         return shares | {"tie_share": None, "test_tie_share": None}
     tied = np.diff(sequences.times) == 0
     last = ends[np.diff(sequences.offsets) > 1] - 2
-    return shares | {"tie_share": _share(tied[same_user]), "test_tie_share": _share(tied[last])}
+    return shares | {"tie_share": share(tied[same_user]), "test_tie_share": share(tied[last])}
 
 
 def _id_ranks(ids: pl.Series) -> np.ndarray:
     """Place of each id in their order; whole numbers in that of numbers."""
     numbers = ids.cast(pl.Int64, strict=False)
     return (ids if numbers.null_count() else numbers).rank("dense").to_numpy().astype(np.int64)
-
-
-def _share(hits: np.ndarray) -> float:
-    return float(hits.mean()) if len(hits) else 0.0
 
 
 def _warnings(card: dict[str, Any], sequences: _Sequences) -> list[str]:
@@ -514,62 +285,3 @@ def _warnings(card: dict[str, Any], sequences: _Sequences) -> list[str]:
         (garbled, f"Texts that hold U+FFFD, read in a wrong encoding once: {garbled:,}."),
     ]
     return [sentence for holds, sentence in found if holds]
-
-
-def _leave_one_out(prepared: Prepared, protocol: Protocol) -> tuple[np.ndarray, Queries, Queries]:
-    lengths = np.diff(prepared.offsets)
-    asked = np.flatnonzero(lengths >= 3)
-    train_ends = np.where(lengths >= 3, lengths - 2, lengths)
-    return train_ends, _queries(asked, lengths[asked] - 2), _queries(asked, lengths[asked] - 1)
-
-
-def _temporal(prepared: Prepared, protocol: Protocol) -> tuple[np.ndarray, Queries, Queries]:
-    if prepared.times is None:
-        raise HarnessError(f"{prepared.name} has no timestamps, which the split 'gts' needs; use 'loo'.")
-    times, lengths = np.asarray(prepared.times), np.diff(prepared.offsets)
-    t_test = np.quantile(times, protocol.quantile)
-    until_test = _count_until(prepared, t_test)
-    test = _after(until_test, lengths, protocol.target)
-    if protocol.validation == "last_train":
-        asked = np.flatnonzero(until_test >= 2)
-        train_ends = until_test.copy()
-        train_ends[asked] -= 1
-        return train_ends, _queries(asked, train_ends[asked]), test
-    t_val = np.quantile(times[times <= t_test], protocol.quantile)
-    until_val = _count_until(prepared, t_val)
-    return until_val, _after(until_val, until_test, protocol.target), test
-
-
-WAYS = {"loo": _leave_one_out, "gts": _temporal}
-
-
-def _after(cut: np.ndarray, stop: np.ndarray, target: str) -> Queries:
-    """Queries whose targets are, of each user's events number `cut` to `stop` (from 0) that have one before them, the
-    last, the first or all of them."""
-    first = np.maximum(cut, 1)
-    users = np.flatnonzero(stop > first)
-    if target == "last":
-        return _queries(users, stop[users] - 1)
-    if target == "first":
-        return _queries(users, first[users])
-    counts = (stop - first)[users]
-    place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return _queries(np.repeat(users, counts), np.repeat(first[users], counts) + place)
-
-
-def _untied(prepared: Prepared, queries: Queries) -> Queries:
-    """Without the queries whose target has the time of the event before it."""
-    assert prepared.times is not None
-    at = prepared.offsets[queries.users] + queries.ends
-    keep = prepared.times[at] != prepared.times[at - 1]
-    return Queries(queries.users[keep], queries.ends[keep])
-
-
-def _count_until(prepared: Prepared, limit: float) -> np.ndarray:
-    """Events int64 (users,) of each user at or before `limit`."""
-    until = np.concatenate(([0], np.cumsum(np.asarray(prepared.times) <= limit)))
-    return until[prepared.offsets[1:]] - until[prepared.offsets[:-1]]
-
-
-def _queries(users: np.ndarray, ends: np.ndarray) -> Queries:
-    return Queries(users.astype(np.int32), ends.astype(np.int64))

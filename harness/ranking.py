@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data import Queries, Split
+from harness.data import Queries, Split, cold
+from harness.metrics._all import HEADLINE, means
 
 TIE = 1e-6  # relative: scores this close are one tie, whatever the order of summation gave them
 QUERIES = 1024  # ranked together at most; more gained nothing
@@ -45,6 +46,20 @@ def ranks(
             raise FloatingPointError("scores are not finite")
         found[at] = 1 + _above(given, table, split, part, filter_seen).cpu().numpy() / 2
     return found
+
+
+def told_apart(found: np.ndarray, split: Split, queries: Queries) -> dict[str, float]:
+    """How a model fares with targets that training saw and with those it never did: the share of the latter,
+    `test_cold_share`, and NDCG@10 of both, `test_warm_NDCG@10` and `test_cold_NDCG@10`, of what there is.
+
+    found: ranks float64 (queries,).
+    """
+    unseen = cold(split, queries)
+    told = {"test_cold_share": float(unseen.mean())}
+    for name, which in (("warm", ~unseen), ("cold", unseen)):
+        if which.any():
+            told[f"test_{name}_{HEADLINE}"] = means(found[which], queries.users[which])[HEADLINE]
+    return told
 
 
 def _largest(x: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from harness.data import Queries, Split
 from harness.losses._base import Loss
 from harness.metrics._all import HEADLINE, means
 from harness.model import Batch, SequenceModel
-from harness.ranking import ranks
+from harness.ranking import ranks, told_apart
 from harness.types import Trial, TrialResult
 
 CHECKED = {"cpu": 1}  # steps from one look at the loss to the next; on a GPU a look waits for the device, so 64
@@ -159,13 +159,14 @@ class Training:
         self.model.load_state_dict(self.best, strict=False)
         result = TrialResult("done", best=max(self.curve), best_epoch=self.best_epoch, curve=self.curve)
         result.valid = means(self.ranks(self.split.valid), self.split.valid.users)
-        artifacts = self._artifacts()
+        artifacts, test, apart = self._artifacts(), self.split.test, {}
         if self.trial.role == "confirm":
-            if self.split.test is None:
+            if test is None:
                 raise ValueError("a confirming trial needs the unsealed split")
-            artifacts.ranks, artifacts.users = self.ranks(self.split.test), self.split.test.users
+            artifacts.ranks, artifacts.users = self.ranks(test), test.users
             result.test = means(artifacts.ranks, artifacts.users)
-        result.info = self._info() | {"seconds": self.seconds + time.monotonic() - start}
+            apart = told_apart(artifacts.ranks, self.split, test)
+        result.info = self._info() | apart | {"seconds": self.seconds + time.monotonic() - start}
         return result, artifacts
 
     @torch.no_grad()
@@ -257,7 +258,7 @@ def run_baseline(trial: Trial, split: Split, spectrum: Spectrum) -> tuple[TrialR
     valid = means(ranks(scorer.scores, split, split.valid, filter_seen=seen), split.valid.users)
     test = ranks(scorer.scores, split, split.test, filter_seen=seen)
     result = TrialResult("done", best=valid[HEADLINE], best_epoch=0, valid=valid, test=means(test, split.test.users))
-    result.info = {"seconds": time.monotonic() - start, "parameters": 0.0}
+    result.info = {"seconds": time.monotonic() - start, "parameters": 0.0} | told_apart(test, split, split.test)
     return result, Artifacts(ranks=test, users=split.test.users)
 
 

@@ -19,7 +19,7 @@ from harness import data, plan, results, store, tables, vectors
 from harness.files import write_text
 from harness.ledger import SCHEMA, Ledger, Segment
 from harness.plan import Plan, Request, Study
-from harness.types import HarnessError
+from harness.types import HarnessError, Protocol
 
 REPORT_FORMATS = ("md", "csv", "json", "html")
 
@@ -243,9 +243,14 @@ def launch(grid: Plan, extra: dict[str, Any]) -> dict[str, Any]:
         "budget": request.budget.to_json(),
         "engine": grid.search(),
         **launch_cells(grid),
-        "data": {name: m.prepared.card | {"hash": m.prepared.hash} for name, m in grid.materials.items()},
+        "data": {name: _card(m.prepared, request.protocol) for name, m in grid.materials.items()},
         "provenance": provenance() | extra,
     }
+
+
+def _card(prepared: data.Prepared, protocol: Protocol) -> dict[str, Any]:
+    """A data set's card with what this protocol, not leave-one-out, asks of it."""
+    return prepared.card | data.asked(data.split(prepared, protocol)) | {"hash": prepared.hash}
 
 
 def launch_cells(grid: Plan) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_data import SHARED, columns, write_dataset
 
-from harness import data
+from harness import data, steps
 from harness.data import Prepared, open_dataset, prepare, split
 from harness.types import HarnessError, PrepSpec, Protocol
 
@@ -141,7 +141,7 @@ def slow_kcore(pairs: list[tuple[int, int]], k: int) -> list[tuple[int, int]]:
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=80), st.integers(0, 5))
 def test_the_core_is_the_fixed_point_that_a_slow_loop_finds(pairs, k):
     users, items = (np.array([pair[side] for pair in pairs], dtype=np.int64) for side in (0, 1))
-    keep = data._core(users, items, k, iterate=True)
+    keep = steps.core(users, items, k, iterate=True)
     assert [pairs[place] for place in np.flatnonzero(keep)] == slow_kcore(pairs, k)
 
 

@@ -9,8 +9,10 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 from made_boards import FORMULA, hostile, results, row_of, seeds
 
@@ -98,6 +100,38 @@ def test_markdown_tables_keep_their_columns_whatever_the_names(table):
     for block in blocks:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block}) == 1
         assert all(line.startswith("| ") and line.endswith(" |") for line in block)
+
+
+CARD = {
+    **{"users": 5, "items": 4, "events": 9, "density": 0.45, "mean_length": 1.8, "raw_events": 9, "timed": True},
+    **{"tie_share": 0.25, "test_tie_share": 0.5, "id_increasing_share": 0.7, "cold_test_share": 0.125, "spec": {}},
+    **{"text": "{title}", "missing_text": 1, "duplicate_texts": 0, "licence": "for research", "redistributable": False},
+    **{"citation": "Somebody. 2015.", "order_test": {"ndcg": 0.05, "shuffled": 0.02, "drop_percent": 60.0}},
+    "published": {"users": {"published": 6, "ours": 5, "percent": -16.67}, "source": "the paper"},
+}
+
+
+@pytest.mark.parametrize("name", ["md", "html", "json"])
+def test_a_report_holds_the_whole_card_of_each_data_set(name):
+    rows = {("beauty", "none", "sasrec", "id"): seeds(0.6), ("beauty", "none", "gru4rec", "id"): seeds(0.5)}
+    text = render(build(results(rows, header={"data": {"beauty": CARD}})), name).replace("\\", "")
+    for words in ("for research", "Somebody. 2015.", "the paper", "16.67", "12.5" if name != "json" else "0.125"):
+        assert words in text
+    if name == "md":
+        assert text.count("## Data: beauty") == 1
+        assert "not to be redistributed" in text
+        assert "60 % of it is order" in text
+
+
+def test_how_warm_and_cold_targets_fare_stands_in_columns_of_their_own_where_it_is_known():
+    rows = {("beauty", "none", "sasrec", "id"): seeds(0.6)}
+    made = results(rows)
+    assert "NDCG@10 cold" not in render(build(made), "terminal")
+    info = json.dumps({"test_warm_NDCG@10": 0.0512, "test_cold_NDCG@10": 0.0034})
+    made = replace(made, runs=made.runs.with_columns(info=pl.lit(info)))
+    text = render(build(made), "terminal")
+    assert "NDCG@10 warm  NDCG@10 cold" in text
+    assert "0.0512        0.0034" in text
 
 
 def test_plain_text_obeys_no_escape_and_is_aligned(table):

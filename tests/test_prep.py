@@ -20,11 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_data import SHARED, columns, write_dataset
 
-from harness import data, presets
+from harness import data, presets, steps
 from harness.cli import main
 from harness.data import Prepared, cold, open_dataset, prepare, split
 from harness.presets import PRESETS, preset
 from harness.sequential import order_test
+from harness.trial import run_baseline, spectrum
 from harness.types import STEPS, Cell, HarnessError, PrepSpec, Protocol, Trial, digest
 
 OFF = PrepSpec(kcore=0)
@@ -164,7 +165,7 @@ def slow_one_pass(pairs: list[tuple[int, int]], k: int) -> list[tuple[int, int]]
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=80), st.integers(0, 5))
 def test_one_pass_of_the_core_is_what_a_slow_count_finds(pairs, k):
     users, items = (np.array([pair[side] for pair in pairs], dtype=np.int32) for side in (0, 1))
-    keep = data._core(users, items, k, iterate=False)
+    keep = steps.core(users, items, k, iterate=False)
     assert [pairs[place] for place in np.flatnonzero(keep)] == slow_one_pass(pairs, k)
 
 
@@ -269,6 +270,30 @@ def test_cold_targets_are_those_never_trained_on(tmp_path):
     assert cold(whole, whole.valid).tolist() == [False, False]  # c and b are in the training of v and u
     assert cold(whole, whole.test).tolist() == [False, True]  # d is w's only event, e is nowhere
     assert (prepared.card["cold_valid_share"], prepared.card["cold_test_share"]) == (0.0, 0.5)
+
+
+def test_how_warm_and_cold_targets_fare_is_told_apart_in_every_confirmed_row(tmp_path):
+    rows = [(f"u{user}", item, 10 * user + place) for user in range(12) for place, item in enumerate("abc")]
+    rows += [(f"u{user}", "d" if user < 4 else "a", 1000 + user) for user in range(8)]  # d is never trained on
+    prepared = made(tmp_path, rows)
+    protocol = Protocol("gts", quantile=0.8)
+    whole = split(prepared, protocol)
+    assert whole.test is not None
+    unseen = cold(whole, whole.test)
+    assert (unseen.sum(), len(unseen)) == (4, 8)
+    trial = Trial(Cell("x", "none", "none", "popularity"), "confirm", 0, 0, 0, {}, protocol, {})
+    result, left = run_baseline(trial, whole, spectrum({}, whole.n_items))
+    gains = np.where(left.ranks <= 10, 1 / np.log2(1 + left.ranks), 0)
+    info = result.info
+    assert info["test_cold_share"] == pytest.approx(unseen.mean())
+    for name, part in (("cold", gains[unseen]), ("warm", gains[~unseen])):
+        assert info[f"test_{name}_NDCG@10"] == pytest.approx(part.mean())
+    assert data.asked(whole) == {
+        "valid_targets": len(whole.valid.users),
+        "cold_valid_share": pytest.approx(cold(whole, whole.valid).mean()),
+        "test_targets": len(whole.test.users),
+        "cold_test_share": pytest.approx(unseen.mean()),
+    }
 
 
 def slow_gts(prepared: Prepared, protocol: Protocol) -> tuple[list[int], list[tuple[int, int]], list[tuple[int, int]]]:

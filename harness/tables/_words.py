@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from harness import stats
+from harness import cards, stats
 from harness.tables._sample import Gain
 from harness.tables._table import ALPHA, REFERENCE, Row, Section, Table
 from harness.types import NO_TEXT, Cell
@@ -54,8 +54,23 @@ def columns(table: Table) -> list[Column]:
         Column("encoder", lambda row: encoder(row.cell), 90, right=False),
         Column(f"{head} [95 %]", lambda row: interval(row.metrics[head]) if row.metrics else row.state, 99),
         *(Column(name, _mean_of(name), 60) for name in others),
+        *_warmth(table, head),
         *_facts(head),
     ]
+
+
+def _warmth(table: Table, head: str) -> list[Column]:
+    """The headline metric of targets that training saw and of those it never did, where a row knows them apart."""
+
+    def column(name: str, keep: int) -> Column:
+        def value(row: Row) -> float | None:
+            return row.fit and row.fit.info.get(f"test_{name}_{head}")
+
+        return Column(f"{head} {name}", lambda row: score(value(row)), keep, value=value)
+
+    found = column("warm", 26), column("cold", 25)
+    rows = [row for section in table.sections for row in section.rows]
+    return list(found) if any(found[1].value(row) is not None for row in rows) else []
 
 
 def _facts(head: str) -> list[Column]:
@@ -222,6 +237,12 @@ def section_lines(section: Section) -> list[str]:
     """The data set in a line, and each of its warnings."""
     lines = [line("Data", data(section))] if data(section) else []
     return lines + [f"Warning: {text}" for text in section.card.get("warnings") or []]
+
+
+def cards_of(table: Table) -> list[tuple[str, list[str]]]:
+    """Each data set once, with all that its card says."""
+    found = {s.dataset: [f"{label}: {text}" for label, text in cards.told(s.card)] for s in table.sections}
+    return [(name, lines) for name, lines in found.items() if lines]
 
 
 def parity(table: Table, section: Section) -> str:

@@ -16,6 +16,8 @@ def render(table: Table) -> str:
         blocks += [_compact(table, section), escape(words.parity(table, section)), _bullets(words.notes(section))]
         if any(row.metrics for row in section.rows):
             blocks += ["Every metric on the test set, mean and 95 % interval:", _metrics(table, section)]
+    for name, lines in words.cards_of(table):
+        blocks += [f"## Data: {escape(name)}", _bullets(lines)]
     blocks += ["## Notes", _bullets(words.footnotes(table))]
     blocks += [_bullets(words.header_lines(table, ("provenance",)))]
     return "\n\n".join(block for block in blocks if block) + "\n"
