@@ -276,7 +276,7 @@ def test_how_warm_and_cold_targets_fare_is_told_apart_in_every_confirmed_row(tmp
     rows = [(f"u{user}", item, 10 * user + place) for user in range(12) for place, item in enumerate("abc")]
     rows += [(f"u{user}", "d" if user < 4 else "a", 1000 + user) for user in range(8)]  # d is never trained on
     prepared = made(tmp_path, rows)
-    protocol = Protocol("gts", quantile=0.8)
+    protocol = Protocol("gts", quantile=0.82)
     whole = split(prepared, protocol)
     assert whole.test is not None
     unseen = cold(whole, whole.test)
