@@ -62,15 +62,14 @@ def columns(table: Table) -> list[Column]:
 def _warmth(table: Table, head: str) -> list[Column]:
     """The headline metric of targets that training saw and of those it never did, where a row knows them apart."""
 
+    def value(row: Row, name: str) -> float | None:
+        return row.fit and row.fit.info.get(f"test_{name}_{head}")
+
     def column(name: str, keep: int) -> Column:
-        def value(row: Row) -> float | None:
-            return row.fit and row.fit.info.get(f"test_{name}_{head}")
+        return Column(f"{head} {name}", lambda row: score(value(row, name)), keep, value=lambda row: value(row, name))
 
-        return Column(f"{head} {name}", lambda row: score(value(row)), keep, value=value)
-
-    found = column("warm", 26), column("cold", 25)
     rows = [row for section in table.sections for row in section.rows]
-    return list(found) if any(found[1].value(row) is not None for row in rows) else []
+    return [column("warm", 26), column("cold", 25)] if any(value(row, "cold") is not None for row in rows) else []
 
 
 def _facts(head: str) -> list[Column]:
