@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness import stats
+from harness import cards, stats
 from harness.tables import _words as words
 from harness.tables._page._board import board, embedded
 from harness.tables._table import REFERENCE, Row, Section, Table
@@ -18,6 +18,7 @@ from harness.tables._table import REFERENCE, Row, Section, Table
 FOLDER = Path(__file__).parent / "_page"
 STYLES = ("page", "figures")
 SCRIPTS = ("dom", "model", "grid", "leaderboard", "chart", "figures", "curves", "rowpage", "controls", "app")
+SAID = ("published", "prepared", "order")  # sentences of a card that say more than its numbers
 FIRST = ("users", "items", "events", "density", "mean_length", "licence", "redistributable", "citation", "hash")
 
 
@@ -90,5 +91,6 @@ def _cards(table: Table) -> list[tuple[str, dict[str, Any]]]:
             main = {key: section.card[key] for key in (*FIRST[:5], *shares, *FIRST[5:]) if key in section.card}
             rest = {key: value for key, value in section.card.items() if key not in main and key != "warnings"}
             users = {"test_users": section.test_users} if section.test_users else {}
-            found[section.dataset] = {"main": words.facts(main | users), "rest": words.facts(rest)}
+            said = [pair for pair in cards.told(section.card) if pair[0] in SAID]
+            found[section.dataset] = {"main": words.facts(main | users) + said, "rest": words.facts(rest)}
     return list(found.items())
