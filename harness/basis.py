@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from harness import files
 from harness.types import HarnessError
 
 ROWS = 4096  # of A in one matrix product: enough for the rate of large products
@@ -208,7 +209,9 @@ def _write(E: np.ndarray, survey: _Survey, sigma: np.ndarray, W: np.ndarray, fol
     tall = len(E) >= E.shape[1]
     W *= _sign(W) if tall else survey.has_text[:, None]  # eigh leaves 1e-17 in empty rows
     shape = (max(E.shape), len(sigma))
-    Z = np.lib.format.open_memmap(folder / ("U.npy" if tall else "V.npy"), "w+", np.float32, shape)
+    target = folder / ("U.npy" if tall else "V.npy")
+    Z = np.lib.format.open_memmap(target, "w+", np.float32, shape)
+    files.reserve(target)
     length = _project(E, survey, W / sigma, Z, work)
     sign = 1.0 if tall else _sign(Z)
     scale = sign / length

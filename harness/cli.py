@@ -42,6 +42,13 @@ class Verbs(click.Group):
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)
+        except OSError as error:
+            from harness import files
+
+            if ctx.params.get("debug") or not files.refused(error):
+                raise
+            click.echo(f"Error: {error.filename or 'The disk'}: {files.reason(error)}. {files.GOES_ON}", err=True)
+            ctx.exit(2)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from harness import files, presets
+from harness import files, presets, sealed
 from harness.raw import RawDataset, file_hashes, open_dataset, raw_hash, read_events, read_items, ready
+from harness.sealed import Damaged
 from harness.sequential import order_test
 from harness.splits import Prepared, Queries, Split, asked, bounds, cold, share, split
 from harness.steps import MASKS, Events, ordered
@@ -53,15 +54,19 @@ def prepare(raw: RawDataset, spec: PrepSpec, home: Path) -> Prepared:
 
     Each user's events are ordered by time, equal times by the tie policy; then the steps of the spec run in their
     order (see `PrepSpec`). What is left of users and items is numbered in the order of the ids. Large sets tell on
-    stderr what they are at. Raises HarnessError if a file or the spec is not as it should be, or fewer than two users
-    or items are left.
+    stderr what they are at. What is damaged on disk is set aside and made again. Raises HarnessError if a file or the
+    spec is not as it should be, or fewer than two users or items are left.
     """
     presets.check(spec)
     identity = digest({"raw": raw_hash(raw), "spec": spec.identity(), "version": PREPARATION})
     folder = home / "cache" / "prepared" / identity
     tell = _Phases(raw)
-    files.build_folder(folder, lambda new: _write(_sequences(raw, spec, tell), raw, spec, new, tell))
-    return _mapped(raw, spec, identity, folder, tell)
+    build = lambda new: _write(_sequences(raw, spec, tell), raw, spec, new, tell)  # noqa: E731
+    try:
+        return _mapped(raw, spec, identity, files.build_folder(folder, build), tell)
+    except Damaged as error:
+        sealed.set_aside(folder, error.__cause__)
+    return _mapped(raw, spec, identity, files.build_folder(folder, build), tell)
 
 
 class _Phases:
@@ -179,10 +184,13 @@ def _write(sequences: _Sequences, raw: RawDataset, spec: PrepSpec, folder: Path,
     sequences.catalogue.drop("head").write_parquet(folder / "catalogue.parquet")
     sequences.users.alias("user_id").to_frame().write_parquet(folder / "users.parquet")
     files.write_json(folder / "card.json", {"spec": asdict(spec), "files": file_hashes(raw), **_card(sequences)})
+    sealed.seal(folder)
 
 
 def _mapped(raw: RawDataset, spec: PrepSpec, identity: str, folder: Path, tell: _Phases) -> Prepared:
     try:
+        known = sealed.sums(folder)
+        sealed.check(folder, known or {})
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
         items, offsets = _map(folder, "items"), _map(folder, "offsets")
         times = _map(folder, "times") if card["timed"] else None
@@ -193,8 +201,10 @@ def _mapped(raw: RawDataset, spec: PrepSpec, identity: str, folder: Path, tell: 
             raise ValueError("its parts do not fit together")
         prepared = Prepared(raw.name, identity, items, offsets, times, catalogue, users, card, raw.matrices)
         facts = _facts(prepared, folder / "facts.json", tell)
-    except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
-        raise HarnessError(f"{folder} is damaged ({error}); delete it and run again.") from error
+        if known is None:  # prepared by a harness that knew no seals
+            sealed.seal(folder, without=("facts.json",))
+    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+        raise Damaged(folder, error) from error
     card |= {"name": raw.name, "licence": raw.licence, "citation": raw.citation, "text": raw.text}
     card |= {"redistributable": raw.redistributable, "own_embeddings": sorted(raw.matrices)}
     card |= {"spec": asdict(spec), **facts}
@@ -212,15 +222,21 @@ def _mapped(raw: RawDataset, spec: PrepSpec, identity: str, folder: Path, tell: 
 def _facts(prepared: Prepared, path: Path, tell: _Phases) -> dict[str, Any]:
     """What of the card takes a split: computed once and kept beside the arrays, also of sets prepared before."""
     if path.is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept.pop("version") == FACTS:
-            return kept
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept.pop("digest", None) not in (None, digest(kept)):
+                raise ValueError("it is not what was written")
+            if kept.pop("version") == FACTS:
+                return kept
+        except (ValueError, KeyError, AttributeError) as error:
+            sealed.set_aside(path, error)
     tell("describing")
     facts: dict[str, Any] = {"cold_valid_share": None, "cold_test_share": None}
     with suppress(HarnessError):  # too short to split
         facts |= asked(split(prepared, Protocol()))
     facts["order_test"] = order_test(prepared.items, prepared.offsets, prepared.catalogue.height)
-    files.write_json(path, facts | {"version": FACTS})
+    written = facts | {"version": FACTS}
+    files.write_json(path, written | {"digest": digest(written)})
     tell.close()
     return facts
 

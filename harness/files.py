@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import calendar
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from harness.types import HarnessError
 
 
 @contextmanager
@@ -25,8 +31,60 @@ def atomic(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+GOES_ON = "What ended is kept; once that is mended, the same command goes on."
+REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}  # the disk's faults, not the program's
+
+
+def reason(error: OSError) -> str:
+    """Why the disk refused, in words; NumPy keeps that to itself."""
+    return error.strerror or ("no space left on device" if "requested and" in str(error) else str(error))
+
+
+def refused(error: OSError) -> bool:
+    """Whether an error is a disk's that is full, read-only or broken."""
+    return error.errno in REFUSED or (error.errno is None and "requested and" in str(error))
+
+
+def reserve(path: Path) -> None:
+    """Take the room that a sparse file will need. Raises OSError if there is not enough: writing to a mapped file on a
+    full disk would end the process without a word."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, max(path.stat().st_size, 1))
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names that were given or changed in a folder survive a loss of power, where the system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:  # some network file systems refuse it for folders
+        pass
+    finally:
+        os.close(handle)
+
+
+STAMP = "%Y%m%dT%H%M%S"
+
+
+def next_stamp(folder: Path) -> str:
+    """The UTC second, `20261125T153150`, or the one after the newest stamp that a name in `folder` begins with, if
+    that is later: what is named by it keeps its order when the clock goes back."""
+    now = time.strftime(STAMP, time.gmtime(time.time()))
+    names = os.listdir(folder) if folder.is_dir() else []
+    newest = max((name[:15] for name in names if re.match(r"\d{8}T\d{6}", name)), default="")
+    try:
+        return max(now, time.strftime(STAMP, time.gmtime(calendar.timegm(time.strptime(newest, STAMP)) + 1)))
+    except ValueError:  # no name yet, or one that is no time
+        return now
 
 
 def write_text(path: Path, text: str) -> None:
@@ -40,9 +98,16 @@ def write_json(path: Path, value: Any) -> None:
 
 def build_folder(path: Path, build: Callable[[Path], None]) -> Path:
     """`path`, built once: `build` fills a temporary folder that then takes the name. Two processes may race;
-    one wins, both get a whole folder."""
+    one wins, both get a whole folder. Raises HarnessError if the disk refuses it."""
     if path.is_dir():
         return path
+    try:
+        return _built(path, build)
+    except OSError as error:
+        raise HarnessError(f"{path} cannot be made: {reason(error)}. {GOES_ON}") from error
+
+
+def _built(path: Path, build: Callable[[Path], None]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:

@@ -1,130 +1,94 @@
-"""The truth: append-only events on disk, one segment a process, one JSON event a line.
+"""The truth: append-only events on disk, one segment a process, one JSON event a line (`harness.segments`).
 
-A line is ``{"kind": ..., "seq": ..., "time": ..., <fields>, "crc": "<8 hex>"}``; the checksum covers the text before
-its own key. The ledger is the union of the segments of `ledger/`: merging two homes is copying files. A torn last
-line costs that line alone; a damaged line inside is reported by file and number and never taken for "nothing was
-done".
+The ledger is the union of the segments of `ledger/`: merging two homes is copying files. A torn last line costs that
+line alone; a damaged line inside is reported by file and number and never taken for "nothing was done".
+
+Opening it checks every line but parses none of the many: of a trial's start and end only what planning asks for is
+taken, and the rest is read from its place on disk when it is asked for.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import time
-import uuid
-import zlib
+import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from harness.types import HarnessError, Trial, TrialResult
+from harness.segments import Damage, Place, Segment, Source, parse
+from harness.types import HarnessError, Role, Status, Trial, TrialResult
+
+__all__ = ["SCHEMA", "Damage", "Entry", "Ledger", "Segment", "ended", "opened", "started", "voided"]
 
 SCHEMA = 1
-DURABLE = {
-    "launched",
-    "started",
-    "opened",
-    "ended",
-    "decided",
-    "finished",
-}  # synced to the disk before anything goes on
-_MARK = ',"crc":"'
+_STARTED = re.compile(
+    rb'\{"kind":"started","seq":\d+,"time":([\d.]+),"id":"(\w+)","study":"(\w*)","number":(\d+),'
+    rb'"trial":\{"cell":\{[^{}]*\},"role":"(\w+)",'
+)
+_ENDED = re.compile(
+    rb'\{"kind":"ended","seq":\d+,"time":([\d.]+),"id":"(\w+)","result":'
+    rb'\{"status":"(\w+)","reason":("(?:[^"\\]|\\.)*"),"best":(-?[\d.]+(?:[eE][-+]?\d+)?),'
+)
+_EPOCH = re.compile(rb'\{"kind":"epoch","seq":\d+,"time":[\d.]+,"id":"(\w+)","epoch":(\d+),')
 
 
-class Segment:
-    """The writing end: one process, one file. Opened on the first event."""
+class Recorded(TrialResult):
+    """A result on disk: status, reason and best are known, the rest is read when it is asked for."""
 
-    def __init__(self, home: Path) -> None:
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        self.run = f"{stamp}-{uuid.uuid4().hex[:8]}"
-        self.path = home / "ledger" / f"{self.run}.jsonl"
-        self._file = None
-        self._seq = 0
+    def __init__(self, status: Status, reason: str, best: float, place: Place) -> None:
+        self.status, self.reason, self.best, self._place = status, reason, best, place
 
-    def append(self, kind: str, **fields: Any) -> dict[str, Any]:
-        """Write one event; on return it is on the disk if its kind is a durable one. Returns the event.
-
-        Raises HarnessError if the disk refuses it.
-        """
-        event = {"kind": kind, "seq": self._seq, "time": round(time.time(), 3), **fields}
-        body = json.dumps(event, separators=(",", ":"), allow_nan=False)[:-1]
-        line = f'{body}{_MARK}{zlib.crc32(body.encode()):08x}"}}\n'
-        try:
-            if self._file is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self.path.open("ab", buffering=0)
-            self._file.write(line.encode())
-            if kind in DURABLE:
-                os.fsync(self._file.fileno())
-        except OSError as error:
-            raise HarnessError(f"The ledger {self.path} cannot be written: {error.strerror}.") from error
-        self._seq += 1
-        return event
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+    def _read(self, name: str) -> Any:
+        if "_rest" not in self.__dict__:
+            self._rest = TrialResult(**self._place.event()["result"])
+        return getattr(self._rest, name)
 
 
-@dataclass(frozen=True)
-class Damage:
-    """A line that could not be read back."""
-
-    file: str
-    line: int
-    torn: bool  # the unfinished last line of a killed process: expected, harmless
-
-    def __str__(self) -> str:
-        what = "torn last line (its process was killed in mid-write)" if self.torn else "damaged line"
-        return f"{self.file}:{self.line}: {what}"
+for _field in fields(TrialResult):
+    if _field.name not in ("status", "reason", "best"):
+        setattr(Recorded, _field.name, property(lambda self, name=_field.name: self._read(name)))
 
 
-def parse(line: bytes) -> dict[str, Any] | None:
-    """The event of a line, or None if the line is not what was written."""
-    body, mark, tail = line.rpartition(_MARK.encode())
-    if not mark or len(tail) != 10 or tail[8:] != b'"}':
-        return None
-    try:
-        if zlib.crc32(body) != int(tail[:8], 16):
-            return None
-        return json.loads(body + b"}")
-    except ValueError:
-        return None
-
-
-def read(path: Path, skip: frozenset[str] = frozenset()) -> Iterator[dict[str, Any] | Damage]:
-    """Events of one segment in order, and damages where they stand. Kinds in `skip` are passed over unread."""
-    data = path.read_bytes()
-    lines = data.split(b"\n")
-    tail = lines.pop()  # empty if the last line is whole
-    prefixes = tuple(f'{{"kind":"{kind}",'.encode() for kind in skip)
-    for number, line in enumerate(lines, 1):
-        if not line or (prefixes and line.startswith(prefixes)):
-            continue
-        yield parse(line) or Damage(path.name, number, torn=False)
-    if tail:
-        yield parse(tail) or Damage(path.name, len(lines) + 1, torn=True)
-
-
-@dataclass
+@dataclass(slots=True)
 class Entry:
     """What the ledger knows of one trial."""
 
-    trial: Trial
+    source: Trial | Place
     run: str  # the segment that ended it, or else started it last
+    role: Role
+    study: str
     number: int  # its place in the cell's search, or its seed's place in the confirmation
-    result: TrialResult | None = None  # None: started, not ended
+    more: list[tuple[str, int]] | None = None  # further (study, number) pairs
+    outcome: TrialResult | Place | None = None
+    status: Status | None = None  # None: started, not ended
+    reason: str = ""
+    best: float = 0.0
     starts: int = 0
-    time: float = 0.0  # of its last start
+    time: float = 0.0  # of its last start, by its machine's clock
     ended: float = 0.0  # of its end
     epochs: int = 0  # seen so far, from epoch events (only if they were read)
+
+    @property
+    def trial(self) -> Trial:
+        if isinstance(self.source, Trial):
+            return self.source
+        return Trial.from_json(self.source.event()["trial"])
+
+    @property
+    def result(self) -> TrialResult | None:
+        """None: started, not ended."""
+        if self.status is None or not isinstance(self.outcome, Place):
+            return self.outcome if isinstance(self.outcome, TrialResult) else None
+        return Recorded(self.status, self.reason, self.best, self.outcome)
+
+    def end(self, outcome: TrialResult | Place, status: Status, reason: str, best: float) -> None:
+        self.outcome, self.status, self.reason, self.best = outcome, status, reason, best
 
 
 @dataclass
 class Ledger:
-    """The union of all segments, read once.
+    """The union of all segments.
 
     ``trials``: by id. ``studies``: study id -> search number -> trial id. ``winners``: study id -> decided event,
     the newest. ``launches``: run -> launch event. ``opened``: trial id -> how often its test was handed out.
@@ -137,22 +101,53 @@ class Ledger:
     opened: dict[str, int] = field(default_factory=dict)
     finished: dict[str, dict[str, Any]] = field(default_factory=dict)
     damages: list[Damage] = field(default_factory=list)
+    home: Path | None = None
+    foreign: int = 0  # lines that `refresh` has taken so far
+    _sources: dict[str, Source] = field(default_factory=dict, repr=False)
+    _best: dict[str, dict[int, Trial | None]] = field(default_factory=dict, repr=False)  # winners found so far
 
     @classmethod
     def open(cls, home: Path, *, epochs: bool = False) -> Ledger:
         """Read every segment of a home. `epochs` also reads the per-epoch events (for `status`).
 
-        Raises HarnessError for a segment that a newer harness wrote.
+        Raises HarnessError for a segment that a newer harness wrote or that cannot be read.
         """
-        ledger = cls()
-        skip = frozenset() if epochs else frozenset({"epoch"})
-        for path in sorted((home / "ledger").glob("*.jsonl")):
-            for event in read(path, skip):
-                if isinstance(event, Damage):
-                    ledger.damages.append(event)
-                else:
-                    ledger.take(path.stem, event)
+        ledger = cls(home=home)
+        ledger.damages = list(ledger._new("", epochs))
         return ledger
+
+    def refresh(self, own: str) -> None:
+        """Take what other processes have written since; `own` is the segment whose events were taken as they came."""
+        self.damages += [damage for damage in self._new(own, False) if not damage.torn]
+
+    def _new(self, own: str, epochs: bool) -> Iterator[Damage]:
+        """Take every line that was not taken yet; gives what is damaged."""
+        assert self.home is not None
+        for path in sorted((self.home / "ledger").glob("*.jsonl")):
+            if path.stem == own:
+                continue
+            source = self._sources.setdefault(path.stem, Source(path))
+            for found in source.lines(epochs):
+                if isinstance(found, Damage):
+                    yield found
+                    continue
+                self.foreign += bool(own)
+                if not self._take_line(path.stem, *found):
+                    self.take(path.stem, cast("dict[str, Any]", parse(found[0])))
+
+    def _take_line(self, run: str, line: bytes, place: Place) -> bool:
+        """Account for the usual events without parsing them whole. False if it is none of these."""
+        if match := _STARTED.match(line):
+            time, trial_id, study, number, role = match.groups()
+            given = Entry(place, run, cast("Role", role.decode()), study.decode(), int(number), time=float(time))
+            self._started(trial_id.decode(), given)
+        elif match := _ENDED.match(line):
+            time, trial_id, status, reason, best = match.groups()
+            if entry := self._ended(trial_id.decode(), run, float(time)):
+                entry.end(place, cast("Status", status.decode()), json.loads(reason), float(best))
+        elif (match := _EPOCH.match(line)) and (entry := self.trials.get(match[1].decode())):
+            entry.epochs = int(match[2]) + 1
+        return match is not None
 
     def take(self, run: str, event: dict[str, Any]) -> None:
         """Account for one event; events of unknown kind are passed over, so that older readers go on."""
@@ -165,32 +160,58 @@ class Ledger:
                 )
             self.launches[run] = event
         elif kind == "started":
-            entry = self.trials.get(event["id"])
-            if entry is None:
-                entry = self.trials[event["id"]] = Entry(Trial.from_json(event["trial"]), run, event["number"])
-            entry.starts += 1
-            entry.epochs = 0
-            if entry.result is None:
-                entry.run, entry.time = run, event["time"]
-            if entry.trial.role == "search":
-                self.studies.setdefault(event["study"], {})[event["number"]] = event["id"]
+            trial = Trial.from_json(event["trial"])
+            given = Entry(trial, run, trial.role, event["study"], event["number"], time=event["time"])
+            self._started(event["id"], given)
         elif kind == "opened":
             self.opened[event["id"]] = self.opened.get(event["id"], 0) + 1
         elif kind == "epoch":
             if entry := self.trials.get(event["id"]):
                 entry.epochs = event["epoch"] + 1
         elif kind == "ended":
-            entry = self.trials.get(event["id"])
-            if entry is not None:
-                entry.result, entry.run, entry.ended = TrialResult(**event["result"]), run, event["time"]
+            result = TrialResult(**event["result"])
+            if entry := self._ended(event["id"], run, event["time"]):
+                entry.end(result, result.status, result.reason, result.best)
+        elif kind == "voided":
+            self._best.clear()
+            if entry := self.trials.get(event["id"]):
+                entry.outcome = entry.status = None
         elif kind == "decided":
             self.winners[event["study"]] = event
         elif kind == "finished":
             self.finished[run] = event
 
+    def _started(self, trial_id: str, given: Entry) -> None:
+        entry = self.trials.setdefault(trial_id, given)
+        entry.starts += 1
+        entry.epochs = 0
+        if entry.status is None:
+            entry.run, entry.time = given.run, given.time
+        if entry.role != "search":
+            return
+        self._best.pop(given.study, None)
+        self.studies.setdefault(given.study, {})[given.number] = trial_id
+        place = (given.study, given.number)
+        if place != (entry.study, entry.number) and place not in (entry.more or []):
+            entry.more = [*(entry.more or []), place]
+
+    def _ended(self, trial_id: str, run: str, time: float) -> Entry | None:
+        """The entry of a trial that ended, its place in time noted; None if its start is not known."""
+        if entry := self.trials.get(trial_id):
+            entry.run, entry.ended = run, time
+            for study, _ in [(entry.study, entry.number), *(entry.more or [])]:
+                self._best.pop(study, None)
+        return entry
+
+    @property
+    def newest(self) -> str | None:
+        """The name of the newest launch; names keep their order when a clock goes back."""
+        return max(self.launches, default=None)
+
     def places(self, trial_id: str) -> list[tuple[str, int]]:
         """(study, number) pairs under which a trial was searched."""
-        return [(s, n) for s, known in self.studies.items() for n, i in known.items() if i == trial_id]
+        entry = self.trials[trial_id]
+        return [(entry.study, entry.number), *(entry.more or [])] if entry.role == "search" else []
 
     def result(self, trial_id: str) -> TrialResult | None:
         """The result of a trial that ended, else None."""
@@ -223,14 +244,25 @@ class Ledger:
         """Search trials of a study as a launch event describes it."""
         return self.affordable(described["study"], described["trials"], described.get("cell_seconds"))
 
+    def ended(self, study: str, trials: int) -> int:
+        """How many of a study's first `trials` numbers have ended."""
+        known = self.studies.get(study, {})
+        return sum(n < trials and self.trials[i].status is not None for n, i in known.items())
+
     def winner(self, study: str, trials: int) -> Trial | None:
         """The best finished trial (first of equals) of a study's first `trials`; None while they are not all ended,
         or if none is `done`. So a longer search can always be cut back to a shorter one."""
-        history = self.history(study, trials)
-        if sum(result is not None for _, result in history.values()) < trials:
+        found = self._best.setdefault(study, {})
+        if trials not in found:
+            found[trials] = self._winner(study, trials)
+        return found[trials]
+
+    def _winner(self, study: str, trials: int) -> Trial | None:
+        if self.ended(study, trials) < trials:
             return None
-        done = [(r.best, -n, i) for n, (i, r) in history.items() if r is not None and r.status == "done"]
-        return self.trials[max(done)[2]].trial if done else None
+        entries = ((n, self.trials[i]) for n, i in self.studies.get(study, {}).items() if n < trials)
+        done = [(entry.best, -n, entry) for n, entry in entries if entry.status == "done"]
+        return max(done, key=lambda found: found[:2])[2].trial if done else None
 
 
 def started(segment: Segment, trial: Trial, study: str, number: int) -> dict[str, Any]:
@@ -244,3 +276,8 @@ def opened(segment: Segment, trial: Trial) -> dict[str, Any]:
 
 def ended(segment: Segment, trial_id: str, result: TrialResult) -> dict[str, Any]:
     return segment.append("ended", id=trial_id, result=asdict(result))
+
+
+def voided(segment: Segment, trial_id: str, reason: str) -> dict[str, Any]:
+    """A trial's result no longer counts, because what it left is lost; the trial is run again."""
+    return segment.append("voided", id=trial_id, reason=reason)

@@ -163,7 +163,7 @@ class Study:
 
     def to_run(self) -> int:
         """Trials this study still needs."""
-        searching = self.trials - len(self.ended())
+        searching = self.trials - self.ledger.ended(self.id, self.trials)
         winner = self.winner()
         if winner is None:
             return searching + (self.seeds if searching else 0)

@@ -39,6 +39,8 @@ RanksOf = Callable[[str], pl.DataFrame | None]
 
 def newest(ledger: Ledger, run: str | None = None) -> dict[str, Any]:
     """The newest launch event, or that of `run`. Raises HarnessError if there is none."""
+    if not ledger.launches and ledger.damages:
+        raise HarnessError(f"No launch can be read, since the ledger is damaged: {ledger.damages[0]}.")
     if not ledger.launches:
         raise HarnessError("This home holds no results yet; run: harness bench")
     if run is None:
@@ -77,7 +79,10 @@ def build(ledger: Ledger, ranks_of: RanksOf, run: str | None = None) -> Results:
         cells.append(_cell_row(ledger, cell, described, len(found)))
         if len(found) < len(confirmed):
             lost = len(confirmed) - len(found)
-            cells[-1] |= {"state": "partial", "reason": f"the ranks of {lost} of its runs are missing or damaged"}
+            cells[-1] |= {
+                "state": "partial",
+                "reason": f"the ranks of {lost} of its runs are missing or damaged; the same bench makes them again",
+            }
         for trial_id, frame in found.items():
             rows.append(_run_row(ledger, cell, trial_id))
             ranks.append(frame.select(pl.lit(trial_id).alias("trial"), pl.col("user").cast(pl.Int64), "rank"))
@@ -131,8 +136,8 @@ def _history(ledger: Ledger, described: dict[str, Any]) -> dict[int, tuple[str, 
 
 
 def _status(ledger: Ledger, trial_id: str) -> str:
-    result = ledger.result(trial_id)
-    return result.status if result else "pending"
+    entry = ledger.trials.get(trial_id)
+    return (entry.status if entry else None) or "pending"
 
 
 def _run_row(ledger: Ledger, cell: Cell, trial_id: str) -> dict[str, Any]:
@@ -157,15 +162,15 @@ def _trial_rows(ledger: Ledger, cell: Cell, described: dict[str, Any]) -> Iterat
     confirming = [("confirm", place, i) for place, i in enumerate(confirmations(ledger, described))]
     for role, number, trial_id in [*searched, *confirming]:
         if (entry := ledger.trials.get(trial_id)) is not None:
-            yield _names(cell) | {"study": described["study"], "role": role, "number": number} | _trial(entry)
+            yield _names(cell) | {"study": described["study"], "role": role, "number": number} | _trial(trial_id, entry)
 
 
-def _trial(entry: Entry) -> dict[str, Any]:
-    result = entry.result
+def _trial(trial_id: str, entry: Entry) -> dict[str, Any]:
+    trial, result = entry.trial, entry.result
     known = {
-        "trial": entry.trial.id,
-        "seed": entry.trial.seed,
-        "params": json.dumps(entry.trial.params, sort_keys=True),
+        "trial": trial_id,
+        "seed": trial.seed,
+        "params": json.dumps(trial.params, sort_keys=True),
         "started": entry.time or None,
         "run": entry.run,
     }

@@ -227,6 +227,8 @@ class GridSearcher(_Unsaved, Searcher):
 
     def end(self, trial_id: str, result: TrialResult) -> None:
         found = self.flying.pop(trial_id)
+        if found.trial.role == "confirm" and result.status == "done":
+            store.check_artifacts(self.home, found.trial.id)
         self.grid.ended(found.trial.id, result)
         store.drop_checkpoint(self.home, found.trial.id)
 
@@ -289,7 +291,7 @@ def cluster(address: str | None, home: Path) -> Iterator[dict[str, Any]]:
         if address:
             ray.init(address=address, **common)
         else:
-            ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", **common)
+            ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **common)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise HarnessError(f"No Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
     try:

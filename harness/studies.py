@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 
 from harness import ledger as ledger_events
 from harness.ledger import Segment
+from harness.peers import Alone
 from harness.plan import Study, check_engine
 from harness.samplers import PRUNERS, REPLAYED, SAMPLERS
 from harness.types import Trial, TrialResult
@@ -167,23 +168,31 @@ class Event:
 class Grid:
     """All searches of a plan. Every event goes to the ledger before anyone else hears of it."""
 
-    def __init__(self, studies: list[Study], segment: Segment, listen: Callable[[Event], None]) -> None:
-        self._segment, self._listen = segment, listen
+    def __init__(
+        self, studies: list[Study], segment: Segment, listen: Callable[[Event], None], peers: Alone | None = None
+    ) -> None:
+        self._segment, self._listen, self._peers = segment, listen, peers or Alone()
         self._ledger = studies[0].ledger if studies else None
         self.searches = [Search(study) for study in studies]
         self._owner: dict[str, Search] = {}
         self._decided: set[str] = set()
+        self._over: set[str] = set()  # studies with nothing left to do
 
     def next(self) -> Assignment | None:
         """The next trial of whichever cell is due: the earliest cell with the fewest trials in flight, so that a
         cell's trials follow one another while there are cells enough, and cells come to their end in order."""
-        for search in sorted(self.searches, key=lambda s: len(s.in_flight)):
+        due = [search for search in self.searches if search.plan.id not in self._over]
+        for search in sorted(due, key=lambda s: len(s.in_flight)):
+            if not self._peers.take(search.plan.id):
+                continue
+            search = self._current(search)
             while (found := search.next()) is not None:
-                if found.trial.id in self._owner:  # the same configuration is under way: its result will count
+                if not self._free(found.trial.id):  # the same configuration is under way: its result will count
                     search.postpone(found)
                     break
                 search.launch(found)
                 if self._settled(search, found):
+                    self._peers.release(found.trial.id)
                     continue
                 self._owner[found.trial.id] = search
                 self._take(ledger_events.started(self._segment, found.trial, found.study.id, found.number))
@@ -191,7 +200,26 @@ class Grid:
                     self._take(ledger_events.opened(self._segment, found.trial))
                 self._listen(Event("started", found))
                 return found
+            self._close(search)
+        if not self._owner:
+            self._peers.wait()
         return None
+
+    def _current(self, search: Search) -> Search:
+        """The search, built anew if another bench process may have worked on its cell."""
+        if search.in_flight or not self._peers.news(search.plan):
+            return search
+        self.searches[self.searches.index(search)] = made = Search(search.plan)
+        return made
+
+    def _free(self, trial_id: str) -> bool:
+        """Whether a trial is not under way, here or in another bench process."""
+        return trial_id not in self._owner and self._peers.take(trial_id)
+
+    def _close(self, search: Search) -> None:
+        if search.over:
+            self._over.add(search.plan.id)
+            self._peers.release(search.plan.id)
 
     def _settled(self, search: Search, found: Assignment) -> bool:
         """A configuration drawn twice is not run twice: its first result counts for both numbers."""
@@ -213,6 +241,7 @@ class Grid:
         """Record a trial's end, durably, then let its cell go on."""
         search = self._owner.pop(trial_id)
         self._take(ledger_events.ended(self._segment, trial_id, result))
+        self._peers.release(trial_id)
         assignment = search.ended(trial_id, result)
         self._decide(assignment)
         self._listen(Event("ended", assignment, result=result))

@@ -1,7 +1,8 @@
 """The only room that speaks to MLflow: mirrors ended trials, and reads a mirror back into a ledger.
 
 The mirror follows; it never leads. One MLflow run a trial, nested under one run a bench process, found again by tags,
-so that mirroring twice changes nothing. An outage is one warning; `sync` catches up from the ledger.
+so that mirroring twice changes nothing and a run that was begun is finished under its id. An outage is one warning;
+`sync` catches up from the ledger.
 """
 
 from __future__ import annotations
@@ -11,24 +12,28 @@ import logging
 import os
 import queue
 import re
+import sqlite3
 import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from harness import store
+from harness import sealed, store
 from harness.ledger import Entry, Ledger
 from harness.types import HarnessError
 
 # One call to a dead server would otherwise block for minutes (7 retries with back-off).
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "false")  # a 429 may ask for an hour; we come back
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -73,10 +78,28 @@ def metric_name(name: str) -> str:
     return name.replace("@", "_at_")
 
 
-class Tracker:
-    """A connection to one MLflow store. Every method may raise whatever MLflow raises."""
+def damage(uri: str) -> str:
+    """What SQLite finds wrong with the file of a local store; '' for nothing, or a store of another kind."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or not path.is_file():
+        return ""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as database:
+            found = str(database.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.OperationalError:  # locked, say: no damage
+        return ""
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return "" if found == "ok" else found.splitlines()[0]
 
-    def __init__(self, uri: str, home: Path) -> None:
+
+class Tracker:
+    """A connection to one MLflow store. Every method may raise whatever MLflow raises.
+
+    `mend`: a damaged SQLite file is set aside, so that what is mirrored begins anew.
+    """
+
+    def __init__(self, uri: str, home: Path, *, mend: bool = False) -> None:
         from mlflow import MlflowClient
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -84,6 +107,8 @@ class Tracker:
         local = uri.startswith("sqlite:///")
         if local:
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            if mend and (why := damage(uri)):
+                sealed.set_aside(Path(uri.removeprefix("sqlite:///")), f"{why}; it is written anew from the ledger")
         self.client = MlflowClient(tracking_uri=uri)
         found = self.client.get_experiment_by_name(EXPERIMENT)
         if found is None:
@@ -93,6 +118,7 @@ class Tracker:
             self.experiment = found.experiment_id
         self.home = home
         self.parents: dict[str, str] = {}
+        self.begun: dict[str, str] = {}  # trial -> its MLflow run, written in part
 
     def runs(self, tag: str) -> list[Any]:
         """All runs of the experiment that carry a tag."""
@@ -107,28 +133,38 @@ class Tracker:
                 return found
 
     def mirrored(self) -> set[str]:
-        """Ids of trials that are here whole; what a killed process left half-written is deleted."""
-        whole = set()
-        for run in self.runs(TRIAL):
-            if COMPLETE in run.data.tags:
-                whole.add(run.data.tags[TRIAL])
-            else:
+        """Ids of trials that are here whole. What a killed process or an outage left in part is noted in `begun`; of
+        two runs of one trial, which two processes at once can make, the later is deleted."""
+        whole: set[str] = set()
+        for run in sorted(self.runs(TRIAL), key=lambda r: (COMPLETE not in r.data.tags, r.info.start_time)):
+            trial_id = run.data.tags[TRIAL]
+            if trial_id in whole or trial_id in self.begun:
                 self.client.delete_run(run.info.run_id)
+            elif COMPLETE in run.data.tags:
+                whole.add(trial_id)
+            else:
+                self.begun[trial_id] = run.info.run_id
         return whole
 
     def parent(self, ledger: Ledger, run: str) -> str:
-        """The MLflow run of a bench process, made at first need."""
+        """The MLflow run of a bench process, made at first need, or made whole if that was broken off."""
+        begun: dict[str, str] = {}
         if not self.parents:
-            self.parents = {r.data.tags[BENCH]: r.info.run_id for r in self.runs(BENCH) if COMPLETE in r.data.tags}
+            for found in self.runs(BENCH):
+                known = self.parents if COMPLETE in found.data.tags else begun
+                known[found.data.tags[BENCH]] = found.info.run_id
         if run not in self.parents:
             launch = ledger.launches[run]
-            made = self.client.create_run(
-                self.experiment, start_time=int(launch["time"] * 1000), tags={BENCH: run}, run_name=f"bench {run}"
+            made = (
+                begun.get(run)
+                or self.client.create_run(
+                    self.experiment, start_time=int(launch["time"] * 1000), tags={BENCH: run}, run_name=f"bench {run}"
+                ).info.run_id
             )
-            self.client.log_dict(made.info.run_id, launch, "launch.json")
-            self.client.set_tag(made.info.run_id, COMPLETE, "true")
-            self.client.set_terminated(made.info.run_id)
-            self.parents[run] = made.info.run_id
+            self.client.log_dict(made, launch, "launch.json")
+            self.client.set_tag(made, COMPLETE, "true")
+            self.client.set_terminated(made)
+            self.parents[run] = made
         return self.parents[run]
 
     def mirror(self, ledger: Ledger, trial_id: str) -> None:
@@ -142,7 +178,11 @@ class Tracker:
         tags |= {f"harness.{key}": value for key, value in vars(trial.cell).items()}
         began, ended = int(entry.time * 1000), int(max(entry.ended, entry.time) * 1000)
         name = f"{trial.cell.adapter} {trial.cell.backbone} {trial.cell.dataset} {trial.role} {trial_id[:6]}"
-        run = self.client.create_run(self.experiment, start_time=began, tags=tags, run_name=name).info.run_id
+        run = (
+            self.begun.get(trial_id)
+            or self.client.create_run(self.experiment, start_time=began, tags=tags, run_name=name).info.run_id
+        )
+        self.begun[trial_id] = run  # the store drops points that are there already: same step, time and value
         params = {**trial.params, "seed": trial.seed, "epochs": trial.epochs, **vars(trial.cell)}
         metrics = [Metric("epoch/NDCG_at_10", value, began, step) for step, value in enumerate(result.curve)]
         for group in ("valid", "test", "info"):
@@ -156,9 +196,11 @@ class Tracker:
         self.client.set_terminated(run, _STATUS[result.status], end_time=ended)
 
     def _artifacts(self, run: str, ledger: Ledger, entry: Entry) -> None:
+        result = entry.result
+        assert result is not None
         record = {
             "trial": entry.trial.to_json(),
-            "result": vars(entry.result),
+            "result": asdict(result),
             "places": ledger.places(entry.trial.id),
             "opened": ledger.opened.get(entry.trial.id, 0),
             "run": entry.run,
@@ -178,9 +220,9 @@ def sync(uri: str, home: Path, ledger: Ledger, tell: Callable[[str], None] = lam
     """Mirror every ended trial of the ledger that is not there yet. Returns how many. Raises HarnessError if the
     store cannot be reached."""
     try:
-        tracker = Tracker(uri, home)
+        tracker = Tracker(uri, home, mend=True)
         here = tracker.mirrored()
-        missing = [i for i, e in ledger.trials.items() if e.result is not None and i not in here]
+        missing = [i for i, e in ledger.trials.items() if e.status is not None and i not in here]
         for number, trial_id in enumerate(missing, 1):
             tracker.mirror(ledger, trial_id)
             tell(f"[{number}/{len(missing)}] {ledger.trials[trial_id].trial.cell}")
@@ -197,11 +239,15 @@ def read(uri: str, home: Path) -> tuple[Ledger, Callable[[str], pl.DataFrame | N
     local = Path(uri.removeprefix("sqlite:///"))
     if uri.startswith("sqlite:///") and not local.is_file():
         raise HarnessError(f"There is no MLflow store at {uri}.")
+    if why := damage(uri):
+        raise HarnessError(f"{uri.removeprefix('sqlite:///')} is damaged ({why}); `harness sync` makes it anew.")
     try:
         tracker = Tracker(uri, home)
         ledger, runs = Ledger(), {}
         with tempfile.TemporaryDirectory() as scratch:
             for run in tracker.runs(BENCH):
+                if COMPLETE not in run.data.tags:
+                    continue
                 folder = Path(scratch) / run.info.run_id
                 folder.mkdir()
                 launch = json.loads(tracker.load(run.info.run_id, "launch.json", folder).read_text())
@@ -289,19 +335,21 @@ class Mirror:
         return len(self._pending) + self._queue.qsize()
 
     def _work(self) -> None:
-        closing = False
-        while not closing:
-            trial_id = self._queue.get()
-            closing = trial_id is None
-            if trial_id is not None:
-                self._pending.append(trial_id)
-            if closing or time.monotonic() >= self._next_try:
+        last = False
+        while not last:
+            try:
+                trial_id = self._queue.get(timeout=RETRY_AFTER if self._pending else None)
+            except queue.Empty:  # nothing ended meanwhile: time to see whether the server is back
+                trial_id = ""
+            last = trial_id is None
+            self._pending += [trial_id] if trial_id else []
+            if last or time.monotonic() >= self._next_try:
                 self._drain()
 
     def _drain(self) -> None:
         try:
             if self._tracker is None:
-                self._tracker = Tracker(self.uri, self.home)
+                self._tracker = Tracker(self.uri, self.home, mend=True)
                 self._here = self._tracker.mirrored()
             while self._pending:
                 if self._pending[0] not in self._here:

@@ -12,18 +12,19 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from harness import files
+from harness import files, sealed
 from harness.basis import Tell, decompose, parts
 from harness.encoders._base import Derived, Encoder, TextEncoder, Texts, encoder
 from harness.encoders.api import Api, Cost
+from harness.sealed import Damaged
 from harness.types import HarnessError, digest
 
 if TYPE_CHECKING:
@@ -48,8 +49,6 @@ __all__ = [
 ]
 
 BASIS_VERSION = 1
-STAMP = "checked.json"
-TICK = 20_000_000  # ns: file systems tell time in steps of up to ten milliseconds
 LOWEST_TOLERANCE = 1e-6
 
 
@@ -85,10 +84,10 @@ def embed(encoder: Encoder, texts: Texts, home: Path) -> np.ndarray:
 
     Computed once: one process encodes, others wait for it. What a text encoder has made is kept in ``<hash>.part``
     beside that folder until E is whole, so that a killed run goes on. Raises HarnessError if the matrix is not (N, D),
-    holds NaN or infinity (the first item is named), has no row that is not zero, or has only equal rows; or if the
-    file on disk is damaged.
+    holds NaN or infinity (the first item is named), has no row that is not zero, or has only equal rows. A damaged
+    file is set aside and made again; one that was paid for is set aside, and HarnessError says what next.
     """
-    return _unseal(_embedded(encoder, texts, home))[0]["E"]
+    return _opened(lambda: _embedded(encoder, texts, home), _price(encoder))[0]["E"]
 
 
 def kept(key: str, home: Path) -> np.ndarray | None:
@@ -99,7 +98,7 @@ def kept(key: str, home: Path) -> np.ndarray | None:
 
 def embedding_info(encoder: Encoder, texts: Texts, home: Path) -> dict[str, Any]:
     """What is known of an embedding beside E; of a text encoder's the counts `missing`, `distinct` and `cut`."""
-    info = _unseal(_embedded(encoder, texts, home))[1]
+    info = _opened(lambda: _embedded(encoder, texts, home), _price(encoder))[1]
     return {key: value for key, value in info.items() if key != "encoder"}
 
 
@@ -109,6 +108,13 @@ def cost(encoder: Api, texts: Texts, home: Path, price: float) -> Cost:
     if folder.is_dir():
         return Cost(0, 0, 0.0)
     return encoder.cost(texts, price, _made(folder))
+
+
+def _price(encoder: Encoder) -> str:
+    """What is said before an embedding that costs money is computed a second time."""
+    if not isinstance(encoder, Api):
+        return ""
+    return "Put a good copy in its place, or run the command again: it is then computed, and paid, anew."
 
 
 def _folder(encoder: Encoder, texts: Texts, home: Path) -> Path:
@@ -157,7 +163,9 @@ def _embedded(encoder: Encoder, texts: Texts, home: Path) -> Path:
 
 def _on_disk(folder: Path, shape: tuple[int, int]) -> np.ndarray:
     """Zeros, float32, that are the file E.npy."""
-    return np.lib.format.open_memmap(folder / "E.npy", mode="w+", dtype=np.float32, shape=shape)
+    E = np.lib.format.open_memmap(folder / "E.npy", mode="w+", dtype=np.float32, shape=shape)
+    files.reserve(folder / "E.npy")
+    return E
 
 
 @contextmanager
@@ -251,7 +259,8 @@ def basis(E: np.ndarray, key: str, home: Path, *, center: bool = True, tolerance
     Kept are the directions above both ``tolerance * S[0]`` and twice the rounding noise of the float type E was
     stored in (each entry is off by up to half its last place). Without the second, null directions of a float16 or
     bfloat16 matrix, 1e-4 S[0] of pure noise, would be whitened to the variance of the rest.
-    Raises HarnessError for a tolerance below 1e-6 or not below 1, if no direction is left, or on a damaged file.
+    Raises HarnessError for a tolerance below 1e-6 or not below 1, or if no direction is left. A damaged basis is set
+    aside and computed again.
     """
     if not LOWEST_TOLERANCE <= tolerance < 1:
         raise HarnessError(f"The rank tolerance is {tolerance}; it must be at least {LOWEST_TOLERANCE} and below 1.")
@@ -261,68 +270,50 @@ def basis(E: np.ndarray, key: str, home: Path, *, center: bool = True, tolerance
         tell = reporter(f"basis of {len(E):,} x {E.shape[1]:,}", unit="")
         _seal(folder, decompose(E, folder, tell, center=center, tolerance=tolerance))
 
-    arrays, info = _unseal(files.build_folder(home / "cache" / "bases" / name, build))
+    arrays, info = _opened(lambda: files.build_folder(home / "cache" / "bases" / name, build))
     return Basis(arrays["U"], arrays["S"], arrays["V"], arrays["mean"], name, info)
 
 
 def _seal(folder: Path, info: dict[str, Any]) -> None:
     """Sync a folder's arrays to disk and write what they must be when they are opened again."""
-    arrays, seen = {}, {}
+    arrays, names = {}, []
     for path in sorted(folder.glob("*.npy")):
         with path.open("rb") as file:
             os.fsync(file.fileno())
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-        seen[path.stem] = _state(path)
+        names.append(path.name)
         arrays[path.stem] = {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": files.sha256(path)}
     about = {"arrays": arrays, "info": info}
     files.write_json(folder / "about.json", about | {"digest": digest(about)})
-    files.write_json(folder / STAMP, seen)
+    sealed.stamp(folder, names)
 
 
 def _unseal(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The memory-mapped arrays of a folder and its info. Raises HarnessError if one is not what was written.
-
-    Shape and dtype are always compared. So is the sha256, unless the file is in the state in which it was last found
-    right, which a stamp beside it tells: a large matrix is read in full once after it was copied or touched, and else
-    opens in milliseconds. A byte that is flipped through the file system is found, even if the time of the last write
-    is put back after it: the time of the last change of state tells, which no program can set (Windows has none). What
-    a disk loses by itself, below the file system, is found only when the stamp is deleted.
-    """
-    arrays, seen, stamped = {}, {}, _stamp(folder)
+    """The memory-mapped arrays of a folder and its info. Raises Damaged if one is not what was written: shape and
+    dtype are always compared, the sha256 as `sealed.check` says."""
+    arrays = {}
     try:
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
         if about.pop("digest", None) not in (None, digest(about)):
             raise ValueError("about.json is not what was written")
         for name, was in about["arrays"].items():
-            path = folder / f"{name}.npy"
-            array = arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-            state = seen[name] = _state(path)
-            same = (list(array.shape), str(array.dtype)) == (was["shape"], was["dtype"])
-            trusted = state is not None and state == stamped.get(name)
-            if not same or not (trusted or files.sha256(path) == was["sha256"]):
+            array = arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            if (list(array.shape), str(array.dtype)) != (was["shape"], was["dtype"]):
                 raise ValueError(f"{name}.npy is not what was written")
+        sealed.check(folder, {f"{name}.npy": was["sha256"] for name, was in about["arrays"].items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
-        raise HarnessError(f"{folder} is damaged ({error}). Delete that folder; it is computed again.") from error
-    if seen != stamped:
-        with suppress(OSError):  # a home that may only be read is checked in full each time
-            files.write_json(folder / STAMP, seen)
+        raise Damaged(folder, error) from error
     return arrays, about["info"]
 
 
-def _state(path: Path) -> list[int] | None:
-    """What differs after any change of a file: size, inode, times of the last write and of the last change of state.
-
-    None for a file that changed so lately that another change could bear the same time.
-    """
-    now, stat = time.time_ns(), path.stat()
-    state = [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
-    return state if now - max(state[2:]) > TICK else None
-
-
-def _stamp(folder: Path) -> dict[str, Any]:
-    """The states in which a folder's arrays were last found right; empty if it cannot be read."""
+def _opened(make: Callable[[], Path], again: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What is in the folder that `make` gives, which makes it if it is not there. A damaged one is set aside and made
+    again, unless `again` says what that would cost: then HarnessError is raised with it."""
+    folder = make()
     try:
-        stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return stamp if isinstance(stamp, dict) else {}
+        return _unseal(folder)
+    except Damaged as error:
+        aside = sealed.set_aside(folder, error.__cause__)
+        if again and aside is not None:
+            raise HarnessError(f"{error} It is set aside as {aside.name}. {again}") from error
+    return _unseal(make())

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness import data, plan, results, store, tables, vectors
+from harness import data, leases, plan, repair, results, store, tables, vectors
 from harness.files import write_text
 from harness.ledger import SCHEMA, Ledger, Segment
 from harness.plan import Plan, Request, Study
@@ -63,6 +63,7 @@ def run(request: Request, options: Options) -> Outcome:
     for damage in ledger.damages:
         say(f"Warning: {damage}" + ("" if damage.torn else "; that event counts as not recorded"))
     grid = plan.make(request, ledger)
+    repair.void_lost(grid, say)
     say(overview(grid))
     for line in remarks(grid):
         say(line)
@@ -118,7 +119,7 @@ def _warn_of_slow_products(grid: Plan) -> None:
 
 def _search(grid: Plan, bases: Bases, options: Options) -> int:
     """Run all that is pending; returns how many trials ended."""
-    from harness import search, studies, tracking
+    from harness import peers, search, studies, tracking
     from harness.progress import Progress
 
     pending = grid.pending
@@ -142,7 +143,9 @@ def _search(grid: Plan, bases: Bases, options: Options) -> int:
 
         try:
             shared = _shared(grid, pending, bases)
-            search.run(studies.Grid(pending, segment, listen), shared, home, layout)
+            with leases.Leases(home, segment.run, progress.line) as held:
+                others = peers.Peers(held, ledger, segment.run, progress.line)
+                search.run(studies.Grid(pending, segment, listen, others), shared, home, layout)
         finally:
             progress.close()
             behind = mirror.close() if mirror is not None else 0

@@ -1,4 +1,10 @@
 import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -106,3 +112,125 @@ def test_an_unwritable_ledger_is_one_clear_line(tmp_path):
     (blocked / "ledger").write_text("a file where the folder should be")
     with pytest.raises(HarnessError, match=r"ledger.*cannot be written"):
         Segment(blocked).append("launched", schema=1)
+
+
+def test_what_stays_on_disk_until_it_is_asked_for_is_what_was_written(home):
+    trial = a_trial(lr=0.1, **{"adapter.note": 'braces {"role":"confirm"} and "quotes"'})
+    result = TrialResult("failed", 'no "luck": \\ {ü}', 0.25, 3, [0.1, 0.25], {"NDCG@10": 0.25}, {}, {"seconds": 1.5})
+    segment = Segment(home)
+    ledger.started(segment, trial, "study", 0)
+    ledger.ended(segment, trial.id, result)
+    read = Ledger.open(home)
+    assert (read.trials[trial.id].trial, asdict(read.result(trial.id))) == (trial, asdict(result))
+    assert (read.result(trial.id).status, read.result(trial.id).reason) == ("failed", result.reason)
+
+
+def test_a_line_changed_after_the_ledger_was_opened_is_refused(home):
+    trial = a_trial(lr=0.1)
+    path = write(home, trial).path
+    read = Ledger.open(home)
+    path.write_bytes(path.read_bytes().replace(b'"curve":[0.1', b'"curve":[0.9'))
+    with pytest.raises(HarnessError, match="was changed while it was read"):
+        _ = read.result(trial.id).curve
+
+
+def test_lines_lost_from_the_middle_are_noticed(home):
+    path = write(home, a_trial(lr=0.1), a_trial(lr=0.2)).path
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:1] + lines[3:]))
+    assert [str(damage) for damage in Ledger.open(home).damages] == [
+        f"{path.name}:2: 2 event(s) before this line are missing"
+    ]
+
+
+def test_a_refreshed_ledger_takes_what_others_have_written_since_and_its_own_only_once(home):
+    mine, other = Segment(home), Segment(home)
+    read, first, second = Ledger.open(home), a_trial(lr=0.1), a_trial(lr=0.2)
+    read.take(mine.run, ledger.started(mine, first, "study", 0))
+    ledger.started(other, second, "study", 1)
+    other._file.write(b'{"kind":"ended","seq":1')  # another process in the middle of a write is no damage
+    read.refresh(mine.run)
+    assert (read.trials[first.id].starts, read.trials[second.id].starts, read.damages) == (1, 1, [])
+    other._file.truncate(other._size)
+    ledger.ended(other, second.id, TrialResult("done", best=0.4))
+    read.refresh(mine.run)
+    assert read.result(second.id).best == 0.4
+    assert {i: e.starts for i, e in read.trials.items()} == {i: e.starts for i, e in Ledger.open(home).trials.items()}
+
+
+def test_a_voided_result_does_not_count_and_a_new_one_does(home):
+    trial = a_trial(1, "confirm", lr=0.1)
+    segment = write(home, trial)
+    ledger.voided(segment, trial.id, "its ranks are lost")
+    assert Ledger.open(home).result(trial.id) is None
+    ledger.ended(segment, trial.id, TrialResult("done", best=0.7))
+    assert Ledger.open(home).result(trial.id).best == 0.7
+
+
+def test_a_trial_searched_under_two_numbers_knows_both_places(home):
+    trial, segment = a_trial(lr=0.1), Segment(home)
+    for study, number in (("a", 0), ("b", 0), ("a", 7), ("a", 0)):
+        ledger.started(segment, trial, study, number)
+    assert Ledger.open(home).places(trial.id) == [("a", 0), ("b", 0), ("a", 7)]
+
+
+def test_a_launch_is_newer_than_all_before_it_though_the_clock_went_back(home, monkeypatch):
+    now = time.time()
+    runs = []
+    for hours in (0, -1, 1, -30, 0):
+        monkeypatch.setattr(time, "time", lambda h=hours: now + 3600 * h)
+        segment = Segment(home)
+        segment.append("launched", schema=1)
+        segment.close()
+        runs.append(segment.run)
+        assert Ledger.open(home).newest == segment.run
+    assert runs == sorted(runs)
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from harness.segments import Segment
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+segment = Segment(Path(sys.argv[1]))
+segment.append("launched", schema=1)
+resource.setrlimit(resource.RLIMIT_FSIZE, (segment._size + 40, resource.RLIM_INFINITY))
+try:
+    segment.append("note", text="x" * 100)
+except Exception as error:
+    print(type(error).__name__, error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+segment.append("note", text="y")
+"""
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit on the size of files here")
+def test_a_disk_that_takes_half_a_line_leaves_no_half_line(home):
+    process = subprocess.run([sys.executable, "-c", FULL, str(home)], capture_output=True, text=True, check=True)
+    assert process.stdout.startswith("HarnessError The ledger")
+    assert "the same command goes on" in process.stdout
+    read = Ledger.open(home)
+    assert read.damages == []
+    (path,) = (home / "ledger").iterdir()
+    assert [json.loads(line)["kind"] for line in path.read_text().splitlines()] == ["launched", "note"]
+
+
+OLD = sorted((Path(__file__).parent / "golden" / "ledgers").glob("*.jsonl"))
+
+
+@pytest.mark.parametrize("path", OLD, ids=lambda path: path.stem)
+def test_a_ledger_of_every_earlier_writer_opens(home, path):
+    (home / "ledger").mkdir()
+    (home / "ledger" / f"20260101T000000-{path.stem}.jsonl").write_bytes(path.read_bytes())
+    read = Ledger.open(home)
+    assert read.damages == []
+    (launch,) = read.launches.values()
+    done = [entry for entry in read.trials.values() if entry.result is not None]
+    assert len(done) == len(read.trials) == sum(s["trials"] + s["seeds"] for s in launch["studies"])
+    for entry in done:
+        assert entry.trial.cell.dataset == "toy"
+        assert entry.result.valid.keys() == entry.result.valid.keys() | {"NDCG@10"}
+    for study in launch["studies"]:
+        winner = read.winner(study["study"], study["trials"])
+        if study["trials"]:
+            assert all(read.result(winner.confirmation(1 + k).id) is not None for k in range(study["seeds"]))

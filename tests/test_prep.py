@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_data import SHARED, columns, write_dataset
 
-from harness import data, presets, steps
+from harness import data, presets, sealed, steps
 from harness.cli import main
 from harness.data import Prepared, cold, open_dataset, prepare, split
 from harness.presets import PRESETS, preset
@@ -413,16 +413,20 @@ def test_where_the_next_item_follows_from_the_last_shuffling_costs_much_and_else
 def test_what_was_prepared_before_there_were_facts_gets_them_and_nothing_else_is_made_anew(tmp_path):
     first = made(tmp_path, [(user, item, t) for user in "uvw" for t, item in enumerate("abcde")])
     folder = tmp_path / "cache" / "prepared" / first.hash
-    stamps = {file.name: file.stat().st_mtime_ns for file in folder.iterdir() if file.name != "facts.json"}
+    stamps = {
+        file.name: file.stat().st_mtime_ns for file in folder.iterdir() if file.name not in ("facts.json", sealed.STAMP)
+    }
     for content in (None, '{"version": 0}'):
         (folder / "facts.json").unlink() if content is None else (folder / "facts.json").write_text(content)
         again = made(tmp_path, [(user, item, t) for user in "uvw" for t, item in enumerate("abcde")])
         assert again.card == first.card
         assert json.loads((folder / "facts.json").read_text())["cold_test_share"] == first.card["cold_test_share"]
-    assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir() if file.name != "facts.json"} == stamps
+    assert {
+        file.name: file.stat().st_mtime_ns for file in folder.iterdir() if file.name not in ("facts.json", sealed.STAMP)
+    } == stamps
     (folder / "facts.json").write_text("{")
-    with pytest.raises(HarnessError, match=f"{first.hash} is damaged .*delete it"):
-        made(tmp_path, [(user, item, t) for user in "uvw" for t, item in enumerate("abcde")])
+    assert made(tmp_path, [(user, item, t) for user in "uvw" for t, item in enumerate("abcde")]).card == first.card
+    assert (folder / "facts.json.damaged-1").read_text() == "{"
 
 
 def test_a_large_preparation_says_what_it_is_at(tmp_path, monkeypatch, capsys):

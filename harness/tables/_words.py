@@ -252,7 +252,7 @@ def parity(table: Table, section: Section) -> str:
     trained = [row for row in section.rows if not row.cell.is_baseline] or section.rows
     seeds = sorted({row.seeds_planned for row in trained})
     parts = [f"{_either(planned)} trials"] if planned else []
-    parts += [f"up to {budget['cell_seconds']:g} trial seconds"] if "cell_seconds" in budget else []
+    parts += [f"up to {budget['cell_seconds']:g} trial seconds"] if budget.get("cell_seconds") else []
     parts += [f"up to {section.pace * budget['epochs']} epochs"] if "epochs" in budget else []
     parts.append(f"{_either(seeds)} seeds")
     less = [

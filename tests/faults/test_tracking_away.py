@@ -1,5 +1,6 @@
 """A real MLflow server that dies in the middle: a warning, and `harness sync` catches up without duplicates."""
 
+import json
 import os
 import signal
 import socket
@@ -8,9 +9,16 @@ import sys
 import time
 from collections import Counter
 
+import made_ledgers
 import pytest
 import requests
-from helpers import SMALL_MODEL, TINY, bench, ended, environment, harness
+from conftest import make_dataset
+from helpers import SMALL_MODEL, TINY, bench, ended, environment, harness, metrics_of
+from proxy import Proxy
+
+from harness import tracking
+from harness.ledger import Ledger
+from harness.types import HarnessError
 
 
 def free_port():
@@ -100,3 +108,143 @@ def test_no_server_at_all_is_one_clear_line_for_sync_and_no_fault_for_the_bench(
     assert synced.returncode == 2
     assert synced.stderr.startswith("Error: MLflow at http://127.0.0.1")
     assert "secret" not in process.stderr + synced.stderr
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    port = free_port()
+    process = serve(tmp_path_factory.mktemp("server"), port)
+    yield f"http://127.0.0.1:{port}"
+    stop(process)
+
+
+@pytest.fixture
+def proxy(server, monkeypatch, request):
+    """A way to the server that can fail, short time limits, and an experiment of the test's own."""
+    monkeypatch.setattr(tracking, "EXPERIMENT", request.node.name)
+    monkeypatch.setattr(tracking, "RETRY_AFTER", 0.3)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    found = Proxy(server)
+    yield found
+    found.close()
+
+
+def contents(uri):
+    """Of every trial's MLflow runs: id, points of every metric, and whether it is whole."""
+    tracker = tracking.Tracker(uri, None)
+    found = {}
+    for run in tracker.runs(tracking.TRIAL):
+        points = {}
+        for key in run.data.metrics:
+            history = tracker.client.get_metric_history(run.info.run_id, key)
+            points[key] = sorted((m.step, m.value) for m in history)
+        whole = tracking.COMPLETE in run.data.tags and run.info.status != "RUNNING"
+        found.setdefault(run.data.tags[tracking.TRIAL], []).append((run.info.run_id, points, whole))
+    return found
+
+
+def check_mirror(uri, ledger):
+    found = contents(uri)
+    assert set(found) == set(ledger.trials)
+    for trial_id, runs in found.items():
+        ((_, points, whole),) = runs
+        assert whole
+        curve = ledger.result(trial_id).curve
+        assert points["epoch/NDCG_at_10"] == list(enumerate(curve)), "each epoch once"
+        assert all(len(history) == 1 for key, history in points.items() if not key.startswith("epoch/"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["away", "slow", 500, 429])
+def test_the_mirror_outlives_every_outage_and_catches_up_in_the_run(proxy, home, mode):
+    made_ledgers.write(home, datasets=1, trials=1, seeds=1)
+    ledger, warnings = Ledger.open(home), []
+    proxy.mode, proxy.seconds = mode, 3.0
+    mirror = tracking.Mirror(proxy.uri, home, ledger, warnings.append)
+    ids = list(ledger.trials)
+    start = time.monotonic()
+    for trial_id in ids[:-1]:
+        mirror.put(trial_id)
+    assert time.monotonic() - start < 1, "who reports a trial never waits for MLflow"
+    deadline = time.monotonic() + 60
+    while not warnings and time.monotonic() < deadline:
+        time.sleep(0.05)
+    proxy.mode = "pass"
+    mirror.put(ids[-1])
+    assert mirror.close(120) == 0
+    assert len(warnings) == 1
+    assert "is away" in warnings[0]
+    check_mirror(proxy.uri, ledger)
+
+
+@pytest.mark.slow
+def test_a_write_broken_off_at_any_call_is_finished_under_the_same_run(proxy, home):
+    made_ledgers.write(home, datasets=1, trials=1, seeds=1)
+    ledger, known, broken = Ledger.open(home), {}, 0
+    for calls in range(1, 40):
+        proxy.mode, proxy.failing = "pass", calls
+        try:
+            assert tracking.sync(proxy.uri, home, ledger) > 0
+        except HarnessError:
+            broken += 1
+        else:
+            break
+        finally:
+            proxy.mode, proxy.failing = "pass", None
+        for trial_id, ((run_id, _, _),) in contents(proxy.uri).items():
+            assert known.setdefault(trial_id, run_id) == run_id, "an MLflow run keeps its id"
+    assert broken > 8
+    check_mirror(proxy.uri, ledger)
+    assert {i: runs[0][0] for i, runs in contents(proxy.uri).items()}.items() >= known.items()
+    assert tracking.sync(proxy.uri, home, ledger) == 0
+
+
+def test_a_damaged_mlflow_file_is_set_aside_and_written_anew(home, capsys):
+    made_ledgers.write(home, datasets=1, trials=1, seeds=1)
+    ledger, uri = Ledger.open(home), tracking.default_uri(home)
+    assert tracking.sync(uri, home, ledger) == len(ledger.trials)
+    file = home / "mlflow" / "mlflow.db"
+    content = bytearray(file.read_bytes())
+    content[:4096] = bytes(4096)
+    file.write_bytes(content)
+    with pytest.raises(HarnessError, match=r"mlflow.db is damaged .*harness sync"):
+        tracking.read(uri, home)
+    process = harness(home, "sync")
+    assert process.returncode == 0, process.stderr
+    assert "mlflow.db.damaged-1" in process.stderr
+    assert f"{len(ledger.trials)} trials written" in process.stdout
+    assert (home / "mlflow" / "mlflow.db.damaged-1").read_bytes() == bytes(content)
+    check_mirror(uri, ledger)
+
+
+@pytest.mark.slow
+def test_a_server_absent_at_the_start_that_comes_back_costs_nothing(proxy, tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "EXPERIMENT", "harness")
+    folder = make_dataset(tmp_path / "toy", seed=7)
+    home, plain = tmp_path / "home", tmp_path / "plain"
+    grid = ["--adapters", "id", "--backbones", "sasrec", "--sampler", "random", "--trials", "3"]
+    proxy.mode = 429
+    command = [sys.executable, "-m", "harness.cli", "bench", "--datasets", str(folder), *TINY, *SMALL_MODEL, *grid]
+    process = subprocess.Popen(
+        [*command, "--tracking", proxy.uri], env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 200
+    while proxy.calls < 1 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    proxy.mode = "pass"
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert err.decode().count("is away") <= 1
+    before = {i: runs[0][0] for i, runs in contents(proxy.uri).items()}
+    check_mirror(proxy.uri, Ledger.open(home))
+    grown = bench(home, folder, *grid, "--trials", "4", "--tracking", proxy.uri)
+    assert grown.returncode == 0, grown.stderr
+    after = {i: runs[0][0] for i, runs in contents(proxy.uri).items()}
+    assert before.items() < after.items(), "what was there keeps its MLflow run"
+    assert bench(plain, folder, *grid, "--tracking", "off").returncode == 0
+    run = min(Ledger.open(home).launches)
+    tables = [
+        json.loads(harness(h, "leaderboard", "--format", "json", *more).stdout)
+        for h, more in ((home, ["--run", run]), (plain, []))
+    ]
+    assert metrics_of(tables[0]) == metrics_of(tables[1])

@@ -1,0 +1,178 @@
+"""What a large ledger costs the verbs that read it: `harness plan`, `leaderboard` and the bench of a finished grid.
+
+The home is made: every adapter under every backbone on a data set of MovieLens-100K's size, every trial finished, with
+its epochs, as a bench would have written it; the results are numbers without meaning. Each verb is a process of its
+own, as a user starts it; the goals count all of it, Python's start and imports too. Beside them stands a reader that
+parses every line, which is what opening a ledger costs if nothing is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import _measure
+import numpy as np
+import polars as pl
+
+SIZES = (1_000, 10_000, 100_000)
+SEEDS, EPOCHS = 2, 10
+BACKBONES = "sasrec,gru4rec,bert4rec,hstu,esasrec,fmlp,mamba4rec"
+VERBS = {"plan": 5.0, "leaderboard": 5.0, "bench of a finished grid": 3.0}  # goals in seconds at the largest size
+NAIVE = """
+import json, sys
+from pathlib import Path
+trials = {}
+for file in Path(sys.argv[1], "ledger").glob("*.jsonl"):
+    for line in file.read_text().splitlines():
+        event = json.loads(line)
+        if event["kind"] in ("started", "ended"):
+            trials.setdefault(event["id"], []).append(event)
+"""
+WATCH = """
+import atexit, runpy, sys
+sys.path.insert(0, sys.argv.pop(1))
+import _measure
+atexit.register(lambda: print("peak", _measure.peak_memory(), file=sys.stderr))
+"""
+
+
+def words(folder: Path, trials: int) -> list[str]:
+    given = {"datasets": folder, "encoders": "noise", "backbones": BACKBONES, "adapters": "all", "kcore": 0}
+    given |= {"trials": trials, "epochs": EPOCHS, "seeds": SEEDS, "sampler": "random"}
+    return [word for key, value in given.items() for word in (f"--{key}", str(value))]
+
+
+def dataset(folder: Path) -> Path:
+    """A data set of 943 users with 60 events each over 1,682 items."""
+    rng = np.random.default_rng(0)
+    users = np.repeat(np.arange(943), 60)
+    items = rng.integers(0, 1682, len(users))
+    columns = {"user_id": users, "item_id": items, "timestamp": np.arange(len(users))}
+    folder.mkdir()
+    pl.DataFrame(columns).with_columns(pl.col("user_id", "item_id").cast(pl.String)).write_parquet(
+        folder / "interactions.parquet"
+    )
+    names = [str(i) for i in range(1682)]
+    pl.DataFrame({"item_id": names, "title": [f"item {i}" for i in names]}).write_parquet(folder / "items.parquet")
+    return folder
+
+
+def fill(home: Path, folder: Path, trials: int) -> int:
+    """Write a home in which the grid of `words` is finished; returns how many trials that are."""
+    from dataclasses import replace
+
+    from harness import ledger, plan, walk
+    from harness.types import BUDGETS, Engine, PrepSpec
+
+    budget = replace(BUDGETS["quick"], trials=trials, epochs=EPOCHS, seeds=SEEDS)
+    request = plan.Request(
+        home,
+        str(folder),
+        "all",
+        BACKBONES,
+        "noise",
+        budget=budget,
+        prep=PrepSpec(kcore=0),
+        engine=Engine("random", "median"),
+    )
+    grid = plan.make(request, ledger.Ledger())
+    os.fsync = lambda handle: None  # a made ledger need not survive a loss of power
+    segment = ledger.Segment(home)
+    segment.append("launched", **walk.launch(grid, {}))
+    rng, count = np.random.default_rng(1), 0
+    for study in grid.studies:
+        searched = [study.trial("search", 0, study.space.default | {"train.lr": x}) for x in rng.random(study.trials)]
+        values = rng.random(len(searched))
+        for number, (trial, value) in enumerate(zip(searched, values, strict=True)):
+            record(segment, trial, study.id, number, float(value))
+        winner = study.trial("confirm", 0, {}) if study.cell.is_baseline else searched[int(values.argmax())]
+        for number, trial in enumerate(study.confirmations(winner)):
+            record(segment, trial, study.id, number, float(rng.random()))
+            ranks = {"user": np.arange(943, dtype=np.int32), "rank": rng.integers(1, 1682, 943).astype(float)}
+            artifacts = home / "artifacts" / trial.id
+            artifacts.mkdir(parents=True)
+            pl.DataFrame(ranks).write_parquet(artifacts / "ranks.parquet")
+        count += len(searched) + study.seeds
+    segment.append("finished", ran=count)
+    segment.close()
+    return count
+
+
+def record(segment: Any, trial: Any, study: str, number: int, best: float) -> None:
+    from harness import ledger
+    from harness.types import TrialResult
+
+    curve = [round(best * (1 - 0.5**epoch), 8) for epoch in range(1, EPOCHS + 1)]
+    names = [f"{name}@{k}" for name in ("NDCG", "HR", "MRR") for k in (5, 10, 20)]
+    metrics = {name: best / (1 + i) for i, name in enumerate(names)}
+    facts = ("parameters", "effective_rank", "isotropy", "alignment", "state_uniformity", "mean_cosine", "epochs")
+    info = {"seconds": 12.5} | dict.fromkeys(facts, best * 100)
+    ledger.started(segment, trial, study, number)
+    for epoch, value in enumerate(curve):
+        segment.append("epoch", id=trial.id, epoch=epoch, value=value)
+    test = metrics if trial.role == "confirm" else {}
+    ledger.ended(segment, trial.id, TrialResult("done", "", best, EPOCHS - 1, curve, metrics, test, info))
+
+
+def measured(home: Path, code: str, arguments: list[str]) -> tuple[float, int]:
+    """Wall seconds and peak bytes of a process; stops if it fails."""
+    command = [sys.executable, "-c", WATCH + code, str(_measure.HERE), *arguments]
+    start = time.monotonic()
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "HARNESS_HOME": str(home)}
+    )
+    seconds = time.monotonic() - start
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return seconds, int(done.stderr.rpartition("peak ")[2])
+
+
+def rows_of(size: int, cells: int, root: Path) -> list[dict[str, object]]:
+    trials = max(1, size // cells - SEEDS)
+    home, folder = root / f"home-{size}", root / "data"
+    count = json.loads(
+        subprocess.check_output([sys.executable, __file__, "--fill", str(home), str(folder), str(trials)])
+    )
+    megabytes = sum(file.stat().st_size for file in (home / "ledger").iterdir()) / 1e6
+    cli = "runpy.run_module('harness.cli', run_name='__main__')"
+    given = words(folder, trials)
+    verbs = dict(zip(VERBS, (["plan", *given], ["leaderboard", "--format", "csv"], ["bench", *given]), strict=True))
+    naive, naive_peak = measured(home, NAIVE, [str(home)])
+    base = {"trials": count, "ledger MB": round(megabytes)}
+    rows = [base | {"what": "every line parsed", "seconds": naive, "of that": 1.0, "peak MB": naive_peak // 10**6}]
+    for name, command in verbs.items():
+        seconds, peak = measured(home, cli, command)
+        goal = f"{VERBS[name]:g} s: {'met' if seconds < VERBS[name] else 'missed'}" if size == SIZES[-1] else ""
+        rows.append(base | {"what": name, "seconds": seconds, "of that": seconds / naive, "peak MB": peak // 10**6})
+        rows[-1]["goal"] = goal
+    return [row | {"goal": row.get("goal", "")} for row in rows]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
+    parser.add_argument("--fill", nargs=3, metavar=("HOME", "DATA", "TRIALS"), help="used by this script itself")
+    asked = parser.parse_args()
+    if asked.fill:
+        home, folder, trials = asked.fill
+        return print(fill(Path(home), Path(folder), int(trials)))
+    from harness import registry
+
+    cells = len(BACKBONES.split(",")) * len(registry.select(registry.ADAPTERS, "all"))
+    with tempfile.TemporaryDirectory() as root:
+        dataset(Path(root) / "data")
+        rows = [row for size in asked.sizes for row in rows_of(size, cells, Path(root))]
+    about = f"{cells} cells and the baselines, {SEEDS} seeds each, {EPOCHS} epochs a trial; seconds are wall time."
+    _measure.write("ledger", "A large ledger", about, _measure.table(rows))
+
+
+if __name__ == "__main__":
+    main()

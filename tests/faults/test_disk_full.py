@@ -1,0 +1,170 @@
+"""A disk that fills up: a clear line, exit code 2, nothing lost, and the same command goes on once there is room."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import make_dataset
+from helpers import SMALL_MODEL, TINY, bench, ended, environment, harness, metrics_of
+
+from harness import store
+from harness.types import HarnessError
+
+GRID = ["--adapters", "id,svd", "--backbones", "sasrec", "--sampler", "random", "--tracking", "off", "--trials", "4"]
+GRID += ["--epochs", "6"]
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A small file system of one's own, and how to change its size."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(size, *options):
+        command = ["mount", "-t", "tmpfs", "-o", ",".join([f"size={size}", *options]), "tmpfs", str(folder)]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("a file system cannot be mounted here")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", "-l", str(folder)], capture_output=True, check=False)
+
+
+def fill(path):
+    """Write until the disk takes no more."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(2**12)):
+            pass
+
+
+def table(home):
+    return metrics_of(json.loads(harness(home, "leaderboard", "--format", "json").stdout))
+
+
+def one_clear_line(process):
+    assert process.returncode == 2, process.stderr
+    assert "Traceback" not in process.stderr
+    last = process.stderr.strip().splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert "the same command goes on" in last
+    return last
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_while_trials_run_costs_nothing_that_ended(disk, tmp_path):
+    folder, home = make_dataset(tmp_path / "toy"), disk("64m")
+    command = [sys.executable, "-m", "harness.cli", "bench", "--datasets", str(folder), *TINY, *SMALL_MODEL, *GRID]
+    process = subprocess.Popen(
+        command, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 300
+    while not list(home.glob("ledger/*")) or len(ended(home)) < 4:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    filler = home / "filler"
+    fill(filler)
+    _, err = process.communicate(timeout=300)
+    one_clear_line(subprocess.CompletedProcess(command, process.returncode, "", err))
+    before = set(ended(home))
+    assert len(before) >= 4
+    again = bench(home, folder, *GRID)
+    assert again.returncode == 2, "still no room"
+    filler.unlink()
+    final = bench(home, folder, *GRID)
+    assert final.returncode == 0, final.stderr
+    assert "damaged line" not in final.stderr
+    done = ended(home)
+    assert before < set(done)
+    assert len(done) == len(set(done))
+    plain = tmp_path / "plain"
+    assert bench(plain, folder, *GRID).returncode == 0
+    assert table(home) == table(plain)
+
+
+def prepare(home, folder, encoder="noise"):
+    return harness(home, "prepare", str(folder), "--encoders", encoder, "--kcore", "0")
+
+
+def test_a_full_disk_under_the_cache_is_one_line_and_the_next_call_begins_it_anew(disk, tmp_path):
+    folder, home = make_dataset(tmp_path / "toy", users=900, items=700, length=20), disk("200k")
+    assert "cache/prepared" in one_clear_line(prepare(home, folder))
+    assert not list(home.glob("cache/prepared/[0-9a-f]*")), "nothing that is not whole has a name"
+    disk("1500k", "remount")
+    last = one_clear_line(prepare(home, folder))  # now for the embedding or its basis, which are mapped files
+    assert "cache/embeddings" in last or "cache/bases" in last
+    assert "o space left on device" in last
+    disk("64m", "remount")
+    process = prepare(home, folder)
+    assert process.returncode == 0, process.stderr
+    assert "damaged" not in process.stderr
+
+
+def test_artifacts_that_could_not_be_written_are_told_and_a_checkpoint_is_no_must(disk):
+    home = disk("64k")
+    arrays = {"users": np.arange(9), "ranks": np.arange(9.0), "spectrum": np.ones(3)}
+    store.save_artifacts(home, "small", **arrays, weights=b"w" * 1000)
+    store.check_artifacts(home, "small")
+    store.save_artifacts(home, "large", **arrays, weights=bytes(100_000))
+    with pytest.raises(HarnessError, match=r"artifacts/large could not be written; .*the same command goes on"):
+        store.check_artifacts(home, "large")
+    assert not store.save_checkpoint(home, "t", bytes(100_000))
+    assert store.load_checkpoint(home, "t") is None
+    assert store.save_checkpoint(home, "t", b"small")
+    store.save_artifacts(home, "small", **arrays, weights=bytes(100_000))
+    with pytest.raises(HarnessError, match="artifacts/small could not be written"):
+        store.check_artifacts(home, "small")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_a_home_that_may_only_be_read_is_one_clear_line(disk, tmp_path):
+    folder, home = make_dataset(tmp_path / "toy"), disk("64m")
+    assert prepare(home, folder).returncode == 0
+    disk("64m", "remount", "ro")
+    for words in (["bench", "--datasets", str(folder), "--encoders", "noise"], ["sync"]):
+        process = harness(home, *words)
+        assert process.returncode == 2
+        assert process.stderr.startswith("Error: The home folder")
+        assert "Read-only file system" in process.stderr
+        assert "Traceback" not in process.stderr
+
+
+LIMIT = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2)
+from harness.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("limit", [2_000, 20_000])
+def test_a_limit_on_the_size_of_files_is_one_line_too(home, tmp_path, limit):
+    folder = make_dataset(tmp_path / "toy", users=900, items=700, length=20)
+    words = ["prepare", str(folder), "--encoders", "noise", "--kcore", "0"]
+    command = [sys.executable, "-c", LIMIT, str(limit), *words]
+    process = subprocess.run(command, env=environment(home), capture_output=True, text=True, check=False)
+    assert "File too large" in one_clear_line(process) or "o space left" in process.stderr
+    assert prepare(home, folder).returncode == 0
+
+
+def test_a_report_that_cannot_be_written_leaves_the_results_where_they_are(disk, tmp_path):
+    import made_ledgers
+
+    home = disk("2m")
+    made_ledgers.write(home, datasets=1)
+    filler = home / "filler"
+    fill(filler)
+    process = harness(home, "leaderboard", "--output", str(home / "table.md"), "--format", "md")
+    assert process.returncode == 2
+    assert "cannot be written: No space left on device" in process.stderr
+    assert not (home / "table.md").exists()
+    filler.unlink()
+    assert harness(home, "leaderboard", "--output", str(home / "table.md"), "--format", "md").returncode == 0
+    shutil.rmtree(home / "artifacts")

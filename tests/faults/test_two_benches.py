@@ -1,0 +1,88 @@
+"""Two bench processes on one home: overlapping grids, no work done twice, the same whole table in the end."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import psutil
+import pytest
+from conftest import make_dataset
+from helpers import SMALL_MODEL, TINY, bench, ended, environment, events, harness, metrics_of
+
+GRID = ["--backbones", "sasrec", "--sampler", "random", "--trials", "4", "--epochs", "5", "--tracking", "off"]
+
+
+def start(home, dataset, adapters):
+    command = [sys.executable, "-m", "harness.cli", "bench", "--datasets", str(dataset), *TINY, *SMALL_MODEL, *GRID]
+    return subprocess.Popen(
+        [*command, "--adapters", adapters, "--threads", "1"],
+        env=environment(home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def table(home, run=None):
+    return metrics_of(json.loads(harness(home, "leaderboard", "--format", "json").stdout))
+
+
+def wait_for(home, process, seconds=200):
+    """The segment of a process, once it has ended a trial of a trained cell."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        for file in (home / "ledger").glob("*.jsonl"):
+            if '"kind":"epoch"' in file.read_text():
+                return file
+        time.sleep(0.02)
+    raise AssertionError(f"it did nothing: {process.poll()}")
+
+
+@pytest.mark.slow
+def test_two_benches_at_once_share_the_work_and_each_ends_with_the_whole_table(tmp_path):
+    folder, home = make_dataset(tmp_path / "toy"), tmp_path / "home"
+    home.mkdir()
+    both = [start(home, folder, "id,linear,svd,mlp"), start(home, folder, "svd,mlp,id,linear,spectran")]
+    said = [process.communicate(timeout=400) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    done = ended(home)
+    assert [i for i, n in Counter(done).items() if n > 1] == [], "no trial is run twice"
+    assert len(list((home / "ledger").glob("*.jsonl"))) == 2
+    alone = bench(tmp_path / "alone", folder, *GRID, "--adapters", "id,linear,svd,mlp,spectran")
+    assert alone.returncode == 0, alone.stderr
+    assert set(done) == set(ended(tmp_path / "alone"))
+    assert table(home) == table(tmp_path / "alone")
+    for out, _ in said:
+        assert all(name in out for name in ("id", "linear", "svd", "mlp"))
+        assert "pending" not in out
+    assert list((home / "leases").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_what_a_killed_bench_held_is_taken_over_by_the_one_beside_it(tmp_path):
+    folder, home = make_dataset(tmp_path / "toy"), tmp_path / "home"
+    home.mkdir()
+    first = start(home, folder, "id,svd")
+    segment = wait_for(home, first)
+    second = start(home, folder, "id,svd")
+    deadline = time.monotonic() + 100
+    while len(list((home / "ledger").glob("*.jsonl"))) < 2 and time.monotonic() < deadline and second.poll() is None:
+        time.sleep(0.02)
+    helpers = psutil.Process(first.pid).children(recursive=True) if first.poll() is None else []
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    for helper in helpers:
+        helper.kill()
+    psutil.wait_procs(helpers, timeout=20)
+    _, err = second.communicate(timeout=300)
+    assert second.returncode == 0, err
+    if first.returncode == -signal.SIGKILL:
+        assert "has stopped in the middle" in err
+        assert segment.stem in err
+    counts = Counter(ended(home))
+    assert set(counts.values()) == {1}
+    started = {event["id"] for event in events(home, "started")}
+    assert started == set(counts), "everything that was begun has ended"
