@@ -60,6 +60,7 @@ class BenchOptions(TypedDict, total=False):
     threads: int | None
     gpu: float | None
     tracking: str | None
+    watchdog: float
 
 
 def bench(options: Mapping[str, Any]) -> pl.DataFrame:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from harness import registry
-from harness.types import HarnessError
+from harness.types import INTERRUPTED, HarnessError, Interrupted
 
 
 class Verbs(click.Group):
@@ -36,9 +36,9 @@ class Verbs(click.Group):
                 raise
             click.echo(f"Error: {error}", err=True)
             ctx.exit(2)
-        except KeyboardInterrupt:
-            click.echo("\nInterrupted. What ended is kept; the same command goes on from here.", err=True)
-            ctx.exit(130)
+        except KeyboardInterrupt as error:
+            click.echo(f"\n{INTERRUPTED}", err=True)
+            ctx.exit(error.code if isinstance(error, Interrupted) else 130)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -195,7 +196,7 @@ def _cell_row(ledger: Ledger, cell: Cell, described: dict[str, Any], seeds_done:
     count = {s: sum(r.status == s for r in results) for s in ("done", "pruned", "failed")}
     confirmed = [_status(ledger, i) for i in confirmations(ledger, described)]
     if seeds_done == described["seeds"]:
-        state, reason = "done", _ended_early(described, planned)
+        state, reason = "done", _collapse(ledger, described) or _ended_early(described, planned)
     elif "failed" in confirmed or (len(results) == planned > 0 and not count["done"]):
         state, reason = "failed", _reason(ledger, described, results)
     else:
@@ -222,8 +223,16 @@ def _ended_early(described: dict[str, Any], planned: int) -> str:
     return ""
 
 
+def _collapse(ledger: Ledger, described: dict[str, Any]) -> str:
+    """Said of a cell all of whose runs came to one vector for all items: no scores, no choice, middle ranks."""
+    runs = [ledger.result(i) for i in _confirmed(ledger, described)]
+    ranks = [run.info.get("effective_rank") for run in runs if run is not None]
+    return "collapsed: its items all have one vector" if ranks and all(rank == 0 for rank in ranks) else ""
+
+
 def _reason(ledger: Ledger, described: dict[str, Any], searched: list[TrialResult]) -> str:
     """The most frequent reason of a cell's failures."""
     confirmed = [ledger.result(i) for i in confirmations(ledger, described)]
     reasons = [r.reason for r in [*searched, *confirmed] if r is not None and r.status == "failed"]
-    return max(set(reasons), key=reasons.count) if reasons else ""
+    alike = [re.sub(r"\d+", "0", reason) for reason in reasons]  # epochs, steps and sizes do not make another reason
+    return reasons[alike.index(max(alike, key=alike.count))] if reasons else ""

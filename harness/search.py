@@ -11,12 +11,8 @@ import contextlib
 import json
 import logging
 import os
-import socket
 import tempfile
-import time
-from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,69 +22,45 @@ os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # resuming is the led
 os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "64")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # `Stop` listens
+os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # failures are told in a line
 
 import ray
 from ray import tune
+from ray.exceptions import RayError, RayTaskError
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from harness import store
-from harness.data import Split
+from harness import failures, head, store
+from harness.layout import Layout
+from harness.sources import code_hash
+from harness.stop import Stop, shielded
 from harness.studies import Assignment, Grid
 from harness.types import HarnessError, Trial, TrialResult
+from harness.watch import last_words
+from harness.worker import Shared, Unreachable, Worker
 
 RETRIES = 2  # of a trial whose worker process died
-SAVE_SHARE = 0.05  # of a trial's time at most goes into checkpoints
-KEPT_CELLS = 2  # data sets an actor keeps by hash
-GPU_SHARE = 0.25  # of a GPU a trial: the models of this bench fill no whole one
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How trials share a cluster: `slots` at a time, each with `threads` torch threads and `gpu` of a GPU."""
-
-    slots: int
-    threads: int = 1
-    gpu: float = 0.0
-
-
-def layout(resources: dict[str, Any], width: int, threads: int | None, gpu: float | None) -> Layout:
-    """Slots for a grid that can have `width` trials under way at once.
-
-    threads None: as many as leave no core idle, so that slots x threads = cores wherever that divides; one thread as
-    soon as there are as many trials as cores, since a small model gains more from a second trial than from a second
-    thread. It depends on the whole grid, not on what is left of it: a bench that goes on computes as it began.
-    gpu None: GPU_SHARE of one where there are any. Raises HarnessError for a share the cluster cannot give.
-    """
-    gpus, cpus = resources["gpus"], resources["cpus"]
-    share = (GPU_SHARE if gpus else 0.0) if gpu is None else gpu
-    if share and not 0 < share <= min(gpus, 1.0):
-        raise HarnessError(f"--gpu {share:g} of a GPU a trial: it takes 0 to 1, and this cluster has {gpus:g} GPUs.")
-    width = max(1, min(width, int(gpus / share) if share else width))
-    threads = threads or max(1, min(cpus // width, resources["node_cpus"]))
-    return Layout(max(1, min(cpus // threads, int(gpus / share) if share else cpus)), threads, share)
-
-
-@dataclass(frozen=True)
-class Shared:
-    """What actors read: object references by hash. `splits` keys are (data hash, role)."""
-
-    splits: dict[tuple[str, str], Any]
-    spectra: dict[str, Any]
-    sizes: dict[str, int]
-    recorder: Any
-    layout: Layout
+LOST_NODES = 10  # that may die under a trial, or lose the driver, before its retries are counted
 
 
 class Recorder:
-    """Writes what actors leave into the home folder, on the driver's machine."""
+    """On the driver's machine: writes what workers leave into the home folder, knows where each trial runs, and tells
+    them when the command was asked to stop."""
 
     def __init__(self, home: str) -> None:
         self.home = Path(home)
+        self.places: dict[str, tuple[str, int]] = {}
+        self.asked = False
 
-    def checkpoint(self, trial_id: str) -> bytes | None:
+    def begin(self, trial_id: str, node: str, pid: int) -> bytes | None:
+        """A worker has taken a trial; returns its checkpoint if there is one."""
+        self.places[trial_id] = node, pid
         return store.load_checkpoint(self.home, trial_id)
+
+    def place(self, trial_id: str) -> tuple[str, int] | None:
+        return self.places.get(trial_id)
 
     def save(self, trial_id: str, data: bytes) -> None:
         store.save_checkpoint(self.home, trial_id, data)
@@ -96,102 +68,41 @@ class Recorder:
     def finish(self, trial_id: str, artifacts: dict[str, Any]) -> None:
         store.save_artifacts(self.home, trial_id, **artifacts)
 
+    def ask_to_stop(self) -> None:
+        self.asked = True
+
+    def stopping(self) -> bool:
+        return self.asked
+
 
 class TrialActor(tune.Trainable):
-    """One slot: trains one trial after another, an epoch a step."""
+    """One slot: a `Worker` in a process of its own."""
 
     def setup(self, config: dict[str, Any], shared: Shared) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        import torch
+        def get(reference: Any) -> Any:
+            try:
+                return ray.get(reference)
+            except RayTaskError:
+                raise  # the recorder could not do it, such as write to a full disk
+            except RayError as error:
+                raise Unreachable(str(error).splitlines()[0]) from None
 
-        torch.set_num_threads(shared.layout.threads)
-        self.device = "cuda" if shared.layout.gpu and torch.cuda.is_available() else "cpu"
-        self.shared = shared
-        self.cache: OrderedDict[str, Any] = OrderedDict()
-        self._begin(config)
+        def post(method: str, *arguments: Any) -> Any:
+            return get(getattr(shared.recorder, method).remote(*arguments))
+
+        node = ray.get_runtime_context().get_node_id()
+        self.worker = Worker(shared, get, post, (node, os.getpid()))
+        self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._begin(new_config)
+        self.worker.begin(Trial.from_json(new_config["trial"]))
         return True
 
-    def _begin(self, config: dict[str, Any]) -> None:
-        self.work = Trial.from_json(config["trial"])
-        self.training: Any = None
-        self.saved_at, self.save_cost = time.monotonic(), 0.0
-
     def step(self) -> dict[str, Any]:
-        """An epoch. Faults of the trial itself are results, so that the actor lives on."""
-        from harness.trial import TrialFailed
+        return self.worker.step()
 
-        try:
-            return self._step()
-        except TrialFailed as error:
-            return self._ended(TrialResult("failed", reason=str(error), curve=self._curve(), info=self._spent()))
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-            logging.getLogger("harness").exception("trial %s", self.work.id)
-            return self._ended(TrialResult("failed", reason=reason, curve=self._curve(), info=self._spent()))
-
-    def _curve(self) -> list[float]:
-        return list(self.training.curve) if self.training is not None else []
-
-    def _spent(self) -> dict[str, float]:
-        """Seconds of whole epochs: what a failed trial takes off its cell's budget."""
-        return {"seconds": self.training.seconds} if self.training is not None else {}
-
-    def _step(self) -> dict[str, Any]:
-        from harness import trial as core
-
-        key, role = self.work.inputs["data"], self.work.role
-        split: Split = self._fetch(f"{key}/{role}", self.shared.splits[key, role])
-        if self.work.cell.is_baseline:
-            return self._finish(*core.run_baseline(self.work, split, self._spectrum()))
-        if self.training is None:
-            self.training = core.Training(self.work, split, self._spectrum(), self.device)
-            saved = ray.get(self.shared.recorder.checkpoint.remote(self.work.id))
-            if saved is not None:
-                self.training.restore(saved)
-        curve = self.training.curve
-        if not self.training.over:
-            self.training.epoch()
-        if self.training.over:
-            return self._finish(*self.training.finish())
-        self._save()
-        return {"value": curve[-1], "curve": json.dumps(curve), "seconds": self.training.seconds}
-
-    def _spectrum(self) -> Any:
-        from harness.trial import spectrum
-
-        key = self.work.inputs["embedding"]
-        if not key:
-            return spectrum({}, self.shared.sizes[self.work.inputs["data"]])
-        return spectrum(self._fetch(f"{key}/basis", self.shared.spectra[key]), 0)
-
-    def _fetch(self, name: str, reference: Any) -> Any:
-        """An object of the node's store, mapped once and kept with those of the last cells."""
-        if name not in self.cache:
-            self.cache[name] = ray.get(reference)
-            while len(self.cache) > 3 * KEPT_CELLS:
-                self.cache.popitem(last=False)
-        self.cache.move_to_end(name)
-        return self.cache[name]
-
-    def _save(self) -> None:
-        """Checkpoint, unless that would take more than SAVE_SHARE of the time."""
-        now = time.monotonic()
-        if self.save_cost and now - self.saved_at < self.save_cost / SAVE_SHARE:
-            return
-        ray.get(self.shared.recorder.save.remote(self.work.id, self.training.save()))
-        self.saved_at = time.monotonic()
-        self.save_cost = self.saved_at - now
-
-    def _finish(self, result: TrialResult, artifacts: Any) -> dict[str, Any]:
-        if self.work.role == "confirm":
-            ray.get(self.shared.recorder.finish.remote(self.work.id, vars(artifacts)))
-        return self._ended(result)
-
-    def _ended(self, result: TrialResult) -> dict[str, Any]:
-        self.training = None
-        return {"value": result.best, "outcome": json.dumps(vars(result))}
+    def cleanup(self) -> None:
+        self.worker.close()
 
 
 class _Unsaved:
@@ -204,13 +115,14 @@ class _Unsaved:
 class GridSearcher(_Unsaved, Searcher):
     """Tune's side of `Grid.next`. Ray's trial ids live here and nowhere else."""
 
-    def __init__(self, grid: Grid, home: Path) -> None:
+    def __init__(self, grid: Grid, home: Path, stop: Stop) -> None:
         super().__init__(metric="value", mode="max")
-        self.grid, self.home = grid, home
+        self.grid, self.home, self.stop = grid, home, stop
         self.flying: dict[str, Assignment] = {}
+        self.reasons: dict[str, str] = {}  # why a trial's worker failed, the last time
 
     def suggest(self, trial_id: str) -> Any:
-        if self.grid.over:
+        if self.grid.over or self.stop.signum:
             return Searcher.FINISHED
         found = self.grid.next()
         if found is None:
@@ -223,7 +135,7 @@ class GridSearcher(_Unsaved, Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if error and trial_id in self.flying:
-            self.end(trial_id, TrialResult("failed", reason=f"its worker died {RETRIES + 1} times"))
+            self.end(trial_id, TrialResult("failed", reason=f"{self.reasons[trial_id]} ({RETRIES + 1} times)"))
 
     def end(self, trial_id: str, result: TrialResult) -> None:
         found = self.flying.pop(trial_id)
@@ -240,29 +152,52 @@ class GridSearcher(_Unsaved, Searcher):
 
 
 class GridScheduler(_Unsaved, FIFOScheduler):
-    """Tune's side of `Grid.epoch` and `Grid.ended`: each study's own pruner decides, cell by cell."""
+    """Tune's side of `Grid.epoch` and `Grid.ended`: each study's own pruner decides, cell by cell. Asked to stop, it
+    lets no trial go on whose state is saved."""
 
-    def __init__(self, searcher: GridSearcher) -> None:
+    def __init__(self, searcher: GridSearcher, recorder: Any, tell: Callable[[str], None]) -> None:
         super().__init__()
-        self.searcher = searcher
+        self.searcher, self.recorder, self.tell = searcher, recorder, tell
         self.told: dict[str, int] = {}  # epochs of each trial that its study knows of
+        self.held: set[str] = set()  # trials at rest since we were asked to stop
+        self.lost: dict[str, int] = {}  # nodes that died under each trial
+        self.controller: Any = None
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self.controller = tune_controller
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        found = self.searcher.flying.get(trial.trial_id)
-        if found is None:
+        if "refusal" in result:
+            raise HarnessError(
+                f"A worker on {trial.get_ray_actor_ip()} cannot take part: {result['refusal']}. All nodes need "
+                "one harness, and nobody may edit it under a running bench. The same command, run anew, goes on."
+            )
+        if trial.trial_id not in self.searcher.flying:
             return self.STOP
+        stopping = bool(self.searcher.stop.signum)
+        if self._over(trial.trial_id, result):
+            self.held |= {trial.trial_id} if stopping else set()
+            return self.NOOP if stopping else self.STOP  # a slot that is kept starts no other trial
+        if stopping and result["saved"]:
+            self.held.add(trial.trial_id)
+            return self.NOOP
+        return self.CONTINUE
+
+    def _over(self, ray_id: str, result: dict[str, Any]) -> bool:
+        """Record an epoch or an end; True if the trial has ended, by itself or by its study's pruner."""
+        trial_id = self.searcher.flying[ray_id].trial.id
         if "outcome" in result:
             outcome = TrialResult(**json.loads(result["outcome"]))
-            self._tell(found.trial.id, outcome.curve)
-            self.searcher.end(trial.trial_id, outcome)
-            return self.STOP
+            self._tell(trial_id, outcome.curve)
+            self.searcher.end(ray_id, outcome)
+            return True
         curve: list[float] = json.loads(result["curve"])
-        if not self._tell(found.trial.id, curve):
-            return self.CONTINUE
+        if not self._tell(trial_id, curve):
+            return False
         best = max(range(len(curve)), key=curve.__getitem__)
         info = {"seconds": result["seconds"], "epochs": float(len(curve))}
-        self.searcher.end(trial.trial_id, TrialResult("pruned", "", curve[best], best, curve, info=info))
-        return self.STOP
+        self.searcher.end(ray_id, TrialResult("pruned", "", curve[best], best, curve, info=info))
+        return True
 
     def _tell(self, trial_id: str, curve: list[float]) -> bool:
         """Report what the study has not heard: one epoch, or many where a trial came from a checkpoint, or none where
@@ -273,8 +208,57 @@ class GridScheduler(_Unsaved, FIFOScheduler):
             self.told[trial_id] = epoch + 1
         return prune
 
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """A worker failed under a trial. Tune tries it again, RETRIES times; a lost node is not the trial's fault."""
+        found = self.searcher.flying[trial.trial_id]
+        text = Path(trial.error_file).read_text().rpartition("Failure # ")[2]
+        if failures.elsewhere(text) and self.lost.get(trial.trial_id, 0) < LOST_NODES:
+            self.lost[trial.trial_id] = self.lost.get(trial.trial_id, 0) + 1
+            trial.run_metadata.num_failures -= 1
+        reason = failures.reason(text, lambda: self._last_words(found.trial.id))
+        if failures.at_start(text) and trial.num_failures > RETRIES:
+            raise HarnessError(f"No worker can start: {reason}")
+        self.searcher.reasons[trial.trial_id] = reason
+        if trial.num_failures <= RETRIES:
+            self.tell(f"{found.trial.cell}: {reason}; try {trial.num_failures + 1} of {RETRIES + 1} comes next")
+
+    def _last_words(self, trial_id: str) -> str:
+        """Of the worker that had the trial, from the machine it was on; "" if that cannot be had soon."""
+        with contextlib.suppress(RayError):
+            place = ray.get(self.recorder.place.remote(trial_id), timeout=10)
+            if place is not None:
+                there = NodeAffinitySchedulingStrategy(place[0], soft=False)
+                read = ray.remote(last_words).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+                return ray.get(read.remote(place[1]), timeout=20)
+        return ""
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no trial is under way but those that are held."""
+        trials = self.controller.get_trials() if self.controller else []
+        return all(trial.trial_id in self.held for trial in trials if trial.status == trial.RUNNING)
+
     def debug_string(self) -> str:
         return "harness grid"
+
+
+class GridStopper(_Unsaved, tune.Stopper):
+    """Ends the whole search once we were asked to stop and every trial under way is saved."""
+
+    def __init__(self, scheduler: GridScheduler) -> None:
+        self.scheduler, self.asked = scheduler, False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        stop = self.scheduler.searcher.stop
+        if not stop.signum:
+            return False
+        if not self.asked:
+            self.asked = True
+            self.scheduler.recorder.ask_to_stop.remote()
+        return self.scheduler.at_rest or stop.overdue
 
 
 @contextlib.contextmanager
@@ -285,16 +269,18 @@ def cluster(address: str | None, home: Path) -> Iterator[dict[str, Any]]:
     HarnessError if the cluster cannot be reached.
     """
     address = address or os.environ.get("RAY_ADDRESS") or None
-    _reachable(address)
+    head.check(address)
     common = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
-        if address:
-            ray.init(address=address, **common)
-        else:
-            ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **common)
+        with shielded():
+            if address:
+                ray.init(address=address, **common)
+            else:
+                ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **common)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise HarnessError(f"No Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
     try:
+        head.watch(ray.get_runtime_context().gcs_address, ray.is_initialized)
         total = ray.cluster_resources()
         cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
         yield {
@@ -307,21 +293,21 @@ def cluster(address: str | None, home: Path) -> Iterator[dict[str, Any]]:
         ray.shutdown()
 
 
-def _reachable(address: str | None) -> None:
-    """Raises HarnessError if nobody listens at host:port; Ray itself would go on trying for minutes."""
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
-    if not colon:
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, ValueError) as error:
-        raise HarnessError(f"No Ray cluster at {address}: {error}") from error
+def run(
+    grid: Grid,
+    shared: dict[str, Any],
+    home: Path,
+    layout: Layout,
+    watchdog: float,
+    stop: Stop,
+    tell: Callable[[str], None],
+) -> None:
+    """Run a grid inside a `cluster`, to its end or until `stop` is asked for: then epochs under way are waited for and
+    checkpointed, and their trials stay started in the ledger and go on at the next command.
 
-
-def run(grid: Grid, shared: dict[str, Any], home: Path, layout: Layout) -> None:
-    """Run a grid to its end inside a `cluster`. `shared`: `splits`, `spectra`, `sizes` as in `Shared`, as values.
-
-    KeyboardInterrupt passes through; trials in flight stay started in the ledger and go on at the next command.
+    `shared`: `splits`, `spectra`, `sizes` as in `Shared`, as values. `watchdog`: seconds, as in `Watchdog`. `tell` gets
+    a line for every worker that failed. Raises Interrupted if asked to stop twice, HarnessError if no worker can start
+    or one runs other code.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     make = ray.remote(num_cpus=0, max_concurrency=4, scheduling_strategy=here)(Recorder)  # pyright: ignore[reportCallIssue]
@@ -332,33 +318,40 @@ def run(grid: Grid, shared: dict[str, Any], home: Path, layout: Layout) -> None:
         shared["sizes"],
         recorder,
         layout,
+        code_hash(),
+        watchdog,
     )
-    searcher = GridSearcher(grid, home)
+    scheduler = GridScheduler(GridSearcher(grid, home, stop), recorder, tell)
     needs = {"cpu": layout.threads} | ({"gpu": layout.gpu} if layout.gpu else {})
     trainable = tune.with_resources(tune.with_parameters(TrialActor, shared=held), needs)
-    with tempfile.TemporaryDirectory(prefix="harness-tune-") as scratch:
-        tuner = tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=GridScheduler(searcher),
-                num_samples=-1,
-                max_concurrent_trials=layout.slots + 1,
-                reuse_actors=True,
-                trial_dirname_creator=lambda trial: trial.trial_id,
-            ),
-            run_config=tune.RunConfig(
-                storage_path=scratch,
-                name="grid",
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=RETRIES),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-            ),
+    with tempfile.TemporaryDirectory(prefix="harness-tune-") as scratch, _quiet(), _own_errors(), stop.patiently():
+        _tuner(trainable, scheduler, layout, scratch).fit()
+    if not grid.over and not stop.signum:
+        raise HarnessError(
+            "Ray Tune ended before the grid did. What ended is kept; the same command goes on from here."
         )
-        with _quiet(), _own_errors():
-            tuner.fit()
-    if not grid.over:
-        raise KeyboardInterrupt
+
+
+def _tuner(trainable: Any, scheduler: GridScheduler, layout: Layout, scratch: str) -> tune.Tuner:
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=scheduler.searcher,
+            scheduler=scheduler,
+            num_samples=-1,
+            max_concurrent_trials=layout.slots + 1,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            storage_path=scratch,
+            name="grid",
+            verbose=0,
+            stop=GridStopper(scheduler),
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+        ),
+    )
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness import files
+from harness import failpoints, files
 from harness.types import HarnessError
 
 DURABLE = {
@@ -70,6 +70,9 @@ class Segment:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab", buffering=0)
             files.sync_folder(self.path.parent)
+        if failpoints.due("append"):
+            self._file.write(line[: len(line) // 2])
+            failpoints.die()
         try:
             left = memoryview(line)
             while left:  # a disk that fills up takes a part and refuses the rest

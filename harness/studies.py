@@ -14,6 +14,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from harness import failpoints
 from harness import ledger as ledger_events
 from harness.ledger import Segment
 from harness.peers import Alone
@@ -177,6 +178,8 @@ class Grid:
         self._owner: dict[str, Search] = {}
         self._decided: set[str] = set()
         self._over: set[str] = set()  # studies with nothing left to do
+        for study in studies:
+            self._catch_up(study)
 
     def next(self) -> Assignment | None:
         """The next trial of whichever cell is due: the earliest cell with the fewest trials in flight, so that a
@@ -246,11 +249,18 @@ class Grid:
         self._decide(assignment)
         self._listen(Event("ended", assignment, result=result))
 
+    def _catch_up(self, study: Study) -> None:
+        """The decision of a search that was complete when its process died before it was written."""
+        winner, known = study.winner(), study.ledger.winners.get(study.id)
+        if winner is not None and not study.cell.is_baseline and (known is None or known["trials"] != study.trials):
+            self._take(self._segment.append("decided", study=study.id, trials=study.trials, winner=winner.id))
+
     def _decide(self, assignment: Assignment) -> None:
         study = assignment.study
         winner = study.winner()
         if winner is None or study.cell.is_baseline or assignment.trial.role == "confirm" or study.id in self._decided:
             return
+        failpoints.reach("ended")
         self._decided.add(study.id)
         self._take(self._segment.append("decided", study=study.id, trials=study.trials, winner=winner.id))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import time
 import warnings
@@ -62,14 +63,21 @@ class Training:
     """One trial under way: call `epoch` until `over`, then `finish`.
 
     split: sequences and their queries; spectrum: the catalogue's text; device: where model, sequences and arithmetic
-    live from the first step to the last. The weights start equal on every device. Raises ValueError where the
-    components cannot be built with these parameters, TrialFailed where training goes wrong.
+    live from the first step to the last; beat: called at every sign of life. The weights start equal on every device.
+    Raises ValueError where the components cannot be built with these parameters, TrialFailed where training goes wrong.
     """
 
-    def __init__(self, trial: Trial, split: Split, spectrum: Spectrum, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        trial: Trial,
+        split: Split,
+        spectrum: Spectrum,
+        device: str = "cpu",
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
         torch.set_flush_denormal(True)  # an unscaled softmax tail is denormal: three times slower steps otherwise
         torch.manual_seed(trial.seed)
-        self.trial, self.split, self.device = trial, split, torch.device(device)
+        self.trial, self.split, self.device, self.beat = trial, split, torch.device(device), beat
         self.train = part(trial.params, "train")
         self.model = build(trial, split, spectrum).to(self.device)
         self.optimizer = _optimizer(self.model, self.train["lr"], self.train["weight_decay"])
@@ -101,6 +109,7 @@ class Training:
         batches = self.windows.batches(self.train["batch_size"], np.random.default_rng(seed))
         for step, (starts, lengths) in enumerate(batches):
             total += self.step(self.batch(starts, lengths), generator)
+            self.beat()
             if step % CHECKED.get(self.device.type, 64) == 0:
                 _check_finite(total, number, step)
         _check_finite(total, number, step)
@@ -147,6 +156,7 @@ class Training:
         rows = max(POSITIONS.get(self.device.type, 2**17) // lengths.max(), 1)
         last = []
         for start in range(0, len(lengths), rows):
+            self.beat()
             at = slice(start, start + rows)
             starts, found = ends[at] - lengths[at], lengths[at]
             times = None if self.times is None else gather(self.times, starts, found + 1)
@@ -179,7 +189,7 @@ class Training:
         info |= {f"adapter_{name}": value for name, value in table.adapter.diagnostics().items()}
         info["parameters"] = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         info["epochs"] = len(self.curve)
-        return {name: float(value) for name, value in info.items()}
+        return {name: float(value) for name, value in info.items() if math.isfinite(value)}
 
     def _directions(self) -> dict[str, float]:
         """Alignment of states with the items that came next, in validation, and uniformity of the states."""
@@ -248,15 +258,22 @@ def run(
     return training.finish()
 
 
-def run_baseline(trial: Trial, split: Split, spectrum: Spectrum) -> tuple[TrialResult, Artifacts]:
-    """A scorer that trains nothing, ranked as every other row is."""
+def run_baseline(
+    trial: Trial, split: Split, spectrum: Spectrum, beat: Callable[[], None] = lambda: None
+) -> tuple[TrialResult, Artifacts]:
+    """A scorer that trains nothing, ranked as every other row is. beat: called at every block of ranks."""
     if split.test is None:
         raise ValueError("a confirming trial needs the unsealed split")
     start = time.monotonic()
     scorer = registry.load(registry.BASELINES, trial.cell.adapter)(split, spectrum)
+
+    def scores(queries: Queries) -> Tensor:
+        beat()
+        return scorer.scores(queries)
+
     seen = trial.protocol.filter_seen
-    valid = means(ranks(scorer.scores, split, split.valid, filter_seen=seen), split.valid.users)
-    test = ranks(scorer.scores, split, split.test, filter_seen=seen)
+    valid = means(ranks(scores, split, split.valid, filter_seen=seen), split.valid.users)
+    test = ranks(scores, split, split.test, filter_seen=seen)
     result = TrialResult("done", best=valid[HEADLINE], best_epoch=0, valid=valid, test=means(test, split.test.users))
     result.info = {"seconds": time.monotonic() - start, "parameters": 0.0} | told_apart(test, split, split.test)
     return result, Artifacts(ranks=test, users=split.test.users)

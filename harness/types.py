@@ -21,6 +21,17 @@ class HarnessError(Exception):
     """
 
 
+INTERRUPTED = "Interrupted. What ended is kept; the same command goes on from here."
+
+
+class Interrupted(KeyboardInterrupt):
+    """Asked to stop by a signal. `code`: the exit code that says so, 130 after SIGINT, 143 after SIGTERM."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.code = 128 + signum
+
+
 def digest(value: Any) -> str:
     """Identity of a JSON value: sha256 over its canonical form, 24 hex digits.
 

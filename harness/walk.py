@@ -15,10 +15,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness import data, leases, plan, repair, results, store, tables, vectors
+from harness import data, failpoints, leases, plan, repair, results, store, tables, vectors
+from harness import layout as sharing
 from harness.files import write_text
 from harness.ledger import SCHEMA, Ledger, Segment
 from harness.plan import Plan, Request, Study
+from harness.sources import code_hash
+from harness.stop import Stop
 from harness.types import HarnessError, Protocol
 
 REPORT_FORMATS = ("md", "csv", "json", "html")
@@ -29,23 +32,25 @@ class Options:
     """Where and how a bench runs: nothing here changes a result."""
 
     address: str | None = None
-    threads: int | None = None  # torch threads a trial; None: as `search.layout` finds it
-    gpu: float | None = None  # share of a GPU a trial; None: as `search.layout` finds it; 0: none
+    threads: int | None = None  # torch threads a trial; None: as `layout.layout` finds it
+    gpu: float | None = None  # share of a GPU a trial; None: as `layout.layout` finds it; 0: none
     tracking: str | None = None  # MLflow URI; None: sqlite in the home, "off": no mirror
+    watchdog: float = 1800.0  # seconds without a sign of life after which a trial is ended; 0: never
 
 
 @dataclass
 class Outcome:
-    """What a bench came to. `exit_code`: 0 all cells done, 1 some failed."""
+    """What a bench came to. `exit_code`: 0 all cells done, 1 some failed, 130 or 143 asked to stop by `signum`."""
 
     table: tables.Table
     report: Path
     ran: int
     counts: dict[str, int]
+    signum: int = 0
 
     @property
     def exit_code(self) -> int:
-        return 1 if self.counts["failed"] else 0
+        return 128 + self.signum if self.signum else 1 if self.counts["failed"] else 0
 
 
 def say(text: str) -> None:
@@ -54,29 +59,35 @@ def say(text: str) -> None:
 
 
 def run(request: Request, options: Options) -> Outcome:
-    """Run what is missing of a grid and make its table.
+    """Run what is missing of a grid and make its table; asked to stop while trials run, the table so far.
 
-    Raises HarnessError for bad input before anything is trained, KeyboardInterrupt if interrupted (what ended is
-    kept, and the same command goes on).
+    Raises HarnessError for bad input before anything is trained, Interrupted if asked to stop while there is nothing
+    to bring to an end, or twice (what ended is kept, and the same command goes on).
     """
+    with Stop() as stop:
+        return _run(request, options, stop)
+
+
+def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     ledger = Ledger.open(request.home)
     for damage in ledger.damages:
         say(f"Warning: {damage}" + ("" if damage.torn else "; that event counts as not recorded"))
     grid = plan.make(request, ledger)
     repair.void_lost(grid, say)
     say(overview(grid))
-    for line in remarks(grid):
+    for line in [*remarks(grid), *other_code(grid)]:
         say(line)
     bases = _ready(grid) if grid.pending else {}
-    ran = _search(grid, bases, options) if grid.pending else 0
-    if not ran and not _launched_alike(grid):
+    ran = _search(grid, bases, options, stop) if grid.pending else 0
+    if not ran and not stop.signum and not _launched_alike(grid):
         with _segment(request.home) as segment:
             ledger.take(segment.run, segment.append("launched", **launch(grid, {})))
-    if not ran:
+    if not ran and not stop.signum:
         say("Nothing is left to do: every trial of this grid is in the ledger.")
+    failpoints.reach("searched")
     table = tables.build(results.build(ledger, lambda i: store.load_ranks(request.home, i)))
     report = write_report(table, request.home)
-    return Outcome(table, report, ran, grid.counts())
+    return Outcome(table, report, ran, grid.counts(), stop.signum)
 
 
 def overview(grid: Plan) -> str:
@@ -99,6 +110,25 @@ def remarks(grid: Plan) -> list[str]:
     return found
 
 
+def other_code(grid: Plan) -> list[str]:
+    """A line if something is to run beside trials that were made by other code than is installed now."""
+    own, made = code_hash(), []
+    for study in grid.studies if grid.pending else []:
+        searched = [trial_id for trial_id, _ in study.history().values()]
+        for trial_id in [*searched, *results.confirmations(study.ledger, study.describe())]:
+            entry = study.ledger.trials.get(trial_id)
+            if entry is not None and entry.result is not None and entry.run in study.ledger.launches:
+                made.append(study.ledger.launches[entry.run]["provenance"].get("code", own))
+    others = sorted({*made} - {own})
+    if not others:
+        return []
+    count = sum(code != own for code in made)
+    return [
+        f"Note: {count} of {len(made)} trials that are done were made by other code ({', '.join(others)}; now {own}). "
+        "They count, since the versions of their components are the same."
+    ]
+
+
 def _ready(grid: Plan) -> Bases:
     """Vectors of what still runs; cells that cannot be built are out of the grid afterwards."""
     bases = _vectors(grid)
@@ -117,17 +147,18 @@ def _warn_of_slow_products(grid: Plan) -> None:
             say(f"Warning: train.precision=bfloat16, but this processor makes such products {times:.0f}x slower.")
 
 
-def _search(grid: Plan, bases: Bases, options: Options) -> int:
-    """Run all that is pending; returns how many trials ended."""
+def _search(grid: Plan, bases: Bases, options: Options, stop: Stop) -> int:
+    """Run all that is pending, or until asked to stop; returns how many trials ended."""
     from harness import peers, search, studies, tracking
     from harness.progress import Progress
 
     pending = grid.pending
     home, ledger = grid.request.home, pending[0].ledger
     with _segment(home) as segment, search.cluster(options.address, home) as resources:
-        layout = search.layout(resources, grid.width, options.threads, options.gpu)
+        layout = sharing.layout(resources, grid.width, options.threads, options.gpu)
         event = launch(grid, {"resources": resources, **asdict(layout)})
         ledger.take(segment.run, segment.append("launched", **event))
+        failpoints.reach("launched")
         uri = options.tracking or tracking.default_uri(home)
         progress = Progress(grid.counts()["to_run"], layout.slots)
         mirror = None if uri == "off" else tracking.Mirror(uri, home, ledger, progress.line)
@@ -145,13 +176,17 @@ def _search(grid: Plan, bases: Bases, options: Options) -> int:
             shared = _shared(grid, pending, bases)
             with leases.Leases(home, segment.run, progress.line) as held:
                 others = peers.Peers(held, ledger, segment.run, progress.line)
-                search.run(studies.Grid(pending, segment, listen, others), shared, home, layout)
+                made = studies.Grid(pending, segment, listen, others)
+                search.run(made, shared, home, layout, options.watchdog, stop, progress.line)
         finally:
             progress.close()
-            behind = mirror.close() if mirror is not None else 0
+            behind = mirror.close(2.0 if stop.signum else 60.0) if mirror is not None else 0
             if behind:
                 say(f"{behind} trials are not in MLflow yet; `harness sync` writes them.")
-        segment.append("finished", ran=progress.ended)
+        if stop.signum:
+            segment.append("stopped", signal=stop.signum)
+        else:
+            segment.append("finished", ran=progress.ended)
         return progress.ended
 
 
@@ -208,6 +243,8 @@ def _skip_unbuildable(grid: Plan, bases: Bases) -> None:
                 trial.build(study.trial("search", 0, study.space.default), splits[study.cell.dataset], spectrum)
             except ValueError as error:
                 reason = str(error)
+            except Exception as error:  # a fault of the component: its trials fail with their reason, and are counted
+                say(f"{study.cell} cannot be built: {type(error).__name__}: {error}")
         if reason is None:
             kept.append(study)
         else:
@@ -271,6 +308,7 @@ def provenance() -> dict[str, Any]:
     return {
         "harness": metadata.version("harness-bench"),
         "git": sha,
+        "code": code_hash(),
         "dirty": bool(sha and _output([*git, "status", "--porcelain", "--untracked-files=no"])),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in packages},
@@ -297,7 +335,9 @@ def _processor() -> str:
 def write_report(table: tables.Table, home: Path) -> Path:
     """The table in every file format under home/reports; returns the HTML file."""
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    for name in REPORT_FORMATS:
+    for number, name in enumerate(REPORT_FORMATS):
+        if number:
+            failpoints.reach("report")
         text = tables.render(table, name)
         write_text(home / "reports" / stamp / f"leaderboard.{name}", text)
     return home / "reports" / stamp / "leaderboard.html"

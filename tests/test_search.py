@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.search import Layout, layout
+from harness.layout import Layout, layout
 from harness.types import HarnessError
 
 

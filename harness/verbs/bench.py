@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.types import INTERRUPTED
 from harness.verbs import plan
 from harness.verbs._options import grid_options, json_option, request_of
 
@@ -22,6 +23,13 @@ rank = 10
 @click.option("--threads", type=click.IntRange(1), help="Torch threads a trial.  [default: so that no core idles]")
 @click.option("--gpu", type=click.FloatRange(0, 1), help="Share of a GPU a trial, 0 for none.  [default: a quarter]")
 @click.option("--tracking", metavar="URI", help="MLflow store; 'off' for none. Default: sqlite in the home.")
+@click.option(
+    "--watchdog",
+    type=click.FloatRange(0),
+    default=1800.0,
+    show_default=True,
+    help="Seconds without a sign of life after which a trial is ended, 0: never.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would run, and stop.")
 @json_option
 def command(**given: Any) -> None:
@@ -33,6 +41,9 @@ def command(**given: Any) -> None:
     outcome = run(given)
     click.echo(tables.render(outcome.table, "json" if given["as_json"] else "terminal"))
     click.echo(f"Report: {outcome.report}", err=True)
+    if outcome.signum:
+        click.echo(INTERRUPTED, err=True)
+        sys.exit(outcome.exit_code)
     click.echo(
         "The same command resumes or, with more trials, seeds, adapters or data sets, grows this grid.", err=True
     )
@@ -43,5 +54,5 @@ def run(given: dict[str, Any]) -> walk.Outcome:
     """The bench that these options ask for."""
     from harness import walk
 
-    options = walk.Options(given["address"], given["threads"], given["gpu"], given["tracking"])
-    return walk.run(request_of(given), options)
+    names = ("address", "threads", "gpu", "tracking", "watchdog")
+    return walk.run(request_of(given), walk.Options(**{name: given[name] for name in names}))

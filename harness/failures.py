@@ -1,0 +1,39 @@
+"""Why a worker failed, in a clause: out of what Ray says and of the worker's last words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+
+def reason(text: str, last_words: Callable[[], str]) -> str:
+    """What became of a worker. text: Ray's own account of it; last_words: asked only where that does not say.
+
+    >>> reason("harness.worker.OutOfMemory: MemoryError: 3 TB", str)
+    'out of memory: MemoryError: 3 TB'
+    >>> reason("The actor died unexpectedly. Worker exit type: SYSTEM_ERROR ...", lambda: "Aborted")
+    'its worker died: Aborted'
+    """
+    if own := re.search(r"OutOfMemory: (.+)", text):
+        return f"out of memory: {own.group(1)}"
+    if "running low on memory" in text:
+        return "out of memory: Ray's memory monitor ended its worker"
+    if "node has died" in text:
+        return "its node died"
+    if lost := re.search(r"Unreachable: (.+)", text):
+        return f"its worker lost the driver: {lost.group(1)[:200]}"
+    if "Worker exit type" in text:
+        said = last_words() or "killed, as a kernel that is out of memory does"
+        return f"its worker died: {said}"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "its worker failed without a word"
+
+
+def elsewhere(text: str) -> bool:
+    """Whether it was the cluster that failed, and no fault of the trial."""
+    return "node has died" in text or "worker.Unreachable" in text
+
+
+def at_start(text: str) -> bool:
+    """Whether the worker failed before it had a trial to run: no trial is at fault."""
+    return any(words in text for words in ("creation task", "failed to import", "never ran"))

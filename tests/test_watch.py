@@ -1,0 +1,64 @@
+"""The watchdog and the last words of a worker, in processes of their own."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from harness.watch import last_words, words_path
+
+
+def run(body):
+    """A process with a watchdog `dog`; returns its exit code, and what is read of its last words afterwards."""
+    head = "import ctypes, os, time\nfrom harness.watch import Watchdog\n"
+    process = subprocess.Popen([sys.executable, "-c", head + textwrap.dedent(body)], stderr=subprocess.DEVNULL)
+    code = process.wait(60)
+    return code, last_words(process.pid), process.pid
+
+
+def test_a_process_that_is_silent_too_long_ends_itself_and_says_so():
+    code, words, pid = run("dog = Watchdog(0.5); dog.start(0.0); time.sleep(60)")
+    assert code == 1
+    assert words.startswith("no sign of life for 0:00:00.5")
+    assert not words_path(pid).exists(), "words are read once"
+
+
+def test_a_hang_that_holds_the_interpreter_is_seen_as_well():
+    code, words, _ = run("dog = Watchdog(0.5); dog.start(0.0); ctypes.PyDLL(None).sleep(60)")
+    assert (code, words[:20]) == (1, "no sign of life for ")
+
+
+def test_signs_of_life_and_a_long_epoch_before_are_respected():
+    body = """
+    dog = Watchdog(1.0); dog.start(0.0)
+    for _ in range(20):
+        dog.beat(); time.sleep(0.1)
+    dog.start(1.0)  # its longest epoch took a second: ten of them are allowed
+    time.sleep(1.5)
+    dog.stop(); time.sleep(0.2); dog.close()
+    """
+    code, words, pid = run(body)
+    assert (code, words) == (0, "")
+    assert not words_path(pid).exists()
+
+
+def test_no_watchdog_was_asked_for():
+    assert run("dog = Watchdog(0.0); dog.start(0.0); time.sleep(0.5); dog.close()")[:2] == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "words"),
+    [
+        ("os.abort()", -signal.SIGABRT, "Aborted"),
+        ("ctypes.string_at(0)", -signal.SIGSEGV, "Segmentation fault"),
+        ("os.kill(os.getpid(), 9)", -signal.SIGKILL, ""),
+    ],
+)
+def test_how_a_process_died_can_be_read_unless_it_was_killed(body, code, words):
+    assert run(f"dog = Watchdog(9.0); {body}")[:2] == (code, words)
+
+
+def test_a_process_that_was_never_there_has_no_words():
+    assert last_words(2**22 + 1) == ""
