@@ -32,6 +32,7 @@ class BenchOptions(TypedDict, total=False):
     budget: str
     trials: int | None
     epochs: int | None
+    cell_seconds: float | None
     seeds: int | None
     protocol: str
     quantile: float
@@ -53,6 +54,7 @@ class BenchOptions(TypedDict, total=False):
     order: Names | None
     sampler: str
     pruner: str
+    warm_start: str
     spaces: str | os.PathLike[str] | None
     set: Mapping[str, Any]
     home: str | os.PathLike[str] | None
