@@ -1,22 +1,23 @@
 """A number of a table, made again: what it was made of is checked, its runs are trained anew, the two are compared.
 
-Trains in this process, with the thread count of the recorded launch, and writes to no ledger, artifact or mirror.
+Trains with the thread count of the recorded launch, and writes to no ledger, artifact or mirror of the home.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness import data, plan, registry, rows, stats, walk
+from harness import data, library, plan, registry, rows, spaces, stats, vectors, walk
 from harness.ledger import Ledger
 from harness.metrics._all import HEADLINE, per_user
 from harness.rows import Row
-from harness.types import HarnessError, Trial, TrialResult
+from harness.types import NO_TEXT, Budget, Engine, HarnessError, PrepSpec, Protocol, Trial
 
 
 @dataclass(frozen=True)
@@ -55,53 +56,129 @@ class Reproduction:
         return asdict(self) | {"checks": checks}
 
 
-def run(
-    home: Path,
-    word: str,
-    *,
-    dataset: str = "",
-    launch: str | None = None,
-    seeds: int | None = None,
-    tolerance: float | None = None,
-    say: Callable[[str], None] = lambda _: None,
-) -> Reproduction:
-    """Make the row that `word` names again: its winner's confirmed runs, or the first `seeds` of them.
+@dataclass(frozen=True)
+class Asked:
+    """What is to be made again and how it is judged.
 
-    `dataset`: name or folder of its data, where the cache has them no more; `launch`: of the table as it stood then;
-    `tolerance`: of the headline metric, in place of the interval. Raises HarnessError if the row is none or has no
-    confirmed run, its data or embedding are not here, or its components no longer take its parameters.
+    ``dataset``: name or folder of its data, where the cache has them no more; ``launch``: of the table as it stood
+    then; ``seeds``: only the first so many; ``tolerance``: of the headline metric, in place of the interval.
     """
-    ledger = Ledger.open(home)
-    row = rows.find(rows.of(ledger, launch), word)
-    trials = rows.confirmed(ledger, row)[:seeds]
-    recorded = [rows.ranks(home, own) for own in trials]
-    checks = check(home, row, trials[0], dataset)
-    for name, (was, here) in checks.items():
-        if was != here:
-            say(f"{name}: recorded {was}, here {here}")
-    prepared = rows.sequences(home, row, trials[0].inputs["data"], dataset)
-    split = data.split(prepared, trials[0].protocol)
-    arrays = rows.text(home, row, trials[0].inputs["embedding"], prepared)
-    found, again = [], []
-    for own, was in zip(trials, recorded, strict=True):
-        result, ranks = _train(own, split, arrays, row.launch["provenance"].get("threads"), say)
-        old = was["rank"].to_numpy()
-        if len(old) != len(ranks):
-            raise HarnessError(f"{row.words}: the stored ranks are of {len(old)} targets, its split has {len(ranks)}.")
-        stored = ledger.result(own.id)
-        assert stored is not None
-        found.append(Seed(own.seed, stored.test, result.test, len(old), int((old == ranks).sum())))
-        again.append(ranks)
-    assert split.test is not None
-    users = split.test.users
-    one, other = (_headline(columns, users) for columns in ([w["rank"].to_numpy() for w in recorded], again))
-    difference = stats.compare(other, one).difference
-    return Reproduction(row.words, checks, tuple(found), difference, tolerance, _verdict(found, difference, tolerance))
+
+    row: str
+    dataset: str = ""
+    launch: str | None = None
+    seeds: int | None = None
+    tolerance: float | None = None
 
 
-def _verdict(seeds: list[Seed], difference: stats.Interval, tolerance: float | None) -> str:
-    if all(seed.equal == seed.queries for seed in seeds):
-        return "equal"
+Say = Callable[[str], None]
+Made = tuple[dict[str, float], np.ndarray]  # test metrics and test ranks of a run
+
+
+def run(home: Path, asked: Asked, say: Say = lambda _: None) -> Reproduction:
+    """Train the winner of a row again, with its seeds, in this process.
+
+    Raises HarnessError if the row is none or has no confirmed run, its data or embedding are not here, or its
+    components no longer take its parameters.
+    """
+    known = _Recorded(home, asked, say)
+    prepared = rows.sequences(home, known.row, known.trials[0].inputs["data"], asked.dataset)
+    split = data.split(prepared, known.trials[0].protocol)
+    arrays = rows.text(home, known.row, known.trials[0].inputs["embedding"], prepared)
+    threads = known.row.launch["provenance"].get("threads")
+    return known.beside([_train(own, split, arrays, threads, say) for own in known.trials])
+
+
+def search(home: Path, asked: Asked, source: spaces.Source, say: Say = lambda _: None) -> Reproduction:
+    """Search the row's cell again, from its first trial, in a scratch home, and confirm what wins there.
+
+    `source`: the search spaces of its launch. Data and caches are those of `home`. Raises HarnessError as `run` does,
+    or if the search would be another one.
+    """
+    known = _Recorded(home, asked, say)
+    row = known.row
+    if row.cell.is_baseline:
+        raise HarnessError(f"{row.words} is not searched; leave out --search.")
+    with tempfile.TemporaryDirectory(prefix="harness-reproduce-") as scratch:
+        request = _request(home, Path(scratch), asked, row, source)
+        grid = plan.make(request, Ledger())
+        [study] = [study for study in grid.studies if not study.cell.is_baseline]
+        if study.id != row.described["study"]:
+            raise HarnessError(
+                f"{row.words}: the search here would be another one: its space, data, versions or sampler are not "
+                "those of the launch. Give its --spaces and --set; without --search the winner alone is run again."
+            )
+        walk.run(request, walk.Options(threads=row.launch["provenance"].get("threads"), tracking="off"))
+        made = Ledger.open(request.home)
+        trials = rows.confirmed(made, rows.of(made)[study.cell])[: len(known.trials)]
+        again = [
+            (dict(result.test), rows.ranks(request.home, own)["rank"].to_numpy())
+            for own in trials
+            if (result := made.result(own.id)) is not None
+        ]
+    same = [own.params for own in trials] == [own.params for own in known.trials]
+    say("The same configuration won." if same else f"Another configuration won: {trials[0].params}")
+    return known.beside(again)
+
+
+def _request(home: Path, scratch: Path, asked: Asked, row: Row, source: spaces.Source) -> plan.Request:
+    """A bench of the row's cell alone, in a home that shares data and caches with `home`."""
+    for name in ("data", "cache"):
+        (home / name).mkdir(exist_ok=True)
+        (scratch / name).symlink_to((home / name).resolve())
+    matrices = library.matrices(home)
+    for name, folder in library.folders(home).items():
+        library.write_entry(name, folder, scratch, matrices.get(name, {}))
+    launch = row.launch
+    budget = Budget(**launch["budget"])
+    return plan.Request(
+        home=scratch,
+        datasets=asked.dataset or row.cell.dataset,
+        adapters=row.cell.adapter,
+        backbones=row.cell.backbone,
+        encoders="noise" if row.cell.encoder == NO_TEXT else row.cell.encoder,
+        budget=replace(budget, trials=max(row.described["trials"], 1), seeds=row.described["seeds"]),
+        protocol=Protocol(**launch["protocol"]),
+        prep=PrepSpec(**launch["prep"]),
+        text=row.card.get("text") or "",
+        engine=Engine(**launch["engine"]),
+        spaces=source,
+    )
+
+
+class _Recorded:
+    """What the home holds of a row: its confirmed runs, their results and ranks, and what they rest on."""
+
+    def __init__(self, home: Path, asked: Asked, say: Say) -> None:
+        ledger = Ledger.open(home)
+        self.asked = asked
+        self.row = rows.find(rows.of(ledger, asked.launch), asked.row)
+        self.trials = rows.confirmed(ledger, self.row)[: asked.seeds]
+        self.tests = [result.test for own in self.trials if (result := ledger.result(own.id)) is not None]
+        frames = [rows.ranks(home, own) for own in self.trials]
+        self.users, self.ranks = frames[0]["user"].to_numpy(), [frame["rank"].to_numpy() for frame in frames]
+        self.checks = check(home, self.row, self.trials[0], asked.dataset)
+        for name, (was, here) in self.checks.items():
+            if was != here:
+                say(f"{name}: recorded {was}, here {here}")
+
+    def beside(self, made: list[Made]) -> Reproduction:
+        """The recorded runs and those made again, seed by seed."""
+        found = []
+        for own, test, was, (new_test, now) in zip(self.trials, self.tests, self.ranks, made, strict=True):
+            if len(was) != len(now):
+                raise HarnessError(f"{self.row.words}: its ranks are of {len(was)} targets, its split has {len(now)}.")
+            found.append(Seed(own.seed, test, new_test, len(was), int((was == now).sum())))
+        if all(seed.equal == seed.queries for seed in found):
+            difference, verdict = stats.Interval(0.0, 0.0, 0.0), "equal"
+        else:
+            one, other = (_headline(ranks, self.users) for ranks in (self.ranks, [now for _, now in made]))
+            difference = stats.compare(other, one).difference
+            verdict = _verdict(difference, self.asked.tolerance)
+        return Reproduction(self.row.words, self.checks, tuple(found), difference, self.asked.tolerance, verdict)
+
+
+def _verdict(difference: stats.Interval, tolerance: float | None) -> str:
     if tolerance is not None:
         return "within" if abs(difference.mean) <= tolerance else "differs"
     return "within" if difference.low <= 0 <= difference.high else "differs"
@@ -112,8 +189,8 @@ def _train(
     split: data.Split,
     arrays: dict[str, np.ndarray],
     threads: int | None,
-    say: Callable[[str], None],
-) -> tuple[TrialResult, np.ndarray]:
+    say: Say,
+) -> Made:
     """A trial from its first epoch to its test ranks."""
     import torch
 
@@ -127,7 +204,7 @@ def _train(
         raise HarnessError(f"{own.cell} cannot be built any more: {error}") from error
     except trial.TrialFailed as error:
         raise HarnessError(f"{own.cell}, seed {own.seed}, failed this time: {error}.") from error
-    return result, left.ranks
+    return result.test, left.ranks
 
 
 def _headline(columns: list[np.ndarray], users: np.ndarray) -> np.ndarray:
@@ -149,7 +226,7 @@ def check(home: Path, row: Row, own: Trial, dataset: str = "") -> dict[str, tupl
         prepared = None
     if own.inputs["embedding"]:
         found["embedding"] = (own.inputs["embedding"], _embedding(home, row, prepared))
-        found["basis"] = (own.inputs["basis"], rows.vectors.BASIS_VERSION)
+        found["basis"] = (own.inputs["basis"], vectors.BASIS_VERSION)
     here = _versions(own)
     found |= {f"version of {name}": (was, here.get(name)) for name, was in own.inputs["versions"].items()}
     was, now = row.launch["provenance"], walk.provenance()
@@ -169,8 +246,8 @@ def _embedding(home: Path, row: Row, prepared: data.Prepared | None) -> str:
     if prepared is None:
         return "its texts are not here"
     try:
-        encoder = rows.vectors.encoder(row.cell.encoder, home)
-        return rows.vectors.embedding_hash(encoder, rows.vectors.texts_of(prepared))
+        encoder = vectors.encoder(row.cell.encoder, home)
+        return vectors.embedding_hash(encoder, vectors.texts_of(prepared))
     except HarnessError:
         return "its encoder is not here"
 

@@ -15,8 +15,9 @@ from conftest import make_dataset
 from helpers import environment
 from helpers import harness as command
 
-from harness import comparison, reproduce, rows, stats, store, tracking
+from harness import comparison, reproduce, rows, spaces, stats, store, tracking
 from harness.ledger import Ledger
+from harness.reproduce import Asked
 from harness.types import HarnessError, Protocol
 
 
@@ -145,7 +146,7 @@ def test_compare_on_the_command_line(root, tmp_path):
 def test_a_row_is_reproduced_to_the_last_bit_and_the_home_stays_as_it_is(root):
     home = root / "one"
     before = made_homes.snapshot(home)
-    found = reproduce.run(home, "sasrec/linear", dataset=str(root / "toy"))
+    found = reproduce.run(home, Asked("sasrec/linear", dataset=str(root / "toy")))
     assert found.verdict == "equal"
     assert [(seed.seed, seed.equal, seed.queries) for seed in found.seeds] == [(1, 60, 60), (2, 60, 60)]
     assert all(seed.recorded == seed.reproduced for seed in found.seeds)
@@ -156,7 +157,7 @@ def test_a_row_is_reproduced_to_the_last_bit_and_the_home_stays_as_it_is(root):
 def test_a_baseline_and_an_id_prefix_name_rows_as_well(root):
     ledger = Ledger.open(root / "one")
     row = rows.find(rows.of(ledger), "popularity")
-    assert reproduce.run(root / "one", row.planned[0][:8]).row == row.words
+    assert reproduce.run(root / "one", Asked(row.planned[0][:8])).row == row.words
     assert (
         rows.find(rows.of(ledger), rows.find(rows.of(ledger), "sasrec/id").described["study"][:10]).cell.adapter == "id"
     )
@@ -169,16 +170,16 @@ def test_other_ranks_are_told_apart_by_the_interval_or_the_tolerance(root, tmp_p
         file = store.artifact_folder(home, trial_id) / "ranks.parquet"
         worse = pl.read_parquet(file).with_columns(rank=pl.lit(30.0))
         worse.write_parquet(file)
-    found = reproduce.run(home, "sasrec/id")
+    found = reproduce.run(home, Asked("sasrec/id"))
     assert (found.verdict, found.exit_code) == ("differs", 1)
     assert found.difference.low > 0
-    assert reproduce.run(home, "sasrec/id", tolerance=1.0).verdict == "within"
-    assert reproduce.run(home, "sasrec/id", tolerance=1e-6, seeds=1).exit_code == 1
+    assert reproduce.run(home, Asked("sasrec/id", tolerance=1.0)).verdict == "within"
+    assert reproduce.run(home, Asked("sasrec/id", tolerance=1e-6, seeds=1)).exit_code == 1
 
 
 def test_data_that_changed_since_are_told_and_the_recorded_ones_are_used(root, tmp_path):
     changed = make_dataset(tmp_path / "toy", seed=4)
-    found = reproduce.run(root / "one", "sasrec/id", dataset=str(changed), seeds=1)
+    found = reproduce.run(root / "one", Asked("sasrec/id", dataset=str(changed), seeds=1))
     was, here = found.checks["data"]
     assert was != here
     assert found.verdict == "equal", "the sequences of the recorded hash are in the cache"
@@ -189,11 +190,31 @@ def test_without_its_cache_a_row_is_made_of_its_source_or_says_what_is_missing(r
     home = shutil.copytree(root / "one", tmp_path / "home")
     shutil.rmtree(home / "cache")
     with pytest.raises(HarnessError, match="Say with --dataset FOLDER where toy is"):
-        reproduce.run(home, "sasrec/linear")
-    assert reproduce.run(home, "sasrec/linear", dataset=str(root / "toy"), seeds=1).verdict == "equal"
+        reproduce.run(home, Asked("sasrec/linear"))
+    assert reproduce.run(home, Asked("sasrec/linear", dataset=str(root / "toy"), seeds=1)).verdict == "equal"
     shutil.rmtree(home / "cache")
     with pytest.raises(HarnessError, match="is not what the row was made of"):
-        reproduce.run(home, "sasrec/linear", dataset=str(make_dataset(tmp_path / "toy", seed=4)))
+        reproduce.run(home, Asked("sasrec/linear", dataset=str(make_dataset(tmp_path / "toy", seed=4))))
+
+
+@pytest.mark.slow
+def test_a_whole_search_is_made_again_in_a_scratch_home(root):
+    home = root / "one"
+    before, told = made_homes.snapshot(home), []
+    asked = Asked("sasrec/linear", dataset=str(root / "toy"))
+    found = reproduce.search(home, asked, spaces.Source(fixed=made_homes.SMALL), told.append)
+    assert found.verdict == "equal"
+    assert [seed.seed for seed in found.seeds] == [1, 2]
+    assert "The same configuration won." in told
+    assert made_homes.snapshot(home) == before
+
+
+def test_another_search_is_not_taken_for_the_recorded_one(root):
+    asked = Asked("sasrec/linear", dataset=str(root / "toy"))
+    with pytest.raises(HarnessError, match="the search here would be another one"):
+        reproduce.search(root / "one", asked, spaces.Source())
+    with pytest.raises(HarnessError, match="popularity is not searched"):
+        reproduce.search(root / "one", Asked("popularity"), spaces.Source())
 
 
 def test_reproduce_on_the_command_line(root, tmp_path):
@@ -222,7 +243,7 @@ def test_a_row_without_a_confirmed_run_says_what_to_run(root, tmp_path):
     with pytest.raises(
         HarnessError, match=r"no confirmed run yet: .*Run: harness bench --datasets toy --backbones sasrec"
     ):
-        reproduce.run(home, "sasrec/id")
+        reproduce.run(home, Asked("sasrec/id"))
 
 
 @pytest.mark.parametrize("words", [["compare", "one", "one"]])

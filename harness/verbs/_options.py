@@ -11,6 +11,7 @@ import click
 from harness.types import BUDGETS, Budget, Engine, PrepSpec, Protocol
 
 if TYPE_CHECKING:
+    from harness import spaces
     from harness.plan import Request
 
 HOME = "~/.harness"
@@ -51,6 +52,10 @@ prep_options = options(
     click.option("--max-history", type=click.IntRange(0), help="Keep a user's last events alone.  [default: 0, off]"),
     click.option("--order", metavar="STEP,...", help="Order of rating, window, dedup, text, core, history."),
 )
+spaces_options = options(
+    click.option("--spaces", type=click.Path(path_type=Path), help="A folder, or a published setting."),
+    click.option("--set", "pins", multiple=True, metavar="NAME=VALUE", help="Fix a shared parameter: train.d=128."),
+)
 grid_options = options(
     # what a shell makes of --datasets ml-100k,amazon2014-{beauty,toys}: a second word
     click.argument("more_datasets", nargs=-1, metavar="[DATASETS]..."),
@@ -77,12 +82,7 @@ grid_options = options(
     click.option(
         "--warm-start", default="", metavar="DATASET", help="Try first what its search of the same cell found."
     ),
-    click.option(
-        "--spaces",
-        type=click.Path(path_type=Path),
-        help="A folder, or a published setting.",
-    ),
-    click.option("--set", "pins", multiple=True, metavar="NAME=VALUE", help="Fix a shared parameter: train.d=128."),
+    spaces_options,
     home_option,
 )
 
@@ -110,18 +110,24 @@ def prep_of(given: dict[str, Any]) -> PrepSpec:
     return spec
 
 
+def source_of(given: dict[str, Any]) -> spaces.Source:
+    """Where search spaces come from, of the options `--spaces` and `--set`."""
+    from harness import spaces
+    from harness.registry import split_overrides
+
+    pins = split_overrides(f"set[{','.join(given['pins'])}]")[1] if given["pins"] else {}
+    return spaces.Source(given["spaces"], pins)
+
+
 def request_of(given: dict[str, Any]) -> Request:
     """The request of the grid options; takes its own out of `given`."""
     from dataclasses import replace
 
-    from harness import spaces
     from harness.plan import Request
-    from harness.registry import split_overrides
     from harness.store import check_home
 
     budget: Budget = BUDGETS[given["budget"]]
     own = {key: given[key] for key in ("trials", "epochs", "seeds", "cell_seconds") if given[key] is not None}
-    pins = split_overrides(f"set[{','.join(given['pins'])}]")[1] if given["pins"] else {}
     return Request(
         home=check_home(Path(given["home"])),
         datasets=",".join([given["datasets"] or "", *given["more_datasets"]]).strip(",") or "all",
@@ -133,5 +139,5 @@ def request_of(given: dict[str, Any]) -> Request:
         prep=prep_of(given),
         text=given["text"],
         engine=Engine(given["sampler"], given["pruner"], given["warm_start"]),
-        spaces=spaces.Source(given["spaces"], pins),
+        spaces=source_of(given),
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from harness.verbs._options import home_option, json_option, run_option
+from harness.verbs._options import home_option, json_option, run_option, source_of, spaces_options
 
 rank = 45
 
@@ -19,10 +19,12 @@ rank = 45
 @click.option("--seeds", type=click.IntRange(1), help="Only the first so many of its seeds.  [default: all]")
 @click.option("--tolerance", type=click.FloatRange(0), help="Of NDCG@10.  [default: the interval of the difference]")
 @click.option("--dataset", default="", help="Name or folder of its data, where this home no longer has them.")
+@click.option("--search", is_flag=True, help="Search its cell again as well, from the first trial, in a scratch home.")
+@spaces_options
 @run_option
 @home_option
 @json_option
-def command(row: str, home: str, as_json: bool, **given: Any) -> None:
+def command(row: str, home: str, search: bool, as_json: bool, **given: Any) -> None:
     """Train a ROW's winner again with its seeds and compare the numbers; the home stays as it is.
 
     ROW: dataset/encoder/backbone/adapter as tables name it (parts may be left out), or the id of a trial or study. Exit
@@ -31,14 +33,15 @@ def command(row: str, home: str, as_json: bool, **given: Any) -> None:
     from harness import reproduce
     from harness.store import check_home
 
-    found = reproduce.run(
-        check_home(Path(home)),
-        row,
-        dataset=given["dataset"],
-        launch=given["run"],
-        seeds=given["seeds"],
-        tolerance=given["tolerance"],
-        say=lambda line: click.echo(line, err=True),
-    )
+    folder = check_home(Path(home))
+    asked = reproduce.Asked(row, given["dataset"], given["run"], given["seeds"], given["tolerance"])
+    if search:
+        found = reproduce.search(folder, asked, source_of(given), _say)
+    else:
+        found = reproduce.run(folder, asked, _say)
     click.echo(json.dumps(found.to_json(), indent=1) if as_json else reproduce.text(found))
     sys.exit(found.exit_code)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
