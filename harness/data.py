@@ -46,6 +46,7 @@ WEAK_ORDER = 10  # percent that shuffling must cost, for the order to say someth
 FACTS = 2  # raise it when `_facts` finds something else
 LARGE = 2**25  # bytes of interactions from which preparing is told phase by phase
 PHASES = ("reading", "numbering", "ordering", "filtering", "writing", "describing")
+BAR = 5  # characters of a phase
 ARRAYS = {"items": np.int32, "offsets": np.int64, "times": np.int64}
 
 
@@ -70,7 +71,7 @@ def prepare(raw: RawDataset, spec: PrepSpec, home: Path) -> Prepared:
 
 
 class _Phases:
-    """Tells on stderr what a large preparation is at: in place on a terminal, else a line a phase."""
+    """Tells on stderr what a large preparation is at: a bar on a terminal, else a line a phase."""
 
     def __init__(self, raw: RawDataset) -> None:
         self.name, self.start = raw.name, time.monotonic()
@@ -79,8 +80,9 @@ class _Phases:
 
     def __call__(self, phase: str) -> None:
         if self.large:
-            place = f"{PHASES.index(phase) + 1} of {len(PHASES)}, {time.monotonic() - self.start:.0f} s gone"
-            line = f"{self.name}: {phase} ({place})"
+            number, total = PHASES.index(phase) + 1, len(PHASES)
+            line = f"{self.name}: {phase} ({number} of {total}, {time.monotonic() - self.start:.0f} s gone)"
+            line += f" [{'#' * number * BAR}{'.' * (total - number) * BAR}]" if self.live else ""
             print(f"\r\x1b[K{line}" if self.live else line, end="" if self.live else "\n", file=sys.stderr, flush=True)
 
     def close(self) -> None:

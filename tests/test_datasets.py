@@ -524,6 +524,17 @@ def test_yelp_is_put_there_by_hand_once_its_terms_are_accepted(home, monkeypatch
         open_dataset("yelp", home / "third")
 
 
+def test_half_an_emoji_and_numbers_that_are_none_do_not_end_in_a_traceback():
+    assert _read.clean("cut off \ud83d") == "cut off \ufffd"
+    assert _read.clean("Café \U0001f600 &amp;amp; \ud83d\ude00") == "Café \U0001f600 & \U0001f600"
+    archive, kinds = Path("reviews.json.gz"), {"user_id": pl.String, "timestamp": pl.Int64}
+    for rows in ([("u\ud800", 1)], [("u", 2**70)], [("u", "soon")]):
+        with pytest.raises(HarnessError, match="a row is not as it should be"):
+            list(_read.frames(archive, rows, kinds))
+    with pytest.raises(HarnessError, match="record 1 has a bad field"):
+        list(_read.picked(archive, [{"time": float("inf")}], lambda review: (int(review["time"]),)))
+
+
 def test_offline_every_data_set_says_where_to_put_its_file(web, home):
     for name in library.built_in():
         if name in ("ml-100k", "yelp"):
@@ -532,6 +543,8 @@ def test_offline_every_data_set_says_where_to_put_its_file(web, home):
             open_dataset(name, home)
         first = next(iter(library.component(name).sources().values()))
         assert f"put it at {home / 'downloads' / first.file} and run again" in str(caught.value)
+        for other in library.component(name).sources().values():  # all at once: the machine with a net may be far
+            assert str(home / "downloads" / other.file) in str(caught.value)
         assert "\n" not in str(caught.value)
     assert ready(home) == []
 

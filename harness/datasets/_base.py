@@ -77,7 +77,7 @@ class DataSet:
                     shutil.rmtree(left, ignore_errors=True)
             print(f"{self.name}: {self.licence}. Cite: {self.citation}", file=sys.stderr)
             noted = self._noted(home)
-            found = {part: self._get(source, noted, home) for part, source in self.sources().items()}
+            found = {part: self._get(part, noted, home) for part in self.sources()}
             try:
                 files.build_folder(folder, lambda new: self.build(found, new))
             except OSError as error:
@@ -85,15 +85,25 @@ class DataSet:
             self._note(found, noted, home)  # not before it has been read: a truncated file must not be the measure
         return folder
 
-    def _get(self, source: Source, noted: dict[str, str], home: Path) -> Path:
+    def _get(self, part: str, noted: dict[str, str], home: Path) -> Path:
+        source = self.sources()[part]
         target = home / "downloads" / source.file
         try:
             return fetch.download(list(source.urls), source.sha256 or noted.get(source.file), target)
         except fetch.FetchError as error:
-            note = f"See {self.page}." if self.page else ""
+            note = self._also_needed(part, home) + (f"See {self.page}." if self.page else "")
             if source.file in noted and any("sha256" in reason for reason in error.tried):
                 note += f" Its sha256 was noted in {self._lock_file(home)} at the first use."
             raise fetch.FetchError(target, error.tried, note.strip()) from error
+
+    def _also_needed(self, part: str, home: Path) -> str:
+        """A sentence for each other file that is not there yet, so that all can be got by hand at once."""
+        others = [(source, home / "downloads" / source.file) for key, source in self.sources().items() if key != part]
+        return "".join(
+            f"{self.name} also needs {source.urls[0] if source.urls else target.name}, at {target}. "
+            for source, target in others
+            if not target.exists()
+        )
 
     def _lock_file(self, home: Path) -> Path:
         return home / "data" / "locks" / f"{self.name}.toml"

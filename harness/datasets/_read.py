@@ -66,7 +66,7 @@ def picked(archive: Path, found: Iterable[Record], pick: Callable[[Record], tupl
             row = pick(record)
         except KeyError as error:
             raise HarnessError(f"{archive}: record {number:,} has no field {error}.") from None
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise HarnessError(f"{archive}: record {number:,} has a bad field ({str(error)[:80]}).") from None
         if row is not None:
             yield row
@@ -80,7 +80,7 @@ def frames(archive: Path, rows: Iterable[tuple], schema: dict[str, Any]) -> Iter
     while batch := list(islice(rest, EVENT_ROWS)):
         try:
             yield pl.DataFrame(batch, schema=schema, orient="row")
-        except (TypeError, pl.exceptions.PolarsError) as error:
+        except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
             raise HarnessError(f"{archive}: a row is not as it should be: {_first_line(error)}") from None
 
 
@@ -178,13 +178,15 @@ def item_schema(*columns: str) -> dict[str, Any]:
 
 
 def clean(value: Any) -> str | None:
-    """Text without tags, HTML entities (they may be doubled: `&amp;amp;`) and runs of blanks; None if nothing is
-    left."""
+    """Text without tags, HTML entities (they may be doubled: `&amp;amp;`) and runs of blanks; None if nothing is left.
+    Half a pair of UTF-16, such as the cut off emoji of a JSON file, becomes U+FFFD."""
     if isinstance(value, int | float):
         value = str(value)
     if not isinstance(value, str):
         return None
     text = html.unescape(html.unescape(value)) if "&" in value else value
+    if not text.isascii():
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if "<" in text:
         text = re.sub(r"</?[A-Za-z][^<>]*>", " ", text)
     return " ".join(text.split()) or None

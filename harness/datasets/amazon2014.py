@@ -24,6 +24,10 @@ CATEGORY = {
     "office": "Office_Products",
     "sports": "Sports_and_Outdoors",
     "games": "Video_Games",
+    "movies": "Movies_and_TV",
+    "cds": "CDs_and_Vinyl",
+    "health": "Health_and_Personal_Care",
+    "grocery": "Grocery_and_Gourmet_Food",
 }
 HOSTS = (
     "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles",
@@ -34,7 +38,7 @@ HOSTS = (
 class Amazon2014(DataSet):
     """Amazon reviews 2014, 5-core (McAuley et al. 2015)."""
 
-    variants = ("beauty", "toys", "clothing", "office", "sports", "games")
+    variants = ("beauty", "toys", "clothing", "office", "sports", "games", "movies", "cds", "health", "grocery")
     licence = "no licence text; offered for research, with citation; reviews and images are others' (no redistribution)"
     citation = (
         "Julian McAuley, Christopher Targett, Qinfeng Shi and Anton van den Hengel. 2015. Image-Based Recommendations "
