@@ -98,12 +98,14 @@ def write_json(path: Path, value: Any) -> None:
 
 def build_folder(path: Path, build: Callable[[Path], None]) -> Path:
     """`path`, built once: `build` fills a temporary folder that then takes the name. Two processes may race;
-    one wins, both get a whole folder. Raises HarnessError if the disk refuses it."""
+    one wins, both get a whole folder. Raises HarnessError if the disk is full, read-only or broken."""
     if path.is_dir():
         return path
     try:
         return _built(path, build)
     except OSError as error:
+        if not refused(error):
+            raise
         raise HarnessError(f"{path} cannot be made: {reason(error)}. {GOES_ON}") from error
 
 

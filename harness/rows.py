@@ -166,6 +166,11 @@ def weights_file(home: Path, trial: Trial) -> Path:
     path = store.artifact_folder(home, trial.id) / "model.safetensors"
     if not path.is_file():
         raise HarnessError(f"The weights of {trial.cell}, seed {trial.seed}, are missing: {path} is not there.")
+    if store.fault(home, trial.id, path.name) == "damaged":
+        raise HarnessError(
+            f"The weights of {trial.cell}, seed {trial.seed}, are damaged: {path}. Move {path.parent} away and repeat "
+            "the bench: the run is made again."
+        )
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")

@@ -1,0 +1,103 @@
+"""`harness cache`: what a home holds, and what of it goes; never anything else."""
+
+import json
+import os
+import time
+
+import made_ledgers
+import numpy as np
+import pytest
+from helpers import harness
+
+from harness import ledger, sealed, store
+from harness.ledger import Ledger, Segment
+
+OLD = time.time() - 40 * 86_400
+
+
+def aged(path, monkeypatch=None):
+    os.utime(path, (OLD, OLD))
+    return path
+
+
+@pytest.fixture
+def full(home):
+    """A home with a finished bench, a trial under way, and things that were left behind."""
+    made_ledgers.write(home, datasets=1)
+    trials = Ledger.open(home).trials
+    over = next(iter(trials))
+    running = made_ledgers.studies(1)[1].trial("search", 0, 0.5)
+    segment = Segment(home)
+    ledger.started(segment, running, "study", 9)
+    segment.close()
+    for name in (over, running.id, "f" * 24):
+        store.save_checkpoint(home, name, b"state" * 100)
+    (home / "checkpoints" / "old.safetensors").write_bytes(b"of a harness before")
+    aside = home / "cache" / "bases" / "abc.damaged-1"
+    aside.mkdir(parents=True)
+    (aside / "U.npy").write_bytes(bytes(1000))
+    half = home / "cache" / "prepared" / ".half"
+    half.mkdir(parents=True)
+    (half / "items.npy").write_bytes(bytes(500))
+    return home, over, running.id, aside, half
+
+
+def snapshot(home):
+    return {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+
+
+def test_kinds_and_sizes_add_up_to_what_is_there(full):
+    home, *_ = full
+    found = json.loads(harness(home, "cache", "--json").stdout)
+    assert sum(row["bytes"] for row in found["kinds"]) == sum(len(content) for content in snapshot(home).values())
+    kinds = {row["kind"]: row for row in found["kinds"]}
+    assert kinds["checkpoints"]["files"] == 4
+    assert {"ledger", "artifacts", "cache/bases", "cache/prepared"} <= set(kinds)
+
+
+def test_a_dry_run_removes_nothing_and_says_what_would_go(full):
+    home, over, running, *_ = full
+    before = snapshot(home)
+    process = harness(home, "cache", "--gc", "--dry-run", "--days", "0")
+    assert process.returncode == 0, process.stderr
+    assert snapshot(home) == before
+    assert f"Would remove checkpoints/{over}.checkpoint: its run is over" in process.stdout
+    assert "Would remove cache/bases/abc.damaged-1" in process.stdout
+    assert running not in process.stdout
+
+
+def test_what_is_needed_stays_and_what_was_left_behind_goes(full):
+    home, over, running, aside, _half = full
+    before = snapshot(home)
+    process = harness(home, "cache", "--gc", "--days", "0")
+    assert process.returncode == 0, process.stderr
+    gone = {path.relative_to(home) for path in before.keys() - snapshot(home).keys()}
+    left_behind = {f"{over}.checkpoint", f"{'f' * 24}.checkpoint", "old.safetensors"}
+    assert {path.name for path in gone if path.parent.name == "checkpoints"} == left_behind
+    assert gone - {path for path in gone if path.parent.name == "checkpoints"} == {
+        (aside / "U.npy").relative_to(home)
+    }, "a half-made folder of today may still be in the making"
+    assert store.load_checkpoint(home, running) is not None
+    assert "came free" in process.stdout
+
+
+def test_age_decides_over_what_is_half_made_or_set_aside(full, monkeypatch):
+    from harness import housekeeping
+
+    home, _, _, aside, half = full
+    paths = lambda days: {item.path for item in housekeeping.waste(home, days)}  # noqa: E731
+    assert not {aside, half} & paths(30)
+    later = time.time() + 31 * 86_400
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert {aside, half} <= paths(30)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert not {aside, half} & paths(0.001), "a clock that went back makes nothing old"
+
+
+def test_set_aside_names_are_never_used_twice(home):
+    names = []
+    for _ in range(3):
+        file = home / "x"
+        file.write_bytes(np.random.default_rng(0).bytes(10))
+        names.append(sealed.set_aside(file, "a test").name)
+    assert names == ["x.damaged-1", "x.damaged-2", "x.damaged-3"]

@@ -1,0 +1,159 @@
+"""What a trial's identity depends on, and what it must not."""
+
+import shutil
+from dataclasses import replace
+
+import polars as pl
+import pytest
+from conftest import make_dataset
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness import plan, registry
+from harness.ledger import Ledger
+from harness.types import BUDGETS, Engine, PrepSpec, Protocol
+
+ADAPTERS, BACKBONES = ("id", "svd", "mlp", "linear"), ("sasrec", "gru4rec")
+FEW = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    root = tmp_path_factory.mktemp("identity")
+    return root, make_dataset(root / "toy")
+
+
+def request(home, folder, **changes):
+    given = {"adapters": ",".join(ADAPTERS), "backbones": ",".join(BACKBONES), "encoders": "noise"}
+    return plan.Request(home, str(folder), prep=PrepSpec(kcore=0), **given | changes)
+
+
+def ids(asked):
+    """Study id and id of the default trial of every cell, by backbone and adapter."""
+    studies = plan.make(asked, Ledger()).studies
+    params = [study.space.default for study in studies]
+    return {
+        (s.cell.dataset, s.cell.backbone, s.cell.adapter): (s.id, s.trial("search", 0, p).id)
+        for s, p in zip(studies, params, strict=True)
+    }
+
+
+def of_set(found):
+    return {key[1:]: value for key, value in found.items()}
+
+
+@FEW
+@given(st.permutations(ADAPTERS), st.permutations(BACKBONES), st.sampled_from(["home", "a/b/other home", "é"]))
+def test_neither_order_of_selection_nor_the_home_changes_an_identity(place, adapters, backbones, name):
+    root, folder = place
+    asked = request(root / name, folder, adapters=",".join(adapters), backbones=",".join(backbones))
+    assert ids(asked) == ids(request(root / "home", folder))
+
+
+def test_neither_path_nor_name_of_a_data_set_nor_later_files_change_an_identity(place, tmp_path):
+    root, folder = place
+    copy = shutil.copytree(folder, tmp_path / "quite" / "elsewhere")
+    (copy / "dataset.toml").write_text('name = "renamed"\nlicence = "MIT"\n')
+    (copy / "notes.txt").write_text("nothing of the data")
+    assert of_set(ids(request(tmp_path, copy))) == of_set(ids(request(root / "home", folder)))
+
+
+def test_an_added_data_set_adapter_or_backbone_leaves_the_others_as_they_were(place, tmp_path):
+    root, folder = place
+    second = make_dataset(tmp_path / "second", seed=5)
+    before = ids(request(root / "home", folder))
+    grown = request(root / "home", f"{folder},{second}", adapters="all", backbones="all")
+    after = ids(grown)
+    assert before.items() <= after.items()
+    assert len({study for study, _ in after.values()}) == len(after), "no two cells are one study"
+
+
+@FEW
+@given(st.integers(1, 1000), st.integers(1, 20), st.integers(0, 9))
+def test_more_trials_or_seeds_are_the_same_study(place, trials, seeds, extra):
+    root, folder = place
+    budget = replace(BUDGETS["quick"], trials=trials, seeds=seeds, name=f"mine{extra}")
+    assert ids(request(root / "home", folder, budget=budget)) == ids(request(root / "home", folder))
+
+
+@FEW
+@given(st.data())
+def test_every_value_that_a_result_depends_on_changes_the_trial(place, data):
+    root, folder = place
+    study = plan.make(request(root / "home", folder), Ledger()).studies[-1]
+    trial = study.trial("search", 0, study.space.default)
+    name = data.draw(st.sampled_from(sorted(trial.params)))
+    value = trial.params[name]
+    other = {**trial.params, name: f"{value}x" if isinstance(value, str) else (value or 0) + 1}
+    changed = [
+        replace(trial, params=other),
+        replace(trial, params={k: v for k, v in trial.params.items() if k != name}),
+        replace(trial, seed=data.draw(st.integers(1, 99))),
+        replace(trial, epochs=trial.epochs + data.draw(st.integers(1, 99))),
+        replace(trial, patience=trial.patience + 1),
+        replace(trial, role="confirm"),
+        replace(trial, protocol=Protocol(split="gts")),
+        replace(trial, protocol=Protocol(filter_seen=False)),
+        replace(trial, inputs=trial.inputs | {"data": "another"}),
+        replace(trial, inputs=trial.inputs | {"embedding": "another"}),
+        replace(trial, cell=replace(trial.cell, adapter="id")),
+        replace(trial, cell=replace(trial.cell, backbone="hstu")),
+    ]
+    assert len({trial.id, *(t.id for t in changed)}) == len(changed) + 1
+    same = replace(trial, cell=replace(trial.cell, dataset="renamed", encoder="renamed"))
+    shuffled = replace(trial, params=dict(data.draw(st.permutations(list(trial.params.items())))))
+    assert {same.id, shuffled.id} == {trial.id}
+
+
+CHANGES = {
+    "protocol": {"protocol": Protocol(split="gts")},
+    "epochs": {"budget": replace(BUDGETS["quick"], epochs=9)},
+    "patience": {"budget": replace(BUDGETS["quick"], patience=9)},
+    "sampler": {"engine": Engine("random", "median")},
+    "encoder": {"encoders": "shuffled:noise"},
+    "text": {"text": "{title}!"},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_request_is_another_study(place, change):
+    root, folder = place
+    before, after = ids(request(root / "home", folder)), ids(request(root / "home", folder, **CHANGES[change]))
+    touched = {key for key in before if key[1] != "none"}
+    if change in ("encoder", "text"):
+        touched = {key for key in touched if key[2] != "id"}  # which reads no text
+    assert touched
+    for key in touched:
+        assert after[key][0] != before[key][0], key
+        if change != "sampler":  # how a point was found does not change what it comes to
+            assert after[key][1] != before[key][1], key
+
+
+def test_one_changed_event_is_another_data_set(place, tmp_path):
+    root, folder = place
+    copy = shutil.copytree(folder, tmp_path / "toy")
+    events = pl.read_parquet(copy / "interactions.parquet")
+    first = pl.int_range(pl.len()) == 0
+    events.with_columns(pl.when(first).then(pl.col("timestamp") - 1).otherwise("timestamp")).write_parquet(
+        copy / "interactions.parquet"
+    )
+    before, after = ids(request(root / "home", folder)), ids(request(tmp_path, copy))
+    assert all(after[key][0] != before[key][0] and after[key][1] != before[key][1] for key in before)
+
+
+def _raised(schema):
+    return replace(schema, attributes=schema.attributes | {"version": 99})
+
+
+@pytest.mark.parametrize(
+    ("package", "name"), [("adapters", "svd"), ("backbones", "gru4rec"), ("harness.losses", "softmax")]
+)
+def test_a_raised_version_of_a_component_changes_its_cells_alone(place, monkeypatch, package, name):
+    root, folder = place
+    before, read = ids(request(root / "home", folder)), registry.schema
+    raised = lambda p, n: _raised(read(p, n)) if (p, n) == (package, name) else read(p, n)  # noqa: E731
+    monkeypatch.setattr(registry, "schema", raised)
+    after = ids(request(root / "home", folder))
+    changed = {key for key in before if before[key] != after[key]}
+    uses = {key for key in before if key[1] != "none" and (name in key or package == "harness.losses")}
+    assert changed == uses
