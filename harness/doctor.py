@@ -62,12 +62,19 @@ def _home(home: Path) -> list[dict[str, Any]]:
     free = shutil.disk_usage(folder).free
     ledger = Ledger.open(folder)
     damaged = [str(damage) for damage in ledger.damages if not damage.torn]
-    ended = sum(entry.result is not None for entry in ledger.trials.values())
+    ended = sum(entry.status is not None for entry in ledger.trials.values())
+    need = max(LEAST_DISK, _room(ledger))
     return [
         _check("home", True, str(folder)),
-        _check("disk", free >= LEAST_DISK, f"{free / 2**30:.1f} GiB free", f"at least {LEAST_DISK >> 30} GiB"),
+        _check("disk", free >= need, f"{free / 2**30:.1f} GiB free", f"at least {need / 2**30:.1f} GiB"),
         _check("ledger", not damaged, "; ".join(damaged) or f"{ended} trials ended", "those events are not counted"),
     ]
+
+
+def _room(ledger: Ledger) -> int:
+    """Bytes that the newest bench will write, as it reckoned when it began; 0 if it is over."""
+    run = ledger.newest
+    return 0 if run is None or run in ledger.finished else ledger.launches[run].get("room", 0)
 
 
 def _token() -> dict[str, Any]:

@@ -22,7 +22,7 @@ def of(home: Path) -> dict[str, Any]:
     flying = [_flight(e) for e in ledger.trials.values() if e.result is None and e.run == run]
     mine = [e for e in ledger.trials.values() if e.run == run and e.result is not None]
     planned, ended = sum(c["planned"] for c in cells), sum(c["ended"] for c in cells)
-    since = time.time() - launch["time"]
+    since = max(0.0, time.time() - launch["time"])  # a clock that went back is no negative time
     over = run in ledger.finished or ended >= planned
     failures: dict[str, int] = {}
     for entry in mine:

@@ -6,7 +6,6 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,9 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness import data, failpoints, leases, plan, repair, results, store, tables, vectors
+from harness import data, failpoints, leases, plan, repair, results, room, store, tables, vectors
 from harness import layout as sharing
-from harness.files import write_text
+from harness.files import next_stamp, write_text
 from harness.ledger import SCHEMA, Ledger, Segment
 from harness.plan import Plan, Request, Study
 from harness.sources import code_hash
@@ -77,6 +76,8 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     say(overview(grid))
     for line in [*remarks(grid), *other_code(grid)]:
         say(line)
+    if grid.pending:
+        room.warn(grid, say)
     bases = _ready(grid) if grid.pending else {}
     ran = _search(grid, bases, options, stop) if grid.pending else 0
     if not ran and not stop.signum and not _launched_alike(grid):
@@ -156,7 +157,7 @@ def _search(grid: Plan, bases: Bases, options: Options, stop: Stop) -> int:
     home, ledger = grid.request.home, pending[0].ledger
     with _segment(home) as segment, search.cluster(options.address, home) as resources:
         layout = sharing.layout(resources, grid.width, options.threads, options.gpu)
-        event = launch(grid, {"resources": resources, **asdict(layout)})
+        event = launch(grid, {"resources": resources, **asdict(layout)}) | {"room": room.needed(grid)}
         ledger.take(segment.run, segment.append("launched", **event))
         failpoints.reach("launched")
         uri = options.tracking or tracking.default_uri(home)
@@ -334,7 +335,7 @@ def _processor() -> str:
 
 def write_report(table: tables.Table, home: Path) -> Path:
     """The table in every file format under home/reports; returns the HTML file."""
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    stamp = next_stamp(home / "reports")
     for number, name in enumerate(REPORT_FORMATS):
         if number:
             failpoints.reach("report")

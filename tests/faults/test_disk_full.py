@@ -168,3 +168,29 @@ def test_a_report_that_cannot_be_written_leaves_the_results_where_they_are(disk,
     filler.unlink()
     assert harness(home, "leaderboard", "--output", str(home / "table.md"), "--format", "md").returncode == 0
     shutil.rmtree(home / "artifacts")
+
+
+def test_a_bench_says_before_it_begins_that_the_disk_is_too_small_and_doctor_says_it_too(disk, tmp_path):
+    from harness import ledger, room
+
+    folder, home = make_dataset(tmp_path / "toy"), disk("64m")
+    words = ["--datasets", str(folder), "--encoders", "noise", "--adapters", "id,svd", "--kcore", "0"]
+    large = [*words, "--trials", "100000", "--epochs", "40", "--seeds", "5", "--set", "train.max_len=100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness.cli", "bench", *large],
+        env=environment(home),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    said = [process.stderr.readline() for _ in range(2)]
+    process.kill()
+    process.communicate()
+    assert any("Warning: this plan writes about" in line and "are free" in line for line in said), said
+    segment = ledger.Segment(home)
+    segment.append("launched", schema=1, room=10**15)
+    segment.close()
+    found = {c["name"]: c for c in json.loads(harness(home, "doctor", "--json").stdout)["checks"]}
+    assert not found["disk"]["ok"]
+    assert f"{10**15 / 2**30:.1f} GiB" in found["disk"]["remedy"]
+    assert room.amount(10**15) == "1000000.0 GB"
