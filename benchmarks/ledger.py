@@ -9,7 +9,6 @@ parses every line, which is what opening a ledger costs if nothing is left out.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -136,11 +135,12 @@ def measured(home: Path, code: str, arguments: list[str]) -> tuple[float, int]:
 
 
 def rows_of(size: int, cells: int, root: Path) -> list[dict[str, object]]:
-    trials = max(1, size // cells - SEEDS)
+    trials = max(1, size // cells - SEEDS + 1)
     home, folder = root / f"home-{size}", root / "data"
-    count = json.loads(
-        subprocess.check_output([sys.executable, __file__, "--fill", str(home), str(folder), str(trials)])
-    )
+    if not (home / "count").exists():
+        fill_it = [sys.executable, __file__, "--fill", str(home), str(folder), str(trials)]
+        (home / "count").write_bytes(subprocess.check_output(fill_it))
+    count = int((home / "count").read_text())
     megabytes = sum(file.stat().st_size for file in (home / "ledger").iterdir()) / 1e6
     cli = "runpy.run_module('harness.cli', run_name='__main__')"
     given = words(folder, trials)
@@ -160,6 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
     parser.add_argument("--fill", nargs=3, metavar=("HOME", "DATA", "TRIALS"), help="used by this script itself")
+    parser.add_argument("--root", type=Path, help="where made homes are kept for another time")
     asked = parser.parse_args()
     if asked.fill:
         home, folder, trials = asked.fill
@@ -167,9 +168,11 @@ def main() -> None:
     from harness import registry
 
     cells = len(BACKBONES.split(",")) * len(registry.select(registry.ADAPTERS, "all"))
-    with tempfile.TemporaryDirectory() as root:
-        dataset(Path(root) / "data")
-        rows = [row for size in asked.sizes for row in rows_of(size, cells, Path(root))]
+    with tempfile.TemporaryDirectory() as scratch:
+        root = asked.root or Path(scratch)
+        if not (root / "data").exists():
+            dataset(root / "data")
+        rows = [row for size in asked.sizes for row in rows_of(size, cells, root)]
     about = f"{cells} cells and the baselines, {SEEDS} seeds each, {EPOCHS} epochs a trial; seconds are wall time."
     _measure.write("ledger", "A large ledger", about, _measure.table(rows))
 

@@ -98,7 +98,7 @@ def build(ledger: Ledger, ranks_of: RanksOf, run: str | None = None) -> Results:
         pl.concat(ranks) if ranks else pl.DataFrame(schema={"trial": pl.String, "user": pl.Int64, "rank": pl.Float64}),
         pl.DataFrame(cells, schema=CELLS).sort(CELL),
         header,
-        pl.DataFrame([row for cell, d in studies.items() for row in _trial_rows(ledger, cell, d)], schema=TRIALS),
+        pl.defer(lambda: _trials(ledger, studies), schema=TRIALS),  # many, and few ask for them
     )
 
 
@@ -155,6 +155,10 @@ def _run_row(ledger: Ledger, cell: Cell, trial_id: str) -> dict[str, Any]:
         "effective_rank": result.info.get("effective_rank"),
         "info": json.dumps(result.info, sort_keys=True),
     }
+
+
+def _trials(ledger: Ledger, studies: dict[Cell, dict[str, Any]]) -> pl.DataFrame:
+    return pl.DataFrame([row for cell, d in studies.items() for row in _trial_rows(ledger, cell, d)], schema=TRIALS)
 
 
 def _trial_rows(ledger: Ledger, cell: Cell, described: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -24,7 +24,7 @@ def built(home) -> tables.Results:
 
 
 def test_every_trial_of_the_tables_cells_is_in_the_trials(home):
-    trials = built(home).trials
+    trials = built(home).trials.collect()
     planned = made_ledgers.studies()
     assert trials.height == sum(study.trials + study.seeds for study in planned)
     for study in planned:
@@ -50,5 +50,5 @@ def test_a_trial_that_was_started_and_not_ended_is_running(home, tmp_path):
     first = next(n for n, line in enumerate(lines) if line.startswith(b'{"kind":"started"') and b'"search"' in line)
     (tmp_path / "ledger").mkdir()
     (tmp_path / "ledger" / file.name).write_bytes(b"".join(lines[: first + 1]))
-    [*_, last] = built(tmp_path).trials.iter_rows(named=True)
+    [*_, last] = built(tmp_path).trials.collect().iter_rows(named=True)
     assert (last["status"], last["best"], last["curve"], last["ended"]) == ("running", None, [], None)

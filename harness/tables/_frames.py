@@ -65,7 +65,7 @@ class Results:
     ranks: pl.DataFrame
     cells: pl.DataFrame
     header: dict[str, Any] = field(default_factory=dict)
-    trials: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TRIALS))
+    trials: pl.LazyFrame = field(default_factory=lambda: pl.LazyFrame(schema=TRIALS))
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,11 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _check_columns(name: str, frame: pl.DataFrame, wanted: list[str]) -> None:
+def _check_columns(name: str, frame: pl.DataFrame | pl.LazyFrame, wanted: list[str]) -> None:
+    known = frame.collect_schema().names()
     for column in wanted:
-        if column not in frame.columns:
-            raise HarnessError(f"The frame '{name}' has no column '{column}'. {suggest(column, frame.columns)}")
+        if column not in known:
+            raise HarnessError(f"The frame '{name}' has no column '{column}'. {suggest(column, known)}")
 
 
 def _planned(cells: pl.DataFrame) -> set[Cell]:

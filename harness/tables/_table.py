@@ -93,7 +93,7 @@ class Table:
     headline: str
     header: dict[str, Any]
     sections: tuple[Section, ...]
-    trials: pl.DataFrame = field(repr=False, compare=False)
+    trials: pl.LazyFrame = field(repr=False, compare=False)
 
     def frame(self) -> pl.DataFrame:
         """The table wide: a row a row of every section, holes included, numbers as they are, null where none is."""

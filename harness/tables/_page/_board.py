@@ -27,7 +27,7 @@ def board(table: Table) -> dict[str, Any]:
     """``cells``: every row once, with its values column by column (`_columns.columns`) and its search; ``sections``:
     the cells that stand in each (by index), and how every two of them compare. Scores of curves and trials are in
     units of 1 / `SCALE`."""
-    known, trials = _columns.columns(table), _trials(table.trials)
+    known, trials = _columns.columns(table), _trials(table.trials.collect())
     cells: dict[Cell, int] = {}
     found: list[dict[str, Any]] = []
     for section in table.sections:
