@@ -146,8 +146,10 @@ def rows_of(size: int, cells: int, root: Path) -> list[dict[str, object]]:
     given = words(folder, trials)
     verbs = dict(zip(VERBS, (["plan", *given], ["leaderboard", "--format", "csv"], ["bench", *given]), strict=True))
     naive, naive_peak = measured(home, NAIVE, [str(home)])
-    base = {"trials": count, "ledger MB": round(megabytes)}
-    rows = [base | {"what": "every line parsed", "seconds": naive, "of that": 1.0, "peak MB": naive_peak // 10**6}]
+    base: dict[str, object] = {"trials": count, "ledger MB": round(megabytes)}
+    rows: list[dict[str, object]] = [
+        base | {"what": "every line parsed", "seconds": naive, "of that": 1.0, "peak MB": naive_peak // 10**6}
+    ]
     for name, command in verbs.items():
         seconds, peak = measured(home, cli, command)
         goal = f"{VERBS[name]:g} s: {'met' if seconds < VERBS[name] else 'missed'}" if size == SIZES[-1] else ""
