@@ -92,6 +92,8 @@ def build(ledger: Ledger, ranks_of: RanksOf, run: str | None = None) -> Results:
         cells.append(empty | {"search_seconds": 0.0, "state": "skipped", "reason": reason})
     header = {key: launch[key] for key in ("protocol", "prep", "budget", "engine", "provenance")} | {"data": cards}
     header["components"] = _remarks(studies)
+    pages = [page for name in sorted(ledger.finished) if (page := ledger.finished[name].get("tracking"))]
+    header |= {"tracking": pages[-1]} if pages else {}
     header["test_opened"] = sum(ledger.opened.get(i, 0) for d in studies.values() for i in confirmations(ledger, d))
     return Results(
         pl.DataFrame(rows, schema=RUNS),

@@ -93,6 +93,20 @@ def damage(uri: str) -> str:
     return "" if found == "ok" else found.splitlines()[0]
 
 
+def runs_page(uri: str, experiment: str) -> str | None:
+    """Where a server's pages list the runs of an experiment, without what the address holds of a user's name and
+    password; None for a local store.
+
+    >>> runs_page("https://me:secret@mlflow.lab:5000/", "7"), runs_page("sqlite:///mlflow.db", "1")
+    ('https://mlflow.lab:5000/#/experiments/7/runs', None)
+    """
+    scheme, mark, rest = uri.partition("://")
+    if not mark or scheme not in ("http", "https"):
+        return None
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}".rstrip("/") + f"/#/experiments/{experiment}/runs"
+
+
 class Tracker:
     """A connection to one MLflow store. Every method may raise whatever MLflow raises.
 
@@ -117,6 +131,7 @@ class Tracker:
         else:
             self.experiment = found.experiment_id
         self.home = home
+        self.page = runs_page(uri, self.experiment)
         self.parents: dict[str, str] = {}
         self.begun: dict[str, str] = {}  # trial -> its MLflow run, written in part
 
@@ -320,6 +335,7 @@ class Mirror:
         self._queue: queue.Queue[str | None] = queue.Queue()
         self._pending: list[str] = []
         self._tracker: Tracker | None = None
+        self.page: str | None = None  # of the runs, as `runs_page` has it, once the store was reached
         self._warned = False
         self._next_try = 0.0
         self._thread = threading.Thread(target=self._work, name="mlflow-mirror", daemon=True)
@@ -350,6 +366,7 @@ class Mirror:
         try:
             if self._tracker is None:
                 self._tracker = Tracker(self.uri, self.home, mend=True)
+                self.page = self._tracker.page
                 self._here = self._tracker.mirrored()
             while self._pending:
                 if self._pending[0] not in self._here:

@@ -187,7 +187,8 @@ def _search(grid: Plan, bases: Bases, options: Options, stop: Stop) -> int:
         if stop.signum:
             segment.append("stopped", signal=stop.signum)
         else:
-            segment.append("finished", ran=progress.ended)
+            page = {"tracking": mirror.page} if mirror is not None and mirror.page else {}
+            ledger.take(segment.run, segment.append("finished", ran=progress.ended, **page))
         return progress.ended
 
 

@@ -45,7 +45,7 @@ def obtain() -> str:
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise Absent("no Chromium is here, and only root can install one with apt-get")
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for limit, *words in ((120, "update"), (420, "install", "-y", "--no-install-recommends", "chromium")):
+    for limit, *words in ((120, "update"), (420, "install", "-y", "chromium")):
         try:
             told = subprocess.run(
                 ["apt-get", *words], env=quiet, capture_output=True, text=True, timeout=limit, check=False

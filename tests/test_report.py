@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import html.parser
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -14,12 +16,12 @@ from urllib.parse import quote
 import browser as chromium
 import numpy as np
 import pytest
-from made_boards import SCRIPT, hostile
+from made_boards import FORMULA, SCRIPT, hostile
 from made_report import searched, wide
 from scipy.stats import rankdata
 
 from harness import stats
-from harness.tables import Row, Section, Table, render
+from harness.tables import Results, Row, Section, Table, render
 
 PHONE = (390, 844)
 
@@ -85,10 +87,10 @@ def names(rows: list[dict[str, str]]) -> list[str]:
     return [re.match(r"\w+", row["adapter"]).group() for row in rows]
 
 
-def choose(tab: chromium.Tab, name: str, value: str) -> None:
-    """Another option of a select, as a reader would take it."""
+def choose(tab: chromium.Tab, place: str, value: str) -> None:
+    """Another option of a select (`#` and what `place` says), as a reader would take it."""
     tab.run(
-        f"(() => {{ const box = document.getElementById('{name}'); box.value = {json.dumps(value)};"
+        f"(() => {{ const box = document.querySelector('#{place}'); box.value = {json.dumps(value)};"
         " box.dispatchEvent(new Event('change')) })()"
     )
 
@@ -161,11 +163,13 @@ def test_every_column_sorts_both_ways_and_says_so(tab, grid_page):
     for key in keys:
         seen = []
         for _ in range(2):
-            tab.run(f"document.querySelector('#s1 th[data-key=\"{key}\"] button').click()")
-            told = tab.run("[...document.querySelectorAll('#s1 thead th')].map((h) => h.getAttribute('aria-sort'))")
+            tab.run(f"document.querySelector('#s1 .table th[data-key=\"{key}\"] button').click()")
+            told = tab.run(
+                "[...document.querySelectorAll('#s1 .table thead th')].map((h) => h.getAttribute('aria-sort'))"
+            )
             assert sorted(word != "none" for word in told)[-2:] == [False, True]
             values = [row[key] for row in rows_of(tab, "#s1 .table") if row[key] != "–"]
-            if key not in ("adapter", "encoder", "p", "trials", "seeds", "train_seconds", "search_seconds"):
+            if key not in ("adapter", "encoder", "group", "p", "trials", "seeds", "train_seconds", "search_seconds"):
                 numbers = [number(value) for value in values]
                 down = told[keys.index(key)] == "descending"
                 assert numbers == sorted(numbers, reverse=down)
@@ -176,7 +180,7 @@ def test_every_column_sorts_both_ways_and_says_so(tab, grid_page):
 def test_a_column_sorts_from_the_keyboard(tab, grid_page):
     tab.open(grid_page)
     before = names(rows_of(tab, "#s1 .table"))
-    tab.run("document.querySelector('#s1 th[data-key=adapter] button').focus()")
+    tab.run("document.querySelector('#s1 .table th[data-key=adapter] button').focus()")
     tab.press("Enter", 13, "\r")
     after = names(rows_of(tab, "#s1 .table"))
     assert after == sorted(before)
@@ -261,9 +265,9 @@ def test_mean_ranks_and_win_rates_across_data_sets_are_of_the_rows_left(tab, gri
         rows = {re.match(r"\w+", row["adapter"]).group(): row for row in rows_of(tab, "#across")}
         assert set(rows) == set(ways)
         for k, way in enumerate(ways):
-            assert rows[way]["rank"] == f"{ranks[:, k].mean():.2f}"
+            assert number(rows[way]["rank"]) == pytest.approx(ranks[:, k].mean(), abs=0.0051)
             assert number(rows[way]["wins"]) == pytest.approx(100 * wins[k], abs=0.51)
-            assert way == "id" or rows[way]["gain"] == f"{gains[k]:+.1f}"
+            assert way == "id" or number(rows[way]["gain"]) == pytest.approx(gains[k], abs=0.051)
 
 
 def of(section: Section, adapter: str) -> float:
@@ -292,6 +296,22 @@ def test_words_narrow_and_hiding_drops_baselines_and_holes(tab, page):
     assert [row["rank"] for row in rest] == [str(k + 1) for k in range(len(rest))]
 
 
+def test_what_is_shown_is_saved_as_csv_that_starts_no_formula(tab, page, table):
+    tab.open(page)
+    tab.run("document.getElementById('text').focus()")
+    tab.type("sasrec")
+    tab.run("URL.createObjectURL = (blob) => { window.kept = blob; return '#' }; undefined")
+    tab.click("#save")
+    lines = list(csv.DictReader(io.StringIO(tab.run("kept.text()"))))
+    shown = [row for section in table.sections if section.backbone == "sasrec" for row in section.rows]
+    assert len(lines) == len(shown)
+    assert {line["adapter"] for line in lines} >= {f"'{FORMULA}", SCRIPT}
+    for line, row in zip(lines, shown, strict=True):
+        assert line["state"] == row.state
+        assert line["rank"] == str(row.rank or "")
+        assert not row.metrics or float(line["HR@10_low"]) == pytest.approx(row.metrics["HR@10"].low, rel=1e-6)
+
+
 def test_another_metric_ranks_the_rows_and_columns_come_and_go_in_groups(tab, grid_page, grid):
     tab.open(grid_page)
     choose(tab, "metric", "HR@20")
@@ -306,11 +326,12 @@ def test_another_metric_ranks_the_rows_and_columns_come_and_go_in_groups(tab, gr
 
 def test_each_column_says_its_direction_and_unit_on_hover_and_on_focus(tab, grid_page):
     tab.open(grid_page)
-    tab.run("document.querySelector('#s1 th[data-key=train_seconds] button').focus()")
+    tab.run("document.querySelector('#s1 .table th[data-key=train_seconds] button').focus()")
     assert tab.run("[document.getElementById('tip').hidden, document.getElementById('tip').textContent]") == [
         False,
         "wall-clock time of one confirmed run, mean over seeds. Unit: seconds. Lower is better.",
     ]
+    assert tab.run("document.activeElement.getAttribute('aria-describedby')") == "tip"
     tab.press("Escape", 27)
     assert tab.run("document.getElementById('tip').hidden")
 
@@ -323,8 +344,11 @@ def test_a_number_leads_to_its_row_and_back_and_forward_work(tab, grid_page, gri
     assert tab.run("location.hash") == row_address(best)
     assert tab.run("document.querySelector('#row h1').textContent").startswith(best.cell.adapter)
     assert tab.run("document.activeElement.id") == "row-title"
-    command = f"harness reproduce {'/'.join(vars(best.cell).values())}"
-    assert tab.run("document.querySelector('#row .command code').textContent") == command
+    word = "/".join(vars(best.cell).values())
+    assert tab.run("[...document.querySelectorAll('#row .command code')].map((code) => code.textContent)") == [
+        f"harness reproduce {word}",
+        f"harness export {word} --output model",
+    ]
     tab.run("history.back()")
     tab.until("document.getElementById('row').hidden && !document.getElementById('whole').hidden")
     tab.run("history.forward()")
@@ -342,6 +366,17 @@ def test_a_row_with_slashes_and_quotes_in_its_name_has_a_page(tab, page, table):
     tab.open(page + row_address(row))
     assert tab.run("document.querySelector('#row h1').textContent").startswith(SCRIPT)
     assert tab.run("document.querySelector('#row .command code').textContent").endswith(f"sasrec/{SCRIPT}'")
+
+
+def test_a_run_links_to_its_server_only_where_the_address_is_one_of_the_web(tab, tmp_path):
+    made = hostile()
+    for address, wanted in (("https://lab/#/experiments/7/runs", True), ("javascript:alert(1)//", False)):
+        table = searched(Results(made.runs, made.ranks, made.cells, made.header | {"tracking": address}))
+        row = table.sections[1].rows[0]
+        tab.open(written(table, tmp_path) + row_address(row))
+        links = tab.run("[...document.querySelectorAll('#row td a')].map((a) => a.href)")
+        assert bool(links) == wanted
+        assert all(link.startswith(f"{address}?searchFilter=tags.%60harness.trial%60%20%3D%20'") for link in links)
 
 
 # what is drawn

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -174,6 +175,7 @@ def test_the_mirror_outlives_every_outage_and_catches_up_in_the_run(proxy, home,
     assert mirror.close(120) == 0
     assert len(warnings) == 1
     assert "is away" in warnings[0]
+    assert re.fullmatch(rf"{proxy.uri}/#/experiments/\d+/runs", mirror.page or "")
     check_mirror(proxy.uri, ledger)
 
 

@@ -46,6 +46,12 @@ def board(table: Table) -> dict[str, Any]:
         "columns": _columns.described(table),
         "cells": found,
         "sections": [_section(section, cells) for section in table.sections],
+        "across": [],
+        "tracking": page
+        if (page := str(table.header.get("tracking") or "")).startswith(("http://", "https://"))
+        else None,
+        "symbols": words.SYMBOLS,
+        "meanings": words.MEANINGS,
     }
 
 
@@ -78,6 +84,7 @@ def _section(section: Section, cells: dict[Cell, int]) -> dict[str, Any]:
         "users": section.test_users,
         "rows": [cells[row.cell] for row in section.rows],
     }
+    value |= {"tests": {}, "slices": []}
     return value | ({"pairs": _pairs(section, cells)} if section.pairs else {})
 
 
@@ -98,7 +105,7 @@ def _cell(row: Row, known: list[tuple[_columns.Column, _columns.Value]], trials:
         "v": _columns.values(row, known),
     }
     value |= {"reason": words.safe(row.reason)} if row.reason else {}
-    value |= {"short": True} if "short" in row.marks else {}
+    value |= {"marks": ["short"]} if "short" in row.marks else {}
     if row.fit:
         value |= {"params": row.fit.params, "info": row.fit.info}
     if trials:

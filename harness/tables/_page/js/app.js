@@ -3,6 +3,7 @@
 const filter = unfiltered();
 const orders = new Map();
 let cost = "parameters";
+let dimension = "popularity";
 let drawn = 0; // the width that figures were last drawn at
 
 function orderOf(key) {
@@ -40,18 +41,33 @@ function sectionFigures(place, view) {
     wide.classList.add("broad");
     found.push(wide);
   }
+  const cut = slices(view, dimension, (name) => { dimension = name; draw(); }, orderOf(`slices of ${view.section.title}`));
+  if (cut) {
+    cut.classList.add("broad");
+    found.push(cut);
+  }
   place.append(...found);
 }
 
 function drawAcross() {
   const place = byId("across");
   const backbones = [...new Set(BOARD.sections.map((section) => section.backbone))];
-  const views = backbones.map((backbone) => across(backbone, filter)).filter((view) => view.datasets.length > 1 && view.rows.length);
+  const views = backbones.map((backbone) => across(backbone, filter)).filter((view) => view.datasets.length > 1);
   place.hidden = !views.length;
-  place.querySelector(".tables").replaceChildren(
-    ...views.map((view) =>
-      el("div", {}, el("h3", {}, named(view.backbone)), acrossTable(view, orderOf(view.backbone)), view.lacking.length ? el("p", { class: "under" }, `Without a result in every data set, so not compared: ${view.lacking.map((row) => safe(nameOf(row.cell))).join(", ")}.`) : null),
-    ),
+  place.querySelector(".tables").replaceChildren(...views.map(acrossPart));
+}
+
+function acrossPart(view) {
+  const whole = isWhole(filter) ? BOARD.across.find((one) => one.backbone === view.backbone) : null;
+  const left = whole ? whole.left_out.map(safe) : view.left;
+  return el(
+    "div",
+    {},
+    el("h3", {}, named(view.backbone)),
+    acrossTable(view, orderOf(view.backbone), whole),
+    whole?.critical_difference && criticalDifference({ clientWidth: Math.min(900, byId("boards").clientWidth - 80) }, whole),
+    left.length > 0 && el("p", { class: "under" }, `Without a common result, so not compared: ${left.join("; ")}.`),
+    whole?.too_few && el("p", { class: "under" }, whole.too_few),
   );
 }
 

@@ -15,6 +15,13 @@ function unfiltered() {
   };
 }
 
+// Whether a filter leaves everything as the table has it.
+function isWhole(filter) {
+  const dropped = Object.values(filter.without).some((names) => names.size);
+  const whole = unfiltered();
+  return !dropped && !filter.text.trim() && !filter.hidden.size && filter.metric === whole.metric && filter.reference === whole.reference;
+}
+
 function namesOf(part) {
   const known = part === "dataset" || part === "backbone" ? BOARD.sections.map((s) => s[part]) : BOARD.cells.map((c) => c[part]);
   return [...new Set(known)].sort();
@@ -33,7 +40,7 @@ function controls(filter, changed) {
   const picks = Object.keys(PARTS).filter((part) => namesOf(part).length > 1).map((part) => pick(part, filter, changed));
   box.replaceChildren(
     el("div", { class: "line" }, el("label", { class: "inline grow" }, "Find ", search), select("Metric", "metric", BOARD.metrics.map((name) => [name, name])), select("Reference", "reference", [...ways])),
-    el("div", { class: "line" }, ...picks, hiding(filter, changed), groups(filter, changed), el("button", { type: "button", id: "reset", class: "quiet", onclick: () => reset(filter, changed) }, "Show all")),
+    el("div", { class: "line" }, ...picks, hiding(filter, changed), groups(filter, changed), el("button", { type: "button", id: "save", class: "quiet", onclick: () => save(filter) }, "Save as CSV"), el("button", { type: "button", id: "reset", class: "quiet", onclick: () => reset(filter, changed) }, "Show all")),
     el("p", { id: "told", role: "status" }),
   );
   box.hidden = false;
@@ -87,6 +94,32 @@ function groups(filter, changed) {
     box(`group-${key}`, filter.groups.has(key), (on) => { (on ? filter.groups.add(key) : filter.groups.delete(key)); changed(); }, title),
   );
   return folded("columns", "pick-groups", ...boxes);
+}
+
+// The rows shown, as they are ranked and compared here, as a file.
+function save(filter) {
+  const views = BOARD.sections.map((section) => compare(section, filter));
+  const heads = ["dataset", "backbone", "adapter", "encoder", "state", "rank", "group", ...BOARD.metrics.flatMap((name) => [name, `${name}_low`, `${name}_high`])];
+  const gains = ["gain_percent", "gain_low", "gain_high", "gain_p", "reference"];
+  const lines = views.flatMap(({ section, rows }) =>
+    rows.map(({ cell, rank, group, gain: own }) => [
+      section.dataset, section.backbone, cell.adapter, cell.encoder, cell.state, rank, group,
+      ...BOARD.metrics.flatMap((name) => valueOf(cell, `m:${name}`) ?? [null, null, null]),
+      ...(own ? [own.percent, own.low, own.high, own.p, nameOf(own.against)] : gains.map(() => null)),
+    ]),
+  );
+  const text = [[...heads, ...gains], ...lines].map((line) => line.map(field).join(",")).join("\n");
+  const address = URL.createObjectURL(new Blob([`${text}\n`], { type: "text/csv" }));
+  el("a", { href: address, download: "leaderboard.csv" }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 1000);
+}
+
+// Text that would start a formula in a spreadsheet gets a leading quote, as in the other CSV.
+function field(value) {
+  if (value === null || value === undefined) return "";
+  if (typeof value === "number") return String(value);
+  const guarded = /^[=+\-@\t\r\n]/.test(value) ? `'${value}` : value;
+  return /[",\r\n]/.test(guarded) ? `"${guarded.replaceAll('"', '""')}"` : guarded;
 }
 
 // A click elsewhere or Escape closes what is folded open.

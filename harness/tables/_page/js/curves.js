@@ -92,6 +92,29 @@ function importanceChart(box, cell) {
   );
 }
 
+// What the search would have come to with fewer trials.
+function budgetChart(box, cell) {
+  const found = (cell.budgets ?? []).filter(([, observed, expected]) => observed !== null || expected !== null);
+  if (found.length < 2) return null;
+  const about = found.map(([k, observed, expected]) => `${k} trials: ${[observed, expected].map((v) => (v === null ? "unknown" : v.toFixed(4))).join(", expected ")}`).join("; ");
+  const { drawing, width, height } = frame(box, "Smaller budgets", about, 260);
+  const atX = logarithmic([1, found.at(-1)[0]], [60, width - 22]);
+  const domain = padded(span(found.flatMap(([, ...numbers]) => numbers).filter(numeric)));
+  const atY = linear(domain, [height - 40, 10]);
+  axisX(drawing, atX, found.map(([k]) => k), height - 36, 10);
+  axisY(drawing, atY, ticks(domain, 5), 52, width - 14, (v) => v.toFixed(3).replace(/^0/, ""));
+  const expected = found.filter(([, , value]) => value !== null);
+  drawing.append(svg("path", { class: "ahead", d: line(expected.map(([k, , value]) => [atX(k), atY(value)])) }));
+  for (const [k, observed, mid, low, high] of found) {
+    const x = atX(k).toFixed(1);
+    if (low !== null) drawing.append(svg("path", { class: "whisker", d: `M${x} ${atY(low).toFixed(1)}V${atY(high).toFixed(1)}` }));
+    if (mid !== null) drawing.append(svg("circle", { class: "trial", cx: x, cy: atY(mid).toFixed(1), r: 3.5, "data-tip": `any ${k} trials: ${mid.toFixed(4)} expected${low === null ? "" : `, 95 % interval ${low.toFixed(4)} to ${high.toFixed(4)}`}` }));
+    if (observed !== null) drawing.append(svg("path", { class: "trial pruned", d: cross(atX(k), atY(observed)), "data-tip": `the first ${k} trials: ${observed.toFixed(4)}` }));
+  }
+  drawing.append(text((52 + width) / 2, height - 4, "trials", { class: "axis", "text-anchor": "middle" }));
+  return card("Smaller budgets", `validation ${BOARD.headline}; line: best to be expected of any k of the trials; ×: best of the first k`, drawing);
+}
+
 // One axis a hyper-parameter and one for the score; a line a trial, the best one strong.
 function parallel(box, cell) {
   const { search } = cell;

@@ -84,12 +84,15 @@ function tooltips() {
   let owner = null;
   function hide() {
     tip.hidden = true;
+    owner?.removeAttribute("aria-describedby");
     owner = null;
   }
   function show(event) {
     const found = event.target.closest?.("[data-tip]");
     if (!found || found === owner) return;
+    owner?.removeAttribute("aria-describedby");
     owner = found;
+    owner.setAttribute("aria-describedby", "tip");
     tip.textContent = found.dataset.tip;
     tip.hidden = false;
     place();

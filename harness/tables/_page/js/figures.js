@@ -44,41 +44,53 @@ function forestRow(row, y, inside, left, width, right) {
   );
 }
 
-const COSTS = {
-  parameters: ["trained parameters", count],
-  train_seconds: ["training time of a run", seconds],
-  search_seconds: ["search time", seconds],
-};
+const UNITS = { seconds, count, number: (value) => fixed(value, value < 10 ? 2 : 0) };
+
+function costsOf() {
+  return BOARD.columns.filter((column) => column.group === "cost");
+}
 
 function qualityCost(box, view, cost, choose) {
+  const known = costsOf();
   const chosen = el(
     "select",
     { name: "cost", "aria-label": "Cost to draw against", onchange: (event) => choose(event.target.value) },
-    ...Object.entries(COSTS).map(([key, [title]]) => el("option", { value: key, selected: key === cost }, title)),
+    ...known.map((column) => el("option", { value: column.key, selected: column.key === cost }, column.help)),
   );
+  const column = known.find((one) => one.key === cost);
   const x = (row) => valueOf(row.cell, cost);
-  const rows = view.rows.filter((row) => row.rank !== null && x(row) > 0);
+  const rows = view.rows.filter((row) => row.rank !== null && column && x(row) !== null);
   if (!rows.length) return null;
+  const drawing = frontChart(box, view, rows, x, column);
+  return card("Quality and cost", "on the line: no row is both cheaper and better; hollow: dominated", el("label", { class: "inline" }, "Cost ", chosen), drawing);
+}
+
+function frontChart(box, view, rows, x, column) {
+  const shown = UNITS[column.kind];
   const y = (row) => meanOf(row.cell, view.metric);
   const best = new Set(front(rows, x, y));
-  const about = [...best].map((row) => `${safe(nameOf(row.cell))} ${COSTS[cost][1](x(row))}, ${y(row).toFixed(4)}`).join("; ");
-  const { drawing, width, height } = frame(box, `${view.metric} against ${COSTS[cost][0]}`, `On the front: ${about}`, 320);
-  const domainX = span(rows.map(x));
-  const wide = domainX[0] === domainX[1] ? [domainX[0] / 2, domainX[1] * 2] : [domainX[0] / 1.15, domainX[1] * 1.35];
+  const words = (row) => `${safe(nameOf(row.cell))}: ${y(row).toFixed(4)}, ${shown(x(row))}`;
+  const { drawing, width, height } = frame(box, `${view.metric} against ${column.help}`, `On the front: ${[...best].map(words).join("; ")}`, 320);
+  const costs = rows.map(x).filter((value) => value > 0);
+  const free = costs.length < rows.length ? 32 : 0; // room for what costs nothing, which no logarithm has
+  const [least, most] = costs.length ? span(costs) : [1, 1];
+  const domainX = least === most ? [least / 2, most * 2] : [least / 1.15, most * 1.35];
   const domainY = padded(span(rows.flatMap((row) => valueOf(row.cell, `m:${view.metric}`))));
-  const atX = logarithmic(wide, [56, width - 12]);
+  const inner = logarithmic(domainX, [56 + free, width - 12]);
+  const atX = (value) => (value > 0 ? inner(value) : 66);
   const atY = linear(domainY, [height - 44, 10]);
-  axisX(drawing, atX, logTicks(wide), height - 40, 10, COSTS[cost][1]);
+  axisX(drawing, atX, [...(free ? [0] : []), ...(costs.length ? logTicks(domainX) : [])], height - 40, 10, (v) => (v ? shown(v) : "0"));
   axisY(drawing, atY, ticks(domainY, 5), 56, width - 12, (v) => v.toFixed(3).replace(/^0/, ""));
-  const path = [...best].sort((a, b) => x(a) - x(b)).map((row) => [atX(x(row)), atY(y(row))]);
+  const place = (row) => [atX(x(row)), atY(y(row))];
+  const path = [...best].sort((a, b) => x(a) - x(b)).map(place);
   if (path.length > 1) drawing.append(svg("path", { class: "front", d: stairs(path) }));
   drawing.append(...rows.map((row) => {
     const [, low, high] = valueOf(row.cell, `m:${view.metric}`);
-    return svg("path", { class: "whisker", d: `M${atX(x(row)).toFixed(1)} ${atY(low).toFixed(1)}V${atY(high).toFixed(1)}` });
+    return svg("path", { class: "whisker", d: `M${place(row)[0].toFixed(1)} ${atY(low).toFixed(1)}V${atY(high).toFixed(1)}` });
   }));
-  drawing.append(text((56 + width) / 2, height - 6, `${COSTS[cost][0]}, log scale (left is cheaper)`, { class: "axis", "text-anchor": "middle" }));
-  drawing.append(...labelled(rows, best, (row) => [atX(x(row)), atY(y(row))], (row) => `${safe(nameOf(row.cell))}: ${y(row).toFixed(4)}, ${COSTS[cost][1](x(row))}`, width));
-  return card("Quality and cost", "on the line: no row is both cheaper and better; hollow: dominated", el("label", { class: "inline" }, "Cost ", chosen), drawing);
+  drawing.append(text((56 + width) / 2, height - 6, `${short(column.help, 44)}, log scale (left is cheaper)`, { class: "axis", "text-anchor": "middle" }));
+  drawing.append(...labelled(rows, best, place, words, width));
+  return drawing;
 }
 
 // Points with their names where there is room; those on the front first.
@@ -104,6 +116,32 @@ function labelled(rows, best, place, words, width) {
       spot >= 0 && text(spots[spot][0], spots[spot][1], name, { class: "name", "text-anchor": spots[spot][2] }),
     );
   });
+}
+
+// Mean ranks over data sets on a line; a bar joins what lies within the critical difference (Demšar 2006, figure 1).
+function criticalDifference(box, whole) {
+  const rows = whole.methods.map(({ way: [adapter, encoder], rank, group }) => ({ name: safe(encoder === "none" ? adapter : `${adapter} · ${encoder}`), rank: rank[0], group }));
+  const joined = [...new Set(rows.flatMap((row) => [...row.group.matchAll(/[a-z]'*/g)].map(String)))]
+    .map((letter) => rows.filter((row) => [...row.group.matchAll(/[a-z]'*/g)].map(String).includes(letter)).map((row) => row.rank))
+    .filter((ranks) => ranks.length > 1);
+  const half = Math.ceil(rows.length / 2);
+  const [top, step] = [52, 19];
+  const about = rows.map((row) => `${row.name} ${row.rank.toFixed(2)}`).join("; ");
+  const { drawing, width, height } = frame(box, `Critical difference ${whole.critical_difference.toFixed(2)}`, about, top + 10 * joined.length + step * half + 24);
+  const side = Math.min(190, width * 0.3);
+  const at = linear([1, Math.max(2, rows.length)], [side, width - side]);
+  drawing.append(svg("path", { class: "pole", d: `M${side} ${top}H${width - side}` }));
+  axisX(drawing, at, [...rows.keys()].map((k) => k + 1).filter((k) => rows.length < 16 || k % 5 === 1), top - 18, top - 12);
+  drawing.append(svg("path", { class: "ahead", d: `M${at(1)} 14H${at(1 + whole.critical_difference).toFixed(1)}` }), text(at(1 + whole.critical_difference) + 6, 18, `critical difference ${whole.critical_difference.toFixed(2)}`, { class: "tick" }));
+  joined.forEach((ranks, k) => drawing.append(svg("path", { class: "clique", d: `M${(at(Math.min(...ranks)) - 3).toFixed(1)} ${top + 8 + 10 * k}H${(at(Math.max(...ranks)) + 3).toFixed(1)}` })));
+  rows.forEach((row, k) => {
+    const left = k < half;
+    const y = top + 10 * joined.length + step * (left ? k + 1 : rows.length - k);
+    const edge = left ? side - 6 : width - side + 6;
+    drawing.append(svg("path", { class: "pole", d: `M${at(row.rank).toFixed(1)} ${top}V${y}H${edge}` }));
+    drawing.append(text(left ? edge - 4 : edge + 4, y + 4, `${short(row.name, Math.floor(side / 7.5))} ${row.rank.toFixed(2)}`, { class: "name", "text-anchor": left ? "end" : "start" }));
+  });
+  return card("Critical difference", "mean ranks; a thick bar joins rows that lie within the critical difference (Nemenyi, 5 %)", drawing);
 }
 
 // The search of every row as a small chart of its own, all on the same axes, the others behind it in grey.
@@ -141,4 +179,41 @@ function smallSearch(cell, lines, own, domain, long) {
     ),
     el("span", { class: "small-value" }, last.toFixed(4)),
   );
+}
+
+const opened = new Set(); // sections whose parts of the test are unfolded
+
+// Scores of the rows shown on the parts of the test, one dimension at a time.
+function slices(view, dimension, choose, sorted) {
+  const known = view.section.slices ?? [];
+  const dimensions = [...new Set(known.map((part) => part.dimension))];
+  if (!dimensions.length) return null;
+  const own = dimensions.includes(dimension) ? dimension : dimensions[0];
+  const chosen = el(
+    "select",
+    { name: "dimension", "aria-label": "What the test is cut by", onchange: (event) => choose(event.target.value) },
+    ...dimensions.map((one) => el("option", { value: one, selected: one === own }, one)),
+  );
+  const rows = view.rows.filter((row) => row.rank !== null);
+  const columns = known.filter((part) => part.dimension === own).map((part) => {
+    const scores = new Map(part.scores.map(([cell, ...numbers]) => [cell, numbers]));
+    const mean = (row) => scores.get(row.cell.index)?.[0] ?? null;
+    return {
+      key: part.name, title: `${part.name} (${part.users.toLocaleString("en-US")})`, value: mean,
+      tip: `Test ${BOARD.headline} of the ${part.users} users whose test is of this part, with its 95 % interval; below, the gain over ${BOARD.reference}. Higher is better.`,
+      show: (row) => (mean(row) === null ? DASH : sliceWords(scores.get(row.cell.index))),
+    };
+  });
+  const head = { key: "adapter", title: "adapter", first: "ascending", left: true, head: true, value: (row) => row.cell.adapter, show: (row) => el("a", { href: route(row.cell) }, named(nameOf(row.cell))) };
+  const rank = { key: "rank", title: "#", first: "ascending", value: (row) => row.rank, show: (row) => row.rank };
+  const table = grid(`Parts of the test, ${view.section.title}`, null, [rank, head, ...columns], rows, sorted);
+  const note = `test ${BOARD.headline} by part, number of users in brackets, below it the gain over ${BOARD.reference}; no tests are made here`;
+  const folded = el("details", { class: "parts", open: opened.has(view.section) }, el("summary", {}, el("b", {}, "Parts of the test"), el("span", { class: "note" }, note)), el("label", { class: "inline" }, "Cut by ", chosen), table);
+  folded.addEventListener("toggle", () => (folded.open ? opened.add(view.section) : opened.delete(view.section)));
+  return el("figure", { class: "card" }, folded);
+}
+
+function sliceWords([mean, low, high, gain, from, to]) {
+  const second = gain === null ? null : el("span", { class: "range block" }, `${signed(gain)} % [${signed(from)}, ${signed(to)}]`);
+  return [mean.toFixed(4), " ", el("span", { class: "range" }, range(low, high)), second];
 }

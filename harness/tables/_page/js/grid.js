@@ -12,7 +12,7 @@ function grid(label, caption, columns, rows, sorted) {
     body,
   );
   function headOf(column) {
-    const title = el("button", { type: "button", "data-tip": column.tip, "aria-label": column.tip && `${column.title}: ${column.tip}` }, column.title);
+    const title = el("button", { type: "button", "data-tip": column.tip }, column.title);
     title.addEventListener("click", () => turn(column));
     return el("th", { scope: "col", class: column.left ? "left" : null, "data-key": column.key, "aria-sort": "none" }, title);
   }

@@ -1,13 +1,7 @@
 // The leaderboard of a section: which columns it has, and how a row reads in each.
 
-const SYMBOLS = { best: "★", second: "☆", tied: "≈", differs: "*", short: "†" };
-const MEANINGS = {
-  best: "best mean of the rows shown",
-  second: "second best mean",
-  tied: `not distinguishable from the best (adjusted p ≥ ${BOARD.alpha})`,
-  differs: `differs from the reference (adjusted p < ${BOARD.alpha})`,
-  short: "had less than planned: fewer finished trials or seeds",
-};
+const SYMBOLS = BOARD.symbols;
+const MEANINGS = { ...BOARD.meanings, best: "best mean of the rows shown", differs: `differs from the reference (adjusted p < ${BOARD.alpha})` };
 const BETTER = { high: "higher is better", low: "lower is better", none: "neither way is better as such" };
 
 function route(cell) {
@@ -46,7 +40,7 @@ function bar(at, [mid, low, high], mark, off) {
 
 function symbolsOf(row) {
   return row.marks
-    .filter((mark) => mark !== "differs")
+    .filter((mark) => mark !== "differs" && SYMBOLS[mark])
     .map((mark) => el("abbr", { title: MEANINGS[mark], class: `sign ${mark}` }, SYMBOLS[mark]));
 }
 
@@ -68,6 +62,7 @@ function showOf(column, cell) {
     case "share": return link(cell, `${(100 * value).toPrecision(3)} %`);
     case "trials": return link(cell, `${value[0]}/${value[1]}/${value[2]} of ${value[3]}`);
     case "seeds": return link(cell, `${value[0]}/${value[1]}`);
+    case "word": return link(cell, safe(value));
     default: return link(cell, fixed(value, column.digits));
   }
 }
@@ -123,13 +118,19 @@ function leaderColumns(view, filter) {
       show: (row) => (numeric(row.gain?.p) ? (row.gain.p < 0.001 ? "<.001" : row.gain.p.toFixed(3).replace(/^0/, "")) : DASH),
     },
     {
+      key: "group", title: "group", left: true, first: "ascending",
+      tip: `Rows that share a letter cannot be told apart: paired tests of all pairs of the rows shown, adjusted after Holm.`,
+      value: (row) => row.group || null,
+      show: (row) => row.group || DASH,
+    },
+    {
       key: "rival", title: "vs best other %", tip: `Gain in test ${metric} over the best other row shown that is no baseline. Unit: percent. Higher is better.`,
       value: (row) => row.rival?.percent ?? null,
       show: (row) => (row.rival ? link(row.cell, gainText(row.rival, false)) : DASH),
     },
   ];
   const quality = filter.groups.has("quality");
-  const first = fixedColumns.filter((column) => quality || !["p", "rival"].includes(column.key));
+  const first = fixedColumns.filter((column) => quality || !["p", "group", "rival"].includes(column.key));
   const rest = BOARD.columns
     .filter((column) => filter.groups.has(column.group) && column.key !== key)
     .map((column) => ({ key: column.key, title: column.title, tip: tipOf(column), first: column.better === "low" ? "ascending" : "descending", value: (row) => sortable(valueOf(row.cell, column.key)), show: (row) => showOf(column, row.cell) }));
@@ -137,7 +138,6 @@ function leaderColumns(view, filter) {
 }
 
 function leaderboard(view, filter, sorted) {
-  for (const row of view.rows) if (row.rank === null && !row.marks.includes("hole")) row.marks.push("hole");
   const reference = view.reference ? safe(nameOf(view.reference)) : null;
   const caption =
     `Mean and 95 % interval over users and seeds` +
@@ -148,14 +148,28 @@ function leaderboard(view, filter, sorted) {
   return grid(`Leaderboard ${view.section.title}`, caption, leaderColumns(view, filter), view.rows, sorted);
 }
 
-function acrossTable(view, sorted) {
+// `whole`: the comparison of the whole table, where it is the whole table that is shown: it alone has intervals.
+function acrossTable(view, sorted, whole) {
+  const known = new Map((whole?.methods ?? []).map((one) => [JSON.stringify(one.way), one]));
+  const own = (row, key) => known.get(way(row.cell))?.[key] ?? null;
+  const between = (row, key, show) => {
+    const found = own(row, key);
+    return found && found[1] !== null && el("span", { class: "range" }, ` [${show(found[1])}, ${show(found[2])}]`);
+  };
+  const percent = (x) => (100 * x).toFixed(0);
   const columns = [
-    { key: "rank", title: "mean rank", tip: "Rank among the rows shown, mean over the data sets shown (ties share). Lower is better.", first: "ascending", value: (row) => row.rank, show: (row) => row.rank.toFixed(2) },
+    { key: "rank", title: "mean rank", tip: "Rank among the rows compared, mean over the data sets (ties share). Lower is better.", first: "ascending", value: (row) => row.rank, show: (row) => [row.rank.toFixed(2), between(row, "rank", (x) => x.toFixed(1))] },
     { key: "adapter", title: "adapter", tip: "How text embeddings become item embeddings.", first: "ascending", left: true, head: true, value: (row) => row.cell.adapter, show: (row) => [named(adapterName(row.cell)), " ", ...tagsOf(row.cell), row.cell.encoder !== "none" && el("small", { class: "encoder" }, named(row.cell.encoder))] },
-    { key: "encoder", title: "encoder", tip: "The model that embedded the items' texts.", first: "ascending", left: true, wide: true, value: (row) => row.cell.encoder, show: (row) => (row.cell.encoder === "none" ? DASH : named(row.cell.encoder)) },
-    { key: "wins", title: "win rate %", tip: "Share of the other rows that it beats, mean over data sets. Unit: percent. Higher is better.", value: (row) => row.wins, show: (row) => (row.wins === null ? DASH : (100 * row.wins).toFixed(0)) },
-    { key: "gain", title: "mean gain %", tip: "Gain over the reference row, mean over data sets. Unit: percent. Higher is better.", value: (row) => row.gain, show: (row) => (row.gain === null ? DASH : signed(row.gain)) },
+    { key: "encoder", title: "encoder", tip: "The model that embedded the items' texts.", first: "ascending", left: true, wide: true, value: (row) => (row.cell.encoder === "none" ? null : row.cell.encoder), show: (row) => (row.cell.encoder === "none" ? DASH : named(row.cell.encoder)) },
+    { key: "wins", title: "win rate %", tip: "Share of the other rows that it beats, mean over data sets. Unit: percent. Higher is better.", value: (row) => row.wins, show: (row) => [percent(row.wins), between(row, "wins", percent)] },
+    { key: "gain", title: "mean gain %", tip: "Gain over the reference row, mean over data sets. Unit: percent. Higher is better.", value: (row) => row.gain, show: (row) => (row.gain === null ? DASH : [signed(row.gain), between(row, "gain", signed)]) },
     ...view.datasets.map((name, k) => ({ key: `rank:${k}`, title: `# ${short(safe(name), 18)}`, tip: `Rank on ${safe(name)}. Lower is better.`, first: "ascending", value: (row) => row.ranks[k], show: (row) => (Number.isInteger(row.ranks[k]) ? row.ranks[k] : row.ranks[k].toFixed(1)) })),
   ];
+  if (whole?.methods.some((one) => one.elo)) {
+    columns.push(
+      { key: "elo", title: "Elo", tip: "Bradley-Terry rating over wins on data sets; the mean of all is 1000. Higher is better.", value: (row) => own(row, "elo")?.[0] ?? null, show: (row) => [own(row, "elo")[0].toFixed(0), between(row, "elo", (x) => x.toFixed(0))] },
+      { key: "group", title: "group", left: true, first: "ascending", tip: "Rows that share a letter lie within the critical difference of mean ranks.", value: (row) => own(row, "group"), show: (row) => own(row, "group") },
+    );
+  }
   return grid(`Across data sets, ${safe(view.backbone)}`, null, columns, view.rows, sorted);
 }

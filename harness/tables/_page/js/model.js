@@ -64,6 +64,36 @@ function family(section, cells, other, metric) {
   return holm(raw);
 }
 
+// Letters of rows in their order: two share one exactly if Holm over all pairs of them does not tell them apart.
+function lettersOf(section, cells, metric) {
+  if (metric !== BOARD.headline || !section.pairs) return [];
+  const places = cells.map((cell) => section.pairs.cells.indexOf(cell.index));
+  const raw = new Map();
+  places.forEach((i, a) => places.slice(0, a).forEach((j, b) => raw.set(`${b} ${a}`, section.pairs.p[i][j])));
+  const adjusted = holm(raw);
+  return letters(cells.length, (a, b) => adjusted.get(`${a} ${b}`) < BOARD.alpha);
+}
+
+// Piepho 2004, as the table's other formats have it: insert and absorb over the pairs a < b that differ.
+function letters(n, differs) {
+  const holds = (group, other) => [...other].every((row) => group.has(row));
+  let groups = n ? [new Set(Array(n).keys())] : [];
+  for (let a = 0; a < n; a += 1)
+    for (let b = a + 1; b < n; b += 1) {
+      if (!differs(a, b)) continue;
+      const both = groups.filter((group) => group.has(a) && group.has(b));
+      groups = groups.filter((group) => !both.includes(group));
+      const split = both.flatMap((group) => [a, b].map((one) => new Set([...group].filter((row) => row !== one))));
+      const kept = [...groups];
+      for (const part of split) if (!kept.some((group) => holds(group, part)) && !groups.some((group) => holds(group, part))) groups.push(part);
+    }
+  const key = (group) => [...group].sort((x, y) => x - y);
+  const before = (x, y) => key(x).reduce((found, row, k) => found || row - (key(y)[k] ?? -1), 0) || x.size - y.size;
+  groups.sort(before);
+  const letter = (place) => String.fromCharCode(97 + (place % 26)) + "'".repeat(Math.floor(place / 26));
+  return [...Array(n).keys()].map((row) => groups.flatMap((group, place) => (group.has(row) ? [letter(place)] : [])).join(""));
+}
+
 // The rows of a section that a filter leaves, ranked, marked and compared among themselves.
 function compare(section, filter) {
   const metric = filter.metric;
@@ -75,9 +105,10 @@ function compare(section, filter) {
   const best = scored[0] ?? null;
   const fromBest = best ? family(section, scored, best, metric) : new Map();
   const fromReference = reference ? family(section, scored, reference, metric) : new Map();
+  const groups = lettersOf(section, scored, metric);
   const rows = cells.map((cell) => {
     const mean = meanOf(cell, metric);
-    if (mean === null) return { cell, rank: null, marks: [], gain: null, rival: null };
+    if (mean === null) return { cell, rank: null, marks: ["hole"], gain: null, rival: null, group: "" };
     const rank = 1 + scored.filter((other) => meanOf(other, metric) > mean).length;
     const rival = scored.find((other) => other !== cell && !other.kinds.includes("baseline"));
     const own = reference ? gain(section, cell, reference, metric) : null;
@@ -85,43 +116,53 @@ function compare(section, filter) {
     const marks = [];
     if (rank <= 2) marks.push(rank === 1 ? "best" : "second");
     if ((fromBest.get(cell.index) ?? 0) >= BOARD.alpha) marks.push("tied");
-    if (cell.short) marks.push("short");
+    marks.push(...(cell.marks ?? []));
     if (own && own.p !== null && own.p < BOARD.alpha) marks.push("differs");
-    return { cell, rank, marks, gain: own, rival: rival ? gain(section, cell, rival, metric) : null };
+    const group = groups[scored.indexOf(cell)] ?? "";
+    return { cell, rank, marks, gain: own, rival: rival ? gain(section, cell, rival, metric) : null, group };
   });
   const place = (row) => (row.rank === null ? Infinity : row.rank);
   rows.sort((a, b) => place(a) - place(b) || section.rows.indexOf(a.cell.index) - section.rows.indexOf(b.cell.index));
   return { section, rows, reference, metric };
 }
 
-// Average rank and win rate of the ways that have a result in every shown data set of a backbone; the rest by name.
+// Of all choices of the data sets with the most rows, that with the most cells, and of equals the most data sets.
+function common(known) {
+  const ordered = [...known.keys()].sort((a, b) => known.get(b).size - known.get(a).size || (a < b ? -1 : 1));
+  let best = { datasets: [], ways: [] };
+  for (let k = 2; k <= ordered.length; k += 1) {
+    const chosen = ordered.slice(0, k);
+    const ways = [...known.get(chosen[0])].filter((one) => chosen.every((name) => known.get(name).has(one)));
+    if (ways.length >= 2 && k * ways.length >= best.datasets.length * best.ways.length) best = { datasets: chosen.sort(), ways };
+  }
+  return best;
+}
+
+// Mean rank, win rate and mean gain over the data sets of a backbone, of the rows that have a result on each of them.
 function across(backbone, filter) {
-  const views = BOARD.sections
-    .filter((section) => section.backbone === backbone)
-    .map((section) => compare(section, filter))
-    .filter((view) => view.rows.some((row) => row.rank !== null));
-  const means = new Map();
-  for (const [k, view] of views.entries())
-    for (const row of view.rows) {
-      const known = means.get(way(row.cell)) ?? { cell: row.cell, means: views.map(() => null), gains: [] };
-      known.means[k] = meanOf(row.cell, filter.metric);
-      if (row.gain) known.gains.push(row.gain.percent);
-      means.set(way(row.cell), known);
-    }
-  const whole = [...means.values()].filter((row) => row.means.every((mean) => mean !== null));
-  const lacking = [...means.values()].filter((row) => !whole.includes(row));
-  for (const row of whole) {
-    row.ranks = views.map((_, k) => {
-      const better = whole.filter((other) => other.means[k] > row.means[k]).length;
-      const equal = whole.filter((other) => other.means[k] === row.means[k]).length;
+  const views = BOARD.sections.filter((section) => section.backbone === backbone).map((section) => compare(section, filter));
+  const ranked = (view) => view.rows.filter((row) => row.rank !== null);
+  const { datasets, ways } = common(new Map(views.map((view) => [view.section.dataset, new Set(ranked(view).map((row) => way(row.cell)))])));
+  const counted = datasets.map((name) => views.find((view) => view.section.dataset === name));
+  const rows = ways.map((one) => {
+    const own = counted.map((view) => view.rows.find((row) => way(row.cell) === one));
+    const gains = own.map((row) => row.gain?.percent ?? null);
+    return { cell: own[0].cell, means: own.map((row) => meanOf(row.cell, filter.metric)), gain: gains.includes(null) ? null : mean(gains) };
+  });
+  for (const row of rows) {
+    row.ranks = datasets.map((_, k) => {
+      const better = rows.filter((other) => other.means[k] > row.means[k]).length;
+      const equal = rows.filter((other) => other.means[k] === row.means[k]).length;
       return 1 + better + (equal - 1) / 2;
     });
     row.rank = mean(row.ranks);
-    row.wins = whole.length > 1 ? mean(row.ranks.map((rank) => (whole.length - rank) / (whole.length - 1))) : null;
-    row.gain = row.gains.length === views.length ? mean(row.gains) : null;
+    row.wins = (rows.length - row.rank) / (rows.length - 1);
   }
-  whole.sort((a, b) => a.rank - b.rank);
-  return { backbone, datasets: views.map((view) => view.section.dataset), rows: whole, lacking };
+  rows.sort((a, b) => a.rank - b.rank || (way(a.cell) < way(b.cell) ? -1 : 1));
+  const everyone = new Map(views.flatMap(ranked).map((row) => [way(row.cell), row.cell]));
+  const lacking = [...everyone].filter(([one]) => !ways.includes(one)).map(([, cell]) => safe(nameOf(cell)));
+  const aside = views.map((view) => view.section.dataset).filter((name) => !datasets.includes(name)).map((name) => `data set ${safe(name)}`);
+  return { backbone, datasets, rows, left: [...aside, ...lacking] };
 }
 
 function mean(values) {

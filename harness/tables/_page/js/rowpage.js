@@ -27,7 +27,12 @@ function standing(cell, sections) {
     if (row.rank === null) return [];
     const ranked = section.rows.filter((k) => meanOf(BOARD.cells[k], BOARD.headline) !== null).length;
     const place = fact(sections.length > 1 ? `rank in ${safe(section.title)}` : "rank", [`${row.rank} of ${ranked} `, ...symbolsOf(row)]);
-    return row.gain ? [place, fact(`gain over ${safe(nameOf(row.gain.against))}`, [...gainText(row.gain, row.marks.includes("differs")).filter(Boolean), " %"])] : [place];
+    const tests = section.tests[cell.index] ?? [];
+    const more = [["effect size", tests[0], 2, "Paired standardised difference from the reference: mean over standard deviation of users' differences (Cohen's d_z)."], ["detectable %", tests[1], 1, "Smallest true gain over the reference that a test of this size finds in four of five cases, in percent."]]
+      .filter(([, value]) => numeric(value))
+      .map(([name, value, digits, tip]) => fact(el("span", { tabindex: "0", class: "help", "data-tip": tip }, name), value.toFixed(digits)));
+    const group = row.group ? [fact(el("span", { tabindex: "0", class: "help", "data-tip": "Rows of the section that share a letter cannot be told apart." }, "group"), row.group)] : [];
+    return row.gain ? [place, ...group, fact(`gain over ${safe(nameOf(row.gain.against))}`, [...gainText(row.gain, row.marks.includes("differs")).filter(Boolean), " %"]), ...more] : [place, ...group];
   });
   const values = BOARD.columns.flatMap((column) => {
     const value = valueOf(cell, column.key);
@@ -42,18 +47,23 @@ function standing(cell, sections) {
 function commands(cell) {
   const word = cell.cell.join("/");
   const quoted = /^[\w./:@%+=-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
-  const command = `harness reproduce ${quoted}`;
-  const copy = el("button", { type: "button", class: "quiet" }, "Copy");
+  const lines = [`harness reproduce ${quoted}`];
+  if (!cell.kinds.includes("baseline")) lines.push(`harness export ${quoted} --output model`);
+  return el("section", { class: "panel command", "aria-label": "Reproduce" }, el("h2", {}, "Get this row back"), ...lines.map(commandLine));
+}
+
+function commandLine(command) {
+  const copy = el("button", { type: "button", class: "quiet", "aria-label": `Copy: ${safe(command)}` }, "Copy");
   copy.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(command);
       copy.textContent = "Copied";
     } catch {
-      getSelection().selectAllChildren(copy.previousElementSibling);
+      getSelection().selectAllChildren(copy.parentElement.firstChild);
       copy.textContent = "Selected";
     }
   });
-  return el("section", { class: "panel command", "aria-label": "Reproduce" }, el("h2", {}, "Get this row back"), el("p", {}, el("code", {}, safe(command)), " ", copy));
+  return el("p", {}, el("code", {}, safe(command)), " ", copy);
 }
 
 function rowFigures(page, cell) {
@@ -64,6 +74,7 @@ function rowFigures(page, cell) {
     cell.search && searchChart(half, cell),
     curvesChart(half, cell),
     importanceChart(half, cell),
+    budgetChart(half, cell),
     spectrumChart(half, cell),
   ];
   grid.append(...found.filter(Boolean));
@@ -94,11 +105,25 @@ function chosen(cell) {
 function tables(cell) {
   const found = [];
   if (cell.runs?.id.length) found.push(el("section", { class: "panel" }, el("h2", {}, "Confirmed runs"), trialTable("Confirmed runs", cell.runs, "seed", [])));
+  const parts = BOARD.sections.find((section) => section.rows.includes(cell.index)).slices.filter((part) => part.scores.some(([index]) => index === cell.index));
+  if (parts.length) found.push(el("section", { class: "panel" }, el("h2", {}, "Parts of the test"), partsTable(cell, parts)));
   if (cell.search?.id.length) {
     const axes = cell.search.axes.map((name, j) => ({ key: `x:${name}`, title: safe(name), value: (row) => sortable(row.point[j]) ?? null, show: (row) => plain(row.point[j]) }));
     found.push(el("section", { class: "panel" }, el("h2", {}, "Search history"), trialTable("Search history", cell.search, "number", axes)));
   }
   return found;
+}
+
+function partsTable(cell, parts) {
+  const rows = parts.map((part, k) => ({ k, part, numbers: part.scores.find(([index]) => index === cell.index).slice(1) }));
+  const columns = [
+    { key: "k", title: "cut by", left: true, first: "ascending", value: (row) => row.k, show: (row) => row.part.dimension },
+    { key: "name", title: "part", left: true, head: true, first: "ascending", value: (row) => row.part.name, show: (row) => row.part.name },
+    { key: "users", title: "users", value: (row) => row.part.users, show: (row) => row.part.users.toLocaleString("en-US") },
+    { key: "score", title: BOARD.headline, tip: "With its 95 % interval. Higher is better.", value: (row) => row.numbers[0], show: (row) => [row.numbers[0].toFixed(4), " ", el("span", { class: "range" }, range(row.numbers[1], row.numbers[2]))] },
+    { key: "gain", title: `vs ${BOARD.reference} %`, tip: "Gain over the reference on the part, paired by user; no test is made. Higher is better.", value: (row) => row.numbers[3], show: (row) => (row.numbers[3] === null ? DASH : [signed(row.numbers[3]), " ", el("span", { class: "range" }, `[${signed(row.numbers[4])}, ${signed(row.numbers[5])}]`)]) },
+  ];
+  return grid("Parts of the test", null, columns, rows, { key: "k", direction: "ascending" });
 }
 
 function trialTable(label, own, number, axes) {
