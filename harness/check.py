@@ -153,10 +153,10 @@ def _embedding(prepared: Prepared, encoder: Encoder | None, home: Path) -> tuple
         encoder = vectors.encoder(DEFAULT_ENCODER, home)
         if not (home / "cache" / "embeddings" / vectors.embedding_hash(encoder, texts)).is_dir():
             return None, ""
-    encoder = encoder.on(texts)
+    word, encoder = encoder.word, encoder.on(texts)
     if isinstance(encoder, File):  # not by way of the cache, which refuses the rows that are to be counted
-        return np.asarray(encoder.encode(texts, vectors.reporter(encoder.word)), np.float32), encoder.word
-    return vectors.embed(encoder, texts, home), encoder.word
+        return np.asarray(encoder.encode(texts, vectors.reporter(word)), np.float32), word
+    return vectors.embed(encoder, texts, home), word
 
 
 def _refused(name: str, unit: str, error: HarnessError) -> Finding:

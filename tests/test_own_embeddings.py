@@ -132,6 +132,7 @@ def test_the_linter_counts_the_faults_of_an_own_embedding(tmp_path, home):
     E[3] = np.nan
     np.save(tmp_path / "a" / "E.npy", E)
     report = check.examine(str(tmp_path / "a"), home, "own:titles", PrepSpec(kcore=0))
+    assert report.encoder == "own:titles"
     assert [(f.count, f.total) for f in report.findings if f.name == "NaN rows"] == [(1, 20)]
 
 
