@@ -23,6 +23,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 
 
+def ml_100k(folder: Path) -> str:
+    """The word for MovieLens-100K: `folder`/ml-100k if it is there, else the name, to be fetched."""
+    return str(folder / "ml-100k") if (folder / "ml-100k").is_dir() else "ml-100k"
+
+
 def cpu_seconds(*sides: Callable[[], object], repeats: int = 5) -> list[float]:
     """Median CPU seconds of each side, the sides taking turns after one untimed call each."""
     for side in sides:

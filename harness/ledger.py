@@ -104,6 +104,7 @@ class Ledger:
     home: Path | None = None
     foreign: int = 0  # lines that `refresh` has taken so far
     _sources: dict[str, Source] = field(default_factory=dict, repr=False)
+    _seconds: dict[str, float] = field(default_factory=dict, repr=False)  # of trials that ended, as far as asked
     _best: dict[str, dict[int, Trial | None]] = field(default_factory=dict, repr=False)  # winners found so far
 
     @classmethod
@@ -174,6 +175,7 @@ class Ledger:
                 entry.end(result, result.status, result.reason, result.best)
         elif kind == "voided":
             self._best.clear()
+            self._seconds.pop(event["id"], None)
             if entry := self.trials.get(event["id"]):
                 entry.outcome = entry.status = None
         elif kind == "decided":
@@ -199,6 +201,7 @@ class Ledger:
         """The entry of a trial that ended, its place in time noted; None if its start is not known."""
         if entry := self.trials.get(trial_id):
             entry.run, entry.ended = run, time
+            self._seconds.pop(trial_id, None)
             for study, _ in [(entry.study, entry.number), *(entry.more or [])]:
                 self._best.pop(study, None)
         return entry
@@ -228,17 +231,25 @@ class Ledger:
         the seconds. By number, so that it is the same search on any number of slots; a trial counts once."""
         if seconds is None:
             return trials
-        spent, counted, known = 0.0, set(), self.history(study, trials)
+        spent, counted, known = 0.0, set(), self.studies.get(study, {})
         for number in range(trials):
             if number and spent >= seconds:
                 return number
             if number not in known:
                 return trials
-            trial_id, result = known[number]
-            if result is not None and trial_id not in counted:
-                counted.add(trial_id)
-                spent += result.info.get("seconds", 0.0)
+            if known[number] not in counted:
+                counted.add(known[number])
+                spent += self.seconds(known[number])
         return trials
+
+    def seconds(self, trial_id: str) -> float:
+        """What a trial that ended trained, validated and ranked, in seconds; 0 before its end."""
+        if trial_id not in self._seconds:
+            result = self.result(trial_id)
+            if result is None:
+                return 0.0
+            self._seconds[trial_id] = result.info.get("seconds", 0.0)
+        return self._seconds[trial_id]
 
     def planned(self, described: dict[str, Any]) -> int:
         """Search trials of a study as a launch event describes it."""

@@ -7,28 +7,40 @@ import time
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
+    from harness.plan import Study
     from harness.studies import Event
 
 EVERY = 30.0  # seconds between plain lines about trials that still run
+SHARE = 0.01  # of the time at most goes into estimates: on a grid of 100,000 trials one takes a while
 
 
 class Progress:
-    """Counts trials of a plan of `total` and estimates the rest from those that ended in this run."""
+    """Counts what these studies still run, and estimates the rest by what the trials of each cell took."""
 
-    def __init__(self, total: int, slots: int, stream: TextIO | None = None) -> None:
-        self.total, self.slots = total, slots
+    def __init__(self, studies: list[Study], slots: int, stream: TextIO | None = None) -> None:
+        self.studies, self.slots = studies, slots
         self.stream = stream or sys.stderr
         self.live = self.stream.isatty()
         self.start = self.told = time.monotonic()
+        self.began: float | None = None  # when the first trial started: before it, Ray did
         self.ended = self.failed = 0
+        self.total = sum(study.to_run() for study in studies)
         self.best: dict[object, float] = {}
+        self.epochs: dict[str, int] = {}  # of trials in flight
+        self.ran: list[float] = []  # seconds of this run's trials
+        self._left, self._due = "", 0.0
 
     def __call__(self, event: Event) -> None:
         cell = event.assignment.trial.cell
+        if self.began is None:
+            self.began = time.monotonic()
         if event.kind == "epoch":
+            self.epochs[event.assignment.trial.id] = event.epoch + 1
             self.best[cell] = max(self.best.get(cell, 0.0), event.value)
         if event.kind == "ended" and event.result is not None:
             self.ended += 1
+            self.epochs.pop(event.assignment.trial.id, None)
+            self.ran.append(event.result.info.get("seconds", 0.0))
             self.failed += event.result.status == "failed"
             if not self.live or event.result.status == "failed":
                 self.line(f"[{self.ended}/{self.total}] {describe(event)}   {self.eta()}")
@@ -46,12 +58,25 @@ class Progress:
         self.stream.flush()
 
     def eta(self) -> str:
-        """Elapsed time and, once trials have ended, what is left at their pace."""
-        elapsed = time.monotonic() - self.start
-        text = f"{clock(elapsed)} gone"
-        if self.ended:
-            text += f", about {clock(elapsed / self.ended * (self.total - self.ended))} to go"
+        """Elapsed time and, once trials have ended, what is left."""
+        now = time.monotonic()
+        if now >= self._due and self.ended:
+            self._left = self._estimate(now)
+            self._due = now + (time.monotonic() - now) / SHARE
+        text = f"{clock(now - self.start)} gone{self._left}"
         return text + (f", {self.failed} failed" if self.failed else "")
+
+    def _estimate(self, now: float) -> str:
+        """What is left in words; the count of trials is made anew, since a budget in seconds shortens searches."""
+        from harness import eta
+
+        self.total = self.ended + sum(study.to_run() for study in self.studies)
+        works = [eta.work(study.ledger, study.describe(), self.epochs) for study in self.studies]
+        needed = eta.needs(works)
+        if needed is None or self.began is None:
+            return ""
+        pace = eta.pace(works, self.ran, now - self.began, self.slots)
+        return f", about {clock(max(eta.finishes(needed, self.slots, pace), default=0.0))} to go"
 
     def close(self) -> None:
         if self.live:

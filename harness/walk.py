@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness import data, failpoints, leases, plan, repair, results, room, store, tables, vectors
+from harness import data, failpoints, forecast, leases, plan, repair, results, room, store, tables, vectors
 from harness import layout as sharing
 from harness.files import next_stamp, write_text
 from harness.ledger import SCHEMA, Ledger, Segment
@@ -76,10 +77,13 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     say(overview(grid))
     for line in [*remarks(grid), *other_code(grid)]:
         say(line)
+    begun, about = time.monotonic(), forecast.key(grid)
     if grid.pending:
         room.warn(grid, say)
-    bases = _ready(grid) if grid.pending else {}
+    bases = ready(grid) if grid.pending else {}
     ran = _search(grid, bases, options, stop) if grid.pending else 0
+    if ran and not stop.signum and (line := forecast.told(request.home, about, time.monotonic() - begun)):
+        say(line)
     if not ran and not stop.signum and not _launched_alike(grid):
         with _segment(request.home) as segment:
             ledger.take(segment.run, segment.append("launched", **launch(grid, {})))
@@ -130,7 +134,7 @@ def other_code(grid: Plan) -> list[str]:
     ]
 
 
-def _ready(grid: Plan) -> Bases:
+def ready(grid: Plan) -> Bases:
     """Vectors of what still runs; cells that cannot be built are out of the grid afterwards."""
     bases = _vectors(grid)
     _skip_unbuildable(grid, bases)
@@ -161,7 +165,7 @@ def _search(grid: Plan, bases: Bases, options: Options, stop: Stop) -> int:
         ledger.take(segment.run, segment.append("launched", **event))
         failpoints.reach("launched")
         uri = options.tracking or tracking.default_uri(home)
-        progress = Progress(grid.counts()["to_run"], layout.slots)
+        progress = Progress(pending, layout.slots)
         mirror = None if uri == "off" else tracking.Mirror(uri, home, ledger, progress.line)
         share = f" and {layout.gpu:g} GPU" if layout.gpu else ""
         progress.line(
@@ -174,7 +178,7 @@ def _search(grid: Plan, bases: Bases, options: Options, stop: Stop) -> int:
                 mirror.put(event.assignment.trial.id)
 
         try:
-            shared = _shared(grid, pending, bases)
+            shared = shared_of(grid, pending, bases)
             with leases.Leases(home, segment.run, progress.line) as held:
                 others = peers.Peers(held, ledger, segment.run, progress.line)
                 made = studies.Grid(pending, segment, listen, others)
@@ -258,7 +262,7 @@ def _skip_unbuildable(grid: Plan, bases: Bases) -> None:
     grid.studies[:] = kept
 
 
-def _shared(grid: Plan, pending: list[Study], bases: Bases) -> dict[str, Any]:
+def shared_of(grid: Plan, pending: list[Study], bases: Bases) -> dict[str, Any]:
     """What actors read, by hash: sealed splits for searches, open ones for confirmations, bases with their E."""
     splits: dict[tuple[str, str], data.Split] = {}
     for name in {study.cell.dataset for study in pending}:
@@ -314,9 +318,13 @@ def provenance() -> dict[str, Any]:
         "dirty": bool(sha and _output([*git, "status", "--porcelain", "--untracked-files=no"])),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in packages},
-        "machine": {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()},
+        "machine": machine(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
+
+
+def machine() -> dict[str, Any]:
+    return {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()}
 
 
 def _output(command: list[str]) -> str:

@@ -1,22 +1,33 @@
-"""What a bench would run."""
+"""What a bench would run, and whether it is done by a deadline."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.verbs._options import grid_options, json_option, request_of
+
+if TYPE_CHECKING:
+    from harness.plan import Plan
 
 rank = 20
 
 
 @click.command()
 @grid_options
+@click.option("--deadline", metavar="TIME", help="Will it be done in 36h, 1h30m, 2d? Calibrates cells that never ran.")
+@click.option("--slots", type=click.IntRange(1), help="Trials at a time.  [default: cores / threads]")
+@click.option("--threads", type=click.IntRange(1), help="Torch threads a trial.  [default: as bench has them]")
 @json_option
 def command(**given: Any) -> None:
-    """What a bench with these options would run, cell by cell. Fetches and prepares data, trains nothing."""
+    """What a bench with these options would run, cell by cell. Fetches and prepares data, trains nothing.
+
+    With --deadline: cost, finish time with a 90 % interval, and what to cut first. Cells without a finished trial of
+    their kind are calibrated: three epochs each, kept in the home.
+    """
     show(given)
 
 
@@ -27,10 +38,36 @@ def show(given: dict[str, Any]) -> None:
 
     request = request_of(given)
     grid = planning.make(request, Ledger.open(request.home))
+    if given.get("deadline"):
+        return _deadline(grid, given)
     rows = [{**vars(s.cell), "state": s.state, "to_run": s.to_run()} for s in grid.studies]
     if given["as_json"]:
         return click.echo(json.dumps({"counts": grid.counts(), "cells": rows}, indent=1))
     for row in rows:
         cell = " / ".join(str(row[k]) for k in ("dataset", "encoder", "backbone", "adapter"))
         click.echo(f"{row['to_run']:4d} to run  {row['state']:8s} {cell}")
-    click.echo(walk.overview(grid))
+    for line in walk.remarks(grid):
+        click.echo(line)
+    return click.echo(walk.overview(grid))
+
+
+def _deadline(grid: Plan, given: dict[str, Any]) -> None:
+    from harness import forecast
+    from harness.layout import layout
+
+    deadline = forecast.duration(given["deadline"])
+    cores = os.cpu_count() or 1
+    here = layout({"cpus": cores, "gpus": 0.0, "node_cpus": cores}, grid.width, given["threads"], None)
+    slots, threads = given["slots"] or here.slots, here.threads
+    past = forecast.known(grid.studies[0].ledger) if grid.studies else []
+    paces: dict[str, forecast.Pace] = {}
+    if unknown := forecast.unknown(grid, past):
+        from harness import calibrate
+
+        paces = calibrate.paces(grid, unknown, min(slots, here.slots), threads)
+    found = forecast.of(grid, past, paces, slots, threads)
+    forecast.remember(grid, found)
+    cuts = forecast.cuts(grid, found, deadline)
+    if given["as_json"]:
+        return click.echo(json.dumps(forecast.to_json(found, deadline, cuts), indent=1))
+    return click.echo(forecast.text(found, deadline, cuts))

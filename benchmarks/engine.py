@@ -1,0 +1,213 @@
+"""What the engine itself costs: seconds a trial, slots that wait, and a bench that has nothing left to do.
+
+The trials here only sleep, so that all else is the engine's. It runs them as it runs real ones (`search.run`: ledger,
+Optuna, Tune), in actors whose training is replaced; the other sides are Tune's own, in the same run:
+
+    python benchmarks/engine.py --home FOLDER      (FOLDER keeps a small finished bench between calls)
+"""
+
+from __future__ import annotations
+
+import _measure  # isort: skip  (sets the threads before torch is imported)
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import ray
+from ray import tune
+
+from harness import search, spaces
+from harness.layout import Layout
+from harness.ledger import Ledger, Segment
+from harness.plan import Study
+from harness.stop import Stop
+from harness.studies import Event, Grid
+from harness.types import Budget, Cell, Engine, Protocol, TrialResult
+
+SLOTS = 2
+TRIVIAL = 100  # trials that take no time, of each side that uses processes again
+FRESH = 16  # of the side that starts a process a trial
+CELLS = (0.3, 1.2, 0.6, 2.0, 0.4, 0.9, 0.2, 0.8)  # seconds a trial, cell by cell
+BUDGET = Budget("engine", trials=8, epochs=1, patience=0, seeds=2)
+Span = tuple[float, float]  # begin and end of a trial's own work
+
+
+class Sleeper(search.TrialActor):
+    """An actor whose trials sleep as long as their parameters say."""
+
+    def setup(self, config: dict[str, Any], shared: Any) -> None:
+        super().setup(config, shared)
+        self.worker._step = lambda: sleep(self.worker)
+
+
+def sleep(worker: Any) -> dict[str, Any]:
+    """A trial of one epoch that asks and tells the driver's machine what a real one does."""
+    worker.post("begin", worker.work.id, *worker.place)
+    begin, params = time.time(), worker.work.params
+    time.sleep(params["seconds"])
+    info = {"seconds": params["seconds"], "begin": begin, "end": time.time()}
+    empty = {"ranks": np.zeros(1), "users": np.zeros(1, np.int32), "spectrum": np.zeros(1), "weights": b""}
+    return worker._finish(TrialResult("done", "", params["x"], 0, [params["x"]], info=info), SimpleNamespace(**empty))
+
+
+search.TrialActor = Sleeper  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def study(number: int, seconds: float, ledger: Ledger, budget: Budget = BUDGET) -> Study:
+    cell = Cell("made", "none", "sasrec", f"cell{number}")
+    axis = spaces.Range(0.0, 1.0)
+    space = spaces.Space({"seconds": seconds}, {"x": axis}, {"seconds": seconds, "x": 0.5})
+    return Study(cell, space, budget, Protocol(), Engine("tpe", "median"), {"data": "made", "number": number}, ledger)
+
+
+def ours(seconds: list[float], budget: Budget = BUDGET, apart: bool = False) -> list[Span]:
+    """Spans of all trials of a grid of such cells in one Tune run, or in one a cell."""
+    spans: list[Span] = []
+
+    def listen(event: Event) -> None:
+        if event.kind == "ended" and event.result is not None:
+            spans.append((event.result.info["begin"], event.result.info["end"]))
+
+    with tempfile.TemporaryDirectory() as folder:
+        home, ledger = Path(folder), Ledger()
+        made = [study(n, s, ledger, budget) for n, s in enumerate(seconds)]
+        for part in [[one] for one in made] if apart else [made]:
+            shared = {"splits": {}, "spectra": {}, "sizes": {}}
+            with Stop() as stop:
+                search.run(Grid(part, Segment(home), listen), shared, home, Layout(SLOTS), 0.0, stop, print)
+    return spans
+
+
+def tunes(count: int, reuse: bool) -> list[Span]:
+    """Spans of trivial trials of Tune's function trainable: as it comes, or with processes used again."""
+
+    def train(config: dict[str, Any]) -> None:
+        begin = time.time()
+        tune.report({"begin": begin, "end": time.time()})
+
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        found = tune.Tuner(
+            train,
+            param_space={"x": tune.uniform(0, 1)},
+            tune_config=tune.TuneConfig(num_samples=count, reuse_actors=reuse, max_concurrent_trials=SLOTS),
+            run_config=tune.RunConfig(storage_path=folder, name="stock", verbose=0),
+        ).fit()
+        return [(r.metrics["begin"], r.metrics["end"]) for r in found if r.metrics]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def gaps(spans: list[Span]) -> list[float]:
+    """Seconds between a trial's work and the next one's in its slot; a trial takes the slot that was free first."""
+    free: list[float] = []
+    found = []
+    for begin, end in sorted(spans):
+        if len(free) < SLOTS:
+            free.append(end)
+            continue
+        place = free.index(min(free))
+        found.append(max(begin - free[place], 0.0))
+        free[place] = end
+    return found
+
+
+def busy(spans: list[Span]) -> tuple[float, float]:
+    """Share of the slots' time that is work, from the first trial's begin to the last one's end, and that time."""
+    wall = max(end for _, end in spans) - min(begin for begin, _ in spans)
+    return sum(end - begin for begin, end in spans) / (SLOTS * wall), wall
+
+
+def overhead() -> list[dict[str, object]]:
+    many = Budget("engine", trials=TRIVIAL // 4, epochs=1, patience=0, seeds=0)
+    sides = {
+        "harness": ours([0.0] * 4, many),
+        "Tune, function trainable, processes used again": tunes(TRIVIAL, reuse=True),
+        "Tune, function trainable, as it comes": tunes(FRESH, reuse=False),
+    }
+    return [
+        {
+            "side": name,
+            "trials": len(spans),
+            "median s a trial": statistics.median(gaps(spans)),
+            "p90 s": float(np.quantile(gaps(spans), 0.9)),
+        }
+        for name, spans in sides.items()
+    ]
+
+
+def slots() -> list[dict[str, object]]:
+    sides = {"one run for the grid": ours(list(CELLS)), "one run a cell": ours(list(CELLS), apart=True)}
+    rows = []
+    for name, spans in sides.items():
+        share, wall = busy(spans)
+        rows.append({"side": name, "trials": len(spans), "slots busy": f"{100 * share:.1f} %", "seconds": wall})
+    return rows
+
+
+def resume(home: Path, data: str, repeats: int = 5) -> tuple[list[float], str]:
+    """Seconds of `harness bench`, the whole process, where every trial is in the ledger; what it says of the grid."""
+    words = "bench --max-history 20 --adapters id,linear,mlp,svd --encoders noise --trials 3"
+    words += " --epochs 2 --seeds 2 --set train.d=16 --set train.max_len=20 --tracking off --json"
+    command = [sys.executable, "-m", "harness.cli", *words.split(), "--datasets", data, "--home", str(home)]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    taken, said = [], ""
+    for _ in range(repeats):
+        start = time.monotonic()
+        said = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stderr
+        taken.append(time.monotonic() - start)
+    assert "Nothing is left to do" in said
+    return taken, said.splitlines()[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Costs of the engine")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=_measure.HERE.parent.parent / "shared" / "data")
+    options = parser.parse_args()
+    options.home.mkdir(parents=True, exist_ok=True)
+    taken, grid = resume(options.home, _measure.ml_100k(options.data))
+    ray.init(num_cpus=SLOTS, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    costs, waits = overhead(), slots()
+    ray.shutdown()
+    more = float(str(costs[0]["median s a trial"])) - float(str(costs[2]["median s a trial"]))
+    again = float(str(costs[0]["median s a trial"])) - float(str(costs[1]["median s a trial"]))
+    _measure.write(
+        "engine",
+        "The engine itself",
+        f"{SLOTS} slots, trials that sleep; all sides in one process and one Ray session, one after the other.",
+        "## Overhead a trial",
+        "From the end of a trial's own work to the begin of the next one's in the same slot; trivial trials. Ours "
+        "holds ledger (synced to the disk three times a trial), Optuna's draw and Tune.",
+        _measure.table(costs),
+        f"Ours against Tune's stock function trainable: {more:+.3f} s a trial (goal: at most +0.05); against the same "
+        f"with processes used again: {again:+.3f} s.",
+        "## Slots on a grid of uneven cells",
+        f"{len(CELLS)} cells of {', '.join(map(str, CELLS))} s a trial, {BUDGET.trials} search trials and "
+        f"{BUDGET.seeds} seeds each, from the first trial's begin to the last one's end (goal: 97 % busy).",
+        _measure.table(waits),
+        "## Resume of a finished grid",
+        f"`harness bench` on a home that has everything ({grid}), whole process: median "
+        f"{statistics.median(taken):.2f} s of {len(taken)} (goal: under 3 s); {', '.join(f'{t:.2f}' for t in taken)}.",
+    )
+
+
+if __name__ == "__main__":
+    main()

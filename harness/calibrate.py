@@ -1,0 +1,95 @@
+"""Calibration: what an epoch of every cell costs here, measured the way the bench will run it.
+
+The default point of each cell trains three epochs on a cluster, slots and threads as the bench would have them, so that
+slots slow each other down as they will. Nothing of it enters the ledger; the paces are kept in the home by study,
+machine and layout.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from harness import forecast, studies, walk
+from harness.files import write_text
+from harness.forecast import Pace
+from harness.layout import Layout
+from harness.ledger import Ledger, Segment
+from harness.plan import Plan, Study
+from harness.stop import Stop
+from harness.types import Budget, digest
+
+EPOCHS = 3  # the second is timed: not slowed by what is done for the first time, nor by what is done after the last
+
+
+def paces(grid: Plan, wanted: list[Study], slots: int, threads: int, address: str | None = None) -> dict[str, Pace]:
+    """Paces of the wanted studies by study id; measured now unless the home has them.
+
+    Cells that cannot be built are out of the grid afterwards, as in a bench.
+    """
+    home = grid.request.home
+    files = {s.id: _file(home, s, slots, threads) for s in wanted}
+    found = {study_id: pace for study_id, file in files.items() if (pace := _kept(file)) is not None}
+    if len(found) < len(files):
+        fresh = _measure(grid, [s for s in wanted if s.id not in found], slots, threads, address)
+        for study_id, pace in fresh.items():
+            write_text(files[study_id], json.dumps(asdict(pace)))
+        found |= fresh
+    return found
+
+
+def _file(home: Path, study: Study, slots: int, threads: int) -> Path:
+    machine = walk.machine()
+    return home / forecast.CALIBRATED / f"{digest([study.id, machine, slots, threads])}.json"
+
+
+def _kept(file: Path) -> Pace | None:
+    try:
+        return Pace(**json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _measure(grid: Plan, wanted: list[Study], slots: int, threads: int, address: str | None) -> dict[str, Pace]:
+    from harness import search
+
+    walk.say(f"Calibrating {len(wanted)} cells: {EPOCHS} epochs of each default point.")
+    bases = walk.ready(grid)
+    ids = {study.id for study in grid.studies}
+    wanted = [study for study in wanted if study.id in ids]
+    with tempfile.TemporaryDirectory(prefix="harness-calibrate-") as scratch:
+        home, ledger = Path(scratch), Ledger()
+        budget = Budget("calibration", trials=1, epochs=EPOCHS, patience=0, seeds=0)
+        probes = {study.id: replace(study, budget=budget, ledger=ledger, starts=()) for study in wanted}
+        clock, segment = _Clock(), Segment(home)
+        try:
+            with Stop() as stop, search.cluster(address, home):
+                layout = Layout(slots, threads)
+                running = studies.Grid(list(probes.values()), segment, clock)
+                search.run(running, walk.shared_of(grid, wanted, bases), home, layout, 0.0, stop, walk.say)
+        finally:
+            segment.close()
+        paced = {study_id: clock.pace(probe) for study_id, probe in probes.items()}
+        return {study_id: pace for study_id, pace in paced.items() if pace is not None}
+
+
+class _Clock:
+    """Hears of every epoch, and when."""
+
+    def __init__(self) -> None:
+        self.heard: dict[str, list[float]] = {}
+
+    def __call__(self, event: studies.Event) -> None:
+        if event.kind == "epoch":
+            self.heard.setdefault(event.assignment.study.id, []).append(time.monotonic())
+
+    def pace(self, probe: Study) -> Pace | None:
+        """From the probe's one trial; None if it failed."""
+        done = [r for r in probe.ended() if r.status == "done"]
+        if not done:
+            return None
+        first, second, *_ = self.heard[probe.id]
+        return Pace(second - first, max(done[0].info["seconds"] - EPOCHS * (second - first), 0.0))

@@ -1,0 +1,181 @@
+"""Time left, forecasts and what to cut: arithmetic on made ledgers; the calibration through the real command line."""
+
+import io
+import json
+import os
+from dataclasses import replace
+
+import pytest
+from helpers import SMALL_MODEL, bench, harness
+
+from harness import eta, forecast, plan, spaces, status
+from harness.ledger import Ledger, Segment
+from harness.progress import Progress
+from harness.studies import Grid
+from harness.types import Budget, Cell, Engine, HarnessError, Protocol, TrialResult
+
+BUDGET = Budget("tiny", trials=6, epochs=10, patience=3, seeds=2)
+
+
+def study(ledger, adapter="mlp", dataset="toy", **changes):
+    cell = Cell(dataset, "noise", "sasrec", adapter)
+    space = spaces.of_cell(cell, spaces.Source())
+    made = plan.Study(cell, space, BUDGET, Protocol(), Engine("random", "none"), {"data": dataset}, ledger)
+    return replace(made, **changes)
+
+
+def run(home, studies, seconds, limit=10**9, reason=""):
+    """A real grid whose trials take made seconds by cell; its launch is recorded as a bench does it."""
+    segment, ran = Segment(home), 0
+    cells = [s.describe() for s in studies]
+    segment.append("launched", schema=1, studies=cells, skipped=[], provenance={"slots": 2})
+    grid = Grid([s for s in studies if s.state == "pending"], segment, lambda event: None)
+    while ran < limit and (found := grid.next()) is not None:
+        taken = seconds[found.trial.cell.adapter]
+        curve = [0.1 + 0.01 * found.number] * 5
+        result = TrialResult("done", "", curve[0], 4, curve, info={"seconds": taken})
+        if reason and found.trial.role == "search" and found.number % 2:
+            result = TrialResult("failed", reason=reason.format(found.number), info={"seconds": taken})
+        grid.ended(found.trial.id, result)
+        ran += 1
+    segment.close()
+    return Ledger.open(home)
+
+
+def test_time_left_counts_every_cell_at_its_own_pace(home):
+    made = [study(Ledger.open(home), name) for name in ("svd", "mlp")]
+    ledger = run(home, made, {"svd": 1.0, "mlp": 10.0}, limit=10)  # svd whole (8), mlp 2 of 8
+    works = [eta.work(ledger, s.describe(), {}) for s in made]
+    assert eta.needs(works) == [0.0, pytest.approx(6 * 10.0)]
+    assert eta.needs([eta.Work(3, 1), works[1]])[0] == pytest.approx(4 * 10.0), "an unknown cell is like the others"
+    assert eta.needs([eta.Work(3, 1)]) is None, "nothing ended: nobody knows"
+
+
+def test_half_done_trials_count_for_a_half_and_seconds_bound_what_is_left():
+    assert eta.Work(4, 0, searched=[10.0], flying=0.5).needs(None, None) == pytest.approx(35.0)
+    assert eta.Work(100, 0, searched=[10.0], seconds_left=30.0).needs(None, None) == pytest.approx(35.0)
+
+
+def test_cells_end_in_order_one_a_slot_and_share_the_slots_at_the_end():
+    assert eta.finishes([10.0, 10.0, 20.0], 2, 1.0) == [10.0, 10.0, 20.0]
+    assert eta.finishes([0.0, 40.0], 2, 0.5) == [0.0, 40.0], "40 s on two slots that do half a second in a second"
+
+
+def test_the_pace_is_that_of_this_run_alone():
+    idle = [eta.Work(1, 0, searched=[5.0])]
+    assert eta.pace(idle, [5.0, 5.0], elapsed=10.0, slots=2) == pytest.approx(0.5)
+    assert eta.pace(idle, [50.0], elapsed=10.0, slots=2) == 1.0
+
+
+def test_status_says_each_cells_state_and_groups_failures_by_reason(home):
+    made = [study(Ledger.open(home), name) for name in ("svd", "mlp")]
+    run(home, made, {"svd": 1.0, "mlp": 10.0}, limit=11, reason="loss is not finite at epoch {}")
+    report = status.of(home)
+    first, second = report["cells"]
+    assert (first["ended"], first["planned"], first["done"], first["failed"]) == (8, 8, 5, 3)
+    assert (second["ended"], second["failed"], second["best"]) == (3, 1, pytest.approx(0.12))
+    assert report["failures"] == {"loss is not finite at epoch N": 4}
+    assert first["eta"] == 0
+    assert second["eta"] == report["eta"] > 0
+    assert not report["over"]
+    assert "failed 4x: loss is not finite at epoch N" in status.text(report)
+
+
+def made_plan(home, ledger, studies):
+    return plan.Plan(plan.Request(home, budget=BUDGET), {}, studies)
+
+
+def test_a_forecast_takes_a_cells_own_trials_before_anything_else(home):
+    made = [study(Ledger.open(home), name) for name in ("svd", "mlp")]
+    ledger = run(home, made, {"svd": 1.0, "mlp": 10.0}, limit=10)
+    grid = made_plan(home, ledger, [replace(s, ledger=ledger) for s in made])
+    assert forecast.unknown(grid, forecast.known(ledger)) == []
+    found = forecast.of(grid, forecast.known(ledger), {}, slots=2, threads=1)
+    [cost] = found.costs
+    assert (cost.trials, cost.seeds, cost.price.source) == (4, 2, "its trials")
+    assert cost.price.search == pytest.approx(10.0)
+    assert found.low < found.seconds < found.high
+    assert found.seconds == pytest.approx(forecast.START + cost.seconds / 2, rel=0.2)
+
+
+def test_a_cell_without_trials_is_priced_by_like_trials_or_waits_for_a_calibration(home):
+    ledger = run(home, [study(Ledger.open(home), "mlp")], {"mlp": 10.0})
+    other = study(ledger, "mlp", engine=Engine("tpe", "none"))
+    new = study(ledger, "svd")
+    grid = made_plan(home, ledger, [other, new])
+    assert forecast.unknown(grid, forecast.known(ledger)) == [new]
+    found = forecast.of(
+        grid, forecast.known(ledger), {new.id: forecast.Pace(epoch=2.0, finish=1.0)}, slots=1, threads=1
+    )
+    assert [c.price.source for c in found.costs] == ["like trials", "calibration"]
+    assert found.costs[0].price.search == pytest.approx(10.0)
+    assert found.costs[1].price.search == pytest.approx(2.0 * 5 + 1.0), "5 of 10 epochs, as finished trials trained"
+
+
+def test_cuts_are_ranked_and_each_is_the_mildest_that_fits(home):
+    made = [study(Ledger(), name, data) for data in ("small", "large") for name in ("svd", "mlp")]
+    paces = {s.id: forecast.Pace(10.0 if s.cell.dataset == "large" else 1.0, 0.0) for s in made}
+    grid = made_plan(home, Ledger(), made)
+    whole = forecast.of(grid, [], paces, slots=2, threads=1)
+    assert forecast.cuts(grid, whole, whole.high + 1) == [], "nothing to cut where it fits"
+    found = forecast.cuts(grid, whole, whole.high * 0.9)
+    assert [cut.what.split()[0] for cut in found] == ["trials", "epochs", "without"]
+    assert found[0].what == "trials 6 -> 5"
+    assert found[-1].what == "without large"
+    assert found[-1].fits
+    assert all(cut.saves > 0 and cut.seconds < whole.seconds for cut in found)
+    assert not any(cut.fits for cut in forecast.cuts(grid, whole, 1.0))
+
+
+@pytest.mark.parametrize("word", ["soon", "36", "h", "-1h", ""])
+def test_a_deadline_that_is_no_duration_is_one_clear_line(word):
+    with pytest.raises(HarnessError, match="is no duration; it is written as 36h"):
+        forecast.duration(word)
+
+
+def test_a_bench_is_compared_with_the_forecast_of_this_very_grid_alone(home):
+    grid = made_plan(home, Ledger(), [study(Ledger())])
+    paces = {grid.studies[0].id: forecast.Pace(1.0, 0.0)}
+    found = forecast.of(grid, [], paces, 2, 1)
+    forecast.remember(grid, found)
+    assert "which is +0 %" in (forecast.told(home, forecast.key(grid), found.seconds) or "")
+    assert forecast.told(home, "another", 1.0) is None
+    (home / "forecast.json").write_text("torn{")
+    assert forecast.told(home, forecast.key(grid), 1.0) is None
+
+
+@pytest.mark.slow
+def test_a_plan_with_a_deadline_calibrates_once_and_the_bench_says_how_it_came_out(home, dataset):
+    words = ["--datasets", str(dataset), "--encoders", "noise", "--kcore", "0", *SMALL_MODEL, "--adapters", "id"]
+    size = ["--trials", "2", "--epochs", "3", "--seeds", "1"]
+    first = harness(home, "plan", *words, *size, "--deadline", "1h", "--json")
+    assert first.returncode == 0, first.stderr
+    told = json.loads(first.stdout)
+    assert told["fits"] == (told["high"] <= 3600)
+    assert {c["source"] for c in told["costs"] if c["backbone"] == "sasrec"} == {"calibration"}
+    assert "Calibrating 1 cells" in first.stderr
+    assert not (home / "ledger").exists(), "a calibration is no trial"
+    again = harness(home, "plan", *words, *size, "--deadline", "1s")
+    assert "Calibrating" not in again.stderr
+    assert "does not fit in 1s" in again.stdout
+    done = bench(home, dataset, "--adapters", "id", *size, "--tracking", "off")
+    assert "the plan had said" in done.stderr
+    finished = json.loads(harness(home, "status", "--json").stdout)
+    assert finished["over"]
+    assert os.listdir(home / "calibrations")
+
+
+def test_progress_lines_estimate_by_what_each_cells_trials_took(home, monkeypatch):
+    monkeypatch.setattr("harness.progress.SHARE", 1e9)  # an estimate at every line
+    ledger, segment, stream = Ledger.open(home), Segment(home), io.StringIO()
+    made = [study(ledger, name) for name in ("svd", "mlp")]
+    progress = Progress(made, slots=2, stream=stream)
+    grid = Grid(made, segment, progress)
+    for _ in range(3):
+        found = grid.next()
+        grid.epoch(found.trial.id, 0, 0.2)
+        grid.ended(found.trial.id, TrialResult("done", "", 0.2, 0, [0.2], info={"seconds": 60.0}))
+    lines = stream.getvalue().splitlines()
+    assert [line.split()[0] for line in lines] == ["[1/16]", "[2/16]", "[3/16]"]
+    assert progress.total == 16
+    assert "6m30s to go" in lines[2], "13 trials of a minute on two slots that are never idle"
