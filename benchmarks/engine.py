@@ -184,7 +184,8 @@ def main() -> None:
     options = parser.parse_args()
     options.home.mkdir(parents=True, exist_ok=True)
     taken, grid = resume(options.home, _measure.ml_100k(options.data))
-    ray.init(num_cpus=SLOTS, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    quietly = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    ray.init(address="local", num_cpus=SLOTS, **quietly)
     costs, waits = overhead(), slots()
     ray.shutdown()
     more = float(str(costs[0]["median s a trial"])) - float(str(costs[2]["median s a trial"]))
