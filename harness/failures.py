@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+NODE, UNREACHABLE = "its node died", "its worker cannot be reached any more"
+DRIVER = "its worker lost the driver"
+_NODE = re.compile(r"node (has died|was terminated|it was running on is dead)")
+
 
 def reason(text: str, last_words: Callable[[], str]) -> str:
     """What became of a worker. text: Ray's own account of it; last_words: asked only where that does not say.
@@ -18,10 +22,13 @@ def reason(text: str, last_words: Callable[[], str]) -> str:
         return f"out of memory: {own.group(1)}"
     if "running low on memory" in text:
         return "out of memory: Ray's memory monitor ended its worker"
-    if "node has died" in text:
-        return "its node died"
+    if _NODE.search(text):
+        return NODE
     if lost := re.search(r"Unreachable: (.+)", text):
-        return f"its worker lost the driver: {lost.group(1)[:200]}"
+        return f"{DRIVER}: {lost.group(1)[:200]}"
+    if "is unavailable" in text:  # the way to it is cut; whether it died there, its last words say
+        said = last_words()
+        return f"its worker died: {said}" if said else UNREACHABLE
     if "Worker exit type" in text:
         said = last_words() or "killed, as a kernel that is out of memory does"
         return f"its worker died: {said}"
@@ -29,9 +36,13 @@ def reason(text: str, last_words: Callable[[], str]) -> str:
     return lines[-1][:300] if lines else "its worker failed without a word"
 
 
-def elsewhere(text: str) -> bool:
-    """Whether it was the cluster that failed, and no fault of the trial."""
-    return "node has died" in text or "worker.Unreachable" in text
+def elsewhere(reason: str) -> bool:
+    """Whether it was the cluster that failed, and no fault of the trial.
+
+    >>> elsewhere("its node died"), elsewhere("its worker died: Aborted")
+    (True, False)
+    """
+    return reason.startswith((NODE, UNREACHABLE, DRIVER))
 
 
 def at_start(text: str) -> bool:

@@ -212,10 +212,10 @@ class GridScheduler(_Unsaved, FIFOScheduler):
         """A worker failed under a trial. Tune tries it again, RETRIES times; a lost node is not the trial's fault."""
         found = self.searcher.flying[trial.trial_id]
         text = Path(trial.error_file).read_text().rpartition("Failure # ")[2]
-        if failures.elsewhere(text) and self.lost.get(trial.trial_id, 0) < LOST_NODES:
+        reason = failures.reason(text, lambda: self._last_words(found.trial.id))
+        if failures.elsewhere(reason) and self.lost.get(trial.trial_id, 0) < LOST_NODES:
             self.lost[trial.trial_id] = self.lost.get(trial.trial_id, 0) + 1
             trial.run_metadata.num_failures -= 1
-        reason = failures.reason(text, lambda: self._last_words(found.trial.id))
         if failures.at_start(text) and trial.num_failures > RETRIES:
             raise HarnessError(f"No worker can start: {reason}")
         self.searcher.reasons[trial.trial_id] = reason
@@ -226,6 +226,8 @@ class GridScheduler(_Unsaved, FIFOScheduler):
         """Of the worker that had the trial, from the machine it was on; "" if that cannot be had soon."""
         with contextlib.suppress(RayError):
             place = ray.get(self.recorder.place.remote(trial_id), timeout=10)
+            if place is not None and place[0] == ray.get_runtime_context().get_node_id():
+                return last_words(place[1])
             if place is not None:
                 there = NodeAffinitySchedulingStrategy(place[0], soft=False)
                 read = ray.remote(last_words).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
@@ -277,7 +279,7 @@ def cluster(address: str | None, home: Path) -> Iterator[dict[str, Any]]:
                 ray.init(address=address, **common)
             else:
                 ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **common)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # of many kinds; on an overloaded machine a bare one after 30 s
         raise HarnessError(f"No Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
     try:
         head.watch(ray.get_runtime_context().gcs_address, ray.is_initialized)

@@ -46,7 +46,7 @@ def count(home, kind):
     return sum(line.startswith(f'{{"kind":"{kind}"') for line in lines(home))
 
 
-def wait_for(home, kind, number, process, seconds=180):
+def wait_for(home, kind, number, process, seconds=400):
     """Until that many events of a kind are in the ledger. Fails if the process ends before."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
