@@ -177,8 +177,8 @@ class Tracker:
                 ).info.run_id
             )
             self.client.log_dict(made, launch, "launch.json")
-            self.client.set_tag(made, COMPLETE, "true")
             self.client.set_terminated(made)
+            self.client.set_tag(made, COMPLETE, "true")
             self.parents[run] = made
         return self.parents[run]
 
@@ -207,8 +207,8 @@ class Tracker:
         for at in range(0, max(len(metrics), 1), 900):
             self.client.log_batch(run, metrics=metrics[at : at + 900], params=pairs if at == 0 else [])
         self._artifacts(run, ledger, entry)
-        self.client.set_tag(run, COMPLETE, "true")
         self.client.set_terminated(run, _STATUS[result.status], end_time=ended)
+        self.client.set_tag(run, COMPLETE, "true")  # last: what lacks it is written again
 
     def _artifacts(self, run: str, ledger: Ledger, entry: Entry) -> None:
         result = entry.result
