@@ -18,7 +18,7 @@ AXES = ("adapter.hidden", "train.lr", "text.fusion")
 def searched(made: Results, trials: int = 8, epochs: int = 6) -> Table:
     """The table of made results whose rows were searched and confirmed, with curves."""
     rows = [row for cell in made.cells.iter_rows(named=True) for row in _of(cell, trials, epochs)]
-    return build(Results(made.runs, made.ranks, made.cells, made.header, pl.DataFrame(rows, schema=TRIALS)))
+    return build(Results(made.runs, made.ranks, made.cells, made.header, pl.LazyFrame(rows, schema=TRIALS)))
 
 
 def wide(datasets: int, adapters: int, users: int = 60) -> Results:
