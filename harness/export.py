@@ -236,13 +236,13 @@ def _verified(model: exported.Recommender, split: Split, chosen: Trial, stored: 
     assert test is not None
 
     def states(block: Queries) -> Tensor:
-        own = [split.history(user, end) for user, end in zip(block.users, block.ends, strict=True)]
+        own = [split.history(user, end).tolist() for user, end in zip(block.users, block.ends, strict=True)]
         times = None
         if model.needs_times:
             assert split.times is not None
             starts = split.offsets[block.users]
-            times = [split.times[s : s + end + 1] for s, end in zip(starts, block.ends, strict=True)]
-        return model.states(own, times)  # pyright: ignore[reportArgumentType]
+            times = [split.times[s : s + end + 1].tolist() for s, end in zip(starts, block.ends, strict=True)]
+        return model.states(own, times)
 
     ranks = ranking.ranks(states, split, test, filter_seen=chosen.protocol.filter_seen, table=model.keys)
     if len(ranks) != stored.height or (stored["user"].to_numpy() != test.users).any():

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import made_homes
 import numpy as np
-import polars as pl
 import pytest
 import torch
 from conftest import make_dataset
@@ -167,9 +166,9 @@ def test_other_ranks_are_told_apart_by_the_interval_or_the_tolerance(root, tmp_p
     home = shutil.copytree(root / "one", tmp_path / "home")
     row = rows.find(rows.of(Ledger.open(home)), "sasrec/id")
     for trial_id in row.planned:
-        file = store.artifact_folder(home, trial_id) / "ranks.parquet"
-        worse = pl.read_parquet(file).with_columns(rank=pl.lit(30.0))
-        worse.write_parquet(file)
+        users = store.load_ranks(home, trial_id)["user"].to_numpy()
+        worse = np.full(len(users), 30.0)
+        store.save_artifacts(home, trial_id, users=users, ranks=worse, spectrum=np.zeros(0), weights=b"")
     found = reproduce.run(home, Asked("sasrec/id"))
     assert (found.verdict, found.exit_code) == ("differs", 1)
     assert found.difference.low > 0

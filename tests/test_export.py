@@ -12,7 +12,7 @@ import torch
 from conftest import make_dataset
 from helpers import harness as command
 
-from harness import data, export, exported, registry, rows, store
+from harness import data, export, exported, registry, rows, sealed, store
 from harness.ledger import Ledger
 from harness.types import HarnessError, Protocol
 
@@ -224,6 +224,9 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(made, tmp_path):
     refused("sasrec/id", "has no seed 7; it has 1", seed=7)
     file = weights / "model.safetensors"
     whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2] + bytes(4000) + whole[len(whole) // 2 + 4000 :])
+    refused("gru4rec/id", "are damaged")
+    (weights / sealed.SEAL).unlink()  # as an earlier harness left them: without checksums
     file.write_bytes(whole[:-100])
     refused("gru4rec/id", "are cut off")
     file.write_bytes(whole[: len(whole) // 2] + bytes(4000) + whole[len(whole) // 2 + 4000 :])
