@@ -1,10 +1,12 @@
 """The same command on an existing Ray cluster of two nodes of one core each, beside a head that computes nothing."""
 
 import json
+from collections import Counter
 
 import pytest
 from conftest import make_dataset
 from helpers import bench, ended, events, harness, metrics_of
+from processes import count, start, wait_for
 
 GRID = ["--adapters", "id,spectran", "--backbones", "sasrec", "--sampler", "random", "--tracking", "off"]
 GRID += ["--budget", "standard", "--trials", "3", "--epochs", "10"]  # long enough for the second node to join in
@@ -46,3 +48,36 @@ def most_at_once(home):
             last[event["id"]] = event["epoch"]
             found = max(found, len(last))
     return found
+
+
+@pytest.mark.slow
+def test_nodes_that_vanish_and_a_head_that_vanishes_cost_no_trial(tmp_path, monkeypatch):
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "12")  # 60 by default
+    folder = make_dataset(tmp_path / "toy", users=800, items=200)
+    home, words = tmp_path / "home", [*GRID, "--pruner", "none"]
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        first, second = (cluster.add_node(num_cpus=1) for _ in range(2))
+        process = start(home, folder, *words, "--address", cluster.address)
+        wait_for(home, "epoch", 3, process)
+        cluster.remove_node(first, allow_graceful=False)
+        wait_for(home, "epoch", count(home, "epoch") + 10, process)
+        cluster.remove_node(second, allow_graceful=False)
+        cluster.add_node(num_cpus=1)
+        wait_for(home, "epoch", count(home, "epoch") + 10, process)
+        cluster.remove_node(cluster.head_node, allow_graceful=False)
+        _, err = process.communicate(timeout=120)
+    finally:
+        cluster.shutdown()
+    assert process.returncode == 2, err
+    assert "comes next" in err, "a line for each trial that lost its worker"
+    said = [line for line in err.splitlines() if line.startswith("Error: ")]
+    assert said == [said[0]]
+    assert "is gone. What ended is kept; the same command goes on" in said[0]
+    assert "Traceback" not in err
+    local = bench(home, folder, *words)
+    assert local.returncode == 0, local.stderr
+    assert [i for i, n in Counter(ended(home)).items() if n > 1] == []
+    assert not [e for e in events(home, "ended") if e["result"]["status"] == "failed"], "no trial is blamed"
