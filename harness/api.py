@@ -79,12 +79,12 @@ def leaderboard(home: str | os.PathLike[str] | None, run: str | None, from_mlflo
 
     folder = home_of(home)
     if from_mlflow is None:
-        ledger, ranks_of = Ledger.open(folder), lambda trial_id: store.load_ranks(folder, trial_id)
+        ledger, beside = Ledger.open(folder), store.sources(folder)
     else:
         from harness import tracking
 
-        ledger, ranks_of = tracking.read(from_mlflow, folder)
-    return tables.build(results.build(ledger, ranks_of, run)).frame()
+        ledger, beside = tracking.read(from_mlflow, folder)
+    return tables.build(results.build(ledger, beside, run)).frame()
 
 
 def compare(a: str, b: str, home: str | os.PathLike[str] | None) -> pl.DataFrame:

@@ -141,8 +141,8 @@ def side(word: str, home: Path) -> Side:
     if word.startswith(MLFLOW) or "://" in word:
         from harness import tracking
 
-        ledger, ranks_of = tracking.read(uri, home)
-        return _side(word, ledger, None, ranks_of)
+        ledger, beside = tracking.read(uri, home)
+        return _side(word, ledger, None, beside.ranks)
     folder = Path(word).expanduser()
     if folder.is_dir():
         if not (folder / "ledger").is_dir():

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SAMPLE = 4096  # rows that pairs are made of
+PROJECTED = 2e10  # of a table onto the text: a second or two of a core
 
 
 def collapse(table: Tensor) -> dict[str, float]:
@@ -83,6 +84,31 @@ def components(s: Tensor, share: float) -> float:
     """How many leading components hold this share of the variance; 0 if there is none. s: (d,) descending."""
     energy = s.square().cumsum(0)
     return float((energy < share * energy[-1]).sum().item() + 1) if s[0] > 0 else 0.0
+
+
+def mass_beyond(s: Tensor, d: int) -> float:
+    """Share of the variance beyond the d leading components, what keeping d of them loses. s: (r,) descending."""
+    energy = s.double().square()
+    return (energy[d:].sum() / energy.sum()).item() if len(s) and energy[0] > 0 else 0.0
+
+
+def text_use(table: Tensor, U: Tensor, d: int) -> dict[str, float]:
+    """Where the variance of a table (N, k) lies with regard to the text's left singular vectors U (N, r).
+
+    ``table_mass_beyond_d``: share along the text's directions after the d leading ones; ``table_mass_outside_text``:
+    share along none of them. A table made of the d leading components alone has 0 and 0. Empty where there is no text
+    or the product would cost more than `PROJECTED` multiplications.
+    """
+    if not U.shape[1] or U.shape[0] * U.shape[1] * table.shape[1] > PROJECTED:
+        return {}
+    X = table.detach().double()
+    X = (X - X.mean(0)).to(U.dtype)
+    whole = X.square().sum()
+    if not whole > 0:
+        return {}
+    along = (U.T @ X).square().sum(1)
+    outside = (1 - along.sum() / whole).clamp_min(0)
+    return {"table_mass_beyond_d": (along[d:].sum() / whole).item(), "table_mass_outside_text": outside.item()}
 
 
 def mean_cosine(table: Tensor) -> float:

@@ -182,7 +182,9 @@ class Study:
 
     def describe(self) -> dict[str, Any]:
         """How a launch event names this study."""
-        known = {"confirm": [self.trial("confirm", 0, {}).id]} if self.cell.is_baseline else {}
+        known: dict[str, Any] = {"searched": sorted(self.space.searched)}
+        if self.cell.is_baseline:
+            known["confirm"] = [self.trial("confirm", 0, {}).id]
         bound = {} if self.budget.cell_seconds is None else {"cell_seconds": self.budget.cell_seconds}
         early = {"allowed": self.budget.trials} if 1 < self.most < self.budget.trials else {}
         warm = {"warm": len(self.starts)} if self.engine.warm_start else {}

@@ -170,7 +170,7 @@ def table_of(home: Path, run: str | None = None) -> Table | None:
     ledger = Ledger.open(home)
     if not ledger.launches and run is None:
         return None
-    return tables.build(results.build(ledger, lambda trial_id: store.load_ranks(home, trial_id), run))
+    return tables.build(results.build(ledger, store.sources(home), run))
 
 
 def _beside(number: Number, table: Table | None) -> Beside:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from harness import registry
+from harness import registry, store
 from harness.ledger import Entry, Ledger
+from harness.store import FrameOf, Sources
 from harness.tables import Results
-from harness.tables._frames import TRIALS
+from harness.tables._frames import QUERIES, SPECTRA, TRIALS
 from harness.types import Cell, HarnessError, TrialResult
 
 CELL = ["dataset", "encoder", "backbone", "adapter"]
@@ -31,11 +33,19 @@ CELLS = {
     **dict.fromkeys(CELL, pl.String),
     **dict.fromkeys(["trials_done", "trials_pruned", "trials_failed", "trials_planned"], pl.Int64),
     "search_seconds": pl.Float64,
+    "search_epochs": pl.Int64,
+    "searched": pl.List(pl.String),
+    **dict.fromkeys(["tuned", "warm_start"], pl.String),
+    "cell_seconds": pl.Float64,
     **dict.fromkeys(["seeds_done", "seeds_planned"], pl.Int64),
     "state": pl.String,
     "reason": pl.String,
 }
-RanksOf = Callable[[str], pl.DataFrame | None]
+
+
+def of_home(home: Path, run: str | None = None, at_trials: int | None = None) -> Results:
+    """What a home folder holds, as `build` makes it of its ledger."""
+    return build(Ledger.open(home), store.sources(home), run, at_trials)
 
 
 def newest(ledger: Ledger, run: str | None = None) -> dict[str, Any]:
@@ -58,50 +68,97 @@ def launches(ledger: Ledger, run: str | None = None) -> list[dict[str, Any]]:
     return [ledger.launches[name] for name in names if ledger.launches[name]["table"] == wanted]
 
 
-def build(ledger: Ledger, ranks_of: RanksOf, run: str | None = None) -> Results:
+def build(ledger: Ledger, beside: Sources | FrameOf, run: str | None = None, at_trials: int | None = None) -> Results:
     """Everything that stands in one table with a launch: all cells of launches of the same protocol, preparation and
-    epochs. Of two studies of one cell (a changed space or component) the newer launch's counts."""
+    epochs. Of two studies of one cell (a changed space or component) the newer launch's counts.
+
+    at_trials: as if each search had ended after its first so many trials: their best is the winner, and its test is
+    known only where it was confirmed. Raises HarnessError if there is no such launch.
+    """
     launch = newest(ledger, run)
-    studies: dict[Cell, dict[str, Any]] = {}
+    known = beside if isinstance(beside, Sources) else Sources(beside)
+    studies, skipped, cards = _planned(ledger, run)
+    if at_trials is not None:
+        studies = {cell: _cut(own, at_trials) for cell, own in studies.items()}
+    found = {cell: _found(ledger, own, known.ranks) for cell, own in studies.items()}
+    rows = [_run_row(ledger, cell, trial_id) for cell, own in found.items() for trial_id in own]
+    ranks = [_ranks_of(trial_id, frame) for own in found.values() for trial_id, frame in own.items()]
+    cells = [_cell_row(ledger, cell, own, len(found[cell])) for cell, own in studies.items()]
+    cells += [_skipped_row(cell, reason) for cell, reason in skipped.items()]
+    return Results(
+        pl.DataFrame(rows, schema=RUNS),
+        pl.concat(ranks) if ranks else pl.DataFrame(schema={"trial": pl.String, "user": pl.Int64, "rank": pl.Float64}),
+        pl.DataFrame(cells, schema=CELLS).sort(CELL),
+        _header(ledger, launch, studies, cards, at_trials),
+        pl.defer(lambda: _trials(ledger, studies), schema=TRIALS),
+        _queries(launch["protocol"], cards, known),
+        _spectra([row["trial"] for row in rows], known),
+    )
+
+
+Studies = dict[Cell, dict[str, Any]]
+
+
+def _cut(described: dict[str, Any], trials: int) -> dict[str, Any]:
+    """A study as if it had ended after so many trials."""
+    return described | {"trials": trials, "cut": True} if described["trials"] > trials else described
+
+
+def _planned(ledger: Ledger, run: str | None) -> tuple[Studies, dict[Cell, str], dict[str, Any]]:
+    """Studies, reasons of skipped cells and data cards of the launches that stand in one table."""
+    studies: Studies = {}
     skipped: dict[Cell, str] = {}
     cards: dict[str, Any] = {}
     for event in launches(ledger, run):
+        warm = {"warm_start": (event.get("engine") or {}).get("warm_start")}
         for described in event["studies"]:
-            studies[Cell(**described["cell"])] = described
+            studies[Cell(**described["cell"])] = warm | described
         for described in event["skipped"]:
             skipped[Cell(**described["cell"])] = described["reason"]
         cards |= event["data"]
-    rows, cells, ranks = [], [], []
-    for cell, described in studies.items():
-        if cell in skipped:
-            continue
-        confirmed = {trial_id: ranks_of(trial_id) for trial_id in _confirmed(ledger, described)}
-        found = {trial_id: frame for trial_id, frame in confirmed.items() if frame is not None}
-        cells.append(_cell_row(ledger, cell, described, len(found)))
-        if len(found) < len(confirmed):
-            lost = len(confirmed) - len(found)
-            cells[-1] |= {
-                "state": "partial",
-                "reason": f"the ranks of {lost} of its runs are missing or damaged; the same bench makes them again",
-            }
-        for trial_id, frame in found.items():
-            rows.append(_run_row(ledger, cell, trial_id))
-            ranks.append(frame.select(pl.lit(trial_id).alias("trial"), pl.col("user").cast(pl.Int64), "rank"))
-    for cell, reason in skipped.items():
-        empty = dict.fromkeys(CELLS, 0) | _names(cell)
-        cells.append(empty | {"search_seconds": 0.0, "state": "skipped", "reason": reason})
+    return {cell: own for cell, own in studies.items() if cell not in skipped}, skipped, cards
+
+
+def _found(ledger: Ledger, described: dict[str, Any], ranks_of: FrameOf) -> dict[str, pl.DataFrame]:
+    """The ranks of a study's finished confirmations, of those that are there and whole."""
+    frames = {trial_id: ranks_of(trial_id) for trial_id in _confirmed(ledger, described)}
+    return {trial_id: frame for trial_id, frame in frames.items() if frame is not None}
+
+
+def _ranks_of(trial_id: str, frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.select(pl.lit(trial_id).alias("trial"), pl.col("user").cast(pl.Int64), "rank")
+
+
+def _header(
+    ledger: Ledger, launch: dict[str, Any], studies: Studies, cards: dict[str, Any], at_trials: int | None
+) -> dict[str, Any]:
     header = {key: launch[key] for key in ("protocol", "prep", "budget", "engine", "provenance")} | {"data": cards}
     header["components"] = _remarks(studies)
     pages = [page for name in sorted(ledger.finished) if (page := ledger.finished[name].get("tracking"))]
     header |= {"tracking": pages[-1]} if pages else {}
     header["test_opened"] = sum(ledger.opened.get(i, 0) for d in studies.values() for i in confirmations(ledger, d))
-    return Results(
-        pl.DataFrame(rows, schema=RUNS),
-        pl.concat(ranks) if ranks else pl.DataFrame(schema={"trial": pl.String, "user": pl.Int64, "rank": pl.Float64}),
-        pl.DataFrame(cells, schema=CELLS).sort(CELL),
-        header,
-        pl.defer(lambda: _trials(ledger, studies), schema=TRIALS),  # many, and few ask for them
-    )
+    return header if at_trials is None else header | {"at_trials": at_trials}
+
+
+def _queries(protocol: dict[str, Any], cards: dict[str, Any], known: Sources) -> pl.DataFrame:
+    """What is known of the test targets of each data set, of those that it was recorded for."""
+    frames = []
+    for name, card in cards.items():
+        found = known.queries(store.queries_key(card["hash"], protocol))
+        if found is not None:
+            frames.append(found.select(pl.lit(name).alias("dataset"), *[c for c in QUERIES if c != "dataset"]))
+    return pl.concat(frames).cast(QUERIES) if frames else pl.DataFrame(schema=QUERIES)  # pyright: ignore[reportArgumentType]
+
+
+def _spectra(trials: list[str], known: Sources) -> pl.DataFrame:
+    found = [(trial_id, known.spectra(trial_id)) for trial_id in trials]
+    records = [{"trial": trial_id, **own} for trial_id, own in found if own is not None]
+    return pl.DataFrame(records, schema=SPECTRA)
+
+
+def _skipped_row(cell: Cell, reason: str) -> dict[str, Any]:
+    empty = dict.fromkeys(CELLS, 0) | _names(cell) | {"search_seconds": 0.0, "state": "skipped", "reason": reason}
+    return empty | {"searched": None, "tuned": "", "warm_start": "", "cell_seconds": None}
 
 
 def _remarks(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
@@ -159,7 +216,7 @@ def _run_row(ledger: Ledger, cell: Cell, trial_id: str) -> dict[str, Any]:
     }
 
 
-def _trials(ledger: Ledger, studies: dict[Cell, dict[str, Any]]) -> pl.DataFrame:
+def _trials(ledger: Ledger, studies: Studies) -> pl.DataFrame:
     return pl.DataFrame([row for cell, d in studies.items() for row in _trial_rows(ledger, cell, d)], schema=TRIALS)
 
 
@@ -196,24 +253,24 @@ def _trial(trial_id: str, entry: Entry) -> dict[str, Any]:
     }
 
 
-def _cell_row(ledger: Ledger, cell: Cell, described: dict[str, Any], seeds_done: int) -> dict[str, Any]:
-    planned, history = ledger.planned(described), _history(ledger, described)
+def _cell_row(ledger: Ledger, cell: Cell, described: dict[str, Any], seeds_found: int) -> dict[str, Any]:
+    history = _history(ledger, described)
     results = [result for _, result in history.values() if result is not None]
     count = {s: sum(r.status == s for r in results) for s in ("done", "pruned", "failed")}
-    confirmed = [_status(ledger, i) for i in confirmations(ledger, described)]
-    if seeds_done == described["seeds"]:
-        state, reason = "done", _collapse(ledger, described) or _ended_early(described, planned)
-    elif "failed" in confirmed or (len(results) == planned > 0 and not count["done"]):
-        state, reason = "failed", _reason(ledger, described, results)
-    else:
-        state, reason = ("partial" if results or seeds_done else "pending"), ""
+    state, reason = _state(ledger, described, results, seeds_found)
+    searched = described.get("searched")
     return _names(cell) | {
         "trials_done": count["done"],
         "trials_pruned": count["pruned"],
         "trials_failed": count["failed"],
-        "trials_planned": planned,
+        "trials_planned": ledger.planned(described),
         "search_seconds": sum(r.info.get("seconds", 0.0) for r in results),
-        "seeds_done": seeds_done,
+        "search_epochs": sum(int(r.info.get("epochs", len(r.curve))) for r in results),
+        "searched": searched,
+        "tuned": "nothing" if cell.is_baseline else "fixed" if searched == [] else "searched",
+        "warm_start": _warm(described),
+        "cell_seconds": described.get("cell_seconds"),
+        "seeds_done": seeds_found,
         "seeds_planned": described["seeds"],
         "state": state,
         "reason": reason,
@@ -234,6 +291,38 @@ def _collapse(ledger: Ledger, described: dict[str, Any]) -> str:
     runs = [ledger.result(i) for i in _confirmed(ledger, described)]
     ranks = [run.info.get("effective_rank") for run in runs if run is not None]
     return "collapsed: its items all have one vector" if ranks and all(rank == 0 for rank in ranks) else ""
+
+
+def _warm(described: dict[str, Any]) -> str:
+    """The data set whose best configurations a search began with; empty where it began cold."""
+    return str(described.get("warm_start") or "yes") if described.get("warm") else ""
+
+
+def _state(ledger: Ledger, described: dict[str, Any], results: list[TrialResult], seeds_found: int) -> tuple[str, str]:
+    """State and reason of a cell. Where it is not at its end, the reason says how far it is."""
+    confirmed = [_status(ledger, i) for i in confirmations(ledger, described)]
+    planned = ledger.planned(described)
+    searched = len(results) == planned
+    if seeds_found == described["seeds"]:
+        return "done", _collapse(ledger, described) or _ended_early(described, planned)
+    if "failed" in confirmed or (searched and results and not any(r.status == "done" for r in results)):
+        return "failed", _reason(ledger, described, results)
+    lost = confirmed.count("done") - seeds_found
+    if lost:
+        return "partial", f"the ranks of {lost} of its runs are missing or damaged; the same bench makes them again"
+    if described.get("cut") and searched and not seeds_found:
+        return "partial", f"the best of its first {planned} trials was not confirmed"
+    far = f"{len(results)} of {planned} trials, {seeds_found} of {described['seeds']} seeds"
+    if _running(ledger, described):
+        return "running", far
+    return ("partial", far) if results or seeds_found else ("pending", "")
+
+
+def _running(ledger: Ledger, described: dict[str, Any]) -> bool:
+    """Whether a trial of the study is started and not ended in a launch that has not finished (or was killed)."""
+    ids = [i for i, result in _history(ledger, described).values() if result is None]
+    ids += [i for i in confirmations(ledger, described) if i in ledger.trials and ledger.result(i) is None]
+    return any(ledger.trials[i].run not in ledger.finished for i in ids)
 
 
 def _reason(ledger: Ledger, described: dict[str, Any], searched: list[TrialResult]) -> str:

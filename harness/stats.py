@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import comb
+from statistics import NormalDist
 
 import numpy as np
 
@@ -26,6 +28,7 @@ from harness.types import HarnessError
 ROUNDS = 1000  # bootstrap rounds
 FLIPS = 9999  # sign flips: the smallest p-value is 1e-4
 LEVEL = 0.95
+POWER = 0.8
 DIGITS = 12
 CELLS = 2**23  # entries of the largest temporary array
 
@@ -86,8 +89,12 @@ def bootstrap(values: np.ndarray, users: np.ndarray, seeds: np.ndarray) -> np.nd
             f"{(users.shape[1], seeds.shape[1])} in {len(users)} and {len(seeds)} rounds."
         )
     by_user, by_seed = values.mean(1), values.mean(0)
-    moved = np.concatenate([np.tensordot(users[part], by_user, 1) for part in _chunks(*users.shape)]) / len(values)
-    return np.round(moved + np.tensordot(seeds, by_seed - by_seed.mean(0), 1), DIGITS)
+    return np.round(resampled(users, by_user) + np.tensordot(seeds, by_seed - by_seed.mean(0), 1), DIGITS)
+
+
+def resampled(users: np.ndarray, by_user: np.ndarray) -> np.ndarray:
+    """Means (R, ...) of values by user (U, ...) under `user_draws` (R, U)."""
+    return np.concatenate([np.tensordot(users[part], by_user, 1) for part in _chunks(*users.shape)]) / len(by_user)
 
 
 def percentile(mean: float, draws: np.ndarray) -> Interval:
@@ -178,6 +185,98 @@ def holm(p: np.ndarray) -> np.ndarray:
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(steps, 1)
     return adjusted
+
+
+def holm_pairs(p: np.ndarray) -> np.ndarray:
+    """A symmetric matrix (n, n) of p-values, adjusted after Holm over its n (n - 1) / 2 pairs; 1 on the diagonal."""
+    above = np.triu_indices(len(p), 1)
+    adjusted = np.ones(p.shape)
+    adjusted[above] = holm(p[above])
+    return np.minimum(adjusted, adjusted.T)
+
+
+def effect(differences: np.ndarray) -> float | None:
+    """Paired standardised difference of users (U,): their mean over their standard deviation (Cohen's d_z).
+
+    None where all users differ by the same, or there is one: the scale is unknown.
+    """
+    if len(differences) < 2 or not (spread := differences.std(ddof=1)) > 1e-15:
+        return None
+    return float(differences.mean() / spread)
+
+
+def detectable(draws: np.ndarray, tests: int = 1) -> float:
+    """Smallest true difference that a two-sided test at 5 % finds with `POWER`, from resampled differences (R,).
+
+    (z_{1 - alpha / 2} + z_{power}) standard errors (Cohen, "Statistical Power Analysis", 1988), alpha = .05 / tests:
+    the first, strictest step of Holm in a family of so many.
+    """
+    z = NormalDist().inv_cdf
+    return float((z(1 - (1 - LEVEL) / (2 * tests)) + z(POWER)) * draws.std(ddof=1))
+
+
+def letters(differs: np.ndarray) -> list[str]:
+    """Compact letter display: two of n rows share a letter exactly if they do not differ; differs: bool (n, n).
+
+    Insert and absorb (Piepho, "An algorithm for a letter-based representation of all-pairwise comparisons", Journal of
+    Computational and Graphical Statistics 2004). Letters go in the order of the rows, so that the first has an `a`.
+
+    >>> differs = np.array([[0, 0, 1], [0, 0, 0], [1, 0, 0]], bool)
+    >>> letters(differs)
+    ['a', 'ab', 'b']
+    """
+    groups = [frozenset(range(len(differs)))] if len(differs) else []
+    for i, j in zip(*np.nonzero(np.triu(differs, 1)), strict=True):
+        both = {int(i), int(j)}
+        split = [group - {one} for group in groups if both <= group for one in both]
+        kept = [group for group in groups if not both <= group]
+        new = [group for group in dict.fromkeys(split) if not any(group <= other for other in kept)]
+        groups = kept + new
+    groups.sort(key=sorted)
+    return [
+        "".join(_letter(place) for place, group in enumerate(groups) if row in group) for row in range(len(differs))
+    ]
+
+
+def _letter(place: int) -> str:
+    """a to z, then a' to z' and so on."""
+    return chr(ord("a") + place % 26) + "'" * (place // 26)
+
+
+def expected_best(values: np.ndarray, k: int) -> float:
+    """Expected best of k of the n values (n,) of a search's trials, had they come in another order; 1 <= k <= n.
+
+    The mean over all subsets of k trials, which is unbiased for k independent draws (Tang et al., "Showing Your Work
+    Doesn't Always Work", ACL 2020): the i-th smallest is the best of C(i - 1, k - 1) of the C(n, k) subsets. The
+    estimator of Dodge et al. ("Show Your Work", EMNLP 2019), which draws with replacement, is too low, most where k is
+    near n.
+
+    >>> expected_best(np.array([1.0, 2.0, 3.0]), 1), expected_best(np.array([1.0, 2.0, 3.0]), 3)
+    (2.0, 3.0)
+    """
+    n = len(values)
+    if not 1 <= k <= n:
+        raise HarnessError(f"The best of {k} trials cannot be had from {n}.")
+    shares = [comb(i, k - 1) / comb(n, k) for i in range(n)]
+    return float(np.sort(values) @ shares)
+
+
+def expected_best_with_replacement(values: np.ndarray, k: int) -> float:
+    """The same after Dodge et al. 2019: the best of k draws with replacement from the values (n,); any k >= 1."""
+    places = np.arange(len(values) + 1) / len(values)
+    return float(np.sort(values) @ np.diff(places**k))
+
+
+def expected_best_interval(values: np.ndarray, k: int, rounds: int = ROUNDS, seed: int = 0) -> Interval:
+    """`expected_best` and the interval around it under other trials, resampled; 4 k <= n.
+
+    The best value seen bounds every resample: beyond, the interval is too narrow (measured with 16 trials: it covers
+    the truth in nine of ten cases at k = 4, in three of four at k = 8)."""
+    if 4 * k > len(values):
+        raise HarnessError(f"An interval for the best of {k} trials takes {4 * k} of them, not {len(values)}.")
+    picks = np.random.default_rng(seed).integers(len(values), size=(rounds, len(values)))
+    shares = [comb(i, k - 1) / comb(len(values), k) for i in range(len(values))]
+    return percentile(expected_best(values, k), np.sort(values[picks], 1) @ shares)
 
 
 def _flipped_sums(values: np.ndarray, flips: int, seed: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Where a home folder keeps what trials leave: checkpoints while they run, artifacts when they end.
 
 home/checkpoints/<trial>.checkpoint    home/artifacts/<trial>/{ranks.parquet, spectrum.json, model.safetensors}
+home/queries/<key>.parquet             what is known of the test targets of a prepared data set under a protocol
 
 A checkpoint is safetensors and behind it their sha256; `seal.json` beside artifacts holds theirs.
 """
@@ -9,16 +10,44 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from harness import sealed
 from harness.files import GOES_ON, atomic, sha256, write_json
-from harness.types import HarnessError
+from harness.types import HarnessError, digest
+
+QUERIES_VERSION = 1  # raised when what is recorded of a test target changes
+
+
+FrameOf = Callable[[str], pl.DataFrame | None]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What of a bench lies beside its ledger, each None where it is missing: `ranks` and `spectra` of a trial by its
+    id, `queries` by `queries_key`."""
+
+    ranks: FrameOf
+    queries: FrameOf = lambda key: None
+    spectra: Callable[[str], dict[str, list[float]] | None] = lambda trial_id: None
+
+
+def sources(home: Path) -> Sources:
+    """Those of a home folder."""
+    return Sources(
+        lambda trial_id: load_ranks(home, trial_id),
+        lambda key: load_queries(home, key),
+        lambda trial_id: load_spectra(home, trial_id),
+    )
 
 
 def check_home(home: Path) -> Path:
@@ -72,14 +101,14 @@ def drop_checkpoint(home: Path, trial_id: str) -> None:
 
 
 def save_artifacts(
-    home: Path, trial_id: str, *, users: np.ndarray, ranks: np.ndarray, spectrum: np.ndarray, weights: bytes
+    home: Path, trial_id: str, *, users: np.ndarray, ranks: np.ndarray, spectra: dict[str, np.ndarray], weights: bytes
 ) -> None:
     """Write a finished trial's artifacts and, last, their seal; empty ones are left out. Where the disk refuses one,
     there is no seal, which `check_artifacts` tells."""
     folder = artifact_folder(home, trial_id)
     try:
         (folder / sealed.SEAL).unlink(missing_ok=True)
-        _write_artifacts(folder, users, ranks, spectrum, weights)
+        _write_artifacts(folder, users, ranks, spectra, weights)
         sealed.seal(folder)
     except (OSError, pl.exceptions.PolarsError):
         return
@@ -93,13 +122,16 @@ def check_artifacts(home: Path, trial_id: str) -> None:
         raise HarnessError(f"{folder} could not be written; the disk has {free:,} bytes left. {GOES_ON}")
 
 
-def _write_artifacts(folder: Path, users: np.ndarray, ranks: np.ndarray, spectrum: np.ndarray, weights: bytes) -> None:
+def _write_artifacts(
+    folder: Path, users: np.ndarray, ranks: np.ndarray, spectra: dict[str, np.ndarray], weights: bytes
+) -> None:
     if len(ranks):
         frame = pl.DataFrame({"user": users.astype(np.int32), "rank": ranks.astype(np.float64)})
         with atomic(folder / "ranks.parquet") as path:
             frame.write_parquet(path)
-    if len(spectrum):
-        write_json(folder / "spectrum.json", [round(float(v), 9) for v in spectrum])
+    if spectra:
+        values = {name: [round(float(v), 9) for v in spectrum] for name, spectrum in spectra.items()}
+        write_json(folder / "spectrum.json", values)
     if weights:
         with atomic(folder / "model.safetensors") as path:
             path.write_bytes(weights)
@@ -126,5 +158,46 @@ def load_ranks(home: Path, trial_id: str) -> pl.DataFrame | None:
         return None
     try:
         return pl.read_parquet(io.BytesIO((artifact_folder(home, trial_id) / "ranks.parquet").read_bytes()))
+    except (OSError, pl.exceptions.PolarsError):
+        return None
+
+
+def load_spectra(home: Path, trial_id: str) -> dict[str, list[float]] | None:
+    """Singular values over the largest of a confirmed trial's item table, `start` and `end` (of training), or None if
+    they are gone, damaged or of before both were kept."""
+    try:
+        return parse_spectra((artifact_folder(home, trial_id) / "spectrum.json").read_bytes())
+    except OSError:
+        return None
+
+
+def parse_spectra(text: bytes) -> dict[str, list[float]] | None:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and set(value) == {"start", "end"} else None
+
+
+def queries_key(prepared: str, protocol: dict[str, Any]) -> str:
+    """Names what is known of the test targets of prepared data (its hash) under a protocol (its identity)."""
+    return digest({"prepared": prepared, "protocol": protocol, "version": QUERIES_VERSION})
+
+
+def queries_path(home: Path, key: str) -> Path:
+    return home / "queries" / f"{key}.parquet"
+
+
+def save_queries(home: Path, key: str, queries: Callable[[], pl.DataFrame]) -> None:
+    """Write what is known of test targets, unless it is there and whole."""
+    if load_queries(home, key) is None:
+        with atomic(queries_path(home, key)) as path:
+            queries().write_parquet(path)
+
+
+def load_queries(home: Path, key: str) -> pl.DataFrame | None:
+    """One row a test target, or None if the file is not there or damaged."""
+    try:
+        return pl.read_parquet(queries_path(home, key))
     except (OSError, pl.exceptions.PolarsError):
         return None

@@ -28,6 +28,7 @@ import polars as pl
 
 from harness import sealed, store
 from harness.ledger import Entry, Ledger
+from harness.store import Sources
 from harness.types import HarnessError
 
 # One call to a dead server would otherwise block for minutes (7 retries with back-off).
@@ -177,6 +178,9 @@ class Tracker:
                 ).info.run_id
             )
             self.client.log_dict(made, launch, "launch.json")
+            for key in queries_keys(launch):
+                if (file := store.queries_path(self.home, key)).is_file():
+                    self.client.log_artifact(made, str(file), "queries")
             self.client.set_terminated(made)
             self.client.set_tag(made, COMPLETE, "true")
             self.parents[run] = made
@@ -227,6 +231,10 @@ class Tracker:
         for file in sorted(folder.glob("[!.]*")):
             self.client.log_artifact(run, str(file))
 
+    def has(self, run: str, file: str) -> bool:
+        folder = file.rpartition("/")[0] or None
+        return any(found.path == file for found in self.client.list_artifacts(run, folder))
+
     def load(self, run: str, file: str, folder: Path) -> Path:
         return Path(self.client.download_artifacts(run, file, str(folder)))
 
@@ -246,8 +254,13 @@ def sync(uri: str, home: Path, ledger: Ledger, tell: Callable[[str], None] = lam
         raise HarnessError(f"MLflow at {redact(uri)} did not take it: {first_line(error)}") from error
 
 
-def read(uri: str, home: Path) -> tuple[Ledger, Callable[[str], pl.DataFrame | None]]:
-    """A ledger rebuilt from MLflow alone, and a loader of per-user ranks by trial id.
+def queries_keys(launch: dict[str, Any]) -> list[str]:
+    """Names of what is known of the test targets of a launch's data sets."""
+    return [store.queries_key(card["hash"], launch["protocol"]) for card in launch["data"].values()]
+
+
+def read(uri: str, home: Path) -> tuple[Ledger, Sources]:
+    """A ledger rebuilt from MLflow alone, and what lies beside it.
 
     Raises HarnessError if the store cannot be read or holds no mirror.
     """
@@ -258,7 +271,7 @@ def read(uri: str, home: Path) -> tuple[Ledger, Callable[[str], pl.DataFrame | N
         raise HarnessError(f"{uri.removeprefix('sqlite:///')} is damaged ({why}); `harness sync` makes it anew.")
     try:
         tracker = Tracker(uri, home)
-        ledger, runs = Ledger(), {}
+        ledger, runs, described = Ledger(), {}, {}
         with tempfile.TemporaryDirectory() as scratch:
             for run in tracker.runs(BENCH):
                 if COMPLETE not in run.data.tags:
@@ -267,6 +280,7 @@ def read(uri: str, home: Path) -> tuple[Ledger, Callable[[str], pl.DataFrame | N
                 folder.mkdir()
                 launch = json.loads(tracker.load(run.info.run_id, "launch.json", folder).read_text())
                 ledger.take(run.data.tags[BENCH], launch)
+                described |= dict.fromkeys(queries_keys(launch), run.info.run_id)
             for run in tracker.runs(TRIAL):
                 if COMPLETE not in run.data.tags:
                     continue
@@ -280,11 +294,23 @@ def read(uri: str, home: Path) -> tuple[Ledger, Callable[[str], pl.DataFrame | N
     except Exception as error:
         raise HarnessError(f"MLflow at {redact(uri)} cannot be read: {first_line(error)}") from error
 
-    def ranks_of(trial_id: str) -> pl.DataFrame | None:
-        with tempfile.TemporaryDirectory() as scratch:
-            return pl.read_parquet(tracker.load(runs[trial_id], "ranks.parquet", Path(scratch)))
+    def load(run: str | None, file: str, parse: Callable[[Path], Any]) -> Any:
+        """What a file of a run holds; None where there is no such run or file, or the file is damaged."""
+        try:
+            if run is None or not tracker.has(run, file):
+                return None
+            with tempfile.TemporaryDirectory() as scratch:
+                return parse(tracker.load(run, file, Path(scratch)))
+        except pl.exceptions.PolarsError:
+            return None
+        except Exception as error:
+            raise HarnessError(f"MLflow at {redact(uri)} cannot be read: {first_line(error)}") from error
 
-    return ledger, ranks_of
+    return ledger, Sources(
+        lambda trial_id: load(runs.get(trial_id), "ranks.parquet", pl.read_parquet),
+        lambda key: load(described.get(key), f"queries/{key}.parquet", pl.read_parquet),
+        lambda trial_id: load(runs.get(trial_id), "spectrum.json", lambda file: store.parse_spectra(file.read_bytes())),
+    )
 
 
 def save_model(folder: Path, export: Path) -> None:

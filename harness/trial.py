@@ -49,13 +49,14 @@ class TrialFailed(Exception):
 class Artifacts:
     """What a finished trial leaves besides numbers.
 
-    `ranks` float64 (test queries,), `users` int32 (test queries,), ascending, `spectrum` float64 (d,) normalised
-    singular values of the item table, `weights`: safetensors bytes of item table and modules.
+    `ranks` float64 (test queries,), `users` int32 (test queries,), ascending, `spectra`: `start` and `end`, float64
+    (d,), normalised singular values of the item table before and after training, `weights`: safetensors bytes of item
+    table and modules.
     """
 
     ranks: np.ndarray = field(default_factory=lambda: np.zeros(0))
     users: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
-    spectrum: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    spectra: dict[str, np.ndarray] = field(default_factory=dict)
     weights: bytes = b""
 
 
@@ -80,6 +81,7 @@ class Training:
         self.trial, self.split, self.device, self.beat = trial, split, torch.device(device), beat
         self.train = part(trial.params, "train")
         self.model = build(trial, split, spectrum).to(self.device)
+        self.start = self._spectrum()
         self.optimizer = _optimizer(self.model, self.train["lr"], self.train["weight_decay"])
         self.items = torch.tensor(split.items, device=self.device)
         self.times = torch.tensor(split.times, device=self.device) if self.model.backbone.uses_time else None
@@ -185,11 +187,27 @@ class Training:
         info = diagnostics.collapse(table()[1:])
         if table.gain is not None:
             info |= {f"text_{name}": value for name, value in diagnostics.collapse(table.text()).items()}
-        info |= self._directions()
+        info["effective_rank_start"] = diagnostics.effective_rank(self.start)
+        info |= self._directions() | self._text_use()
         info |= {f"adapter_{name}": value for name, value in table.adapter.diagnostics().items()}
         info["parameters"] = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         info["epochs"] = len(self.curve)
         return {name: float(value) for name, value in info.items() if math.isfinite(value)}
+
+    @torch.no_grad()
+    def _spectrum(self) -> Tensor:
+        """Normalised singular values of the item table, float64 (d,), on the CPU."""
+        self.model.eval()
+        return diagnostics.spectrum(self.model.table()[1:]).cpu()
+
+    def _text_use(self) -> dict[str, float]:
+        """How much of the text and of the table lies beyond the d leading components of the text."""
+        adapter = self.model.table.adapter
+        if not adapter.uses_text:
+            return {}
+        text, table = adapter.spectrum, self.model.table()[1:].cpu()
+        beyond = {"text_mass_beyond_d": diagnostics.mass_beyond(text.S, adapter.d)}
+        return beyond | diagnostics.text_use(table, text.U, adapter.d)
 
     def _directions(self) -> dict[str, float]:
         """Alignment of states with the items that came next, in validation, and uniformity of the states."""
@@ -211,7 +229,8 @@ class Training:
         weights = safetensors.torch.save(
             {**tensors, "item_table": table.contiguous()}, {"trial": json.dumps(self.trial.to_json())}
         )
-        return Artifacts(spectrum=diagnostics.spectrum(table[1:]).cpu().numpy(), weights=weights)
+        spectra = {"start": self.start.numpy(), "end": self._spectrum().numpy()}
+        return Artifacts(spectra=spectra, weights=weights)
 
     def save(self) -> bytes:
         """Everything needed to go on after the last epoch, as safetensors bytes."""

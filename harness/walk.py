@@ -15,16 +15,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness import data, failpoints, forecast, leases, plan, repair, results, room, store, tables, vectors
+from harness import data, failpoints, forecast, leases, plan, repair, results, room, store, tables, targets, vectors
 from harness import layout as sharing
-from harness.files import next_stamp, write_text
+from harness.files import next_stamp
 from harness.ledger import SCHEMA, Ledger, Segment
 from harness.plan import Plan, Request, Study
 from harness.sources import code_hash
 from harness.stop import Stop
 from harness.types import HarnessError, Protocol
 
-REPORT_FORMATS = ("md", "csv", "json", "html")
+REPORT_FORMATS = ("md", "tex", "csv", "json", "html", "parquet")
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     begun, about = time.monotonic(), forecast.key(grid)
     if grid.pending:
         room.warn(grid, say)
+    _describe_targets(grid)
     bases = ready(grid) if grid.pending else {}
     ran = _search(grid, bases, options, stop) if grid.pending else 0
     if ran and not stop.signum and (line := forecast.told(request.home, about, time.monotonic() - begun)):
@@ -90,7 +91,7 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     if not ran and not stop.signum:
         say("Nothing is left to do: every trial of this grid is in the ledger.")
     failpoints.reach("searched")
-    table = tables.build(results.build(ledger, lambda i: store.load_ranks(request.home, i)))
+    table = tables.build(results.build(ledger, store.sources(request.home)))
     report = write_report(table, request.home)
     return Outcome(table, report, ran, grid.counts(), stop.signum)
 
@@ -132,6 +133,15 @@ def other_code(grid: Plan) -> list[str]:
         f"Note: {count} of {len(made)} trials that are done were made by other code ({', '.join(others)}; now {own}). "
         "They count, since the versions of their components are the same."
     ]
+
+
+def _describe_targets(grid: Plan) -> None:
+    """What tables want to know of the test targets, written once a prepared data set and protocol."""
+    protocol, home = grid.request.protocol, grid.request.home
+    for material in grid.materials.values():
+        prepared = material.prepared
+        key = store.queries_key(prepared.hash, protocol.identity())
+        store.save_queries(home, key, lambda own=prepared: targets.describe(own, data.split(own, protocol)))
 
 
 def ready(grid: Plan) -> Bases:
@@ -348,6 +358,5 @@ def write_report(table: tables.Table, home: Path) -> Path:
     for number, name in enumerate(REPORT_FORMATS):
         if number:
             failpoints.reach("report")
-        text = tables.render(table, name)
-        write_text(home / "reports" / stamp / f"leaderboard.{name}", text)
+        tables.write(table, name, home / "reports" / stamp / f"leaderboard.{name}")
     return home / "reports" / stamp / "leaderboard.html"

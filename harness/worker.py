@@ -16,6 +16,7 @@ from typing import Any
 from harness import registry
 from harness.data import Split
 from harness.layout import Layout
+from harness.meter import Meter
 from harness.sources import code_hash
 from harness.types import Trial, TrialResult
 from harness.watch import Watchdog, die_with_parent
@@ -83,6 +84,7 @@ class Worker:
         """The trial of the next steps."""
         self.work = trial
         self.training: Any = None
+        self.meter = Meter(1 / self.shared.layout.slots)
         self.saved_at, self.save_cost = time.monotonic(), 0.0
         self.longest = 0.0
 
@@ -182,6 +184,7 @@ class Worker:
 
     def _ended(self, result: TrialResult) -> dict[str, Any]:
         self.training = None
+        result.info |= self.meter.read()
         return {"value": result.best, "outcome": json.dumps(vars(result))}
 
 

@@ -41,6 +41,13 @@ def targets(shift: float, users: int = 400, seed: int = 0) -> np.ndarray:
 def cell(key: tuple[str, ...], state: str = "done", reason: str = "", **numbers: int) -> dict:
     counts = {"trials_done": 2, "trials_pruned": 1, "trials_failed": 0, "trials_planned": 3}
     counts |= {"search_seconds": 100.0, "seeds_done": 3, "seeds_planned": 3}
+    counts |= {
+        "search_epochs": 24,
+        "searched": ["train.lr"],
+        "tuned": "searched",
+        "warm_start": "",
+        "cell_seconds": None,
+    }
     return dict(zip(KEY, key, strict=True)) | counts | numbers | {"state": state, "reason": reason}
 
 

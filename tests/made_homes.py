@@ -38,7 +38,7 @@ def run(made: Request) -> Plan:
         spectrum = trial.spectrum(walk.arrays(*bases[key]) if key else {}, split.n_items)
         result, left = trial.run(own, split if own.role == "confirm" else split.sealed(), spectrum)
         store.save_artifacts(
-            made.home, own.id, users=left.users, ranks=left.ranks, spectrum=left.spectrum, weights=left.weights
+            made.home, own.id, users=left.users, ranks=left.ranks, spectra=left.spectra, weights=left.weights
         )
         engine.ended(own.id, result)
     segment.close()

@@ -108,8 +108,8 @@ def write(home: Path, datasets: int = 2, trials: int = 4, seeds: int = 2) -> Pat
             ledger_events.started(segment, trial, study.id, place)
             ledger_events.opened(segment, trial)
             users = np.arange(USERS)
-            nothing = {"spectrum": np.zeros(0), "weights": b""}
-            store.save_artifacts(home, trial.id, users=users, ranks=ranks_of(trial), **nothing)
+            spectra = {"start": np.array([1.0, 0.5]), "end": np.array([1.0, 0.25])}
+            store.save_artifacts(home, trial.id, users=users, ranks=ranks_of(trial), spectra=spectra, weights=b"")
             ledger_events.ended(segment, trial.id, result_of(trial))
     segment.append("finished", ran=1)
     segment.close()

@@ -52,3 +52,114 @@ def test_a_trial_that_was_started_and_not_ended_is_running(home, tmp_path):
     (tmp_path / "ledger" / file.name).write_bytes(b"".join(lines[: first + 1]))
     [*_, last] = built(tmp_path).trials.collect().iter_rows(named=True)
     assert (last["status"], last["best"], last["curve"], last["ended"]) == ("running", None, [], None)
+
+
+def test_a_search_cut_to_k_trials_has_their_best_as_its_winner(home):
+    """Its test is known exactly where that was the winner of the whole search as well."""
+    for k in (1, 2, 3):
+        made = results.of_home(home, at_trials=k)
+        table = tables.build(made)
+        assert made.header["at_trials"] == k
+        assert made.cells["trials_planned"].max() == k
+        assert made.trials.collect().filter(pl.col("role") == "search")["number"].max() == k - 1
+        rows = {row.cell: row for section in table.sections for row in section.rows}
+        for study in (s for s in made_ledgers.studies() if s.trials):
+            row, searched = rows[study.cell], study.searched()[:k]
+            done = [t for t in searched if made_ledgers.result_of(t).status == "done"]
+            if not done:
+                assert row.state == "failed"
+                continue
+            winner = max(done, key=lambda trial: made_ledgers.result_of(trial).best)
+            assert bool(row.metrics) == (winner == study.winner())
+            assert row.metrics or row.reason == f"the best of its first {k} trials was not confirmed"
+            assert row.best_of[-1].observed == made_ledgers.result_of(winner).best
+    assert f"first {k} trials" in tables.render(table, "md")
+
+
+def test_a_budget_beyond_the_search_changes_nothing(home):
+    whole, cut = (tables.build(results.of_home(home, at_trials=k)).frame() for k in (None, 99))
+    assert whole.equals(cut)
+
+
+def test_searches_at_smaller_budgets_are_those_of_their_first_trials(home):
+    table = tables.build(built(home))
+    for row in (row for section in table.sections for row in section.rows if row.best_of):
+        study = next(s for s in made_ledgers.studies() if s.cell == row.cell)
+        found = [made_ledgers.result_of(trial) for trial in study.searched()]
+        values = [r.best if r.status == "done" else 0.0 for r in found]
+        assert [one.k for one in row.best_of] == [1, 2, 4]
+        for one in row.best_of:
+            assert one.observed == max((r.best for r in found[: one.k] if r.status == "done"), default=None)
+        assert row.best_of[0].expected == pytest.approx(sum(values) / len(values))
+        assert row.best_of[-1].expected == pytest.approx(max(values))
+
+
+def test_the_certificate_says_what_each_search_took(home):
+    table = tables.build(built(home))
+    for row in (row for section in table.sections for row in section.rows):
+        study = next(s for s in made_ledgers.studies() if s.cell == row.cell)
+        assert row.spent.tuned == ("nothing" if row.cell.is_baseline else "searched")
+        found = [made_ledgers.result_of(trial) for trial in study.searched()]
+        assert row.spent.epochs == sum(int(r.info.get("epochs", len(r.curve))) for r in found)
+        assert row.search_seconds == sum(r.info.get("seconds", 0.0) for r in found)
+
+
+def test_a_table_can_be_made_at_every_moment_and_shows_what_is_complete(home, tmp_path):
+    """The ledger cut after every event, and in the middle of one: every planned cell is there, done or a hole with its
+    state, comparisons are on common cells alone, and every format takes it."""
+    [file] = home.glob("ledger/*.jsonl")
+    lines = file.read_bytes().splitlines(keepends=True)
+    (tmp_path / "ledger").mkdir()
+    planned = {study.cell for study in made_ledgers.studies()}
+    seen: set[str] = set()
+    finished = 0
+    for count in [*range(1, len(lines), 2), len(lines)]:
+        torn = lines[count][:20] if count % 3 == 0 and count < len(lines) else b""
+        (tmp_path / "ledger" / file.name).write_bytes(b"".join(lines[:count]) + torn)
+        ledger = Ledger.open(tmp_path)
+        table = tables.build(results.build(ledger, store.sources(home)))
+        rows = {row.cell: row for section in table.sections for row in section.rows}
+        assert set(rows) == planned
+        for row in rows.values():
+            ended = row.seeds_done
+            assert bool(row.metrics) == bool(ended)
+            assert (row.state == "done") == (row.seeds_done == row.seeds_planned)
+            assert row.state != "running" or " of " in row.reason
+        for one in table.across:
+            for name in one.datasets:
+                known = {(c.adapter, c.encoder) for c, row in rows.items() if row.metrics and c.dataset == name}
+                assert {(s.adapter, s.encoder) for s in one.standings} <= known
+        seen |= {row.state for row in rows.values()}
+        done = sum(row.state == "done" for row in rows.values())
+        assert done >= finished, "what is complete stays complete"
+        finished = done
+        if count % 7 == 0:
+            for name in tables.formats():
+                assert tables.render(table, name)
+    assert seen >= {"done", "running", "pending", "partial"}
+    assert finished == len(planned)
+    assert table.frame().equals(tables.build(built(home)).frame())
+
+
+def test_queries_and_spectra_of_a_home_reach_the_table(home, tmp_path):
+    key = store.queries_key("0" * 24, {"split": "loo", "filter_seen": True, "quantile": 0.9})
+    frame = pl.DataFrame({"user": range(made_ledgers.USERS)}).with_columns(
+        cold=pl.col("user") % 2 == 0,
+        popularity=pl.col("user"),
+        band=pl.lit("mid"),
+        history=pl.col("user"),
+        tied=pl.lit(None, pl.Boolean),
+        words=pl.lit(3),
+    )
+    store.save_queries(home, key, lambda: frame)
+    try:
+        table = tables.build(results.of_home(home))
+    finally:
+        store.queries_path(home, key).unlink()
+    assert {one.name for one in table.sections[0].slices} >= {"cold", "warm", "mid"}
+    assert table.spectra["end"].to_list() == [[1.0, 0.25]] * table.spectra.height
+    assert table.spectra.height == sum(row.seeds_done for row in rows_once(table))
+
+
+def rows_once(table):
+    return {row.cell: row for section in table.sections for row in section.rows}.values()

@@ -170,6 +170,110 @@ def test_swapping_the_rows_turns_the_difference_round():
     assert one.p == pytest.approx(other.p, abs=0.02)
 
 
+# --- all pairs, letters, effects -------------------------------------------------------------------------------
+
+
+def test_all_pairs_of_equal_models_hold_a_false_claim_in_one_table_of_twenty_or_less():
+    """The family of six pairs, adjusted after Holm, seeds included."""
+    rng, rounds, wrong = np.random.default_rng(12), 200, 0
+    for number in range(rounds):
+        shared = rng.normal(0, 0.2, (100, 1))
+        models = [shared + scores(rng, (100, 4), 0.1, 0.02, 0.1) for _ in range(4)]
+        users = np.stack([model.mean(1) for model in models], 1)
+        noise = np.stack([stats.seed_noise(m.mean(0), 999, seed=9 * number + i) for i, m in enumerate(models)], 1)
+        wrong += (stats.holm_pairs(stats.pairwise(users, noise, seed=number)) < 0.05).any()
+    assert wrong / rounds < 0.09
+
+
+@given(st.integers(0, 9), st.floats(0, 1), st.integers(0, 10_000))
+def test_rows_share_a_letter_exactly_if_they_do_not_differ(n, share, seed):
+    differs = np.triu(np.random.default_rng(seed).random((n, n)) < share, 1)
+    differs |= differs.T
+    found = stats.letters(differs)
+    assert len(found) == n
+    for i, j in itertools.combinations(range(n), 2):
+        assert bool(set(found[i]) & set(found[j])) == (not differs[i, j])
+    for letter in set("".join(found)):  # none can be left out, nor be given to another row
+        group = {i for i in range(n) if letter in found[i]}
+        assert not any(group < {i for i in range(n) if other in found[i]} for other in set("".join(found)))
+    assert not found or "a" in found[0]
+
+
+def test_letters_do_not_run_out():
+    differs = ~np.eye(60, dtype=bool)
+    assert len(set(stats.letters(differs))) == 60
+    assert stats.letters(differs)[26:28] == ["a'", "b'"]
+
+
+def test_the_effect_is_that_of_the_paired_t_statistic():
+    from scipy.stats import ttest_1samp
+
+    differences = np.random.default_rng(13).normal(0.1, 0.4, 50)
+    assert stats.effect(differences) == pytest.approx(ttest_1samp(differences, 0).statistic / math.sqrt(50))
+    assert stats.effect(np.full(9, 0.25)) is None
+    assert stats.effect(np.array([0.2])) is None
+
+
+def test_a_difference_of_the_detectable_size_is_found_in_four_of_five_tables():
+    """The size as one table of it says, the power over many others."""
+    rng, rounds, found = np.random.default_rng(14), 200, 0
+
+    def table(shift):
+        shared = rng.normal(0, 0.2, (200, 1))
+        return (shared + scores(rng, (200, 4), 0.1, 0.01, 0.1) + move for move in (shift, 0.0))
+
+    def size():
+        a, b = table(0.0)
+        users = stats.user_draws(200)
+        draws = [stats.bootstrap(x, users, stats.seed_draws(4, seed=i)) for i, x in enumerate((a, b))]
+        return stats.detectable(draws[0] - draws[1])
+
+    shift = float(np.mean([size() for _ in range(20)]))
+    for number in range(rounds):
+        found += stats.compare(*table(shift), rounds=5, seed=number).p < 0.05
+    assert 0.68 < found / rounds < 0.92
+    assert stats.detectable(np.arange(9.0), tests=10) > 1.2 * stats.detectable(np.arange(9.0))
+
+
+# --- the best of k trials --------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=7), st.data())
+def test_the_expected_best_of_k_is_the_mean_over_all_subsets(values, data):
+    k = data.draw(st.integers(1, len(values)))
+    subsets = [max(chosen) for chosen in itertools.combinations(values, k)]
+    assert stats.expected_best(np.array(values), k) == pytest.approx(np.mean(subsets), abs=1e-12)
+    tuples = [max(chosen) for chosen in itertools.product(values, repeat=min(k, 4))]
+    found = stats.expected_best_with_replacement(np.array(values), min(k, 4))
+    assert found == pytest.approx(np.mean(tuples), abs=1e-12)
+
+
+def test_the_expected_best_is_unbiased_where_drawing_with_replacement_is_too_low():
+    """The best of 8 uniform draws is 8 / 9 in the mean."""
+    tables = np.random.default_rng(15).random((4000, 10))
+    found = np.mean([stats.expected_best(values, 8) for values in tables])
+    replaced = np.mean([stats.expected_best_with_replacement(values, 8) for values in tables])
+    assert found == pytest.approx(8 / 9, abs=0.005)
+    assert replaced < 8 / 9 - 0.02
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_the_interval_of_the_expected_best_covers_it(k):
+    rng, rounds, hits = np.random.default_rng(16), 300, 0
+    truth = rng.beta(4, 2, (20_000, k)).max(1).mean()
+    for number in range(rounds):
+        found = stats.expected_best_interval(rng.beta(4, 2, 16), k, rounds=300, seed=number)
+        hits += found.low <= truth <= found.high
+    assert 0.85 <= hits / rounds <= 0.99
+
+
+def test_the_best_of_more_trials_than_there_are_is_refused():
+    with pytest.raises(HarnessError, match="The best of 5 trials cannot be had from 4"):
+        stats.expected_best(np.arange(4.0), 5)
+    with pytest.raises(HarnessError, match="takes 8 of them, not 4"):
+        stats.expected_best_interval(np.arange(4.0), 2)
+
+
 # --- Holm ------------------------------------------------------------------------------------------------------
 
 

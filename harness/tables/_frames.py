@@ -22,6 +22,7 @@ COLUMNS = {
     "cells": [
         *KEY,
         *("trials_done", "trials_pruned", "trials_failed", "trials_planned", "search_seconds"),
+        *("search_epochs", "searched", "tuned", "warm_start", "cell_seconds"),
         *("seeds_done", "seeds_planned", "state", "reason"),
     ],
 }
@@ -38,7 +39,19 @@ TRIALS = {
     **dict.fromkeys(["started", "ended"], pl.Float64),
     "run": pl.String,
 }
-STATES = ["done", "partial", "skipped", "failed", "pending"]
+QUERIES = {
+    "dataset": pl.String,
+    "user": pl.Int64,
+    "cold": pl.Boolean,
+    "popularity": pl.Int64,
+    "band": pl.String,
+    "history": pl.Int64,
+    "tied": pl.Boolean,
+    "words": pl.Int64,
+}
+SPECTRA = {"trial": pl.String, "start": pl.List(pl.Float64), "end": pl.List(pl.Float64)}
+OPTIONAL = {"trials": TRIALS, "queries": QUERIES, "spectra": SPECTRA}
+STATES = ["done", "partial", "running", "skipped", "failed", "pending"]
 
 
 @dataclass(frozen=True)
@@ -49,14 +62,21 @@ class Results:
     a baseline, encoder ``none``: no text), seed, params (JSON object), best_valid (validation NDCG@10), seconds,
     parameters, effective_rank (null: none), info (JSON object of further diagnostics).
     ``ranks``: trial, user, rank: the test rank of each user's target, ties at mid-rank.
-    ``cells``: one row a cell of the plan: trials_done, _pruned, _failed, _planned, search_seconds, seeds_done,
-    seeds_planned, state (done, partial, skipped, failed, pending), reason.
+    ``cells``: one row a cell of the plan: trials_done, _pruned, _failed, _planned, search_seconds, search_epochs,
+    searched (names of the dimensions of its space; null: not recorded), tuned (searched, fixed, nothing), warm_start,
+    cell_seconds (null: no limit), seeds_done, seeds_planned, state (done, partial, running, skipped, failed, pending),
+    reason.
     ``trials``: one row a trial of those cells that was ever started, search and confirmation, in the order of cells,
     roles and numbers: trial, study, dataset, encoder, backbone, adapter, role (search, confirm), number (its place in
     the search or among the seeds), seed, status (done, pruned, failed, running: started and not ended), reason, best
     (validation NDCG@10; null: none), best_epoch, curve (validation NDCG@10 by epoch), epochs, seconds, params and info
     (JSON objects), started and ended (seconds since 1970; null: not known), run. A configuration drawn twice stands
-    there under both numbers, with one trial id. Without them, tables lack what is made of them.
+    there under both numbers, with one trial id.
+    ``queries``: one row a test target, in the order of the ranks: dataset, user, cold (never trained on), popularity
+    (training events of the target), band (head, mid, tail: each a third of the training events), history (events before
+    it), tied (at the very time of the one before; null: times are not known), words (of the target's text).
+    ``spectra``: one row a confirmed run: trial, start and end: singular values of its item table over the largest,
+    before and after training. Without these three, tables lack what is made of them.
     ``header``: JSON objects by name, all optional: ``protocol``, ``prep``, ``budget``, ``engine``, ``provenance``,
     ``data`` (a card a data set); and the number ``test_opened``, of runs whose test was opened.
     """
@@ -66,6 +86,8 @@ class Results:
     cells: pl.DataFrame
     header: dict[str, Any] = field(default_factory=dict)
     trials: pl.LazyFrame = field(default_factory=lambda: pl.LazyFrame(schema=TRIALS))
+    queries: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=QUERIES))
+    spectra: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SPECTRA))
 
 
 @dataclass(frozen=True)
@@ -84,7 +106,7 @@ def confirmed(results: Results) -> dict[Cell, Confirmed]:
     Raises HarnessError if a column is missing, a run is outside the plan, doubled or without ranks, a rank is below
     1, the runs of a cell differ in their parameters, or the cells of a data set rank different users.
     """
-    for name, columns in (COLUMNS | {"trials": list(TRIALS)}).items():
+    for name, columns in (COLUMNS | {key: list(value) for key, value in OPTIONAL.items()}).items():
         _check_columns(name, getattr(results, name), columns)
     planned = _planned(results.cells)
     several = (results.header.get("protocol") or {}).get("target") == "successive"

@@ -9,8 +9,10 @@ import numpy as np
 from harness import registry, stats
 from harness.metrics._all import CUTOFFS, HEADLINE, per_user
 from harness.tables._frames import Confirmed
-from harness.types import Cell, digest
+from harness.types import NO_TEXT, Cell, digest
 
+ALPHA = 0.05
+REFERENCE = "id"  # the adapter without text that every other is measured against
 FIRST = ("ndcg", "hr", "mrr")  # how papers order them; a new metric follows
 
 
@@ -18,7 +20,9 @@ FIRST = ("ndcg", "hr", "mrr")  # how papers order them; a new metric follows
 class Gain:
     """How much better in the headline metric, in percent of the other row's mean, with its 95 % interval.
 
-    ``p``: Holm-adjusted over the rows of the section, None where no test is made.
+    ``p``: Holm-adjusted over the rows of the section, None where no test is made. ``difference``: the same in the
+    metric's own units. ``effect``: mean over standard deviation of the users' differences, None where they do not vary.
+    ``detectable``: the smallest gain, in percent, that this comparison would find four times in five.
     """
 
     against: Cell
@@ -26,6 +30,9 @@ class Gain:
     low: float
     high: float
     p: float | None
+    difference: float
+    effect: float | None
+    detectable: float
 
 
 @dataclass(frozen=True)
@@ -69,15 +76,28 @@ def sample(cell: Cell, confirmed: Confirmed, draws: np.ndarray) -> Sample:
     )
 
 
-def gain(row: Sample, reference: Sample, p: float | None = None) -> Gain | None:
-    """Relative gain in the headline metric; None where the reference scores nothing in some round."""
+def gain(row: Sample, reference: Sample, p: float | None = None, tests: int = 1) -> Gain | None:
+    """Relative gain in the headline metric; None where the reference scores nothing in some round. `tests`: how many
+    the comparison is one of."""
     m = metrics().index(HEADLINE)
-    if (reference.draws[:, m] <= 0).any():
+    own, other = row.draws[:, m], reference.draws[:, m]
+    if (other <= 0).any():
         return None
-    ratio = stats.percentile(
-        100 * (row.headline / reference.headline - 1), 100 * (row.draws[:, m] / reference.draws[:, m] - 1)
+    ratio = stats.percentile(100 * (row.headline / reference.headline - 1), 100 * (own / other - 1))
+    return Gain(
+        against=reference.cell,
+        percent=ratio.mean,
+        low=ratio.low,
+        high=ratio.high,
+        p=p,
+        difference=row.headline - reference.headline,
+        effect=stats.effect(row.users - reference.users),
+        detectable=100 * stats.detectable(own - other, tests) / reference.headline,
     )
-    return Gain(reference.cell, ratio.mean, ratio.low, ratio.high, p)
+
+
+def is_reference(cell: Cell) -> bool:
+    return cell.adapter == REFERENCE and cell.encoder == NO_TEXT and not cell.is_baseline
 
 
 def _scores(confirmed: Confirmed, name: str) -> np.ndarray:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from harness import stats
-from harness.metrics._all import HEADLINE
-from harness.tables._frames import KEY, Confirmed, Results, cell_of, confirmed, finite, json_object
-from harness.tables._pairs import Pairs, pairs
-from harness.tables._sample import Gain, Sample, gain, metrics, sample
-from harness.types import BASELINE, NO_TEXT, Cell
+from harness.tables._across import Across
+from harness.tables._budget import BestOf
+from harness.tables._pairs import Pairs
+from harness.tables._sample import ALPHA, REFERENCE, Gain
+from harness.tables._slices import Slice
+from harness.types import Cell
 
-ALPHA = 0.05
-REFERENCE = "id"  # the adapter without text that every other is measured against
+__all__ = ["ALPHA", "COSTS", "REFERENCE", "SPECTRAL", "Fit", "Row", "Section", "Spent", "Table", "Trials"]
+
+SPECTRAL = ("effective_rank_start", "text_mass_beyond_d", "table_mass_beyond_d", "table_mass_outside_text")  # of info
+COSTS = ("parameters", "train_seconds", "search_seconds", "peak_mb", "energy_wh")
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,31 @@ class Fit:
 
 
 @dataclass(frozen=True)
+class Spent:
+    """What a row's search was given and took: its line of the parity certificate.
+
+    ``epochs``: of all search trials together. ``searched``: the dimensions of its space, None where
+    the launch did not record them. ``tuned``: ``searched``, ``fixed`` (every parameter given), ``nothing`` (a
+    baseline). ``warm_start``: what the search was given to start from, empty for nothing. ``cell_seconds``: the
+    limit of time of its cell, None where trials are the limit.
+    """
+
+    epochs: int
+    searched: tuple[str, ...] | None
+    tuned: str
+    warm_start: str
+    cell_seconds: float | None
+
+
+@dataclass(frozen=True)
 class Row:
     """One cell in one section. Without a test result it is a hole: ``fit`` and ``rank`` are None, ``metrics`` empty.
 
     ``marks``: ``best``, ``second``, ``tied`` (not distinguishable from the best), ``differs`` (from `id`),
-    ``short`` (had less than planned).
+    ``short`` (had less than planned), ``less`` (was planned less than other rows of the section). ``group``: letters;
+    two rows that share one cannot be told apart. ``best_of``: its search at smaller budgets. ``costs``: by name (see
+    `COSTS`), None where not known; ``front``: the costs for which no other trained row is at least as good and as
+    cheap, and better in one.
     """
 
     cell: Cell
@@ -61,9 +82,14 @@ class Row:
     vs_rival: Gain | None
     trials: Trials
     search_seconds: float
+    spent: Spent
     seeds_done: int
     seeds_planned: int
     fit: Fit | None
+    group: str
+    best_of: tuple[BestOf, ...]
+    costs: dict[str, float | None]
+    front: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -71,6 +97,7 @@ class Section:
     """One data set and backbone; the data set's baselines are rows of each of its sections. ``test_users``: users
     that each row ranks the target of, None while there is no result. ``card``: what is known of the data set.
     ``pace``: epochs of a row for each of the budget's. ``remarks``: cautions of its backbone and adapters.
+    ``slices``: parts of the test with the rows' scores on each, none where nothing is known of the test's targets.
     ``pairs``: every two rows compared, None while there is no result."""
 
     dataset: str
@@ -80,6 +107,7 @@ class Section:
     rows: tuple[Row, ...]
     pace: int = 1
     remarks: tuple[str, ...] = ()
+    slices: tuple[Slice, ...] = ()
     pairs: Pairs | None = field(default=None, repr=False, compare=False)
 
 
@@ -87,157 +115,43 @@ class Section:
 class Table:
     """Sections, metrics in column order, the headline metric that ranks the rows, and what all of it rests on.
 
-    ``trials``: every trial of the table's cells, as `Results` has them."""
+    ``across``: comparisons over data sets, one a backbone. ``trials``: every trial of the table's cells, as `Results`
+    has them. ``spectra``: singular values of item tables before and after training, as `Results` has them."""
 
     metrics: tuple[str, ...]
     headline: str
     header: dict[str, Any]
     sections: tuple[Section, ...]
+    across: tuple[Across, ...]
     trials: pl.LazyFrame = field(repr=False, compare=False)
+    spectra: pl.DataFrame = field(repr=False, compare=False)
 
     def frame(self) -> pl.DataFrame:
         """The table wide: a row a row of every section, holes included, numbers as they are, null where none is."""
         records = [_record(section, row, self.metrics) for section in self.sections for row in section.rows]
         frame = pl.DataFrame(records, infer_schema_length=None)
         unknown = [name for name, dtype in frame.schema.items() if dtype == pl.Null]
-        words = [name for name in unknown if name.endswith("_against")]
+        words = [name for name in unknown if name.endswith("_against") or name == "searched"]
         return frame.cast({name: pl.String if name in words else pl.Float64 for name in unknown})
 
-
-def build(results: Results) -> Table:
-    """Rank the results. Pure: equal frames give an equal table.
-
-    Raises HarnessError if the frames contradict themselves or one another (`confirmed` lists how).
-    """
-    runs = confirmed(results)
-    cells = {cell_of(record): record for record in results.cells.sort(KEY).iter_rows(named=True)}
-    header = finite(results.header)
-    sections = []
-    for dataset in sorted({cell.dataset for cell in cells}):
-        own = [cell for cell in cells if cell.dataset == dataset]
-        samples = _samples(own, runs)
-        for backbone in _backbones(own):
-            members = [cell for cell in own if cell.backbone in (backbone, BASELINE)]
-            versus = _Field([samples[cell] for cell in members if cell in samples])
-            rows = _rows([cells[cell] for cell in members], versus, runs)
-            users = next((len(samples[cell].users) for cell in members if cell in samples), None)
-            card = (header.get("data") or {}).get(dataset) or {}
-            said = _said(header.get("components") or {}, backbone, rows)
-            pace = next((own["pace"] for own in said.values() if "pace" in own), 1)
-            remarks = tuple(f"{name.partition('/')[2]}: {own['note']}" for name, own in said.items() if "note" in own)
-            sections.append(Section(dataset, backbone, users, card, tuple(rows), pace, remarks, versus.pairs))
-    return Table(tuple(metrics()), HEADLINE, header, tuple(sections), results.trials)
+    def wide(self) -> pl.DataFrame:
+        """The frame with the slices beside it: columns `dimension:slice`, its interval and the gain over `id` there."""
+        records = [_slice_record(section, row.cell) for section in self.sections for row in section.rows]
+        names = dict.fromkeys(name for record in records for name in record)
+        columns = [pl.Series(name, [r.get(name) for r in records], dtype=pl.Float64) for name in names]
+        return self.frame().with_columns(columns)
 
 
-def _said(components: dict[str, Any], backbone: str, rows: list[Row]) -> dict[str, dict[str, Any]]:
-    """What the header says of the components of a section, the backbone first."""
-    bare = [f"backbones/{backbone.partition('[')[0]}"]
-    bare += [f"adapters/{row.cell.adapter.partition('[')[0]}" for row in rows if not row.cell.is_baseline]
-    return {name: components[name] for name in dict.fromkeys(bare) if name in components}
-
-
-def _backbones(cells: list[Cell]) -> list[str]:
-    """The backbones of a data set's sections; baselines have one of their own only where nothing else is planned."""
-    return sorted({cell.backbone for cell in cells if not cell.is_baseline}) or [BASELINE]
-
-
-def _samples(cells: list[Cell], runs: dict[Cell, Confirmed]) -> dict[Cell, Sample]:
-    """The scores of a data set's cells, all under the same draws of users."""
-    ready = [cell for cell in cells if cell in runs]
-    draws = stats.user_draws(len(np.unique(runs[ready[0]].users))) if ready else np.empty((0, 0), np.uint8)
-    return {cell: sample(cell, runs[cell], draws) for cell in ready}
-
-
-def _rows(records: list[dict[str, Any]], versus: _Field, runs: dict[Cell, Confirmed]) -> list[Row]:
-    """Rows of one section, best first, holes last."""
-    rows = [_row(record, versus, runs.get(cell_of(record))) for record in records]
-    return sorted(rows, key=lambda row: (row.rank is None, row.rank, row.cell.is_baseline, row.cell))
-
-
-class _Field:
-    """The rows of one section that have results, compared with one another."""
-
-    def __init__(self, samples: list[Sample]) -> None:
-        self.ranked = sorted(samples, key=lambda s: (-s.headline, s.cell))
-        self.by_cell = {sample.cell: sample for sample in self.ranked}
-        self.reference = next((s for s in self.ranked if _is_reference(s.cell)), None)
-        self.pairs = pairs(self.ranked) if self.ranked else None
-        self.p_best = self.pairs.adjusted(self.ranked[0].cell) if self.pairs else {}
-        self.p_id = self.pairs.adjusted(self.reference.cell) if self.pairs and self.reference else {}
-
-    def rank(self, row: Sample) -> int:
-        return 1 + sum(other.headline > row.headline for other in self.ranked)
-
-    def vs_id(self, row: Sample) -> Gain | None:
-        if self.reference is None or row is self.reference:
-            return None
-        return gain(row, self.reference, self.p_id[row.cell])
-
-    def vs_rival(self, row: Sample) -> Gain | None:
-        """The gain over the best row that is neither this one nor a baseline."""
-        rivals: Iterable[Sample] = (s for s in self.ranked if s is not row and not s.cell.is_baseline)
-        rival = next(iter(rivals), None)
-        return gain(row, rival) if rival else None
-
-    def marks(self, row: Sample) -> list[str]:
-        place = {1: "best", 2: "second"}.get(self.rank(row))
-        p_best = self.p_best.get(row.cell, 0.0)
-        p_id = self.p_id.get(row.cell, 1.0)
-        found = (place, p_best >= ALPHA and "tied", p_id < ALPHA and "differs")
-        return [mark for mark in found if mark]
-
-
-def _is_reference(cell: Cell) -> bool:
-    return cell.adapter == REFERENCE and cell.encoder == NO_TEXT and not cell.is_baseline
-
-
-def _row(record: dict[str, Any], versus: _Field, runs: Confirmed | None) -> Row:
-    cell = cell_of(record)
-    own = versus.by_cell.get(cell)
-    trials = Trials(*(int(record[f"trials_{name}"] or 0) for name in ("done", "pruned", "failed", "planned")))
-    marks = versus.marks(own) if own else []
-    seeds_done, seeds_planned = int(record["seeds_done"] or 0), int(record["seeds_planned"] or 0)
-    if own and (trials.done + trials.pruned < trials.planned or seeds_done < seeds_planned):
-        marks.append("short")
-    return Row(
-        cell=cell,
-        state=record["state"],
-        reason=record["reason"] or "",
-        rank=versus.rank(own) if own else None,
-        marks=tuple(marks),
-        metrics=own.intervals() if own else {},
-        vs_id=versus.vs_id(own) if own else None,
-        vs_rival=versus.vs_rival(own) if own else None,
-        trials=trials,
-        search_seconds=float(record["search_seconds"] or 0),
-        seeds_done=seeds_done,
-        seeds_planned=seeds_planned,
-        fit=_fit(cell, runs.runs) if runs else None,
-    )
-
-
-def _fit(cell: Cell, runs: list[dict[str, Any]]) -> Fit:
-    infos = [json_object(run["info"], f"{cell}, seed {run['seed']}: info") for run in runs]
-    parameters = [run["parameters"] for run in runs if run["parameters"] is not None]
-    return Fit(
-        valid=_mean(run["best_valid"] for run in runs),
-        seconds=_mean(run["seconds"] for run in runs),
-        parameters=max(parameters, default=None),
-        effective_rank=_mean(run["effective_rank"] for run in runs),
-        params=json_object(runs[0]["params"], f"{cell}: params"),
-        info={key: _agreed([info.get(key) for info in infos]) for key in sorted(set().union(*infos))},
-    )
-
-
-def _agreed(values: list[Any]) -> Any:
-    """A diagnostic of several runs: the mean of numbers, or else the first run's value."""
-    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-    return _mean(numbers) if numbers else values[0]
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None and np.isfinite(value)]
-    return float(np.mean(known)) if known else None
+def _slice_record(section: Section, cell: Cell) -> dict[str, float]:
+    found = {}
+    for one in section.slices:
+        for own in (own for own in one.scores if own.cell == cell):
+            name = f"{one.dimension}:{one.name}"
+            found |= {name: own.score.mean, f"{name}_low": own.score.low, f"{name}_high": own.score.high}
+            if own.vs_id is not None:
+                ends = {"percent": own.vs_id.mean, "low": own.vs_id.low, "high": own.vs_id.high}
+                found |= {f"{name}_vs_id_{end}": value for end, value in ends.items()}
+    return found
 
 
 def _record(section: Section, row: Row, metrics: tuple[str, ...]) -> dict[str, Any]:
@@ -245,6 +159,7 @@ def _record(section: Section, row: Row, metrics: tuple[str, ...]) -> dict[str, A
     record = {"dataset": section.dataset, "backbone": section.backbone, "rank": row.rank}
     record |= {"adapter": row.cell.adapter, "encoder": row.cell.encoder, "baseline": row.cell.is_baseline}
     record |= {"state": row.state, "reason": row.reason, "marks": " ".join(row.marks)}
+    record |= {"group": row.group}
     for name in metrics:
         value = row.metrics.get(name)
         ends = {"": "mean", "_low": "low", "_high": "high"}
@@ -252,12 +167,16 @@ def _record(section: Section, row: Row, metrics: tuple[str, ...]) -> dict[str, A
     record |= _gain_record("vs_id", row.vs_id) | _gain_record("vs_rival", row.vs_rival)
     record |= {f"trials_{key}": value for key, value in vars(row.trials).items()}
     record |= {"seeds_done": row.seeds_done, "seeds_planned": row.seeds_planned}
-    record |= {"search_seconds": row.search_seconds, "train_seconds": fit and fit.seconds}
-    record |= {"parameters": fit and fit.parameters, "effective_rank": fit and fit.effective_rank}
-    return record | {"valid": fit and fit.valid}
+    record |= {"search_seconds": row.search_seconds, "search_epochs": row.spent.epochs}
+    record |= {"searched": None if row.spent.searched is None else " ".join(row.spent.searched)}
+    record |= {"tuned": row.spent.tuned, "warm_start": row.spent.warm_start, "cell_seconds": row.spent.cell_seconds}
+    record |= {name: row.costs[name] for name in COSTS if name != "search_seconds"} | {"front": " ".join(row.front)}
+    record |= {name: fit and fit.info.get(name) for name in SPECTRAL}
+    return record | {"effective_rank": fit and fit.effective_rank, "valid": fit and fit.valid}
 
 
 def _gain_record(prefix: str, gain: Gain | None) -> dict[str, Any]:
     against = gain and f"{gain.against.adapter} / {gain.against.encoder}"
-    numbers = {f"{prefix}_{name}": gain and getattr(gain, name) for name in ("percent", "low", "high", "p")}
+    names = ("percent", "low", "high", "p", "difference", "effect", "detectable")
+    numbers = {f"{prefix}_{name}": gain and getattr(gain, name) for name in names}
     return {f"{prefix}_against": against, **numbers}

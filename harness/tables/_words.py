@@ -1,192 +1,52 @@
-"""How a table's numbers and facts read in words: shared by the formats that people read."""
+"""What stands around a table's numbers, in words: shared by the formats that people read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from harness import cards, stats
-from harness.tables._sample import Gain
-from harness.tables._table import ALPHA, REFERENCE, Row, Section, Table
-from harness.types import NO_TEXT, Cell
+from harness.tables._across import Across, Standing
+from harness.tables._across import label as method_label
+from harness.tables._columns import TOPICS as TOPICS
+from harness.tables._columns import Column as Column
+from harness.tables._columns import columns as columns
+from harness.tables._columns import compact as compact
+from harness.tables._columns import names as names
+from harness.tables._columns import of_topic as of_topic
+from harness.tables._format import DASH as DASH
+from harness.tables._format import FRONT as FRONT
+from harness.tables._format import MEANINGS as MEANINGS
+from harness.tables._format import SYMBOLS as SYMBOLS
+from harness.tables._format import adapter as adapter
+from harness.tables._format import count as count
+from harness.tables._format import encoder as encoder
+from harness.tables._format import fact as fact
+from harness.tables._format import gain as gain
+from harness.tables._format import interval as interval
+from harness.tables._format import label as label
+from harness.tables._format import number as number
+from harness.tables._format import percent as percent
+from harness.tables._format import safe as safe
+from harness.tables._format import score as score
+from harness.tables._format import seconds as seconds
+from harness.tables._format import symbols as symbols
+from harness.tables._format import trials as trials
+from harness.tables._sample import ALPHA, REFERENCE
+from harness.tables._slices import Slice
+from harness.tables._table import Row, Section, Table
 
-DASH = "–"
-SYMBOLS = {"best": "★", "second": "☆", "tied": "≈", "differs": "*", "short": "†"}
-MEANINGS = {
-    "best": "best mean of the section",
-    "second": "second best mean",
-    "tied": f"not distinguishable from the best (adjusted p ≥ {ALPHA})",
-    "differs": f"differs from '{REFERENCE}' (adjusted p < {ALPHA})",
-    "short": "had less than planned: fewer finished trials or seeds",
-}
 TITLES = {
     "protocol": "Protocol",
     "prep": "Preparation",
     "budget": "Budget of every cell",
     "engine": "Search",
+    "statistics": "Statistics",
+    "code": "Code",
     "provenance": "Provenance",
 }
-ABOVE = ("protocol", "prep", "budget", "engine")  # what stands before the tables; provenance may stand after
-CARD = ("users", "items", "events", "density", "mean_length", "tie_share", "test_tie_share", "cold_test_share")
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the compact tables. `keep`: columns of a lower one leave first where width is short. `value`: what
-    the column's facts about a row are sorted by, None for scores and names."""
-
-    title: str
-    text: Callable[[Row], str]
-    keep: int
-    right: bool = True
-    value: Callable[[Row], float | None] | None = None
-
-
-def columns(table: Table) -> list[Column]:
-    """The compact columns: the headline metric with its interval, the others at its cut-off, then the facts."""
-    head, at = table.headline, table.headline[table.headline.rindex("@") :]
-    others = [name for name in table.metrics if name.endswith(at) and name != head]
-    return [
-        Column("#", lambda row: str(row.rank or DASH), 99),
-        Column("", symbols, 98, right=False),
-        Column("adapter", lambda row: adapter(row.cell), 99, right=False),
-        Column("encoder", lambda row: encoder(row.cell), 90, right=False),
-        Column(f"{head} [95 %]", lambda row: interval(row.metrics[head]) if row.metrics else row.state, 99),
-        *(Column(name, _mean_of(name), 60) for name in others),
-        *_warmth(table, head),
-        *_facts(head),
-    ]
-
-
-def _warmth(table: Table, head: str) -> list[Column]:
-    """The headline metric of targets that training saw and of those it never did, where a row knows them apart."""
-
-    def value(row: Row, name: str) -> float | None:
-        return row.fit and row.fit.info.get(f"test_{name}_{head}")
-
-    def column(name: str, keep: int) -> Column:
-        return Column(f"{head} {name}", lambda row: score(value(row, name)), keep, value=lambda row: value(row, name))
-
-    rows = [row for section in table.sections for row in section.rows]
-    return [column("warm", 26), column("cold", 25)] if any(value(row, "cold") is not None for row in rows) else []
-
-
-def _facts(head: str) -> list[Column]:
-    """Gains and costs of a row."""
-
-    def fact(title: str, keep: int, text: Callable[[Row], str], value: Callable[[Row], float | None]) -> Column:
-        return Column(title, text, keep, value=value)
-
-    def of_fit(name: str, keep: int, title: str, words: Callable[[Any], str]) -> Column:
-        def value(row: Row) -> float | None:
-            return row.fit and getattr(row.fit, name)
-
-        return fact(title, keep, lambda row: words(value(row)), value)
-
-    return [
-        fact("vs id %", 80, lambda r: gain(r.vs_id, "differs" in r.marks), lambda r: r.vs_id and r.vs_id.percent),
-        fact("vs best rival %", 50, lambda r: gain(r.vs_rival), lambda r: r.vs_rival and r.vs_rival.percent),
-        of_fit("valid", 20, f"valid {head}", score),
-        fact("seeds", 70, lambda r: f"{r.seeds_done}/{r.seeds_planned}", lambda r: r.seeds_done),
-        fact("trials d/p/f of n", 40, trials, lambda r: r.trials.done + r.trials.pruned),
-        fact("search", 10, lambda r: seconds(r.search_seconds or None), lambda r: r.search_seconds or None),
-        of_fit("seconds", 30, "train", seconds),
-        of_fit("parameters", 45, "params", count),
-        of_fit("effective_rank", 35, "erank", lambda value: number(value, 1)),
-    ]
-
-
-def safe(text: str) -> str:
-    """Text without what a reader's screen would obey: line breaks become blanks, other control and direction
-    characters U+FFFD."""
-    return "".join(char if char.isprintable() else " " if char.isspace() else "\ufffd" for char in text)
-
-
-def symbols(row: Row) -> str:
-    """The row's marks; the star of `differs` stands at the gain."""
-    return "".join(SYMBOLS[mark] for mark in row.marks if mark != "differs")
-
-
-def adapter(cell: Cell) -> str:
-    return cell.adapter + (" (baseline)" if cell.is_baseline else "")
-
-
-def encoder(cell: Cell) -> str:
-    return DASH if cell.encoder == NO_TEXT else cell.encoder
-
-
-def label(cell: Cell) -> str:
-    """A row's name where no column says the encoder.
-
-    >>> label(Cell("beauty", "minilm", "sasrec", "svd")), label(Cell("beauty", "none", "sasrec", "id"))
-    ('svd · minilm', 'id')
-    """
-    return adapter(cell) if cell.encoder == NO_TEXT else f"{adapter(cell)} · {cell.encoder}"
-
-
-def number(value: float | None, digits: int) -> str:
-    return DASH if value is None else f"{value:,.{digits}f}"
-
-
-def score(value: float | None) -> str:
-    return number(value, 4)
-
-
-def interval(value: stats.Interval) -> str:
-    """
-    >>> interval(stats.Interval(0.0412, 0.0404, 0.042))
-    '0.0412 [0.0404, 0.0420]'
-    """
-    return f"{value.mean:.4f} [{value.low:.4f}, {value.high:.4f}]"
-
-
-def gain(value: Gain | None, differs: bool = False) -> str:
-    if value is None:
-        return DASH
-    return f"{value.percent:+.1f} [{value.low:+.1f}, {value.high:+.1f}]" + (SYMBOLS["differs"] if differs else "")
-
-
-def trials(row: Row) -> str:
-    value = row.trials
-    return f"{value.done}/{value.pruned}/{value.failed} of {value.planned}" if value.planned else DASH
-
-
-def seconds(value: float | None) -> str:
-    """
-    >>> seconds(4.21), seconds(312), seconds(9000)
-    ('4.2 s', '5.2 min', '2.5 h')
-    """
-    if value is None:
-        return DASH
-    unit, size = next(((u, s) for u, s in (("h", 3600), ("min", 60)) if value >= s), ("s", 1))
-    return f"{value / size:.1f} {unit}"
-
-
-def count(value: int | None) -> str:
-    """
-    >>> count(812), count(46_123), count(1_250_000)
-    ('812', '46.1k', '1.2M')
-    """
-    if value is None:
-        return DASH
-    unit, size = next(((u, s) for u, s in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if value >= s), ("", 1))
-    return f"{value / size:.1f}{unit}" if unit else str(value)
-
-
-def fact(key: str, value: Any) -> str:
-    """A value of a header or card as text: shares and densities in percent, thousands set apart.
-
-    >>> fact("density", 0.000733), fact("users", 22363), fact("filter_seen", True)
-    ('0.0733 %', '22,363', 'yes')
-    """
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float) and (key == "density" or key.endswith("share")):
-        return f"{100 * value:.3g} %"
-    if isinstance(value, int | float):
-        return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
-    return DASH if value is None else str(value)
+ABOVE = ("protocol", "prep", "budget", "engine", "statistics", "code")  # before the tables; provenance may stand after
+CODE = ("harness", "git", "dirty", "date")  # of the provenance
+CARD = ("hash", "users", "items", "events", "density", "mean_length", "tie_share", "test_tie_share", "cold_test_share")
 
 
 def facts(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -206,9 +66,23 @@ def line(title: str, values: dict[str, Any]) -> str:
     return f"{title}: " + " · ".join(f"{name} {text}" for name, text in facts(values))
 
 
+STATISTICS = {
+    "intervals": f"{round(100 * stats.LEVEL)} %, joint bootstrap over users and seeds, {stats.ROUNDS:,} rounds",
+    "test": f"paired sign flips over users and seeds, {stats.FLIPS:,}, two-sided",
+    "correction": "Holm, over the section's rows against the best and against id, and over all pairs for groups",
+}
+
+
 def header(table: Table, part: str) -> dict[str, Any]:
     """A part of the header; the protocol with what no choice can change, and without what its split does not use."""
+    if part == "statistics":
+        return STATISTICS
+    if part == "code":
+        known = table.header.get("provenance") or {}
+        return {key: known[key] for key in CODE if key in known}
     values = dict(table.header.get(part) or {})
+    if part == "budget" and table.header.get("at_trials"):
+        return values | {"cut": f"as if each search had ended after its first {table.header['at_trials']} trials"}
     if part != "protocol" or not values:
         return values
     if values.get("split") == "loo":
@@ -286,10 +160,89 @@ def footnotes(table: Table) -> list[str]:
         "user; the best rival is the best other row that is no baseline.",
         f"p-values are of a paired sign-flip test in test {table.headline} over users and seeds ({stats.FLIPS} flips), "
         f"adjusted after Holm over the section's rows, once against the best and once against '{REFERENCE}'.",
-        "Trials d/p/f of n: done, pruned and failed, of those planned. Params: trained parameters. Erank: effective "
-        "rank of the item table. Search: all trials of the cell; train: one confirmed run.",
+        f"Group: rows that share a letter cannot be told apart (adjusted p ≥ {ALPHA}, Holm over all pairs of the "
+        f"section). Effect size: mean over standard deviation of the users' differences from '{REFERENCE}'.",
+        f"Detectable: the smallest gain that the test finds with a power of {round(100 * stats.POWER)} %, at the "
+        "strictest step of Holm.",
+        "Trials d/p/f of n: done, pruned and failed, of those planned. Dims: dimensions searched. Search: all trials "
+        "of the cell; train: one confirmed run. Params: trained parameters. Peak: resident memory of the process. "
+        f"{FRONT} no other row is as good for less." + _unmeasured(table),
+        "Erank: effective rank of the item table, start: before training. Text beyond d: share of the text's variance "
+        "after its d leading components; table beyond d, outside text: of the item table's variance, the share along "
+        "those components of the text, and along none of it.",
         *(f"{SYMBOLS[mark]} {text}" for mark, text in MEANINGS.items() if mark in used),
     ]
+
+
+def _unmeasured(table: Table) -> str:
+    fitted = [row for section in table.sections for row in section.rows if row.fit]
+    known = any(row.costs["energy_wh"] is not None for row in fitted)
+    return "" if known or not fitted else " Energy: this machine did not say."
+
+
+def across_rows(one: Across) -> tuple[list[str], list[list[str]]]:
+    """Titles and texts of a comparison over data sets, best first."""
+    titles = ["method", "mean rank [95 %]", "wins over others", f"mean gain over {REFERENCE} %"]
+    rated = one.critical_difference is not None
+    rows = [[_method(s), _plain(s.rank, 2), _plain(s.wins, 2), percent(s.gain)] for s in one.standings]
+    if rated:
+        titles += ["Elo", "group"]
+        rows = [
+            [*row, _plain(s.elo, 0) if s.elo else DASH, s.group] for row, s in zip(rows, one.standings, strict=True)
+        ]
+    return titles, rows
+
+
+def across_lines(one: Across) -> list[str]:
+    """What is compared, what is left out, and why there is no more."""
+    lines = [f"{len(one.standings)} rows with a result on each of {len(one.datasets)}: {', '.join(one.datasets)}."]
+    lines += [f"Left out: {'; '.join(one.left_out)}."] if one.left_out else []
+    if one.critical_difference is not None:
+        lines.append(
+            f"Critical difference of mean ranks {one.critical_difference:.2f} (Nemenyi, 5 %): rows that share a letter "
+            "lie within it. Elo: Bradley-Terry over wins on data sets, mean 1000."
+        )
+    how = "Intervals: bootstrap over data sets and, within each, users and seeds. Wins: a tie is half."
+    return [*lines, how, one.too_few] if one.too_few else [*lines, how]
+
+
+def _method(standing: Standing) -> str:
+    return method_label((standing.adapter, standing.encoder)) + (" (baseline)" if standing.baseline else "")
+
+
+def _plain(value: stats.Interval, digits: int) -> str:
+    return f"{value.mean:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+
+
+def slice_groups(section: Section) -> dict[str, list[Slice]]:
+    """The section's slices by what they cut by."""
+    found: dict[str, list[Slice]] = {}
+    for one in section.slices:
+        found.setdefault(one.dimension, []).append(one)
+    return found
+
+
+def slice_rows(section: Section, slices: list[Slice]) -> tuple[list[str], list[list[str]]]:
+    """Titles and texts of slices side by side: score with interval, and gain over `id`."""
+    titles = ["row", *(f"{one.name} ({one.queries:,})" for one in slices)]
+    known = [{score.cell: score for score in one.scores} for one in slices]
+    rows = []
+    for row in (row for row in section.rows if row.metrics):
+        scores = [own[row.cell] for own in known]
+        texts = [interval(s.score) + (f", {percent(s.vs_id)} %" if s.vs_id else "") for s in scores]
+        rows.append([label(row.cell), *texts])
+    return titles, rows
+
+
+def budget_rows(section: Section) -> tuple[list[str], list[list[str]]]:
+    """Titles and texts of the searches at smaller budgets: observed best of the first k, expected best of any k."""
+    searched = [row for row in section.rows if row.best_of]
+    steps = sorted({one.k for row in searched for one in row.best_of})
+    rows = []
+    for row in searched:
+        known = {one.k: f"{score(one.observed)} ({score(one.expected)})" for one in row.best_of}
+        rows.append([label(row.cell), *(known.get(k, DASH) for k in steps)])
+    return ["row", *(f"k = {k}" for k in steps)], rows
 
 
 def _short(section: Section) -> list[Row]:
@@ -303,7 +256,3 @@ def _short(section: Section) -> list[Row]:
 
 def _either(values: list[int]) -> str:
     return " or ".join(map(str, values))
-
-
-def _mean_of(name: str) -> Callable[[Row], str]:
-    return lambda row: score(row.metrics[name].mean) if row.metrics else DASH

@@ -13,7 +13,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 def render(table: Table) -> str:
     """One header line, then every row of every section, holes included."""
-    frame = table.frame()
+    frame = table.wide()
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(frame.columns)

@@ -32,7 +32,7 @@ def render(table: Table) -> str:
     return page.get_template("page.html").render(
         table=table,
         words=words,
-        columns=words.columns(table),
+        columns=words.compact(table),
         datasets=list(dict.fromkeys(section.dataset for section in table.sections)),
         lead=_lead(table),
         missing=_missing(table),

@@ -17,6 +17,7 @@ def render(table: Table) -> str:
     value = {"format": FORMAT, **asdict(table), "notes": words.footnotes(table)}
     for section in value["sections"]:
         del section["pairs"]  # n x n numbers that its rows sum up
+    del value["spectra"]
     value["trials"] = table.trials.drop("curve", "info").collect().to_dicts()
     return json.dumps(_rounded(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -16,6 +16,10 @@ def render(table: Table) -> str:
         blocks += [_compact(table, section), escape(words.parity(table, section)), _bullets(words.notes(section))]
         if any(row.metrics for row in section.rows):
             blocks += ["Every metric on the test set, mean and 95 % interval:", _metrics(table, section)]
+        blocks += [*_topics(table, section), *_budget(section), *_slices(section)]
+    for one in table.across:
+        blocks += [f"## Over data sets × {escape(one.backbone)}", _texts(*words.across_rows(one))]
+        blocks += [_bullets(words.across_lines(one))]
     for name, lines in words.cards_of(table):
         blocks += [f"## Data: {escape(name)}", _bullets(lines)]
     blocks += ["## Notes", _bullets(words.footnotes(table))]
@@ -33,9 +37,45 @@ def escape(text: str) -> str:
 
 
 def _compact(table: Table, section: Section) -> str:
-    columns = words.columns(table)
+    return _columns([column for column in words.columns(table) if not column.topic], section)
+
+
+def _columns(columns: list[words.Column], section: Section) -> str:
     rows = [[_cell(row, column) for column in columns] for row in section.rows]
     return _grid([escape(column.title) for column in columns], [column.right for column in columns], rows)
+
+
+def _topics(table: Table, section: Section) -> list[str]:
+    """A table of every topic that there is anything to say of, with the rows' names before it."""
+    blocks = []
+    for topic, title in words.TOPICS.items():
+        if found := words.of_topic(table, topic):
+            blocks += [f"{title}:", _columns([*words.names()[2:], *found], section)]
+    return blocks
+
+
+def _budget(section: Section) -> list[str]:
+    titles, rows = words.budget_rows(section)
+    if not rows:
+        return []
+    return [
+        "Validation NDCG@10 at equal budget: best of the first k trials (expected best of any k of them):",
+        _texts(titles, rows),
+    ]
+
+
+def _slices(section: Section) -> list[str]:
+    blocks = []
+    for dimension, slices in words.slice_groups(section).items():
+        title = f"Test NDCG@10 by {dimension} (how many targets), and gain over id:"
+        blocks += [escape(title), _texts(*words.slice_rows(section, slices))]
+    return blocks
+
+
+def _texts(titles: list[str], rows: list[list[str]]) -> str:
+    """A table whose first column is a name and whose others are numbers, from plain texts."""
+    escaped = [[escape(text) for text in row] for row in rows]
+    return _grid([escape(title) for title in titles], [False] + [True] * (len(titles) - 1), escaped)
 
 
 def _cell(row: Row, column: words.Column) -> str:

@@ -33,13 +33,23 @@ def coloured(table: Table, width: int) -> str:
 
 def fitting(table: Table, section: Section, width: int) -> list[words.Column]:
     """The columns that fit, the most dispensable leaving first; those of `keep` 99 stay."""
-    kept = words.columns(table)
-    while sum(_width(column, section) + GAP for column in kept) - GAP > width:
+    kept = words.compact(table)
+    while sum(_width(column, section) + GAP for column in kept) > width:
         weakest = min(kept, key=lambda column: column.keep)
         if weakest.keep == 99:
             break
         kept.remove(weakest)
     return kept
+
+
+def slices(table: Table) -> str:
+    """Scores on parts of the test, for reading in a terminal; says so where nothing is known of the targets."""
+    lines = []
+    for section in table.sections:
+        for dimension, found in words.slice_groups(section).items():
+            lines += ["", f"{words.title(section)}: test NDCG@10 by {dimension} (targets), gain over id"]
+            lines += _texts(*words.slice_rows(section, found))
+    return "\n".join(map(words.safe, lines or ["", "No slices: nothing is recorded of the test targets."])) + "\n"
 
 
 def _document(table: Table, grids: list[str]) -> str:
@@ -48,7 +58,18 @@ def _document(table: Table, grids: list[str]) -> str:
         above = [words.title(section), *words.section_lines(section)]
         below = [words.parity(table, section), *words.notes(section)]
         lines += ["", *map(words.safe, above), grid, *map(words.safe, below)]
+    for one in table.across:
+        about = [f"Over data sets × {one.backbone}", *_texts(*words.across_rows(one)), *words.across_lines(one)]
+        lines += ["", *map(words.safe, about)]
     return "\n".join([*lines, "", *words.footnotes(table)]) + "\n"
+
+
+def _texts(titles: list[str], rows: list[list[str]]) -> list[str]:
+    """Aligned lines of a table of plain texts."""
+    cells = [[words.safe(text) for text in row] for row in (titles, *rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    padded = [[cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)] for row in cells]
+    return [(" " * GAP).join(row).rstrip() for row in padded]
 
 
 def _plain_grid(section: Section, columns: list[words.Column]) -> str:

@@ -2,42 +2,69 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from harness.types import HarnessError
 from harness.verbs._options import home_option
 
+if TYPE_CHECKING:
+    from harness.tables import Table
+
 rank = 40
 
 
 @click.command()
 @home_option
-@click.option("--format", "form", default="terminal", show_default=True, help="terminal, md, csv, json or html.")
+@click.option("--format", "form", default="terminal", show_default=True, help="terminal, md, tex, csv, ...")
 @click.option("--output", type=click.Path(path_type=Path), help="Write to a file instead of stdout.")
 @click.option("--run", help="The table as it stood at this launch.")
 @click.option("--from-mlflow", metavar="URI", is_flag=False, flag_value="default", help="Build it from MLflow alone.")
-def command(home: str, form: str, output: Path | None, run: str | None, from_mlflow: str | None) -> None:
+@click.option("--at-trials", type=click.IntRange(1), metavar="K", help="As if each search had ended after K trials.")
+@click.option("--slices", is_flag=True, help="In the terminal, also scores on parts of the test.")
+def command(
+    home: str,
+    form: str,
+    output: Path | None,
+    run: str | None,
+    from_mlflow: str | None,
+    at_trials: int | None,
+    slices: bool,
+) -> None:
     """The table of what is complete so far, out of the ledger (or of MLflow)."""
     from harness import results, store, tables
-    from harness.files import write_text
     from harness.ledger import Ledger
 
     folder = store.check_home(Path(home))
     tables.check_format(form)
     if from_mlflow is None:
-        ledger, ranks_of = Ledger.open(folder), lambda trial_id: store.load_ranks(folder, trial_id)
+        ledger, beside = Ledger.open(folder), store.sources(folder)
     else:
         from harness import tracking
 
         uri = tracking.default_uri(folder) if from_mlflow == "default" else from_mlflow
-        ledger, ranks_of = tracking.read(uri, folder)
-    text = tables.render(tables.build(results.build(ledger, ranks_of, run)), form)
+        ledger, beside = tracking.read(uri, folder)
+    table = tables.build(results.build(ledger, beside, run, at_trials))
     if output is None:
-        return click.echo(text)
+        return show(table, form, slices)
     try:
-        write_text(output, text)
+        tables.write(table, form, output)
     except OSError as error:
         raise HarnessError(f"--output {output} cannot be written: {error.strerror}.") from error
     return click.echo(f"Wrote {output}", err=True)
+
+
+def show(table: Table, form: str, slices: bool) -> None:
+    """The table on stdout; bytes only where no terminal reads them."""
+    from harness import tables
+    from harness.tables import terminal
+
+    made = tables.render(table, form)
+    if isinstance(made, bytes) and sys.stdout.isatty():
+        raise HarnessError(f"--format {form} is no text; name a file with --output.")
+    click.echo(made, nl=not isinstance(made, bytes))
+    if slices and form == "terminal":
+        click.echo(terminal.slices(table))
