@@ -27,7 +27,7 @@ def run(made: Request) -> Plan:
     """The whole grid of a request, one trial after the other, into its home's ledger and artifacts."""
     ledger = Ledger.open(made.home)
     grid = plan.make(made, ledger)
-    bases = walk._ready(grid)
+    bases = walk.ready(grid)
     segment = Segment(made.home)
     ledger.take(segment.run, segment.append("launched", **walk.launch(grid, {"slots": 1, "threads": 1, "gpu": 0.0})))
     engine = Grid([study for study in grid.studies if study.state == "pending"], segment, lambda _: None)
