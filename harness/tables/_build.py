@@ -30,7 +30,7 @@ def build(results: Results) -> Table:
     runs = confirmed(results)
     records = list(results.cells.sort(KEY).iter_rows(named=True))
     header = finite(results.header)
-    searches = _searches(results.trials.collect())
+    searches = _searches(results.trials.lazy().collect())
     sections, over = [], defaultdict(dict)
     for dataset in sorted({record["dataset"] for record in records}):
         made = _DataSet(dataset, [record for record in records if record["dataset"] == dataset], runs, searches)
@@ -41,7 +41,7 @@ def build(results: Results) -> Table:
             sections.append(_section(made, backbone, field, header, parts))
     found = [across(backbone, over[backbone]) for backbone in sorted(over)]
     compared = tuple(one for one in found if one is not None)
-    return Table(tuple(metrics()), HEADLINE, header, tuple(sections), compared, results.trials, results.spectra)
+    return Table(tuple(metrics()), HEADLINE, header, tuple(sections), compared, results.trials.lazy(), results.spectra)
 
 
 class _DataSet:
