@@ -168,7 +168,7 @@ def test_other_ranks_are_told_apart_by_the_interval_or_the_tolerance(root, tmp_p
     for trial_id in row.planned:
         users = store.load_ranks(home, trial_id)["user"].to_numpy()
         worse = np.full(len(users), 30.0)
-        store.save_artifacts(home, trial_id, users=users, ranks=worse, spectrum=np.zeros(0), weights=b"")
+        store.save_artifacts(home, trial_id, users=users, ranks=worse, spectra={}, weights=b"")
     found = reproduce.run(home, Asked("sasrec/id"))
     assert (found.verdict, found.exit_code) == ("differs", 1)
     assert found.difference.low > 0
