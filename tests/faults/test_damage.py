@@ -94,7 +94,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_trial_begins_anew(home, capsy
 @pytest.mark.parametrize("name", ["ranks.parquet", "spectrum.json", "model.safetensors"])
 def test_every_artifact_is_known_by_its_checksum(home, name):
     users, ranks = np.arange(50, dtype=np.int32), np.arange(50) + 0.5
-    store.save_artifacts(home, "t", users=users, ranks=ranks, spectrum=np.ones(4), weights=b"w" * 100)
+    store.save_artifacts(home, "t", users=users, ranks=ranks, spectra={"end": np.ones(4)}, weights=b"w" * 100)
     assert store.fault(home, "t", name) == ""
     assert store.load_ranks(home, "t")["rank"].to_list() == ranks.tolist()
     file = store.artifact_folder(home, "t") / name
