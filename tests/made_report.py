@@ -9,16 +9,32 @@ import numpy as np
 import polars as pl
 
 from harness.tables import Results, Table, build
-from harness.tables._frames import KEY, TRIALS
+from harness.tables._frames import KEY, QUERIES, SPECTRA, TRIALS
 
 Key = tuple[str, ...]
 AXES = ("adapter.hidden", "train.lr", "text.fusion")
 
 
 def searched(made: Results, trials: int = 8, epochs: int = 6) -> Table:
-    """The table of made results whose rows were searched and confirmed, with curves."""
+    """The table of made results whose rows were searched and confirmed, with curves, spectra and test targets."""
     rows = [row for cell in made.cells.iter_rows(named=True) for row in _of(cell, trials, epochs)]
-    return build(Results(made.runs, made.ranks, made.cells, made.header, pl.LazyFrame(rows, schema=TRIALS)))
+    found = pl.DataFrame(rows, schema=TRIALS)
+    confirmed = found.filter(pl.col("role") == "confirm")["trial"]
+    decay = np.arange(16)
+    spectra = [(trial, np.exp(-decay / 9).tolist(), np.exp(-decay / 3).tolist()) for trial in confirmed]
+    queries = pl.concat(_queries(made, dataset) for dataset in made.runs["dataset"].unique(maintain_order=True))
+    lines = pl.DataFrame(spectra, schema=SPECTRA, orient="row")
+    return build(Results(made.runs, made.ranks, made.cells, made.header, found.lazy(), queries, lines))
+
+
+def _queries(made: Results, dataset: str) -> pl.DataFrame:
+    """A test target a user: every fifth is cold, histories are of 3 to 40 events."""
+    first = made.runs.filter(pl.col("dataset") == dataset)["trial"][0]
+    user = made.ranks.filter(pl.col("trial") == first)["user"]
+    cold = [u % 5 == 0 for u in user]
+    known = {"dataset": [dataset] * len(user), "user": user, "cold": cold, "popularity": [0 if c else 7 for c in cold]}
+    known |= {"band": ["tail" if c else "head" for c in cold], "history": [3 + u % 38 for u in user]}
+    return pl.DataFrame(known | {"tied": [u % 3 == 0 for u in user], "words": [u % 12 for u in user]}, schema=QUERIES)
 
 
 def wide(datasets: int, adapters: int, users: int = 60) -> Results:

@@ -205,6 +205,7 @@ def test_unnarrowed_the_page_says_what_the_table_says(tab, page, table):
             for mark, symbol in {"best": "★", "second": "☆", "tied": "≈", "short": "†"}.items():
                 assert (symbol in shown["adapter"]) == (mark in row.marks)
             assert ("*" in shown["gain"]) == ("differs" in row.marks)
+            assert shown["group"] == row.group
             for key, gain in (("gain", row.vs_id), ("rival", row.vs_rival)):
                 expected = f"{gain.percent:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]" if gain else "–"
                 assert shown[key].rstrip("*") == expected
@@ -268,6 +269,63 @@ def test_mean_ranks_and_win_rates_across_data_sets_are_of_the_rows_left(tab, gri
             assert number(rows[way]["rank"]) == pytest.approx(ranks[:, k].mean(), abs=0.0051)
             assert number(rows[way]["wins"]) == pytest.approx(100 * wins[k], abs=0.51)
             assert way == "id" or number(rows[way]["gain"]) == pytest.approx(gains[k], abs=0.051)
+            assert ("[" in rows[way]["rank"]) == (not hidden)  # intervals are of the whole table alone
+
+
+def test_unnarrowed_the_comparison_over_data_sets_is_the_tables_own(tab, grid_page, grid):
+    tab.open(grid_page)
+    rows = rows_of(tab, "#across")
+    assert names(rows) == [own.adapter for own in grid.across[0].standings]
+    for shown, own in zip(rows, grid.across[0].standings, strict=True):
+        assert shown["rank"] == f"{own.rank.mean:.2f} [{own.rank.low:.1f}, {own.rank.high:.1f}]"
+        wins = [number for value in vars(own.wins).values() for number in [100 * value]]
+        found = [float(word) for word in re.findall(r"[\d.]+", shown["wins"])]
+        assert found == pytest.approx(wins, abs=0.51)
+    assert grid.across[0].too_few in tab.run("document.getElementById('across').textContent")
+
+
+def test_from_ten_data_sets_on_there_is_a_rating_and_a_diagram_of_critical_differences(tab, tmp_path):
+    table = searched(wide(datasets=10, adapters=4, users=80))
+    tab.open(written(table, tmp_path))
+    whole = table.across[0]
+    for shown, own in zip(rows_of(tab, "#across"), whole.standings, strict=True):
+        assert shown["elo"] == f"{own.elo.mean:.0f} [{own.elo.low:.0f}, {own.elo.high:.0f}]"
+        assert shown["group"] == own.group
+    assert tab.run("document.querySelector('#across figure title').textContent").endswith(
+        f"{whole.critical_difference:.2f}"
+    )
+    named = tab.run("[...document.querySelectorAll('#across figure text.name')].map((word) => word.textContent)")
+    assert sorted(word.split()[-1] for word in named) == sorted(f"{own.rank.mean:.2f}" for own in whole.standings)
+    joined = {letter for own in whole.standings for letter in own.group}
+    joined = [letter for letter in joined if sum(letter in own.group for own in whole.standings) > 1]
+    assert tab.run("document.querySelectorAll('#across figure .clique').length") == len(joined)
+    tab.click("#text")
+    tab.type("minilm")
+    assert tab.run("document.querySelector('#across figure')") is None
+
+
+def test_letters_of_any_choice_of_rows_are_those_of_the_table(tab, grid_page, grid):
+    tab.open(grid_page)
+    section = grid.sections[1]
+    for name in ("adapter02", "popularity"):
+        tab.run(f"document.querySelector('#pick-adapter input[name={name}]').click()")
+    kept = [row.cell for row in scored(section) if row.cell.adapter not in ("adapter02", "popularity")]
+    places = [section.pairs.cells.index(cell) for cell in kept]
+    p = stats.holm_pairs(section.pairs.p[np.ix_(places, places)])
+    assert [row["group"] for row in rows_of(tab, "#s2 .table")] == stats.letters(p < 0.05)
+
+
+def test_parts_of_the_test_are_shown_by_what_they_are_cut_by(tab, grid_page, grid):
+    tab.open(grid_page)
+    section = grid.sections[0]
+    choose(tab, "s1 select[name=dimension]", "target")
+    rows = rows_of(tab, "#s1 [aria-label^='Parts of the test']")
+    warm = next(part for part in section.slices if part.name == "warm")
+    scores = {own.cell.adapter: own.score for own in warm.scores}
+    assert set(rows[0]) == {"rank", "adapter", "warm", "cold"}
+    for shown in rows:
+        value = scores[re.match(r"\w+", shown["adapter"]).group()]
+        assert shown["warm"].startswith(f"{value.mean:.4f} [{value.low:.4f}, {value.high:.4f}]")
 
 
 def of(section: Section, adapter: str) -> float:
@@ -408,13 +466,16 @@ def test_a_rows_page_draws_its_search_curves_importance_and_parameters(tab, grid
     row = grid.sections[0].rows[0]
     tab.open(grid_page + row_address(row))
     titles = tab.run("[...document.querySelectorAll('#row figcaption b')].map((b) => b.textContent)")
-    assert titles == ["Search", "Validation curves", "Importance", "Trials by parameter"]
+    assert titles == [
+        *("Search", "Validation curves", "Importance", "Smaller budgets", "Spectrum", "Trials by parameter")
+    ]
     marks = {
-        "circle.trial": 6 + 3,  # finished trials, and the best epoch of each seed
-        "path.trial.pruned": 1,
+        "circle.trial": 6 + 3 + 3,  # finished trials, the best epoch of each seed, the expected best of 1, 2, 3 trials
+        "path.trial.pruned": 1 + 3,  # and the best of the first 1, 2, 3
         "path.trial.failed": 1,
         "path.thread": 7,
-        "path.ahead": 1 + 3,
+        "path.ahead": 1 + 3 + 1 + 1,
+        "path.before": 1,
         "g.share": 3,
     }
     for selector, wanted in marks.items():

@@ -10,10 +10,13 @@ from typing import Any
 import polars as pl
 
 from harness import registry
+from harness.stats import Interval
 from harness.tables import _words as words
+from harness.tables._across import Across
 from harness.tables._frames import KEY, json_object
 from harness.tables._page import _columns
 from harness.tables._page._importance import importance
+from harness.tables._slices import Slice
 from harness.tables._table import ALPHA, REFERENCE, Row, Section, Table
 from harness.types import Cell, HarnessError
 
@@ -21,20 +24,21 @@ POINTS = 48  # of a curve at most: what a chart of this size can show
 SCALE = 100_000  # scores of curves and trials travel as whole numbers of 1e-5
 STATUS = {"done": "d", "pruned": "p", "failed": "f", "running": "r"}
 SCORED = ("d", "p")
+KEPT = ("short", "less")  # marks that do not depend on which rows are shown
 
 
 def board(table: Table) -> dict[str, Any]:
     """``cells``: every row once, with its values column by column (`_columns.columns`) and its search; ``sections``:
     the cells that stand in each (by index), and how every two of them compare. Scores of curves and trials are in
     units of 1 / `SCALE`."""
-    known, trials = _columns.columns(table), _trials(table.trials.collect())
+    known, trials, spectra = _columns.columns(table), _trials(table.trials.collect()), _spectra(table.spectra)
     cells: dict[Cell, int] = {}
     found: list[dict[str, Any]] = []
     for section in table.sections:
         for row in section.rows:
             if row.cell not in cells:
                 cells[row.cell] = len(found)
-                found.append(_cell(row, known, trials.get(row.cell)))
+                found.append(_cell(row, known) | _searched(row, trials.get(row.cell) or [], spectra))
     return {
         "headline": table.headline,
         "metrics": list(table.metrics),
@@ -46,7 +50,7 @@ def board(table: Table) -> dict[str, Any]:
         "columns": _columns.described(table),
         "cells": found,
         "sections": [_section(section, cells) for section in table.sections],
-        "across": [],
+        "across": [_across(one) for one in table.across],
         "tracking": page
         if (page := str(table.header.get("tracking") or "")).startswith(("http://", "https://"))
         else None,
@@ -84,8 +88,36 @@ def _section(section: Section, cells: dict[Cell, int]) -> dict[str, Any]:
         "users": section.test_users,
         "rows": [cells[row.cell] for row in section.rows],
     }
-    value |= {"tests": {}, "slices": []}
-    return value | ({"pairs": _pairs(section, cells)} if section.pairs else {})
+    value |= {"pairs": _pairs(section, cells)} if section.pairs else {}
+    tests = {str(cells[row.cell]): [row.vs_id.effect, row.vs_id.detectable] for row in section.rows if row.vs_id}
+    return value | {"tests": tests, "slices": [_slice(part, cells) for part in section.slices]}
+
+
+def _slice(part: Slice, cells: dict[Cell, int]) -> dict[str, Any]:
+    """``scores``: [cell, mean, low, high, and of the gain over `id` the same] a row."""
+    scores = [[cells[own.cell], *_interval(own.score), *_interval(own.vs_id)] for own in part.scores]
+    known = {"dimension": part.dimension, "name": part.name, "users": part.users, "queries": part.queries}
+    return known | {"scores": scores}
+
+
+def _interval(value: Interval | None) -> list[float | None]:
+    return [value.mean, value.low, value.high] if value else [None] * 3
+
+
+def _across(found: Across) -> dict[str, Any]:
+    """The comparison over data sets of the whole table; intervals as [mean, low, high]."""
+    methods = [
+        {
+            "way": [own.adapter, own.encoder],
+            "rank": _interval(own.rank),
+            "wins": _interval(own.wins),
+            "gain": _interval(own.gain),
+            **({"elo": _interval(own.elo), "group": own.group} if own.elo else {}),
+        }
+        for own in found.standings
+    ]
+    known = {"backbone": found.backbone, "methods": methods, "left_out": list(found.left_out)}
+    return known | {"too_few": found.too_few, "critical_difference": found.critical_difference}
 
 
 def _pairs(section: Section, cells: dict[Cell, int]) -> dict[str, Any]:
@@ -95,7 +127,7 @@ def _pairs(section: Section, cells: dict[Cell, int]) -> dict[str, Any]:
     return {"cells": [cells[cell] for cell in pairs.cells], **numbers}
 
 
-def _cell(row: Row, known: list[tuple[_columns.Column, _columns.Value]], trials: list[dict] | None) -> dict[str, Any]:
+def _cell(row: Row, known: list[tuple[_columns.Column, _columns.Value]]) -> dict[str, Any]:
     cell = row.cell
     value: dict[str, Any] = {
         "cell": [getattr(cell, key) for key in KEY],
@@ -105,13 +137,30 @@ def _cell(row: Row, known: list[tuple[_columns.Column, _columns.Value]], trials:
         "v": _columns.values(row, known),
     }
     value |= {"reason": words.safe(row.reason)} if row.reason else {}
-    value |= {"marks": ["short"]} if "short" in row.marks else {}
-    if row.fit:
-        value |= {"params": row.fit.params, "info": row.fit.info}
-    if trials:
-        value |= {"search": _search(trials), "runs": _runs(trials)}
-        value["importance"] = _importance(trials)
-    return value
+    kept = [mark for mark in row.marks if mark in KEPT]
+    value |= {"marks": kept} if kept else {}
+    return value | ({"params": row.fit.params} if row.fit else {})
+
+
+def _searched(row: Row, trials: list[dict[str, Any]], spectra: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What is known of a row's search and runs; of spectra, that of the first run that has one."""
+    if not trials:
+        return {}
+    runs = _runs(trials)
+    value = {"search": _search(trials), "runs": runs, "importance": _importance(trials)}
+    value["budgets"] = [[own.k, own.observed, own.expected, own.low, own.high] for own in row.best_of]
+    spectrum = next((spectra[trial] for trial in runs["id"] if trial in spectra), None)
+    return value | ({"spectrum": spectrum} if spectrum else {})
+
+
+def _spectra(frame: pl.DataFrame) -> dict[str, dict[str, Any]]:
+    """Singular values before and after training of each run that has them, to four digits."""
+    records = frame.iter_rows(named=True)
+    return {own["trial"]: {"before": _digits(own["start"]), "after": _digits(own["end"])} for own in records}
+
+
+def _digits(values: list[float] | None) -> list[float]:
+    return [float(f"{value:.4g}") for value in values or []]
 
 
 def kinds(cell: Cell) -> list[str]:

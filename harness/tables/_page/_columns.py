@@ -21,7 +21,8 @@ SHOWN = ("quality", "cost")  # groups that are open at first
 @dataclass(frozen=True)
 class Column:
     """``kind``: how a value reads: ``score`` (mean with interval), ``number``, ``seconds``, ``count``, ``share``,
-    ``trials``, ``seeds``. ``better``: ``high``, ``low`` or ``none``; ``digits`` of a number after the point."""
+    ``trials``, ``seeds``, ``word``. ``better``: ``high``, ``low`` or ``none``. ``digits``: of a number, after the
+    point."""
 
     key: str
     title: str
@@ -35,23 +36,42 @@ class Column:
 
 Value = Callable[[Row], Any]
 
-INFO = {
-    "information_abundance": ("abundance", "none", "sum of the item table's singular values over the largest, 1 to d"),
-    "participation_ratio": ("participation", "none", "how many directions share the item table's variance, 1 to d"),
-    "stable_rank": ("stable rank", "none", "variance of the item table over that of its first direction, 1 to d"),
-    "components_90": ("90 % in", "none", "leading components of the item table that hold 90 % of its variance"),
-    "components_99": ("99 % in", "none", "leading components of the item table that hold 99 % of its variance"),
-    "mean_cosine": ("cosine", "none", "mean cosine over pairs of items: 1, all point the same way"),
-    "uniformity": ("uniformity", "none", "of item directions: 0, all agree; about -4, spread over the sphere"),
-    "alignment": ("alignment", "none", "squared distance of states to the items that came next: 0 agree, 4 oppose"),
-    "state_uniformity": ("state unif.", "none", "of state directions: 0, all agree; about -4, spread out"),
+COST = {  # of the costs that a table may hold
+    "parameters": ("params", "count", "numbers", "trained parameters"),
+    "train_seconds": ("train", "seconds", "seconds", "wall-clock time of one confirmed run, mean over seeds"),
+    "search_seconds": ("search", "seconds", "seconds", "wall-clock time of all search trials of the row"),
+    "peak_mb": ("memory", "number", "MB", "resident memory at its highest in a confirmed run, the data included"),
+    "energy_wh": ("energy", "number", "Wh", "energy of a confirmed run, its share of the machine's"),
+}
+INFO = {  # of the numbers in a run's info
+    "effective_rank_start": ("at start", "number", "effective rank of the item table before training, 1 to d"),
+    "information_abundance": ("abundance", "number", "sum of the table's singular values over the largest, 1 to d"),
+    "participation_ratio": ("participation", "number", "how many directions share the table's variance, 1 to d"),
+    "stable_rank": ("stable rank", "number", "variance of the item table over that of its first direction, 1 to d"),
+    "components_90": ("90 % in", "number", "leading components of the item table that hold 90 % of its variance"),
+    "components_99": ("99 % in", "number", "leading components of the item table that hold 99 % of its variance"),
+    "text_mass_beyond_d": ("text beyond d", "share", "share of the text's variance beyond its d leading components"),
+    "table_mass_beyond_d": (
+        "table beyond d",
+        "share",
+        "share of the table's variance along the text's later directions",
+    ),
+    "table_mass_outside_text": (
+        "outside text",
+        "share",
+        "share of the table's variance along no direction of the text",
+    ),
+    "mean_cosine": ("cosine", "number", "mean cosine over pairs of items: 1, all point the same way"),
+    "uniformity": ("uniformity", "number", "of item directions: 0, all agree; about -4, spread over the sphere"),
+    "alignment": ("alignment", "number", "squared distance of states to the items that came next: 0 agree, 4 oppose"),
+    "state_uniformity": ("state unif.", "number", "of state directions: 0, all agree; about -4, spread out"),
 }
 
 
 def columns(table: Table) -> list[tuple[Column, Value]]:
     """Every column with its value: scores as [mean, low, high], trials as [done, pruned, failed, planned], seeds as
     [done, planned], all else a number; None where a row has none."""
-    return [*_scores(table), *_cost(), *_spectral(table), *_search(table)]
+    return [*_scores(table), *_cost(table), *_spectral(table), *_search(table)]
 
 
 def described(table: Table) -> list[dict[str, Any]]:
@@ -70,18 +90,10 @@ def _scores(table: Table) -> Iterable[tuple[Column, Value]]:
         yield Column(f"m:{name}", name, group, "score", "high", "0 to 1", text, 4), _score_of(name)
 
 
-def _cost() -> Iterable[tuple[Column, Value]]:
-    def fit(name: str) -> Value:
-        return lambda row: row.fit and getattr(row.fit, name)
-
-    yield Column("parameters", "params", "cost", "count", "low", "numbers", "trained parameters"), fit("parameters")
-    text = "wall-clock time of one confirmed run, mean over seeds"
-    yield Column("train_seconds", "train", "cost", "seconds", "low", "seconds", text), fit("seconds")
-    text = "wall-clock time of all search trials of the row"
-    yield (
-        Column("search_seconds", "search", "cost", "seconds", "low", "seconds", text),
-        lambda row: row.search_seconds or None,
-    )
+def _cost(table: Table) -> Iterable[tuple[Column, Value]]:
+    for name, (title, kind, unit, text) in COST.items():
+        if any(row.costs[name] is not None for row in _all(table)):
+            yield Column(name, title, "cost", kind, "low", unit, text), _cost_of(name)
 
 
 def _spectral(table: Table) -> Iterable[tuple[Column, Value]]:
@@ -90,22 +102,42 @@ def _spectral(table: Table) -> Iterable[tuple[Column, Value]]:
         Column("effective_rank", "eff. rank", "spectral", "number", "none", "directions", text, 1),
         lambda row: row.fit and row.fit.effective_rank,
     )
-    held = {name for section in table.sections for row in section.rows if row.fit for name in row.fit.info}
-    for name, (title, better, text) in INFO.items():
+    held = {name for row in _all(table) if row.fit for name in row.fit.info}
+    for name, (title, kind, text) in INFO.items():
         if name in held:
-            yield Column(f"i:{name}", title, "spectral", "number", better, "", text), _info_of(name)
+            yield Column(f"i:{name}", title, "spectral", kind, "none", "", text), _info_of(name)
 
 
 def _search(table: Table) -> Iterable[tuple[Column, Value]]:
+    def column(key: str, title: str, kind: str, unit: str, text: str) -> Column:
+        return Column(key, title, "search", kind, "none", unit, text)
+
     text = f"validation {table.headline} that the search chose the row by; no estimate of the test score"
     yield Column("valid", "valid", "search", "number", "high", "0 to 1", text, 4), lambda row: row.fit and row.fit.valid
     text = "search trials done / pruned / failed of those planned"
-    yield Column("trials", "trials", "search", "trials", "none", "trials", text), _trials
+    yield column("trials", "trials", "trials", "trials", text), _trials
     text = "confirmed seeds of those planned"
     yield (
-        Column("seeds", "seeds", "search", "seeds", "none", "seeds", text),
+        column("seeds", "seeds", "seeds", "seeds", text),
         lambda row: [row.seeds_done, row.seeds_planned] if row.seeds_planned else None,
     )
+    text = "epochs of all search trials together"
+    yield column("epochs", "epochs", "count", "epochs", text), lambda row: row.spent.epochs or None
+    text = "hyper-parameters that the search could change"
+    yield (
+        column("searched", "searched", "count", "parameters", text),
+        lambda row: None if row.spent.searched is None else len(row.spent.searched),
+    )
+    text = "searched; fixed (every parameter was given); nothing (a baseline)"
+    yield column("tuned", "tuned", "word", "", text), lambda row: row.spent.tuned or None
+
+
+def _all(table: Table) -> Iterable[Row]:
+    return (row for section in table.sections for row in section.rows)
+
+
+def _cost_of(name: str) -> Value:
+    return lambda row: row.costs[name]
 
 
 def _score_of(name: str) -> Value:
