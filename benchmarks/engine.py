@@ -59,7 +59,7 @@ def sleep(worker: Any) -> dict[str, Any]:
     begin, params = time.time(), worker.work.params
     time.sleep(params["seconds"])
     info = {"seconds": params["seconds"], "begin": begin, "end": time.time()}
-    empty = {"ranks": np.zeros(1), "users": np.zeros(1, np.int32), "spectrum": np.zeros(1), "weights": b""}
+    empty = {"ranks": np.zeros(1), "users": np.zeros(1, np.int32), "spectra": {}, "weights": b""}
     return worker._finish(TrialResult("done", "", params["x"], 0, [params["x"]], info=info), SimpleNamespace(**empty))
 
 

@@ -108,7 +108,7 @@ def test_a_full_disk_under_the_cache_is_one_line_and_the_next_call_begins_it_ane
 
 def test_artifacts_that_could_not_be_written_are_told_and_a_checkpoint_is_no_must(disk):
     home = disk("64k")
-    arrays = {"users": np.arange(9), "ranks": np.arange(9.0), "spectrum": np.ones(3)}
+    arrays = {"users": np.arange(9), "ranks": np.arange(9.0), "spectra": {"end": np.ones(3)}}
     store.save_artifacts(home, "small", **arrays, weights=b"w" * 1000)
     store.check_artifacts(home, "small")
     store.save_artifacts(home, "large", **arrays, weights=bytes(100_000))
