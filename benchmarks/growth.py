@@ -18,6 +18,7 @@ from adapters._base import Spectrum
 from harness import spaces, trial
 from harness.data import Queries, Split
 from harness.types import Cell, Protocol, Trial
+from harness.windows import Windows
 
 torch.set_num_threads(1)
 D_TEXT = 128  # text dimension where it is not what grows
@@ -54,7 +55,7 @@ def items(n: int) -> dict[str, float]:
 def users(n: int) -> dict[str, float]:
     split = made(n, 10_000, (2, 40))
     start = time.process_time()
-    windows = trial.Windows.of(split, 50)
+    windows = Windows.of(split, 50)
     cut = time.process_time() - start
     return {
         "users": n,
@@ -65,7 +66,7 @@ def users(n: int) -> dict[str, float]:
     }
 
 
-def order_cost(windows: trial.Windows, split: Split) -> float:
+def order_cost(windows: Windows, split: Split) -> float:
     """Shuffling, sorting and gathering alone."""
     flat = torch.tensor(split.items)
     start = time.process_time()

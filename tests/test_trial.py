@@ -12,6 +12,7 @@ from harness import data, plan, spaces, trial, walk
 from harness.ledger import Ledger
 from harness.plan import Request
 from harness.types import Cell, PrepSpec, Protocol, Trial
+from harness.windows import Windows, gather
 
 SMALL = {"train.d": 16, "train.max_len": 6, "train.batch_size": 96, "train.lr": 0.01}
 
@@ -125,8 +126,8 @@ def test_every_event_but_the_first_is_the_target_of_exactly_one_window(max_len, 
 def batches_of(split, max_len, size, seed):
     """The batches of an epoch as the model sees them: right-padded item numbers."""
     items = torch.tensor(split.items)
-    windows = trial.Windows.of(split, max_len)
-    return [trial.gather(items, *cut) for cut in windows.batches(size, np.random.default_rng(seed))]
+    windows = Windows.of(split, max_len)
+    return [gather(items, *cut) for cut in windows.batches(size, np.random.default_rng(seed))]
 
 
 def test_the_order_of_batches_is_random_in_every_epoch(split):
@@ -140,7 +141,7 @@ def test_the_order_of_batches_is_random_in_every_epoch(split):
 def test_batches_by_length_hold_little_padding_and_stay_random():
     """What sorting by length might cost: short windows always first, or the same windows together in every epoch."""
     n, lengths = 20_000, 2 + np.random.default_rng(0).geometric(0.12, 20_000).clip(max=49)
-    windows = trial.Windows(np.arange(n), lengths)
+    windows = Windows(np.arange(n), lengths)
     real, padded, steps = 0, 0, []
     for seed in range(4):
         step = np.full(n, -1)
