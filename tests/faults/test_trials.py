@@ -1,6 +1,7 @@
 """Trials that go wrong in every way a component can: the search goes on, and the table says what happened."""
 
 import json
+import os
 from collections import Counter
 
 import pytest
@@ -137,6 +138,7 @@ def test_code_edited_under_a_running_bench_ends_the_run_and_no_trial(tmp_path):
     copy, home = copied(tmp_path / "source"), tmp_path / "home"
     folder = make_dataset(tmp_path / "toy", users=400)
     words = ["--adapters", "id,mlp", "--trials", "3", "--epochs", "30", "--sampler", "random", "--pruner", "none"]
+    words += ["--threads", str(os.cpu_count())]  # one slot: a killed worker has to be replaced by a new one
     process = start(home, folder, *words, "--tracking", "off", source=copy)
     wait_for(home, "epoch", 2, process)
     with (copy / "adapters" / "mlp.py").open("a") as file:
