@@ -1,7 +1,7 @@
 # The same checks as CI, in the environment that is active.
 PYTHON ?= python
 
-.PHONY: check format lint contracts types test slow bench
+.PHONY: check format lint contracts types test soak
 
 check: lint contracts types test
 
@@ -20,5 +20,8 @@ types:
 	$(PYTHON) -m pyright --pythonpath "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
 
 test:
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTHON) -m pytest -m "not slow and not soak"
 	$(PYTHON) -m pytest -m slow
+
+soak:
+	$(PYTHON) -m pytest -m soak

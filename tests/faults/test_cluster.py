@@ -50,7 +50,7 @@ def most_at_once(home):
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_nodes_that_vanish_and_a_head_that_vanishes_cost_no_trial(tmp_path, monkeypatch):
     from ray.cluster_utils import Cluster
 
