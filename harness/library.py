@@ -65,11 +65,7 @@ def matrices_of(path: Path, table: Any) -> dict[str, Path]:
     it is no such table."""
     if not isinstance(table, dict):
         raise HarnessError(f'{path}: {MATRICES} must be a table of lines name = "matrix.npy".')
-    for name, file in table.items():
-        if not re.fullmatch(NAME, name):
-            raise HarnessError(f"{path}: '{name}' cannot name an embedding: 1 to 64 of A-Z a-z 0-9 . _ -")
-        if not isinstance(file, str) or not file:
-            raise HarnessError(f"{path}: {MATRICES}.{name} must be the path of a file in quotes.")
+    _check_paths(path, table, MATRICES, "an embedding", "file")
     return {name: (path.parent / Path(file).expanduser()).resolve() for name, file in table.items()}
 
 
@@ -156,14 +152,19 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
     table = config.get(TABLE, {})
     if not isinstance(table, dict):
         raise HarnessError(f'{path}: [{TABLE}] must be a table of lines name = "/path/to/folder".')
-    for name, folder in table.items():
-        if not re.fullmatch(NAME, name):
-            raise HarnessError(f"{path}: '{name}' cannot name a data set: 1 to 64 of A-Z a-z 0-9 . _ -")
-        if not isinstance(folder, str) or not folder:
-            raise HarnessError(f"{path}: {TABLE}.{name} must be the path of a folder in quotes.")
+    _check_paths(path, table, TABLE, "a data set", "folder")
     if not isinstance(config.get(MATRICES, {}), dict):
         raise HarnessError(f'{path}: [{MATRICES}] must be a table of lines data set = {{ name = "matrix.npy" }}.')
     return config
+
+
+def _check_paths(path: Path, table: dict[str, Any], key: str, named: str, kind: str) -> None:
+    """Raises HarnessError unless `table`, which stands under `key`, holds names and quoted paths alone."""
+    for name, place in table.items():
+        if not re.fullmatch(NAME, name):
+            raise HarnessError(f"{path}: '{name}' cannot name {named}: 1 to 64 of A-Z a-z 0-9 . _ -")
+        if not isinstance(place, str) or not place:
+            raise HarnessError(f"{path}: {key}.{name} must be the path of a {kind} in quotes.")
 
 
 def _with_line(text: str, table: str, line: str) -> str:
