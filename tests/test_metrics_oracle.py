@@ -33,7 +33,7 @@ def ours(scores, histories, filter_seen):
 
 
 def theirs(measures, scores, histories, filter_seen, name="{:03}".format):
-    """{measure: its values, a user each}; `name`: what an item is called, by which trec_eval orders ties, descending."""
+    """{measure: its values, a user each}; `name`: of an item; trec_eval orders ties by it, descending."""
     run = {}
     for user, (own, (*seen, target)) in enumerate(zip(scores, histories, strict=True)):
         out = set(seen) - {target} if filter_seen else set()
