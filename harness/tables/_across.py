@@ -15,6 +15,7 @@ from harness.types import Cell
 
 ENOUGH = 10  # data sets, below which a rating or a critical difference over data sets says nothing
 ELO_ROUNDS = 200
+CHOICES = 1000  # of common methods that are weighed at most, the largest
 Method = tuple[str, str]  # adapter, encoder
 
 
@@ -83,15 +84,22 @@ def across(backbone: str, samples: dict[str, dict[Method, Sample]]) -> Across | 
 
 
 def common(known: dict[str, set[Method]]) -> tuple[list[str], list[Method]]:
-    """Data sets and the methods with a result on each of them: of all choices of the data sets with the most methods,
-    the one with the most cells, and of equals the one with the most data sets."""
-    ordered = sorted(known, key=lambda name: (-len(known[name]), name))
-    best: tuple[list[str], set[Method]] = ([], set())
-    for count in range(2, len(ordered) + 1):
-        shared = set.intersection(*(known[name] for name in ordered[:count]))
-        if len(shared) >= 2 and count * len(shared) >= len(best[0]) * len(best[1]):
-            best = (ordered[:count], shared)
-    return sorted(best[0]), sorted(best[1])
+    """Data sets and the methods with a result on each of them: of all choices, the one with the most cells, and of
+    equals the one with the most data sets; none where no two data sets have two methods in common."""
+    shared: set[frozenset[Method]] = set()
+    for own in map(frozenset, known.values()):
+        shared |= {own, *(own & other for other in shared)}
+        shared = set(sorted((one for one in shared if len(one) >= 2), key=len)[-CHOICES:])
+    best: tuple[list[str], list[Method]] = ([], [])
+    for methods in sorted(map(sorted, shared)):
+        datasets = sorted(name for name, own in known.items() if own.issuperset(methods))
+        if len(datasets) >= 2 and _size(datasets, methods) > _size(*best):
+            best = (datasets, methods)
+    return best
+
+
+def _size(datasets: list[str], methods: list[Method]) -> tuple[int, int]:
+    return len(datasets) * len(methods), len(datasets)
 
 
 def critical_difference(methods: int, datasets: int) -> float:
