@@ -78,10 +78,23 @@ def test_the_interval_of_a_slice_covers_the_truth_about_as_often_as_it_says():
     assert 0.87 <= hits / rounds <= 0.99
 
 
+def test_no_interval_of_a_few_targets_leaves_what_a_score_can_be():
+    """Three seeds so far apart that their spread alone reaches below 0 and above 1."""
+    far = [np.where(np.arange(8) < hits, 1.0, 50.0) for hits in (0, 4, 8)]
+    own = results({KEYS[0]: far, KEYS[1]: far[::-1]})
+    [section] = build(Results(own.runs, own.ranks, own.cells, own.header, queries=queries(8))).sections
+    intervals = [score.score for one in section.slices for score in one.scores]
+    intervals += [row.metrics["NDCG@10"] for row in section.rows]
+    assert any(one.low == 0 for one in intervals)
+    assert all(0 <= one.low <= one.high for one in intervals)
+    assert all(one.high <= 1 for one in intervals[:-2])
+
+
 def test_slices_stand_in_every_format_that_holds_them():
     table = build(made(queries()))
-    for name in ("md", "json", "csv"):
+    for name in ("md", "json", "csv", "html", "tex"):
         assert "over 20 words" in render(table, name)
+    assert "text:over 20 words_low" in pl.read_parquet(render(table, "parquet")).columns
     assert "over 20 words" in terminal.slices(table)
     assert "over 20 words" not in render(table, "terminal")
     frame = table.wide()

@@ -70,7 +70,7 @@ def sample(cell: Cell, confirmed: Confirmed, draws: np.ndarray) -> Sample:
     return Sample(
         cell=cell,
         means=np.array([values.mean() for values in scores]).round(stats.DIGITS),
-        draws=resampled,
+        draws=resampled.clip(min=0),  # few users and seeds far apart reach below
         users=headline.mean(1),
         noise=stats.seed_noise(headline.mean(0), seed=stream),
     )

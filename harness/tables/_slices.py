@@ -145,7 +145,8 @@ def _part(dimension: str, name: str, at: np.ndarray, users: np.ndarray, scores: 
         by_seed = own.mean(0)
         seeds = stats.seed_draws(len(by_seed), ROUNDS, int(digest(f"{cell} {dimension} {name}")[:8], 16))
         means[cell] = round(float(own.mean()), stats.DIGITS)
-        draws[cell] = np.round(resampled[:, column] + seeds @ (by_seed - by_seed.mean()), stats.DIGITS)
+        drawn = resampled[:, column] + seeds @ (by_seed - by_seed.mean())
+        draws[cell] = np.round(drawn, stats.DIGITS).clip(0, 1)  # few targets and seeds far apart reach beyond
     return Part(dimension, name, int(at.sum()), len(chosen), means, draws)
 
 

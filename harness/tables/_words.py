@@ -153,6 +153,11 @@ def tied(section: Section) -> list[str]:
 def footnotes(table: Table) -> list[str]:
     """What the marks and numbers mean; of the marks, those that the table holds."""
     used = {mark for section in table.sections for row in section.rows for mark in row.marks}
+    return explanations(table) + [f"{SYMBOLS[mark]} {text}" for mark, text in MEANINGS.items() if mark in used]
+
+
+def explanations(table: Table) -> list[str]:
+    """What the numbers mean, and how they were made."""
     return [
         f"Rows are ranked by test {table.headline}. [low, high]: 95 % interval of the mean under a joint bootstrap "
         f"over users and seeds ({stats.ROUNDS} rounds); where a row has one seed, over users alone.",
@@ -170,7 +175,6 @@ def footnotes(table: Table) -> list[str]:
         "Erank: effective rank of the item table, start: before training. Text beyond d: share of the text's variance "
         "after its d leading components; table beyond d, outside text: of the item table's variance, the share along "
         "those components of the text, and along none of it.",
-        *(f"{SYMBOLS[mark]} {text}" for mark, text in MEANINGS.items() if mark in used),
     ]
 
 

@@ -1,18 +1,23 @@
-r"""LaTeX: a table a section for a paper, with booktabs rules; best bold, second underlined, marks of significance.
+r"""LaTeX: tables for a paper, with booktabs rules; best bold, second underlined, marks of significance.
 
-The result is a fragment for ``\input``; its preamble needs ``\usepackage{booktabs}`` and nothing else. Texts are in
-what pdfLaTeX with its default fonts can set: what it cannot is written as its code point.
+The result is a fragment for ``\input``; its preamble needs ``\usepackage{booktabs}`` and nothing else. Of each section
+the scores are floats, and what may follow them (costs, parity, parts of the test) is set where it stands; how the
+numbers were made is said once, at the end. Texts are in what pdfLaTeX with its default fonts can set, outlines and no
+bitmaps: what it cannot is written as its code point.
 """
 
 from __future__ import annotations
 
 import unicodedata
 
+from harness import stats
 from harness.tables import _words as words
+from harness.tables._across import Across
 from harness.tables._table import Row, Section, Table
 
 SPECIAL = {
-    **{char: f"\\{char}" for char in "#$%&_{}"},
+    **{char: f"\\{char}" for char in "#%&_{}"},
+    "$": r"$\mathdollar$",  # its command in text takes a font that may be bitmaps alone
     "\\": r"\textbackslash{}",
     "^": r"\textasciicircum{}",
     "~": r"\textasciitilde{}",
@@ -20,12 +25,13 @@ SPECIAL = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': r"{\ttfamily\char34}",
-    "'": r"\textquotesingle{}",
-    "`": r"\textasciigrave{}",
+    "'": "{'}",  # no ligatures to double quotes, nor of ?` and !`
+    "`": "{`}",
     "[": "{[}",  # after a line break or a rule, a bracket would begin an argument
     "]": "{]}",
+    "*": "{*}",  # nor a star be part of a line break
     "-": "{-}",  # no ligatures to dashes
-    **{"–": "--", "—": "---", "…": r"\dots{}", "−": "$-$", "≥": r"$\geq$", "≤": r"$\leq$"},
+    **{"–": "{--}", "—": "{---}", "…": r"\dots{}", "−": "$-$", "≥": r"$\geq$", "≤": r"$\leq$"},
     **{"×": r"$\times$", "·": r"$\cdot$", "±": r"$\pm$", "≈": r"$\approx$"},
     "★": r"$\star$",
     "☆": r"$\circ$",
@@ -34,12 +40,18 @@ SPECIAL = {
     "◆": r"$\diamond$",
 }
 SIGNS = {"differs": "*", "tied": r"\approx", "short": r"\dagger", "less": r"\ddagger"}
+SMALL = r"\scriptsize "
+SUPERSCRIPTS = "Superscripts: letters are groups, rows that share one cannot be told apart"
 
 
 def render(table: Table) -> str:
     """All tables, one after the other."""
-    blocks = ["% Needs \\usepackage{booktabs}.", *(_section(table, section) for section in table.sections)]
-    blocks += [_across(*words.across_rows(one), words.across_lines(one), one.backbone) for one in table.across]
+    blocks = ["% Needs \\usepackage{booktabs}."]
+    for section in table.sections:
+        blocks += [_scores(table, section), *_further(table, section), *_topics(table, section), *_slices(section)]
+    blocks += map(_across, table.across)
+    told = words.explanations(table) + words.header_lines(table, ("statistics", "code"))
+    blocks.append("\n".join([r"{\footnotesize", *map(_paragraph, told), "}"]))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -62,30 +74,51 @@ def _set(char: str) -> str:
     return f"U+{ord(char):04X}"
 
 
-def _section(table: Table, section: Section) -> str:
-    """Rows with every metric, the gain over `id`, and holes with their state."""
-    best = {name: _places(section, name) for name in table.metrics}
-    titles = ["adapter", "encoder", *table.metrics, "vs id %"]
-    lines = [" & ".join(map(escape, titles)), *(_row(table, row, best) for row in section.rows)]
-    notes = [*words.section_lines(section), words.parity(table, section), *words.notes(section)]
-    notes += words.header_lines(table, words.ABOVE) + words.footnotes(table)
+def _scores(table: Table, section: Section) -> str:
+    """The metrics at the headline's cut-off and the gain over `id`, and what a reader of them must know."""
+    names = [name for name in table.metrics if name.endswith(_cutoff(table))]
     caption = f"Test scores on {words.title(section)}, mean over users and seeds."
-    return _float(caption, "ll" + "r" * (len(titles) - 2), lines, notes)
+    notes = [*words.section_lines(section), words.parity(table, section), *words.notes(section)]
+    notes += [*words.header_lines(table, ("protocol", "prep", "budget", "engine")), *_marks(section)]
+    return _float(caption, _metrics(section, names, table.headline), notes)
+
+
+def _further(table: Table, section: Section) -> list[str]:
+    """The metrics at the other cut-offs, where there is a result."""
+    names = [name for name in table.metrics if not name.endswith(_cutoff(table))]
+    if not names or not any(row.metrics for row in section.rows):
+        return []
+    caption = f"Further test scores on {words.title(section)}, mean over users and seeds."
+    return [_float(caption, _metrics(section, names, ""), [])]
+
+
+def _cutoff(table: Table) -> str:
+    return table.headline[table.headline.rindex("@") :]
+
+
+def _metrics(section: Section, names: list[str], headline: str) -> str:
+    """A column a metric; with a headline, its marks and the gains over `id`. Holes say their state."""
+    best = {name: _places(section, name) for name in names}
+    gains = ["vs id %"] if headline else []
+    titles = ["adapter", "encoder", *names, *gains]
+    lines = []
+    for row in section.rows:
+        cells = [_state(row.state, len(titles) - 2)]
+        if row.metrics:
+            cells = [_score(row, name, best[name], name == headline) for name in names]
+            cells += [escape(_minus(words.gain(row.vs_id))) for _ in gains]
+        lines.append([escape(words.adapter(row.cell)), escape(words.encoder(row.cell)), *cells])
+    return _tabular("ll" + "r" * (len(titles) - 2), [_cells(titles)], lines)
+
+
+def _state(state: str, columns: int) -> str:
+    return rf"\multicolumn{{{columns}}}{{l}}{{\emph{{{escape(state)}}}}}"
 
 
 def _places(section: Section, name: str) -> list[float]:
     """The best and the second mean of a metric, as they are printed."""
     means = {round(row.metrics[name].mean, 4) for row in section.rows if row.metrics}
     return sorted(means, reverse=True)[:2]
-
-
-def _row(table: Table, row: Row, best: dict[str, list[float]]) -> str:
-    own = [escape(words.adapter(row.cell)), escape(words.encoder(row.cell))]
-    if not row.metrics:
-        return " & ".join([*own, rf"\multicolumn{{{len(table.metrics) + 1}}}{{l}}{{\emph{{{escape(row.state)}}}}}"])
-    scores = [_score(row, name, best[name], name == table.headline) for name in table.metrics]
-    percent = words.gain(row.vs_id)
-    return " & ".join([*own, *scores, escape(percent)])
 
 
 def _score(row: Row, name: str, best: list[float], headline: bool) -> str:
@@ -97,27 +130,95 @@ def _score(row: Row, name: str, best: list[float], headline: bool) -> str:
     return f"{text}$^{{{signs}{group}}}$" if signs or group else text
 
 
-def _across(titles: list[str], rows: list[list[str]], notes: list[str], backbone: str) -> str:
-    lines = [" & ".join(map(escape, cells)) for cells in (titles, *rows)]
-    return _float(f"Over data sets, {backbone}.", "l" + "r" * (len(titles) - 1), lines, notes)
+def _marks(section: Section) -> list[str]:
+    """What the marks of the section's scores mean."""
+    used = {mark for row in section.rows for mark in row.marks}
+    signs = [f"{words.SYMBOLS[mark]} {words.MEANINGS[mark]}" for mark in SIGNS if mark in used]
+    known = any(row.metrics for row in section.rows)
+    return [f"Bold: best, underlined: second. {'; '.join([SUPERSCRIPTS, *signs])}."] if known else []
 
 
-def _float(caption: str, columns: str, lines: list[str], notes: list[str]) -> str:
-    head, *body = (f"{line} \\\\" for line in lines)
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{escape(caption)}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            head,
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\par\medskip\raggedright\footnotesize",
-            *(f"{escape(note)}\\par" for note in notes),
-            r"\end{table}",
-        ]
+def _topics(table: Table, section: Section) -> list[str]:
+    blocks = []
+    for topic, title in words.TOPICS.items():
+        if facts := words.of_topic(table, topic):
+            columns = [column for column in words.names() if column.title in ("adapter", "encoder")] + facts
+            rows = [_cells([column.text(row) for column in columns]) for row in section.rows]
+            spec = "".join("r" if column.right else "l" for column in columns)
+            head = [_cells([column.title for column in columns])]
+            blocks.append(_block(f"{title}: {words.title(section)}", _tabular(spec, head, rows)))
+    return blocks
+
+
+def _slices(section: Section) -> list[str]:
+    """Scores on the parts of the test and gains there, each above its interval."""
+    blocks = []
+    for dimension, slices in words.slice_groups(section).items():
+        known = [{score.cell: score for score in one.scores} for one in slices]
+        scores, gains = [], []
+        for row in (row for row in section.rows if row.metrics):
+            own = [scores_of[row.cell] for scores_of in known]
+            scores += _two_lines(words.label(row.cell), [(score.score, ".4f") for score in own])
+            if any(score.vs_id for score in own):
+                gains += _two_lines(words.label(row.cell), [(score.vs_id, "+.1f") for score in own])
+        head = [_cells(["row", *(one.name for one in slices)], SMALL)]
+        head.append(_cells(["", *(f"({one.queries:,})" for one in slices)], SMALL))
+        spec, about = "l" + "r" * len(slices), f"by {dimension} (targets): {words.title(section)}"
+        blocks.append(_block(f"Test NDCG@10 {about}", _tabular(spec, head, scores)))
+        if gains:
+            blocks.append(_block(f"Gain over id in % {about}", _tabular(spec, head, gains)))
+    return blocks
+
+
+def _across(one: Across) -> str:
+    """Methods over data sets, each number above its interval."""
+    titles, texts = words.across_rows(one)
+    rows = []
+    for standing, row in zip(one.standings, texts, strict=True):
+        values = [(standing.rank, ".2f"), (standing.wins, ".2f"), (standing.gain, "+.1f"), (standing.elo, ".0f")]
+        first, second = _two_lines(row[0], values[: len(titles) - 1])
+        rows += [[*first, escape(standing.group)], [*second, ""]] if one.critical_difference else [first, second]
+    spec = "l" + "r" * (len(titles) - 1)
+    return _float(
+        f"Over data sets, {one.backbone}.", _tabular(spec, [_cells(titles, SMALL)], rows), words.across_lines(one)
     )
+
+
+def _two_lines(name: str, values: list[tuple[stats.Interval | None, str]]) -> list[list[str]]:
+    """Means in a line, their intervals, smaller, in one below it; `values`: with their formats."""
+    means = [words.DASH if value is None else f"{value.mean:{form}}" for value, form in values]
+    ends = ["" if value is None else f"[{value.low:{form}}, {value.high:{form}}]" for value, form in values]
+    return [_cells([name, *map(_minus, means)]), _cells(["", *map(_minus, ends)], SMALL)]
+
+
+def _minus(number: str) -> str:
+    """A number with the sign that mathematicians write, where a name would have a hyphen."""
+    return number.replace("-", "−")
+
+
+def _cells(texts: list[str], size: str = "") -> list[str]:
+    return [size + escape(text) if text else "" for text in texts]
+
+
+def _tabular(columns: str, head: list[list[str]], rows: list[list[str]]) -> str:
+    lines = [rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}", r"\toprule", *map(_line, head), r"\midrule"]
+    return "\n".join([r"\setlength{\tabcolsep}{2pt}", *lines, *map(_line, rows), r"\bottomrule", r"\end{tabular}"])
+
+
+def _line(cells: list[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _float(caption: str, tabular: str, notes: list[str]) -> str:
+    lines = [r"\begin{table}", r"\centering\footnotesize", rf"\caption{{{escape(caption)}}}\medskip", tabular]
+    below = [r"\par\medskip\raggedright", *map(_paragraph, notes)] if notes else []
+    return "\n".join([*lines, *below, r"\end{table}"])
+
+
+def _block(title: str, tabular: str) -> str:
+    """A table that is no float: many of those would wait for their place longer than LaTeX can hold them."""
+    return "\n".join([r"\begin{center}", rf"\footnotesize\textbf{{{escape(title)}}}\\*[1ex]", tabular, r"\end{center}"])
+
+
+def _paragraph(text: str) -> str:
+    return rf"\noindent {escape(text)}\par"
