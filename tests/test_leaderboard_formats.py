@@ -13,10 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as parquet
 import pytest
-from made_boards import FORMULA, hostile, results, row_of, seeds
+from made_boards import FORMULA, cell, hostile, results, row_of, seeds
 
-from harness.tables import Table, build, render, terminal
+from harness.tables import Results, Table, build, render, terminal
 from harness.types import HarnessError
 
 GOLDEN = Path(__file__).parent / "golden" / "leaderboard"
@@ -80,6 +81,55 @@ def test_json_is_the_whole_table_without_nan(table):
     assert best["fit"]["params"] == {"train.lr": 0.001}
     assert rows[-1]["fit"] is None
     assert value["header"]["provenance"]["git"] == "0123abc"
+
+
+def test_parquet_is_its_golden_schema_and_rows_as_another_library_reads_them(table):
+    file = parquet.ParquetFile(io.BytesIO(render(table, "parquet")))
+    found = file.read()
+    schema = {field.name: str(field.type) for field in found.schema}
+    rows = [{key: _digits(value) for key, value in row.items()} for row in found.to_pylist()]
+    about = json.loads(file.metadata.metadata[b"harness"])
+    whole = {"schema": schema, "metadata": about, "rows": rows}
+    golden("hostile.parquet.json", json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _digits(value):
+    return float(f"{value:.8g}") if isinstance(value, float) else value
+
+
+def test_the_columns_of_a_table_without_results_are_typed_as_those_of_any_other(table):
+    none = {"trials_done": 0, "trials_pruned": 0, "seeds_done": 0, "searched": None}
+    holes = pl.DataFrame([cell(("toys", "minilm", "sasrec", "svd"), "pending", **none)])
+    made = hostile()
+    empty = build(Results(made.runs.clear(), made.ranks.clear(), holes, made.header))
+    assert empty.frame().schema == table.frame().schema
+
+
+def test_parquet_holds_the_numbers_of_the_json(table):
+    sections = json.loads(render(table, "json"))["sections"]
+    expected = [row for section in sections for row in section["rows"]]
+    rows = pl.read_parquet(render(table, "parquet")).to_dicts()
+    assert len(rows) == len(expected) == 12
+    states = {"failed", "pending", "skipped", "partial", "done"}
+    assert {row["state"] for row in rows} == states
+    for row, own in zip(rows, expected, strict=True):
+        assert (row["adapter"], row["state"], row["reason"]) == (own["cell"]["adapter"], own["state"], own["reason"])
+        for name in table.metrics:
+            known = own["metrics"].get(name) or dict.fromkeys(("mean", "low", "high"))
+            assert_same([row[name], row[f"{name}_low"], row[f"{name}_high"]], known.values())
+        for prefix in ("vs_id", "vs_rival"):
+            known = own[prefix] or {"against": None, "percent": None, "p": None, "detectable": None}
+            assert_same([row[f"{prefix}_{key}"] for key in known if key != "against"], list(known.values())[1:])
+        for key, value in own["trials"].items():
+            assert row[f"trials_{key}"] == value
+        costs = ("parameters", "train_seconds", "peak_mb", "energy_wh")
+        assert_same([row[key] for key in costs], [own["costs"][key] for key in costs])
+
+
+def assert_same(found, expected):
+    """Each number to seven digits, and nothing where nothing is known."""
+    for one, other in zip(found, expected, strict=True):
+        assert one == (other if other is None else pytest.approx(other, rel=1e-7))
 
 
 def test_csv_reads_back_and_starts_no_formula(table):

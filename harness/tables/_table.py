@@ -130,9 +130,7 @@ class Table:
         """The table wide: a row a row of every section, holes included, numbers as they are, null where none is."""
         records = [_record(section, row, self.metrics) for section in self.sections for row in section.rows]
         frame = pl.DataFrame(records, infer_schema_length=None)
-        unknown = [name for name, dtype in frame.schema.items() if dtype == pl.Null]
-        words = [name for name in unknown if name.endswith("_against") or name == "searched"]
-        return frame.cast({name: pl.String if name in words else pl.Float64 for name in unknown})
+        return frame.cast({name: _dtype(name) for name, dtype in frame.schema.items() if dtype == pl.Null})
 
     def wide(self) -> pl.DataFrame:
         """The frame with the slices beside it: columns `dimension:slice`, its interval and the gain over `id` there."""
@@ -140,6 +138,13 @@ class Table:
         names = dict.fromkeys(name for record in records for name in record)
         columns = [pl.Series(name, [r.get(name) for r in records], dtype=pl.Float64) for name in names]
         return self.frame().with_columns(columns)
+
+
+def _dtype(column: str) -> type[pl.DataType]:
+    """What a column that knows nothing in any row would hold."""
+    if column in ("rank", "parameters"):
+        return pl.Int64
+    return pl.String if column.endswith("_against") or column == "searched" else pl.Float64
 
 
 def _slice_record(section: Section, cell: Cell) -> dict[str, float]:
