@@ -10,13 +10,16 @@ DRIVER = "its worker lost the driver"
 _NODE = re.compile(r"node (has died|was terminated|it was running on is dead)")
 
 
-def reason(text: str, last_words: Callable[[], str]) -> str:
-    """What became of a worker. text: Ray's own account of it; last_words: asked only where that does not say.
+def reason(text: str, last_words: Callable[[], str | None]) -> str:
+    """What became of a worker. text: Ray's own account of it; last_words: asked only where that does not say, "" if it
+    left none, None if its machine does not answer.
 
     >>> reason("harness.worker.OutOfMemory: MemoryError: 3 TB", str)
     'out of memory: MemoryError: 3 TB'
     >>> reason("The actor died unexpectedly. Worker exit type: SYSTEM_ERROR ...", lambda: "Aborted")
     'its worker died: Aborted'
+    >>> reason("The actor died unexpectedly. Worker exit type: SYSTEM_ERROR ...", lambda: None)
+    'its worker cannot be reached any more'
     """
     if own := re.search(r"OutOfMemory: (.+)", text):
         return f"out of memory: {own.group(1)}"
@@ -30,8 +33,10 @@ def reason(text: str, last_words: Callable[[], str]) -> str:
         said = last_words()
         return f"its worker died: {said}" if said else UNREACHABLE
     if "Worker exit type" in text:
-        said = last_words() or "killed, as a kernel that is out of memory does"
-        return f"its worker died: {said}"
+        said = last_words()
+        if said is None:
+            return UNREACHABLE
+        return f"its worker died: {said or 'killed, as a kernel that is out of memory does'}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:300] if lines else "its worker failed without a word"
 

@@ -222,17 +222,20 @@ class GridScheduler(_Unsaved, FIFOScheduler):
         if trial.num_failures <= RETRIES:
             self.tell(f"{found.trial.cell}: {reason}; try {trial.num_failures + 1} of {RETRIES + 1} comes next")
 
-    def _last_words(self, trial_id: str) -> str:
-        """Of the worker that had the trial, from the machine it was on; "" if that cannot be had soon."""
-        with contextlib.suppress(RayError):
+    def _last_words(self, trial_id: str) -> str | None:
+        """Of the worker that had the trial, from the machine it was on; None if that machine does not answer: a worker
+        ends with its node, and may be missed before the node is."""
+        try:
             place = ray.get(self.recorder.place.remote(trial_id), timeout=10)
-            if place is not None and place[0] == ray.get_runtime_context().get_node_id():
+            if place is None:
+                return ""
+            if place[0] == ray.get_runtime_context().get_node_id():
                 return last_words(place[1])
-            if place is not None:
-                there = NodeAffinitySchedulingStrategy(place[0], soft=False)
-                read = ray.remote(last_words).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-                return ray.get(read.remote(place[1]), timeout=20)
-        return ""
+            there = NodeAffinitySchedulingStrategy(place[0], soft=False)
+            read = ray.remote(last_words).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+            return ray.get(read.remote(place[1]), timeout=60)
+        except RayError:
+            return None
 
     @property
     def at_rest(self) -> bool:
@@ -280,7 +283,9 @@ def cluster(address: str | None, home: Path) -> Iterator[dict[str, Any]]:
             else:
                 ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **common)
     except Exception as error:  # of many kinds; on an overloaded machine a bare one after 30 s
-        raise HarnessError(f"No Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
+        tokens = "" if "RAY_AUTH_MODE" in os.environ else " (one that asks for a token: set RAY_AUTH_MODE=token)"
+        said = str(error).splitlines()[0] + (tokens if address else "")
+        raise HarnessError(f"No Ray cluster at {address or 'this machine'}: {said}") from error
     try:
         head.watch(ray.get_runtime_context().gcs_address, ray.is_initialized)
         total = ray.cluster_resources()
@@ -312,7 +317,7 @@ def run(
     or one runs other code.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    make = ray.remote(num_cpus=0, max_concurrency=4, scheduling_strategy=here)(Recorder)  # pyright: ignore[reportCallIssue]
+    make = ray.remote(num_cpus=0, max_concurrency=4, max_restarts=-1, scheduling_strategy=here)(Recorder)  # pyright: ignore[reportCallIssue]
     recorder = make.remote(str(home))  # pyright: ignore[reportAttributeAccessIssue]
     held = Shared(
         {key: ray.put(value) for key, value in shared["splits"].items()},

@@ -257,10 +257,11 @@ class Training:
             groups[group][rest] = tensor
         self.model.load_state_dict(groups["model"], strict=False)
         self.best = groups["best"]
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in groups["optimizer"].items():
             index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = tensor
+            state.setdefault(int(index), {})[key] = _laid_out_as(parameters[int(index)], tensor)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.curve, self.seconds = json.loads(header["curve"]), float(header["seconds"])
         return True
@@ -377,6 +378,11 @@ def _optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=True)
+
+
+def _laid_out_as(parameter: Tensor, saved: Tensor) -> Tensor:
+    """Its values in the memory order of the parameter: the fused optimiser walks both as they lie in memory."""
+    return torch.empty_like(parameter).copy_(saved) if saved.shape == parameter.shape else saved
 
 
 def _check_finite(total: Tensor, epoch: int, step: int) -> None:

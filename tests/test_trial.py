@@ -5,10 +5,11 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+import optuna
 import pytest
 import torch
 
-from harness import data, plan, spaces, trial, walk
+from harness import data, plan, registry, spaces, trial, walk
 from harness.ledger import Ledger
 from harness.plan import Request
 from harness.types import Cell, PrepSpec, Protocol, Trial
@@ -67,6 +68,36 @@ def test_going_on_from_a_checkpoint_equals_never_having_stopped(split, adapter):
     assert second.curve == whole.curve
     assert resumed.test == whole.test
     assert again.ranks.tolist() == artifacts.ranks.tolist()
+
+
+def drawn(cell, seed):
+    """A point of the cell's space, drawn at random."""
+    space = spaces.of_cell(cell, spaces.Source())
+    asked = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask(space.free())
+    for name, axis in space.conditional(asked.params | space.fixed).items():
+        asked._suggest(name, axis)
+    return asked.params
+
+
+@pytest.mark.parametrize(
+    ("backbone", "adapter", "seed"),
+    [("sasrec", name, seed) for name in registry.names(registry.ADAPTERS) for seed in (1, 2)]
+    + [(name, "linear", seed) for name in registry.names(registry.BACKBONES) for seed in (3, 4)]
+    + [("sasrec", "svd", seed) for seed in range(5, 9)],
+)
+def test_every_component_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(split, backbone, adapter, seed):
+    point = drawn(Cell("toy", "noise", backbone, adapter), seed) | SMALL | {"train.d": 8}
+    work = a_trial(adapter, backbone, "search", epochs=3, patience=3, **point)
+    spectrum = spectrum_of(split)
+    spectrum = replace(spectrum, U=spectrum.U.T.contiguous().T)  # column by column, as a basis of few items is kept
+    whole, stopped = (trial.Training(work, split, spectrum) for _ in range(2))
+    while not whole.over:
+        whole.epoch(), stopped.epoch()
+        saved, stopped = stopped.save(), trial.Training(work, split, spectrum)
+        assert stopped.restore(saved)
+    assert stopped.curve == whole.curve
+    weights = stopped.model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in whole.model.state_dict().items())
 
 
 def test_a_foreign_or_damaged_checkpoint_is_not_taken(split):

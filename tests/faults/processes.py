@@ -67,12 +67,13 @@ def offspring(process):
     return psutil.Process(process.pid).children(recursive=True)
 
 
-def kill_a_worker(process, seconds=60):
-    """SIGKILL a process that runs a trial, as soon as there is one: trials are short, and workers come and go."""
+def kill_a_worker(process, kind="ResourceTrainable", seconds=60):
+    """SIGKILL a process that runs a trial, as soon as there is one: trials are short, and workers come and go. Or one
+    that runs another kind of actor."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         for helper in offspring(process):
-            if title(helper).startswith("ray::ResourceTrainable"):
+            if title(helper).startswith(f"ray::{kind}"):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     helper.kill()
                     return
