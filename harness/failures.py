@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
+LOST_NODES = 10  # that may die under a trial, or lose the driver, before its retries are counted
 NODE, UNREACHABLE = "its node died", "its worker cannot be reached any more"
 DRIVER = "its worker lost the driver"
 _NODE = re.compile(r"node (has died|was terminated|it was running on is dead)")
@@ -53,3 +55,19 @@ def elsewhere(reason: str) -> bool:
 def at_start(text: str) -> bool:
     """Whether the worker failed before it had a trial to run: no trial is at fault."""
     return any(words in text for words in ("creation task", "failed to import", "never ran"))
+
+
+@dataclass
+class Count:
+    """Of the workers that had a trial: those that may be its own fault, those of nodes, and why the last one was."""
+
+    own: int = 0
+    lost: int = 0
+    reason: str = ""
+
+    def add(self, reason: str) -> None:
+        self.reason = reason
+        if elsewhere(reason) and self.lost < LOST_NODES:
+            self.lost += 1
+        else:
+            self.own += 1

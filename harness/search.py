@@ -42,7 +42,6 @@ from harness.watch import last_words
 from harness.worker import Shared, Unreachable, Worker
 
 RETRIES = 2  # of a trial whose worker process died
-LOST_NODES = 10  # that may die under a trial, or lose the driver, before its retries are counted
 
 
 class Recorder:
@@ -119,12 +118,13 @@ class GridSearcher(_Unsaved, Searcher):
         super().__init__(metric="value", mode="max")
         self.grid, self.home, self.stop = grid, home, stop
         self.flying: dict[str, Assignment] = {}
-        self.reasons: dict[str, str] = {}  # why a trial's worker failed, the last time
+        self.dropped: list[Assignment] = []  # by Tune, though they may be tried again
+        self.failures: dict[str, failures.Count] = {}  # of our trials' workers, by our ids
 
     def suggest(self, trial_id: str) -> Any:
         if self.grid.over or self.stop.signum:
             return Searcher.FINISHED
-        found = self.grid.next()
+        found = self.dropped.pop() if self.dropped else self.grid.next()
         if found is None:
             return Searcher.FINISHED if self.grid.over else None
         self.flying[trial_id] = found
@@ -134,8 +134,14 @@ class GridSearcher(_Unsaved, Searcher):
         """The scheduler reports to the study; a second report would be refused."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        if error and trial_id in self.flying:
-            self.end(trial_id, TrialResult("failed", reason=f"{self.reasons[trial_id]} ({RETRIES + 1} times)"))
+        """Tune gives a trial up whose worker failed too often, or failed before Tune saw it begin."""
+        if not error or trial_id not in self.flying:
+            return
+        failed = self.failures[self.flying[trial_id].trial.id]
+        if failed.own > RETRIES:
+            self.end(trial_id, TrialResult("failed", reason=f"{failed.reason} ({failed.own} times)"))
+        else:
+            self.dropped.append(self.flying.pop(trial_id))
 
     def end(self, trial_id: str, result: TrialResult) -> None:
         found = self.flying.pop(trial_id)
@@ -160,7 +166,6 @@ class GridScheduler(_Unsaved, FIFOScheduler):
         self.searcher, self.recorder, self.tell = searcher, recorder, tell
         self.told: dict[str, int] = {}  # epochs of each trial that its study knows of
         self.held: set[str] = set()  # trials at rest since we were asked to stop
-        self.lost: dict[str, int] = {}  # nodes that died under each trial
         self.controller: Any = None
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
@@ -210,17 +215,17 @@ class GridScheduler(_Unsaved, FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """A worker failed under a trial. Tune tries it again, RETRIES times; a lost node is not the trial's fault."""
-        found = self.searcher.flying[trial.trial_id]
+        if trial.trial_id not in self.searcher.flying:  # it ended, and only its slot was kept
+            return
+        found = self.searcher.flying[trial.trial_id].trial
         text = Path(trial.error_file).read_text().rpartition("Failure # ")[2]
-        reason = failures.reason(text, lambda: self._last_words(found.trial.id))
-        if failures.elsewhere(reason) and self.lost.get(trial.trial_id, 0) < LOST_NODES:
-            self.lost[trial.trial_id] = self.lost.get(trial.trial_id, 0) + 1
-            trial.run_metadata.num_failures -= 1
-        if failures.at_start(text) and trial.num_failures > RETRIES:
-            raise HarnessError(f"No worker can start: {reason}")
-        self.searcher.reasons[trial.trial_id] = reason
-        if trial.num_failures <= RETRIES:
-            self.tell(f"{found.trial.cell}: {reason}; try {trial.num_failures + 1} of {RETRIES + 1} comes next")
+        failed = self.searcher.failures.setdefault(found.id, failures.Count())
+        failed.add(failures.reason(text, lambda: self._last_words(found.id)))
+        trial.run_metadata.num_failures = failed.own
+        if failures.at_start(text) and failed.own > RETRIES:
+            raise HarnessError(f"No worker can start: {failed.reason}")
+        if failed.own <= RETRIES:
+            self.tell(f"{found.cell}: {failed.reason}; try {failed.own + 1} of {RETRIES + 1} comes next")
 
     def _last_words(self, trial_id: str) -> str | None:
         """Of the worker that had the trial, from the machine it was on; None if that machine does not answer: a worker
