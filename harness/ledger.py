@@ -9,11 +9,14 @@ taken, and the rest is read from its place on disk when it is asked for.
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from sys import intern
 from typing import Any, cast
 
 from harness.segments import Damage, Place, Segment, Source, parse
@@ -29,7 +32,9 @@ _STARTED = re.compile(
 _ENDED = re.compile(
     rb'\{"kind":"ended","seq":\d+,"time":([\d.]+),"id":"(\w+)","result":'
     rb'\{"status":"(\w+)","reason":("(?:[^"\\]|\\.)*"),"best":(-?[\d.]+(?:[eE][-+]?\d+)?),'
+    rb'"best_epoch":-?\d+,"curve":\[([^\]]*)\],'
 )
+_NUMBER = re.compile(rb"-?[\d.]+(?:[eE][-+]?\d+)?")
 _EPOCH = re.compile(rb'\{"kind":"epoch","seq":\d+,"time":[\d.]+,"id":"(\w+)","epoch":(\d+),')
 
 
@@ -50,6 +55,13 @@ for _field in fields(TrialResult):
         setattr(Recorded, _field.name, property(lambda self, name=_field.name: self._read(name)))
 
 
+def _number(line: bytes, key: bytes, start: int) -> float | None:
+    """The number under a key, with its quotes and colon, behind `start`; None if there is none."""
+    at = line.find(key, start)
+    found = _NUMBER.match(line, at + len(key)) if at > 0 and line[at - 1] in b"{," else None
+    return float(found[0]) if found else None
+
+
 @dataclass(slots=True)
 class Entry:
     """What the ledger knows of one trial."""
@@ -64,6 +76,8 @@ class Entry:
     status: Status | None = None  # None: started, not ended
     reason: str = ""
     best: float = 0.0
+    seconds: float = 0.0  # that it trained, validated and ranked, by its end
+    trained: int = 0  # epochs, by its end
     starts: int = 0
     time: float = 0.0  # of its last start, by its machine's clock
     ended: float = 0.0  # of its end
@@ -82,8 +96,21 @@ class Entry:
             return self.outcome if isinstance(self.outcome, TrialResult) else None
         return Recorded(self.status, self.reason, self.best, self.outcome)
 
-    def end(self, outcome: TrialResult | Place, status: Status, reason: str, best: float) -> None:
-        self.outcome, self.status, self.reason, self.best = outcome, status, reason, best
+    def end(self, outcome: TrialResult) -> None:
+        self.outcome, self.status, self.reason, self.best = outcome, outcome.status, outcome.reason, outcome.best
+        self.seconds = outcome.info.get("seconds", 0.0)
+        self.trained = int(outcome.info.get("epochs", len(outcome.curve)))
+
+    def end_at(self, place: Place, line: bytes, found: re.Match[bytes]) -> None:
+        """The same from an `ended` line, of which `found` is the beginning; the rest stays on disk."""
+        _, _, status, reason, best, curve = found.groups()
+        self.outcome, self.best = place, float(best)
+        self.status = cast("Status", intern(status.decode()))
+        self.reason = json.loads(reason) if len(reason) > 2 else ""
+        info = line.rfind(b',"info":{')
+        seconds, epochs = _number(line, b'"seconds":', info), _number(line, b'"epochs":', info)
+        self.seconds = seconds or 0.0
+        self.trained = curve.count(b",") + bool(curve) if epochs is None else int(epochs)
 
 
 @dataclass
@@ -104,8 +131,8 @@ class Ledger:
     home: Path | None = None
     foreign: int = 0  # lines that `refresh` has taken so far
     _sources: dict[str, Source] = field(default_factory=dict, repr=False)
-    _seconds: dict[str, float] = field(default_factory=dict, repr=False)  # of trials that ended, as far as asked
     _best: dict[str, dict[int, Trial | None]] = field(default_factory=dict, repr=False)  # winners found so far
+    _confirming: dict[str, dict[tuple[int, int], list[str]]] = field(default_factory=dict, repr=False)  # and their ids
 
     @classmethod
     def open(cls, home: Path, *, epochs: bool = False) -> Ledger:
@@ -114,7 +141,8 @@ class Ledger:
         Raises HarnessError for a segment that a newer harness wrote or that cannot be read.
         """
         ledger = cls(home=home)
-        ledger.damages = list(ledger._new("", epochs))
+        with _no_collection():
+            ledger.damages = list(ledger._new("", epochs))
         return ledger
 
     def refresh(self, own: str) -> None:
@@ -125,27 +153,28 @@ class Ledger:
         """Take every line that was not taken yet; gives what is damaged."""
         assert self.home is not None
         for path in sorted((self.home / "ledger").glob("*.jsonl")):
-            if path.stem == own:
+            run = path.stem
+            if run == own:
                 continue
-            source = self._sources.setdefault(path.stem, Source(path))
+            source = self._sources.setdefault(run, Source(path))
             for found in source.lines(epochs):
                 if isinstance(found, Damage):
                     yield found
                     continue
                 self.foreign += bool(own)
-                if not self._take_line(path.stem, *found):
-                    self.take(path.stem, cast("dict[str, Any]", parse(found[0])))
+                if not self._take_line(run, *found):
+                    self.take(run, cast("dict[str, Any]", parse(found[0])))
 
     def _take_line(self, run: str, line: bytes, place: Place) -> bool:
         """Account for the usual events without parsing them whole. False if it is none of these."""
         if match := _STARTED.match(line):
-            time, trial_id, study, number, role = match.groups()
-            given = Entry(place, run, cast("Role", role.decode()), study.decode(), int(number), time=float(time))
+            time, trial_id, name, number, role = match.groups()
+            study = intern(name.decode())
+            given = Entry(place, run, cast("Role", intern(role.decode())), study, int(number), time=float(time))
             self._started(trial_id.decode(), given)
         elif match := _ENDED.match(line):
-            time, trial_id, status, reason, best = match.groups()
-            if entry := self._ended(trial_id.decode(), run, float(time)):
-                entry.end(place, cast("Status", status.decode()), json.loads(reason), float(best))
+            if entry := self._ended(match[2].decode(), run, float(match[1])):
+                entry.end_at(place, line, match)
         elif (match := _EPOCH.match(line)) and (entry := self.trials.get(match[1].decode())):
             entry.epochs = int(match[2]) + 1
         return match is not None
@@ -170,12 +199,11 @@ class Ledger:
             if entry := self.trials.get(event["id"]):
                 entry.epochs = event["epoch"] + 1
         elif kind == "ended":
-            result = TrialResult(**event["result"])
             if entry := self._ended(event["id"], run, event["time"]):
-                entry.end(result, result.status, result.reason, result.best)
+                entry.end(TrialResult(**event["result"]))
         elif kind == "voided":
             self._best.clear()
-            self._seconds.pop(event["id"], None)
+            self._confirming.clear()
             if entry := self.trials.get(event["id"]):
                 entry.outcome = entry.status = None
         elif kind == "decided":
@@ -191,7 +219,7 @@ class Ledger:
             entry.run, entry.time = given.run, given.time
         if entry.role != "search":
             return
-        self._best.pop(given.study, None)
+        self._forget(given.study)
         self.studies.setdefault(given.study, {})[given.number] = trial_id
         place = (given.study, given.number)
         if place != (entry.study, entry.number) and place not in (entry.more or []):
@@ -201,10 +229,13 @@ class Ledger:
         """The entry of a trial that ended, its place in time noted; None if its start is not known."""
         if entry := self.trials.get(trial_id):
             entry.run, entry.ended = run, time
-            self._seconds.pop(trial_id, None)
             for study, _ in [(entry.study, entry.number), *(entry.more or [])]:
-                self._best.pop(study, None)
+                self._forget(study)
         return entry
+
+    def _forget(self, study: str) -> None:
+        self._best.pop(study, None)
+        self._confirming.pop(study, None)
 
     @property
     def newest(self) -> str | None:
@@ -223,8 +254,12 @@ class Ledger:
 
     def history(self, study: str, trials: int) -> dict[int, tuple[str, TrialResult | None]]:
         """Search number -> (trial id, its result or None) of a study's first `trials` numbers, as far as started."""
+        return {number: (i, entry.result) for number, i, entry in self.searched(study, trials)}
+
+    def searched(self, study: str, trials: int) -> list[tuple[int, str, Entry]]:
+        """Search number, trial id and entry of a study's first `trials` numbers, as far as started, in their order."""
         known = self.studies.get(study, {})
-        return {n: (i, self.result(i)) for n, i in sorted(known.items()) if n < trials}
+        return [(number, i, self.trials[i]) for number, i in sorted(known.items()) if number < trials]
 
     def affordable(self, study: str, trials: int, seconds: float | None) -> int:
         """How many trials a search of at most `trials` holds: up to the first number before which its trials have spent
@@ -244,12 +279,8 @@ class Ledger:
 
     def seconds(self, trial_id: str) -> float:
         """What a trial that ended trained, validated and ranked, in seconds; 0 before its end."""
-        if trial_id not in self._seconds:
-            result = self.result(trial_id)
-            if result is None:
-                return 0.0
-            self._seconds[trial_id] = result.info.get("seconds", 0.0)
-        return self._seconds[trial_id]
+        entry = self.trials.get(trial_id)
+        return entry.seconds if entry and entry.status is not None else 0.0
 
     def planned(self, described: dict[str, Any]) -> int:
         """Search trials of a study as a launch event describes it."""
@@ -268,12 +299,32 @@ class Ledger:
             found[trials] = self._winner(study, trials)
         return found[trials]
 
+    def confirming(self, study: str, trials: int, seeds: int) -> list[str]:
+        """Ids of the winner's runs with the seeds 1, 2, ...; none while there is no winner."""
+        found = self._confirming.setdefault(study, {})
+        if (trials, seeds) not in found:
+            winner = self.winner(study, trials)
+            found[trials, seeds] = [winner.confirmation(1 + k).id for k in range(seeds)] if winner else []
+        return found[trials, seeds]
+
     def _winner(self, study: str, trials: int) -> Trial | None:
         if self.ended(study, trials) < trials:
             return None
         entries = ((n, self.trials[i]) for n, i in self.studies.get(study, {}).items() if n < trials)
         done = [(entry.best, -n, entry) for n, entry in entries if entry.status == "done"]
         return max(done, key=lambda found: found[:2])[2].trial if done else None
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Many objects are made of which none is garbage: without this, Python looks through them again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def started(segment: Segment, trial: Trial, study: str, number: int) -> dict[str, Any]:

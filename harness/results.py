@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from polars.io.plugins import register_io_source
 
 from harness import registry, store
 from harness.ledger import Entry, Ledger
@@ -90,7 +91,7 @@ def build(ledger: Ledger, beside: Sources | FrameOf, run: str | None = None, at_
         pl.concat(ranks) if ranks else pl.DataFrame(schema={"trial": pl.String, "user": pl.Int64, "rank": pl.Float64}),
         pl.DataFrame(cells, schema=CELLS).sort(CELL),
         _header(ledger, launch, studies, cards, at_trials),
-        pl.defer(lambda: _trials(ledger, studies), schema=TRIALS),
+        _trials(ledger, studies),
         _queries(launch["protocol"], cards, known),
         _spectra([row["trial"] for row in rows], known),
     )
@@ -182,8 +183,7 @@ def confirmations(ledger: Ledger, described: dict[str, Any]) -> list[str]:
     """Ids of the planned confirmations of a study's winner; none while it is undecided."""
     if "confirm" in described:
         return described["confirm"]
-    winner = ledger.winner(described["study"], ledger.planned(described))
-    return [winner.confirmation(1 + k).id for k in range(described["seeds"])] if winner else []
+    return ledger.confirming(described["study"], ledger.planned(described), described["seeds"])
 
 
 def _confirmed(ledger: Ledger, described: dict[str, Any]) -> list[str]:
@@ -191,8 +191,8 @@ def _confirmed(ledger: Ledger, described: dict[str, Any]) -> list[str]:
     return [i for i in confirmations(ledger, described) if _status(ledger, i) == "done"]
 
 
-def _history(ledger: Ledger, described: dict[str, Any]) -> dict[int, tuple[str, TrialResult | None]]:
-    return ledger.history(described["study"], ledger.planned(described))
+def _searched(ledger: Ledger, described: dict[str, Any]) -> list[tuple[int, str, Entry]]:
+    return ledger.searched(described["study"], ledger.planned(described))
 
 
 def _status(ledger: Ledger, trial_id: str) -> str:
@@ -216,56 +216,75 @@ def _run_row(ledger: Ledger, cell: Cell, trial_id: str) -> dict[str, Any]:
     }
 
 
-def _trials(ledger: Ledger, studies: Studies) -> pl.DataFrame:
-    return pl.DataFrame([row for cell, d in studies.items() for row in _trial_rows(ledger, cell, d)], schema=TRIALS)
+def _trials(ledger: Ledger, studies: Studies) -> pl.LazyFrame:
+    """`Results.trials`, a study at a time and only the columns that are asked for: what stands in the ledger's memory
+    is had without reading a trial from disk."""
+
+    def read(
+        columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, _: int | None
+    ) -> Iterator[pl.DataFrame]:
+        for cell, described in studies.items():
+            frame = _trials_of(ledger, cell, described, columns or list(TRIALS))
+            frame = frame if predicate is None else frame.filter(predicate)
+            yield frame if rows is None else frame.head(rows)
+            rows = None if rows is None else max(rows - frame.height, 0)
+
+    return register_io_source(read, schema=TRIALS)
 
 
-def _trial_rows(ledger: Ledger, cell: Cell, described: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _trials_of(ledger: Ledger, cell: Cell, described: dict[str, Any], columns: Sequence[str]) -> pl.DataFrame:
     """A study's trials that were ever started: its search by number, then its confirmations by place."""
-    searched = [("search", number, i) for number, (i, _) in _history(ledger, described).items()]
-    confirming = [("confirm", place, i) for place, i in enumerate(confirmations(ledger, described))]
-    for role, number, trial_id in [*searched, *confirming]:
-        if (entry := ledger.trials.get(trial_id)) is not None:
-            yield _names(cell) | {"study": described["study"], "role": role, "number": number} | _trial(trial_id, entry)
+    found = [("search", *own) for own in _searched(ledger, described)]
+    confirming = enumerate(confirmations(ledger, described))
+    found += [("confirm", place, i, ledger.trials[i]) for place, i in confirming if i in ledger.trials]
+    known = {"study": described["study"]} | _names(cell)
+    values = {name: known[name] if name in known else [COLUMNS[name](*own) for own in found] for name in columns}
+    schema = {name: TRIALS[name] for name in columns}
+    given = {name: [value] * len(found) if name in known else value for name, value in values.items()}
+    return pl.DataFrame(given, schema=schema)
 
 
-def _trial(trial_id: str, entry: Entry) -> dict[str, Any]:
-    trial, result = entry.trial, entry.result
-    known = {
-        "trial": trial_id,
-        "seed": trial.seed,
-        "params": json.dumps(trial.params, sort_keys=True),
-        "started": entry.time or None,
-        "run": entry.run,
-    }
-    if result is None:
-        return known | {"status": "running", "reason": "", "curve": [], "epochs": entry.epochs, "info": "{}"}
-    return known | {
-        "status": result.status,
-        "reason": result.reason,
-        "best": result.best if result.status != "failed" else None,
-        "best_epoch": result.best_epoch if result.status != "failed" else None,
-        "curve": result.curve,
-        "epochs": int(result.info.get("epochs", len(result.curve))),
-        "seconds": result.info.get("seconds"),
-        "info": json.dumps(result.info, sort_keys=True),
-        "ended": entry.ended or None,
-    }
+def _value(of: Callable[[TrialResult], Any], else_: Any) -> Callable[[str, int, str, Entry], Any]:
+    """A column out of a trial's result, and what stands there while it has none."""
+    return lambda role, number, trial_id, entry: else_ if (result := entry.result) is None else of(result)
+
+
+def _unless_failed(name: str) -> Callable[[str, int, str, Entry], Any]:
+    return _value(lambda result: None if result.status == "failed" else getattr(result, name), None)
+
+
+COLUMNS: dict[str, Callable[[str, int, str, Entry], Any]] = {
+    "trial": lambda role, number, trial_id, entry: trial_id,
+    "role": lambda role, number, trial_id, entry: role,
+    "number": lambda role, number, trial_id, entry: number,
+    "seed": lambda role, number, trial_id, entry: entry.trial.seed,
+    "status": lambda role, number, trial_id, entry: entry.status or "running",
+    "reason": lambda role, number, trial_id, entry: entry.reason if entry.status else "",
+    "best": _unless_failed("best"),
+    "best_epoch": _unless_failed("best_epoch"),
+    "curve": _value(lambda result: result.curve, []),
+    "epochs": lambda role, number, trial_id, entry: entry.trained if entry.status else entry.epochs,
+    "seconds": _value(lambda result: result.info.get("seconds"), None),
+    "params": lambda role, number, trial_id, entry: json.dumps(entry.trial.params, sort_keys=True),
+    "info": _value(lambda result: json.dumps(result.info, sort_keys=True), "{}"),
+    "started": lambda role, number, trial_id, entry: entry.time or None,
+    "ended": lambda role, number, trial_id, entry: (entry.ended or None) if entry.status else None,
+    "run": lambda role, number, trial_id, entry: entry.run,
+}
 
 
 def _cell_row(ledger: Ledger, cell: Cell, described: dict[str, Any], seeds_found: int) -> dict[str, Any]:
-    history = _history(ledger, described)
-    results = [result for _, result in history.values() if result is not None]
-    count = {s: sum(r.status == s for r in results) for s in ("done", "pruned", "failed")}
-    state, reason = _state(ledger, described, results, seeds_found)
+    ended = [entry for _, _, entry in _searched(ledger, described) if entry.status is not None]
+    count = {s: sum(e.status == s for e in ended) for s in ("done", "pruned", "failed")}
+    state, reason = _state(ledger, described, ended, seeds_found)
     searched = described.get("searched")
     return _names(cell) | {
         "trials_done": count["done"],
         "trials_pruned": count["pruned"],
         "trials_failed": count["failed"],
         "trials_planned": ledger.planned(described),
-        "search_seconds": sum(r.info.get("seconds", 0.0) for r in results),
-        "search_epochs": sum(int(r.info.get("epochs", len(r.curve))) for r in results),
+        "search_seconds": sum(entry.seconds for entry in ended),
+        "search_epochs": sum(entry.trained for entry in ended),
         "searched": searched,
         "tuned": "nothing" if cell.is_baseline else "fixed" if searched == [] else "searched",
         "warm_start": _warm(described),
@@ -298,36 +317,36 @@ def _warm(described: dict[str, Any]) -> str:
     return str(described.get("warm_start") or "yes") if described.get("warm") else ""
 
 
-def _state(ledger: Ledger, described: dict[str, Any], results: list[TrialResult], seeds_found: int) -> tuple[str, str]:
+def _state(ledger: Ledger, described: dict[str, Any], ended: list[Entry], seeds_found: int) -> tuple[str, str]:
     """State and reason of a cell. Where it is not at its end, the reason says how far it is."""
     confirmed = [_status(ledger, i) for i in confirmations(ledger, described)]
     planned = ledger.planned(described)
-    searched = len(results) == planned
+    searched = len(ended) == planned
     if seeds_found == described["seeds"]:
         return "done", _collapse(ledger, described) or _ended_early(described, planned)
-    if "failed" in confirmed or (searched and results and not any(r.status == "done" for r in results)):
-        return "failed", _reason(ledger, described, results)
+    if "failed" in confirmed or (searched and ended and not any(e.status == "done" for e in ended)):
+        return "failed", _reason(ledger, described, ended)
     lost = confirmed.count("done") - seeds_found
     if lost:
         return "partial", f"the ranks of {lost} of its runs are missing or damaged; the same bench makes them again"
     if described.get("cut") and searched and not seeds_found:
         return "partial", f"the best of its first {planned} trials was not confirmed"
-    far = f"{len(results)} of {planned} trials, {seeds_found} of {described['seeds']} seeds"
+    far = f"{len(ended)} of {planned} trials, {seeds_found} of {described['seeds']} seeds"
     if _running(ledger, described):
         return "running", far
-    return ("partial", far) if results or seeds_found else ("pending", "")
+    return ("partial", far) if ended or seeds_found else ("pending", "")
 
 
 def _running(ledger: Ledger, described: dict[str, Any]) -> bool:
     """Whether a trial of the study is started and not ended in a launch that has not finished (or was killed)."""
-    ids = [i for i, result in _history(ledger, described).values() if result is None]
-    ids += [i for i in confirmations(ledger, described) if i in ledger.trials and ledger.result(i) is None]
-    return any(ledger.trials[i].run not in ledger.finished for i in ids)
+    entries = [entry for _, _, entry in _searched(ledger, described)]
+    entries += [ledger.trials[i] for i in confirmations(ledger, described) if i in ledger.trials]
+    return any(entry.status is None and entry.run not in ledger.finished for entry in entries)
 
 
-def _reason(ledger: Ledger, described: dict[str, Any], searched: list[TrialResult]) -> str:
+def _reason(ledger: Ledger, described: dict[str, Any], searched: list[Entry]) -> str:
     """The most frequent reason of a cell's failures."""
-    confirmed = [ledger.result(i) for i in confirmations(ledger, described)]
-    reasons = [r.reason for r in [*searched, *confirmed] if r is not None and r.status == "failed"]
+    confirmed = [ledger.trials[i] for i in confirmations(ledger, described) if i in ledger.trials]
+    reasons = [entry.reason for entry in [*searched, *confirmed] if entry.status == "failed"]
     alike = [re.sub(r"\d+", "0", reason) for reason in reasons]  # epochs, steps and sizes do not make another reason
     return reasons[alike.index(max(alike, key=alike.count))] if reasons else ""

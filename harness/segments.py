@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import time
 import uuid
 import zlib
@@ -30,6 +31,7 @@ DURABLE = {
     "finished",
 }  # synced to the disk before anything goes on
 EPOCH = b'{"kind":"epoch",'
+_OTHER = re.compile(rb'\n(?!\{"kind":"epoch",)')  # where a line begins that is no epoch
 CHUNK = 2**22  # bytes of a segment in memory at a time
 _MARK = b',"crc":"'
 _TAIL = len(_MARK) + len('12345678"}')
@@ -163,24 +165,29 @@ class Source:
                 file.seek(self._offset)
                 rest = b""
                 while block := file.read(CHUNK):
-                    *lines, rest = (rest + block).split(b"\n")
-                    yield from self._taken(lines, epochs)
+                    block = rest + block
+                    end = block.rfind(b"\n") + 1
+                    rest = block[end:]
+                    yield from self._taken(block[:end], epochs)
         except OSError as error:
             raise HarnessError(f"The ledger {self.path} cannot be read: {error.strerror}.") from error
         if rest and whole(rest):
-            yield from self._taken([rest], epochs)
+            yield from self._taken(rest + b"\n", epochs)
             self._offset -= 1
         elif rest:
             yield Damage(self.path.name, self._count + 1, torn=True)
 
-    def _taken(self, lines: list[bytes], epochs: bool) -> Iterator[tuple[bytes, Place] | Damage]:
-        for line in lines:
-            start, self._offset = self._offset, self._offset + len(line) + 1
+    def _taken(self, block: bytes, epochs: bool) -> Iterator[tuple[bytes, Place] | Damage]:
+        """What a block of whole lines holds. Epoch events that are not asked for are counted and not looked at."""
+        base, at = self._offset, 0
+        for start in _starts(block, epochs):
+            skipped = block.count(b"\n", at, start)
+            at = block.index(b"\n", start) + 1
+            self._offset = base + at
+            line = block[start : at - 1]
+            self._count += skipped + bool(line)
+            self._expected += skipped + bool(line)
             if not line:
-                continue
-            self._count += 1
-            self._expected += 1
-            if not epochs and line.startswith(EPOCH):
                 continue
             if not whole(line):
                 yield Damage(self.path.name, self._count)
@@ -188,7 +195,23 @@ class Source:
             if (seq := _seq(line)) != self._expected - 1:
                 yield Damage(self.path.name, self._count, lost=abs(seq - self._expected + 1))
                 self._expected = seq + 1
-            yield line, Place(self.path, start, len(line))
+            yield line, Place(self.path, base + start, len(line))
+        skipped = block.count(b"\n", at)
+        self._count, self._expected, self._offset = self._count + skipped, self._expected + skipped, base + len(block)
+
+
+def _starts(block: bytes, epochs: bool) -> Iterator[int]:
+    """Where the lines of a block begin; those of epoch events only if asked for."""
+    if block and (epochs or not block.startswith(EPOCH)):
+        yield 0
+    end, at = len(block), 0
+    if epochs:
+        while at := block.find(b"\n", at) + 1:
+            if at < end:
+                yield at
+    else:
+        for found in _OTHER.finditer(block, 0, end - 1):
+            yield found.end()
 
 
 def _seq(line: bytes) -> int:

@@ -16,9 +16,9 @@ lucky seed for a better model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import comb
+from functools import cache, lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -257,8 +257,15 @@ def expected_best(values: np.ndarray, k: int) -> float:
     n = len(values)
     if not 1 <= k <= n:
         raise HarnessError(f"The best of {k} trials cannot be had from {n}.")
-    shares = [comb(i, k - 1) / comb(n, k) for i in range(n)]
-    return float(np.sort(values) @ shares)
+    return float(np.sort(values) @ _shares(n, k))
+
+
+@cache
+def _shares(n: int, k: int) -> np.ndarray:
+    """C(i - 1, k - 1) / C(n, k) for i = 1 ... n, (n,): the last is k / n, each other one its right neighbour times
+    (i - k + 1) / i."""
+    below = np.arange(n - 1, 0, -1.0)
+    return (k / n * np.cumprod(np.concatenate([[1.0], np.maximum(below - k + 1, 0) / below])))[::-1]
 
 
 def expected_best_with_replacement(values: np.ndarray, k: int) -> float:
@@ -274,9 +281,22 @@ def expected_best_interval(values: np.ndarray, k: int, rounds: int = ROUNDS, see
     the truth in nine of ten cases at k = 4, in three of four at k = 8)."""
     if 4 * k > len(values):
         raise HarnessError(f"An interval for the best of {k} trials takes {4 * k} of them, not {len(values)}.")
-    picks = np.random.default_rng(seed).integers(len(values), size=(rounds, len(values)))
-    shares = [comb(i, k - 1) / comb(len(values), k) for i in range(len(values))]
-    return percentile(expected_best(values, k), np.sort(values[picks], 1) @ shares)
+    return expected_best_intervals(values, [k], rounds, seed)[0]
+
+
+def expected_best_intervals(
+    values: np.ndarray, ks: Sequence[int], rounds: int = ROUNDS, seed: int = 0
+) -> list[Interval]:
+    """`expected_best_interval` for several k, from the same resamples."""
+    resampled = np.sort(values)[_resamples(len(values), rounds, seed)]
+    draws = resampled @ np.stack([_shares(len(values), k) for k in ks], 1)
+    return [percentile(expected_best(values, k), own) for k, own in zip(ks, draws.T, strict=True)]
+
+
+@lru_cache(maxsize=4)
+def _resamples(n: int, rounds: int, seed: int) -> np.ndarray:
+    """Places (rounds, n) of n sorted values, drawn with replacement and in order: made once for all searches of n."""
+    return np.sort(np.random.default_rng(seed).integers(n, size=(rounds, n)), 1)
 
 
 def _flipped_sums(values: np.ndarray, flips: int, seed: int) -> np.ndarray:

@@ -234,3 +234,44 @@ def test_a_ledger_of_every_earlier_writer_opens(home, path):
         winner = read.winner(study["study"], study["trials"])
         if study["trials"]:
             assert all(read.result(winner.confirmation(1 + k).id) is not None for k in range(study["seeds"]))
+
+
+@pytest.mark.parametrize(
+    "info",
+    [{}, {"seconds": 1.5}, {"epochs": 7.0}, {"spent epochs": 3.0, "seconds": 2e-05, "epochs": 12.0, "more": -1.0}],
+)
+@pytest.mark.parametrize("curve", [[], [0.1], [0.1, 2e-05, 0.3]])
+def test_seconds_and_epochs_are_known_without_parsing_and_are_those_of_the_result(home, info, curve):
+    trial, segment = a_trial(lr=0.1), Segment(home)
+    result = TrialResult("done", "", 0.3, 2, curve, {"seconds": 9.0}, {"epochs": 9.0}, info)
+    kept = Ledger()
+    kept.take("run", ledger.started(segment, trial, "study", 0))
+    kept.take("run", ledger.ended(segment, trial.id, result))
+    for entry in (Ledger.open(home).trials[trial.id], kept.trials[trial.id]):
+        assert entry.seconds == info.get("seconds", 0.0)
+        assert entry.trained == int(info.get("epochs", len(curve)))
+
+
+@pytest.mark.parametrize("epochs", [False, True])
+def test_a_ledger_reads_alike_in_pieces_of_any_size(home, monkeypatch, epochs):
+    path = home / "ledger" / "20260101T000000-0.jsonl"
+    segment = Segment(home)
+    for number in range(6):
+        trial = a_trial(lr=0.1 + number)
+        ledger.started(segment, trial, "study", number)
+        for epoch in range(number):
+            segment.append("epoch", id=trial.id, epoch=epoch, value=0.5)
+        ledger.ended(segment, trial.id, TrialResult("done", best=0.1 * number))
+    lines = segment.path.read_bytes().splitlines(keepends=True)
+    lines[4] = b"\n" + lines[4].replace(b"done", b"gone")  # changed, behind an empty line
+    lines[9:11] = [b"no line of ours\n"]  # one is lost, and what stands in its place is none
+    path.write_bytes(b"".join(lines)[:-7])
+    segment.path.unlink()
+    found = []
+    for size in (2**22, 1000, 37, 1):
+        monkeypatch.setattr("harness.segments.CHUNK", size)
+        read = Ledger.open(home, epochs=epochs)
+        found.append((read.damages, {i: (e.best, e.status, e.epochs) for i, e in read.trials.items()}))
+    assert found[1:] == [found[0]] * 3
+    assert str(found[0][0][0]) == f"{path.name}:5: damaged line"
+    assert found[0][0][-1].torn

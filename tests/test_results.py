@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import made_ledgers
 import polars as pl
@@ -163,3 +164,17 @@ def test_queries_and_spectra_of_a_home_reach_the_table(home, tmp_path):
 
 def rows_once(table):
     return {row.cell: row for section in table.sections for row in section.rows}.values()
+
+
+def test_columns_of_trials_are_had_alone_and_without_the_disk_where_the_ledger_knows_them(home, tmp_path):
+    shutil.copytree(home / "ledger", tmp_path / "ledger")
+    whole, lazily = built(home).trials.collect(), built(tmp_path).trials
+    for file in tmp_path.glob("ledger/*.jsonl"):
+        file.write_bytes(b"")
+    light = ["trial", "study", "adapter", "role", "number", "status", "reason", "best", "epochs", "started", "run"]
+    assert lazily.select(light).collect().equals(whole.select(light))
+    failed = pl.col("status") == "failed"
+    assert lazily.filter(failed).select("reason").collect().equals(whole.filter(failed).select("reason"))
+    assert lazily.select("number", "best").head(5).collect().equals(whole.select("number", "best").head(5))
+    with pytest.raises(Exception, match="was changed while it was read"):
+        lazily.collect()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -255,6 +256,14 @@ def test_the_expected_best_is_unbiased_where_drawing_with_replacement_is_too_low
     replaced = np.mean([stats.expected_best_with_replacement(values, 8) for values in tables])
     assert found == pytest.approx(8 / 9, abs=0.005)
     assert replaced < 8 / 9 - 0.02
+
+
+def test_the_expected_best_of_hundreds_of_trials_is_exact():
+    values = np.random.default_rng(17).random(750)
+    for k in (1, 16, 512, 750):
+        weights = [Fraction(math.comb(i, k - 1), math.comb(750, k)) for i in range(750)]
+        exact = sum(w * Fraction(v) for w, v in zip(weights, sorted(values.tolist()), strict=True))
+        assert stats.expected_best(values, k) == pytest.approx(float(exact), rel=1e-12)
 
 
 @pytest.mark.parametrize("k", [1, 4])

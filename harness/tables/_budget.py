@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import polars as pl
@@ -29,10 +30,20 @@ def best_of(searched: pl.DataFrame, planned: int) -> tuple[BestOf, ...]:
     searched: its search trials, as `Results.trials` has them. A failed trial counts as 0, what the user would have had;
     a pruned one as the best that it had shown.
     """
-    curve = {number: _value(status, best) for number, status, best in _columns(searched) if status != "running"}
-    done = {number: best for number, status, best in _columns(searched) if status == "done" and best is not None}
-    values = np.array([curve[number] for number in sorted(curve)])
-    return tuple(_at(k, curve, done, values) for k in steps(planned))
+    known = [(number, status, best) for number, status, best in _columns(searched) if status != "running"]
+    curve = {number: _value(status, best) for number, status, best in known}
+    done = {number: best for number, status, best in known if status == "done" and best is not None}
+    values = np.sort(np.array([*curve.values()]))
+    first = next(number for number in count() if number not in curve)  # that has not ended
+    observed = {k: _best(done, k) if k <= first else None for k in steps(planned)}
+    wide = [k for k in observed if 4 * k <= len(values)]
+    intervals = dict(zip(wide, stats.expected_best_intervals(values, wide), strict=True)) if wide else {}
+    return tuple(_at(k, own, values, intervals.get(k)) for k, own in observed.items())
+
+
+def _best(done: dict[int, float], k: int) -> float | None:
+    """Of the first k trials."""
+    return max((value for number, value in done.items() if number < k), default=None)
 
 
 def steps(planned: int) -> list[int]:
@@ -44,15 +55,10 @@ def steps(planned: int) -> list[int]:
     return [*powers, planned] if planned else []
 
 
-def _at(k: int, curve: dict[int, float], done: dict[int, float], values: np.ndarray) -> BestOf:
-    whole = all(number in curve for number in range(k))
-    observed = max((value for number, value in done.items() if number < k), default=None) if whole else None
-    if k > len(values):
-        return BestOf(k, observed, None, None, None)
-    if 4 * k > len(values):
-        return BestOf(k, observed, stats.expected_best(values, k), None, None)
-    found = stats.expected_best_interval(values, k)
-    return BestOf(k, observed, found.mean, found.low, found.high)
+def _at(k: int, observed: float | None, values: np.ndarray, found: stats.Interval | None) -> BestOf:
+    if found is not None:
+        return BestOf(k, observed, found.mean, found.low, found.high)
+    return BestOf(k, observed, stats.expected_best(values, k) if k <= len(values) else None, None, None)
 
 
 def _columns(searched: pl.DataFrame) -> list[tuple[int, str, float | None]]:

@@ -30,7 +30,7 @@ def build(results: Results) -> Table:
     runs = confirmed(results)
     records = list(results.cells.sort(KEY).iter_rows(named=True))
     header = finite(results.header)
-    searches = _searches(results.trials.lazy().collect())
+    searches = _searches(results.trials)
     sections, over = [], defaultdict(dict)
     for dataset in sorted({record["dataset"] for record in records}):
         made = _DataSet(dataset, [record for record in records if record["dataset"] == dataset], runs, searches)
@@ -56,6 +56,8 @@ class _DataSet:
         self.searches = searches
         first = next(iter(self.runs.values()), None)
         draws = stats.user_draws(len(np.unique(first.users))) if first else np.empty((0, 0), np.uint8)
+        if draws.size <= stats.CELLS:
+            draws = draws.astype(np.float64)  # as they are multiplied, once for all rows
         self.samples = {cell: sample(cell, own, draws) for cell, own in self.runs.items()}
 
     def backbones(self) -> list[str]:
@@ -76,8 +78,10 @@ class _DataSet:
         return best_of(self.searches[cell], planned) if cell in self.searches else ()
 
 
-def _searches(trials: pl.DataFrame) -> dict[Cell, pl.DataFrame]:
-    searched = trials.filter(pl.col("role") == "search").partition_by(KEY, as_dict=True)
+def _searches(trials: pl.LazyFrame) -> dict[Cell, pl.DataFrame]:
+    """Numbers, statuses and best values of each cell's search."""
+    known = trials.lazy().select(*KEY, "role", "number", "status", "best").filter(pl.col("role") == "search").collect()
+    searched = known.partition_by(KEY, as_dict=True)
     return {Cell(*key): frame for key, frame in searched.items()}
 
 
