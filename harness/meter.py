@@ -9,58 +9,59 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-POWERCAP = Path("/sys/class/powercap")
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 JOULES_A_WH = 3600.0
 
 
 class Meter:
     """Measures from its construction to `read`.
 
-    share: of the machine's energy that is counted, where several trials run side by side.
+    share: of the machine's energy that is counted, where several trials run side by side. root: where ``proc`` and
+    ``sys`` are.
     """
 
-    def __init__(self, share: float = 1.0) -> None:
-        self.share = share
-        self.peaked = _forget_peak()
-        self.packages = {domain: _joules(domain) for domain in _packages()}
+    def __init__(self, share: float = 1.0, root: Path = Path("/")) -> None:
+        self.share, self.root = share, root
+        self.peaked = _forget_peak(root)
+        self.packages = {domain: _joules(domain) for domain in _packages(root)}
         self.gpu = _gpu_joules()
 
     def read(self) -> dict[str, float]:
         """`peak_mb`: resident memory at its highest, the data included, in 2^20 bytes; `energy_wh`: of the processor
         packages and, where it is used, the GPU; each only where the machine says it."""
         found = {}
-        if self.peaked and (peak := _peak_mb()) is not None:
+        if self.peaked and (peak := _peak_mb(self.root)) is not None:
             found["peak_mb"] = peak
         joules = [_since(before, _joules(domain), domain) for domain, before in self.packages.items()]
-        if self.gpu is not None and (now := _gpu_joules()) is not None:
-            joules.append(now - self.gpu)
+        if self.gpu is not None:
+            now = _gpu_joules()
+            joules.append(None if now is None else now - self.gpu)
         if joules and None not in joules:
             found["energy_wh"] = round(self.share * sum(j for j in joules if j is not None) / JOULES_A_WH, 6)
         return found
 
 
-def _forget_peak() -> bool:
+def _forget_peak(root: Path) -> bool:
     """Set the high-water mark back to what is resident now. False where the system does not know how."""
     try:
-        CLEAR.write_text("5")
+        (root / "proc/self/clear_refs").write_text("5")
     except OSError:
         return False
     return True
 
 
-def _peak_mb() -> float | None:
+def _peak_mb(root: Path) -> float | None:
     try:
-        lines = STATUS.read_text().splitlines()
+        lines = (root / "proc/self/status").read_text().splitlines()
     except OSError:
         return None
     kilobytes = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
     return None if kilobytes is None else round(int(kilobytes) / 1024, 1)
 
 
-def _packages() -> list[Path]:
+def _packages(root: Path) -> list[Path]:
     """The domains of whole packages (``intel-rapl:0``), not the parts of them (``intel-rapl:0:1``)."""
-    return sorted(path for path in POWERCAP.glob("intel-rapl:*") if path.name.count(":") == 1)
+    domains = (root / "sys/class/powercap").glob("intel-rapl:*")
+    return sorted(path for path in domains if path.name.count(":") == 1)
 
 
 def _joules(domain: Path) -> float | None:

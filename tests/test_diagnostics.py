@@ -115,3 +115,63 @@ def test_uniformity_of_many_rows_takes_an_even_sample_of_them():
     many = table_of(3 * diagnostics.SAMPLE, 4) - 3
     assert len(diagnostics.sample(many)) == diagnostics.SAMPLE
     assert diagnostics.uniformity(many) == diagnostics.uniformity(many[::3])
+
+
+def text_of(n=40, r=12, seed=3):
+    """A centred text matrix (n, r) and its left singular vectors, values and right vectors."""
+    E = torch.randn(n, r, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    E = (E - E.mean(0)) * torch.logspace(0, -1, r)
+    return E, *torch.linalg.svd(E, full_matrices=False)
+
+
+@pytest.mark.parametrize("d", [0, 1, 5, 12, 20])
+def test_mass_beyond_is_what_the_best_approximation_of_rank_d_loses(d):
+    E, U, S, V = text_of()
+    kept = (U[:, :d] * S[:d]) @ V[:d]
+    assert diagnostics.mass_beyond(S, d) == pytest.approx(((E - kept).norm() / E.norm()).square().item(), abs=1e-12)
+
+
+def test_mass_beyond_of_nothing_is_nothing():
+    assert diagnostics.mass_beyond(torch.zeros(3), 1) == 0.0
+    assert diagnostics.mass_beyond(torch.zeros(0), 1) == 0.0
+
+
+@pytest.mark.parametrize("d", [2, 6])
+def test_text_use_is_the_split_of_a_tables_variance_by_least_squares(d):
+    """By regression instead of projection: what the leading components explain, what all of them do, what is left."""
+    E, U, S, _ = text_of()
+    table = E @ torch.randn(12, 7, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    table += 0.5 * torch.randn(40, 7, generator=torch.Generator().manual_seed(5), dtype=torch.float64) + 3
+    X = table - table.mean(0)
+
+    def left(columns):
+        return (X - columns @ torch.linalg.lstsq(columns, X).solution).square().sum() / X.square().sum()
+
+    leading, whole = left(U[:, :d] * S[:d]).item(), left(E).item()
+    found = diagnostics.text_use(table, U, d)
+    assert found["table_mass_outside_text"] == pytest.approx(whole, rel=1e-9)
+    assert found["table_mass_beyond_d"] == pytest.approx(leading - whole, rel=1e-9)
+    assert 0.01 < whole < 0.6
+    assert 0.01 < leading - whole < 0.8
+
+
+def test_tables_of_leading_trailing_and_foreign_directions_say_so():
+    _, U, S, _ = text_of()
+    leading, trailing = U[:, :4] * S[:4], U[:, 4:9]
+    foreign = torch.linalg.qr(torch.cat([torch.ones(40, 1), U, torch.randn(40, 3)], 1))[0][:, 13:]
+    for table, beyond, outside in ((leading, 0, 0), (trailing, 1, 0), (foreign, 0, 1)):
+        found = diagnostics.text_use(table + 2, U, 4)
+        assert found == {
+            "table_mass_beyond_d": pytest.approx(beyond, abs=1e-9),
+            "table_mass_outside_text": pytest.approx(outside, abs=1e-9),
+        }
+
+
+def test_text_use_is_not_told_without_text_without_variance_or_at_too_high_a_cost(monkeypatch):
+    _, U, _, _ = text_of()
+    table = table_of(40, 5)
+    assert diagnostics.text_use(table, U[:, :0], 3) == {}
+    assert diagnostics.text_use(torch.ones(40, 5), U, 3) == {}
+    assert diagnostics.text_use(table, U, 3) != {}
+    monkeypatch.setattr(diagnostics, "PROJECTED", 40 * 12 * 5 - 1)
+    assert diagnostics.text_use(table, U, 3) == {}

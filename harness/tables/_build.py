@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -113,20 +113,41 @@ def _rows(made: _DataSet, members: list[Cell], field: Field) -> list[Row]:
     return sorted(rows, key=lambda row: (row.rank is None, row.rank, row.cell.is_baseline, row.cell))
 
 
-def _most(records: list[dict[str, Any]]) -> tuple[int, int]:
-    """Trials and seeds of the row that was planned most of each."""
-    planned = [(int(r["trials_planned"] or 0), int(r["seeds_planned"] or 0)) for r in records]
-    return tuple(map(max, zip(*planned, strict=True))) if planned else (0, 0)
+@dataclass(frozen=True)
+class _Most:
+    """Trials, seeds and seconds of the trained row of a section that was planned most of each; trials among those
+    whose limit is trials, seconds among those whose limit is time."""
+
+    trials: int
+    seeds: int
+    seconds: float
 
 
-def _row(made: _DataSet, cell: Cell, field: Field, most: tuple[int, int]) -> Row:
+def _most(records: list[dict[str, Any]]) -> _Most:
+    trials = [int(r["trials_planned"] or 0) for r in records if r["cell_seconds"] is None]
+    seconds = [float(r["cell_seconds"]) for r in records if r["cell_seconds"] is not None]
+    seeds = [int(r["seeds_planned"] or 0) for r in records]
+    return _Most(max(trials, default=0), max(seeds, default=0), max(seconds, default=0.0))
+
+
+def _less(record: dict[str, Any], most: _Most) -> bool:
+    """Whether a trained row was planned less than others of its section. A cell with as many seconds as any other and
+    fewer trials, since they take longer, was not."""
+    if record["state"] == "skipped":
+        return False
+    limit = record["cell_seconds"]
+    fewer = int(record["trials_planned"] or 0) < most.trials if limit is None else limit < most.seconds
+    return fewer or int(record["seeds_planned"] or 0) < most.seeds
+
+
+def _row(made: _DataSet, cell: Cell, field: Field, most: _Most) -> Row:
     record, own, runs = made.records[cell], field.get(cell), made.runs.get(cell)
     trials = Trials(*(int(record[f"trials_{name}"] or 0) for name in ("done", "pruned", "failed", "planned")))
     marks = field.marks(own) if own else []
     seeds_done, seeds_planned = int(record["seeds_done"] or 0), int(record["seeds_planned"] or 0)
     if own and (trials.done + trials.pruned < trials.planned or seeds_done < seeds_planned):
         marks.append("short")
-    if not cell.is_baseline and (trials.planned < most[0] or seeds_planned < most[1]) and record["state"] != "skipped":
+    if not cell.is_baseline and _less(record, most):
         marks.append("less")
     seconds, fit = float(record["search_seconds"] or 0), _fit(cell, runs.runs) if runs else None
     return Row(
