@@ -83,6 +83,7 @@ class Study:
     inputs: dict[str, Any]
     ledger: Ledger = field(repr=False)
     starts: tuple[dict[str, Any], ...] = ()  # configurations of a warm start, tried after the default point
+    setting: str = ""  # the published one that its space is of
 
     @cached_property
     def id(self) -> str:
@@ -188,6 +189,7 @@ class Study:
         bound = {} if self.budget.cell_seconds is None else {"cell_seconds": self.budget.cell_seconds}
         early = {"allowed": self.budget.trials} if 1 < self.most < self.budget.trials else {}
         warm = {"warm": len(self.starts)} if self.engine.warm_start else {}
+        warm |= {"setting": self.setting} if self.setting else {}
         named = {"study": self.id, "cell": asdict(self.cell), "trials": self.most, "seeds": self.seeds}
         return named | bound | early | warm | known
 
@@ -350,7 +352,8 @@ def study(cell: Cell, request: Request, material: Material, ledger: Ledger) -> S
         "versions": _versions(cell, request.spaces),
     }
     starts = warm.starts(ledger, cell, space, request.engine.warm_start) if space.searched else ()
-    return Study(cell, space, request.budget, request.protocol, request.engine, inputs, ledger, starts)
+    given = (request.budget, request.protocol, request.engine)
+    return Study(cell, space, *given, inputs, ledger, starts, spaces.setting(cell, request.spaces))
 
 
 def _versions(cell: Cell, source: spaces.Source) -> dict[str, int]:

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from harness import registry, store
+from harness import registry, spaces, store
 from harness.ledger import Entry, Ledger
 from harness.store import FrameOf, Sources
 from harness.tables import Results
@@ -36,7 +36,7 @@ CELLS = {
     "search_seconds": pl.Float64,
     "search_epochs": pl.Int64,
     "searched": pl.List(pl.String),
-    **dict.fromkeys(["tuned", "warm_start"], pl.String),
+    **dict.fromkeys(["tuned", "setting", "warm_start"], pl.String),
     "cell_seconds": pl.Float64,
     **dict.fromkeys(["seeds_done", "seeds_planned"], pl.Int64),
     "state": pl.String,
@@ -135,6 +135,8 @@ def _header(
 ) -> dict[str, Any]:
     header = {key: launch[key] for key in ("protocol", "prep", "budget", "engine", "provenance")} | {"data": cards}
     header["components"] = _remarks(studies)
+    settings = sorted({own["setting"] for own in studies.values() if "setting" in own})
+    header |= {"settings": {name: spaces.about(name) for name in settings}} if settings else {}
     pages = [page for name in sorted(ledger.finished) if (page := ledger.finished[name].get("tracking"))]
     header |= {"tracking": pages[-1]} if pages else {}
     header["test_opened"] = sum(ledger.opened.get(i, 0) for d in studies.values() for i in confirmations(ledger, d))
@@ -159,7 +161,7 @@ def _spectra(trials: list[str], known: Sources) -> pl.DataFrame:
 
 def _skipped_row(cell: Cell, reason: str) -> dict[str, Any]:
     empty = dict.fromkeys(CELLS, 0) | _names(cell) | {"search_seconds": 0.0, "state": "skipped", "reason": reason}
-    return empty | {"searched": None, "tuned": "", "warm_start": "", "cell_seconds": None}
+    return empty | {"searched": None, "tuned": "", "setting": "", "warm_start": "", "cell_seconds": None}
 
 
 def _remarks(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
@@ -287,6 +289,7 @@ def _cell_row(ledger: Ledger, cell: Cell, described: dict[str, Any], seeds_found
         "search_epochs": sum(entry.trained for entry in ended),
         "searched": searched,
         "tuned": "nothing" if cell.is_baseline else "fixed" if searched == [] else "searched",
+        "setting": described.get("setting", ""),
         "warm_start": _warm(described),
         "cell_seconds": described.get("cell_seconds"),
         "seeds_done": seeds_found,

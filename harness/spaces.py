@@ -178,6 +178,14 @@ def about(name: str) -> str:
     return first.removeprefix("#").strip()
 
 
+def setting(cell: Cell, source: Source) -> str:
+    """Name of the published setting that any file of a cell's space is from; empty where none is."""
+    if source.folder is None or source.folder.is_dir() or cell.is_baseline:
+        return ""
+    own = any((source.root() / part.file).is_file() for part in _parts(cell, source))
+    return source.folder.name if own else ""
+
+
 def _published() -> Path:
     return registry.folder_of("search_spaces") / "published"
 

@@ -45,6 +45,7 @@ def cell(key: tuple[str, ...], state: str = "done", reason: str = "", **numbers:
         "search_epochs": 24,
         "searched": ["train.lr"],
         "tuned": "searched",
+        "setting": "",
         "warm_start": "",
         "cell_seconds": None,
     }

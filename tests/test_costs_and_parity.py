@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import made_ledgers
 import pytest
+from conftest import make_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from made_boards import cell, results, run, seeds
+from made_homes import request
 
+from harness import plan, spaces
+from harness import results as ledger_results
+from harness.ledger import Ledger
 from harness.tables import Results, Row, build, render
 from harness.tables import _words as words
 from harness.tables._build import fronts
@@ -131,3 +138,52 @@ def test_baselines_skipped_cells_and_rows_of_equal_seconds_were_not_given_less()
 def test_a_row_of_fewer_seconds_was_given_less(seconds, marked):
     rows = made({ID: {"cell_seconds": 60.0}, SVD: {"cell_seconds": seconds, "trials_planned": 40, "trials_done": 40}})
     assert ("less" in rows["svd"].marks) == marked
+
+
+def test_the_certificate_names_the_published_setting_and_who_has_it():
+    fixed = {"searched": [], "tuned": "fixed", "setting": "gsasrec", "trials_planned": 1, "trials_done": 1}
+    header = {"settings": {"gsasrec": "gSASRec, Petrov & Macdonald 2023."}}
+    for others, who in (({}, "svd · minilm"), (fixed, "every trained row")):
+        cells = [cell(ID, **others), cell(SVD, **fixed)]
+        table = build(results({ID: seeds(0.6), SVD: seeds(0.0)}, cells, header))
+        told = f"Published setting gsasrec (gSASRec, Petrov & Macdonald 2023): {who}."
+        assert words.parity(table, table.sections[0]).endswith(told)
+        for name in ("terminal", "md", "html"):
+            assert told.replace("&", {"md": "\\&", "html": "&amp;"}.get(name, "&")) in render(table, name)
+        assert "fixed (gsasrec)" in render(table, "md")
+        assert table.frame()["setting"].to_list()[0] == "gsasrec"
+    assert "Published setting" not in render(build(results({ID: seeds(0.6)})), "md")
+
+
+def test_a_bench_with_a_published_setting_leaves_its_name_in_the_launch_and_an_own_folder_none(tmp_path):
+    dataset = make_dataset(tmp_path / "toy")
+    own = tmp_path / "gsasrec"
+    own.mkdir()
+    own.joinpath("train.toml").write_text("d = 32\n")
+    named = {}
+    for folder in ("gsasrec", "spectran", own, None):
+        asked = request(tmp_path, str(dataset), "id,svd", spaces=spaces.Source(folder and Path(folder)))
+        grid = plan.make(asked, Ledger())
+        named[folder] = {s.cell.adapter: s.describe().get("setting") for s in grid.studies}
+    assert named["gsasrec"] == {
+        "popularity": None,
+        "transition_knn": None,
+        "content_knn": None,
+        "id": "gsasrec",
+        "svd": "gsasrec",
+    }
+    assert set(named[own].values()) == set(named[None].values()) == {None}
+
+
+def test_the_table_of_a_ledger_says_what_the_published_setting_is(tmp_path, monkeypatch):
+    described = made_ledgers.MadeStudy.describe
+    monkeypatch.setattr(
+        made_ledgers.MadeStudy, "describe", lambda study: described(study) | {"searched": [], "setting": "gsasrec"}
+    )
+    made_ledgers.write(tmp_path, datasets=1)
+    found = ledger_results.of_home(tmp_path)
+    assert found.header["settings"] == {"gsasrec": spaces.about("gsasrec")}
+    assert (
+        "Published setting gsasrec (gSASRec, Petrov & Macdonald 2023, arXiv 2308.07192): every trained row."
+        in render(build(found), "terminal")
+    )

@@ -178,6 +178,7 @@ def _spent(record: dict[str, Any]) -> Spent:
         epochs=int(record["search_epochs"] or 0),
         searched=None if searched is None else tuple(searched),
         tuned=record["tuned"] or "",
+        setting=record["setting"] or "",
         warm_start=record["warm_start"] or "",
         cell_seconds=record["cell_seconds"],
     )

@@ -122,7 +122,7 @@ def _budget() -> list[Column]:
         _fact(
             "parity", "dims", 5, lambda r: r.spent.searched and len(r.spent.searched), lambda r: f.dimensions(r.spent)
         ),
-        _fact("parity", "tuned", 5, lambda r: None, lambda r: r.spent.tuned or f.DASH, right=False),
+        _fact("parity", "tuned", 5, lambda r: None, lambda r: f.tuned(r.spent), right=False),
         _fact("parity", "warm start", 5, lambda r: None, lambda r: r.spent.warm_start or f.DASH, right=False),
         _fact("parity", "limit", 5, lambda r: r.spent.cell_seconds, lambda r: f.seconds(r.spent.cell_seconds)),
     ]

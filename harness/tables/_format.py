@@ -82,6 +82,12 @@ def dimensions(spent: Spent) -> str:
     return DASH if spent.searched is None else str(len(spent.searched))
 
 
+def tuned(spent: Spent) -> str:
+    """How a row's parameters were found, and the published setting that said so."""
+    own = spent.tuned or DASH
+    return f"{own} ({spent.setting})" if spent.setting else own
+
+
 def seconds(value: float | None) -> str:
     """
     >>> seconds(4.21), seconds(312), seconds(9000)

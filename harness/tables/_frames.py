@@ -22,7 +22,7 @@ COLUMNS = {
     "cells": [
         *KEY,
         *("trials_done", "trials_pruned", "trials_failed", "trials_planned", "search_seconds"),
-        *("search_epochs", "searched", "tuned", "warm_start", "cell_seconds"),
+        *("search_epochs", "searched", "tuned", "setting", "warm_start", "cell_seconds"),
         *("seeds_done", "seeds_planned", "state", "reason"),
     ],
 }
@@ -63,9 +63,9 @@ class Results:
     parameters, effective_rank (null: none), info (JSON object of further diagnostics).
     ``ranks``: trial, user, rank: the test rank of each user's target, ties at mid-rank.
     ``cells``: one row a cell of the plan: trials_done, _pruned, _failed, _planned, search_seconds, search_epochs,
-    searched (names of the dimensions of its space; null: not recorded), tuned (searched, fixed, nothing), warm_start,
-    cell_seconds (null: no limit), seeds_done, seeds_planned, state (done, partial, running, skipped, failed, pending),
-    reason.
+    searched (names of the dimensions of its space; null: not recorded), tuned (searched, fixed, nothing), setting (the
+    published one that its space is of), warm_start, cell_seconds (null: no limit), seeds_done, seeds_planned, state
+    (done, partial, running, skipped, failed, pending), reason.
     ``trials``: one row a trial of those cells that was ever started, search and confirmation, in the order of cells,
     roles and numbers: trial, study, dataset, encoder, backbone, adapter, role (search, confirm), number (its place in
     the search or among the seeds), seed, status (done, pruned, failed, running: started and not ended), reason, best
@@ -78,7 +78,8 @@ class Results:
     ``spectra``: one row a confirmed run: trial, start and end: singular values of its item table over the largest,
     before and after training. Without these three, tables lack what is made of them.
     ``header``: JSON objects by name, all optional: ``protocol``, ``prep``, ``budget``, ``engine``, ``provenance``,
-    ``data`` (a card a data set); and the number ``test_opened``, of runs whose test was opened.
+    ``data`` (a card a data set), ``settings`` (what each published setting is); and the number ``test_opened``, of runs
+    whose test was opened.
     """
 
     runs: pl.DataFrame

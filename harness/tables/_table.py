@@ -50,13 +50,15 @@ class Spent:
 
     ``epochs``: of all search trials together. ``searched``: the dimensions of its space, None where
     the launch did not record them. ``tuned``: ``searched``, ``fixed`` (every parameter given), ``nothing`` (a
-    baseline). ``warm_start``: what the search was given to start from, empty for nothing. ``cell_seconds``: the
-    limit of time of its cell, None where trials are the limit.
+    baseline). ``setting``: the published one that its space is of, empty for none. ``warm_start``: what the search was
+    given to start from, empty for nothing. ``cell_seconds``: the limit of time of its cell, None where trials are the
+    limit.
     """
 
     epochs: int
     searched: tuple[str, ...] | None
     tuned: str
+    setting: str
     warm_start: str
     cell_seconds: float | None
 
@@ -174,7 +176,8 @@ def _record(section: Section, row: Row, metrics: tuple[str, ...]) -> dict[str, A
     record |= {"seeds_done": row.seeds_done, "seeds_planned": row.seeds_planned}
     record |= {"search_seconds": row.search_seconds, "search_epochs": row.spent.epochs}
     record |= {"searched": None if row.spent.searched is None else " ".join(row.spent.searched)}
-    record |= {"tuned": row.spent.tuned, "warm_start": row.spent.warm_start, "cell_seconds": row.spent.cell_seconds}
+    given = ("tuned", "setting", "warm_start", "cell_seconds")
+    record |= {name: getattr(row.spent, name) for name in given}
     record |= {name: row.costs[name] for name in COSTS if name != "search_seconds"} | {"front": " ".join(row.front)}
     record |= {name: fit and fit.info.get(name) for name in SPECTRAL}
     return record | {"effective_rank": fit and fit.effective_rank, "valid": fit and fit.valid}

@@ -134,7 +134,19 @@ def parity(table: Table, section: Section) -> str:
         for row in _short(section)
     ]
     tail = f"; less than planned: {', '.join(less)}" if less else "; every row had all of it"
-    return f"Parity: planned for each trained row {', '.join(parts)}{tail}."
+    told = f"Parity: planned for each trained row {', '.join(parts)}{tail}."
+    return " ".join([told, *_settings(table, trained)])
+
+
+def _settings(table: Table, rows: list[Row]) -> list[str]:
+    """A sentence a published setting: what it is, and which rows have their parameters of it."""
+    told = []
+    for name in sorted({row.spent.setting for row in rows} - {""}):
+        about = (table.header.get("settings") or {}).get(name, "").rstrip(".")
+        own = [label(row.cell) for row in rows if row.spent.setting == name]
+        who = "every trained row" if len(own) == len(rows) else ", ".join(own)
+        told.append(f"Published setting {name}{f' ({about})' if about else ''}: {who}.")
+    return told
 
 
 def notes(section: Section) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from harness.tables._format import tuned
 from harness.tables._table import Row, Table
 
 GROUPS = {
@@ -128,8 +129,8 @@ def _search(table: Table) -> Iterable[tuple[Column, Value]]:
         column("searched", "searched", "count", "parameters", text),
         lambda row: None if row.spent.searched is None else len(row.spent.searched),
     )
-    text = "searched; fixed (every parameter was given); nothing (a baseline)"
-    yield column("tuned", "tuned", "word", "", text), lambda row: row.spent.tuned or None
+    text = "searched; fixed (every parameter was given); nothing (a baseline); and the published setting, if it was one"
+    yield column("tuned", "tuned", "word", "", text), lambda row: row.spent.tuned and tuned(row.spent)
 
 
 def _all(table: Table) -> Iterable[Row]:
