@@ -90,7 +90,7 @@ def build(ledger: Ledger, beside: Sources | FrameOf, run: str | None = None, at_
         pl.DataFrame(rows, schema=RUNS),
         pl.concat(ranks) if ranks else pl.DataFrame(schema={"trial": pl.String, "user": pl.Int64, "rank": pl.Float64}),
         pl.DataFrame(cells, schema=CELLS).sort(CELL),
-        _header(ledger, launch, studies, cards, at_trials),
+        _header(ledger, launch, studies, cards, at_trials) | ({"tracking": known.page} if known.page else {}),
         _trials(ledger, studies),
         _queries(launch["protocol"], cards, known),
         _spectra([row["trial"] for row in rows], known),

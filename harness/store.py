@@ -34,11 +34,12 @@ FrameOf = Callable[[str], pl.DataFrame | None]
 @dataclass(frozen=True)
 class Sources:
     """What of a bench lies beside its ledger, each None where it is missing: `ranks` and `spectra` of a trial by its
-    id, `queries` by `queries_key`."""
+    id, `queries` by `queries_key`. `page`: the tracking server's page of runs."""
 
     ranks: FrameOf
     queries: FrameOf = lambda key: None
     spectra: Callable[[str], dict[str, list[float]] | None] = lambda trial_id: None
+    page: str | None = None
 
 
 def sources(home: Path) -> Sources:

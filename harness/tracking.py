@@ -10,12 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-import queue
 import re
 import sqlite3
 import tempfile
-import threading
-import time
 import warnings
 from collections.abc import Callable
 from contextlib import closing
@@ -62,7 +59,6 @@ class Recommend(PythonModel):
 
 set_model(Recommend())
 """
-RETRY_AFTER = 30.0  # seconds between attempts while the server is away
 _STATUS = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
 
@@ -310,6 +306,7 @@ def read(uri: str, home: Path) -> tuple[Ledger, Sources]:
         lambda trial_id: load(runs.get(trial_id), "ranks.parquet", pl.read_parquet),
         lambda key: load(described.get(key), f"queries/{key}.parquet", pl.read_parquet),
         lambda trial_id: load(runs.get(trial_id), "spectrum.json", lambda file: store.parse_spectra(file.read_bytes())),
+        tracker.page,
     )
 
 
@@ -351,60 +348,6 @@ def _replay(ledger: Ledger, trial_id: str, record: dict[str, Any]) -> None:
         ledger.take(record["run"], {"kind": "opened", "id": trial_id})
     ended = {"kind": "ended", "id": trial_id, "result": record["result"], "time": record["ended"]}
     ledger.take(record["run"], ended)
-
-
-class Mirror:
-    """Follows the bench from a thread of its own. `put` never blocks, `close` waits a bounded time."""
-
-    def __init__(self, uri: str, home: Path, ledger: Ledger, warn: Callable[[str], None]) -> None:
-        self.uri, self.home, self.ledger, self.warn = uri, home, ledger, warn
-        self._queue: queue.Queue[str | None] = queue.Queue()
-        self._pending: list[str] = []
-        self._tracker: Tracker | None = None
-        self.page: str | None = None  # of the runs, as `runs_page` has it, once the store was reached
-        self._warned = False
-        self._next_try = 0.0
-        self._thread = threading.Thread(target=self._work, name="mlflow-mirror", daemon=True)
-        self._thread.start()
-
-    def put(self, trial_id: str) -> None:
-        self._queue.put(trial_id)
-
-    def close(self, seconds: float = 60.0) -> int:
-        """Stop after what is queued, within `seconds`. Returns how many trials are not mirrored."""
-        self._queue.put(None)
-        self._thread.join(seconds)
-        return len(self._pending) + self._queue.qsize()
-
-    def _work(self) -> None:
-        last = False
-        while not last:
-            try:
-                trial_id = self._queue.get(timeout=RETRY_AFTER if self._pending else None)
-            except queue.Empty:  # nothing ended meanwhile: time to see whether the server is back
-                trial_id = ""
-            last = trial_id is None
-            self._pending += [trial_id] if trial_id else []
-            if last or time.monotonic() >= self._next_try:
-                self._drain()
-
-    def _drain(self) -> None:
-        try:
-            if self._tracker is None:
-                self._tracker = Tracker(self.uri, self.home, mend=True)
-                self.page = self._tracker.page
-                self._here = self._tracker.mirrored()
-            while self._pending:
-                if self._pending[0] not in self._here:
-                    self._tracker.mirror(self.ledger, self._pending[0])
-                self._pending.pop(0)
-        except Exception as error:  # whatever MLflow raises, the bench goes on
-            self._next_try = time.monotonic() + RETRY_AFTER
-            self._tracker = None  # what was half-written is found and made again
-            if not self._warned:
-                self._warned = True
-                place = redact(self.uri)
-                self.warn(f"MLflow at {place} is away ({first_line(error)}); `harness sync` catches up later.")
 
 
 def first_line(error: BaseException) -> str:

@@ -164,6 +164,7 @@ def _warn_of_slow_products(grid: Plan) -> None:
 
 def _search(grid: Plan, bases: Bases, options: Options, stop: Stop) -> int:
     """Run all that is pending, or until asked to stop; returns how many trials ended."""
+    from harness import mirror as mirrors
     from harness import peers, search, studies, tracking
     from harness.progress import Progress
 
@@ -176,7 +177,7 @@ def _search(grid: Plan, bases: Bases, options: Options, stop: Stop) -> int:
         failpoints.reach("launched")
         uri = options.tracking or tracking.default_uri(home)
         progress = Progress(pending, layout.slots)
-        mirror = None if uri == "off" else tracking.Mirror(uri, home, ledger, progress.line)
+        mirror = None if uri == "off" else mirrors.Mirror(uri, home, ledger, progress.line)
         share = f" and {layout.gpu:g} GPU" if layout.gpu else ""
         progress.line(
             f"Running on {layout.slots} slots of {layout.threads} thread(s){share}, {resources['nodes']} node(s)."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import made_ledgers
 import polars as pl
@@ -178,3 +179,13 @@ def test_columns_of_trials_are_had_alone_and_without_the_disk_where_the_ledger_k
     assert lazily.select("number", "best").head(5).collect().equals(whole.select("number", "best").head(5))
     with pytest.raises(Exception, match="was changed while it was read"):
         lazily.collect()
+
+
+def test_the_page_of_runs_is_that_of_the_store_which_the_results_were_read_from(home):
+    page = "https://lab/#/experiments/7/runs"
+    ledger, beside = Ledger.open(home), store.sources(home)
+    assert "tracking" not in results.build(ledger, beside).header
+    assert results.build(ledger, replace(beside, page=page)).header["tracking"] == page
+    ledger.finished["20990101"] = {"tracking": "https://other/#/experiments/1/runs"}
+    assert results.build(ledger, beside).header["tracking"] == "https://other/#/experiments/1/runs"
+    assert results.build(ledger, replace(beside, page=page)).header["tracking"] == page

@@ -18,7 +18,7 @@ from conftest import make_dataset
 from helpers import SMALL_MODEL, TINY, bench, ended, environment, harness, metrics_of
 from proxy import Proxy
 
-from harness import tracking
+from harness import mirror, results, tables, tracking
 from harness.ledger import Ledger
 from harness.types import HarnessError
 
@@ -124,7 +124,7 @@ def server(tmp_path_factory):
 def proxy(server, monkeypatch, request):
     """A way to the server that can fail, and an experiment of the test's own."""
     monkeypatch.setattr(tracking, "EXPERIMENT", request.node.name)
-    monkeypatch.setattr(tracking, "RETRY_AFTER", 0.3)
+    monkeypatch.setattr(mirror, "RETRY_AFTER", 0.3)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     found = Proxy(server)
     yield found
@@ -163,20 +163,20 @@ def test_the_mirror_outlives_every_outage_and_catches_up_in_the_run(proxy, home,
     ledger, warnings = Ledger.open(home), []
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     proxy.mode, proxy.seconds = mode, 4.0
-    mirror = tracking.Mirror(proxy.uri, home, ledger, warnings.append)
+    following = mirror.Mirror(proxy.uri, home, ledger, warnings.append)
     ids = list(ledger.trials)
     for trial_id in ids[:-1]:
-        mirror.put(trial_id)
+        following.put(trial_id)
     deadline = time.monotonic() + 60
     while not warnings and time.monotonic() < deadline:
         time.sleep(0.05)
     proxy.mode = "pass"
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # a busy machine is no outage
-    mirror.put(ids[-1])
-    assert mirror.close(120) == 0
+    following.put(ids[-1])
+    assert following.close(120) == 0
     assert len(warnings) == 1
     assert "is away" in warnings[0]
-    assert re.fullmatch(rf"{proxy.uri}/#/experiments/\d+/runs", mirror.page or "")
+    assert re.fullmatch(rf"{proxy.uri}/#/experiments/\d+/runs", following.page or "")
     check_mirror(proxy.uri, ledger)
 
 
@@ -198,6 +198,9 @@ def test_a_write_broken_off_at_any_call_is_finished_under_the_same_run(proxy, ho
             assert known.setdefault(trial_id, run_id) == run_id, "an MLflow run keeps its id"
     assert broken > 8
     check_mirror(proxy.uri, ledger)
+    table = tables.build(results.build(*tracking.read(proxy.uri, home)))
+    address = rf'"tracking":"{proxy.uri}/#/experiments/\d+/runs"'
+    assert re.search(address, tables.render(table, "html")), "numbers lead to their runs as from the ledger"
     assert {i: runs[0][0] for i, runs in contents(proxy.uri).items()}.items() >= known.items()
     assert tracking.sync(proxy.uri, home, ledger) == 0
 
