@@ -7,7 +7,7 @@ import math
 import numpy as np
 import polars as pl
 import pytest
-from made_boards import SCRIPT, hostile, results, row_of, run, seeds, targets
+from made_boards import SCRIPT, cell, hostile, results, row_of, run, seeds, targets
 
 from harness.tables import Results, Table, build, formats, render
 from harness.tables import _words as words
@@ -211,3 +211,20 @@ def test_frames_that_contradict_themselves_are_refused_in_one_line(spoil, messag
     with pytest.raises(HarnessError, match=message) as error:
         build(spoil(made))
     assert "\n" not in str(error.value)
+
+
+def test_skipped_rows_are_no_part_of_what_was_planned_and_one_is_not_many():
+    keys = [("beauty", "none", "sasrec", "id"), ("beauty", "minilm", "sasrec", "svd")]
+    skipped = cell(keys[1], "skipped", "no text", trials_planned=0, seeds_planned=0, seeds_done=0)
+    one = {"trials_planned": 1, "trials_done": 1, "trials_pruned": 0, "seeds_planned": 1, "seeds_done": 1}
+    table = build(results({keys[0]: seeds(0.6, 1)}, [cell(keys[0], **one), skipped]))
+    assert words.parity(table, table.sections[0]).startswith(
+        "Parity: planned for each trained row 1 trial, up to 8 epochs, 1 seed; every row"
+    )
+
+
+def test_an_installed_package_says_nothing_of_a_repository():
+    code = {"harness": "0.1.0", "git": "", "dirty": False, "date": "2026-11-01"}
+    told = build(results({("beauty", "none", "sasrec", "id"): seeds(0.6)}, header={"provenance": code}))
+    assert words.header(told, "code") == {"harness": "0.1.0", "date": "2026-11-01"}
+    assert "git – " in words.header_lines(told, ("provenance",))[0]

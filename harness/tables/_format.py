@@ -122,7 +122,7 @@ def fact(key: str, value: Any) -> str:
         return f"{100 * value:.3g} %"
     if isinstance(value, int | float):
         return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
-    return DASH if value is None else str(value)
+    return DASH if value in (None, "") else str(value)
 
 
 def percent(value: stats.Interval | None) -> str:

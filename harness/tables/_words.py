@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from harness import cards, stats
@@ -46,6 +47,7 @@ TITLES = {
 }
 ABOVE = ("protocol", "prep", "budget", "engine", "statistics", "code")  # before the tables; provenance may stand after
 CODE = ("harness", "git", "dirty", "date")  # of the provenance
+GIT = ("git", "dirty")  # what an installed package has nothing to say of
 CARD = ("hash", "users", "items", "events", "density", "mean_length", "tie_share", "test_tie_share", "cold_test_share")
 
 
@@ -79,7 +81,7 @@ def header(table: Table, part: str) -> dict[str, Any]:
         return STATISTICS
     if part == "code":
         known = table.header.get("provenance") or {}
-        return {key: known[key] for key in CODE if key in known}
+        return {key: known[key] for key in CODE if key in known and (known.get("git") or key not in GIT)}
     values = dict(table.header.get(part) or {})
     if part == "budget" and table.header.get("at_trials"):
         return values | {"cut": f"as if each search had ended after its first {table.header['at_trials']} trials"}
@@ -124,11 +126,11 @@ def parity(table: Table, section: Section) -> str:
     tuned = [row for row in section.rows if row.trials.planned]
     planned = sorted({row.trials.planned for row in tuned})
     trained = [row for row in section.rows if not row.cell.is_baseline] or section.rows
-    seeds = sorted({row.seeds_planned for row in trained})
-    parts = [f"{_either(planned)} trials"] if planned else []
+    seeds = sorted({row.seeds_planned for row in trained if row.state != "skipped"})
+    parts = [f"{_either(planned)} trial{'s' if planned != [1] else ''}"] if planned else []
     parts += [f"up to {budget['cell_seconds']:g} trial seconds"] if budget.get("cell_seconds") else []
     parts += [f"up to {section.pace * budget['epochs']} epochs"] if "epochs" in budget else []
-    parts.append(f"{_either(seeds)} seeds")
+    parts += [f"{_either(seeds)} seed{'s' if seeds != [1] else ''}"] if seeds else []
     less = [
         f"{label(row.cell)} ({trials(row)} trials, {row.seeds_done}/{row.seeds_planned} seeds)"
         for row in _short(section)
@@ -138,7 +140,7 @@ def parity(table: Table, section: Section) -> str:
     return " ".join([told, *_settings(table, trained)])
 
 
-def _settings(table: Table, rows: list[Row]) -> list[str]:
+def _settings(table: Table, rows: Sequence[Row]) -> list[str]:
     """A sentence a published setting: what it is, and which rows have their parameters of it."""
     told = []
     for name in sorted({row.spent.setting for row in rows} - {""}):
