@@ -281,13 +281,16 @@ def test_unnarrowed_the_comparison_over_data_sets_is_the_tables_own(tab, grid_pa
         wins = [number for value in vars(own.wins).values() for number in [100 * value]]
         found = [float(word) for word in re.findall(r"[\d.]+", shown["wins"])]
         assert found == pytest.approx(wins, abs=0.51)
-    assert grid.across[0].too_few in tab.run("document.getElementById('across').textContent")
+    told = tab.run("document.getElementById('across').textContent")
+    assert grid.across[0].too_few in told
+    assert "read this as a summary" in told
 
 
 def test_from_ten_data_sets_on_there_is_a_rating_and_a_diagram_of_critical_differences(tab, tmp_path):
     table = searched(wide(datasets=10, adapters=4, users=80))
     tab.open(written(table, tmp_path))
     whole = table.across[0]
+    assert "read this as a summary" not in tab.run("document.getElementById('across').textContent")
     for shown, own in zip(rows_of(tab, "#across"), whole.standings, strict=True):
         assert shown["elo"] == f"{own.elo.mean:.0f} [{own.elo.low:.0f}, {own.elo.high:.0f}]"
         assert shown["group"] == own.group

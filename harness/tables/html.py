@@ -37,6 +37,7 @@ def render(table: Table) -> str:
         lead=_lead(table),
         missing=_missing(table),
         cards=_cards(table),
+        few=any(one.too_few for one in table.across) or not table.across,
         provenance=words.facts(table.header.get("provenance") or {}),
         reference=REFERENCE,
         interval=_interval,

@@ -157,19 +157,18 @@ function acrossTable(view, sorted, whole) {
     return found && found[1] !== null && el("span", { class: "range" }, ` [${show(found[1])}, ${show(found[2])}]`);
   };
   const percent = (x) => (100 * x).toFixed(0);
+  const ratings = [
+    { key: "elo", title: "Elo", tip: "Bradley-Terry rating over wins on data sets; the mean of all is 1000. Higher is better.", value: (row) => own(row, "elo")?.[0] ?? null, show: (row) => [own(row, "elo")[0].toFixed(0), between(row, "elo", (x) => x.toFixed(0))] },
+    { key: "group", title: "group", left: true, first: "ascending", tip: "Rows that share a letter lie within the critical difference of mean ranks.", value: (row) => own(row, "group"), show: (row) => own(row, "group") },
+  ];
   const columns = [
     { key: "rank", title: "mean rank", tip: "Rank among the rows compared, mean over the data sets (ties share). Lower is better.", first: "ascending", value: (row) => row.rank, show: (row) => [row.rank.toFixed(2), between(row, "rank", (x) => x.toFixed(1))] },
     { key: "adapter", title: "adapter", tip: "How text embeddings become item embeddings.", first: "ascending", left: true, head: true, value: (row) => row.cell.adapter, show: (row) => [named(adapterName(row.cell)), " ", ...tagsOf(row.cell), row.cell.encoder !== "none" && el("small", { class: "encoder" }, named(row.cell.encoder))] },
     { key: "encoder", title: "encoder", tip: "The model that embedded the items' texts.", first: "ascending", left: true, wide: true, value: (row) => (row.cell.encoder === "none" ? null : row.cell.encoder), show: (row) => (row.cell.encoder === "none" ? DASH : named(row.cell.encoder)) },
     { key: "wins", title: "win rate %", tip: "Share of the other rows that it beats, mean over data sets. Unit: percent. Higher is better.", value: (row) => row.wins, show: (row) => [percent(row.wins), between(row, "wins", percent)] },
     { key: "gain", title: "mean gain %", tip: "Gain over the reference row, mean over data sets. Unit: percent. Higher is better.", value: (row) => row.gain, show: (row) => (row.gain === null ? DASH : [signed(row.gain), between(row, "gain", signed)]) },
+    ...(whole?.methods.some((one) => one.elo) ? ratings : []),
     ...view.datasets.map((name, k) => ({ key: `rank:${k}`, title: `# ${short(safe(name), 18)}`, tip: `Rank on ${safe(name)}. Lower is better.`, first: "ascending", value: (row) => row.ranks[k], show: (row) => (Number.isInteger(row.ranks[k]) ? row.ranks[k] : row.ranks[k].toFixed(1)) })),
   ];
-  if (whole?.methods.some((one) => one.elo)) {
-    columns.push(
-      { key: "elo", title: "Elo", tip: "Bradley-Terry rating over wins on data sets; the mean of all is 1000. Higher is better.", value: (row) => own(row, "elo")?.[0] ?? null, show: (row) => [own(row, "elo")[0].toFixed(0), between(row, "elo", (x) => x.toFixed(0))] },
-      { key: "group", title: "group", left: true, first: "ascending", tip: "Rows that share a letter lie within the critical difference of mean ranks.", value: (row) => own(row, "group"), show: (row) => own(row, "group") },
-    );
-  }
   return grid(`Across data sets, ${safe(view.backbone)}`, null, columns, view.rows, sorted);
 }
