@@ -56,6 +56,8 @@ def test_no_name_breaks_the_latex(hostile):
     assert r"\emph{failed}" in text
     assert r"\emph{pending}" in text
     assert r"\dagger" in text
+    for title in ("Further test scores", "Parity:", "Cost:", "Spectrum of", "at equal budget", "Gain over id in"):
+        assert title in text
 
 
 def test_tables_as_they_are_usually_named_are_sound(usual):

@@ -48,7 +48,8 @@ def render(table: Table) -> str:
     """All tables, one after the other."""
     blocks = ["% Needs \\usepackage{booktabs}."]
     for section in table.sections:
-        blocks += [_scores(table, section), *_further(table, section), *_topics(table, section), *_slices(section)]
+        blocks += [_scores(table, section), *_further(table, section), *_topics(table, section)]
+        blocks += [*_budget(section), *_slices(section)]
     blocks += map(_across, table.across)
     told = words.explanations(table) + words.header_lines(table, ("statistics", "code"))
     blocks.append("\n".join([r"{\footnotesize", *map(_paragraph, told), "}"]))
@@ -148,6 +149,23 @@ def _topics(table: Table, section: Section) -> list[str]:
             head = [_cells([column.title for column in columns])]
             blocks.append(_block(f"{title}: {words.title(section)}", _tabular(spec, head, rows)))
     return blocks
+
+
+def _budget(section: Section) -> list[str]:
+    """Searches at smaller budgets: the best of the first k trials above what is expected of any k of them."""
+    titles, rows = words.budget_rows(section)
+    if not rows:
+        return []
+    lines = []
+    for name, *texts in rows:
+        pairs = [text.partition(" ") for text in texts]
+        lines += [
+            _cells([name, *(first for first, _, _ in pairs)]),
+            _cells(["", *(last for _, _, last in pairs)], SMALL),
+        ]
+    about = "Validation NDCG@10 at equal budget, best of the first k trials (expected best of any k)"
+    tabular = _tabular("l" + "r" * (len(titles) - 1), [_cells(titles)], lines)
+    return [_block(f"{about}: {words.title(section)}", tabular)]
 
 
 def _slices(section: Section) -> list[str]:
