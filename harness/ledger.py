@@ -242,6 +242,13 @@ class Ledger:
         """The name of the newest launch; names keep their order when a clock goes back."""
         return max(self.launches, default=None)
 
+    def extent(self) -> dict[str, int]:
+        """How many bytes of each segment are accounted for; of one that this process wrote, all there are."""
+        read = {run: source.offset for run, source in self._sources.items()}
+        own = self.launches.keys() - read.keys()
+        assert self.home is not None
+        return read | {run: (self.home / "ledger" / f"{run}.jsonl").stat().st_size for run in sorted(own)}
+
     def places(self, trial_id: str) -> list[tuple[str, int]]:
         """(study, number) pairs under which a trial was searched."""
         entry = self.trials[trial_id]

@@ -84,6 +84,7 @@ class Study:
     ledger: Ledger = field(repr=False)
     starts: tuple[dict[str, Any], ...] = ()  # configurations of a warm start, tried after the default point
     setting: str = ""  # the published one that its space is of
+    _confirmed: tuple[Trial, list[Trial]] | None = field(default=None, repr=False)  # the last winner, its seeds
 
     @cached_property
     def id(self) -> str:
@@ -155,12 +156,20 @@ class Study:
         """The best finished trial of a complete search (first of equals), or None while it is incomplete or all
         failed. A baseline is its own winner."""
         if self.cell.is_baseline:
-            return self.trial("confirm", 0, {})
+            return self._only
         return self.ledger.winner(self.id, self.trials)
+
+    @cached_property
+    def _only(self) -> Trial:
+        """Of a baseline."""
+        return self.trial("confirm", 0, {})
 
     def confirmations(self, winner: Trial) -> list[Trial]:
         """The winner with every seed of the budget. Seed 0 belongs to the search, which never sees the test."""
-        return [winner] if self.cell.is_baseline else [winner.confirmation(1 + k) for k in range(self.seeds)]
+        if self._confirmed is None or self._confirmed[0] is not winner:
+            seeds = [winner] if self.cell.is_baseline else [winner.confirmation(1 + k) for k in range(self.seeds)]
+            self._confirmed = winner, seeds
+        return self._confirmed[1]
 
     def to_run(self) -> int:
         """Trials this study still needs."""

@@ -150,7 +150,8 @@ class Source:
 
     def __init__(self, path: Path) -> None:
         self.path, self.run = path, path.stem
-        self._offset = self._count = self._expected = 0
+        self.offset = 0  # bytes of whole lines that were taken
+        self._count = self._expected = 0
 
     def lines(self, epochs: bool) -> Iterator[tuple[bytes, Place] | Damage]:
         """New whole lines with their places, and damages where they stand; epoch events only if asked for.
@@ -159,10 +160,10 @@ class Source:
         Raises HarnessError if the file cannot be read.
         """
         try:
-            if self.path.stat().st_size == self._offset:
+            if self.path.stat().st_size == self.offset:
                 return
             with self.path.open("rb") as file:
-                file.seek(self._offset)
+                file.seek(self.offset)
                 rest = b""
                 while block := file.read(CHUNK):
                     block = rest + block
@@ -173,17 +174,17 @@ class Source:
             raise HarnessError(f"The ledger {self.path} cannot be read: {error.strerror}.") from error
         if rest and whole(rest):
             yield from self._taken(rest + b"\n", epochs)
-            self._offset -= 1
+            self.offset -= 1
         elif rest:
             yield Damage(self.path.name, self._count + 1, torn=True)
 
     def _taken(self, block: bytes, epochs: bool) -> Iterator[tuple[bytes, Place] | Damage]:
         """What a block of whole lines holds. Epoch events that are not asked for are counted and not looked at."""
-        base, at = self._offset, 0
+        base, at = self.offset, 0
         for start in _starts(block, epochs):
             skipped = block.count(b"\n", at, start)
             at = block.index(b"\n", start) + 1
-            self._offset = base + at
+            self.offset = base + at
             line = block[start : at - 1]
             self._count += skipped + bool(line)
             self._expected += skipped + bool(line)
@@ -197,7 +198,7 @@ class Source:
                 self._expected = seq + 1
             yield line, Place(self.path, base + start, len(line))
         skipped = block.count(b"\n", at)
-        self._count, self._expected, self._offset = self._count + skipped, self._expected + skipped, base + len(block)
+        self._count, self._expected, self.offset = self._count + skipped, self._expected + skipped, base + len(block)
 
 
 def _starts(block: bytes, epochs: bool) -> Iterator[int]:

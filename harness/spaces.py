@@ -11,6 +11,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -274,7 +275,7 @@ def read(path: Path, owner: str, defaults: dict[str, Any]) -> dict[str, Any]:
     """The axes of one TOML file, checked against the owner's parameters and their defaults."""
     where = "/".join(path.parts[-3:] if path.parent.name in COMPONENT_FOLDERS else path.parts[-2:])
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = _table(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise HarnessError(f"{where} is missing; every component has one (it may be empty).") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -285,6 +286,12 @@ def read(path: Path, owner: str, defaults: dict[str, Any]) -> dict[str, Any]:
         known = ", ".join(registry.names(registry.LOSSES))
         raise HarnessError(f"{where}: loss is one name for all cells, never searched. Known: {known}.")
     return {name: _axis(where, name, value, defaults[name]) for name, value in table.items()}
+
+
+@lru_cache(maxsize=256)
+def _table(text: str) -> dict[str, Any]:
+    """Parsed once for all cells, and not to be changed."""
+    return tomllib.loads(text)
 
 
 def _check_names(where: str, given: dict[str, Any], known: dict[str, Any], owner: str = "") -> None:

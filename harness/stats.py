@@ -99,8 +99,18 @@ def resampled(users: np.ndarray, by_user: np.ndarray) -> np.ndarray:
 
 def percentile(mean: float, draws: np.ndarray) -> Interval:
     """The central 95 % of the resampled means (R,) around a mean."""
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(mean), float(low), float(high))
+    ordered = np.sort(draws)
+    return Interval(float(mean), _quantile(ordered, (1 - LEVEL) / 2), _quantile(ordered, (1 + LEVEL) / 2))
+
+
+def _quantile(ordered: np.ndarray, q: float) -> float:
+    """As `np.quantile` has it, to the last bit, of sorted values (R,): tables ask for thousands, and its checks take
+    ten times what it does."""
+    place = q * (len(ordered) - 1)
+    below = int(place)
+    low, high = float(ordered[below]), float(ordered[min(below + 1, len(ordered) - 1)])
+    share = place - below
+    return high - (high - low) * (1 - share) if share >= 0.5 else low + (high - low) * share
 
 
 def interval(values: np.ndarray, rounds: int = ROUNDS, seed: int = 0) -> Interval:

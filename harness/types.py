@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, Literal
 
 NO_TEXT = "none"  # the encoder of a cell whose adapter reads no text
@@ -130,7 +131,7 @@ class Protocol:
 def _identity(options: PrepSpec | Protocol | Engine, always: tuple[str, ...]) -> dict[str, Any]:
     """The first options and, of those that came later, what is not as it was before there was a choice."""
     defaults = {field.name: field.default for field in fields(options)}
-    return {name: value for name, value in asdict(options).items() if name in always or value != defaults[name]}
+    return {name: value for name, value in vars(options).items() if name in always or value != defaults[name]}
 
 
 @dataclass(frozen=True)
@@ -197,13 +198,13 @@ class Trial:
     protocol: Protocol
     inputs: dict[str, Any]
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Identity: equal exactly when the result must be equal.
 
         Holds no path, name of a data set or encoder (their hashes are in `inputs`), device or worker count.
         """
-        value = asdict(self)
+        value = {field.name: getattr(self, field.name) for field in fields(self)}
         value["cell"] = [self.cell.backbone, self.cell.adapter]
         value["protocol"] = self.protocol.identity()
         return digest(value)

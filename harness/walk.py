@@ -15,16 +15,27 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness import data, failpoints, forecast, leases, plan, repair, results, room, store, tables, targets, vectors
+from harness import (
+    data,
+    failpoints,
+    forecast,
+    leases,
+    plan,
+    repair,
+    reports,
+    results,
+    room,
+    store,
+    tables,
+    targets,
+    vectors,
+)
 from harness import layout as sharing
-from harness.files import next_stamp
 from harness.ledger import SCHEMA, Ledger, Segment
 from harness.plan import Plan, Request, Study
 from harness.sources import code_hash
 from harness.stop import Stop
 from harness.types import HarnessError, Protocol
-
-REPORT_FORMATS = ("md", "tex", "csv", "json", "html", "parquet")
 
 
 @dataclass(frozen=True)
@@ -91,8 +102,9 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     if not ran and not stop.signum:
         say("Nothing is left to do: every trial of this grid is in the ledger.")
     failpoints.reach("searched")
+    made_of = reports.made_of(ledger)
     table = tables.build(results.build(ledger, store.sources(request.home)))
-    report = write_report(table, request.home)
+    report = reports.kept(request.home, made_of) or reports.write(table, request.home, made_of)
     return Outcome(table, report, ran, grid.counts(), stop.signum)
 
 
@@ -351,13 +363,3 @@ def _processor() -> str:
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def write_report(table: tables.Table, home: Path) -> Path:
-    """The table in every file format under home/reports; returns the HTML file."""
-    stamp = next_stamp(home / "reports")
-    for number, name in enumerate(REPORT_FORMATS):
-        if number:
-            failpoints.reach("report")
-        tables.write(table, name, home / "reports" / stamp / f"leaderboard.{name}")
-    return home / "reports" / stamp / "leaderboard.html"

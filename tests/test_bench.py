@@ -64,6 +64,7 @@ def test_the_second_run_has_nothing_to_do_and_gives_the_same_table(done):
     assert again.returncode == 0, again.stderr
     assert "Nothing is left to do" in again.stderr
     assert len(ended(home)) == before
+    assert len(list(home.glob("reports/*"))) == 1, "the report is that of the first run"
     table = harness(home, "leaderboard", "--format", "json")
     assert metrics_of(json.loads(table.stdout)) == metrics_of(json.loads(again.stdout))
 

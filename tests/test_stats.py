@@ -236,6 +236,12 @@ def test_a_difference_of_the_detectable_size_is_found_in_four_of_five_tables():
     assert stats.detectable(np.arange(9.0), tests=10) > 1.2 * stats.detectable(np.arange(9.0))
 
 
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50))
+def test_percentiles_are_numpys_to_the_last_bit(values):
+    found = stats.percentile(0.0, np.array(values))
+    assert (found.low, found.high) == tuple(np.quantile(values, [(1 - stats.LEVEL) / 2, (1 + stats.LEVEL) / 2]))
+
+
 # --- the best of k trials --------------------------------------------------------------------------------------
 
 

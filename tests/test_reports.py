@@ -1,0 +1,50 @@
+"""The files of a table: written once for what it was made of, and again where that or a file has changed."""
+
+from __future__ import annotations
+
+import made_ledgers
+import pytest
+
+from harness import ledger, reports, results, tables
+from harness.ledger import Ledger, Segment
+
+
+@pytest.fixture
+def home(tmp_path):
+    made_ledgers.write(tmp_path)
+    return tmp_path
+
+
+def report(home):
+    """The HTML file, as a bench with nothing to do gives it."""
+    read = Ledger.open(home)
+    of = reports.made_of(read)
+    return reports.kept(home, of) or reports.write(tables.build(results.of_home(home)), home, of)
+
+
+def test_a_report_of_the_same_ledger_is_not_written_again(home):
+    first = report(home)
+    assert report(home) == first
+    assert sorted(path.suffix for path in first.parent.glob("leaderboard.*")) == sorted(
+        f".{f}" for f in reports.FORMATS
+    )
+
+
+@pytest.mark.parametrize("what", ["event", "damage", "file", "half", "code"])
+def test_a_report_is_written_again_where_anything_has_changed(home, monkeypatch, what):
+    first = report(home)
+    [segment] = home.glob("ledger/*.jsonl")
+    if what == "event":
+        ledger.voided(Segment(home), "0" * 24, "for a test")
+    elif what == "damage":
+        lines = segment.read_bytes().splitlines(keepends=True)
+        segment.write_bytes(b"".join([*lines[:-1], lines[-1].replace(b"kind", b"kimd")]))
+    elif what == "file":
+        first.write_text("cut off")
+    elif what == "half":  # killed while it was written
+        (first.parent / reports.MADE_OF).unlink()
+    else:
+        monkeypatch.setattr("harness.reports.code_hash", lambda: "another")
+    again = report(home)
+    assert again != first
+    assert report(home) == again
