@@ -91,7 +91,11 @@ class Comparison:
             words.append(f"{told}, {len(done) - len(better)} cannot be told apart")
         words += [f"{same} of them are the very same runs"] if same else []
         words += [f"{n} only in {name}" for n, name in ((len(self.only_a), "A"), (len(self.only_b), "B")) if n]
-        words += [f"{_count(len(self.settings), 'setting')} differ"] if self.settings else ["no setting differs"]
+        words += (
+            [f"{_count(len(self.settings), 'setting')} differ{'s' * (len(self.settings) == 1)}"]
+            if self.settings
+            else ["no setting differs"]
+        )
         return "; ".join(words) + "."
 
     def to_json(self) -> dict[str, Any]:

@@ -39,7 +39,8 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 EXPERIMENT = "harness"
 TRIAL, BENCH, COMPLETE, PARENT = "harness.trial", "harness.run", "harness.complete", "mlflow.parentRunId"
 SERVED = ("mlflow", "numpy", "safetensors", "torch")  # what a saved model needs where it is loaded
-SCRIPT = """from mlflow.models import set_model
+SCRIPT = """import pandas as pd
+from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
 from harness import exported
@@ -51,7 +52,7 @@ class Recommend(PythonModel):
     def load_context(self, context):
         self.model = exported.load(context.artifacts["export"])
 
-    def predict(self, context, model_input, params=None):
+    def predict(self, context, model_input: pd.DataFrame, params=None):
         histories = [list(history) for history in model_input["history"]]
         times = [list(row) for row in model_input["times"]] if "times" in model_input else None
         return [vars(answer) for answer in self.model.recommend(histories, (params or {}).get("k", 10), times)]

@@ -92,14 +92,24 @@ def test_no_interval_of_a_few_targets_leaves_what_a_score_can_be():
 
 def test_slices_stand_in_every_format_that_holds_them():
     table = build(made(queries()))
-    for name in ("md", "json", "csv", "html", "tex"):
+    for name in ("md", "json", "csv", "html"):
         assert "over 20 words" in render(table, name)
+    assert "6 to 10 & 11 to 20 & over 20" in render(table, "tex").replace(r"\scriptsize ", "")
     assert "text:over 20 words_low" in pl.read_parquet(render(table, "parquet")).columns
     assert "over 20 words" in terminal.slices(table)
     assert "over 20 words" not in render(table, "terminal")
     frame = table.wide()
     assert frame["target:cold"].null_count() == 0
     assert "nothing is recorded" in terminal.slices(build(made(queries().clear())))
+
+
+def test_a_part_of_few_users_comes_with_a_caution():
+    caution = "Parts of the test with fewer than 30 users have intervals that are too narrow."
+    few = queries().with_columns(cold=pl.col("user") < 29)
+    for name in ("terminal", "md", "tex", "html", "json"):
+        assert caution in render(build(made(few)), name)
+    many = queries().with_columns(cold=pl.col("user") < 30, history=7, words=7, band=pl.lit("head"))
+    assert caution not in render(build(made(many)), "md")
 
 
 def test_facts_of_other_users_than_the_ranks_are_refused():

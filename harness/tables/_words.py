@@ -36,6 +36,7 @@ from harness.tables._sample import ALPHA, REFERENCE
 from harness.tables._slices import Slice
 from harness.tables._table import Row, Section, Table
 
+FEW = 30  # users of a part of the test, below which a bootstrap covers less than it says
 TITLES = {
     "protocol": "Protocol",
     "prep": "Preparation",
@@ -189,7 +190,14 @@ def explanations(table: Table) -> list[str]:
         "Erank: effective rank of the item table, start: before training. Text beyond d: share of the text's variance "
         "after its d leading components; table beyond d, outside text: of the item table's variance, the share along "
         "those components of the text, and along none of it.",
+        *_small(table),
     ]
+
+
+def _small(table: Table) -> list[str]:
+    """A caution where a part of the test is of few users: nothing was drawn that they do not hold."""
+    small = [one for section in table.sections for one in section.slices if one.users < FEW]
+    return [f"Parts of the test with fewer than {FEW} users have intervals that are too narrow."] if small else []
 
 
 def _unmeasured(table: Table) -> str:

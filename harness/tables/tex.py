@@ -109,7 +109,7 @@ def _metrics(section: Section, names: list[str], headline: str) -> str:
             cells = [_score(row, name, best[name], name == headline) for name in names]
             cells += [escape(_minus(words.gain(row.vs_id))) for _ in gains]
         lines.append([escape(words.adapter(row.cell)), escape(words.encoder(row.cell)), *cells])
-    return _tabular("ll" + "r" * (len(titles) - 2), [_cells(titles)], lines)
+    return _tabular("ll" + "r" * (len(titles) - 2), [_cells(titles, "" if headline else SMALL)], lines)
 
 
 def _state(state: str, columns: int) -> str:
@@ -146,7 +146,7 @@ def _topics(table: Table, section: Section) -> list[str]:
             columns = [column for column in words.names() if column.title in ("adapter", "encoder")] + facts
             rows = [_cells([column.text(row) for column in columns]) for row in section.rows]
             spec = "".join("r" if column.right else "l" for column in columns)
-            head = [_cells([column.title for column in columns])]
+            head = [_cells([column.title for column in columns], SMALL)]
             blocks.append(_block(f"{title}: {words.title(section)}", _tabular(spec, head, rows)))
     return blocks
 
@@ -176,11 +176,12 @@ def _slices(section: Section) -> list[str]:
         scores, gains = [], []
         for row in (row for row in section.rows if row.metrics):
             own = [scores_of[row.cell] for scores_of in known]
-            scores += _two_lines(words.label(row.cell), [(score.score, ".4f") for score in own])
+            scores += _two_lines(words.label(row.cell), [(score.score, ".4f", ".3f") for score in own])
             if any(score.vs_id for score in own):
-                gains += _two_lines(words.label(row.cell), [(score.vs_id, "+.1f") for score in own])
-        head = [_cells(["row", *(one.name for one in slices)], SMALL)]
-        head.append(_cells(["", *(f"({one.queries:,})" for one in slices)], SMALL))
+                gains += _two_lines(words.label(row.cell), [(score.vs_id, "+.1f", "+.0f") for score in own])
+        named = [_halves(one.name) for one in slices]
+        counts = [f"{last} ({one.queries:,})".strip() for (_, last), one in zip(named, slices, strict=True)]
+        head = [_cells(["row", *(first for first, _ in named)], SMALL), _cells(["", *counts], SMALL)]
         spec, about = "l" + "r" * len(slices), f"by {dimension} (targets): {words.title(section)}"
         blocks.append(_block(f"Test NDCG@10 {about}", _tabular(spec, head, scores)))
         if gains:
@@ -193,20 +194,31 @@ def _across(one: Across) -> str:
     titles, texts = words.across_rows(one)
     rows = []
     for standing, row in zip(one.standings, texts, strict=True):
-        values = [(standing.rank, ".2f"), (standing.wins, ".2f"), (standing.gain, "+.1f"), (standing.elo, ".0f")]
+        known = ((standing.rank, ".2f"), (standing.wins, ".2f"), (standing.gain, "+.1f"), (standing.elo, ".0f"))
+        values = [(value, form, form) for value, form in known]
         first, second = _two_lines(row[0], values[: len(titles) - 1])
         rows += [[*first, escape(standing.group)], [*second, ""]] if one.critical_difference else [first, second]
-    spec = "l" + "r" * (len(titles) - 1)
-    return _float(
-        f"Over data sets, {one.backbone}.", _tabular(spec, [_cells(titles, SMALL)], rows), words.across_lines(one)
-    )
+    head = [_cells([*half], SMALL) for half in zip(*map(_halves, titles), strict=True)]
+    tabular = _tabular("l" + "r" * (len(titles) - 1), head, rows)
+    return _float(f"Over data sets, {one.backbone}.", tabular, words.across_lines(one))
 
 
-def _two_lines(name: str, values: list[tuple[stats.Interval | None, str]]) -> list[list[str]]:
-    """Means in a line, their intervals, smaller, in one below it; `values`: with their formats."""
-    means = [words.DASH if value is None else f"{value.mean:{form}}" for value, form in values]
-    ends = ["" if value is None else f"[{value.low:{form}}, {value.high:{form}}]" for value, form in values]
-    return [_cells([name, *map(_minus, means)]), _cells(["", *map(_minus, ends)], SMALL)]
+def _two_lines(name: str, values: list[tuple[stats.Interval | None, str, str]]) -> list[list[str]]:
+    """Means in a line, their intervals, smaller, in one below it; `values`: with the formats of both."""
+    means = [words.DASH if value is None else f"{value.mean:{form}}" for value, form, _ in values]
+    ends = ["" if value is None else f"[{value.low:{form}}, {value.high:{form}}]" for value, _, form in values]
+    return [[SMALL + escape(name), *_cells([*map(_minus, means)])], _cells(["", *map(_minus, ends)], SMALL)]
+
+
+def _halves(title: str) -> tuple[str, str]:
+    """A long title in two lines, broken at the blank nearest to its middle.
+
+    >>> _halves("up to 5 events"), _halves("mean gain over id %"), _halves("no text")
+    (('up to 5', 'events'), ('mean gain', 'over id %'), ('no text', ''))
+    """
+    blanks = [place for place, char in enumerate(title) if char == " "] if len(title) > 8 else []
+    place = min(blanks, key=lambda at: abs(2 * at - len(title)), default=len(title))
+    return title[:place], title[place + 1 :]
 
 
 def _minus(number: str) -> str:
