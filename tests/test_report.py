@@ -10,11 +10,13 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 import browser as chromium
 import numpy as np
+import polars as pl
 import pytest
 from made_boards import FORMULA, SCRIPT, hostile
 from made_report import searched, wide
@@ -488,6 +490,24 @@ def test_a_rows_page_draws_its_search_curves_importance_and_parameters(tab, grid
     assert len(rows_of(tab, "#row [aria-label='Confirmed runs']")) == 3
     told = "[...svg.querySelectorAll('title, desc')].filter((node) => node.textContent).length === 2"
     assert tab.run(f"[...document.querySelectorAll('#row figure svg')].every((svg) => {told})")
+
+
+def test_what_a_search_could_choose_is_told_from_what_was_fixed_and_costs_have_units(tab, tmp_path):
+    """By what the launch recorded, not by what happened to vary over a few trials."""
+    made = hostile()
+    params = json.dumps({"train.lr": 0.001, "text.fusion": "add", "train.d": 64})
+    info = json.dumps({"peak_mb": 459.7, "energy_wh": 0.1234})
+    runs = made.runs.with_columns(params=pl.lit(params), info=pl.lit(info))
+    cells = made.cells.with_columns(searched=pl.lit(["train.lr", "text.fusion"]))
+    table = searched(replace(made, runs=runs, cells=cells))
+    tab.open(written(table, tmp_path) + row_address(table.sections[1].rows[0]))
+    terms = "[...head.nextSibling.querySelectorAll('dt')].map((term) => term.textContent)"
+    found = tab.run(f"[...document.querySelectorAll('#row h3')].map((head) => [head.textContent, {terms}])")
+    assert dict(found) == {"Chosen by the search": ["train.lr", "text.fusion"], "Fixed": ["train.d"]}
+    numbers = "document.querySelectorAll('#row section[aria-label=Numbers] dl div')"
+    facts = dict(tab.run(f"[...{numbers}].map((one) => [...one.children].map((part) => part.textContent))"))
+    assert (facts["memory"], facts["energy"]) == ("460 MB", "0.123 Wh")
+    assert tab.faults() == []
 
 
 # how it looks

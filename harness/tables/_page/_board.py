@@ -139,7 +139,10 @@ def _cell(row: Row, known: list[tuple[_columns.Column, _columns.Value]]) -> dict
     value |= {"reason": words.safe(row.reason)} if row.reason else {}
     kept = [mark for mark in row.marks if mark in KEPT]
     value |= {"marks": kept} if kept else {}
-    return value | ({"params": row.fit.params} if row.fit else {})
+    if row.fit is None:
+        return value
+    searched = {} if row.spent.searched is None else {"searched": list(row.spent.searched)}
+    return value | {"params": row.fit.params} | searched
 
 
 def _searched(row: Row, trials: list[dict[str, Any]], spectra: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -44,6 +44,7 @@ COST = {  # of the costs that a table may hold
     "peak_mb": ("memory", "number", "MB", "resident memory at its highest in a confirmed run, the data included"),
     "energy_wh": ("energy", "number", "Wh", "energy of a confirmed run, its share of the machine's"),
 }
+DIGITS = {"peak_mb": 0, "energy_wh": 3}
 INFO = {  # of the numbers in a run's info
     "effective_rank_start": ("at start", "number", "effective rank of the item table before training, 1 to d"),
     "information_abundance": ("abundance", "number", "sum of the table's singular values over the largest, 1 to d"),
@@ -94,7 +95,7 @@ def _scores(table: Table) -> Iterable[tuple[Column, Value]]:
 def _cost(table: Table) -> Iterable[tuple[Column, Value]]:
     for name, (title, kind, unit, text) in COST.items():
         if any(row.costs[name] is not None for row in _all(table)):
-            yield Column(name, title, "cost", kind, "low", unit, text), _cost_of(name)
+            yield Column(name, title, "cost", kind, "low", unit, text, DIGITS.get(name, 2)), _cost_of(name)
 
 
 def _spectral(table: Table) -> Iterable[tuple[Column, Value]]:

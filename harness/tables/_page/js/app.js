@@ -25,7 +25,7 @@ function draw() {
   drawAcross();
   const whole = BOARD.sections.reduce((sum, section) => sum + section.rows.length, 0);
   const rows = shown.reduce((sum, view) => sum + view.rows.length, 0);
-  byId("told").textContent = rows === whole ? `${whole} rows in ${BOARD.sections.length} tables` : `${rows} of ${whole} rows: ranks, marks, gains and figures are of these alone; Holm's correction is over them`;
+  byId("told").textContent = rows === whole ? `${whole} row${whole === 1 ? "" : "s"} in ${BOARD.sections.length} table${BOARD.sections.length === 1 ? "" : "s"}` : `${rows} of ${whole} rows: ranks, marks, gains and figures are of these alone; Holm's correction is over them`;
 }
 
 function sectionFigures(place, view) {

@@ -20,6 +20,8 @@ function fact(name, value) {
   return el("div", {}, el("dt", {}, name), el("dd", {}, ...[value].flat()));
 }
 
+const WORDED = new Set(["MB", "Wh"]); // that a number of a row's page has behind it
+
 // Its numbers: place in each section it stands in, and every column.
 function standing(cell, sections) {
   const places = sections.flatMap((section) => {
@@ -39,7 +41,8 @@ function standing(cell, sections) {
     if (value === null) return [];
     const shown = showOf(column, cell);
     const name = el("span", { tabindex: "0", class: "help", "data-tip": tipOf(column) }, column.title);
-    return [fact(name, shown instanceof Node ? [...shown.childNodes] : shown)];
+    const unit = column.kind === "number" && WORDED.has(column.unit) ? ` ${column.unit}` : "";
+    return [fact(name, [...(shown instanceof Node ? shown.childNodes : [shown]), unit])];
   });
   return el("section", { class: "panel", "aria-label": "Numbers" }, el("dl", { class: "facts wider" }, ...places, ...values));
 }
@@ -93,7 +96,7 @@ function half_width(grid) {
 }
 
 function chosen(cell) {
-  const searched = new Set(cell.search?.axes ?? []);
+  const searched = new Set(cell.searched ?? cell.search?.axes ?? []);
   const parts = [["Chosen by the search", true], ["Fixed", false]].flatMap(([title, own]) => {
     const found = Object.entries(cell.params ?? {}).filter(([name]) => searched.has(name) === own);
     const facts = found.map(([name, value]) => fact(named(name), plain(value)));
@@ -133,7 +136,7 @@ function trialTable(label, own, number, axes) {
     { key: "number", title: number === "seed" ? "seed" : "trial", first: "ascending", head: true, value: (row) => row.number, show: (row) => [row.number, number !== "seed" && own.best[row.k] === top && own.status[row.k] === "d" ? el("abbr", { title: "the best finished trial" }, " ★") : null] },
     { key: "status", title: "status", left: true, first: "ascending", tip: "done, pruned (stopped early by the study's pruner), failed or still running", value: (row) => own.status[row.k], show: (row) => [STATUS[own.status[row.k]], row.reason && el("span", { class: "reason" }, ` ${row.reason}`)] },
     { key: "best", title: `valid ${BOARD.headline}`, tip: "Best validation score over its epochs. Higher is better.", value: (row) => own.best[row.k], show: (row) => (own.best[row.k] === null ? DASH : score(own.best[row.k]).toFixed(4)) },
-    { key: "at", title: "best epoch", tip: "Epoch of that score, from 1.", value: (row) => own.at[row.k], show: (row) => ((own.at[row.k] ?? -1) < 0 ? DASH : own.at[row.k] + 1) },
+    { key: "at", title: "best epoch", tip: "Epoch of that score, from 1.", value: (row) => own.at[row.k], show: (row) => ((own.at[row.k] ?? -1) < 0 || !own.epochs[row.k] ? DASH : own.at[row.k] + 1) },
     { key: "epochs", title: "epochs", value: (row) => own.epochs[row.k], show: (row) => own.epochs[row.k] ?? DASH },
     { key: "seconds", title: "time", tip: "Wall-clock time of the trial.", value: (row) => own.seconds[row.k], show: (row) => seconds(own.seconds[row.k]) },
     ...axes,
