@@ -152,6 +152,12 @@ class Study:
     def ended(self) -> list[TrialResult]:
         return [result for _, result in self.history().values() if result is not None]
 
+    def finished(self) -> list[tuple[str, float, Path]]:
+        """Trial id, best value and the segment that ended it, of every trial of the search that is done, by number."""
+        assert self.ledger.home is not None
+        folder, done = self.ledger.home / "ledger", self.ledger.searched(self.id, self.trials)
+        return [(i, e.best, folder / f"{e.run}.jsonl") for _, i, e in done if e.status == "done"]
+
     def winner(self) -> Trial | None:
         """The best finished trial of a complete search (first of equals), or None while it is incomplete or all
         failed. A baseline is its own winner."""

@@ -34,6 +34,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness import failures, head, store
 from harness.layout import Layout
+from harness.paired import Scores
 from harness.sources import code_hash
 from harness.stop import Stop, shielded
 from harness.studies import Assignment, Grid
@@ -191,25 +192,26 @@ class GridScheduler(_Unsaved, FIFOScheduler):
     def _over(self, ray_id: str, result: dict[str, Any]) -> bool:
         """Record an epoch or an end; True if the trial has ended, by itself or by its study's pruner."""
         trial_id = self.searcher.flying[ray_id].trial.id
+        users: list[Scores] = json.loads(result.get("users", "[]"))
         if "outcome" in result:
             outcome = TrialResult(**json.loads(result["outcome"]))
-            self._tell(trial_id, outcome.curve)
+            self._tell(trial_id, outcome.curve, users)
             self.searcher.end(ray_id, outcome)
             return True
         curve: list[float] = json.loads(result["curve"])
-        if not self._tell(trial_id, curve):
+        if not self._tell(trial_id, curve, users):
             return False
         best = max(range(len(curve)), key=curve.__getitem__)
         info = {"seconds": result["seconds"], "epochs": float(len(curve))}
         self.searcher.end(ray_id, TrialResult("pruned", "", curve[best], best, curve, info=info))
         return True
 
-    def _tell(self, trial_id: str, curve: list[float]) -> bool:
+    def _tell(self, trial_id: str, curve: list[float], users: list[Scores]) -> bool:
         """Report what the study has not heard: one epoch, or many where a trial came from a checkpoint, or none where
-        it repeats some after its worker died. True if it is to be pruned."""
-        prune = False
+        it repeats some after its worker died. `users`: scores of the last epochs. True if it is to be pruned."""
+        prune, scores = False, [()] * (len(curve) - len(users)) + users
         for epoch in range(self.told.get(trial_id, 0), len(curve)):
-            prune = self.searcher.grid.epoch(trial_id, epoch, curve[epoch])
+            prune = self.searcher.grid.epoch(trial_id, epoch, curve[epoch], scores[epoch])
             self.told[trial_id] = epoch + 1
         return prune
 
@@ -332,6 +334,7 @@ def run(
         layout,
         code_hash(),
         watchdog,
+        grid.tells_users,
     )
     scheduler = GridScheduler(GridSearcher(grid, home, stop), recorder, tell)
     needs = {"cpu": layout.threads} | ({"gpu": layout.gpu} if layout.gpu else {})

@@ -17,9 +17,10 @@ from optuna.trial import TrialState
 from harness import failpoints
 from harness import ledger as ledger_events
 from harness.ledger import Segment
+from harness.paired import Paired, Scores
 from harness.peers import Alone
 from harness.plan import Study, check_engine
-from harness.samplers import PRUNERS, REPLAYED, SAMPLERS
+from harness.samplers import PRUNERS, REPLAYED, SAMPLERS, grace
 from harness.types import Trial, TrialResult
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # its hints on speed are none of a bench's lines
@@ -47,6 +48,7 @@ class Search:
         pruner = PRUNERS[engine.pruner](study.epochs)
         self._study = optuna.create_study(study_name=study.id, direction="maximize", pruner=pruner)
         self._replayed = bool({engine.sampler, engine.pruner} & REPLAYED)
+        self._paired = Paired(grace(study.epochs)) if engine.pruner == "wilcoxon" else None
         self._asked: dict[int, optuna.trial.Trial] = {}
         self._waiting: list[Assignment] = []  # asked of the study, not yet handed out
         self.in_flight: dict[str, Assignment] = {}
@@ -64,6 +66,8 @@ class Search:
                 self._study.add_trial(self._frozen(known.trial, result))
             else:
                 self._waiting.append(self._ask(number, known.trial.params if known else None))
+        if self._paired is not None:
+            self._paired.remember(self.plan.finished())
 
     def _replay(self, number: int, trial: Trial, result: TrialResult) -> None:
         """Ask and tell a past trial again, for samplers and pruners that keep what they know beside the trials."""
@@ -133,14 +137,14 @@ class Search:
                 return Assignment(trial, self.plan, position)
         return None
 
-    def epoch(self, trial_id: str, epoch: int, value: float) -> bool:
-        """Take a validation value; True if the study's pruner wants the trial stopped."""
+    def epoch(self, trial_id: str, epoch: int, value: float, users: Scores = ()) -> bool:
+        """Take a validation value, and what it is of each user told; True if the pruner wants the trial stopped."""
         assignment = self.in_flight[trial_id]
         if assignment.trial.role == "confirm":
             return False
         asked = self._asked[assignment.number]
         asked.report(value, epoch)
-        return asked.should_prune()
+        return self._paired.epoch(trial_id, epoch, users) if self._paired is not None else asked.should_prune()
 
     def ended(self, trial_id: str, result: TrialResult) -> Assignment:
         """Tell the study how a trial ended. The ledger has to know it already."""
@@ -148,6 +152,8 @@ class Search:
         if assignment.trial.role == "search":
             value = result.best if result.status == "done" else None
             self._study.tell(self._asked.pop(assignment.number), value, state=_STATES[result.status])
+            if self._paired is not None:
+                self._paired.ended(trial_id, value)
         return assignment
 
     @property
@@ -233,12 +239,13 @@ class Grid:
         self._decide(search.ended(found.trial.id, result))
         return True
 
-    def epoch(self, trial_id: str, epoch: int, value: float) -> bool:
-        """Record a validation value; True if the trial is to be stopped."""
+    def epoch(self, trial_id: str, epoch: int, value: float, users: Scores = ()) -> bool:
+        """Record a validation value, and scores by user where they are told; True if the trial is to be stopped."""
         search = self._owner[trial_id]
-        self._segment.append("epoch", id=trial_id, epoch=epoch, value=round(value, 8))
+        told = {"users": list(users)} if users else {}
+        self._segment.append("epoch", id=trial_id, epoch=epoch, value=round(value, 8), **told)
         self._listen(Event("epoch", search.in_flight[trial_id], epoch, value))
-        return search.epoch(trial_id, epoch, value)
+        return search.epoch(trial_id, epoch, value, users)
 
     def ended(self, trial_id: str, result: TrialResult) -> None:
         """Record a trial's end, durably, then let its cell go on."""
@@ -267,6 +274,11 @@ class Grid:
     def _take(self, event: dict[str, Any]) -> None:
         if self._ledger is not None:
             self._ledger.take(self._segment.run, event)
+
+    @property
+    def tells_users(self) -> bool:
+        """Whether a pruner asks what each user's score is."""
+        return any(search.plan.engine.pruner == "wilcoxon" for search in self.searches)
 
     @property
     def over(self) -> bool:

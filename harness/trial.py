@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from adapters._base import Adapter, Interactions, ItemTable, Spectrum, widths
 from backbones._base import Backbone
-from harness import diagnostics, registry
+from harness import diagnostics, paired, registry
 from harness.data import Queries, Split
 from harness.losses._base import Loss
 from harness.metrics._all import HEADLINE, means
@@ -65,7 +65,8 @@ class Training:
     """One trial under way: call `epoch` until `over`, then `finish`.
 
     split: sequences and their queries; spectrum: the catalogue's text; device: where model, sequences and arithmetic
-    live from the first step to the last; beat: called at every sign of life. The weights start equal on every device.
+    live from the first step to the last; beat: called at every sign of life; tells_users: keep `users`, an epoch's
+    scores each (`paired.scores`). The weights start equal on every device.
     Raises ValueError where the components cannot be built with these parameters, TrialFailed where training goes wrong.
     """
 
@@ -76,6 +77,7 @@ class Training:
         spectrum: Spectrum,
         device: str = "cpu",
         beat: Callable[[], None] = lambda: None,
+        tells_users: bool = False,
     ) -> None:
         torch.set_flush_denormal(True)  # an unscaled softmax tail is denormal: three times slower steps otherwise
         torch.manual_seed(trial.seed)
@@ -88,6 +90,8 @@ class Training:
         self.times = torch.tensor(split.times, device=self.device) if self.model.backbone.uses_time else None
         self.windows = Windows.of(split, self.train["max_len"])
         self.curve: list[float] = []
+        self.users: list[paired.Scores] = []
+        self.tells_users = tells_users
         self.best: dict[str, Tensor] = {}
         self.seconds = 0.0
 
@@ -116,10 +120,10 @@ class Training:
             if step % CHECKED.get(self.device.type, 64) == 0:
                 _check_finite(total, number, step)
         _check_finite(total, number, step)
-        value = round(
-            means(self.ranks(self.split.valid), self.split.valid.users)[HEADLINE], 8
-        )  # as the ledger keeps it
+        found, users = self.ranks(self.split.valid), self.split.valid.users
+        value = round(means(found, users)[HEADLINE], 8)  # as the ledger keeps it
         self.curve.append(value)
+        self.users.append(paired.scores(found, users, self.trial.inputs["data"]) if self.tells_users else ())
         if self.best_epoch == number:
             self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         self.seconds += time.monotonic() - start
@@ -240,6 +244,7 @@ class Training:
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
         meta = {"trial": self.trial.id, "curve": json.dumps(self.curve), "seconds": repr(self.seconds)}
+        meta |= {"users": paired.packed(self.users)} if self.tells_users else {}
         return safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}, meta)
 
     def restore(self, saved: bytes) -> bool:
@@ -264,6 +269,7 @@ class Training:
             state.setdefault(int(index), {})[key] = _laid_out_as(parameters[int(index)], tensor)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.curve, self.seconds = json.loads(header["curve"]), float(header["seconds"])
+        self.users = json.loads(header["users"]) if "users" in header else [()] * len(self.curve)
         return True
 
 

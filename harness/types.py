@@ -156,7 +156,7 @@ class Budget:
 
 # Names of the ways to search, as `samplers` sets them up.
 SAMPLERS = ("tpe", "random", "grid", "gp", "cmaes")
-PRUNERS = ("median", "halving", "hyperband", "none")
+PRUNERS = ("median", "halving", "hyperband", "wilcoxon", "none")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from harness import registry
 from harness.data import Split
 from harness.layout import Layout
 from harness.meter import Meter
+from harness.paired import packed
 from harness.sources import code_hash
 from harness.types import Trial, TrialResult
 from harness.watch import Watchdog, die_with_parent
@@ -29,7 +30,7 @@ ASK_EVERY = 0.5  # seconds between questions whether the command was asked to st
 @dataclass(frozen=True)
 class Shared:
     """What workers read: object references by hash. `splits` keys are (data hash, role). `code`: the driver's
-    `code_hash`. `watchdog`: seconds, as in `Watchdog`."""
+    `code_hash`. `watchdog`: seconds, as in `Watchdog`. `tells_users`: searches tell scores by user (`paired`)."""
 
     splits: dict[tuple[str, str], Any]
     spectra: dict[str, Any]
@@ -38,6 +39,7 @@ class Shared:
     layout: Layout
     code: str
     watchdog: float
+    tells_users: bool = False
 
 
 class OutOfMemory(Exception):
@@ -84,13 +86,15 @@ class Worker:
         """The trial of the next steps."""
         self.work = trial
         self.training: Any = None
+        self.told = 0  # epochs whose users this process has told
         self.meter = Meter(1 / self.shared.layout.slots)
         self.saved_at, self.save_cost = time.monotonic(), 0.0
         self.longest = 0.0
 
     def step(self) -> dict[str, Any]:
         """An epoch: `value`, `curve` (JSON), `seconds` and whether all this is `saved`; or, at the trial's end, its
-        `outcome` (JSON); or a `refusal`. Faults of the trial itself are outcomes, so that the process lives on.
+        `outcome` (JSON); with either, `users` (JSON), the scores of its last epochs by user. Or a `refusal`. Faults of
+        the trial itself are outcomes, so that the process lives on.
 
         Raises OutOfMemory, since only a new process has all memory again, and Unreachable.
         """
@@ -135,7 +139,8 @@ class Worker:
             split: Split = self._fetch(f"{key}/{role}", self.shared.splits[key, role])
             if self.work.cell.is_baseline:
                 return self._finish(*core.run_baseline(self.work, split, self._spectrum(), self.watchdog.beat))
-            self.training = core.Training(self.work, split, self._spectrum(), self.device, self.watchdog.beat)
+            tells = self.shared.tells_users and role == "search"
+            self.training = core.Training(self.work, split, self._spectrum(), self.device, self.watchdog.beat, tells)
             if saved is not None:
                 self.training.restore(saved)
         curve = self.training.curve
@@ -144,7 +149,16 @@ class Worker:
         if self.training.over:
             return self._finish(*self.training.finish())
         saved = self._save()
-        return {"value": curve[-1], "curve": json.dumps(curve), "seconds": self.training.seconds, "saved": saved}
+        known = {"value": curve[-1], "curve": json.dumps(curve), "seconds": self.training.seconds, "saved": saved}
+        return known | self._users()
+
+    def _users(self) -> dict[str, str]:
+        """The scores of every epoch that this process has not told yet: all of them after a checkpoint, since nobody
+        knows what the driver heard before."""
+        if self.training is None or not self.training.tells_users:
+            return {}
+        rows, self.told = self.training.users[self.told :], len(self.training.users)
+        return {"users": packed(rows)}
 
     def _spectrum(self) -> Any:
         from harness.trial import spectrum
@@ -183,9 +197,9 @@ class Worker:
         return self._ended(result)
 
     def _ended(self, result: TrialResult) -> dict[str, Any]:
-        self.training = None
+        users, self.training = self._users(), None
         result.info |= self.meter.read()
-        return {"value": result.best, "outcome": json.dumps(vars(result))}
+        return {"value": result.best, "outcome": json.dumps(vars(result))} | users
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -229,6 +229,11 @@ def test_a_model_draws_better_points_the_longer_it_searches(home, sampler, trial
     assert sum(found[-third:]) / third > sum(found[:third]) / third + 0.1
 
 
+def users_of(value, epoch=9):
+    """What forty users score in a trial of that value: one in four nothing, the others about as much."""
+    return [round(10_000 * value * (u % 4 > 0) * (0.9 + 0.2 * ((7 * u + epoch) % 11) / 11)) for u in range(40)]
+
+
 def halving(home, pruner, limit, values):
     """Trials of ten epochs at constant values through a real Grid, a new process each `limit`; epochs each had."""
     lengths, budget = [], replace(BUDGET, trials=len(values))
@@ -237,13 +242,48 @@ def halving(home, pruner, limit, values):
         grid = Grid([study(ledger, engine=Engine("random", pruner), budget=budget)], segment, lambda event: None)
         for _ in range(min(limit, len(values) - len(lengths))):
             found, value, epoch = grid.next(), values[len(lengths)], 0
-            while not grid.epoch(found.trial.id, epoch, value) and epoch < 9:
+            while not grid.epoch(found.trial.id, epoch, value, users_of(value, epoch)) and epoch < 9:
                 epoch += 1
             status = "done" if epoch == 9 else "pruned"
             grid.ended(found.trial.id, TrialResult(status, best=value, curve=[value] * (epoch + 1)))
             lengths.append(epoch + 1)
         segment.close()
     return lengths
+
+
+def test_wilcoxon_stops_what_is_worse_for_its_users_after_the_grace_and_nothing_else(home):
+    ledger, segment = Ledger.open(home), Segment(home)
+    budget = replace(BUDGET, trials=8)
+    grid = Grid([study(ledger, engine=Engine("random", "wilcoxon"), budget=budget)], segment, lambda event: None)
+
+    def run(scores, best=0.5, status="done"):
+        """Epochs of a trial whose users have those scores in every epoch; 10 where it is not stopped."""
+        found = grid.next()
+        verdicts = [grid.epoch(found.trial.id, epoch, best, scores) for epoch in range(10)]
+        length = verdicts.index(True) + 1 if True in verdicts else 10
+        grid.ended(found.trial.id, TrialResult(status, best=best, curve=[best] * length))
+        return length
+
+    good, few = users_of(0.5), users_of(0.5)
+    few[1] = 0
+    assert run(users_of(0.2)) == 10, "there is nothing to compare the first with"
+    assert run(good, best=0.6) == 10
+    assert run(good) == 10, "an equal one"
+    assert run(few) == 10, "one user of forty is no evidence"
+    assert run(users_of(0.4), status="pruned") == 4, "30 % of ten epochs are grace, whatever the mean says"
+    assert run([]) == 10, "of which nothing is told"
+    assert run(good[::-1]) == 10, "worse for some, better for others"
+
+
+def test_wilcoxon_compares_with_the_same_epoch_of_the_best(home):
+    """A slow starter that is ahead of the best one's own start goes on."""
+    grid = Grid([study(Ledger.open(home), engine=Engine("random", "wilcoxon"))], Segment(home), lambda event: None)
+    for lead in (0.0, 0.02):
+        found = grid.next()
+        for epoch in range(10):
+            value = 0.05 * epoch + lead
+            assert not grid.epoch(found.trial.id, epoch, value, users_of(value))
+        grid.ended(found.trial.id, TrialResult("done", best=0.5, curve=[0.5] * 10))
 
 
 VALUES = [0.5, 0.6, 0.1, 0.7, 0.2, 0.3, 0.8, 0.4, 0.65, 0.15, 0.9, 0.05]

@@ -226,3 +226,20 @@ def test_products_that_are_asked_to_be_faster_and_are_slower_are_told(dataset, h
 
 def test_the_ratio_of_the_two_kinds_of_product_is_a_plausible_number():
     assert 0.05 < trial.bfloat16_slows() < 200
+
+
+def test_scores_by_user_go_with_a_checkpoint_and_are_not_missed_in_one_without_them(split):
+    work = a_trial(epochs=3, patience=3)
+    whole, silent = (trial.Training(work, split, spectrum_of(split), tells_users=tells) for tells in (True, False))
+    saved = []
+    while not whole.over:
+        whole.epoch(), silent.epoch()
+        saved.append((whole.save(), silent.save()))
+    assert [len(own) for own in whole.users] == [min(256, len(split.valid.users))] * 3
+    assert [sum(own) / len(own) / 10_000 for own in whole.users] == pytest.approx(whole.curve, abs=1e-4)
+    for number, left in ((0, whole.users[:1]), (1, [()])):
+        again = trial.Training(work, split, spectrum_of(split), tells_users=True)
+        assert again.restore(saved[0][number])
+        while not again.over:
+            again.epoch()
+        assert again.users == [*left, *whole.users[1:]]

@@ -78,7 +78,7 @@ grid_options = options(
     click.option("--filter-seen/--keep-seen", default=True, show_default=True, help="Items of the history rank?"),
     prep_options,
     click.option("--sampler", default="tpe", show_default=True, help="tpe, random, grid, gp or cmaes."),
-    click.option("--pruner", default="median", show_default=True, help="median, halving, hyperband or none."),
+    click.option("--pruner", default="median", show_default=True, help="median, halving, hyperband, wilcoxon or none."),
     click.option(
         "--warm-start", default="", metavar="DATASET", help="Try first what its search of the same cell found."
     ),
