@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import browser as chromium
+import made_boards
 import numpy as np
 import polars as pl
 import pytest
@@ -286,6 +287,32 @@ def test_unnarrowed_the_comparison_over_data_sets_is_the_tables_own(tab, grid_pa
     told = tab.run("document.getElementById('across').textContent")
     assert grid.across[0].too_few in told
     assert "read this as a summary" in told
+
+
+@pytest.mark.parametrize(
+    ("known", "compared"),
+    [
+        ({"w": ["svd"], "x": ["mlp"], "y": ["mlp"]}, ["x", "y"]),
+        ({"w": ["svd", "mlp", "ace"], "x": ["svd"], "y": ["svd", "mlp"], "z": []}, ["w", "x", "y"]),
+        ({"w": ["svd"], "x": ["mlp"], "y": ["ace"]}, []),
+    ],
+)
+def test_with_holes_the_page_compares_what_the_table_compares(tab, tmp_path, known, compared):
+    rows = {}
+    for number, (name, adapters) in enumerate(known.items()):
+        rows[name, "none", "sasrec", "id"] = made_boards.seeds(0.5 + 0.1 * number)
+        rows |= {(name, "e", "sasrec", a): made_boards.seeds(0.1 * k) for k, a in enumerate(adapters)}
+    table = searched(made_boards.results(rows))
+    tab.open(written(table, tmp_path))
+    assert [list(one.datasets) for one in table.across] == ([compared] if compared else [])
+    if not compared:
+        assert tab.run("document.getElementById('across').hidden")
+        return
+    shown = rows_of(tab, "#across")
+    assert names(shown) == [own.adapter for own in table.across[0].standings]
+    for row, own in zip(shown, table.across[0].standings, strict=True):
+        assert row["rank"] == f"{own.rank.mean:.2f} [{own.rank.low:.1f}, {own.rank.high:.1f}]"
+    assert tab.faults() == []
 
 
 def test_from_ten_data_sets_on_there_is_a_rating_and_a_diagram_of_critical_differences(tab, tmp_path):

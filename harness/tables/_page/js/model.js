@@ -126,14 +126,22 @@ function compare(section, filter) {
   return { section, rows, reference, metric };
 }
 
-// Of all choices of the data sets with the most rows, that with the most cells, and of equals the most data sets.
+const CHOICES = 1000; // of common rows that are weighed at most, the largest
+
+// Data sets and the rows with a result on each of them: of all choices the one with the most cells, and of equals the one
+// with the most data sets.
 function common(known) {
-  const ordered = [...known.keys()].sort((a, b) => known.get(b).size - known.get(a).size || (a < b ? -1 : 1));
+  let shared = new Map();
+  for (const own of known.values()) {
+    const found = [[...own], ...[...shared.values()].map((other) => other.filter((one) => own.has(one)))];
+    for (const ways of found.filter((one) => one.length >= 2)) shared.set(JSON.stringify(ways.sort()), ways);
+    shared = new Map([...shared].sort((a, b) => b[1].length - a[1].length).slice(0, CHOICES));
+  }
   let best = { datasets: [], ways: [] };
-  for (let k = 2; k <= ordered.length; k += 1) {
-    const chosen = ordered.slice(0, k);
-    const ways = [...known.get(chosen[0])].filter((one) => chosen.every((name) => known.get(name).has(one)));
-    if (ways.length >= 2 && k * ways.length >= best.datasets.length * best.ways.length) best = { datasets: chosen.sort(), ways };
+  const ahead = (a, b) => a.datasets.length * a.ways.length - b.datasets.length * b.ways.length || a.datasets.length - b.datasets.length;
+  for (const [, ways] of [...shared].sort((a, b) => (a[0] < b[0] ? -1 : 1))) {
+    const datasets = [...known].filter(([, own]) => ways.every((one) => own.has(one))).map(([name]) => name).sort();
+    if (datasets.length >= 2 && ahead({ datasets, ways }, best) > 0) best = { datasets, ways };
   }
   return best;
 }
