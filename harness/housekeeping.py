@@ -24,6 +24,9 @@ KINDS = {
     "downloads": "archives as they were fetched",
     "models": "text encoders",
     "mlflow": "the mirror; `harness sync` makes it again",
+    "queries": "what is known of test targets; made again when needed",
+    "calibrations": "what an epoch takes here, for `harness plan --deadline`; measured again when needed",
+    "forecast.json": "what `harness plan --deadline` said last, for the bench that follows",
     "reports": "tables of past benches",
     "leases": "what running benches hold",
 }
@@ -55,12 +58,15 @@ def _row(kind: str, files: list[Path], what: str) -> dict[str, Any]:
 
 
 def waste(home: Path, days: float) -> list[Waste]:
-    """Checkpoints of runs that are over or unknown, half-made files older than a day, and what was set aside as
-    damaged more than `days` ago.
+    """Checkpoints of runs that are over or unknown, half-made files older than a day, and, of more than `days` ago,
+    what was set aside as damaged, calibrations and the forecast.
 
     Raises HarnessError for a ledger that cannot be read: then nobody knows what is over.
     """
     found = list(_checkpoints(home))
+    for path in [*(home / "calibrations").glob("*.json"), home / "forecast.json"]:
+        if path.is_file() and _age(path) >= days * DAY:
+            found.append(Waste(path, f"measured more than {days:g} days ago", size(path)))
     for path in _walk(home):
         if sealed.ASIDE in path.name and _age(path) >= days * DAY:
             found.append(Waste(path, f"set aside as damaged more than {days:g} days ago", size(path)))
@@ -106,6 +112,9 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
+    """Those below a folder, or the file itself."""
+    if folder.is_file():
+        yield folder
     for root, _, names in os.walk(folder):
         for name in names:
             yield Path(root) / name

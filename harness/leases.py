@@ -34,6 +34,7 @@ class Leases:
 
     def __init__(self, home: Path, owner: str, tell: Callable[[str], None] = lambda _: None) -> None:
         self.folder, self.owner, self._tell = home / "leases", owner, tell
+        self._began = time.monotonic()
         self._gone: set[str] = set()  # owners found dead
         self._held: dict[str, int] = {}
         self._seen: dict[str, tuple[Any, float]] = {}  # of others' leases: what was seen, and since when
@@ -107,7 +108,7 @@ class Leases:
     def _make(self, name: str) -> bool:
         """Make a lease whole and in one step; False if it is there."""
         target = self.folder / name
-        text = json.dumps({"owner": self.owner, **here()})
+        text = json.dumps({"owner": self.owner, "began": self._began, **here()})
         try:
             with tempfile.NamedTemporaryFile("w", dir=self.folder, prefix=".lease-", encoding="utf-8") as whole:
                 whole.write(text)
@@ -162,6 +163,19 @@ def _touched(path: Path) -> tuple[int, int] | None:
         return stat.st_mtime_ns, stat.st_ctime_ns
     except OSError:
         return None
+
+
+def running(home: Path, owner: str) -> float | None:
+    """Seconds since a process of this machine began to hold leases, by the machine's monotonic clock; None where it
+    holds none, is gone, or is one of another machine."""
+    own = here()["place"]
+    for path in (home / "leases").glob("*.[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            holder = json.loads(path.read_text(encoding="utf-8"))
+            alive = own and holder["place"] == own and born(holder["pid"]) == holder["born"]
+            if holder["owner"] == owner and alive:
+                return time.monotonic() - holder["began"]
+    return None
 
 
 def here() -> dict[str, Any]:

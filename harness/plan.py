@@ -154,7 +154,8 @@ class Study:
 
     def finished(self) -> list[tuple[str, float, Path]]:
         """Trial id, best value and the segment that ended it, of every trial of the search that is done, by number."""
-        assert self.ledger.home is not None
+        if self.ledger.home is None:  # a calibration's
+            return []
         folder, done = self.ledger.home / "ledger", self.ledger.searched(self.id, self.trials)
         return [(i, e.best, folder / f"{e.run}.jsonl") for _, i, e in done if e.status == "done"]
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from harness import eta, results
+from harness.leases import running
 from harness.ledger import Entry, Ledger
 from harness.progress import clock
 from harness.types import Cell
+
+_TIME = re.compile(rb'^\{"kind":"\w+","seq":\d+,"time":([\d.]+),', re.MULTILINE)
 
 
 def of(home: Path) -> dict[str, Any]:
     """State of the newest launch.
 
-    `run`, `since` seconds, `over`; `cells` in the order of the grid: trials `ended` / `planned`, `done`, `pruned`,
-    `failed`, `confirmed` / `seeds`, `best` validation NDCG@10 or None, `eta` seconds or None; `in_flight`; `failures`
-    of this run by reason; `trials` ended / planned; `eta` seconds of the whole or None; `skipped`; `damages`.
+    `run`, `since` (seconds that it has been running, or ran), `over`; `cells` in the order of the grid: trials `ended`
+    / `planned`, `done`, `pruned`, `failed`, `confirmed` / `seeds`, `best` validation NDCG@10 or None, `eta` seconds or
+    None; `in_flight`; `failures` of this run by reason; `trials` ended / planned; `eta` seconds of the whole or None;
+    `skipped`; `damages`.
     """
     ledger = Ledger.open(home, epochs=True)
     launch = results.newest(ledger)
@@ -28,9 +32,9 @@ def of(home: Path) -> dict[str, Any]:
     mine = [e for e in ledger.trials.values() if e.run == run]
     flying = [e for e in mine if e.status is None]
     planned, ended = sum(c["planned"] for c in cells), sum(c["ended"] for c in cells)
-    since = max(0.0, time.time() - launch["time"])  # a clock that went back is no negative time
+    since = _running(home, run)
     over = run in ledger.finished or ended >= planned
-    ends = _ends(ledger, run, min(e.time for e in mine)) if mine and not over else None
+    ends = _ends(ledger, run, since) if mine and not over else None
     for place, cell in enumerate(cells):
         cell["eta"] = round(ends[place]) if ends else None
     return {
@@ -47,8 +51,17 @@ def of(home: Path) -> dict[str, Any]:
     }
 
 
-def _ends(ledger: Ledger, run: str, began: float) -> list[float] | None:
-    """Seconds from now to the end of each cell; None while nothing of this run ended."""
+def _running(home: Path, run: str) -> float:
+    """Seconds that a run has been running: by the monotonic clock of this machine while it is under way here, else by
+    the times of its events. Of these only steps forward count: a clock that goes back makes no time undone."""
+    if (since := running(home, run)) is not None:
+        return since
+    times = [float(found) for found in _TIME.findall((home / "ledger" / f"{run}.jsonl").read_bytes())]
+    return sum(max(later - earlier, 0.0) for earlier, later in pairwise(times))
+
+
+def _ends(ledger: Ledger, run: str, elapsed: float) -> list[float] | None:
+    """Seconds from now to the end of each cell, of a run that has been running so long; None while nothing ended."""
     epochs = {i: e.epochs for i, e in ledger.trials.items() if e.run == run and e.status is None and e.epochs}
     launch = ledger.launches[run]
     works = [eta.work(ledger, described, epochs) for described in launch["studies"]]
@@ -57,7 +70,6 @@ def _ends(ledger: Ledger, run: str, began: float) -> list[float] | None:
     if not ran or needed is None:
         return None
     slots = int(launch["provenance"].get("slots", 1))
-    elapsed = max(0.0, time.time() - began)
     return eta.finishes(needed, slots, eta.pace(works, ran, elapsed, slots))
 
 

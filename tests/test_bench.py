@@ -1,11 +1,18 @@
 """The main job for real, small: real Ray Tune, real Optuna, real MLflow, in processes of their own."""
 
+import contextlib
 import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from conftest import make_dataset
-from helpers import bench, ended, environment, events, harness, metrics_of
+from helpers import SMALL_MODEL, TINY, bench, ended, environment, events, harness, metrics_of
 
 GRID = ["--adapters", "id,svd,spectran", "--backbones", "sasrec,gru4rec"]
 
@@ -211,3 +218,32 @@ def test_every_event_after_the_cut_can_be_the_target(dataset, home):
     assert 0 < row["metrics"]["NDCG@10"]["mean"] < 1
     [ended] = [e for e in events(home, "ended") if e["result"]["test"] and e["result"]["info"].get("epochs")]
     assert ended["result"]["test"]["NDCG@10"] == pytest.approx(row["metrics"]["NDCG@10"]["mean"], abs=1e-6)
+
+
+def test_status_watched_from_another_terminal_follows_a_bench_to_its_end(home, tmp_path):
+    folder = make_dataset(tmp_path / "toy")
+    command = [sys.executable, "-m", "harness.cli", "bench", "--datasets", str(folder), *TINY, *SMALL_MODEL]
+    running = subprocess.Popen([*command, "--adapters", "id", "--tracking", "off"], env=environment(home))
+    try:
+        deadline = time.monotonic() + 120
+        while not list(home.glob("ledger/*.jsonl")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        ours, theirs = pty.openpty()
+        watch = [sys.executable, "-m", "harness.cli", "status", "--watch", "0.3"]
+        watching = subprocess.Popen(watch, env=environment(home) | {"TERM": "xterm"}, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # the terminal is closed at the end
+            while piece := os.read(ours, 4096):
+                seen += piece
+        assert watching.wait(30) == running.wait(120) == 0, seen.decode()
+    finally:
+        running.kill()
+        running.wait()
+    screens = [screen for screen in seen.decode().split("\x1b[2J") if screen.strip()]
+    ended = [int(re.search(r"(\d+) of 6 trials ended", screen)[1]) for screen in screens]
+    assert len(screens) > 1, "printed again, over the old one"
+    assert ended == sorted(ended)
+    assert ended[-1] == 6
+    assert "over." in screens[-1]
+    assert not any("over." in screen for screen in screens[:-1])

@@ -94,6 +94,23 @@ def test_age_decides_over_what_is_half_made_or_set_aside(full, monkeypatch):
     assert not {aside, half} & paths(0.001), "a clock that went back makes nothing old"
 
 
+def test_calibrations_and_the_forecast_are_known_and_go_when_they_are_old(full, monkeypatch):
+    from harness import housekeeping
+
+    home, *_ = full
+    (home / "calibrations").mkdir()
+    made = [home / "calibrations" / "a.json", home / "forecast.json"]
+    for path in made:
+        path.write_text("{}")
+    kinds = {row["kind"]: row for row in housekeeping.survey(home)}
+    assert [(kinds[kind]["files"], kinds[kind]["bytes"]) for kind in ("calibrations", "forecast.json")] == [(1, 2)] * 2
+    assert not {*made} & {item.path for item in housekeeping.waste(home, 30)}
+    later = time.time() + 31 * 86_400
+    monkeypatch.setattr(time, "time", lambda: later)
+    housekeeping.remove([item for item in housekeeping.waste(home, 30) if item.path in made])
+    assert not any(path.exists() for path in made)
+
+
 def test_set_aside_names_are_never_used_twice(home):
     names = []
     for _ in range(3):

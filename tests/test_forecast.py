@@ -1,14 +1,16 @@
 """Time left, forecasts and what to cut: arithmetic on made ledgers; the calibration through the real command line."""
 
 import io
+import itertools
 import json
 import os
+import time
 from dataclasses import replace
 
 import pytest
 from helpers import SMALL_MODEL, bench, harness
 
-from harness import eta, forecast, plan, spaces, status
+from harness import eta, forecast, leases, plan, spaces, status
 from harness.ledger import Ledger, Segment
 from harness.progress import Progress
 from harness.studies import Grid
@@ -79,6 +81,25 @@ def test_status_says_each_cells_state_and_groups_failures_by_reason(home):
     assert second["eta"] == report["eta"] > 0
     assert not report["over"]
     assert "failed 4x: loss is not finite at epoch N" in status.text(report)
+
+
+def test_how_long_a_run_has_been_going_is_true_though_the_clock_goes_back(home, monkeypatch):
+    """Ten seconds an event, and an hour back in the middle; then from another terminal, while it runs."""
+    calls = itertools.count()
+    monkeypatch.setattr(time, "time", lambda: 1e9 + 10 * (n := next(calls)) - 3600 * (n > 6))
+    ledger = run(home, [study(Ledger.open(home), "svd")], {"svd": 10.0}, limit=5)
+    report = status.of(home)
+    lines = len(next((home / "ledger").glob("*.jsonl")).read_text().splitlines())
+    assert report["since"] == 10 * (lines - 2), "of the step over the jump nothing is known"
+    assert 0 < report["eta"] < 3600
+    monkeypatch.undo()
+    with leases.Leases(home, ledger.newest) as held:
+        held.claim("cell")
+        time.sleep(0.1)
+        assert 0.1 <= leases.running(home, ledger.newest) < 60
+        assert status.of(home)["since"] < 60
+        assert leases.running(home, "another") is None
+    assert status.of(home)["since"] == report["since"]
 
 
 def made_plan(home, ledger, studies):

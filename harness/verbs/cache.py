@@ -21,7 +21,7 @@ rank = 105
     type=click.FloatRange(0),
     default=30.0,
     show_default=True,
-    help="Keep what was set aside as damaged so long.",
+    help="Keep what was set aside as damaged, calibrations and the forecast so long.",
 )
 @home_option
 @json_option
