@@ -164,11 +164,13 @@ class Tab:
             time.sleep(0.05)
 
     def click(self, selector: str) -> None:
-        """A real click in the middle of the first match, scrolled into view."""
+        """A real click in the middle of the first match, scrolled into view and drawn there: what has been laid out
+        and not drawn yet is not what a click meets."""
         x, y = self.run(
-            f"(() => {{ const node = document.querySelector({json.dumps(selector)}); node.scrollIntoView("
-            "{block: 'center', inline: 'center', behavior: 'instant'}); const box = node.getBoundingClientRect();"
-            " return [box.x + box.width / 2, box.y + box.height / 2] })()"
+            f"(async () => {{ const node = document.querySelector({json.dumps(selector)}); node.scrollIntoView("
+            "{block: 'center', inline: 'center', behavior: 'instant'});"
+            " await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));"
+            " const box = node.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2] })()"
         )
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
