@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -131,8 +131,7 @@ class Ledger:
     home: Path | None = None
     foreign: int = 0  # lines that `refresh` has taken so far
     _sources: dict[str, Source] = field(default_factory=dict, repr=False)
-    _best: dict[str, dict[int, Trial | None]] = field(default_factory=dict, repr=False)  # winners found so far
-    _confirming: dict[str, dict[tuple[int, int], list[str]]] = field(default_factory=dict, repr=False)  # and their ids
+    _facts: dict[str, dict[tuple[Any, ...], Any]] = field(default_factory=dict, repr=False)  # found so far, by study
 
     @classmethod
     def open(cls, home: Path, *, epochs: bool = False) -> Ledger:
@@ -202,8 +201,7 @@ class Ledger:
             if entry := self._ended(event["id"], run, event["time"]):
                 entry.end(TrialResult(**event["result"]))
         elif kind == "voided":
-            self._best.clear()
-            self._confirming.clear()
+            self._facts.clear()
             if entry := self.trials.get(event["id"]):
                 entry.outcome = entry.status = None
         elif kind == "decided":
@@ -219,7 +217,7 @@ class Ledger:
             entry.run, entry.time = given.run, given.time
         if entry.role != "search":
             return
-        self._forget(given.study)
+        self._facts.pop(given.study, None)
         self.studies.setdefault(given.study, {})[given.number] = trial_id
         place = (given.study, given.number)
         if place != (entry.study, entry.number) and place not in (entry.more or []):
@@ -230,12 +228,15 @@ class Ledger:
         if entry := self.trials.get(trial_id):
             entry.run, entry.ended = run, time
             for study, _ in [(entry.study, entry.number), *(entry.more or [])]:
-                self._forget(study)
+                self._facts.pop(study, None)
         return entry
 
-    def _forget(self, study: str) -> None:
-        self._best.pop(study, None)
-        self._confirming.pop(study, None)
+    def _fact(self, study: str, key: tuple[Any, ...], find: Callable[[], Any]) -> Any:
+        """What is known of a study, found once until one of its trials starts or ends."""
+        known = self._facts.setdefault(study, {})
+        if key not in known:
+            known[key] = find()
+        return known[key]
 
     @property
     def newest(self) -> str | None:
@@ -295,24 +296,22 @@ class Ledger:
 
     def ended(self, study: str, trials: int) -> int:
         """How many of a study's first `trials` numbers have ended."""
+        return self._fact(study, ("ended", trials), lambda: self._ended_of(study, trials))
+
+    def _ended_of(self, study: str, trials: int) -> int:
         known = self.studies.get(study, {})
         return sum(n < trials and self.trials[i].status is not None for n, i in known.items())
 
     def winner(self, study: str, trials: int) -> Trial | None:
         """The best finished trial (first of equals) of a study's first `trials`; None while they are not all ended,
         or if none is `done`. So a longer search can always be cut back to a shorter one."""
-        found = self._best.setdefault(study, {})
-        if trials not in found:
-            found[trials] = self._winner(study, trials)
-        return found[trials]
+        return self._fact(study, ("winner", trials), lambda: self._winner(study, trials))
 
     def confirming(self, study: str, trials: int, seeds: int) -> list[str]:
         """Ids of the winner's runs with the seeds 1, 2, ...; none while there is no winner."""
-        found = self._confirming.setdefault(study, {})
-        if (trials, seeds) not in found:
-            winner = self.winner(study, trials)
-            found[trials, seeds] = [winner.confirmation(1 + k).id for k in range(seeds)] if winner else []
-        return found[trials, seeds]
+        winner = self.winner(study, trials)
+        make = lambda: [winner.confirmation(1 + k).id for k in range(seeds)] if winner else []  # noqa: E731
+        return self._fact(study, ("confirming", trials, seeds), make)
 
     def _winner(self, study: str, trials: int) -> Trial | None:
         if self.ended(study, trials) < trials:
