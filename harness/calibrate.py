@@ -8,12 +8,11 @@ machine and layout.
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from harness import forecast, studies, walk
+from harness import forecast, scratch, studies, walk
 from harness.files import write_text
 from harness.forecast import Pace
 from harness.layout import Layout
@@ -60,8 +59,8 @@ def _measure(grid: Plan, wanted: list[Study], slots: int, threads: int, address:
     bases = walk.ready(grid)
     ids = {study.id for study in grid.studies}
     wanted = [study for study in wanted if study.id in ids]
-    with tempfile.TemporaryDirectory(prefix="harness-calibrate-") as scratch:
-        home, ledger = Path(scratch), Ledger()
+    with scratch.folder("calibrate") as home:
+        ledger = Ledger()
         budget = Budget("calibration", trials=1, epochs=EPOCHS, patience=0, seeds=0)
         probes = {study.id: replace(study, budget=budget, ledger=ledger, starts=()) for study in wanted}
         clock, segment = _Clock(), Segment(home)

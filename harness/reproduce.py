@@ -5,7 +5,6 @@ Trains with the thread count of the recorded launch, and writes to no ledger, ar
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import data, library, plan, registry, rows, spaces, stats, vectors, walk
+from harness import data, library, plan, registry, rows, scratch, spaces, stats, vectors, walk
 from harness.ledger import Ledger
 from harness.metrics._all import HEADLINE, per_user
 from harness.rows import Row
@@ -99,8 +98,8 @@ def search(home: Path, asked: Asked, source: spaces.Source, say: Say = lambda _:
     row = known.row
     if row.cell.is_baseline:
         raise HarnessError(f"{row.words} is not searched; leave out --search.")
-    with tempfile.TemporaryDirectory(prefix="harness-reproduce-") as scratch:
-        request = _request(home, Path(scratch), asked, row, source)
+    with scratch.folder("reproduce") as folder:
+        request = _request(home, folder, asked, row, source)
         grid = plan.make(request, Ledger())
         [study] = [study for study in grid.studies if not study.cell.is_baseline]
         if study.id != row.described["study"]:
@@ -121,18 +120,18 @@ def search(home: Path, asked: Asked, source: spaces.Source, say: Say = lambda _:
     return known.beside(again)
 
 
-def _request(home: Path, scratch: Path, asked: Asked, row: Row, source: spaces.Source) -> plan.Request:
+def _request(home: Path, into: Path, asked: Asked, row: Row, source: spaces.Source) -> plan.Request:
     """A bench of the row's cell alone, in a home that shares data and caches with `home`."""
     for name in ("data", "cache"):
         (home / name).mkdir(exist_ok=True)
-        (scratch / name).symlink_to((home / name).resolve())
+        (into / name).symlink_to((home / name).resolve())
     matrices = library.matrices(home)
     for name, folder in library.folders(home).items():
-        library.write_entry(name, folder, scratch, matrices.get(name, {}))
+        library.write_entry(name, folder, into, matrices.get(name, {}))
     launch = row.launch
     budget = Budget(**launch["budget"])
     return plan.Request(
-        home=scratch,
+        home=into,
         datasets=asked.dataset or row.cell.dataset,
         adapters=row.cell.adapter,
         backbones=row.cell.backbone,

@@ -11,7 +11,6 @@ import contextlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from harness import failures, head, store
+from harness import failures, head, scratch, store
 from harness.layout import Layout
 from harness.paired import Scores
 from harness.sources import code_hash
@@ -339,15 +338,15 @@ def run(
     scheduler = GridScheduler(GridSearcher(grid, home, stop), recorder, tell)
     needs = {"cpu": layout.threads} | ({"gpu": layout.gpu} if layout.gpu else {})
     trainable = tune.with_resources(tune.with_parameters(TrialActor, shared=held), needs)
-    with tempfile.TemporaryDirectory(prefix="harness-tune-") as scratch, _quiet(), _own_errors(), stop.patiently():
-        _tuner(trainable, scheduler, layout, scratch).fit()
+    with scratch.folder("tune") as folder, _quiet(), _own_errors(), stop.patiently():
+        _tuner(trainable, scheduler, layout, folder).fit()
     if not grid.over and not stop.signum:
         raise HarnessError(
             "Ray Tune ended before the grid did. What ended is kept; the same command goes on from here."
         )
 
 
-def _tuner(trainable: Any, scheduler: GridScheduler, layout: Layout, scratch: str) -> tune.Tuner:
+def _tuner(trainable: Any, scheduler: GridScheduler, layout: Layout, folder: Path) -> tune.Tuner:
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -359,7 +358,7 @@ def _tuner(trainable: Any, scheduler: GridScheduler, layout: Layout, scratch: st
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
-            storage_path=scratch,
+            storage_path=str(folder),
             name="grid",
             verbose=0,
             stop=GridStopper(scheduler),
