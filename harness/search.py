@@ -214,6 +214,13 @@ class GridScheduler(_Unsaved, FIFOScheduler):
             self.told[trial_id] = epoch + 1
         return prune
 
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The newest one that waits. A slot that is free takes over what is chosen here, and Tune ends the process that
+        was starting for it: the oldest one's may be about to be up, the newest one's waits for room. Else trials that
+        are shorter than the start of a process would never see a second slot."""
+        waits = (trial for trial in reversed(tune_controller.get_trials()) if trial.status == trial.PENDING)
+        return next(waits, None)
+
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """A worker failed under a trial. Tune tries it again, RETRIES times; a lost node is not the trial's fault."""
         if trial.trial_id not in self.searcher.flying:  # it ended, and only its slot was kept
