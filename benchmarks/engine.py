@@ -207,7 +207,8 @@ def main() -> None:
         f"with processes used again: {again:+.3f} s.",
         "## Slots on a grid of uneven cells",
         f"{len(CELLS)} cells of {', '.join(map(str, CELLS))} s a trial, and {LONGER:g} times those, "
-        f"{BUDGET.trials} search trials and {BUDGET.seeds} seeds each, from the first trial's begin to the last one's end (goal: 97 % busy).",
+        f"{BUDGET.trials} search trials and {BUDGET.seeds} seeds each, from the first trial's begin to the last one's "
+        "end (goal: 97 % busy).",
         _measure.table(waits),
         "## Resume of a finished grid",
         f"`harness bench` on a home that has everything ({grid}), whole process: median "
