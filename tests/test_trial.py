@@ -33,7 +33,7 @@ def spectrum_of(split, D=24, seed=0):
 def a_trial(adapter="linear", backbone="sasrec", role="confirm", epochs=4, patience=4, seed=1, **params):
     cell = Cell("toy", "noise", backbone, adapter)
     default = spaces.of_cell(cell, spaces.Source()).default | SMALL | {"backbone.dropout": 0.1}
-    return Trial(cell, role, seed, epochs, patience, default | params, Protocol(), {"data": "x"})
+    return Trial(cell, role, seed, epochs, patience, default | params, Protocol(), {"data": "0123456789ab"})
 
 
 @pytest.mark.parametrize("backbone", ["sasrec", "gru4rec"])
