@@ -9,7 +9,7 @@ from harness.metrics._all import HEADLINE
 from harness.types import BASELINE, NO_TEXT, Cell, PrepSpec, Protocol, Trial
 
 FOLDER = Path(__file__).parents[1].parent / "shared" / "data" / "ml-100k"
-EPOCHS = 6
+EPOCHS = 4
 CELLS = [(name, "sasrec") for name in registry.names(registry.ADAPTERS)]
 CELLS += [("id", name) for name in registry.names(registry.BACKBONES) if name != "sasrec"]
 
