@@ -45,6 +45,10 @@ def reason(error: OSError) -> str:
     return error.strerror or ("no space left on device" if "requested and" in str(error) else str(error))
 
 
+def unwritable(what: object, error: OSError) -> HarnessError:
+    return HarnessError(f"{what} cannot be written: {reason(error)}. {GOES_ON}")
+
+
 def refused(error: OSError) -> bool:
     """Whether an error is a disk's that is full, read-only or broken."""
     return error.errno in REFUSED or (error.errno is None and "requested and" in str(error))

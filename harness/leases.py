@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.types import HarnessError
+from harness import files
 
 BEAT = 5.0  # seconds between signs of life
 EXPIRES = 60.0  # seconds without one: well above what network file systems cache
@@ -47,7 +47,7 @@ class Leases:
             self._sweep()
             self._pulse.touch()
         except OSError as error:
-            raise HarnessError(f"{self.folder} cannot be written: {error.strerror}.") from error
+            raise files.unwritable(self.folder, error) from error
         self._thread.start()
         return self
 
@@ -124,7 +124,7 @@ class Leases:
         except FileExistsError:
             return False
         except OSError as error:
-            raise HarnessError(f"{target} cannot be written: {error.strerror}.") from error
+            raise files.unwritable(target, error) from error
         return True
 
     def _holder(self, key: str, number: int) -> dict[str, Any]:

@@ -61,9 +61,7 @@ class Segment:
         try:
             self._write(body + b'%b%08x"}\n' % (_MARK, zlib.crc32(body)), kind in DURABLE)
         except OSError as error:
-            raise HarnessError(
-                f"The ledger {self.path} cannot be written: {files.reason(error)}. {files.GOES_ON}"
-            ) from error
+            raise files.unwritable(f"The ledger {self.path}", error) from error
         self._seq += 1
         return event
 
