@@ -8,8 +8,9 @@ from conftest import make_dataset
 from helpers import bench, ended, events, harness, metrics_of
 from processes import count, start, wait_for
 
-GRID = ["--adapters", "id,spectran", "--backbones", "sasrec", "--sampler", "random", "--tracking", "off"]
-GRID += ["--budget", "standard", "--trials", "3", "--epochs", "10"]  # long enough for the second node to join in
+GRID = ["--adapters", "id,spectran", "--backbones", "sasrec", "--sampler", "random", "--pruner", "none"]
+# Long enough for the second node to join in.
+GRID += ["--tracking", "off", "--budget", "standard", "--trials", "3", "--epochs", "10"]
 
 
 @pytest.mark.slow
@@ -56,11 +57,11 @@ def test_nodes_that_vanish_and_a_head_that_vanishes_cost_no_trial(tmp_path, monk
 
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "12")  # 60 by default
     folder = make_dataset(tmp_path / "toy", users=800, items=200)
-    home, words = tmp_path / "home", [*GRID, "--pruner", "none"]
+    home = tmp_path / "home"
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
         first, second = (cluster.add_node(num_cpus=1) for _ in range(2))
-        process = start(home, folder, *words, "--address", cluster.address)
+        process = start(home, folder, *GRID, "--address", cluster.address)
         wait_for(home, "epoch", 3, process)
         cluster.remove_node(first, allow_graceful=False)
         wait_for(home, "epoch", count(home, "epoch") + 10, process)
@@ -77,7 +78,7 @@ def test_nodes_that_vanish_and_a_head_that_vanishes_cost_no_trial(tmp_path, monk
     assert said == [said[0]]
     assert "is gone. What ended is kept; the same command goes on" in said[0]
     assert "Traceback" not in err
-    local = bench(home, folder, *words)
+    local = bench(home, folder, *GRID)
     assert local.returncode == 0, local.stderr
     assert [i for i, n in Counter(ended(home)).items() if n > 1] == []
     blamed = [e["result"]["reason"] for e in events(home, "ended") if e["result"]["status"] == "failed"]

@@ -13,9 +13,9 @@ from conftest import make_dataset
 from helpers import bench, ended, environment, events
 from processes import alive, bench_words, kill_a_worker, lines, offspring, start, sweep, table, wait_for
 
-SMALL = ["--adapters", "id,svd,spectran", "--backbones", "sasrec", "--sampler", "random", "--trials", "4"]
-SMALL += ["--epochs", "5", "--tracking", "off"]
 # Which trials a pruner stops depends on what ended before them, and so on the order in which slots come free.
+SMALL = ["--adapters", "id,svd,spectran", "--backbones", "sasrec", "--sampler", "random", "--trials", "4"]
+SMALL += ["--epochs", "12", "--pruner", "none", "--tracking", "off"]
 GRID = ["--adapters", "id,svd,spectran,linear", "--sampler", "random", "--pruner", "none", "--trials", "8"]
 GRID += ["--epochs", "5", "--tracking", "off"]
 RANDOM_KILLS = 20
