@@ -54,9 +54,10 @@ def test_the_same_bench_makes_good_what_was_damaged(tmp_path):
 
 
 def damage_an_end_in_the_middle(segment):
-    """Flip a byte in the end of a search trial, and tear a line off at the end of the file."""
+    """Flip a byte in the end of a search trial of `id`, and tear a line off at the end of the file."""
     lines = segment.read_bytes().splitlines(keepends=True)
-    known = {e["id"] for e in map(json.loads, lines) if e["kind"] == "started" and e["trial"]["role"] == "search"}
+    begun = [(e["id"], e["trial"]) for e in map(json.loads, lines) if e["kind"] == "started"]
+    known = {i for i, trial in begun if trial["role"] == "search" and trial["cell"]["adapter"] == "id"}
     at = next(i for i, x in enumerate(lines) if x.startswith(b'{"kind":"ended"') and json.loads(x)["id"] in known)
     trial_id = json.loads(lines[at])["id"]
     lines[at] = lines[at].replace(b'"best":0.', b'"best":1.', 1)
