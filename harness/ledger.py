@@ -227,8 +227,9 @@ class Ledger:
         """The entry of a trial that ended, its place in time noted; None if its start is not known."""
         if entry := self.trials.get(trial_id):
             entry.run, entry.ended = run, time
-            for study, _ in [(entry.study, entry.number), *(entry.more or [])]:
-                self._facts.pop(study, None)
+            if self._facts:
+                for study, _ in [(entry.study, entry.number), *(entry.more or [])]:
+                    self._facts.pop(study, None)
         return entry
 
     def _fact(self, study: str, key: tuple[Any, ...], find: Callable[[], Any]) -> Any:

@@ -83,12 +83,12 @@ def build(ledger: Ledger, beside: Sources | FrameOf, run: str | None = None, at_
         studies = {cell: _cut(own, at_trials) for cell, own in studies.items()}
     found = {cell: _found(ledger, own, known.ranks) for cell, own in studies.items()}
     rows = [_run_row(ledger, cell, trial_id) for cell, own in found.items() for trial_id in own]
-    ranks = [_ranks_of(trial_id, frame) for own in found.values() for trial_id, frame in own.items()]
+    ranks = {trial_id: frame for own in found.values() for trial_id, frame in own.items()}
     cells = [_cell_row(ledger, cell, own, len(found[cell])) for cell, own in studies.items()]
     cells += [_skipped_row(cell, reason) for cell, reason in skipped.items()]
     return Results(
         pl.DataFrame(rows, schema=RUNS),
-        pl.concat(ranks) if ranks else pl.DataFrame(schema={"trial": pl.String, "user": pl.Int64, "rank": pl.Float64}),
+        _ranks(ranks),
         pl.DataFrame(cells, schema=CELLS).sort(CELL),
         _header(ledger, launch, studies, cards, at_trials) | ({"tracking": known.page} if known.page else {}),
         _trials(ledger, studies),
@@ -126,8 +126,13 @@ def _found(ledger: Ledger, described: dict[str, Any], ranks_of: FrameOf) -> dict
     return {trial_id: frame for trial_id, frame in frames.items() if frame is not None}
 
 
-def _ranks_of(trial_id: str, frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.select(pl.lit(trial_id).alias("trial"), pl.col("user").cast(pl.Int64), "rank")
+def _ranks(frames: dict[str, pl.DataFrame]) -> pl.DataFrame:
+    """Trial, user and rank of every test target, from the frames of the trials."""
+    if not frames:
+        return pl.DataFrame(schema={"trial": pl.String, "user": pl.Int64, "rank": pl.Float64})
+    together = pl.concat(frames.values(), how="vertical_relaxed")  # before any expression: each costs as much as a file
+    trial = pl.concat([pl.Series("trial", [name]).new_from_index(0, own.height) for name, own in frames.items()])
+    return together.select(trial, pl.col("user").cast(pl.Int64), pl.col("rank").cast(pl.Float64))
 
 
 def _header(

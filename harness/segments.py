@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import time
 import uuid
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,10 +31,10 @@ DURABLE = {
     "finished",
 }  # synced to the disk before anything goes on
 EPOCH = b'{"kind":"epoch",'
-_OTHER = re.compile(rb'\n(?!\{"kind":"epoch",)')  # where a line begins that is no epoch
 CHUNK = 2**22  # bytes of a segment in memory at a time
-_MARK = b',"crc":"'
-_TAIL = len(_MARK) + len('12345678"}')
+_CLOSING = b',"crc":"%08x"}'
+_TAIL = len(_CLOSING % 0)
+_FAR = 64  # bytes of a line within which its number stands
 
 
 class Segment:
@@ -59,7 +59,7 @@ class Segment:
         event = {"kind": kind, "seq": self._seq, "time": round(time.time(), 3), **fields}
         body = json.dumps(event, separators=(",", ":"), allow_nan=False)[:-1].encode()
         try:
-            self._write(body + b'%b%08x"}\n' % (_MARK, zlib.crc32(body)), kind in DURABLE)
+            self._write(body + _CLOSING % zlib.crc32(body) + b"\n", kind in DURABLE)
         except OSError as error:
             raise files.unwritable(f"The ledger {self.path}", error) from error
         self._seq += 1
@@ -129,10 +129,7 @@ class Place(NamedTuple):
 
 def whole(line: bytes) -> bool:
     """Whether a line, without its end, is what was written."""
-    try:
-        return line[-_TAIL:-10] == _MARK and zlib.crc32(line[:-_TAIL]) == int(line[-10:-2], 16) and line[-2:] == b'"}'
-    except ValueError:
-        return False
+    return line[-_TAIL:] == _CLOSING % zlib.crc32(line[:-_TAIL])
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
@@ -178,39 +175,24 @@ class Source:
 
     def _taken(self, block: bytes, epochs: bool) -> Iterator[tuple[bytes, Place] | Damage]:
         """What a block of whole lines holds. Epoch events that are not asked for are counted and not looked at."""
-        base, at = self.offset, 0
-        for start in _starts(block, epochs):
-            skipped = block.count(b"\n", at, start)
-            at = block.index(b"\n", start) + 1
-            self.offset = base + at
-            line = block[start : at - 1]
-            self._count += skipped + bool(line)
-            self._expected += skipped + bool(line)
-            if not line:
-                continue
-            if not whole(line):
-                yield Damage(self.path.name, self._count)
-                continue
-            if (seq := _seq(line)) != self._expected - 1:
-                yield Damage(self.path.name, self._count, lost=abs(seq - self._expected + 1))
-                self._expected = seq + 1
-            yield line, Place(self.path, base + start, len(line))
-        skipped = block.count(b"\n", at)
-        self._count, self._expected, self.offset = self._count + skipped, self._expected + skipped, base + len(block)
-
-
-def _starts(block: bytes, epochs: bool) -> Iterator[int]:
-    """Where the lines of a block begin; those of epoch events only if asked for."""
-    if block and (epochs or not block.startswith(EPOCH)):
-        yield 0
-    end, at = len(block), 0
-    if epochs:
-        while at := block.find(b"\n", at) + 1:
-            if at < end:
-                yield at
-    else:
-        for found in _OTHER.finditer(block, 0, end - 1):
-            yield found.end()
+        lines = block.split(b"\n")[:-1]
+        ends = list(accumulate(map(len, lines)))  # without the newlines
+        wanted = [i for i, line in enumerate(lines) if epochs or not line.startswith(EPOCH)]
+        before, ahead = self._count, self._expected  # of the lines that stand before this block's first
+        for i in wanted:
+            line = lines[i]
+            if not line:  # no line of ours
+                before, ahead = before - 1, ahead - 1
+            elif not whole(line):
+                yield Damage(self.path.name, before + i + 1)
+            else:
+                expected = ahead + i
+                if line.find(b'"seq":%d,' % expected, 0, _FAR) < 0 and (seq := _seq(line)) != expected:
+                    yield Damage(self.path.name, before + i + 1, lost=abs(seq - expected))
+                    ahead += seq - expected
+                yield line, Place(self.path, self.offset + ends[i] - len(line) + i, len(line))
+        self._count, self._expected = before + len(lines), ahead + len(lines)
+        self.offset += len(block)
 
 
 def _seq(line: bytes) -> int:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from statistics import NormalDist
 
 import numpy as np
@@ -83,13 +83,27 @@ def bootstrap(values: np.ndarray, users: np.ndarray, seeds: np.ndarray) -> np.nd
     Rounded to `DIGITS` decimals, so that they are equal to the last bit whatever the number of threads.
     Raises HarnessError if the three do not fit together.
     """
-    if values.shape[:2] != (users.shape[1], seeds.shape[1]) or len(users) != len(seeds):
-        raise HarnessError(
-            f"The bootstrap is given values of {values.shape[:2]} users and seeds, but draws for "
-            f"{(users.shape[1], seeds.shape[1])} in {len(users)} and {len(seeds)} rounds."
-        )
-    by_user, by_seed = values.mean(1), values.mean(0)
-    return np.round(resampled(users, by_user) + np.tensordot(seeds, by_seed - by_seed.mean(0), 1), DIGITS)
+    return bootstraps([(values, seeds)], users)[0]
+
+
+def bootstraps(rows: Sequence[tuple[np.ndarray, np.ndarray]], users: np.ndarray) -> list[np.ndarray]:
+    """`bootstrap` of each of several rows, (values, seeds), of the same users: one matrix product serves all."""
+    for values, seeds in rows:
+        if values.shape[:2] != (users.shape[1], seeds.shape[1]) or len(users) != len(seeds):
+            raise HarnessError(
+                f"The bootstrap is given values of {values.shape[:2]} users and seeds, but draws for "
+                f"{(users.shape[1], seeds.shape[1])} in {len(users)} and {len(seeds)} rounds."
+            )
+    flat = [values.mean(1).reshape(len(values), -1) for values, _ in rows]
+    columns = np.cumsum([own.shape[1] for own in flat])[:-1]
+    by_user = np.split(resampled(users, np.concatenate(flat, 1)), columns, 1)
+    return [_with_seeds(*row, own) for row, own in zip(rows, by_user, strict=True)]
+
+
+def _with_seeds(values: np.ndarray, seeds: np.ndarray, by_user: np.ndarray) -> np.ndarray:
+    by_seed = values.mean(0)
+    drawn = np.tensordot(seeds, by_seed - by_seed.mean(0), 1)
+    return np.round(by_user.reshape(drawn.shape) + drawn, DIGITS)
 
 
 def resampled(users: np.ndarray, by_user: np.ndarray) -> np.ndarray:
@@ -284,29 +298,28 @@ def expected_best_with_replacement(values: np.ndarray, k: int) -> float:
     return float(np.sort(values) @ np.diff(places**k))
 
 
-def expected_best_interval(values: np.ndarray, k: int, rounds: int = ROUNDS, seed: int = 0) -> Interval:
-    """`expected_best` and the interval around it under other trials, resampled; 4 k <= n.
+def expected_best_intervals(values: np.ndarray, k: int, rounds: int = ROUNDS, seed: int = 0) -> list[Interval]:
+    """`expected_best` of each of C searches, from values (n, C), and the interval around it under other trials,
+    resampled; 4 k <= n. Rounded as in `bootstrap`.
 
     The best value seen bounds every resample: beyond, the interval is too narrow (measured with 16 trials: it covers
     the truth in nine of ten cases at k = 4, in three of four at k = 8)."""
-    if 4 * k > len(values):
-        raise HarnessError(f"An interval for the best of {k} trials takes {4 * k} of them, not {len(values)}.")
-    return expected_best_intervals(values, [k], rounds, seed)[0]
+    n = len(values)
+    if 4 * k > n:
+        raise HarnessError(f"An interval for the best of {k} trials takes {4 * k} of them, not {n}.")
+    ordered = np.sort(values, 0)
+    draws = np.concatenate([_resampled_shares(n, k, part, seed) @ ordered for part in _chunks(rounds, n)])
+    means = (_shares(n, k) @ ordered).round(DIGITS)
+    return [percentile(mean, own) for mean, own in zip(means, draws.round(DIGITS).T, strict=True)]
 
 
-def expected_best_intervals(
-    values: np.ndarray, ks: Sequence[int], rounds: int = ROUNDS, seed: int = 0
-) -> list[Interval]:
-    """`expected_best_interval` for several k, from the same resamples."""
-    resampled = np.sort(values)[_resamples(len(values), rounds, seed)]
-    draws = resampled @ np.stack([_shares(len(values), k) for k in ks], 1)
-    return [percentile(expected_best(values, k), own) for k, own in zip(ks, draws.T, strict=True)]
-
-
-@lru_cache(maxsize=4)
-def _resamples(n: int, rounds: int, seed: int) -> np.ndarray:
-    """Places (rounds, n) of n sorted values, drawn with replacement and in order: made once for all searches of n."""
-    return np.sort(np.random.default_rng(seed).integers(n, size=(rounds, n)), 1)
+def _resampled_shares(n: int, k: int, part: slice, seed: int) -> np.ndarray:
+    """Weights (rounds, n) of n sorted values in `expected_best` of each resample of some rounds: what its order
+    statistics weigh, summed over those that are one value."""
+    rng = np.random.default_rng([seed, part.start])
+    rounds = part.stop - part.start
+    places = np.sort(rng.integers(n, size=(rounds, n)), 1) + n * np.arange(rounds)[:, None]
+    return np.bincount(places.ravel(), np.tile(_shares(n, k), rounds), places.size).reshape(places.shape)
 
 
 def _flipped_sums(values: np.ndarray, flips: int, seed: int) -> np.ndarray:

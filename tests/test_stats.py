@@ -277,7 +277,7 @@ def test_the_interval_of_the_expected_best_covers_it(k):
     rng, rounds, hits = np.random.default_rng(16), 300, 0
     truth = rng.beta(4, 2, (20_000, k)).max(1).mean()
     for number in range(rounds):
-        found = stats.expected_best_interval(rng.beta(4, 2, 16), k, rounds=300, seed=number)
+        (found,) = stats.expected_best_intervals(rng.beta(4, 2, (16, 1)), k, rounds=300, seed=number)
         hits += found.low <= truth <= found.high
     assert 0.85 <= hits / rounds <= 0.99
 
@@ -286,7 +286,16 @@ def test_the_best_of_more_trials_than_there_are_is_refused():
     with pytest.raises(HarnessError, match="The best of 5 trials cannot be had from 4"):
         stats.expected_best(np.arange(4.0), 5)
     with pytest.raises(HarnessError, match="takes 8 of them, not 4"):
-        stats.expected_best_interval(np.arange(4.0), 2)
+        stats.expected_best_intervals(np.arange(4.0)[:, None], 2)
+
+
+def test_the_intervals_of_many_searches_are_those_of_resampled_trials():
+    values, rng = np.random.default_rng(18).random((24, 3)), np.random.default_rng(19)
+    found = stats.expected_best_intervals(values, 6)
+    for own, interval in zip(values.T, found, strict=True):
+        draws = [stats.expected_best(rng.choice(own, 24), 6) for _ in range(2000)]
+        assert interval.mean == pytest.approx(stats.expected_best(own, 6), abs=1e-12)
+        assert (interval.low, interval.high) == pytest.approx(np.quantile(draws, (0.025, 0.975)), abs=0.02)
 
 
 # --- Holm ------------------------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ def per_user(ranks: np.ndarray, metric: str, k: int, users: np.ndarray | None = 
     if users is None or not len(users):
         return values
     first = np.flatnonzero(np.diff(users, prepend=users[0] - 1))
+    if len(first) == len(users):
+        return values
     return np.add.reduceat(values, first) / np.diff(first, append=len(users))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import count
+from itertools import accumulate, count, takewhile
 
 import numpy as np
 import polars as pl
 
 from harness import stats
+from harness.types import Cell
 
 
 @dataclass(frozen=True)
@@ -24,26 +25,40 @@ class BestOf:
     high: float | None
 
 
-def best_of(searched: pl.DataFrame, planned: int) -> tuple[BestOf, ...]:
-    """The search of one cell at 1, 2, 4, ... trials and at as many as were planned.
+@dataclass(frozen=True)
+class Search:
+    """The search trials of one cell. ``values``: what each that ended showed; ``best``: of the first 1, 2, ... trials,
+    in their order and as far as all have ended, the best that was not stopped, None if none is done."""
 
-    searched: its search trials, as `Results.trials` has them. A failed trial counts as 0, what the user would have had;
-    a pruned one as the best that it had shown.
-    """
-    known = [(number, status, best) for number, status, best in _columns(searched) if status != "running"]
-    curve = {number: _value(status, best) for number, status, best in known}
-    done = {number: best for number, status, best in known if status == "done" and best is not None}
-    values = np.sort(np.array([*curve.values()]))
-    first = next(number for number in count() if number not in curve)  # that has not ended
-    observed = {k: _best(done, k) if k <= first else None for k in steps(planned)}
-    wide = [k for k in observed if 4 * k <= len(values)]
-    intervals = dict(zip(wide, stats.expected_best_intervals(values, wide), strict=True)) if wide else {}
-    return tuple(_at(k, own, values, intervals.get(k)) for k, own in observed.items())
+    values: np.ndarray
+    best: list[float | None]
+    planned: int
+
+    @classmethod
+    def of(cls, searched: pl.DataFrame, planned: int) -> Search:
+        """From its search trials, as `Results.trials` has them. A failed trial counts as 0, what the user would have
+        had; a pruned one as the best that it had shown."""
+        known = [(number, status, best) for number, status, best in _columns(searched) if status != "running"]
+        curve = {number: _value(status, best) for number, status, best in known}
+        done = {number: best for number, status, best in known if status == "done" and best is not None}
+        ended = takewhile(curve.__contains__, count())
+        return cls(np.array([*curve.values()]), [*accumulate(map(done.get, ended), _better)], planned)
 
 
-def _best(done: dict[int, float], k: int) -> float | None:
-    """Of the first k trials."""
-    return max((value for number, value in done.items() if number < k), default=None)
+def best_of(searches: dict[Cell, Search]) -> dict[Cell, tuple[BestOf, ...]]:
+    """The search of each cell at 1, 2, 4, ... trials and at as many as were planned."""
+    intervals: dict[tuple[Cell, int], stats.Interval] = {}
+    for n in sorted(
+        {len(own.values) for own in searches.values()}
+    ):  # searches of as many trials have their resamples in common
+        alike = [cell for cell, own in searches.items() if len(own.values) == n]
+        for k in sorted({k for cell in alike for k in steps(searches[cell].planned) if 4 * k <= n}):
+            found = stats.expected_best_intervals(np.stack([searches[cell].values for cell in alike], 1), k)
+            intervals |= {(cell, k): interval for cell, interval in zip(alike, found, strict=True)}
+    return {
+        cell: tuple(_at(k, search, intervals.get((cell, k))) for k in steps(search.planned))
+        for cell, search in searches.items()
+    }
 
 
 def steps(planned: int) -> list[int]:
@@ -55,10 +70,16 @@ def steps(planned: int) -> list[int]:
     return [*powers, planned] if planned else []
 
 
-def _at(k: int, observed: float | None, values: np.ndarray, found: stats.Interval | None) -> BestOf:
+def _better(a: float | None, b: float | None) -> float | None:
+    return b if a is None else a if b is None else max(a, b)
+
+
+def _at(k: int, search: Search, found: stats.Interval | None) -> BestOf:
+    observed = search.best[k - 1] if k <= len(search.best) else None
     if found is not None:
         return BestOf(k, observed, found.mean, found.low, found.high)
-    return BestOf(k, observed, stats.expected_best(values, k) if k <= len(values) else None, None, None)
+    expected = stats.expected_best(search.values, k) if k <= len(search.values) else None
+    return BestOf(k, observed, expected, None, None)
 
 
 def _columns(searched: pl.DataFrame) -> list[tuple[int, str, float | None]]:

@@ -14,10 +14,10 @@ from harness import stats
 from harness.metrics._all import HEADLINE
 from harness.tables import _slices as slices
 from harness.tables._across import across, method_of
-from harness.tables._budget import BestOf, best_of
+from harness.tables._budget import Search, best_of
 from harness.tables._field import Field
 from harness.tables._frames import KEY, Confirmed, Results, cell_of, confirmed, finite, json_object
-from harness.tables._sample import metrics, sample
+from harness.tables._sample import metrics, samples
 from harness.tables._table import COSTS, Fit, Row, Section, Spent, Table, Trials
 from harness.types import BASELINE, Cell
 
@@ -53,12 +53,14 @@ class _DataSet:
         self.name = name
         self.records = {cell_of(record): record for record in records}
         self.runs = {cell: runs[cell] for cell in self.records if cell in runs}
-        self.searches = searches
+        own = {cell: searches[cell] for cell in self.records if cell in searches}
+        planned = {cell: int(self.records[cell]["trials_planned"] or 0) for cell in own}
+        self.budgets = best_of({cell: Search.of(trials, planned[cell]) for cell, trials in own.items()})
         first = next(iter(self.runs.values()), None)
         draws = stats.user_draws(len(np.unique(first.users))) if first else np.empty((0, 0), np.uint8)
         if draws.size <= stats.CELLS:
             draws = draws.astype(np.float64)  # as they are multiplied, once for all rows
-        self.samples = {cell: sample(cell, own, draws) for cell, own in self.runs.items()}
+        self.samples = samples(self.runs, draws)
 
     def backbones(self) -> list[str]:
         """Those of its sections; baselines have one of their own only where nothing else is planned."""
@@ -72,10 +74,6 @@ class _DataSet:
 
     def parts(self, queries: pl.DataFrame) -> list[slices.Part]:
         return slices.parts(self.name, queries.filter(pl.col("dataset") == self.name), self.runs)
-
-    def best_of(self, cell: Cell) -> tuple[BestOf, ...]:
-        planned = int(self.records[cell]["trials_planned"] or 0)
-        return best_of(self.searches[cell], planned) if cell in self.searches else ()
 
 
 def _searches(trials: pl.LazyFrame) -> dict[Cell, pl.DataFrame]:
@@ -166,7 +164,7 @@ def _row(made: _DataSet, cell: Cell, field: Field, most: _Most) -> Row:
         seeds_planned=seeds_planned,
         fit=fit,
         group=field.group(own) if own else "",
-        best_of=made.best_of(cell),
+        best_of=made.budgets.get(cell, ()),
         costs=_costs(fit, seconds if trials.planned else 0.0),
         front=(),
     )

@@ -184,7 +184,8 @@ def _by_trial(ranks: pl.DataFrame, several: bool) -> Iterator[tuple[str, tuple[n
     """Each trial with its users (Q,) and their ranks float64 (Q,), ordered by user; `several`: a user may have more
     targets than one, which stay in their order."""
     for (trial,), frame in ranks.partition_by("trial", as_dict=True, include_key=False).items():
-        frame = frame.sort("user", maintain_order=True)
+        if not frame["user"].is_sorted():
+            frame = frame.sort("user", maintain_order=True)
         users, values = frame["user"].to_numpy(), frame["rank"].cast(pl.Float64).to_numpy()
         if not (np.isfinite(values) & (values >= 1)).all():
             raise HarnessError(f"ranks of trial {trial} hold {np.nanmin(values)}; ranks are finite and start at 1.")

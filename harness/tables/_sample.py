@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -46,7 +47,7 @@ class Sample:
     users: np.ndarray
     noise: np.ndarray
 
-    @property
+    @cached_property
     def headline(self) -> float:
         return float(self.means[metrics().index(HEADLINE)])
 
@@ -61,16 +62,25 @@ def metrics() -> list[str]:
     return [f"{name.upper()}@{k}" for name in ordered for k in CUTOFFS]
 
 
-def sample(cell: Cell, confirmed: Confirmed, draws: np.ndarray) -> Sample:
-    """Scores of a cell under the user draws (R, U) that all rows of its data set share."""
-    scores = [_scores(confirmed, name) for name in metrics()]
-    seeds, stream = confirmed.ranks.shape[1], int(digest(str(cell))[:8], 16)  # seeds of two rows are independent
-    headline = scores[metrics().index(HEADLINE)]
-    resampled = stats.bootstrap(np.stack(scores, 2), draws, stats.seed_draws(seeds, len(draws), stream))
+def samples(runs: dict[Cell, Confirmed], draws: np.ndarray) -> dict[Cell, Sample]:
+    """Scores of the cells of a data set under the user draws (R, U) that all of them share."""
+    together = max(1, stats.CELLS // max(1, draws.shape[1] * len(metrics())))  # rows
+    cells, found = list(runs), {}
+    for start in range(0, len(cells), together):
+        part = {cell: _scores(runs[cell]) for cell in cells[start : start + together]}
+        streams = {cell: int(digest(str(cell))[:8], 16) for cell in part}  # seeds of two rows are independent
+        rows = [(own, stats.seed_draws(own.shape[1], len(draws), streams[cell])) for cell, own in part.items()]
+        for cell, drawn in zip(part, stats.bootstraps(rows, draws), strict=True):
+            found[cell] = _sample(cell, part[cell], drawn, streams[cell])
+    return found
+
+
+def _sample(cell: Cell, scores: np.ndarray, draws: np.ndarray, stream: int) -> Sample:
+    headline = scores[:, :, metrics().index(HEADLINE)]
     return Sample(
         cell=cell,
-        means=np.array([values.mean() for values in scores]).round(stats.DIGITS),
-        draws=resampled.clip(min=0),  # few users and seeds far apart reach below
+        means=scores.mean((0, 1)).round(stats.DIGITS),
+        draws=draws.clip(min=0),  # few users and seeds far apart reach below
         users=headline.mean(1),
         noise=stats.seed_noise(headline.mean(0), seed=stream),
     )
@@ -100,8 +110,13 @@ def is_reference(cell: Cell) -> bool:
     return cell.adapter == REFERENCE and cell.encoder == NO_TEXT and not cell.is_baseline
 
 
-def _scores(confirmed: Confirmed, name: str) -> np.ndarray:
-    """One metric (U, S) of the cell's ranks."""
+def _scores(confirmed: Confirmed) -> np.ndarray:
+    """Every metric (U, S, M) of the cell's ranks."""
+    return np.stack([_score(confirmed, name) for name in metrics()], 2)
+
+
+def _score(confirmed: Confirmed, name: str) -> np.ndarray:
+    """One metric (U, S)."""
     metric, _, k = name.rpartition("@")
     columns = [per_user(column, metric.lower(), int(k), confirmed.users) for column in confirmed.ranks.T]
     return np.stack(columns, 1)
