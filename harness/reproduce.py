@@ -214,25 +214,29 @@ def _headline(columns: list[np.ndarray], users: np.ndarray) -> np.ndarray:
 def check(home: Path, row: Row, own: Trial, dataset: str = "") -> dict[str, tuple[Any, Any]]:
     """Everything a number rests on, as (recorded, here): data, embedding, component versions, code, packages, machine.
 
-    A data set or encoder that cannot be found here counts as "not here".
+    The data are those that are used: prepared ones out of the cache, unless `dataset` names a source to be held
+    against them; a name alone may mean another source than it did. A data set or encoder that cannot be found here
+    counts as "not here".
     """
-    found: dict[str, tuple[Any, Any]] = {"data": (own.inputs["data"], None)}
+    was = own.inputs["data"]
+    found: dict[str, tuple[Any, Any]] = {}
     try:
-        prepared = rows.prepare(home, row, dataset)
-        found["data"] = (own.inputs["data"], prepared.hash)
+        cached = not dataset and rows.cached(home, was)
+        prepared = rows.sequences(home, row, was) if cached else rows.prepare(home, row, dataset)
+        found["data"] = (was, prepared.hash)
     except HarnessError:
-        found["data"] = (own.inputs["data"], "its source is not here")
+        found["data"] = (was, "its source is not here")
         prepared = None
     if own.inputs["embedding"]:
         found["embedding"] = (own.inputs["embedding"], _embedding(home, row, prepared))
         found["basis"] = (own.inputs["basis"], vectors.BASIS_VERSION)
     here = _versions(own)
-    found |= {f"version of {name}": (was, here.get(name)) for name, was in own.inputs["versions"].items()}
-    was, now = row.launch["provenance"], walk.provenance()
-    found["code (git)"] = (_code(was), _code(now))
-    found["python"] = (was["python"], now["python"])
-    found |= {name: (version, now["versions"].get(name)) for name, version in was["versions"].items()}
-    found["processor"] = (was["machine"]["processor"], now["machine"]["processor"])
+    found |= {f"version of {name}": (old, here.get(name)) for name, old in own.inputs["versions"].items()}
+    then, now = row.launch["provenance"], walk.provenance()
+    found["code (git)"] = (_code(then), _code(now))
+    found["python"] = (then["python"], now["python"])
+    found |= {name: (version, now["versions"].get(name)) for name, version in then["versions"].items()}
+    found["processor"] = (then["machine"]["processor"], now["machine"]["processor"])
     return found
 
 

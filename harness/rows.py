@@ -105,8 +105,7 @@ def confirmed(ledger: Ledger, row: Row) -> list[Trial]:
 def sequences(home: Path, row: Row, key: str, word: str = "") -> data.Prepared:
     """The prepared data set of that hash: out of the cache, or prepared again from `word` (its name or folder; as the
     row names it if empty). Raises HarnessError if neither gives it."""
-    folder = home / "cache" / "prepared" / key
-    if not folder.is_dir():
+    if not cached(home, key):
         prepared = prepare(home, row, word)
         if prepared.hash != key:
             raise HarnessError(
@@ -114,6 +113,7 @@ def sequences(home: Path, row: Row, key: str, word: str = "") -> data.Prepared:
                 f"the row's {key}, and these are not in {home / 'cache' / 'prepared'}."
             )
         return prepared
+    folder = _prepared(home, key)
     try:
         times = folder / "times.npy"
         return data.Prepared(
@@ -128,6 +128,15 @@ def sequences(home: Path, row: Row, key: str, word: str = "") -> data.Prepared:
         )
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise HarnessError(f"{folder} is damaged ({error}); delete it and run again.") from error
+
+
+def cached(home: Path, key: str) -> bool:
+    """Whether the prepared data of that hash are in the cache."""
+    return _prepared(home, key).is_dir()
+
+
+def _prepared(home: Path, key: str) -> Path:
+    return home / "cache" / "prepared" / key
 
 
 def prepare(home: Path, row: Row, word: str = "") -> data.Prepared:

@@ -246,7 +246,7 @@ class GridScheduler(_Unsaved, FIFOScheduler):
                 return last_words(place[1])
             there = NodeAffinitySchedulingStrategy(place[0], soft=False)
             read = ray.remote(last_words).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-            return ray.get(read.remote(place[1]), timeout=60)
+            return ray.get(read.remote(place[1]), timeout=20)  # nothing else goes on meanwhile
         except RayError:
             return None
 

@@ -183,6 +183,8 @@ def test_data_that_changed_since_are_told_and_the_recorded_ones_are_used(root, t
     assert was != here
     assert found.verdict == "equal", "the sequences of the recorded hash are in the cache"
     assert "data" in reproduce.text(found).split("As recorded")[0]
+    was, here = reproduce.run(root / "one", Asked("sasrec/id", seeds=1)).checks["data"]
+    assert was == here, "no source is named: nothing is said of one that may only share the name"
 
 
 def test_without_its_cache_a_row_is_made_of_its_source_or_says_what_is_missing(root, tmp_path):
