@@ -161,14 +161,19 @@ class GridScheduler(_Unsaved, FIFOScheduler):
     """Tune's side of `Grid.epoch` and `Grid.ended`: each study's own pruner decides, cell by cell. Asked to stop, it
     lets no trial go on whose state is saved."""
 
-    def __init__(self, searcher: GridSearcher, recorder: Any, tell: Callable[[str], None]) -> None:
+    def __init__(self, searcher: GridSearcher, recorder: Any, slots: int, tell: Callable[[str], None]) -> None:
         super().__init__()
-        self.searcher, self.recorder, self.tell = searcher, recorder, tell
+        self.searcher, self.recorder, self.slots, self.tell = searcher, recorder, slots, tell
         self.told: dict[str, int] = {}  # epochs of each trial that its study knows of
         self.held: set[str] = set()  # trials at rest since we were asked to stop
         self.controller: Any = None
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Take hold of Tune; at the first trial, let it keep every process that has nothing to do for a moment, as
+        while a cell's last trial decides what comes next. By itself it keeps one, and a new one takes seconds."""
+        if self.controller is None:
+            cache = tune_controller._tune_controller._actor_cache
+            cache.increase_max(trial.placement_group_factory, by=self.slots)
         self.controller = tune_controller
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -342,7 +347,7 @@ def run(
         watchdog,
         grid.tells_users,
     )
-    scheduler = GridScheduler(GridSearcher(grid, home, stop), recorder, tell)
+    scheduler = GridScheduler(GridSearcher(grid, home, stop), recorder, layout.slots, tell)
     needs = {"cpu": layout.threads} | ({"gpu": layout.gpu} if layout.gpu else {})
     trainable = tune.with_resources(tune.with_parameters(TrialActor, shared=held), needs)
     with scratch.folder("tune") as folder, _quiet(), _own_errors(), stop.patiently():
