@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+
 import numpy as np
 import pytest
 from conftest import make_dataset
-from helpers import bench, events
+from helpers import bench, events, harness, metrics_of
 from scipy.stats import wilcoxon
 
 from harness import paired
 from harness.metrics._all import means
+
+# On two cores one slot: which trial was finished first decides what the next ones are held against.
+WORDS = ["--adapters", "id", "--pruner", "wilcoxon", "--sampler", "random", "--trials", "8", "--epochs", "8"]
+WORDS += ["--threads", str(os.cpu_count()), "--tracking", "off"]
 
 
 def test_the_same_users_are_told_of_every_trial_and_at_most_so_many():
@@ -24,9 +32,7 @@ def test_the_same_users_are_told_of_every_trial_and_at_most_so_many():
 
 def test_a_bench_with_wilcoxon_stops_exactly_the_trials_that_its_ledger_says_are_worse(home, tmp_path):
     """Decided again from the ledger's lines, with scipy alone; killed half-way, it would find all of it there."""
-    folder = make_dataset(tmp_path / "toy")
-    words = ["--adapters", "id", "--pruner", "wilcoxon", "--sampler", "random", "--trials", "8", "--epochs", "8"]
-    done = bench(home, folder, *words, "--threads", "2", "--tracking", "off")
+    done = bench(home, make_dataset(tmp_path / "toy"), *WORDS)
     assert done.returncode == 0, done.stderr
     told: dict[str, list[list[int]]] = {}
     for event in events(home, "epoch"):
@@ -51,6 +57,53 @@ def test_a_bench_with_wilcoxon_stops_exactly_the_trials_that_its_ledger_says_are
     assert events(home, "launched")[0]["engine"]["pruner"] == "wilcoxon"
 
 
+@pytest.mark.slow
+def test_a_bench_with_wilcoxon_that_is_killed_stops_the_trials_that_an_undisturbed_one_stops(tmp_path, monkeypatch):
+    folder, home, plain = make_dataset(tmp_path / "toy"), tmp_path / "home", tmp_path / "plain"
+    for place in ("append:30", "append:12"):  # counted in each process
+        monkeypatch.setenv("HARNESS_FAILPOINT", place)
+        assert bench(home, folder, *WORDS).returncode == -signal.SIGKILL
+    monkeypatch.delenv("HARNESS_FAILPOINT")
+    for one in (home, plain):
+        done = bench(one, folder, *WORDS)
+        assert done.returncode == 0, done.stderr
+    found, expected = ({e["id"]: e["result"] for e in whole(one, "ended")} for one in (home, plain))
+    assert {i: r["status"] for i, r in found.items()} == {i: r["status"] for i, r in expected.items()}
+    assert {r["status"] for r in found.values()} == {"done", "pruned"}
+    tables = [json.loads(harness(one, "leaderboard", "--format", "json").stdout) for one in (home, plain)]
+    assert metrics_of(tables[0]) == metrics_of(tables[1])
+
+
+def whole(home, kind):
+    """Events of a kind, of lines that no kill tore."""
+    lines = [line for file in (home / "ledger").glob("*.jsonl") for line in file.read_text().split("\n")]
+    return [json.loads(line) for line in lines if line.startswith(f'{{"kind":"{kind}"') and line.endswith("}")]
+
+
 def _worse(own: list[int], best: list[int]) -> bool:
     gaps = np.subtract(own, best)
     return bool(gaps.any()) and wilcoxon(gaps[gaps != 0], alternative="less").pvalue < 0.1
+
+
+@pytest.mark.parametrize(("rate", "least", "most"), [(0.5, 0.9, 1.0), (1.0, 0.15, 0.5), (1.3, 0.0, 0.05)])
+def test_over_all_its_epochs_a_worse_trial_is_stopped_and_a_better_one_is_not(rate, least, most):
+    """A trial is looked at after every epoch, 17 times here; its users keep nine tenths of their luck from one to the
+    next. `rate`: its users' hits over those of the best trial."""
+    rng, runs = np.random.default_rng(3), 60
+    stopped = [_ever_worse(rng, rate) for _ in range(runs)]
+    assert least <= sum(stopped) / runs <= most
+
+
+def _ever_worse(rng, rate, epochs=20, users=256, hits=0.15):
+    likely = rng.beta(0.5, 0.5 * (1 - hits) / hits, users)  # to be hit, of each user
+    best, own = (_told(rng, np.clip(likely * times, 0, 1), epochs) for times in (1.0, rate))
+    return any(paired.worse(mine, theirs) for mine, theirs in list(zip(own, best, strict=True))[3:])
+
+
+def _told(rng, likely, epochs):
+    gains, rows = (paired.UNIT / np.log2(np.arange(2, 12))).astype(int), []
+    for epoch in range(epochs):
+        fresh = np.where(rng.random(len(likely)) < likely, rng.choice(gains, len(likely)), 0)
+        kept = epoch > 0 and rng.random(len(likely)) < 0.9
+        rows.append(np.where(kept, rows[-1], fresh) if epoch else fresh)
+    return [row.tolist() for row in rows]
