@@ -76,8 +76,8 @@ def test_a_bench_with_wilcoxon_that_is_killed_stops_the_trials_that_an_undisturb
 
 def whole(home, kind):
     """Events of a kind, of lines that no kill tore."""
-    lines = [line for file in (home / "ledger").glob("*.jsonl") for line in file.read_text().split("\n")]
-    return [json.loads(line) for line in lines if line.startswith(f'{{"kind":"{kind}"') and line.endswith("}")]
+    lines = [line for file in (home / "ledger").glob("*.jsonl") for line in file.read_text().split("\n")[:-1]]
+    return [json.loads(line) for line in lines if line.startswith(f'{{"kind":"{kind}"')]
 
 
 def _worse(own: list[int], best: list[int]) -> bool:
