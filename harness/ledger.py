@@ -34,7 +34,6 @@ _ENDED = re.compile(
     rb'\{"status":"(\w+)","reason":("(?:[^"\\]|\\.)*"),"best":(-?[\d.]+(?:[eE][-+]?\d+)?),'
     rb'"best_epoch":-?\d+,"curve":\[([^\]]*)\],'
 )
-_NUMBER = re.compile(rb"-?[\d.]+(?:[eE][-+]?\d+)?")
 _EPOCH = re.compile(rb'\{"kind":"epoch","seq":\d+,"time":[\d.]+,"id":"(\w+)","epoch":(\d+),')
 
 
@@ -58,8 +57,13 @@ for _field in fields(TrialResult):
 def _number(line: bytes, key: bytes, start: int) -> float | None:
     """The number under a key, with its quotes and colon, behind `start`; None if there is none."""
     at = line.find(key, start)
-    found = _NUMBER.match(line, at + len(key)) if at > 0 and line[at - 1] in b"{," else None
-    return float(found[0]) if found else None
+    if at < 1 or line[at - 1] not in b"{,":
+        return None
+    at += len(key)
+    try:
+        return float(line[at : line.find(b",", at)].rstrip(b"}"))
+    except ValueError:
+        return None
 
 
 @dataclass(slots=True)
