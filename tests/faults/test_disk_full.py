@@ -16,7 +16,7 @@ from helpers import SMALL_MODEL, TINY, bench, ended, environment, harness, metri
 from harness import store
 from harness.types import HarnessError
 
-GRID = ["--adapters", "id,svd", "--backbones", "sasrec", "--sampler", "random", "--tracking", "off", "--trials", "20"]
+GRID = ["--adapters", "id,svd", "--backbones", "sasrec", "--sampler", "random", "--tracking", "off", "--trials", "12"]
 GRID += ["--epochs", "6", "--pruner", "none"]  # what it stops depends on the order of ends
 
 

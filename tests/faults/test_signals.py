@@ -13,7 +13,7 @@ from helpers import ended, events
 from processes import alive, count, offspring, start, wait_for
 
 LONG = ["--adapters", "id,svd", "--sampler", "random", "--pruner", "none", "--tracking", "off"]
-LONG += ["--budget", "standard", "--trials", "2", "--epochs", "60"]
+LONG += ["--budget", "standard", "--trials", "2", "--epochs", "36"]
 
 
 @pytest.fixture(scope="module")

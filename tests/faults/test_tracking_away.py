@@ -66,7 +66,7 @@ def test_a_server_that_dies_costs_a_warning_and_sync_catches_up(dataset, home, t
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
     server = serve(tmp_path / "server", port)
-    words = ["--adapters", "id,svd", "--backbones", "sasrec", "--trials", "10", "--tracking", uri]
+    words = ["--adapters", "id,svd", "--backbones", "sasrec", "--trials", "8", "--tracking", uri]
     command = [sys.executable, "-m", "harness.cli", "bench", "--datasets", str(dataset), *TINY, *SMALL_MODEL, *words]
     process = subprocess.Popen(
         command, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
