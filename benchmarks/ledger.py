@@ -26,6 +26,7 @@ import polars as pl
 
 SIZES = (1_000, 10_000, 100_000)
 SEEDS, EPOCHS = 2, 10
+ROUNDS = 5  # of each, the median is told; a report is written once
 BACKBONES = "sasrec,gru4rec,bert4rec,hstu,esasrec,fmlp,mamba4rec"
 VERBS = {  # goals in seconds at the largest size
     "plan": 5.0,
@@ -161,7 +162,9 @@ def rows_of(size: int, cells: int, root: Path) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     naive = 0.0
     for name, (code, command) in asked.items():
-        cpu, wall, peak = measured(home, code, command)
+        once = measured(home, code, command)
+        more = [] if "written" in name else [measured(home, code, command) for _ in range(ROUNDS - 1)]
+        cpu, wall, peak = sorted([once, *more])[len(more) // 2]
         naive = naive or cpu
         row = {
             "trials": count,
@@ -194,6 +197,7 @@ def main() -> None:
             dataset(root / "data")
         rows = [row for size in asked.sizes for row in rows_of(size, cells, root)]
     about = f"{cells} cells and the baselines, {SEEDS} seeds each, {EPOCHS} epochs a trial."
+    about += f" Medians of {ROUNDS} rounds by CPU time; the report is written once."
     about += f" Load of the machine: {os.getloadavg()[0]:.0f}."
     _measure.write("ledger", "A large ledger", about, _measure.table(rows))
 
