@@ -46,6 +46,7 @@ def reason(error: OSError) -> str:
 
 
 def unwritable(what: object, error: OSError) -> HarnessError:
+    """What to raise where the ledger or a file beside it could not be written."""
     return HarnessError(f"{what} cannot be written: {reason(error)}. {GOES_ON}")
 
 

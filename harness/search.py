@@ -172,8 +172,11 @@ class GridScheduler(_Unsaved, FIFOScheduler):
         """Take hold of Tune; at the first trial, let it keep every process that has nothing to do for a moment, as
         while a cell's last trial decides what comes next. By itself it keeps one, and a new one takes seconds."""
         if self.controller is None:
-            cache = tune_controller._tune_controller._actor_cache
-            cache.increase_max(trial.placement_group_factory, by=self.slots)
+            with contextlib.suppress(
+                AttributeError
+            ):  # no public part of Tune: a later one may be without it, and slower
+                cache = tune_controller._tune_controller._actor_cache
+                cache.increase_max(trial.placement_group_factory, by=self.slots)
         self.controller = tune_controller
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:

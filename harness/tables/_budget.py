@@ -48,9 +48,7 @@ class Search:
 def best_of(searches: dict[Cell, Search]) -> dict[Cell, tuple[BestOf, ...]]:
     """The search of each cell at 1, 2, 4, ... trials and at as many as were planned."""
     intervals: dict[tuple[Cell, int], stats.Interval] = {}
-    for n in sorted(
-        {len(own.values) for own in searches.values()}
-    ):  # searches of as many trials have their resamples in common
+    for n in sorted({len(own.values) for own in searches.values()}):  # resamples are alike for as many trials
         alike = [cell for cell, own in searches.items() if len(own.values) == n]
         for k in sorted({k for cell in alike for k in steps(searches[cell].planned) if 4 * k <= n}):
             found = stats.expected_best_intervals(np.stack([searches[cell].values for cell in alike], 1), k)
