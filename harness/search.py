@@ -169,14 +169,12 @@ class GridScheduler(_Unsaved, FIFOScheduler):
         self.controller: Any = None
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Take hold of Tune; at the first trial, let it keep every process that has nothing to do for a moment, as
-        while a cell's last trial decides what comes next. By itself it keeps one, and a new one takes seconds."""
+        """Take hold of Tune; let it keep all idle processes: by itself it keeps one, and a new one takes seconds."""
         if self.controller is None:
             with contextlib.suppress(
                 AttributeError
             ):  # no public part of Tune: a later one may be without it, and slower
-                cache = tune_controller._tune_controller._actor_cache
-                cache.increase_max(trial.placement_group_factory, by=self.slots)
+                tune_controller._tune_controller._actor_cache.increase_max(trial.placement_group_factory, by=self.slots)
         self.controller = tune_controller
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
