@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -316,10 +316,16 @@ def expected_best_intervals(values: np.ndarray, k: int, rounds: int = ROUNDS, se
 def _resampled_shares(n: int, k: int, part: slice, seed: int) -> np.ndarray:
     """Weights (rounds, n) of n sorted values in `expected_best` of each resample of some rounds: what its order
     statistics weigh, summed over those that are one value."""
-    rng = np.random.default_rng([seed, part.start])
-    rounds = part.stop - part.start
-    places = np.sort(rng.integers(n, size=(rounds, n)), 1) + n * np.arange(rounds)[:, None]
-    return np.bincount(places.ravel(), np.tile(_shares(n, k), rounds), places.size).reshape(places.shape)
+    places = _places(n, part.start, part.stop, seed)
+    weights = np.bincount(places.ravel(), np.tile(_shares(n, k), len(places)), places.size)
+    return weights.reshape(places.shape)
+
+
+@lru_cache(maxsize=1)
+def _places(n: int, start: int, stop: int, seed: int) -> np.ndarray:
+    """Where each resample's order statistics stand in (rounds, n): drawn and sorted once for every k."""
+    drawn = np.random.default_rng([seed, start]).integers(n, size=(stop - start, n))
+    return np.sort(drawn, 1) + n * np.arange(stop - start)[:, None]
 
 
 def _flipped_sums(values: np.ndarray, flips: int, seed: int) -> np.ndarray:
