@@ -19,7 +19,7 @@ from harness import registry, rows, stats, store
 from harness.ledger import Ledger
 from harness.metrics._all import CUTOFFS, HEADLINE, per_user
 from harness.rows import Row
-from harness.types import Cell, HarnessError, PrepSpec, Protocol
+from harness.types import MIDDLE, Cell, HarnessError, PrepSpec, Protocol
 
 ALPHA = 0.05
 MLFLOW = "mlflow:"
@@ -171,6 +171,8 @@ def _side(word: str, ledger: Ledger, run: str | None, ranks_of: Callable[[str], 
 
 def _protocols_differ(a: Side, b: Side) -> str:
     found = [asdict(Protocol(**side.launch["protocol"])) for side in (a, b)]
+    for one, side in zip(found, (a, b), strict=True):
+        one["ties"] = side.launch.get("ties", MIDDLE)
     names = [f"{key} is {found[0][key]} / {found[1][key]}" for key in found[0] if found[0][key] != found[1][key]]
     return f"the protocols differ: {', '.join(names)}" if names else ""
 
@@ -226,7 +228,7 @@ def _names() -> list[str]:
 
 def _scores(frames: list[pl.DataFrame], users: np.ndarray) -> np.ndarray:
     """Every metric of every user and seed, (U, S, M)."""
-    columns = [frame["rank"].to_numpy() for frame in frames]
+    columns = [store.bounds(frame) for frame in frames]
     parts = [name.lower().partition("@") for name in _names()]
     return np.stack([np.stack([per_user(c, m, int(k), users) for m, _, k in parts], 1) for c in columns], 1)
 

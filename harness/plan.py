@@ -17,6 +17,7 @@ from harness.ledger import Ledger
 from harness.types import (
     BASELINE,
     BUDGETS,
+    EXPECTED,
     NO_TEXT,
     PRUNERS,
     SAMPLERS,
@@ -32,7 +33,7 @@ from harness.types import (
     digest,
 )
 
-CORE_VERSION = 2  # raised when losses, sampling of batches or the optimiser change what a trial comes to
+CORE_VERSION = 3  # raised when losses, sampling of batches, the optimiser or metrics change a trial's result
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Request:
     def table_key(self) -> str:
         """Cells of two benches stand in one table exactly if this is equal."""
         same = [self.protocol.identity(), self.prep.identity(), self.budget.epochs, self.budget.patience]
-        return digest([*same, self.engine.identity()])
+        return digest([*same, self.engine.identity(), EXPECTED])
 
 
 @dataclass(frozen=True)

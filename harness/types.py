@@ -108,7 +108,7 @@ class Protocol:
 
     ``split``: ``loo`` (last event tests, second last validates) or ``gts`` (global temporal split at the
     ``quantile`` of the timestamps). ``filter_seen``: items of the user's own history are no candidates.
-    Ranks are over the full catalogue: 1 + number better + half the number of ties.
+    Ranks are over the full catalogue; a metric of a tied target is its expectation over the order of the tie.
 
     Of ``gts`` alone: ``validation`` is ``by_time`` (the same quantile again, of what is not for the test) or
     ``last_train`` (the last event before the cut of each user); ``target``: of a user's events after a cut the
@@ -153,6 +153,9 @@ class Budget:
         """What a launch event says of it: without the bounds that are off."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
+
+# How tied targets are measured: by the expectation over their order, or, in earlier versions, by their mid-rank.
+EXPECTED, MIDDLE = "expected", "mid-rank"
 
 # Names of the ways to search, as `samplers` sets them up.
 SAMPLERS = ("tpe", "random", "grid", "gp", "cmaes")

@@ -23,6 +23,7 @@ from made_data import SHARED, columns, write_dataset
 from harness import data, presets, sealed, steps
 from harness.cli import main
 from harness.data import Prepared, cold, open_dataset, prepare, split
+from harness.metrics._all import per_user
 from harness.presets import PRESETS, preset
 from harness.sequential import order_test
 from harness.trial import run_baseline, spectrum
@@ -283,7 +284,7 @@ def test_how_warm_and_cold_targets_fare_is_told_apart_in_every_confirmed_row(tmp
     assert (unseen.sum(), len(unseen)) == (4, 8)
     trial = Trial(Cell("x", "none", "none", "popularity"), "confirm", 0, 0, 0, {}, protocol, {})
     result, left = run_baseline(trial, whole, spectrum({}, whole.n_items))
-    gains = np.where(left.ranks <= 10, 1 / np.log2(1 + left.ranks), 0)
+    gains = per_user(left.ranks, "ndcg", 10)
     info = result.info
     assert info["test_cold_share"] == pytest.approx(unseen.mean())
     for name, part in (("cold", gains[unseen]), ("warm", gains[~unseen])):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from harness import stats
+from harness.metrics._all import HEADLINE
 from harness.tables._pairs import pairs
-from harness.tables._sample import ALPHA, Gain, Sample, gain, is_reference
+from harness.tables._sample import ALPHA, Gain, Sample, gain, is_reference, metrics
 from harness.types import Cell
 
 
@@ -19,12 +22,17 @@ class Field:
         self.groups = stats.letters(stats.holm_pairs(self.pairs.p) < ALPHA) if self.pairs else []
         self.p_best = self.pairs.adjusted(self.ranked[0].cell) if self.pairs else {}
         self.p_id = self.pairs.adjusted(self.reference.cell) if self.pairs and self.reference else {}
+        self.first = _first(self.ranked)
 
     def get(self, cell: Cell) -> Sample | None:
         return self.ranked[self.place[cell]] if cell in self.place else None
 
     def rank(self, row: Sample) -> int:
         return 1 + sum(other.headline > row.headline for other in self.ranked)
+
+    def stability(self, row: Sample) -> float:
+        """Share of the resamples of users and seeds in which the row ranks first; rows with equal scores share it."""
+        return float(self.first[self.place[row.cell]])
 
     def group(self, row: Sample) -> str:
         return self.groups[self.place[row.cell]]
@@ -43,5 +51,14 @@ class Field:
         place = {1: "best", 2: "second"}.get(self.rank(row))
         p_best = self.p_best.get(row.cell, 0.0)
         p_id = self.p_id.get(row.cell, 1.0)
-        found = (place, p_best >= ALPHA and "tied", p_id < ALPHA and "differs")
+        found = (place, p_best >= ALPHA and "tied", p_id < ALPHA and "differs", row.rising and "rising")
         return [mark for mark in found if mark]
+
+
+def _first(rows: list[Sample]) -> np.ndarray:
+    """How often each of n rows is first over their shared draws, (n,)."""
+    if not rows:
+        return np.empty(0)
+    draws = np.stack([row.draws[:, metrics().index(HEADLINE)] for row in rows], 1)
+    first = draws == draws.max(1, keepdims=True)
+    return (first / first.sum(1, keepdims=True)).mean(0)

@@ -24,6 +24,7 @@ class Gain:
     ``p``: Holm-adjusted over the rows of the section, None where no test is made. ``difference``: the same in the
     metric's own units. ``effect``: mean over standard deviation of the users' differences, None where they do not vary.
     ``detectable``: the smallest gain, in percent, that this comparison would find four times in five.
+    ``preliminary``: the other row is still rising at its last epoch, so the gain would shrink with more epochs.
     """
 
     against: Cell
@@ -34,18 +35,22 @@ class Gain:
     difference: float
     effect: float | None
     detectable: float
+    preliminary: bool = False
 
 
 @dataclass(frozen=True)
 class Sample:
     """A row's scores (M metrics, R rounds, U users): means (M,), draws (R, M); of the headline metric users (U,),
-    averaged over seeds, and noise (F,), how far the choice of seeds moves the mean."""
+    averaged over seeds, and noise (F,), how far the choice of seeds moves the mean. ``tied``: share of the test targets
+    that share their score with another candidate. ``rising``: in most seeds the best epoch is the last one allowed."""
 
     cell: Cell
     means: np.ndarray
     draws: np.ndarray
     users: np.ndarray
     noise: np.ndarray
+    tied: float
+    rising: bool
 
     @cached_property
     def headline(self) -> float:
@@ -62,7 +67,7 @@ def metrics() -> list[str]:
     return [f"{name.upper()}@{k}" for name in ordered for k in CUTOFFS]
 
 
-def samples(runs: dict[Cell, Confirmed], draws: np.ndarray) -> dict[Cell, Sample]:
+def samples(runs: dict[Cell, Confirmed], draws: np.ndarray, rising: set[Cell]) -> dict[Cell, Sample]:
     """Scores of the cells of a data set under the user draws (R, U) that all of them share."""
     together = max(1, stats.CELLS // max(1, draws.shape[1] * len(metrics())))  # rows
     cells, found = list(runs), {}
@@ -71,11 +76,12 @@ def samples(runs: dict[Cell, Confirmed], draws: np.ndarray) -> dict[Cell, Sample
         streams = {cell: int(digest(str(cell))[:8], 16) for cell in part}  # seeds of two rows are independent
         rows = [(own, stats.seed_draws(own.shape[1], len(draws), streams[cell])) for cell, own in part.items()]
         for cell, drawn in zip(part, stats.bootstraps(rows, draws), strict=True):
-            found[cell] = _sample(cell, part[cell], drawn, streams[cell])
+            tied = float(np.mean([ranks.tied.mean() for ranks in runs[cell].ranks]))
+            found[cell] = _sample(cell, part[cell], drawn, streams[cell], tied, cell in rising)
     return found
 
 
-def _sample(cell: Cell, scores: np.ndarray, draws: np.ndarray, stream: int) -> Sample:
+def _sample(cell: Cell, scores: np.ndarray, draws: np.ndarray, stream: int, tied: float, rising: bool) -> Sample:
     headline = scores[:, :, metrics().index(HEADLINE)]
     return Sample(
         cell=cell,
@@ -83,6 +89,8 @@ def _sample(cell: Cell, scores: np.ndarray, draws: np.ndarray, stream: int) -> S
         draws=draws.clip(min=0),  # few users and seeds far apart reach below
         users=headline.mean(1),
         noise=stats.seed_noise(headline.mean(0), seed=stream),
+        tied=tied,
+        rising=rising,
     )
 
 
@@ -103,6 +111,7 @@ def gain(row: Sample, reference: Sample, p: float | None = None, tests: int = 1)
         difference=row.headline - reference.headline,
         effect=stats.effect(row.users - reference.users),
         detectable=100 * stats.detectable(own - other, tests) / reference.headline,
+        preliminary=reference.rising,
     )
 
 
@@ -118,5 +127,5 @@ def _scores(confirmed: Confirmed) -> np.ndarray:
 def _score(confirmed: Confirmed, name: str) -> np.ndarray:
     """One metric (U, S)."""
     metric, _, k = name.rpartition("@")
-    columns = [per_user(column, metric.lower(), int(k), confirmed.users) for column in confirmed.ranks.T]
+    columns = [per_user(ranks, metric.lower(), int(k), confirmed.users) for ranks in confirmed.ranks]
     return np.stack(columns, 1)

@@ -35,6 +35,7 @@ from harness.tables._format import trials as trials
 from harness.tables._sample import ALPHA, REFERENCE
 from harness.tables._slices import Slice
 from harness.tables._table import Row, Section, Table
+from harness.types import EXPECTED, MIDDLE
 
 FEW = 30  # users of a part of the test, below which a bootstrap covers less than it says
 TITLES = {
@@ -47,6 +48,7 @@ TITLES = {
     "provenance": "Provenance",
 }
 ABOVE = ("protocol", "prep", "budget", "engine", "statistics", "code")  # before the tables; provenance may stand after
+TIES = {EXPECTED: "expectation over their order", MIDDLE: "mid-rank (earlier rule)"}
 CODE = ("harness", "git", "dirty", "date")  # of the provenance
 GIT = ("git", "dirty")  # what an installed package has nothing to say of
 CARD = ("hash", "users", "items", "events", "density", "mean_length", "tie_share", "test_tie_share", "cold_test_share")
@@ -91,7 +93,11 @@ def header(table: Table, part: str) -> dict[str, Any]:
     if values.get("split") == "loo":
         values.pop("quantile", None)
     opened = table.header.get("test_opened")
-    return values | {"candidates": "all items", "ties": "mid-rank"} | ({"test openings": opened} if opened else {})
+    return (
+        values
+        | {"candidates": "all items", "ties": TIES[table.header.get("ties", EXPECTED)]}
+        | ({"test openings": opened} if opened else {})
+    )
 
 
 def header_lines(table: Table, parts: tuple[str, ...]) -> list[str]:
@@ -112,7 +118,12 @@ def data(section: Section) -> dict[str, Any]:
 def section_lines(section: Section) -> list[str]:
     """The data set in a line, and each of its warnings."""
     lines = [line("Data", data(section))] if data(section) else []
-    return lines + [f"Warning: {text}" for text in section.card.get("warnings") or []]
+    return lines + [f"Warning: {text}" for text in warnings(section)]
+
+
+def warnings(section: Section) -> list[str]:
+    """Those of the data set's card, then those of the section's own numbers."""
+    return [*(section.card.get("warnings") or []), *section.cautions]
 
 
 def cards_of(table: Table) -> list[tuple[str, list[str]]]:
@@ -182,6 +193,8 @@ def explanations(table: Table) -> list[str]:
         f"adjusted after Holm over the section's rows, once against the best and once against '{REFERENCE}'.",
         f"Group: rows that share a letter cannot be told apart (adjusted p ≥ {ALPHA}, Holm over all pairs of the "
         f"section). Effect size: mean over standard deviation of the users' differences from '{REFERENCE}'.",
+        "First: share of resamples of users and seeds in which the row ranks first. Tied: share of test targets that "
+        "share their score with another item; a metric of such a target is its expectation over the order of the tie.",
         f"Detectable: the smallest gain that the test finds with a power of {round(100 * stats.POWER)} %, at the "
         "strictest step of Holm.",
         "Trials d/p/f of n: done, pruned and failed, of those planned. Dims: dimensions searched. Search: all trials "
