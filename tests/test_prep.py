@@ -374,8 +374,8 @@ def slow_order_ndcg(sequences: list[list[int]], given: list[int], n_items: int) 
     for sequence, item in zip(sequences, given, strict=True):
         scores = [follow.get(item, Counter())[other] for other in range(1, n_items + 1)]
         own = scores[sequence[-1] - 1]
-        rank = 1 + sum(s > own for s in scores) + (sum(s == own for s in scores) - 1) / 2
-        gains.append(1 / np.log2(1 + rank) if rank <= 10 else 0.0)
+        first, tied = 1 + sum(s > own for s in scores), sum(s == own for s in scores)
+        gains.append(np.mean([1 / np.log2(1 + place) if place <= 10 else 0.0 for place in range(first, first + tied)]))
     return float(np.mean(gains))
 
 

@@ -49,8 +49,8 @@ class Sample:
     draws: np.ndarray
     users: np.ndarray
     noise: np.ndarray
-    tied: float
-    rising: bool
+    tied: float = 0.0
+    rising: bool = False
 
     @cached_property
     def headline(self) -> float:
