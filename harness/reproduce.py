@@ -97,8 +97,8 @@ def search(home: Path, asked: Asked, source: spaces.Source, say: Say = lambda _:
     """
     known = _Recorded(home, asked, say)
     row = known.row
-    if row.cell.is_baseline:
-        raise HarnessError(f"{row.words} is not searched; leave out --search.")
+    if not row.described["trials"]:
+        raise HarnessError(f"{row.words} was not searched; leave out --search.")
     with scratch.folder("reproduce") as folder:
         request = _request(home, folder, asked, row, source)
         grid = plan.make(request, Ledger())

@@ -138,6 +138,8 @@ def _identity(options: PrepSpec | Protocol | Engine, always: tuple[str, ...]) ->
 class Budget:
     """What every cell may spend: the same for all cells of a bench.
 
+    ``trials``: of the search; 0 confirms each cell's default configuration without a search.
+
     ``cell_seconds``: a search draws no more once its trials have trained and validated so many seconds together, as
     each trial measures itself, so that waiting for a slot costs nothing (None: trials alone count).
     """
@@ -177,7 +179,7 @@ class Engine:
 
 
 BUDGETS = {
-    "quick": Budget("quick", trials=3, epochs=4, patience=2, seeds=2),
+    "quick": Budget("quick", trials=0, epochs=10, patience=3, seeds=2),  # see benchmarks/results/quick.md
     "standard": Budget("standard", trials=16, epochs=40, patience=5, seeds=5),
     "paper": Budget("paper", trials=32, epochs=300, patience=20, seeds=5),
 }

@@ -49,8 +49,8 @@ class Spent:
     """What a row's search was given and took: its line of the parity certificate.
 
     ``epochs``: of all search trials together. ``searched``: the dimensions of its space, None where
-    the launch did not record them. ``tuned``: ``searched``, ``fixed`` (every parameter given), ``nothing`` (a
-    baseline). ``setting``: the published one that its space is of, empty for none. ``warm_start``: what the search was
+    the launch did not record them. ``tuned``: ``searched``, ``default`` (no search), ``fixed`` (every parameter
+    given), ``nothing`` (a baseline). ``setting``: the published one that its space is of, empty for none. ``warm_start``: what the search was
     given to start from, empty for nothing. ``cell_seconds``: the limit of time of its cell, None where trials are the
     limit.
     """

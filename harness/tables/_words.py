@@ -140,6 +140,7 @@ def parity(table: Table, section: Section) -> str:
     trained = [row for row in section.rows if not row.cell.is_baseline] or section.rows
     seeds = sorted({row.seeds_planned for row in trained if row.state != "skipped"})
     parts = [f"{_either(planned)} trial{'s' if planned != [1] else ''}"] if planned else []
+    parts += ["no search (default configurations)"] if budget.get("trials") == 0 else []
     parts += [f"up to {budget['cell_seconds']:g} trial seconds"] if budget.get("cell_seconds") else []
     parts += [f"up to {section.pace * budget['epochs']} epochs"] if "epochs" in budget else []
     parts += [f"{_either(seeds)} seed{'s' if seeds != [1] else ''}"] if seeds else []
