@@ -91,7 +91,6 @@ def _section(section: Section, cells: dict[Cell, int]) -> dict[str, Any]:
     value |= {"pairs": _pairs(section, cells)} if section.pairs else {}
     tests = {str(cells[row.cell]): [row.vs_id.effect, row.vs_id.detectable] for row in section.rows if row.vs_id}
     value |= {"first": {str(cells[row.cell]): row.first for row in section.rows if row.first is not None}}
-    value |= {"cautions": [words.safe(text) for text in section.cautions]}
     return value | {"tests": tests, "slices": [_slice(part, cells) for part in section.slices]}
 
 
