@@ -133,7 +133,7 @@ def interval(values: np.ndarray, rounds: int = ROUNDS, seed: int = 0) -> Interva
     >>> interval(np.array([[0.5], [0.5], [0.5]]))
     Interval(mean=0.5, low=0.5, high=0.5)
     """
-    _check(values)
+    check(values)
     users, seeds = user_draws(len(values), rounds, seed), seed_draws(values.shape[1], rounds, seed + 1)
     return percentile(values.mean(), bootstrap(values, users, seeds))
 
@@ -185,8 +185,8 @@ def compare(a: np.ndarray, b: np.ndarray, rounds: int = ROUNDS, seed: int = 0) -
     Users are resampled jointly, seeds of each row for themselves: seed 1 of one model has nothing to do with seed 1
     of another. Raises HarnessError on arrays of another shape or of other users.
     """
-    _check(a)
-    _check(b)
+    check(a)
+    check(b)
     if len(a) != len(b):
         raise HarnessError(f"A paired comparison needs the same users; it is given {len(a)} and {len(b)}.")
     users = user_draws(len(a), rounds, seed)
@@ -242,24 +242,61 @@ def detectable(draws: np.ndarray, tests: int = 1) -> float:
 def letters(differs: np.ndarray) -> list[str]:
     """Compact letter display: two of n rows share a letter exactly if they do not differ; differs: bool (n, n).
 
-    Insert and absorb (Piepho, "An algorithm for a letter-based representation of all-pairwise comparisons", Journal of
-    Computational and Graphical Statistics 2004). Letters go in the order of the rows, so that the first has an `a`.
+    Each letter is a largest set of rows of which no two differ, and the sets cover all pairs that do not (Gramm et al.,
+    "Algorithms for compact letter displays", Computational Statistics & Data Analysis 2008): from each pair not yet
+    covered, the farthest in order first, a set is grown. That takes at most a letter a pair, where all largest sets,
+    which inserting and absorbing finds (Piepho 2004), can be exponentially many; where rows within some distance do not
+    differ, the two are the same. Letters go in the order of the rows, so that the first has an `a`.
 
     >>> differs = np.array([[0, 0, 1], [0, 0, 0], [1, 0, 0]], bool)
     >>> letters(differs)
     ['a', 'ab', 'b']
     """
-    groups = [frozenset(range(len(differs)))] if len(differs) else []
-    for i, j in zip(*np.nonzero(np.triu(differs, 1)), strict=True):
-        both = {int(i), int(j)}
-        split = [group - {one} for group in groups if both <= group for one in both]
-        kept = [group for group in groups if not both <= group]
-        new = [group for group in dict.fromkeys(split) if not any(group <= other for other in kept)]
-        groups = kept + new
-    groups.sort(key=sorted)
-    return [
-        "".join(_letter(place) for place, group in enumerate(groups) if row in group) for row in range(len(differs))
-    ]
+    n = len(differs)
+    alike = [_bits(row) for row in ~(differs | differs.T | np.eye(n, dtype=bool))]
+    covered, groups = [0] * n, []
+    for i in range(n):
+        for j in _members((alike[i] & ~covered[i]) >> (i + 1) << (i + 1)):
+            if not covered[i] >> j & 1:
+                groups.append(_grown((1 << i) | (1 << j), alike[i] & alike[j], alike))
+                _cover(groups[-1], covered)
+        if not covered[i]:
+            groups.append(1 << i)
+            covered[i] = 1 << i
+    ordered = sorted(_members(group)[::-1] for group in groups)
+    found = [""] * n
+    for place, group in enumerate(ordered):
+        for row in group:
+            found[row] += _letter(place)
+    return found
+
+
+def _grown(group: int, candidates: int, alike: list[int]) -> int:
+    """A set of rows, as bits, with every candidate that all its rows are alike to, first rows first."""
+    while candidates:
+        low = candidates & -candidates
+        group |= low
+        candidates &= alike[low.bit_length() - 1]
+    return group
+
+
+def _cover(group: int, covered: list[int]) -> None:
+    for row in _members(group):
+        covered[row] |= group
+
+
+def _bits(row: np.ndarray) -> int:
+    """The places of a bool row as bits: place 0 is the lowest."""
+    return int.from_bytes(np.packbits(row, bitorder="little").tobytes(), "little")
+
+
+def _members(bits: int) -> list[int]:
+    """Places of the bits that are set, highest first."""
+    found = []
+    while bits:
+        found.append(bits.bit_length() - 1)
+        bits ^= 1 << found[-1]
+    return found
 
 
 def _letter(place: int) -> str:
@@ -344,6 +381,7 @@ def _chunks(rows: int, width: int) -> Iterator[slice]:
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-def _check(values: np.ndarray) -> None:
+def check(values: np.ndarray) -> None:
+    """Raise HarnessError unless the values are a finite table (users, seeds)."""
     if values.ndim != 2 or not values.size or not np.isfinite(values).all():
         raise HarnessError(f"Scores are finite numbers of shape (users, seeds), not {values.dtype} {values.shape}.")
