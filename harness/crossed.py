@@ -93,6 +93,11 @@ class Difference:
     low: float
     high: float
 
+    def within(self, bound: float) -> tuple[float, float]:
+        """The interval of a difference known to lie in -bound..bound; all of that where there are too few users."""
+        low, high = (self.low, self.high) if np.isfinite([self.low, self.high]).all() else (-bound, bound)
+        return max(low, -bound), min(high, bound)
+
     def detectable(self, tests: int = 1) -> float:
         """Smallest true difference that a test finds with 80 % power; `tests`: size of the family, of which Holm's
         strictest step is taken. In the units of the metric."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness import data, library, plan, registry, rows, scratch, spaces, stats, store, vectors, walk
+from harness.crossed import Section, summary
 from harness.ledger import Ledger
 from harness.metrics._all import HEADLINE, means, per_user
 from harness.metrics._ties import Ranks
@@ -174,7 +175,8 @@ class _Recorded:
             difference, verdict = stats.Interval(0.0, 0.0, 0.0), "equal"
         else:
             one, other = (_headline(ranks, self.users) for ranks in (self.ranks, [now for _, now in made]))
-            difference = stats.compare(other, one).difference
+            gap = Section([summary(own, self.row.cell.is_baseline) for own in (other, one)]).difference(0, 1)
+            difference = stats.Interval(gap.mean, *gap.within(1.0))
             verdict = _verdict(difference, self.asked.tolerance)
         return Reproduction(self.row.words, self.checks, tuple(found), difference, self.asked.tolerance, verdict)
 

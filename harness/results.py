@@ -293,7 +293,13 @@ def _cell_row(ledger: Ledger, cell: Cell, described: dict[str, Any], seeds_found
         "search_seconds": sum(entry.seconds for entry in ended),
         "search_epochs": sum(entry.trained for entry in ended),
         "searched": searched,
-        "tuned": "nothing" if cell.is_baseline else "fixed" if searched == [] else "searched" if described["trials"] else "default",
+        "tuned": "nothing"
+        if cell.is_baseline
+        else "fixed"
+        if searched == []
+        else "searched"
+        if described["trials"]
+        else "default",
         "setting": described.get("setting", ""),
         "warm_start": _warm(described),
         "cell_seconds": described.get("cell_seconds"),

@@ -63,10 +63,10 @@ class _DataSet:
         planned = {cell: int(self.records[cell]["trials_planned"] or 0) for cell in own}
         self.budgets = best_of({cell: Search.of(trials, planned[cell]) for cell, trials in own.items()})
         first = next(iter(self.runs.values()), None)
-        draws = stats.user_draws(len(np.unique(first.users))) if first else np.empty((0, 0), np.uint8)
-        if draws.size <= stats.CELLS:
-            draws = draws.astype(np.float64)  # as they are multiplied, once for all rows
-        self.samples = samples(self.runs, draws, rising)
+        self.draws = stats.user_draws(len(np.unique(first.users))) if first else np.empty((0, 0), np.uint8)
+        if self.draws.size <= stats.CELLS:
+            self.draws = self.draws.astype(np.float64)  # as they are multiplied, once for all rows
+        self.samples = samples(self.runs, self.draws, rising)
 
     def backbones(self) -> list[str]:
         """Those of its sections; baselines have one of their own only where nothing else is planned."""
@@ -76,7 +76,8 @@ class _DataSet:
         return [cell for cell in self.records if cell.backbone in (backbone, BASELINE)]
 
     def field(self, backbone: str) -> Field:
-        return Field([self.samples[cell] for cell in self.members(backbone) if cell in self.samples])
+        known = [self.samples[cell] for cell in self.members(backbone) if cell in self.samples]
+        return Field(known, self.draws)
 
     def parts(self, queries: pl.DataFrame) -> list[slices.Part]:
         return slices.parts(self.name, queries.filter(pl.col("dataset") == self.name), self.runs)
@@ -107,7 +108,7 @@ def _section(made: _DataSet, backbone: str, field: Field, header: dict[str, Any]
     pace = next((own["pace"] for own in said.values() if "pace" in own), 1)
     remarks = tuple(f"{name.partition('/')[2]}: {own['note']}" for name, own in said.items() if "note" in own)
     cut = tuple(part.of([row.cell for row in rows]) for part in parts)
-    doubts = cautions(rows, card, header.get("ties", EXPECTED))
+    doubts = (*cautions(rows, card, header.get("ties", EXPECTED)), *field.unresolved())
     return Section(made.name, backbone, users, card, tuple(rows), pace, remarks, doubts, cut, field.pairs)
 
 
@@ -170,7 +171,7 @@ def _row(made: _DataSet, cell: Cell, field: Field, most: _Most) -> Row:
         reason=record["reason"] or "",
         rank=field.rank(own) if own else None,
         marks=tuple(marks),
-        metrics=own.intervals() if own else {},
+        metrics=field.intervals(own) if own else {},
         vs_id=field.vs_id(own) if own else None,
         vs_rival=field.vs_rival(own) if own else None,
         trials=trials,

@@ -10,7 +10,12 @@ from harness.tables import _format as f
 from harness.tables._table import Row, Table
 
 COMPACT = 10
-TOPICS = {"tests": "Tests, stability and ties", "parity": "Parity", "cost": "Cost", "spectrum": "Spectrum of the item table"}
+TOPICS = {
+    "tests": "Tests, stability and ties",
+    "parity": "Parity",
+    "cost": "Cost",
+    "spectrum": "Spectrum of the item table",
+}
 
 
 @dataclass(frozen=True)

@@ -64,9 +64,9 @@ class Results:
     parameters, effective_rank (null: none), info (JSON object of further diagnostics).
     ``ranks``: trial, user, low, high: the first and last place of the test target among the candidates of its score.
     ``cells``: one row a cell of the plan: trials_done, _pruned, _failed, _planned, search_seconds, search_epochs,
-    searched (names of the dimensions of its space; null: not recorded), tuned (searched, default, fixed, nothing), setting (the
-    published one that its space is of), warm_start, cell_seconds (null: no limit), seeds_done, seeds_planned, state
-    (done, partial, running, skipped, failed, pending), reason.
+    searched (names of the dimensions of its space; null: not recorded), tuned (searched, default, fixed, nothing),
+    setting (the published one that its space holds), warm_start, cell_seconds (null: no limit), seeds_done,
+    seeds_planned, state (done, partial, running, skipped, failed, pending), reason.
     ``trials``: one row a trial of those cells that was ever started, search and confirmation, in the order of cells,
     roles and numbers: trial, study, dataset, encoder, backbone, adapter, role (search, confirm), number (its place in
     the search or among the seeds), seed, status (done, pruned, failed, running: started and not ended), reason, best

@@ -48,11 +48,11 @@ class Fit:
 class Spent:
     """What a row's search was given and took: its line of the parity certificate.
 
-    ``epochs``: of all search trials together. ``searched``: the dimensions of its space, None where
-    the launch did not record them. ``tuned``: ``searched``, ``default`` (no search), ``fixed`` (every parameter
-    given), ``nothing`` (a baseline). ``setting``: the published one that its space is of, empty for none. ``warm_start``: what the search was
-    given to start from, empty for nothing. ``cell_seconds``: the limit of time of its cell, None where trials are the
-    limit.
+    ``epochs``: of all search trials together. ``searched``: the dimensions of its space, None if the launch did not
+    record them. ``tuned``: ``searched``, ``default`` (no search), ``fixed`` (every parameter given), ``nothing`` (a
+    baseline). ``setting``: name of the published setting that its space holds, empty for none. ``warm_start``: data set
+    whose best configurations the search began with, empty for none. ``cell_seconds``: time limit of its cell, None
+    where trials are the limit.
     """
 
     epochs: int

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness import cards, stats
+from harness.crossed import FEW as FEW_USERS
+from harness.crossed import POWER
 from harness.tables._across import Across, Standing
 from harness.tables._across import label as method_label
 from harness.tables._columns import TOPICS as TOPICS
@@ -72,8 +74,9 @@ def line(title: str, values: dict[str, Any]) -> str:
 
 
 STATISTICS = {
-    "intervals": f"{round(100 * stats.LEVEL)} %, joint bootstrap over users and seeds, {stats.ROUNDS:,} rounds",
-    "test": f"paired sign flips over users and seeds, {stats.FLIPS:,}, two-sided",
+    "intervals": f"{round(100 * stats.LEVEL)} %, Student's t over users and seeds as crossed random effects, seed "
+    f"variance pooled over a section; parts of the test and data sets: bootstrap, {stats.ROUNDS:,} rounds",
+    "test": f"paired t over users and seeds, two-sided; below {FEW_USERS} users also sign flips",
     "correction": "Holm, over the section's rows against the best and against id, and over all pairs for groups",
 }
 
@@ -186,17 +189,18 @@ def footnotes(table: Table) -> list[str]:
 def explanations(table: Table) -> list[str]:
     """What the numbers mean, and how they were made."""
     return [
-        f"Rows are ranked by test {table.headline}. [low, high]: 95 % interval of the mean under a joint bootstrap "
-        f"over users and seeds ({stats.ROUNDS} rounds); where a row has one seed, over users alone.",
+        f"Rows are ranked by test {table.headline}. [low, high]: 95 % interval of the mean over users and seeds as "
+        "crossed random effects; the seed variance is pooled over the rows of the section, which a row with one seed "
+        "borrows. Parts of the test and comparisons over data sets: bootstrap.",
         f"'vs {REFERENCE}' and 'vs best rival' are gains in test {table.headline} in percent, with intervals paired by "
         "user; the best rival is the best other row that is no baseline.",
-        f"p-values are of a paired sign-flip test in test {table.headline} over users and seeds ({stats.FLIPS} flips), "
-        f"adjusted after Holm over the section's rows, once against the best and once against '{REFERENCE}'.",
+        f"p-values are of a paired t test in test {table.headline} over users and seeds, adjusted after Holm "
+        f"over the section's rows, once against the best and once against '{REFERENCE}'.",
         f"Group: rows that share a letter cannot be told apart (adjusted p ≥ {ALPHA}, Holm over all pairs of the "
         f"section). Effect size: mean over standard deviation of the users' differences from '{REFERENCE}'.",
         "First: share of resamples of users and seeds in which the row ranks first. Tied: share of test targets that "
         "share their score with another item; a metric of such a target is its expectation over the order of the tie.",
-        f"Detectable: the smallest gain that the test finds with a power of {round(100 * stats.POWER)} %, at the "
+        f"Detectable: the smallest gain that the test finds with a power of {round(100 * POWER)} %, at the "
         "strictest step of Holm.",
         "Trials d/p/f of n: done, pruned and failed, of those planned. Dims: dimensions searched. Search: all trials "
         "of the cell; train: one confirmed run. Params: trained parameters. Peak: resident memory of the process. "
