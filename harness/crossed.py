@@ -35,6 +35,8 @@ ALPHA = 0.05
 POWER = 0.8
 FEW = 30  # users, below which sign flips are asked as well
 PRIOR_DF = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64], np.float64)
+TINY = 1e-300
+STEPS = 100
 EVIDENCE = 1.353  # gain in log-likelihood at which rows differ: half the 10 % point of chi-squared(1), on a boundary
 
 
@@ -73,7 +75,7 @@ class Prior:
     evidence: float
 
     def expected(self, row: Scores) -> float:
-        """Seeds' part of a row before its own seeds are seen. The noise that a single seed has is in its users' part."""
+        """Seeds' part of a row before its seeds are seen. A single seed's noise is in its users' part already."""
         residual = row.residual if row.seeds > 1 else 0.0
         return self.scale * (residual + self.excess / row.seeds)
 
@@ -135,36 +137,36 @@ def fit_prior(rows: Iterable[Scores]) -> Prior | None:
     chosen = [row for row in rows if row.seeds > 1 and row.residual > 0]
     if len(chosen) < 2:
         return None
-    own = np.array([row.seeds - 1.0 for row in chosen])
+    df = np.array([row.seeds - 1.0 for row in chosen])
     beyond = np.array([row.seeds * (row.seed - row.residual) for row in chosen])
-    excess = max(float(own @ beyond / own.sum()), 0.0)
+    excess = max(float(df @ beyond / df.sum()), 0.0)
     ratios = np.array([row.seed / (row.residual + excess / row.seeds) for row in chosen])
-    pooled, least = _fit_pooled(ratios, own)
-    scales, likelihood = _fit_scales(ratios, own)
-    best = int(likelihood.argmax())
-    if likelihood[best] > least + EVIDENCE:
-        scale, df = float(scales[best]), float(PRIOR_DF[best])
-    else:
-        scale, df = pooled, np.inf
-    return Prior(excess, scale, df, float((1 / (1 / own + 1 / df)).sum()))
+    scale, pooled = _fit_pooled(ratios, df)
+    scales, likelihoods = _fit_scales(ratios, df)
+    best, prior_df = int(likelihoods.argmax()), np.inf
+    if likelihoods[best] > pooled + EVIDENCE:
+        scale, prior_df = float(scales[best]), float(PRIOR_DF[best])
+    return Prior(excess, scale, prior_df, float((1 / (1 / df + 1 / prior_df)).sum()))
 
 
-def _fit_pooled(ratios: np.ndarray, own: np.ndarray) -> tuple[float, float]:
-    """Scale and log-likelihood of ratios ~ scale chi-squared(own) / own, without terms of the ratios only."""
-    scale = max(float(ratios @ own / own.sum()), 1e-300)
-    terms = own / 2 * np.log(own / (2 * scale)) - special.gammaln(own / 2) - own * ratios / (2 * scale)
+def _fit_pooled(ratios: np.ndarray, df: np.ndarray) -> tuple[float, float]:
+    """Scale and log-likelihood of ratios ~ scale chi-squared(df) / df, without terms of the ratios only."""
+    scale = max(float(ratios @ df / df.sum()), TINY)
+    terms = df / 2 * np.log(df / (2 * scale)) - special.gammaln(df / 2) - df * ratios / (2 * scale)
     return scale, float(terms.sum())
 
 
-def _fit_scales(ratios: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same of ratios ~ scale F(own, df) for every df of `PRIOR_DF`."""
-    df = PRIOR_DF[:, None]
-    scale = np.full(df.shape, max(float(ratios @ own / own.sum()), 1e-300))
-    for _ in range(100):  # expectation and maximisation
-        weights = (own + df) / (df + own * ratios / scale)
-        scale = np.maximum((weights * own * ratios).sum(1, keepdims=True) / own.sum(), 1e-300)
-    terms = own / 2 * np.log(own / (df * scale)) - special.betaln(own / 2, df / 2)
-    terms = terms - (own + df) / 2 * np.log1p(own * ratios / (df * scale))
+def _fit_scales(ratios: np.ndarray, df: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scales and log-likelihoods of ratios ~ scale F(df, prior) for every prior of `PRIOR_DF`."""
+    prior = PRIOR_DF[:, None]
+    scale = np.full(prior.shape, max(float(ratios @ df / df.sum()), TINY))
+    for _ in range(STEPS):  # expectation and maximisation
+        weights = (df + prior) / (prior + df * ratios / scale)
+        before, scale = scale, np.maximum((weights * df * ratios).sum(1, keepdims=True) / df.sum(), TINY)
+        if (abs(scale - before) <= 1e-6 * scale).all():
+            break
+    terms = df / 2 * np.log(df / (prior * scale)) - special.betaln(df / 2, prior / 2)
+    terms = terms - (df + prior) / 2 * np.log1p(df * ratios / (prior * scale))
     return scale[:, 0], terms.sum(1)
 
 
@@ -201,16 +203,16 @@ class Section:
     def spread(self) -> np.ndarray:
         centred = self.users - self.users.mean(0)
         product = centred.T @ centred
-        own = np.diag(product)
-        spread = own[:, None] + own - 2 * product
-        close = spread < 1e-6 * (own[:, None] + own)  # cancellation: subtract before squaring
+        squares = np.diag(product)
+        spread = squares[:, None] + squares - 2 * product
+        close = spread < 1e-6 * (squares[:, None] + squares)  # cancellation: subtract before squaring
         for i in np.flatnonzero(close.any(1)):
             others = np.flatnonzero(close[i])
             spread[i, others] = ((centred[:, others] - centred[:, [i]]).round(DIGITS) ** 2).sum(0)
         return _settled(spread) / max(1, self.count - 1) / self.count
 
     @cached_property
-    def own(self) -> tuple[np.ndarray, np.ndarray]:
+    def single(self) -> tuple[np.ndarray, np.ndarray]:
         """Variance and degrees of freedom of each mean, (n,)."""
         users = self.users.var(0, ddof=1) / self.count if self.count > 1 else np.full(len(self.rows), np.nan)
         return self._sum(users - self.residual, self.seed, self.seed**2 * self.loose, self.borrowed)
@@ -237,7 +239,7 @@ class Section:
 
     def intervals(self) -> list[Interval]:
         """Mean of each row and its 95 % interval, not below 0; NaN with one user."""
-        variance, df = self.own
+        variance, df = self.single
         half = student.quantile(1 - ALPHA / 2, df) * np.sqrt(variance)
         ends = zip(self.means.tolist(), np.maximum(self.means - half, 0), self.means + half, strict=True)
         return [Interval(mean, float(low), float(high)) for mean, low, high in ends]
@@ -273,19 +275,17 @@ class Section:
         problems in interval estimation", JRSS B 1954): the ratios that the data do not reject. Unlike those of the
         delta method, they exclude 0 exactly where p < .05. NaN where the mean of j may be 0."""
         variance, _ = self.pairs
-        own, square = self.own[0], self._quantiles**2
-        products = self.means[:, None] * self.means - square * (own[:, None] + own - variance) / 2
-        top, bottom = self.means[:, None] ** 2 - square * own[:, None], self.means**2 - square * own
+        single, square = self.single[0], self._quantiles**2
+        products = self.means[:, None] * self.means - square * (single[:, None] + single - variance) / 2
+        top, bottom = self.means[:, None] ** 2 - square * single[:, None], self.means**2 - square * single
         with np.errstate(divide="ignore", invalid="ignore"):
             root = np.sqrt(np.maximum(products**2 - top * bottom, 0))
             low, high = (products - root) / bottom - 1, (products + root) / bottom - 1
             if self.few:
-                low, high = (
-                    np.minimum(low, self._flipped[1] / self.means),
-                    np.maximum(high, self._flipped[2] / self.means),
-                )
-        unknown = ~((bottom > 0) & (self.means > 0) & np.isfinite(low) & np.isfinite(high))
-        return tuple(np.where(unknown, np.nan, 100 * np.maximum(end, -1)) for end in (low, high))
+                low = np.minimum(low, self._flipped[1] / self.means)
+                high = np.maximum(high, self._flipped[2] / self.means)
+        known = (bottom > 0) & (self.means > 0) & np.isfinite(low) & np.isfinite(high)
+        return _percent(low, known), _percent(high, known)
 
     def difference(self, i: int, j: int) -> Difference:
         """Row i minus row j."""
@@ -307,8 +307,8 @@ class Section:
     def numbers(self) -> dict[str, object]:
         """Everything that a page needs to recompute a difference, as JSON has it (see `pairs`)."""
         names = ("means", "seed", "residual", "loose", "borrowed", "spread")
-        found: dict[str, object] = {name: getattr(self, name).tolist() for name in names}
-        return found | {"users": self.count, "evidence": self.evidence if np.isfinite(self.evidence) else None}
+        values: dict[str, object] = {name: getattr(self, name).tolist() for name in names}
+        return values | {"users": self.count, "evidence": self.evidence if np.isfinite(self.evidence) else None}
 
     def too_few(self, tests: int) -> str:
         """Why a family of so many tests finds nothing whatever the rows score; empty if it can."""
@@ -335,14 +335,14 @@ class Section:
 
 def _moderate(row: Scores, prior: Prior | None) -> tuple[float, float, float, float]:
     """`seed`, `residual`, `loose` and `borrowed` of a row."""
-    own = row.seeds - 1
-    if row.deterministic or (prior is None and not own):
+    df = row.seeds - 1
+    if row.deterministic or (prior is None and not df):
         return 0.0, 0.0, 0.0, 0.0
-    if prior is None or (own and not row.residual):
-        return row.seed, row.residual, 1 / own, 0.0
+    if prior is None or (df and not row.residual):
+        return row.seed, row.residual, 1 / df, 0.0
     expected = prior.expected(row)
-    weight = 1 / (1 + own / prior.df)  # of the prior: 1 where pooled
-    return weight * expected + (1 - weight) * row.seed, row.residual, 1 / (own + prior.df), weight * expected
+    weight = 1 / (1 + df / prior.df)  # of the prior: 1 where pooled
+    return weight * expected + (1 - weight) * row.seed, row.residual, 1 / (df + prior.df), weight * expected
 
 
 def compare(a: np.ndarray, b: np.ndarray) -> Difference:
@@ -355,6 +355,10 @@ def compare(a: np.ndarray, b: np.ndarray) -> Difference:
 
 def _both(values: np.ndarray) -> np.ndarray:
     return values[:, None] + values
+
+
+def _percent(shares: np.ndarray, known: np.ndarray) -> np.ndarray:
+    return np.where(known, 100 * np.maximum(shares, -1), np.nan)
 
 
 def _bounded(ends: np.ndarray) -> np.ndarray:
