@@ -11,7 +11,7 @@ WORDS = {
     *("footnotesize", "scriptsize", "ttfamily", "char", "setlength", "tabcolsep", "toprule", "midrule", "bottomrule"),
     *("textbf", "emph", "underline", "mathrm", "textbackslash", "textasciicircum", "textasciitilde", "textless"),
     *("textgreater", "textbar", "dots", "geq", "leq", "times", "cdot", "pm", "approx", "star", "circ", "dagger"),
-    *("ddagger", "diamond", "mathdollar"),
+    *("ddagger", "diamond", "uparrow", "mathdollar"),
 }
 SIGNS = set("\\#$%&_{}'`^\"~ ")  # what may follow a backslash: a line break, a special character, an accent
 ENVIRONMENTS = {"table", "tabular", "center"}

@@ -26,7 +26,7 @@ NAMES = [
     "a_b^c~d#e",
     "?`!`''",
     "[t] *",
-    "–—…−≥≤×·±≈★☆†‡◆",
+    "–—…−≥≤×·±≈★☆†‡◆↑",
     ALL,
 ]
 needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex")

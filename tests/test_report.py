@@ -205,13 +205,14 @@ def test_unnarrowed_the_page_says_what_the_table_says(tab, page, table):
                 continue
             value = row.metrics["NDCG@10"]
             assert shown["m:NDCG@10"] == f"{value.mean:.4f} [{value.low:.4f}, {value.high:.4f}]"
-            for mark, symbol in {"best": "★", "second": "☆", "tied": "≈", "short": "†"}.items():
+            for mark, symbol in {"best": "★", "second": "☆", "tied": "≈", "short": "†", "rising": "↑"}.items():
                 assert (symbol in shown["adapter"]) == (mark in row.marks)
             assert ("*" in shown["gain"]) == ("differs" in row.marks)
             assert shown["group"] == row.group
             for key, gain in (("gain", row.vs_id), ("rival", row.vs_rival)):
                 expected = f"{gain.percent:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]" if gain else "–"
-                assert shown[key].rstrip("*") == expected
+                assert shown[key].rstrip("*↑") == expected
+                assert ("↑" in shown[key]) == bool(gain and gain.preliminary)
 
 
 def test_narrowed_ranks_marks_gains_and_holm_are_of_the_rows_left(tab, grid_page, grid):
@@ -248,7 +249,7 @@ def test_narrowed_ranks_marks_gains_and_holm_are_of_the_rows_left(tab, grid_page
             continue
         percent = 100 * (means[name] / means["adapter03"] - 1)
         low, high = pairs.low[at[name], at["adapter03"]], pairs.high[at[name], at["adapter03"]]
-        assert row["gain"].rstrip("*") == f"{percent:+.1f} [{low:+.1f}, {high:+.1f}]"
+        assert row["gain"].rstrip("*↑") == f"{percent:+.1f} [{low:+.1f}, {high:+.1f}]"
         assert ("*" in row["gain"]) == (adjusted[name] < 0.05)
         assert row["p"] == ("<.001" if adjusted[name] < 0.001 else f"{adjusted[name]:.3f}".removeprefix("0"))
     assert "9 of 18 rows" in tab.run("document.getElementById('told').textContent")

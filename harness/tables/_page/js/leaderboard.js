@@ -114,7 +114,7 @@ function leaderColumns(view, filter) {
       show: (row) => (row.gain ? link(row.cell, gainText(row.gain, row.marks.includes("differs"))) : DASH),
     },
     {
-      key: "p", title: "p", tip: `Paired sign-flip test against ${safe(reference)}, adjusted after Holm over the rows shown. Lower is surer.`, first: "ascending",
+      key: "p", title: "p", tip: `Paired t test over users and seeds against ${safe(reference)}, adjusted after Holm over the rows shown. Lower is surer.`, first: "ascending",
       value: (row) => row.gain?.p ?? null,
       show: (row) => (numeric(row.gain?.p) ? (row.gain.p < 0.001 ? "<.001" : row.gain.p.toFixed(3).replace(/^0/, "")) : DASH),
     },

@@ -75,24 +75,31 @@ function lettersOf(section, cells, metric) {
   return letters(cells.length, (a, b) => adjusted.get(`${a} ${b}`) < BOARD.alpha);
 }
 
-// Piepho 2004, as the table's other formats have it: insert and absorb over the pairs a < b that differ.
+// As the table's other formats have it: largest sets of rows of which no two differ, grown from the pairs not yet covered,
+// the farthest first (Gramm et al. 2008). differs: a function of a pair a < b.
 function letters(n, differs) {
-  const holds = (group, other) => [...other].every((row) => group.has(row));
-  let groups = n ? [new Set(Array(n).keys())] : [];
-  for (let a = 0; a < n; a += 1)
-    for (let b = a + 1; b < n; b += 1) {
-      if (!differs(a, b)) continue;
-      const both = groups.filter((group) => group.has(a) && group.has(b));
-      groups = groups.filter((group) => !both.includes(group));
-      const split = both.flatMap((group) => [a, b].map((one) => new Set([...group].filter((row) => row !== one))));
-      const kept = [...groups];
-      for (const part of split) if (!kept.some((group) => holds(group, part)) && !groups.some((group) => holds(group, part))) groups.push(part);
+  const alike = [...Array(n).keys()].map((a) => [...Array(n).keys()].map((b) => a !== b && !differs(Math.min(a, b), Math.max(a, b))));
+  const covered = alike.map(() => new Set());
+  const groups = [];
+  const add = (rows) => {
+    rows.forEach((row) => rows.forEach((other) => covered[row].add(other)));
+    groups.push(rows);
+  };
+  for (let a = 0; a < n; a += 1) {
+    for (let b = n - 1; b > a; b -= 1) {
+      if (!alike[a][b] || covered[a].has(b)) continue;
+      const rows = [a, b];
+      for (let c = 0; c < n; c += 1) if (c !== a && c !== b && rows.every((row) => alike[row][c])) rows.push(c);
+      add(rows.sort((x, y) => x - y));
     }
-  const key = (group) => [...group].sort((x, y) => x - y);
-  const before = (x, y) => key(x).reduce((found, row, k) => found || row - (key(y)[k] ?? -1), 0) || x.size - y.size;
+    if (!covered[a].size) add([a]);
+  }
+  const before = (x, y) => x.reduce((found, row, k) => found || row - (y[k] ?? -1), 0) || x.length - y.length;
   groups.sort(before);
   const letter = (place) => String.fromCharCode(97 + (place % 26)) + "'".repeat(Math.floor(place / 26));
-  return [...Array(n).keys()].map((row) => groups.flatMap((group, place) => (group.has(row) ? [letter(place)] : [])).join(""));
+  const found = Array(n).fill("");
+  groups.forEach((rows, place) => rows.forEach((row) => { found[row] += letter(place); }));
+  return found;
 }
 
 // The rows of a section that a filter leaves, ranked, marked and compared among themselves.
