@@ -16,7 +16,7 @@ lucky seed for a better model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from statistics import NormalDist
@@ -237,6 +237,18 @@ def detectable(draws: np.ndarray, tests: int = 1) -> float:
     """
     z = NormalDist().inv_cdf
     return float((z(1 - (1 - LEVEL) / (2 * tests)) + z(POWER)) * draws.std(ddof=1))
+
+
+def chance(score: Callable[[np.ndarray], np.ndarray], items: int) -> float:
+    """Mean of a metric if items are ranked at random: `score` takes ranks (n,) to values (n,), all ranks alike likely.
+
+    Exact with the whole catalogue ranked. Items that a user has seen and that are excluded shorten the list: the true
+    chance is higher by at most their share.
+
+    >>> round(chance(lambda ranks: (ranks <= 10).astype(float), 2420), 4)
+    0.0041
+    """
+    return float(score(np.arange(1.0, items + 1)).mean())
 
 
 def letters(differs: np.ndarray) -> list[str]:

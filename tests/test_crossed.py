@@ -14,6 +14,7 @@ from scipy import stats as reference
 
 from harness import crossed, flips, stats, student
 from harness.crossed import Scores, Section, compare, summary
+from harness.metrics._all import per_user
 from harness.types import HarnessError
 
 GAINS = 1 / np.log2(2 + np.arange(10))
@@ -343,8 +344,8 @@ def test_the_interval_of_sign_flips_holds_the_centres_that_they_do_not_reject(us
     _, low, high = flips.test(flips.means(d), 0.05)
     step = 1e-6
     for end, outwards in ((low, -step), (high, step)):
-        assert flips.test(flips.means(d - end), 0.05)[0][0] >= 0.05
-        assert flips.test(flips.means(d - end - outwards), 0.05)[0][0] < 0.05
+        assert flips.test(flips.means(d - end[0]), 0.05)[0][0] >= 0.05
+        assert flips.test(flips.means(d - end[0] - outwards), 0.05)[0][0] < 0.05
 
 
 def test_few_users_need_both_tests_to_agree():
@@ -411,6 +412,17 @@ def test_a_difference_of_the_detectable_size_is_found_in_four_of_five_tables(tes
         rows = normal(rng, 6, (100, 4), 0.01)
         found += section([rows[0] + size, *rows[1:]]).p[0, 1] < 0.05 / tests
     assert 0.73 < found / rounds < 0.87
+
+
+# --- chance ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("items", [1, 7, 2420])
+def test_chance_is_the_mean_over_all_ranks(items):
+    ranks = np.arange(1.0, items + 1)
+    assert stats.chance(lambda r: per_user(r, "hr", 10), items) == pytest.approx(min(10, items) / items)
+    expected = sum(1 / math.log2(rank + 1) for rank in ranks if rank <= 10) / items
+    assert stats.chance(lambda r: per_user(r, "ndcg", 10), items) == pytest.approx(expected)
 
 
 # --- what is refused -------------------------------------------------------------------------------------------
