@@ -299,10 +299,9 @@ class Section:
         return student.quantile(1 - ALPHA / 2, self.pairs[1])
 
     @cached_property
-    def _flipped(self) -> np.ndarray:
-        """p-values, lower and upper ends (3, n, n) of the sign flips."""
-        means = flips.means(self.users)
-        return np.stack([np.stack(flips.test(means[:, [i]] - means, ALPHA)) for i in range(len(self.rows))], 1)
+    def _flipped(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """p-values, lower and upper ends (n, n) of the sign flips."""
+        return flips.pairs(self.users, ALPHA)
 
     def numbers(self) -> dict[str, object]:
         """Everything that a page needs to recompute a difference, as JSON has it (see `pairs`)."""

@@ -18,6 +18,7 @@ from harness.stats import DIGITS
 
 ALL = 13  # users, up to which every subset is taken: 8,191
 SUBSETS = 9999  # drawn beyond
+SLACK = 1e-11  # a mean of this size is 0: values have `DIGITS` decimals
 
 
 @lru_cache(maxsize=4)
@@ -36,21 +37,33 @@ def smallest(users: int) -> float:
 
 
 def means(values: np.ndarray) -> np.ndarray:
-    """Means (F, n) over each subset of users of values (U, n)."""
-    chosen = subsets(len(values))
-    return chosen @ values / chosen.sum(1, keepdims=True)
+    """Means (n, F) over each subset of users of values (U, n)."""
+    chosen = subsets(len(values)).astype(np.float64)
+    return np.round(values.T @ (chosen / chosen.sum(1, keepdims=True)).T, DIGITS)
 
 
 def test(means: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Two-sided p-values (n,) that the centre is 0, and the ends (n,) of the 1 - alpha interval, from subset means
-    (F, n) of differences. An end is infinite where so few subsets allow none; the interval leaves out 0 exactly where
-    p < alpha."""
-    ordered = np.sort(np.round(means, DIGITS), axis=0)
-    total = len(ordered) + 1
-    below, above = (ordered <= 0).sum(0), (ordered >= 0).sum(0)
+    (n, F) of differences. An end is infinite where there are too few subsets for one; the interval excludes 0 exactly
+    where p < alpha."""
+    total = means.shape[1] + 1
+    below, above = (means <= SLACK).sum(1), (means >= -SLACK).sum(1)
     p = np.minimum(1, 2 * (1 + np.minimum(below, above)) / total)
     place = int(np.ceil(alpha * total / 2 - 1 - 1e-9)) - 1  # of the smallest mean that is not rejected
     if place < 0:
-        infinite = np.full(ordered.shape[1], np.inf)
+        infinite = np.full(len(means), np.inf)
         return p, -infinite, infinite
-    return p, ordered[place], ordered[-1 - place]
+    ordered = np.partition(means, (place, total - 2 - place), axis=1)
+    ends = ordered[:, [place, total - 2 - place]]
+    ends[np.abs(ends) <= SLACK] = 0
+    return p, ends[:, 0], ends[:, 1]
+
+
+def pairs(values: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`test` of every two of n rows, (n, n) each, from values (U, n); row i less row j at [i, j]."""
+    own, n = means(values), values.shape[1]
+    p, low, high = np.ones((n, n)), np.zeros((n, n)), np.zeros((n, n))
+    for i in range(n):
+        p[i, i:], low[i, i:], high[i, i:] = test(own[i] - own[i:], alpha)
+        p[i:, i], low[i:, i], high[i:, i] = p[i, i:], -high[i, i:], -low[i, i:]
+    return p, low, high

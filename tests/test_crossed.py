@@ -343,8 +343,8 @@ def test_the_interval_of_sign_flips_holds_the_centres_that_they_do_not_reject(us
     _, low, high = flips.test(flips.means(d), 0.05)
     step = 1e-6
     for end, outwards in ((low, -step), (high, step)):
-        assert flips.test(flips.means(d - end), 0.05)[0][0] >= 0.05
-        assert flips.test(flips.means(d - end - outwards), 0.05)[0][0] < 0.05
+        assert flips.test(flips.means(d - end[0]), 0.05)[0][0] >= 0.05
+        assert flips.test(flips.means(d - end[0] - outwards), 0.05)[0][0] < 0.05
 
 
 def test_few_users_need_both_tests_to_agree():

@@ -18,6 +18,7 @@ def cautions(rows: Sequence[Row], card: dict[str, Any], ties: str) -> tuple[str,
     """Cautions of one section. card: of its data set; ties: the rule that its ranks were measured under."""
     scored = [row for row in rows if row.metrics]
     found = [_old_rule() if ties == MIDDLE and scored else "", _tied(scored), *_rising(scored), _chance(scored, card)]
+    found += [_one_seed(scored)]
     return tuple(filter(None, found))
 
 
@@ -49,6 +50,13 @@ def _rising(rows: Sequence[Row]) -> list[str]:
             f"Gains over {REFERENCE} are preliminary, since {REFERENCE} is still rising: they compare speed too."
         )
     return found
+
+
+def _one_seed(rows: Sequence[Row]) -> str:
+    trained = [row for row in rows if not row.cell.is_baseline]
+    if len(trained) < 2 or any(row.seeds_done > 1 for row in trained):
+        return ""
+    return "One seed per row: intervals and tests cover other users, not other seeds of the same configuration."
 
 
 def _chance(rows: Sequence[Row], card: dict[str, Any]) -> str:
