@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 import time
 from dataclasses import dataclass, replace
@@ -122,8 +123,13 @@ def text(report: Report) -> str:
 
 
 def _parts(finding: Finding) -> list[str]:
-    said = f"{finding.says[0].upper()}{finding.says[1:]}."
+    said = f"{_capitalised(finding.says)}."
     return [said, *([f"E.g. {'; '.join(finding.examples)}"] if finding.examples else []), f"Remedy: {finding.remedy}"]
+
+
+def _capitalised(sentence: str) -> str:
+    """With a capital where a plain word begins the sentence: names of files and columns keep their case."""
+    return sentence[0].upper() + sentence[1:] if re.match(r"[a-z]+([ ,;]|$)", sentence) else sentence
 
 
 def _percent(share: float) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from harness import decoding
 from harness.encoders._base import Encoder, Progress, Texts, file_sha256
 from harness.registry import suggest
 from harness.types import HarnessError
@@ -25,11 +26,17 @@ class File(Encoder):
         super().__init__(argument, home)
         self.path = Path(argument).expanduser()
         if self.path.suffix not in READERS:
-            known = suggest(self.path.suffix, sorted(READERS))
+            known = self._cut() or suggest(self.path.suffix, sorted(READERS))
             raise HarnessError(f"{self.path}: a matrix file does not end in '{self.path.suffix}'. {known}")
         if not self.path.is_file():
-            raise HarnessError(f"{self.path}: there is no such file.")
+            raise HarnessError(f"{self.path}: there is no such file. {self._cut()}".rstrip())
         self.sidecar = self.path.with_suffix(".ids.txt")
+
+    def _cut(self) -> str:
+        """The remedy where the path seems to be cut off at a comma, which separates encoders."""
+        rest = f"{self.path.name},"
+        whole = [path.name for path in self.path.parent.glob("*") if path.name.startswith(rest)]
+        return f"There is '{whole[0]}': write a path with commas in double quotes, file:\"a,b.npy\"." if whole else ""
 
     def identity(self) -> dict[str, Any]:
         ids = file_sha256(self.sidecar) if self.sidecar.is_file() else None
@@ -84,10 +91,7 @@ Matrix = tuple[np.ndarray, list[str] | None]  # the numbers, and the ids of thei
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n")]
-    except UnicodeDecodeError as error:
-        raise HarnessError(f"{path} is not UTF-8 text; it must hold one id a line.") from error
+    return [line.strip() for line in decoding.text(path).split("\n") if line.strip()]
 
 
 def _npy(path: Path) -> Matrix:
