@@ -80,12 +80,12 @@ def examine(word: str, home: Path, encoder: str = "", spec: PrepSpec | None = No
     Without `encoder` the default encoder's embedding is checked if it is in the cache. What cannot be prepared or
     encoded is a finding; raises HarnessError if there is no such data set or encoder.
     """
-    from harness import data, vectors
+    from harness import data, registry, vectors
     from harness.checks import files
     from harness.checks._base import Facts
 
     raw = data.open_dataset(word, home, text)
-    asked = vectors.encoder(encoder, home) if encoder else None
+    asked = vectors.encoder(registry.unquoted(encoder), home) if encoder else None
     found, events, texts = files.read(raw)
     facts, used = Facts(raw, events, texts, None, None, time.time()), ""
     if not any(finding.level == ERROR for finding in [*found, *files.find(facts)]):

@@ -224,9 +224,14 @@ def _quoting(data: Content, separator: str) -> tuple[str | None, bool]:
 
 def _well_quoted(data: Content, separator: str, inner: bytes) -> bool:
     """Every quote that opens a value closes it, right before a separator or the end of a line."""
-    sep = re.escape(separator.encode())
-    quoted = re.compile(rb"(?:(?<=[\r\n" + sep + rb'])|\A)"(?:' + inner + rb')*+("?)(?=([\r\n' + sep + rb"]|\Z)?)")
+    ends = rb"(?=([\r\n" + re.escape(separator.encode()) + rb"]|\Z)?)"
+    quoted = re.compile(_opens(separator) + rb'"(?:' + inner + rb')*+("?)' + ends)
     return all(match[1] and match[2] is not None for match in quoted.finditer(data))
+
+
+def _opens(separator: str) -> bytes:
+    """Pattern of the place where a value begins."""
+    return rb"(?:(?<=[\r\n" + re.escape(separator.encode()) + rb"])|\A)"
 
 
 def _has_blank(data: Content, separator: str) -> bool:
@@ -237,8 +242,7 @@ def _has_blank(data: Content, separator: str) -> bool:
 def _rewritten(path: Path, found: Dialect) -> bytes:
     """The file as UTF-8 with `\\n` between lines and doubled quotes."""
     data = bytes(_content(path)[0])
-    sep = re.escape(found.separator.encode())
-    opens = rb"(?:(?<=[\r\n" + sep + rb"])|\A)"
+    opens = _opens(found.separator)
     if found.old_mac:
         line_end = opens + rb'"(?:' + (ESCAPED if found.escaped else DOUBLED) + rb')*+"|\r+\n?'
         data = re.sub(line_end, lambda match: b"\n" if match[0][:1] == b"\r" else match[0], data)
@@ -264,7 +268,7 @@ def fault(path: Path) -> str:
         lines = io.StringIO(text, newline="\n")
         if odd := _odd_row(lines, found.skip, delimiter=found.separator, quoting=quoting, strict=strict):
             return odd
-    return ""
+    return _stray_quote(data, found.separator)
 
 
 def _invalid(data: bytes) -> str:
@@ -274,6 +278,14 @@ def _invalid(data: bytes) -> str:
     except UnicodeDecodeError as error:
         return decoding.invalid_utf8(data, error.start)
     return ""
+
+
+def _stray_quote(data: bytes, separator: str) -> str:
+    quotes = re.compile(_opens(separator) + rb'"(?:' + DOUBLED + rb')*+"|(")')
+    place = next((match.start() for match in quotes.finditer(data) if match[1]), -1)
+    line = data.count(b"\n", 0, max(place, 0)) + 1
+    remedy = "Put the value in quotes and double those within."
+    return f"line {line:,} has a quote within a value that is not in quotes. {remedy}" if place >= 0 else ""
 
 
 def _odd_row(lines: io.StringIO, skip: int, **how: Any) -> str:

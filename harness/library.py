@@ -138,7 +138,8 @@ def _with_entry(path: Path, text: str, table: str, name: str, value: str | dict[
 
 def _text(path: Path) -> str:
     try:
-        return decoding.decoded(path, path.read_bytes()) if path.is_file() else ""
+        # a bare carriage return ends no line of TOML
+        return re.sub(r"\r(?!\n)", "\n", decoding.decoded(path, path.read_bytes())) if path.is_file() else ""
     except OSError as error:
         raise HarnessError(f"{path} cannot be read: {error}.") from None
 
@@ -146,7 +147,7 @@ def _text(path: Path) -> str:
 def _parse(path: Path, text: str) -> dict[str, Any]:
     """The config, its table of data sets checked."""
     try:
-        config = tomllib.loads(decoding.LINE_END.sub("\n", text))
+        config = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise HarnessError(f"{path}: not TOML: {error}.") from None
     table = config.get(TABLE, {})

@@ -113,6 +113,16 @@ def quoted(word: str) -> str:
     return word if split_list(word) == [word] else f'"{word}"'
 
 
+def unquoted(word: str) -> str:
+    """The word that a list of one means; any other text as it stands.
+
+    >>> unquoted('file:"a,b.npy"'), unquoted("file:a,b.npy")
+    ('file:a,b.npy', 'file:a,b.npy')
+    """
+    words = split_list(word)
+    return words[0] if len(words) == 1 else word
+
+
 def _without_quoted(text: str) -> tuple[str, list[str]]:
     """The text with `"0"`, `"1"`, ... for what stands in double quotes outside of brackets, and what stood there."""
     hidden, kept, depth, place = "", [], 0, 0

@@ -105,6 +105,8 @@ def events(path: Path) -> Events:
     missing = {name: frame[name].null_count() for name in ("user_id", "item_id")}
     if any(missing.values()):
         frame = frame.drop_nulls(["user_id", "item_id"])
+    if not rows:
+        raise Unusable("it is empty", "Write the interactions into the file.")
     if not frame.height:
         raise Unusable("no row has both a user_id and an item_id", "Write the interactions into the file.")
     missing |= {name: frame[name].null_count() for name in clocks}
