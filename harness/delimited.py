@@ -236,7 +236,7 @@ def _opens(separator: str) -> bytes:
 
 def _has_blank(data: Content, separator: str) -> bool:
     blank = rb"\n[\s" + re.escape(separator.encode()) + rb"]"
-    return re.search(blank + rb"*\n|" + blank + rb"+\Z", data) is not None
+    return bool(re.search(blank + rb"*\n", data) or re.search(blank + rb"+\Z", bytes(data[-HEAD:])))
 
 
 def _rewritten(path: Path, found: Dialect) -> bytes:
@@ -302,5 +302,7 @@ def _odd_row(lines: io.StringIO, skip: int, **how: Any) -> str:
     except csv.Error as error:
         if "new-line character" in str(error):
             return f"line {first:,} holds a bare carriage return. End every line with \\n or \\r\\n."
+        if "end of data" in str(error):
+            return f"line {first:,} opens a quote that does not close. Close it, or double a quote within a value."
         return f"line {first:,} cannot be read: {error}."
     return ""

@@ -334,7 +334,7 @@ REFUSED: dict[str, tuple[Written, list[str]]] = {
         {"items.csv": 'item_id,title\na,"Bell"\nb,5" pipe\n'},
         ["line 3 has a quote within a value that is not in quotes"],
     ),
-    "a quote that does not close": ({"items.csv": 'item_id,title\na,"Anvil\nb,Bell\n'}, ["line 2 cannot be read"]),
+    "a quote that does not close": ({"items.csv": 'item_id,title\na,"Anvil\nb,Bell\n'}, ["line 2 opens a quote that"]),
     "a bare carriage return": (
         {"interactions.csv": EVENTS_CSV.replace("u,b,2\n", "u,b,2\r")},
         ["line 3 holds a bare carriage return"],
