@@ -95,8 +95,9 @@ def sha256(path: Path) -> str:
 def _one(folder: Path, stem: str, near: Path | None = None) -> Path:
     names = {f"{stem}{suffix}" for suffix in SUFFIXES}
     atomic = (ATOMIC[stem], f"{ATOMIC[stem]}.gz")
-    found = [path for path in _entries(folder) if path.name.lower() in names]
-    found += [path for path in _entries(folder) if path not in found and path.name.lower().endswith(atomic)]
+    entries = [path for path in _entries(folder) if not path.name.startswith(".")]  # such as ._a.inter of macOS
+    found = [path for path in entries if path.name.lower() in names]
+    found += [path for path in entries if path not in found and path.name.lower().endswith(atomic)]
     if near is not None and len(found) > 1 and all(kind(path) == ATOMIC[stem] for path in found):
         found = [path for path in found if _bare(path) == _bare(near)] or found
     if not found and (folder / stem).is_dir():

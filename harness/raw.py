@@ -219,8 +219,11 @@ def _open_folder(folder: Path, name: str = "") -> RawDataset:
     if answer and answer not in ANSWERS:
         raise HarnessError(f"{folder / 'dataset.toml'}: redistributable is '{answer}'; it takes: yes, no.")
     terms = settings.get("licence", ""), settings.get("citation", ""), ANSWERS.get(answer)
-    notes = (*scans.notes(interactions), *scans.notes(items))
-    return RawDataset(name, interactions, items, text, *terms, matrices, notes)
+    notes: list[str] = []
+    for path in (interactions, items):
+        with reading(path):
+            notes += scans.notes(path)
+    return RawDataset(name, interactions, items, text, *terms, matrices, tuple(notes))
 
 
 def _settings(path: Path) -> tuple[dict[str, str], dict[str, Path]]:

@@ -53,8 +53,9 @@ def escaped(path: Path) -> bool:
 
 
 def reason(path: Path, error: Exception) -> str:
-    """Why polars could not read a data file: the part, the line and the remedy where they can be found."""
-    for part in folders.parts(path):
+    """Why a data file could not be read: the part, the line and the remedy where they can be found."""
+    parts = [] if isinstance(error, OSError) and error.errno else folders.parts(path)
+    for part in parts:
         inside = "" if part == path else f"{part.relative_to(path)}: "
         if _is_parquet(part):
             try:
@@ -115,4 +116,6 @@ def _alike(one: pl.DataType | None, other: pl.DataType | None) -> bool:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -33,7 +34,7 @@ def write(folder: Path, written: Written) -> Path:
     """Files by their path in the folder; what is not given of the two data files is plain CSV."""
     plain: Written = {"interactions.csv": EVENTS_CSV, "items.csv": ITEMS_CSV}
     for stem, other in (("interactions", ".inter"), ("items", ".item")):
-        if any(name.lower().startswith(stem) or name.endswith(other) for name in written):
+        if any(name.lower().startswith(stem) or (name.endswith(other) and name[0] != ".") for name in written):
             del plain[f"{stem}.csv"]
     for name, content in (plain | written).items():
         path = folder / name
@@ -103,6 +104,10 @@ SAME_ROWS: dict[str, tuple[Written, list[str]]] = {
             "ml-1m.item": "item_id:token\n",
         },
         ["ml-100k.inter is read with RecBole types", "ml-100k.item is read with RecBole types"],
+    ),
+    "RecBole's types between commas, a hidden file beside": (
+        {"interactions.csv": EVENTS_CSV.replace("_id", "_id:token").replace("amp", "amp:float"), "._a.inter": b"\0"},
+        ["interactions.csv is read with RecBole types"],
     ),
     "UTF-16": ({"interactions.csv": EVENTS_CSV.encode("utf-16")}, ["UTF-16"]),
     "UTF-16, big-endian": ({"items.csv": b"\xfe\xff" + ITEMS_CSV.encode("utf-16-be")}, ["UTF-16"]),
@@ -492,6 +497,14 @@ def test_file_names_in_messages_keep_their_case(tmp_path, home):
     printed = harness(home, "check", str(folder)).stdout
     assert " interactions.csv: line 4" in printed
     assert "Interactions.csv" not in printed
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("name", ["interactions.csv", "items.parquet/part-0.parquet"])
+def test_a_file_that_may_not_be_read_is_one_line(tmp_path, home, name):
+    folder = write(tmp_path / "made", {name: EVENTS_CSV if name.endswith(".csv") else parquet(ITEMS, ("item_id", "t"))})
+    (folder / name).chmod(0)
+    assert "ermission denied" in refusal(folder, home)
 
 
 def test_how_a_file_is_written_is_found_once_until_it_changes(tmp_path):
