@@ -8,7 +8,6 @@ from pathlib import Path
 
 from harness.types import HarnessError
 
-HEAD = 4096  # bytes that show the encoding
 BOMS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -17,11 +16,13 @@ BOMS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 LINE_END = re.compile(r"\r+\n?")
-MOSTLY = 4  # times as many zero bytes on one side of a character as on the other
+ZEROS = {(1, 2, 3): "utf-32-le", (0, 1, 2): "utf-32-be", (1, 3): "utf-16-le", (0, 2): "utf-16-be"}
 
 
 def encoding(head: bytes) -> tuple[str, int]:
-    """Codec of a text and the bytes of its byte order mark, from its first `HEAD` bytes; "" if it is no text.
+    """Codec of a text and the bytes of its byte order mark, from its first bytes.
+
+    Without a mark, zeros around the first two characters show UTF-16 or UTF-32: no letter of ASCII has one in UTF-8.
 
     >>> encoding("é".encode("utf-16"))
     ('utf-16-le', 2)
@@ -31,34 +32,20 @@ def encoding(head: bytes) -> tuple[str, int]:
     for mark, codec in BOMS:
         if head.startswith(mark):
             return codec, len(mark)
-    return _without_mark(head[:HEAD]), 0
-
-
-def _without_mark(head: bytes) -> str:
-    if b"\0" not in head:
-        return "utf-8"
-    zeros = [head[place::4].count(0) for place in range(4)]
-    even, odd = zeros[0] + zeros[2], zeros[1] + zeros[3]
-    if not zeros[0] and all(zeros[1:]):
-        return "utf-32-le"
-    if not zeros[3] and all(zeros[:3]):
-        return "utf-32-be"
-    return "utf-16-le" if odd > MOSTLY * even else "utf-16-be" if even > MOSTLY * odd else ""
+    return ZEROS.get(tuple(place for place, byte in enumerate(head[:4]) if not byte), "utf-8"), 0
 
 
 def text(path: Path) -> str:
     """A small text file without its byte order mark, all line ends `\\n`.
 
-    Raises OSError if it cannot be read, HarnessError if its bytes are no text, naming the line.
+    Raises OSError if it cannot be read, HarnessError if its bytes are not in the encoding, naming the line.
     """
     return LINE_END.sub("\n", decoded(path, path.read_bytes()))
 
 
 def decoded(path: Path, data: bytes) -> str:
     """The bytes of the file `path` as text, line ends kept. Raises HarnessError, naming the first bad line."""
-    codec, mark = encoding(data[:HEAD])
-    if not codec:
-        raise HarnessError(f"{path}: {no_text(data)}")
+    codec, mark = encoding(data)
     try:
         return data[mark:].decode(codec)
     except UnicodeDecodeError as error:
@@ -74,11 +61,6 @@ def name(codec: str) -> str:
     'UTF-16'
     """
     return "-".join(codec.upper().split("-")[:2])
-
-
-def no_text(data: bytes) -> str:
-    """Why bytes with zeros among them are refused."""
-    return f"not a text file: byte {data[:HEAD].find(0) + 1:,} is NUL. Write it as UTF-8 text."
 
 
 def invalid_utf8(data: bytes, place: int) -> str:

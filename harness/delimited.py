@@ -117,9 +117,12 @@ def _dialect(path: Path, size: int, mtime_ns: int) -> Dialect:
     old_mac = b"\r" in head.partition(b"\n")[0].removesuffix(b"\r")
     lines = decoding.LINE_END.sub("\n", head.decode("utf-8", "replace").lstrip("\ufeff")).split("\n")
     skip, separator = _before_header(lines)
+    if "\0" in lines[skip]:
+        raise HarnessError(f"{path}: not a text file; its first line holds NUL bytes. Write it as UTF-8 text.")
     if "\ufffd" in lines[skip] and (bad := _invalid(bytes(data))):
         raise HarnessError(f"{path}: {bad}")
-    separator = separator or _separator(lines[skip])
+    usual = USUAL.get(folders.kind(path), ",")
+    separator = separator or _separator(lines[skip], usual)
     types = _types(_fields(lines[skip], separator))
     quote, escaped = _quoting(data, separator)
     traits = [*["RecBole types in the header"] * bool(types), *traits]
@@ -135,7 +138,7 @@ def _dialect(path: Path, size: int, mtime_ns: int) -> Dialect:
         empty=not len(data),
         skip=skip,
         types=types,
-        form=SEPARATORS[separator] if separator != USUAL.get(folders.kind(path), ",") else "",
+        form=SEPARATORS[separator] if separator != usual else "",
         traits=tuple(traits),
     )
 
@@ -151,13 +154,11 @@ def _content(path: Path) -> tuple[Content, list[str]]:
     if data[:2] == GZIP:
         data = _gunzipped(path, data)
         traits += [] if named else ["gzip compression"]
-    head = bytes(data[: decoding.HEAD])
+    head = bytes(data[:HEAD])
     for magic, what in (*BINARY.items(), (GZIP, "gzip")):
         if head.startswith(magic):
             raise HarnessError(f"{path} holds {what} data, not delimited text; unpack it, or name it as what it is.")
     codec, _ = decoding.encoding(head)
-    if not codec:
-        raise HarnessError(f"{path}: {decoding.no_text(head)}")
     if codec != "utf-8":
         return decoding.decoded(path, bytes(data)).encode("utf-8"), [*traits, f"{decoding.name(codec)} encoding"]
     return data, traits
@@ -187,9 +188,9 @@ def _before_header(lines: list[str]) -> tuple[int, str]:
     return len(lines) - 1, separator
 
 
-def _separator(header: str) -> str:
-    """The separator by which a header names item_id, or else the one that makes most of it."""
-    fields = {separator: _fields(header, separator) for separator in SEPARATORS}
+def _separator(header: str, usual: str) -> str:
+    """The separator by which a header names item_id, or else the one that makes most names; `usual` if several do."""
+    fields = {separator: _fields(header, separator) for separator in (usual, *SEPARATORS)}
     named = [s for s, names in fields.items() if {"item_id", "item_id:token"} & set(names)]
     return named[0] if named else max(fields, key=lambda separator: len(fields[separator]))
 

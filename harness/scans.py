@@ -31,7 +31,7 @@ def scan(path: Path) -> pl.LazyFrame:
 def kinds(path: Path) -> pl.Schema:
     """Column -> type of its values, in delimited text as the first rows show it. Raises HarnessError as `scan` does."""
     if path.is_dir():
-        first = folders.parts(path)[0]
+        first = _filled(folders.parts(path))[0]
         return scan(path).collect_schema() if _is_parquet(first) else delimited.kinds(first)
     return _scan(path).collect_schema() if _is_parquet(path) else delimited.kinds(path)
 
@@ -93,7 +93,7 @@ def _is_parquet(path: Path) -> bool:
 
 def _joined(path: Path, parts: list[Path]) -> pl.LazyFrame:
     """Parts of equal columns, one behind the other. Raises HarnessError if they differ."""
-    frames, parts = [], [part for part in parts if _is_parquet(part) or not delimited.dialect(part).empty] or parts[:1]
+    frames, parts = [], _filled(parts)
     for part in parts:
         values = [pl.lit(value, pl.String).alias(key) for key, value in folders.partition(part, path).items()]
         frames.append(_scan(part).with_columns(values))
@@ -106,6 +106,11 @@ def _joined(path: Path, parts: list[Path]) -> pl.LazyFrame:
             raise HarnessError(f"{path}: the column {name} differs between {kinds[0]} and {kinds[1]}; write all alike.")
     text = [name for name, kind in first.items() if kind in TEXTS]
     return pl.concat([f.select(*first).cast(dict.fromkeys(text, pl.String)) for f in frames], how="vertical_relaxed")
+
+
+def _filled(parts: list[Path]) -> list[Path]:
+    """The parts that hold something: Spark writes empty files for partitions without rows."""
+    return [part for part in parts if _is_parquet(part) or not delimited.dialect(part).empty] or parts[:1]
 
 
 def _alike(one: pl.DataType | None, other: pl.DataType | None) -> bool:

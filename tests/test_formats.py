@@ -7,7 +7,6 @@ import csv
 import gzip
 import hashlib
 import io
-import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +18,7 @@ from helpers import harness
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import check, delimited, folders, library, raw, spaces
+from harness import cards, check, delimited, folders, library, raw, spaces
 from harness.data import open_dataset, prepare, raw_hash
 from harness.types import HarnessError, PrepSpec, digest
 
@@ -187,14 +186,16 @@ SAME_ROWS: dict[str, tuple[Written, list[str]]] = {
         | {"interactions.parquet/user_id=v/p.parquet": parquet([("a", 3), ("b", 4)], ("item_id", "timestamp"))},
         ["2 parts"],
     ),
-    "a folder of csv parts, the last without a byte": (
+    "folders of csv parts, the first without a byte": (
         {
-            "interactions.csv/part-00000.csv": "user_id,item_id,timestamp\nu,a,1\nu,b,2\n",
-            "interactions.csv/part-00001.csv": "user_id,item_id,timestamp\nv,a,3\nv,b,4\n",
-            "interactions.csv/part-00002.csv": "",
+            "interactions.csv/part-00000.csv": "",
+            "interactions.csv/part-00001.csv": "user_id,item_id,timestamp\nu,a,1\nu,b,2\n",
+            "interactions.csv/part-00002.csv": "user_id,item_id,timestamp\nv,a,3\nv,b,4\n",
             "interactions.csv/_SUCCESS": "",
+            "items.csv/part-00000.csv.gz": gzip.compress(b""),
+            "items.csv/part-00001.csv.gz": gzip.compress(ITEMS_CSV.encode()),
         },
-        ["3 parts"],
+        ["interactions.csv is read as 3 parts", "items.csv is read as 2 parts"],
     ),
     "a folder without suffix": ({"interactions/part-0.parquet": parquet(EVENTS)}, []),
 }
@@ -210,19 +211,20 @@ def test_a_file_is_read_like_the_plain_csv_of_its_rows_and_the_notes_report_how(
 
 
 @pytest.mark.parametrize("case", ["tabs", "RecBole's files", "UTF-16", "Spark's folder"])
-def test_the_reader_is_told_once_on_stderr_on_the_card_and_by_check(tmp_path, home, case):
+def test_the_reader_is_told_on_stderr_when_it_is_prepared_on_the_card_and_by_check(tmp_path, home, capsys, case):
     written, words = SAME_ROWS[case]
-    folder = str(write(tmp_path / "made", written))
-    first, second = (harness(home, "show", folder, "--kcore", "0") for _ in range(2))
-    for word in words:
-        assert word in first.stderr
-        assert word in " ".join(first.stdout.split())
-        assert word in " ".join(second.stdout.split())
-        assert word not in second.stderr
-    report = json.loads(harness(home, "check", folder, "--kcore", "0", "--json").stdout)
-    said = [finding["says"] for finding in report["findings"] if finding["name"].startswith("format of ")]
-    assert len(said) == len(words)
-    assert all(word in says for word, says in zip(words, said, strict=True))
+    found = open_dataset(str(write(tmp_path / "made", written)), home)
+    prepare(found, PrepSpec(kcore=0), home)
+    told = capsys.readouterr().err
+    card = " ".join(cards.text(prepare(found, PrepSpec(kcore=0), home).card).split())
+    assert not capsys.readouterr().err
+    findings = [finding for finding in check.check(found) if finding.name.startswith("format of ")]
+    assert len(findings) == len(words)
+    for word, finding in zip(words, findings, strict=True):
+        assert word in told
+        assert word in card
+        assert word in finding.says
+        assert finding.level == "info"
 
 
 TITLES = [  # items file -> titles: separators, quotes and backslashes inside of values
@@ -252,6 +254,22 @@ def test_a_title_comes_out_as_it_was_written(tmp_path, text, titles):
     path = tmp_path / "items.csv"
     path.write_bytes(text.encode())
     assert raw.read_items(path, "{title}")["text"].to_list() == [title.strip() for title in titles]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "ids"),
+    [
+        ("items.csv", "item_id\na\tb\nc;d\n", ["a\tb", "c;d"]),
+        ("items.tsv", "item_id\na,b\nc\n", ["a,b", "c"]),
+        ("a.item", "item_id:token\na,b\n\n  \nc\n", ["a,b", "c"]),
+    ],
+)
+def test_one_column_is_read_with_the_separator_that_its_name_stands_for(tmp_path, home, name, text, ids):
+    found = open_dataset(str(write(tmp_path / "made", {name: text})), home)
+    items = raw.read_items(found.items, found.text)
+    assert items["item_id"].to_list() == ids
+    assert items["source_row"].to_list() == [0, 1]
+    assert "separated" not in " ".join(found.notes)
 
 
 def spark_line(values: list[str]) -> str:
@@ -326,7 +344,7 @@ REFUSED: dict[str, tuple[Written, list[str]]] = {
         ["items.csv.gz: line 3", "byte 92"],
     ),
     "half a character of UTF-16": ({"items.csv": ITEMS_CSV.encode("utf-16")[:-1]}, ["not UTF-16 text"]),
-    "zeros": ({"items.csv": b"item_id,title\na,\0\0\0x\0\0y\nb,z\0\0\0\n"}, ["not a text file", "NUL"]),
+    "no text": ({"items.csv": bytes(range(256)) * 4}, ["items.csv: not a text file", "NUL"]),
     "too many values": (
         {"interactions.csv": EVENTS_CSV.replace("v,a,3", "v,a,3,9")},
         ["line 4 has 4 values, but the header has 3 names"],
@@ -441,6 +459,20 @@ def test_gaps_in_the_order_do_not_matter_where_every_event_has_its_time(tmp_path
     assert {finding.name for finding in found.values() if finding.level == "error"} <= {"no 5-core"}
 
 
+@pytest.mark.parametrize("order", [[None, 7.0, float("nan"), 3.0], [float("nan")] * 4, [None] * 4])
+def test_gaps_in_the_order_of_a_parquet_may_be_nulls_or_nan(tmp_path, home, order):
+    frame = pl.DataFrame({"user_id": ["u"] * 4, "item_id": list("abcd"), "timestamp": [5] * 4, "order": order})
+    buffer = io.BytesIO()
+    pl.concat([frame, frame.with_columns(user_id=pl.lit("v"))]).write_parquet(buffer)
+    items = "item_id,title\n" + "".join(f"{item},T{item}\n" for item in "abcd")
+    folder = write(tmp_path / "made", {"interactions.parquet": buffer.getvalue(), "items.csv": items})
+    prepared = prepare(open_dataset(str(folder), home), PrepSpec(kcore=0), home)
+    ids = "".join(prepared.catalogue["item_id"].gather(prepared.items[:4] - 1))
+    assert ids == ("dbac" if 7.0 in order else "abcd")
+    levels = {finding.name: finding.level for finding in check.check(open_dataset(str(folder), home), now=2e9)}
+    assert levels["missing order"] == "info"
+
+
 def test_gaps_in_the_order_are_refused_where_a_time_is_missing_too(tmp_path, home):
     text = "user_id,item_id,timestamp,order\nu,a,1,\nu,b,,2\nv,a,3,3\n"
     folder = write(tmp_path / "made", {"interactions.csv": text})
@@ -484,6 +516,12 @@ def test_toml_in_latin_1_is_refused_with_its_line(tmp_path, home):
     path.write_bytes(b"fusion = '\xe9'")
     with pytest.raises(HarnessError, match="line 1 is not UTF-8"):
         spaces.read(path, "text", spaces.TEXT_DEFAULTS)
+
+
+def test_a_zero_within_a_title_does_not_make_a_file_another_encoding(tmp_path, home):
+    _, items, notes = read(write(tmp_path / "made", {"items.csv": ITEMS_CSV.replace("nv", "\0v")}), home)
+    assert items == [("a", "A\0vil"), ("b", "Bell")]
+    assert notes == ()
 
 
 def test_a_name_with_brackets_is_a_name_and_no_pattern(tmp_path, home):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 from conftest import make_dataset
 from helpers import harness
 
-from harness import check, components, data, library, plan, raw, registry, vectors
-from harness.types import BUDGETS, HarnessError, PrepSpec
+from harness import check, components, data, library, plan, raw, registry, rows, vectors
+from harness.types import BUDGETS, Cell, HarnessError, PrepSpec
 
 
 def with_matrix(folder: Path, file: str, seed: int, toml: str = "") -> np.ndarray:
@@ -168,3 +169,9 @@ def test_a_path_that_was_cut_at_its_comma_is_refused_with_the_way_to_write_it(tm
     (tmp_path / "v1.npy,x").mkdir()
     with pytest.raises(HarnessError, match=r"There is 'v1\.npy,x': write"):
         vectors.encoder(f"file:{tmp_path}/v1.npy", home)
+
+
+def test_the_command_that_a_message_prints_can_be_pasted_whatever_the_name_of_the_matrix():
+    command = rows.Row(Cell("toy", "file:a, b.npy", "sasrec", "svd"), {}, {}, ()).command
+    words = shlex.split(command)
+    assert registry.split_list(words[words.index("--encoders") + 1]) == ["file:a, b.npy"]
