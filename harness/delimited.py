@@ -1,6 +1,6 @@
 """Delimited text as programs write it: separators, RecBole's typed headers, encodings, line ends, ways to quote.
 
-`dialect` finds out how a file is written; `scan` reads it, every value as text, so that the id 007 stays 007.
+`dialect` detects how a file is written; `scan` reads it, every value as text, so that the id 007 stays 007.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _with_point(name: str) -> pl.Expr:
 
 
 def dialect(path: Path) -> Dialect:
-    """How a delimited file is written; found once a process as long as its size and time stay what they are.
+    """How a delimited file is written; cached until its size or modification time changes.
 
     Raises HarnessError if it is binary, cut off, or no text.
     """
@@ -144,9 +144,9 @@ def _dialect(path: Path, size: int, mtime_ns: int) -> Dialect:
 
 
 def _content(path: Path) -> tuple[Content, list[str]]:
-    """A file as UTF-8, mapped if its bytes are that already, and what had to be done for it.
+    """The text of a file in UTF-8, memory-mapped if nothing had to be converted, and the conversions in words.
 
-    Raises HarnessError if it is no text.
+    Raises HarnessError if the file is binary or damaged.
     """
     named = path.name.lower().endswith(".gz")
     data = _mapped(path)
@@ -157,7 +157,7 @@ def _content(path: Path) -> tuple[Content, list[str]]:
     head = bytes(data[:HEAD])
     for magic, what in (*BINARY.items(), (GZIP, "gzip")):
         if head.startswith(magic):
-            raise HarnessError(f"{path} holds {what} data, not delimited text; unpack it, or name it as what it is.")
+            raise HarnessError(f"{path} holds {what} data, not delimited text. Unpack or rename it.")
     codec, _ = decoding.encoding(head)
     if codec != "utf-8":
         return decoding.decoded(path, bytes(data)).encode("utf-8"), [*traits, f"{decoding.name(codec)} encoding"]

@@ -1,4 +1,4 @@
-"""The data files of a folder: which of them are read, and the parts of those that are folders themselves."""
+"""The data files of a folder: which ones are read, and the parts of a data file that is itself a folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ ATOMIC = {"interactions": ".inter", "items": ".item"}  # RecBole's: ml-100k.inte
 SUFFIXES = (PARQUET, *(suffix + gz for suffix in (*DELIMITED, *ATOMIC.values()) for gz in ("", ".gz")))
 FORMATS = ".parquet, .csv, .tsv, .csv.gz, .tsv.gz, .inter or .item"
 SKIPPED = ("_", ".")  # first letters of Spark's own files: _SUCCESS, .part-00000.crc
-UNFINISHED = "_temporary"
+REFUSED = {  # what a folder holds -> why its parts are not its rows
+    "_temporary": "the job that writes it is running or was interrupted",
+    "_delta_log": "a Delta table keeps deleted rows in its parts; export it as plain Parquet",
+    ".hoodie": "a Hudi table keeps deleted rows in its parts; export it as plain Parquet",
+}
 NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -45,14 +49,15 @@ def kind(path: Path) -> str:
 
 
 def parts(path: Path) -> list[Path]:
-    """The files of a data file: itself, or those in the folder that it is, by name, numbers in their order.
+    """The files that make up a data file: itself, or the parts in its folder, sorted by name with numbers by value.
 
-    Raises HarnessError if a folder holds none, or a file that is not read, or an unfinished Spark job.
+    Raises HarnessError if a folder has no parts, a file that cannot be read, or the log of a table or job.
     """
     if not path.is_dir():
         return [path]
-    if (path / UNFINISHED).exists():
-        raise HarnessError(f"{path} holds {UNFINISHED}: the job that writes it is running or was interrupted.")
+    for name, why in REFUSED.items():
+        if (path / name).exists():
+            raise HarnessError(f"{path} holds {name}: {why}.")
     found = sorted(_parts_in(path, path), key=lambda part: _natural(part.relative_to(path).as_posix()))
     if not found:
         raise HarnessError(f"{path} is a folder without parts; it must hold files that end in {FORMATS}.")

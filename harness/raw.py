@@ -13,7 +13,7 @@ from string import Formatter
 
 import polars as pl
 
-from harness import decoding, folders, library, registry, scans
+from harness import decoding, files, folders, library, registry, scans
 from harness.scans import reading
 from harness.types import HarnessError, digest
 
@@ -69,7 +69,8 @@ def _open(word: str, home: Path) -> RawDataset:
     if folder.is_dir():
         return _open_folder(folder)
     if "/" in word:
-        raise HarnessError(f"{folder} is not a folder; a data set is a folder with interactions and items files.")
+        text = f"{folder} is not a folder; a data set is a folder with interactions and items files."
+        raise HarnessError(f"{text} {files.cut_at_comma(folder)}".rstrip())
     known = registry.suggest(word, library.names(home))
     raise HarnessError(f"There is no data set '{word}' and no folder of that name. {known}")
 

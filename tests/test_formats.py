@@ -8,7 +8,7 @@ import gzip
 import hashlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,16 +26,16 @@ EVENTS = [("u", "a", 1), ("u", "b", 2), ("v", "a", 3), ("v", "b", 4)]
 ITEMS = [("a", "Anvil"), ("b", "Bell")]
 EVENTS_CSV = "user_id,item_id,timestamp\nu,a,1\nu,b,2\nv,a,3\nv,b,4\n"
 ITEMS_CSV = "item_id,title\na,Anvil\nb,Bell\n"
-Written = dict[str, bytes | str]
+Written = Mapping[str, bytes | str]
 
 
 def write(folder: Path, written: Written) -> Path:
     """Files by their path in the folder; what is not given of the two data files is plain CSV."""
-    plain: Written = {"interactions.csv": EVENTS_CSV, "items.csv": ITEMS_CSV}
+    plain: dict[str, bytes | str] = {"interactions.csv": EVENTS_CSV, "items.csv": ITEMS_CSV}
     for stem, other in (("interactions", ".inter"), ("items", ".item")):
         if any(name.lower().startswith(stem) or (name.endswith(other) and name[0] != ".") for name in written):
             del plain[f"{stem}.csv"]
-    for name, content in (plain | written).items():
+    for name, content in (plain | dict(written)).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -380,6 +380,10 @@ REFUSED: dict[str, tuple[Written, list[str]]] = {
     "an unfinished job": (
         {"interactions.parquet/_temporary/0/part-0.parquet": FIRST, "interactions.parquet/part-0.parquet": FIRST},
         ["interactions.parquet holds _temporary"],
+    ),
+    "a Delta table": (
+        {"interactions.parquet/_delta_log/0.json": "{}", "interactions.parquet/part-0.parquet": FIRST},
+        ["interactions.parquet holds _delta_log: a Delta table"],
     ),
     "parts without rows": ({"interactions.parquet/part-0.parquet": NO_ROWS}, ["interactions.parquet is empty"]),
     "a part without a byte": (

@@ -164,11 +164,23 @@ def test_a_path_with_commas_is_written_in_double_quotes(tmp_path, home):
 
 def test_a_path_that_was_cut_at_its_comma_is_refused_with_the_way_to_write_it(tmp_path, home):
     np.save(tmp_path / "E,F.npy", np.ones((2, 2)))
-    with pytest.raises(HarnessError, match=r"There is 'E,F\.npy': write a path with commas in double quotes"):
+    with pytest.raises(HarnessError, match=r"There is 'E,F\.npy': put a path that holds a comma in double quotes"):
         vectors.encoder(f"file:{tmp_path}/E", home)
     (tmp_path / "v1.npy,x").mkdir()
-    with pytest.raises(HarnessError, match=r"There is 'v1\.npy,x': write"):
+    with pytest.raises(HarnessError, match=r"There is 'v1\.npy,x': put"):
         vectors.encoder(f"file:{tmp_path}/v1.npy", home)
+    with_matrix(tmp_path / "shop, new", "E.npy", 1, 'name = "shop"')
+    whole = f"{tmp_path}/shop, new"
+    assert plan.select_datasets(f'"{whole}",ml-100k,!ml-100k', home) == [whole]
+    assert raw.open_dataset(whole, home).name == "shop"
+    with pytest.raises(HarnessError, match=r"shop is not a folder.*There is 'shop, new': put a path"):
+        raw.open_dataset(plan.select_datasets(whole, home)[0], home)
+
+
+def test_a_matrix_that_is_a_folder_is_refused_as_one(tmp_path, home):
+    (tmp_path / "E.parquet").mkdir()
+    with pytest.raises(HarnessError, match=r"E\.parquet is a folder; a matrix is one file"):
+        vectors.encoder(f"file:{tmp_path}/E.parquet", home)
 
 
 def test_the_command_that_a_message_prints_can_be_pasted_whatever_the_name_of_the_matrix():

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import decoding
+from harness import decoding, files
 from harness.encoders._base import Encoder, Progress, Texts, file_sha256
 from harness.registry import suggest
 from harness.types import HarnessError
@@ -26,17 +26,13 @@ class File(Encoder):
         super().__init__(argument, home)
         self.path = Path(argument).expanduser()
         if self.path.suffix not in READERS:
-            known = self._cut() or suggest(self.path.suffix, sorted(READERS))
+            known = files.cut_at_comma(self.path) or suggest(self.path.suffix, sorted(READERS))
             raise HarnessError(f"{self.path}: a matrix file does not end in '{self.path.suffix}'. {known}")
+        if self.path.is_dir():
+            raise HarnessError(f"{self.path} is a folder; a matrix is one file. Write its parts as one.")
         if not self.path.is_file():
-            raise HarnessError(f"{self.path}: there is no such file. {self._cut()}".rstrip())
+            raise HarnessError(f"{self.path}: there is no such file. {files.cut_at_comma(self.path)}".rstrip())
         self.sidecar = self.path.with_suffix(".ids.txt")
-
-    def _cut(self) -> str:
-        """The remedy where the path seems to be cut off at a comma, which separates encoders."""
-        rest = f"{self.path.name},"
-        whole = [path.name for path in self.path.parent.glob("*") if path.name.startswith(rest)]
-        return f"There is '{whole[0]}': write a path with commas in double quotes, file:\"a,b.npy\"." if whole else ""
 
     def identity(self) -> dict[str, Any]:
         ids = file_sha256(self.sidecar) if self.sidecar.is_file() else None
