@@ -25,6 +25,7 @@ def told(card: dict[str, Any]) -> list[tuple[str, str]]:
     """(label, sentence) of all that a reader must know of a data set; what the card does not hold is left out."""
     said = [
         ("counts", _counts(card)),
+        ("files", "; ".join(card.get("read", []))),
         ("published", _published(card.get("published"))),
         ("prepared", _prepared(card)),
         ("time", _time(card)),

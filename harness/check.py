@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 import time
 from dataclasses import dataclass, replace
@@ -79,12 +80,12 @@ def examine(word: str, home: Path, encoder: str = "", spec: PrepSpec | None = No
     Without `encoder` the default encoder's embedding is checked if it is in the cache. What cannot be prepared or
     encoded is a finding; raises HarnessError if there is no such data set or encoder.
     """
-    from harness import data, vectors
+    from harness import data, registry, vectors
     from harness.checks import files
     from harness.checks._base import Facts
 
     raw = data.open_dataset(word, home, text)
-    asked = vectors.encoder(encoder, home) if encoder else None
+    asked = vectors.encoder(registry.unquoted(encoder), home) if encoder else None
     found, events, texts = files.read(raw)
     facts, used = Facts(raw, events, texts, None, None, time.time()), ""
     if not any(finding.level == ERROR for finding in [*found, *files.find(facts)]):
@@ -122,8 +123,13 @@ def text(report: Report) -> str:
 
 
 def _parts(finding: Finding) -> list[str]:
-    said = f"{finding.says[0].upper()}{finding.says[1:]}."
+    said = f"{_capitalised(finding.says)}."
     return [said, *([f"E.g. {'; '.join(finding.examples)}"] if finding.examples else []), f"Remedy: {finding.remedy}"]
+
+
+def _capitalised(sentence: str) -> str:
+    """With a capital where a plain word begins the sentence: names of files and columns keep their case."""
+    return sentence[0].upper() + sentence[1:] if re.match(r"[a-z]+([ ,;]|$)", sentence) else sentence
 
 
 def _percent(share: float) -> str:

@@ -67,7 +67,7 @@ def text(found: dict[str, list[dict[str, Any]]]) -> str:
         for entry in entries:
             mark = " [not in 'all']" if entry.get("by_name_only") else ""
             lines.append(f"  {entry['name']:18s} {entry['summary']}{mark}")
-    return "\n".join([*lines, "Any folder with interactions.parquet|csv and items.parquet|csv is a data set, too."])
+    return "\n".join([*lines, "Any folder with interactions and items (.parquet, .csv, .tsv, ...) is a data set, too."])
 
 
 def _dataset_lines(entries: list[dict[str, Any]]) -> list[str]:

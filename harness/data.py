@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from harness import files, presets, sealed
+from harness import files, folders, presets, sealed
 from harness.raw import RawDataset, file_hashes, open_dataset, raw_hash, read_events, read_items, ready
 from harness.sealed import Damaged
 from harness.sequential import order_test
@@ -63,6 +63,8 @@ def prepare(raw: RawDataset, spec: PrepSpec, home: Path) -> Prepared:
     folder = home / "cache" / "prepared" / identity
     tell = _Phases(raw)
     build = lambda new: _write(_sequences(raw, spec, tell), raw, spec, new, tell)  # noqa: E731
+    if raw.notes and not folder.is_dir():
+        print(f"{raw.name}: {'; '.join(raw.notes)}.", file=sys.stderr, flush=True)
     try:
         return _mapped(raw, spec, identity, files.build_folder(folder, build), tell)
     except Damaged as error:
@@ -75,7 +77,7 @@ class _Phases:
 
     def __init__(self, raw: RawDataset) -> None:
         self.name, self.start = raw.name, time.monotonic()
-        self.large = raw.interactions.stat().st_size >= LARGE
+        self.large = folders.size(raw.interactions) >= LARGE
         self.live = sys.stderr.isatty()
 
     def __call__(self, phase: str) -> None:
@@ -109,6 +111,8 @@ def _sequences(raw: RawDataset, spec: PrepSpec, tell: Callable[[str], None]) -> 
     timed = "timestamp" in frame.columns and frame["timestamp"].null_count() == 0
     counts = {"raw_events": frame.height, "source_rows": texts.height}
     counts["missing_times"] = frame["timestamp"].null_count() if "timestamp" in frame.columns else 0
+    if timed and "order" in frame.columns and (gaps := frame["order"].null_count()):
+        counts["missing_orders"] = gaps
     if spec.window is not None and not timed:
         raise HarnessError(f"{raw.name}: a window of days needs the time of every event; {raw.interactions} lacks it.")
 
@@ -210,6 +214,8 @@ def _mapped(raw: RawDataset, spec: PrepSpec, identity: str, folder: Path, tell: 
     card |= {"name": raw.name, "licence": raw.licence, "citation": raw.citation, "text": raw.text}
     card |= {"redistributable": raw.redistributable, "own_embeddings": sorted(raw.matrices)}
     card |= {"spec": asdict(spec), **facts}
+    if raw.notes:
+        card["read"] = list(raw.notes)
     if (published := presets.compared(raw.name, spec, card)) is not None:
         card["published"] = published
     if (test := facts["order_test"]) and test["drop_percent"] < WEAK_ORDER:
@@ -290,10 +296,11 @@ def _warnings(card: dict[str, Any], sequences: _Sequences) -> list[str]:
     heads, texts = sequences.catalogue["head"].drop_nulls(), sequences.catalogue["text"].drop_nulls()
     placeholders, garbled = heads.str.contains(PLACEHOLDER).sum(), texts.str.contains("\ufffd", literal=True).sum()
     missing, increasing, tied = card["missing_times"], card["id_increasing_share"], card["test_tie_share"] or 0.0
-    by_order = "all events are in the order of the column 'order'"
+    gaps, by_order = card.get("missing_orders", 0), "all events are in the order of the column 'order'"
     found = [
         (not card["timed"] and not missing, f"There are no timestamps: {by_order}."),
         (missing, f"Events without a timestamp: {missing:,}; {by_order}."),
+        (gaps, f"Events without an order: {gaps:,}; among events of equal time they come last, in file order."),
         (
             increasing > 0.95,
             f"{increasing:.0%} of neighbouring events have increasing item ids: sorted by id, not time?",

@@ -140,3 +140,9 @@ def sha256(path: Path) -> str:
     """Hex sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cut_at_comma(path: Path) -> str:
+    """The remedy where a path ends at a comma that separates words: what is on disk goes on behind it. "" if not."""
+    whole = sorted(entry.name for entry in path.parent.glob("*") if entry.name.startswith(f"{path.name},"))
+    return f"There is '{whole[0]}': put a path that holds a comma in double quotes." if whole else ""

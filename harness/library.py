@@ -14,7 +14,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from harness import fetch, files, registry
+from harness import decoding, fetch, files, registry
 from harness.types import HarnessError
 
 NAME = r"(?!\.)[A-Za-z0-9._-]{1,64}"
@@ -138,8 +138,9 @@ def _with_entry(path: Path, text: str, table: str, name: str, value: str | dict[
 
 def _text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8") if path.is_file() else ""
-    except (OSError, UnicodeDecodeError) as error:
+        # a bare carriage return ends no line of TOML
+        return re.sub(r"\r(?!\n)", "\n", decoding.decoded(path, path.read_bytes())) if path.is_file() else ""
+    except OSError as error:
         raise HarnessError(f"{path} cannot be read: {error}.") from None
 
 

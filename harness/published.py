@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import registry, results, store, tables
+from harness import decoding, registry, results, store, tables
 from harness.ledger import Ledger
 from harness.tables import Row, Section, Table
 from harness.types import HarnessError
@@ -114,8 +114,8 @@ def read(word: str) -> Paper:
             raise HarnessError(f"There is no paper '{word}'. {hint} A file of yours ends in .toml.")
         own = FOLDER / f"{known[word.replace('_', '-')]}.toml"
     try:
-        value = tomllib.loads(own.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        value = tomllib.loads(decoding.text(own))
+    except (OSError, tomllib.TOMLDecodeError) as error:
         raise HarnessError(f"{own} cannot be read: {error}.") from error
     return _paper(own.name, value)
 

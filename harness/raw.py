@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import Formatter
 
 import polars as pl
 
-from harness import files, library, registry
+from harness import decoding, files, folders, library, registry, scans
+from harness.scans import reading
 from harness.types import HarnessError, digest
 
-SUFFIXES = (".parquet", ".csv")
 SETTINGS = ["name", "text", "licence", "citation", "redistributable", library.MATRICES]
 ANSWERS = {"yes": True, "no": False}
 SEPARATORS = " \t\n.,;:|/-"  # what a text does not begin with when its first field is missing
@@ -29,10 +27,11 @@ CLOSING = ")]}"
 class RawDataset:
     """Two files and how to read them.
 
-    `interactions` (.parquet or .csv): user_id, item_id, and timestamp (seconds) or order or both. `items` (the same
-    formats): item_id and text columns. `text`: template of an item's text such as `{title} ({year}). {genres}`; a
-    missing field drops out with the words before it and the bracket around it; empty: the items have no text.
-    `matrices`: files of embeddings of its items, by name.
+    `interactions` (a file, or a folder of parts, in a format of `harness.folders`): user_id, item_id, and timestamp
+    (seconds) or order or both. `items` (likewise): item_id and text columns. `text`: template of an item's text such as
+    `{title} ({year}). {genres}`; a missing field drops out with the words before it and the bracket around it; empty:
+    the items have no text. `matrices`: files of embeddings of its items, by name. `notes`: how files are read where
+    their names do not say it.
     """
 
     name: str
@@ -43,13 +42,14 @@ class RawDataset:
     citation: str = ""
     redistributable: bool | None = None  # None: nobody has said
     matrices: dict[str, Path] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def open_dataset(word: str, home: Path, text: str = "") -> RawDataset:
     """The data set of that name, or the one in that folder; `text`: a template in place of its own.
 
     A name is one of the user's folders in `<home>/config.toml`, or a built-in data set, which is fetched under `home`
-    if need be. A folder holds interactions.{parquet,csv}, items.{parquet,csv} (parquet first) and, if wanted,
+    if need be. A folder holds interactions and items as `harness.folders.data_files` finds them and, if wanted,
     dataset.toml with name, text, licence, citation, redistributable (yes or no) and a table of embeddings. Raises
     HarnessError if `word` is neither, the config is malformed, the folder is not as it should be, or the template names
     a column that is not there.
@@ -57,7 +57,7 @@ def open_dataset(word: str, home: Path, text: str = "") -> RawDataset:
     raw = _open(word, home)
     if not text:
         return raw
-    with _reading(raw.items):
+    with reading(raw.items):
         _columns(raw.items, template_fields(raw.items, text))
     return replace(raw, text=text)
 
@@ -69,7 +69,8 @@ def _open(word: str, home: Path) -> RawDataset:
     if folder.is_dir():
         return _open_folder(folder)
     if "/" in word:
-        raise HarnessError(f"{folder} is not a folder; a data set is a folder with interactions and items files.")
+        text = f"{folder} is not a folder; a data set is a folder with interactions and items files."
+        raise HarnessError(f"{text} {files.cut_at_comma(folder)}".rstrip())
     known = registry.suggest(word, library.names(home))
     raise HarnessError(f"There is no data set '{word}' and no folder of that name. {known}")
 
@@ -90,7 +91,7 @@ def register(name: str, folder: Path, home: Path, matrices: dict[str, Path] | No
         raise HarnessError(f"{folder} is not a folder; a data set is a folder with interactions and items files.")
     raw = _open_folder(folder, name)
     for path, wanted in ((raw.interactions, ["user_id", "item_id"]), (raw.items, ["item_id"])):
-        with _reading(path):
+        with reading(path):
             _columns(path, wanted)
     found = {word: _matrix(folder, path) for word, path in (matrices or {}).items()}
     library.write_entry(name, folder, home, found)
@@ -107,35 +108,43 @@ def _matrix(folder: Path, path: Path) -> Path:
 
 def raw_hash(raw: RawDataset) -> str:
     """Identity of the content: the bytes of both files and the text template, wherever they lie."""
-    return digest({"text": raw.text, **file_hashes(raw)})
+    hashes = file_hashes(raw)
+    quotes = {"quotes": "escaped"} if scans.escaped(raw.interactions) or scans.escaped(raw.items) else {}
+    return digest({"text": raw.text, **hashes, **quotes})
 
 
 def file_hashes(raw: RawDataset) -> dict[str, str]:
-    """sha256 of both files. Raises HarnessError if one is missing or has another suffix than .parquet or .csv."""
+    """sha256 of both files, or a digest of their parts. Raises HarnessError if one is missing or its suffix unknown."""
     for path in (raw.interactions, raw.items):
-        if path.suffix not in SUFFIXES:
-            raise HarnessError(f"{path}: a data file ends in .parquet or .csv.")
-        if not path.is_file():
+        if not path.exists() and folders.kind(path):
             raise HarnessError(f"{path} does not exist.")
-    return {"interactions": files.sha256(raw.interactions), "items": files.sha256(raw.items)}
+        if not (folders.kind(path) or path.is_dir()):
+            raise HarnessError(f"{path}: a data file ends in {folders.FORMATS}.")
+    return {"interactions": folders.sha256(raw.interactions), "items": folders.sha256(raw.items)}
 
 
 def read_events(path: Path, also: tuple[str, ...] = ()) -> pl.DataFrame:
     """user_id str, item_id str, of timestamp and order (numbers) what the file has, and `also`: numbers; in file order.
 
-    Raises HarnessError: a column is missing, the file is empty or unreadable, an id or an order is null, neither
-    timestamp nor order, a timestamp without number (nulls are let through where an order can stand in).
+    Raises HarnessError: a column is missing, the file is empty or unreadable, an id is null, neither timestamp nor
+    order, a value that is no number, nulls in both (they are let through in one where the other is complete).
     """
-    with _reading(path):
-        names = _columns(path, ["user_id", "item_id", *also])
-        clocks = [name for name in ("timestamp", "order") if name in names]
+    with reading(path):
+        rows, kinds = _columns(path, ["user_id", "item_id", *also])
+        clocks = [name for name in ("timestamp", "order") if name in kinds]
         if not clocks:
             raise HarnessError(f"{path}: neither a column 'timestamp' nor a column 'order'; one must give the order.")
-        events = _scan(path).select(_id(path, "user_id"), _id(path, "item_id"), *clocks, *also).collect()
+        ids = (_id(path, name, kinds[name]) for name in ("user_id", "item_id"))
+        events = rows.select(*ids, *clocks, *also).collect()
     _check_filled(path, events, ["user_id", "item_id"])
+    if "order" in clocks and events["order"].dtype.is_float():
+        events = events.with_columns(pl.col("order").fill_nan(None))
     events = events.with_columns(_numbers(path, events[name]) for name in (*clocks, *also))
-    must = [clock for clock in clocks if clock == "order" or "order" not in clocks]
-    _check_filled(path, events, [*must, *also])
+    timed = "timestamp" in clocks and not events["timestamp"].null_count()
+    if not timed and "order" in clocks and (gaps := events["order"].null_count()):
+        few = f"order is missing in {gaps:,} of {events.height:,} rows"
+        raise HarnessError(f"{path}: {few}; none may be, unless every event has a timestamp.")
+    _check_filled(path, events, [*([] if "order" in clocks else clocks), *also])
     return events
 
 
@@ -145,16 +154,17 @@ def read_items(path: Path, template: str) -> pl.DataFrame:
     Raises HarnessError: a column is missing, the file is empty or unreadable, an item_id is null or there twice.
     """
     fields = template_fields(path, template)
-    with _reading(path):
-        _columns(path, ["item_id", *fields])
-        items = _scan(path).select(_id(path, "item_id"), *(_field(path, name) for name in fields)).collect()
+    with reading(path):
+        rows, kinds = _columns(path, ["item_id", *fields])
+        texts = (_field(path, name, kinds[name]) for name in fields)
+        items = rows.select(_id(path, "item_id", kinds["item_id"]), *texts).collect()
     _check_filled(path, items, ["item_id"])
     twice = items["item_id"].filter(items["item_id"].is_duplicated())
     if len(twice):
         raise HarnessError(f"{path}: item_id '{twice[0]}' is there more than once; each item has one row.")
     head = pl.col(f"field {fields[0]}") if fields else pl.lit(None, pl.String)
-    rows = pl.int_range(pl.len(), dtype=pl.Int64)
-    return items.select("item_id", text=_render(template), source_row=rows, head=head)
+    places = pl.int_range(pl.len(), dtype=pl.Int64)
+    return items.select("item_id", text=_render(template), source_row=places, head=head)
 
 
 def template_fields(path: Path, template: str) -> list[str]:
@@ -182,7 +192,9 @@ def _open_named(name: str, home: Path) -> RawDataset:
 def _named(name: str, home: Path) -> RawDataset:
     if (folder := library.folders(home).get(name)) is None:
         known = library.component(name)
-        return RawDataset(known.name, *_two_files(known.fetch(home)), known.text, known.licence, known.citation, False)
+        return RawDataset(
+            known.name, *folders.data_files(known.fetch(home)), known.text, known.licence, known.citation, False
+        )
     if not folder.is_dir():
         raise HarnessError(f"'{name}' is {folder} in {library.config_file(home)}, but that is not a folder.")
     raw = _open_folder(folder, name)
@@ -193,20 +205,10 @@ def _named(name: str, home: Path) -> RawDataset:
     return raw
 
 
-def _two_files(folder: Path) -> tuple[Path, Path]:
-    def one(stem: str) -> Path:
-        for suffix in SUFFIXES:
-            if (path := folder / f"{stem}{suffix}").is_file():
-                return path
-        raise HarnessError(f"{folder} has neither {stem}.parquet nor {stem}.csv.")
-
-    return one("interactions"), one("items")
-
-
 def _open_folder(folder: Path, name: str = "") -> RawDataset:
     """The data set in a folder; its name is the one given, or its own."""
-    interactions, items = _two_files(folder)
-    settings, matrices = _settings(folder / "dataset.toml")
+    interactions, items = folders.data_files(folder)
+    settings, matrices = _settings(folders.settings_file(folder))
     name = name or settings.get("name", folder.resolve().name)
     if not re.fullmatch(library.NAME, name):
         raise HarnessError(
@@ -218,7 +220,11 @@ def _open_folder(folder: Path, name: str = "") -> RawDataset:
     if answer and answer not in ANSWERS:
         raise HarnessError(f"{folder / 'dataset.toml'}: redistributable is '{answer}'; it takes: yes, no.")
     terms = settings.get("licence", ""), settings.get("citation", ""), ANSWERS.get(answer)
-    return RawDataset(name, interactions, items, text, *terms, matrices)
+    notes: list[str] = []
+    for path in (interactions, items):
+        with reading(path):
+            notes += scans.notes(path)
+    return RawDataset(name, interactions, items, text, *terms, matrices, tuple(notes))
 
 
 def _settings(path: Path) -> tuple[dict[str, str], dict[str, Path]]:
@@ -226,8 +232,8 @@ def _settings(path: Path) -> tuple[dict[str, str], dict[str, Path]]:
     if not path.is_file():
         return {}, {}
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        settings = tomllib.loads(decoding.text(path))
+    except tomllib.TOMLDecodeError as error:
         raise HarnessError(f"{path}: not TOML: {error}.") from None
     for key, value in settings.items():
         if key not in SETTINGS:
@@ -238,50 +244,35 @@ def _settings(path: Path) -> tuple[dict[str, str], dict[str, Path]]:
 
 
 def _default_text(items: Path) -> str:
-    with _reading(items):
-        schema = (pl.scan_csv(items) if items.suffix == ".csv" else pl.scan_parquet(items)).collect_schema()
+    with reading(items):
+        schema = scans.kinds(items)
     if "title" in schema:
         return "{title}"
     texts = [name for name, kind in schema.items() if kind == pl.String and name != "item_id" and name.isidentifier()]
     return f"{{{texts[0]}}}" if texts else ""
 
 
-def _scan(path: Path) -> pl.LazyFrame:
-    # everything in a csv is read as text, so that the id 007 stays 007 and a bad number can be named
-    return pl.scan_csv(path, infer_schema=False) if path.suffix == ".csv" else pl.scan_parquet(path)
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except pl.exceptions.NoDataError:
-        raise HarnessError(f"{path} is empty.") from None
-    except (pl.exceptions.PolarsError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise HarnessError(f"{path} cannot be read as {path.suffix[1:]}: {reason}") from None
-
-
-def _columns(path: Path, wanted: list[str]) -> list[str]:
-    names = _scan(path).collect_schema().names()
+def _columns(path: Path, wanted: list[str]) -> tuple[pl.LazyFrame, pl.Schema]:
+    """The rows of a file and the types of its columns. Raises HarnessError if one of those wanted is missing."""
+    rows = scans.scan(path)
+    kinds = rows.collect_schema()
     for name in wanted:
-        if name not in names:
+        if name not in kinds:
+            names = [name if name.isprintable() else repr(name) for name in kinds]
             raise HarnessError(f"{path}: no column '{name}'. {registry.suggest(name, names)}")
-    return names
+    return rows, kinds
 
 
-def _id(path: Path, name: str) -> pl.Expr:
+def _id(path: Path, name: str, kind: pl.DataType) -> pl.Expr:
     """The id as text, null where it is empty. Whole numbers are ids too; 1.0 would not meet the 1 of another file."""
-    kind = _scan(path).collect_schema()[name]
     if not (kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
         raise HarnessError(f"{path}: {name} must be text or whole numbers, not {kind}.")
     text = pl.col(name).cast(pl.String)
     return pl.when(text != "").then(text)
 
 
-def _field(path: Path, name: str) -> pl.Expr:
+def _field(path: Path, name: str, kind: pl.DataType) -> pl.Expr:
     """A text column, null where blank; the values of a list are joined by commas."""
-    kind = _scan(path).collect_schema()[name]
     if isinstance(kind, pl.List | pl.Array):
         text = pl.col(name).cast(pl.List(pl.String)).list.drop_nulls().list.join(", ")
     elif kind.is_nested() or kind == pl.Binary:

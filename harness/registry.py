@@ -90,13 +90,61 @@ def select(package: str, selection: str) -> list[str]:
 
 
 def split_list(text: str) -> list[str]:
-    """A comma list whose brackets may hold commas; braces are alternatives, as in a shell.
+    """A comma list whose brackets may hold commas; braces are alternatives, as in a shell, and double quotes keep a
+    part as it stands.
 
     >>> split_list("id, mlp[hidden=256,dropout=0.1]")
     ['id', 'mlp[hidden=256,dropout=0.1]']
     >>> split_list("ml-100k,amazon2014-{beauty,toys}")
     ['ml-100k', 'amazon2014-beauty', 'amazon2014-toys']
+    >>> split_list('minilm,file:"runs, old/E.npy"')
+    ['minilm', 'file:runs, old/E.npy']
     """
+    hidden, kept = _without_quoted(text)
+    return [_restored(word, kept) for word in _words(hidden)]
+
+
+def quoted(word: str) -> str:
+    """The word as it is written in a comma list.
+
+    >>> quoted("file:a,b.npy"), quoted("mlp[hidden=256,dropout=0.1]")
+    ('"file:a,b.npy"', 'mlp[hidden=256,dropout=0.1]')
+    """
+    return word if split_list(word) == [word] else f'"{word}"'
+
+
+def unquoted(word: str) -> str:
+    """The word that a list of one means; any other text as it stands.
+
+    >>> unquoted('file:"a,b.npy"'), unquoted("file:a,b.npy")
+    ('file:a,b.npy', 'file:a,b.npy')
+    """
+    words = split_list(word)
+    return words[0] if len(words) == 1 else word
+
+
+def _without_quoted(text: str) -> tuple[str, list[str]]:
+    """The text with `"0"`, `"1"`, ... for what stands in double quotes outside of brackets, and what stood there."""
+    hidden, kept, depth, place = "", [], 0, 0
+    while place < len(text):
+        char = text[place]
+        depth += (char == "[") - (char == "]")
+        end = text.find('"', place + 1) if char == '"' and depth <= 0 else -1
+        if end >= 0:
+            hidden += f'"{len(kept)}"'
+            kept.append(text[place + 1 : end])
+            place = end
+        else:
+            hidden += char
+        place += 1
+    return hidden, kept
+
+
+def _restored(word: str, kept: list[str]) -> str:
+    return re.sub(r'"(\d+)"', lambda match: kept[int(match[1])], word)
+
+
+def _words(text: str) -> list[str]:
     return [word for part in _split(text) for word in _alternatives(part)]
 
 
@@ -131,7 +179,7 @@ def split_overrides(word: str) -> tuple[str, dict[str, Any]]:
     if not rest.endswith("]"):
         raise HarnessError(f"'{word}': the bracket is not closed. Write {name}[parameter=value].")
     fixed = {}
-    for pair in split_list(rest[:-1]):
+    for pair in _words(rest[:-1]):
         key, equals, value = pair.partition("=")
         if not equals or not key.strip():
             raise HarnessError(f"'{word}': '{pair}' is not parameter=value.")

@@ -137,7 +137,7 @@ def _request(home: Path, into: Path, asked: Asked, row: Row, source: spaces.Sour
         datasets=asked.dataset or row.cell.dataset,
         adapters=row.cell.adapter,
         backbones=row.cell.backbone,
-        encoders="noise" if row.cell.encoder == NO_TEXT else row.cell.encoder,
+        encoders="noise" if row.cell.encoder == NO_TEXT else registry.quoted(row.cell.encoder),
         budget=replace(budget, trials=max(row.described["trials"], 1), seeds=row.described["seeds"]),
         protocol=Protocol(**launch["protocol"]),
         prep=PrepSpec(**launch["prep"]),

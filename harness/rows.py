@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import polars as pl
 
 from harness import data, results, store, vectors
 from harness.ledger import Ledger
-from harness.registry import suggest
+from harness.registry import quoted, suggest
 from harness.types import Cell, HarnessError, PrepSpec, Trial
 
 ID = r"[0-9a-f]{6,24}"
@@ -49,7 +50,7 @@ class Row:
     @property
     def command(self) -> str:
         """What runs this row to its end."""
-        parts = [f"--datasets {self.cell.dataset}", f"--encoders {self.cell.encoder}"]
+        parts = [f"--datasets {self.cell.dataset}", f"--encoders {shlex.quote(quoted(self.cell.encoder))}"]
         parts = parts[: 1 if self.cell.encoder == "none" else 2]
         grid = [] if self.cell.is_baseline else [f"--backbones {self.cell.backbone}", f"--adapters {self.cell.adapter}"]
         return " ".join(["harness bench", *parts, *grid])

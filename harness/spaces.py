@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import registry
+from harness import decoding, registry
 from harness.types import Cell, HarnessError
 
 if TYPE_CHECKING:
@@ -275,10 +275,10 @@ def read(path: Path, owner: str, defaults: dict[str, Any]) -> dict[str, Any]:
     """The axes of one TOML file, checked against the owner's parameters and their defaults."""
     where = "/".join(path.parts[-3:] if path.parent.name in COMPONENT_FOLDERS else path.parts[-2:])
     try:
-        table = _table(path.read_text(encoding="utf-8"))
+        table = _table(decoding.text(path))
     except FileNotFoundError:
         raise HarnessError(f"{where} is missing; every component has one (it may be empty).") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise HarnessError(f"{where} is not valid TOML: {error}.") from None
     _check_names(where, table, defaults, owner)
     _check_conditions(where, table, defaults)

@@ -42,10 +42,17 @@ def ordered(user: np.ndarray, item: np.ndarray, frame: pl.DataFrame, timed: bool
     elif kind == "random":
         keys = [_scramble(user, item, seed)]
     elif "order" in frame.columns:
-        keys = [frame["order"].to_numpy()]
+        keys = [_order(frame["order"])]
     order = np.lexsort((*keys, clock, user))  # stable: what is equal still stays in file order
     rating = frame["rating"].to_numpy() if "rating" in frame.columns else None
     return Events(user, item, clock, rating).at(order)
+
+
+def _order(values: pl.Series) -> np.ndarray:
+    """The column `order`; where it has gaps, ranks, so that events without a value come last, in file order."""
+    if not values.null_count():
+        return values.to_numpy()
+    return values.rank("dense").fill_null(len(values) + 1).to_numpy()
 
 
 def _rated(events: Events, spec: PrepSpec, catalogue: pl.DataFrame) -> np.ndarray | None:

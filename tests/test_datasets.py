@@ -214,7 +214,7 @@ def test_what_cannot_be_registered_is_one_line_and_changes_nothing(home, tmp_pat
         (b"datasets = 3", "[datasets] must be a table"),
         (b"[datasets]\nshop = 3", "datasets.shop must be the path of a folder"),
         (b"[datasets]\n'a/b' = 'c'", "'a/b' cannot name a data set"),
-        (b"[datasets]\nshop = '\xff'", "cannot be read"),
+        (b"[datasets]\nshop = '\xff'", "line 2 is not UTF-8"),
     ],
     ids=["no TOML", "no table", "no text", "bad name", "no UTF-8"],
 )

@@ -237,8 +237,21 @@ def test_a_pickled_array_and_damaged_files_are_refused_and_never_run(tmp_path):
         (tmp_path / f"bad.{suffix}").write_bytes(b"not a matrix at all")
         assert "or it is damaged" in refusal(f"file:{tmp_path}/bad.{suffix}", catalogue(), tmp_path)
     saved(tmp_path / "m.npy", matrix())
-    (tmp_path / "m.ids.txt").write_bytes(b"\xff\xfe")
-    assert "m.ids.txt is not UTF-8" in refusal(f"file:{tmp_path}/m.npy", catalogue(), tmp_path)
+    (tmp_path / "m.ids.txt").write_bytes(b"i0\ni\xe9\ni2\ni3\n")
+    assert "m.ids.txt: line 2 is not UTF-8: byte E9" in refusal(f"file:{tmp_path}/m.npy", catalogue(), tmp_path)
+
+
+@pytest.mark.parametrize("codec", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_ids_may_be_written_by_any_editor(tmp_path, codec, end):
+    """With a byte order mark, in UTF-16, with the line ends of any system, and with blank lines between."""
+    rows = matrix()
+    order = [2, 0, 3, 1]
+    saved(tmp_path / "m.npy", rows[order])
+    lines = [f"i{row}" for row in order]
+    text = end.join([*lines[:2], "", *lines[2:], "", ""])
+    (tmp_path / "m.ids.txt").write_bytes(text.encode(codec))
+    np.testing.assert_array_equal(made(f"file:{tmp_path}/m.npy", catalogue(), tmp_path), rows)
 
 
 def test_a_safetensors_file_must_hold_exactly_one_matrix(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 from conftest import make_dataset
 from helpers import harness
 
-from harness import check, components, data, library, raw, vectors
-from harness.types import HarnessError, PrepSpec
+from harness import check, components, data, library, plan, raw, registry, rows, vectors
+from harness.types import BUDGETS, Cell, HarnessError, PrepSpec
 
 
 def with_matrix(folder: Path, file: str, seed: int, toml: str = "") -> np.ndarray:
@@ -141,3 +142,48 @@ def test_a_card_tells_of_them_without_a_path(tmp_path, home):
     told = components.details(components.one(str(tmp_path / "a"), home, PrepSpec(kcore=0)))
     assert "own:titles" in told
     assert "E.npy" not in told
+
+
+COMMAS = "runs, old {1,2}[3]"
+
+
+def test_a_path_with_commas_is_written_in_double_quotes(tmp_path, home):
+    (tmp_path / COMMAS).mkdir()
+    E = with_matrix(tmp_path / "a", "unused.npy", 1)
+    np.save(tmp_path / COMMAS / "E,F.npy", E)
+    word = f'file:"{tmp_path / COMMAS}/E,F.npy"'
+    done = harness(home, "prepare", str(tmp_path / "a"), "--encoders", f"noise,shuffled:{word},{word}", "--kcore", "0")
+    assert done.returncode == 0, done.stderr
+    plain = f"file:{tmp_path / COMMAS}/E,F.npy"
+    for given in (word, plain):
+        assert check.examine(str(tmp_path / "a"), home, given, PrepSpec(kcore=0)).encoder == plain
+    request = plan.Request(home, str(tmp_path / "a"), "svd", "sasrec", f"{word},noise", BUDGETS["quick"])
+    assert [encoder.word for encoder in plan.select_encoders(request).values()] == [plain, "noise"]
+    assert registry.split_list(f"noise,{registry.quoted(plain)}") == ["noise", plain]
+
+
+def test_a_path_that_was_cut_at_its_comma_is_refused_with_the_way_to_write_it(tmp_path, home):
+    np.save(tmp_path / "E,F.npy", np.ones((2, 2)))
+    with pytest.raises(HarnessError, match=r"There is 'E,F\.npy': put a path that holds a comma in double quotes"):
+        vectors.encoder(f"file:{tmp_path}/E", home)
+    (tmp_path / "v1.npy,x").mkdir()
+    with pytest.raises(HarnessError, match=r"There is 'v1\.npy,x': put"):
+        vectors.encoder(f"file:{tmp_path}/v1.npy", home)
+    with_matrix(tmp_path / "shop, new", "E.npy", 1, 'name = "shop"')
+    whole = f"{tmp_path}/shop, new"
+    assert plan.select_datasets(f'"{whole}",ml-100k,!ml-100k', home) == [whole]
+    assert raw.open_dataset(whole, home).name == "shop"
+    with pytest.raises(HarnessError, match=r"shop is not a folder.*There is 'shop, new': put a path"):
+        raw.open_dataset(plan.select_datasets(whole, home)[0], home)
+
+
+def test_a_matrix_that_is_a_folder_is_refused_as_one(tmp_path, home):
+    (tmp_path / "E.parquet").mkdir()
+    with pytest.raises(HarnessError, match=r"E\.parquet is a folder; a matrix is one file"):
+        vectors.encoder(f"file:{tmp_path}/E.parquet", home)
+
+
+def test_the_command_that_a_message_prints_can_be_pasted_whatever_the_name_of_the_matrix():
+    command = rows.Row(Cell("toy", "file:a, b.npy", "sasrec", "svd"), {}, {}, ()).command
+    words = shlex.split(command)
+    assert registry.split_list(words[words.index("--encoders") + 1]) == ["file:a, b.npy"]

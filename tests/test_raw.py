@@ -42,7 +42,10 @@ BAD_EVENTS = {
     "blank item": (EVENTS | {"item_id": ["a", "b", "", "b"]}, ["item_id is missing in 1 of 4 rows"]),
     "fractional ids": (EVENTS | {"user_id": [1.0, 1.0, 2.0, 2.0]}, ["user_id", "text or whole numbers", "Float64"]),
     "null timestamp": (EVENTS | {"timestamp": [1, None, 3, None]}, ["timestamp is missing in 2 of 4 rows"]),
-    "null order": (EVENTS | {"order": [0, 1, None, 1]}, ["order is missing in 1 of 4 rows"]),
+    "null order": (
+        EVENTS | {"timestamp": [1, None, 3, 4], "order": [0, 1, None, 1]},
+        ["order is missing in 1 of 4 rows", "unless every event has a timestamp"],
+    ),
     "dates": (EVENTS | {"timestamp": DAYS}, ["timestamp must be numbers", "seconds since 1970", "Date"]),
     "words for times": (EVENTS | {"timestamp": ["1", "2", "noon", "4"]}, ["timestamp must be numbers", "'noon'"]),
     "infinite time": (EVENTS | {"timestamp": [1.0, 2.0, float("inf"), 4.0]}, ["timestamp must be numbers", "'inf'"]),
@@ -118,7 +121,7 @@ def test_files_that_are_missing_or_unreadable_are_named(tmp_path, home):
     assert "has neither interactions.parquet nor interactions.csv" in refusal(folder, home)
     with pytest.raises(HarnessError, match=r"gone\.csv does not exist"):
         raw_hash(raw.RawDataset("x", folder / "gone.csv", folder / "items.csv", ""))
-    with pytest.raises(HarnessError, match=r"ends in \.parquet or \.csv"):
+    with pytest.raises(HarnessError, match=r"a\.json: a data file ends in \.parquet, \.csv"):
         raw_hash(raw.RawDataset("x", folder / "a.json", folder / "items.csv", ""))
 
 

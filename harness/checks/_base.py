@@ -65,7 +65,8 @@ class Sequences:
 def _sequences(events: Events) -> Sequences:
     """By time, equal times as the preparation orders them by default: by `order`, or as in the file."""
     index = events.walk
-    if events.timed and events.steps_back.any():
+    gaps = events.order is not None and np.isnan(events.order).any()
+    if events.timed and (gaps or events.steps_back.any()):
         index = index[np.argsort(events.time[index], kind="stable")]  # type: ignore[index]
         index = index[np.argsort(events.user[index], kind="stable")]
     times = events.time[index] if events.timed and events.time is not None else None

@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from harness import scans
+from harness.types import HarnessError
+
 Columns = dict[str, int]
 
 
@@ -81,6 +84,8 @@ class Events:
         user = self.user[self.walk]
         back = np.diff(self.time[self.walk]) < 0
         back &= user[1:] == user[:-1]
+        if self.order is not None:
+            back &= ~np.isnan(self.order[self.walk])[1:]  # events without an order come last: no claim about time
         return back
 
 
@@ -100,6 +105,8 @@ def events(path: Path) -> Events:
     missing = {name: frame[name].null_count() for name in ("user_id", "item_id")}
     if any(missing.values()):
         frame = frame.drop_nulls(["user_id", "item_id"])
+    if not rows:
+        raise Unusable("it is empty", "Write the interactions into the file.")
     if not frame.height:
         raise Unusable("no row has both a user_id and an item_id", "Write the interactions into the file.")
     missing |= {name: frame[name].null_count() for name in clocks}
@@ -118,17 +125,18 @@ def item_ids(path: Path) -> pl.Series:
 
 
 def _scan(path: Path) -> pl.LazyFrame:
-    return pl.scan_csv(path, infer_schema=False) if path.suffix == ".csv" else pl.scan_parquet(path)
+    return scans.scan(path)
 
 
 def _kinds(path: Path, wanted: list[str]) -> pl.Schema:
     try:
         kinds = _scan(path).collect_schema()
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, OSError, HarnessError) as error:
         raise _unreadable(path, error) from None
     for name in wanted:
         if name not in kinds:
-            raise Unusable(f"there is no column {name}; there are: {', '.join(kinds)}", f"Name a column {name}.")
+            there = ", ".join(kind if kind.isprintable() else repr(kind) for kind in kinds)
+            raise Unusable(f"there is no column {name}; there are: {there}", f"Name a column {name}.")
     return kinds
 
 
@@ -140,8 +148,14 @@ def _collect(path: Path, columns: list[pl.Expr]) -> pl.DataFrame:
 
 
 def _unreadable(path: Path, error: Exception) -> Unusable:
-    lines = str(error).splitlines() or [type(error).__name__]
-    return Unusable(f"it cannot be read as {path.suffix[1:]}: {lines[0]}", "Write the file again.")
+    if isinstance(error, pl.exceptions.NoDataError):
+        return Unusable("it is empty", "Write the file again.")
+    why = (
+        str(error).removeprefix(f"{path}").lstrip(": ")
+        if isinstance(error, HarnessError)
+        else scans.reason(path, error)
+    )
+    return Unusable(f"it {why}" if why.startswith("cannot") else why.rstrip("."), "Write the file again.")
 
 
 def _id(name: str) -> pl.Expr:

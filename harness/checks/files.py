@@ -19,7 +19,7 @@ def read(raw: RawDataset) -> tuple[list[Finding], _read.Events | None, pl.DataFr
     None stands for what cannot be read, or of the items for what harness refuses: missing ids, ids that are there
     twice.
     """
-    found, events, texts = [], None, None
+    found, events, texts = [_format(note) for note in raw.notes], None, None
     try:
         events = _read.events(raw.interactions)
     except _read.Unusable as fault:
@@ -35,6 +35,11 @@ def read(raw: RawDataset) -> tuple[list[Finding], _read.Events | None, pl.DataFr
         remedy = "Mend the file, or text in dataset.toml."
         found.append(Finding("items", ERROR, 1, 1, "files", str(error).rstrip("."), remedy))
     return found, events, texts
+
+
+def _format(note: str) -> Finding:
+    remedy = "Nothing need be done if that is right."
+    return Finding(f"format of {note.partition(' ')[0]}", INFO, 1, 1, "files", note, remedy)
 
 
 def _items(ids: pl.Series) -> Iterator[Finding]:
@@ -71,10 +76,17 @@ def find(facts: Facts) -> Iterator[Finding]:
     for name in ("timestamp", "order"):
         if missing := events.missing.get(name):
             stands_in = name == "timestamp" and events.order is not None and not events.odd[name]
+            spare = name == "order" and events.timed and not events.odd[name]
             says = f"events whose {name} is missing or no number; " + (
-                "all are put in the order of the column order instead" if stands_in else "harness refuses the file"
+                "all are put in the order of the column order instead"
+                if stands_in
+                else "among events of equal time they come last, in file order"
+                if spare
+                else "harness refuses the file"
             )
             remedy = f"Give every event a number as {name}, or drop these rows."
+            if spare:
+                remedy = "Nothing need be done: order only breaks ties of timestamp."
             found = examples(events.odd[name])
-            level = WARNING if stands_in else ERROR
+            level = INFO if spare else WARNING if stands_in else ERROR
             yield Finding(f"missing {name}", level, missing, len(events), "events", says, remedy, found)

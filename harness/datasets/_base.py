@@ -11,7 +11,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import fetch, files
+from harness import decoding, fetch, files
 from harness.types import HarnessError
 
 LOCK_HEADER = (
@@ -111,8 +111,8 @@ class DataSet:
     def _noted(self, home: Path) -> dict[str, str]:
         path = self._lock_file(home)
         try:
-            noted = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            noted = tomllib.loads(decoding.text(path)) if path.is_file() else {}
+        except tomllib.TOMLDecodeError as error:
             raise HarnessError(f"{path}: not TOML: {error}.") from None
         for file, sha256 in noted.items():
             if not isinstance(sha256, str) or len(sha256) != 64:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from harness import decoding, files
 from harness.encoders._base import Encoder, Progress, Texts, file_sha256
 from harness.registry import suggest
 from harness.types import HarnessError
@@ -25,10 +26,12 @@ class File(Encoder):
         super().__init__(argument, home)
         self.path = Path(argument).expanduser()
         if self.path.suffix not in READERS:
-            known = suggest(self.path.suffix, sorted(READERS))
+            known = files.cut_at_comma(self.path) or suggest(self.path.suffix, sorted(READERS))
             raise HarnessError(f"{self.path}: a matrix file does not end in '{self.path.suffix}'. {known}")
+        if self.path.is_dir():
+            raise HarnessError(f"{self.path} is a folder; a matrix is one file. Write its parts as one.")
         if not self.path.is_file():
-            raise HarnessError(f"{self.path}: there is no such file.")
+            raise HarnessError(f"{self.path}: there is no such file. {files.cut_at_comma(self.path)}".rstrip())
         self.sidecar = self.path.with_suffix(".ids.txt")
 
     def identity(self) -> dict[str, Any]:
@@ -84,10 +87,7 @@ Matrix = tuple[np.ndarray, list[str] | None]  # the numbers, and the ids of thei
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n")]
-    except UnicodeDecodeError as error:
-        raise HarnessError(f"{path} is not UTF-8 text; it must hold one id a line.") from error
+    return [line.strip() for line in decoding.text(path).split("\n") if line.strip()]
 
 
 def _npy(path: Path) -> Matrix:

@@ -30,6 +30,8 @@ def command(name: str, folder: Path, embeddings: tuple[str, ...], home: str) -> 
 
     found = raw.register(name, folder, check_home(Path(home)), dict(map(_named, embeddings)))
     click.echo(f"{name} is {found.interactions.parent}.")
+    for note in found.notes:
+        click.echo(f"{note}.", err=True)
     for word, file in found.matrices.items():
         click.echo(f"own:{word} of {name} is {file}.")
 
