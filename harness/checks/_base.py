@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from harness.checks._finding import EXAMPLES
+from harness.findings import EXAMPLES
 from harness.checks._read import Events
 from harness.raw import RawDataset
 

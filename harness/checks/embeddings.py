@@ -10,7 +10,7 @@ import numpy as np
 
 from harness import basis
 from harness.checks._base import Facts
-from harness.checks._finding import ERROR, INFO, WARNING, Finding, examples, level
+from harness.findings import ERROR, INFO, WARNING, Finding, examples, level
 from harness.types import HarnessError
 
 DUPLICATES = 0.05

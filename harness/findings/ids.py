@@ -1,0 +1,119 @@
+"""Ids that may be one id in two spellings, ids with characters that nobody sees, and ids that mean "missing"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+
+from harness.findings import ERROR, EXAMPLES, WARNING, Finding, examples
+
+# Control and format characters, separators of lines, variation selectors, fillers: a BOM, zero-width spaces and joiners,
+# soft hyphens, marks of direction.
+INVISIBLE = (
+    r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\x{034F}\x{115F}\x{1160}\x{17B4}\x{17B5}\x{180B}-\x{180F}\x{2800}\x{3164}\x{FE00}-\x{FE0F}"
+    r"\x{FFA0}]"
+)
+VISIBLE = rf"[^\s{INVISIBLE[1:]}"
+DASHES, QUOTES = r"[\x{2010}-\x{2015}\x{2212}]", r"[\x{2018}\x{2019}\x{02BC}]"
+NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
+MISSING = (
+    r"(?i)^['\x22]?(?:[+-]?nan|nat|none|null|nil|nul|n\.?a\.?|[#<(\[{]?(?:n/a|na|nan|null|none|nil)[>)\]}]?|undefined|"
+    r"unknown|missing|not available|not set|\\n|\\\\n|[-+]?inf(?:inity)?|-1(?:\.0*)?|-9{2,}(?:\.0*)?|-+|\?+|\.+|_+|"
+    r"#(?:ref|value|name|div/0)[!?]?|\[object object\]|0{8}-0{4}-0{4}-0{4}-0{12}|)['\x22]?$"
+)
+WORDS = {"as numbers": "the way of writing a number"}
+UNSEEN = ("in invisible characters", "in Unicode form")  # differences that only escapes show
+
+
+def spellings(ids: pl.Series, column: str) -> Iterator[Finding]:
+    """Ids, all different (n,) str, that differ from another one only in their spelling; `column`: their name.
+
+    Each pair is reported once, under the least of the differences that it has: blanks, invisible characters, Unicode
+    form, case, number.
+    """
+    what, frame = f"{column.removesuffix('_id')}s", ids.alias("id").to_frame().with_columns(key=pl.col("id"))
+    for name, level, step in _steps(frame):
+        coarse = frame.with_columns(coarse=step)
+        if coarse["coarse"].n_unique() == coarse["key"].n_unique():
+            continue
+        frame = coarse.drop("key").rename({"coarse": "key"})
+        several = coarse.filter(pl.col("key").n_unique().over("coarse") > 1).sort("coarse", "id")
+        one = several["coarse"].n_unique()
+        words = WORDS.get(name, name.removeprefix("in "))
+        says = f"{what} whose id is another one's but for {words}: counted as {several.height:,}, they may be {one:,}"
+        remedy = f"If they are one, write {column} in one way everywhere."
+        shown = several["id"].head(EXAMPLES).to_list()
+        who = examples(map(ascii, shown) if name in UNSEEN else shown)
+        yield Finding(f"{column} that differ {name}", level, several.height, len(ids), what, says, remedy, who)
+
+
+def _steps(frame: pl.DataFrame) -> Iterator[tuple[str, str, pl.Expr]]:
+    """(name, level, what two spellings have in common), each made of the key of the one before."""
+    key = pl.col("key")
+    yield "in blanks", ERROR, key.str.strip_chars().str.replace_all(r"\s+", " ")
+    if frame["id"].str.contains(f"{INVISIBLE}|[^\\x00-\\x7F]").any():
+        yield "in invisible characters", ERROR, key.str.replace_all(INVISIBLE, "").str.strip_chars()
+        form = key.str.normalize("NFKC").str.replace_all(DASHES, "-").str.replace_all(QUOTES, "'")
+        yield "in Unicode form", ERROR, form.str.strip_chars()
+    yield "in case", WARNING, key.str.to_lowercase()
+    yield "as numbers", WARNING, _number(key)
+
+
+def _number(key: pl.Expr) -> pl.Expr:
+    """The id, a number in its plain spelling: 007, +7, 7.0, 7E+0 and 7. are 7, 1,000 is 1000.
+
+    Digits are compared as text, so that ids of more than 15 digits stay apart.
+    """
+    plain = pl.when(key.str.contains(r"^[+-]?\d{1,3}(,\d{3})+$")).then(key.str.replace_all(",", "")).otherwise(key)
+    short = plain.str.replace(r"^\+", "").str.replace(r"^(-?)0+(\d)", "${1}${2}")
+    short = short.str.replace(r"^(-?\d+)\.0*$", "${1}").str.replace(r"^(-?\d*\.\d*?[1-9])0+$", "${1}")
+    short = short.str.replace(r"^(-?)\.", "${1}0.").str.replace("^-0$", "0")
+    power = plain.str.contains(r"[eE]")
+    value = plain.cast(pl.Float64, strict=False)
+    whole = value.is_finite() & (value == value.floor()) & (value.abs() < 2**53)
+    exact = pl.when(whole).then(pl.when(whole).then(value).cast(pl.Int64, strict=False).cast(pl.String))
+    exact = exact.otherwise(value.cast(pl.String))
+    return pl.when(plain.str.contains(NUMBER)).then(pl.when(power).then(exact).otherwise(short)).otherwise(key)
+
+
+def marked(ids: pl.Series, column: str) -> Iterator[Finding]:
+    """Ids, all different (n,) str, with blanks around them or with characters that nobody sees."""
+    what = f"{column.removesuffix('_id')}s"
+    blank = ids.filter(ids.str.strip_chars() != ids)
+    if len(blank):
+        says, remedy = f"{what} whose id has blanks around it", f"Strip {column} in both files."
+        yield Finding(f"blanks in {column}", WARNING, len(blank), len(ids), what, says, remedy, examples(blank))
+    unseen = ids.filter(ids.str.contains(INVISIBLE))
+    if len(unseen):
+        points = ", ".join(f"U+{ord(point):04X}" for point in _points(unseen))
+        says = f"{what} whose id has characters that are not seen ({points})"
+        remedy = f"Remove them from {column} in both files; U+FEFF at the start of a file is its byte order mark."
+        name = f"invisible characters in {column}"
+        yield Finding(name, WARNING, len(unseen), len(ids), what, says, remedy, examples(unseen))
+
+
+def _points(texts: pl.Series) -> list[str]:
+    """The different invisible characters of some texts."""
+    return texts.str.extract_all(INVISIBLE).explode().drop_nulls().unique().sort().to_list()
+
+
+def missing(ids: pl.Series, events: np.ndarray, column: str) -> Iterator[Finding]:
+    """Ids, all different (n,) str, that mean there is none, such as nan or NULL; `events` (n,): how many each has."""
+    plain = ids.str.replace_all(INVISIBLE, "").str.strip_chars()
+    stands = plain.str.contains(MISSING)
+    if not stands.any():
+        return
+    what, who = column.removesuffix("_id"), examples(ids.filter(stands))
+    count, total, unit = int(np.asarray(events)[stands.to_numpy()].sum()), int(np.sum(events)), "events"
+    if not count:  # only the items file has it
+        count, total, unit = int(stands.sum()), len(ids), f"{what}s"
+    says = f"{unit} whose {column} stands for a missing one; all events of that id become one {what}"
+    remedy = f"Drop them, or give each its {column}."
+    yield Finding(f"placeholder {column}", WARNING, count, total, unit, says, remedy, who)
+
+
+def find(ids: pl.Series, events: np.ndarray, column: str) -> list[Finding]:
+    """All of this module, for ids that have `events` (n,) each."""
+    return [*marked(ids, column), *spellings(ids, column), *missing(ids, events, column)]
