@@ -58,7 +58,7 @@ def sentences(found: list[Finding], tied: bool) -> list[str]:
 def on_reading(raw: RawDataset, items: int) -> list[str]:
     """Warnings that are not kept with a preparation, which has `items`: of the text column, of a small catalogue."""
     found = list(catalogue.find(items, CUTOFFS, CUTOFF))
-    if raw.choice is not None and raw.choice.doubtful:
+    if raw.choice is not None and not raw.choice.sure:
         found = [*titles.chosen(raw.choice, items), *found]
     return [finding.sentence for finding in found]
 

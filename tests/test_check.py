@@ -239,6 +239,67 @@ ONE_FAULT: dict[str, tuple[Callable[..., Any], dict[str, tuple[str, int, int]]]]
             "item_id that differ as numbers": ("warning", 20, ITEMS + 10),
         },
     ),
+    "one item in two Unicode forms": (
+        more(*((user, "i03\u200b", time) for user, _, time in FIVE)),
+        {"invisible characters in item_id": ("warning", 1, ITEMS + 1)}
+        | {"item_id that differ in invisible characters": ("error", 2, ITEMS + 1)},
+    ),
+    "one user as a number of two kinds": (
+        lambda events, items: (
+            events.with_columns(pl.col("user_id").replace({"u03": "7", "u04": "7.0"})),
+            items,
+        ),
+        {"user_id that differ as numbers": ("warning", 2, USERS)},
+    ),
+    "a user who is missing": (ids("user_id", "u07", "nan"), {"placeholder user_id": ("warning", LENGTH, EVENTS)}),
+    "a clock of float32": (
+        times(lambda t: t.cast(pl.Float32).cast(pl.Int64)),
+        {"rounded clock": ("warning", EVENTS, EVENTS)},
+    ),
+    "a clock of local days": (
+        times(lambda t: t // 1000 % 3000 * 86_400 + 900_028_800 - 19_800),
+        {"day resolution": ("info", EVENTS, EVENTS)},
+    ),
+    "a third in milliseconds": (
+        times(lambda t: pl.when(pl.int_range(pl.len()) % 3 == 0).then(t * 1000).otherwise(t)),
+        {"mixed units of time": ("error", EVENTS // 3, EVENTS), "file not in order": ("info", 70, EVENTS - USERS)},
+    ),
+    "dates for times": (
+        times(lambda t: pl.from_epoch(t).dt.strftime("%Y%m%d").cast(pl.Int64)),
+        {"unit of time": ("warning", EVENTS, EVENTS), "ties": ("info", EVENTS - USERS - 1, EVENTS - USERS)}
+        | {"tied tests": ("warning", USERS, USERS)},
+    ),
+    "URLs for titles": (
+        lambda events, items: (events, items.with_columns(title="https://x.example/" + pl.col("item_id"))),
+        {"titles without words": ("warning", ITEMS, ITEMS)},
+    ),
+    "a title that cannot be seen": (title("\u200b"), {"missing texts": ("warning", 1, ITEMS)}),
+    "a title of two lines": (title("Dr\num"), {"control characters": ("warning", 1, ITEMS)}),
+    "a title with NUL": (title("Dr\x00um"), {"control characters": ("warning", 1, ITEMS)}),
+    "a soft hyphen": (title("Dr\u00adum"), {"invisible characters": ("info", 1, ITEMS)}),
+    "a column that is called Title": (
+        lambda events, items: (events, items.rename({"title": "Title"})),
+        {"text column": ("info", ITEMS, ITEMS)},
+    ),
+    "a column of some other name": (
+        lambda events, items: (
+            events,
+            items.select("item_id", url="https://x.example/" + pl.col("title"), about="title"),
+        ),
+        {"text column": ("warning", ITEMS, ITEMS)},
+    ),
+    "nothing but URLs": (
+        lambda events, items: (events, items.select("item_id", url="https://x.example/" + pl.col("title"))),
+        {"no text": ("info", ITEMS, ITEMS)},
+    ),
+    "titles that are lists of structs": (
+        lambda events, items: (events, items.with_columns(title=pl.concat_list(pl.struct(a="title")))),
+        {"items": ("error", 1, 1)},
+    ),
+    "titles that are lists of lists": (
+        lambda events, items: (events, items.with_columns(title=pl.Series([[[name]] for name in NAMES]))),
+        {"items": ("error", 1, 1)},
+    ),
     "no title": (title(None), {"missing texts": ("warning", 1, ITEMS)}),
     "no titles": (
         lambda events, items: (events, items.with_columns(title=pl.lit(None, pl.String))),
@@ -284,6 +345,9 @@ INNOCENT = [
         "I <3 U",
         "AT&T; R&B",
         "{Brackets}",
+        "\u200f\u05d4\u05d0\u05d9\u05e9",
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        "\u2764\ufe0f",
     ),
     *("Title 7", "The Unknown", "Nancy", "Nonesuch", "Function (1999)", "variable = 3", "a {b} c", "The Man: {2}"),
 ]
@@ -437,7 +501,7 @@ def test_whatever_the_files_hold_the_linter_answers(tmp_path, rows, names):
 
 
 def embedded(folder: Path, E: np.ndarray, lacks: int | None = None) -> dict[str, Finding]:
-    """Findings of a matrix over the twelve sound items, of which one may lack its title."""
+    """Findings of a matrix over the sound items, of which one may lack its title."""
     events, items = sound()
     items = items if lacks is None else items.with_columns(when(lacks, None, "title"))
     raw = data.open_dataset(str(write_dataset(folder / "made", events, items)), folder)
@@ -475,6 +539,12 @@ def test_zero_rows_are_right_only_where_there_is_no_text(tmp_path, E):
     E[5] = 0
     assert numbers(embedded(tmp_path / "a", E))["zero rows"] == ("warning", 1, ITEMS)
     assert numbers(embedded(tmp_path / "b", E, lacks=5))["zero rows"] == ("info", 1, ITEMS)
+
+
+def test_whole_numbers_are_told_unless_they_are_counts(tmp_path, E):
+    assert "whole numbers" not in embedded(tmp_path / "a", np.abs(E).round())
+    found = embedded(tmp_path / "b", (30 * E).round())
+    assert numbers(found)["whole numbers"] == ("warning", ITEMS, ITEMS)
 
 
 def test_equal_rows_and_lost_directions_are_counted(tmp_path, E):

@@ -9,9 +9,9 @@ import numpy as np
 
 from harness import suspects
 from harness.checks._base import Facts, ids_at
+from harness.checks._read import Events
 from harness.findings import ERROR, INFO, WARNING, Finding, catalogue, examples, level
 from harness.metrics._all import CUTOFFS
-from harness.checks._read import Events
 
 MANY_REPEATS = 0.01
 K = 5  # the core that the field's data sets are cut to

@@ -12,6 +12,7 @@ from harness.findings import ERROR, INFO, WARNING, Finding, examples, ids
 
 MOST_ORPHANS = 0.5  # beyond it the preparation refuses the files
 
+
 def find(facts: Facts) -> Iterator[Finding]:
     """Orphans, items nobody met, and ids that are one id in two spellings."""
     events, texts = facts.events, facts.texts

@@ -20,9 +20,13 @@ NUMBERS = [  # least, most, digits of a date behind the year, name: dates that a
     (199501010000, 210012312359, 4, "dates (YYYYMMDDHHMM)"),
     (19950101000000, 21001231235959, 5, "dates (YYYYMMDDHHMMSS)"),
 ]
-EXCEL, FILETIME, TICKS = 25569, 11644473600, 62135596800  # from their zero to 1970: days, seconds, seconds
+EXCEL, JULIAN = 25569, 2440587.5  # days from their zero to 1970
+FILETIME, TICKS = 11644473600, 62135596800  # seconds from their zero to 1970
 COUNTS = [  # units a second, seconds between zero and 1970, name
+    (10, 0, "tenths of a second"),
+    (100, 0, "hundredths of a second"),
     (1 / DAY, 0, "days since 1970"),
+    (1 / DAY, JULIAN * DAY, "Julian days"),
     (1 / DAY, EXCEL * DAY, "days since 1900 (a spreadsheet)"),
     (1 / 3600, 0, "hours since 1970"),
     (1 / 60, 0, "minutes since 1970"),
@@ -31,11 +35,11 @@ COUNTS = [  # units a second, seconds between zero and 1970, name
     (1e7, TICKS, "100-nanosecond ticks since year 1"),
 ]
 SAMPLE = 5000  # times that are looked at before all are
-MOST = 0.95  # of the times: on a grid, but for a few
+MOST = 0.95  # of the times: in one unit
+ROUNDED = 0.75  # of the times: on a grid; of those on half as wide a one, every second is
+SUMMER = (1800, 3600, DAY - 3600, DAY - 1800)  # between the two midnights of a time zone
 LEAST = 20  # different times, below which a grid may be chance
-GRIDS = sorted({10**k for k in range(1, 8)} | {2**k for k in range(3, 12)} | {60, 300, 600, 900, 1800, 3600, DAY})
-CLOCK = {60: "minutes", 300: "5 minutes", 600: "10 minutes", 900: "quarters of an hour"}
-CLOCK |= {1800: "half hours", 3600: "hours", DAY: "days"}
+GRIDS = {10**k for k in range(1, 8)} | {2**k for k in range(3, 12)} | {60, 300, 600, 900, 1800, 3600, DAY}
 
 
 def units(times: np.ndarray) -> Iterator[Finding]:
@@ -47,7 +51,7 @@ def units(times: np.ndarray) -> Iterator[Finding]:
     yield from mixed
     if mixed:
         return
-    middle, total = float(np.median(times)), len(times)
+    middle, total = _middle(times), len(times)
     other = _other(times)
     if other:
         name, which = other
@@ -64,9 +68,18 @@ def units(times: np.ndarray) -> Iterator[Finding]:
             return
 
 
+def _sample(times: np.ndarray) -> np.ndarray:
+    return times[:: max(1, len(times) // SAMPLE)]
+
+
+def _middle(times: np.ndarray) -> float:
+    """The median of some of the times (n,)."""
+    return float(np.median(_sample(times))) if len(times) else 0.0
+
+
 def scale(times: np.ndarray) -> float:
     """Units of a time a second: 1, or what most of the times (n,) say that it is."""
-    middle = float(np.median(times)) if len(times) else 0.0
+    middle = _middle(times)
     return next((per_second for least, per_second, _ in UNITS if middle >= least), 1.0)
 
 
@@ -77,7 +90,8 @@ def _mixed(times: np.ndarray) -> list[Finding]:
     rest = np.ones(len(times), bool)
     for which in found.values():
         rest &= ~which
-    if found and rest.mean() >= MINORITY and (other := _other(times[rest])):
+    several = found and rest.mean() >= MINORITY and np.ptp(times[rest]) > 0  # one value over and over is a missing time
+    if several and (other := _other(times[rest])):
         where = np.flatnonzero(rest)
         found[other[0]] = np.zeros(len(times), bool)
         found[other[0]][where[other[1]]] = True
@@ -129,23 +143,24 @@ def grid(times: np.ndarray) -> Iterator[Finding]:
     if found is None:
         return
     step, offsets = found
-    on = np.isin(times % step, offsets)
+    left = times % step
+    on = np.logical_or.reduce([left == offset for offset in offsets])
     count = int(on.sum())
-    if count <= MOST * len(times):
+    if count <= ROUNDED * len(times):
         return
     if step % DAY == 0:
         yield _days(step, offsets, count, len(times))
         return
     at = f" plus {_offsets(offsets)}" if offsets.any() else ""
-    says = f"times that are multiples of {step:,} s{at}: the clock was rounded, and {_origin(step)}"
+    says = f"times that are multiples of {step:,} s{at}: {_origin(step)}"
     remedy = "Take a source with whole seconds if there is one; else report the tie policy with every number."
-    kind = INFO if step in CLOCK else WARNING
+    kind = INFO if step % 60 == 0 else WARNING
     yield Finding("rounded clock", kind, count, len(times), "events", says, remedy, _some(times, on))
 
 
 def _days(step: int, offsets: np.ndarray, count: int, total: int) -> Finding:
     zone = offsets % DAY
-    where = f"at midnight of a time zone (UTC plus {_offsets(zone)})" if zone.any() else "at midnight"
+    where = f"at one time of the day ({_offsets(zone)} past midnight UTC)" if zone.any() else "at midnight"
     tells = "days" if step == DAY else f"steps of {step // DAY:,} days"
     says = f"times {where}: the clock tells {tells}, and what a user did in one of them has no order"
     remedy = "Take a source with seconds if there is one; else report the tie policy with every number."
@@ -157,28 +172,29 @@ def _offsets(offsets: np.ndarray) -> str:
 
 
 def _origin(step: int) -> str:
-    if step in CLOCK:
-        return f"tells {CLOCK[step]}"
+    if step % 60 == 0:
+        return f"the clock was rounded to {f'{step // 3600} h' if step % 3600 == 0 else f'{step // 60} min'}"
     if step & (step - 1) == 0:
-        return "a power of two is what float32 leaves of a time"
+        return "the clock was rounded, to a power of two as float32 does it"
     if str(step).strip("0") == "1":
-        return "a power of ten is what a short number such as 1.505E9 leaves of a time"
-    return "equal times hide an order"
+        return "the clock was rounded, to a power of ten as in 1.505E9"
+    return "the clock was rounded"
 
 
 def _grid(times: np.ndarray) -> tuple[int, np.ndarray] | None:
     """The widest grid that nearly all of a sample of the times (n,) stand on: its step and what they leave over."""
-    sample = times[:: max(1, len(times) // SAMPLE)]
+    sample = _sample(times)
     whole = sample[sample == np.floor(sample)].astype(np.int64)
-    if len(whole) < MOST * len(sample) or len(np.unique(whole)) < LEAST:
+    if len(whole) < ROUNDED * len(sample) or len(np.unique(whole)) < LEAST:
         return None
     steps = {int(np.gcd.reduce(whole - whole[0])), int(np.gcd.reduce(whole)), *GRIDS}
     for step in sorted(steps - {0, 1}, reverse=True):
         left, counts = np.unique(whole % step, return_counts=True)
-        several = 2 if step == DAY else 1  # a time zone with summer time has two midnights
-        most = np.argsort(-counts, kind="stable")[:several]
-        if counts[most].sum() > MOST * len(whole) and len(np.unique(whole // step)) >= LEAST // 2:
-            return step, left[most[counts[most] > (1 - MOST) * len(whole)]]
+        most = np.argsort(-counts, kind="stable")[:2]
+        if step != DAY or int(np.ptp(left[most])) not in SUMMER:
+            most = most[:1]
+        if counts[most].sum() > ROUNDED * len(whole) and len(np.unique(whole // step)) >= LEAST // 2:
+            return step, left[most]
     return None
 
 
@@ -187,6 +203,8 @@ def strange(times: np.ndarray, now: float) -> Iterator[Finding]:
     if not len(times):
         return
     per_second, total = scale(times), len(times)
+    if times.min() >= FIRST * per_second and times.max() <= (now + DAY) * per_second:
+        return
     late = times > (now + DAY) * per_second
     if late.any():
         says = "times in the future; the temporal split would test on them"

@@ -9,8 +9,8 @@ import polars as pl
 
 from harness.findings import ERROR, EXAMPLES, WARNING, Finding, examples
 
-# Control and format characters, separators of lines, variation selectors, fillers: a BOM, zero-width spaces and joiners,
-# soft hyphens, marks of direction.
+# Control and format characters (a BOM, zero-width spaces, soft hyphens, marks of direction), separators of lines,
+# variation selectors, fillers.
 INVISIBLE = (
     r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\x{034F}\x{115F}\x{1160}\x{17B4}\x{17B5}\x{180B}-\x{180F}\x{2800}\x{3164}\x{FE00}-\x{FE0F}"
     r"\x{FFA0}]"
@@ -20,8 +20,9 @@ DASHES, QUOTES = r"[\x{2010}-\x{2015}\x{2212}]", r"[\x{2018}\x{2019}\x{02BC}]"
 NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
 MISSING = (
     r"(?i)^['\x22]?(?:[+-]?nan|nat|none|null|nil|nul|n\.?a\.?|[#<(\[{]?(?:n/a|na|nan|null|none|nil)[>)\]}]?|undefined|"
-    r"unknown|missing|not available|not set|\\n|\\\\n|[-+]?inf(?:inity)?|-1(?:\.0*)?|-9{2,}(?:\.0*)?|-+|\?+|\.+|_+|"
-    r"#(?:ref|value|name|div/0)[!?]?|\[object object\]|0{8}-0{4}-0{4}-0{4}-0{12}|)['\x22]?$"
+    r"unknown|missing|empty|anonymous|not[ _](?:available|set)|not a number|1\.#(?:qnan|ind)|\\n|\\\\n|"
+    r"[-+]?inf(?:inity)?|-1(?:\.0*)?|-9{2,}(?:\.0*)?|-+|\?+|\.+|_+|#(?:ref|value|name|div/0)[!?]?|\[object object\]|"
+    r"0{8}-0{4}-0{4}-0{4}-0{12}|)['\x22]?$"
 )
 WORDS = {"as numbers": "the way of writing a number"}
 UNSEEN = ("in invisible characters", "in Unicode form")  # differences that only escapes show
@@ -36,9 +37,9 @@ def spellings(ids: pl.Series, column: str) -> Iterator[Finding]:
     what, frame = f"{column.removesuffix('_id')}s", ids.alias("id").to_frame().with_columns(key=pl.col("id"))
     for name, level, step in _steps(frame):
         coarse = frame.with_columns(coarse=step)
+        frame = coarse.drop("key").rename({"coarse": "key"})
         if coarse["coarse"].n_unique() == coarse["key"].n_unique():
             continue
-        frame = coarse.drop("key").rename({"coarse": "key"})
         several = coarse.filter(pl.col("key").n_unique().over("coarse") > 1).sort("coarse", "id")
         one = several["coarse"].n_unique()
         words = WORDS.get(name, name.removeprefix("in "))
@@ -74,7 +75,7 @@ def _number(key: pl.Expr) -> pl.Expr:
     value = plain.cast(pl.Float64, strict=False)
     whole = value.is_finite() & (value == value.floor()) & (value.abs() < 2**53)
     exact = pl.when(whole).then(pl.when(whole).then(value).cast(pl.Int64, strict=False).cast(pl.String))
-    exact = exact.otherwise(value.cast(pl.String))
+    exact = exact.otherwise(pl.when(value.is_finite()).then(value.cast(pl.String)).otherwise(plain))
     return pl.when(plain.str.contains(NUMBER)).then(pl.when(power).then(exact).otherwise(short)).otherwise(key)
 
 
@@ -85,13 +86,14 @@ def marked(ids: pl.Series, column: str) -> Iterator[Finding]:
     if len(blank):
         says, remedy = f"{what} whose id has blanks around it", f"Strip {column} in both files."
         yield Finding(f"blanks in {column}", WARNING, len(blank), len(ids), what, says, remedy, examples(blank))
-    unseen = ids.filter(ids.str.contains(INVISIBLE))
+    unseen = ids.filter(ids.str.strip_chars().str.contains(INVISIBLE))
     if len(unseen):
         points = ", ".join(f"U+{ord(point):04X}" for point in _points(unseen))
         says = f"{what} whose id has characters that are not seen ({points})"
         remedy = f"Remove them from {column} in both files; U+FEFF at the start of a file is its byte order mark."
         name = f"invisible characters in {column}"
-        yield Finding(name, WARNING, len(unseen), len(ids), what, says, remedy, examples(unseen))
+        who = examples(map(ascii, unseen.head(EXAMPLES)))
+        yield Finding(name, WARNING, len(unseen), len(ids), what, says, remedy, who)
 
 
 def _points(texts: pl.Series) -> list[str]:

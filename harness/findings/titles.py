@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -14,24 +15,30 @@ from harness.findings.ids import INVISIBLE
 CONTROL = r"[\x00-\x1F\x7F\x{2028}\x{2029}]"  # those of U+0080 to U+009F are mojibake
 HIDDEN = r"[\x{AD}\x{200B}\x{202A}-\x{202E}\x{2060}-\x{2069}\x{FEFF}]"  # not joiners, which some scripts need
 KINDS = [  # name, regular expression of the whole text
-    ("URLs", r"(?i)^(?:[a-z][a-z0-9+.-]*://|//[\w-]+\.|www\.)\S+$|^data:\w+/|^(?:[\w-]+\.)+(?:com|org|net|io)/\S*$"),
+    ("URLs", r"(?i)^(?:[a-z][a-z0-9+.-]*://|//[\w-]+\.|www\.)\S+$|^data:\w+/|^(?:[\w-]+\.)+[a-z]{2,}/\S+$"),
     ("paths of files", r"(?i)^[^\s]*\.(?:jpe?g|png|gif|webp|svg|bmp|tiff?|mp[34]|wav|html?|php|pdf|json)(?:\?\S*)?$"),
     ("paths of files", r"^(?:[A-Za-z]:\\|\.{0,2}/)[^\s]+$"),
     ("UUIDs", r"(?i)^\{?[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}\}?$"),
     ("hashes", r"(?i)^(?:0x)?[0-9a-f]{16,}$"),
-    ("numbers", r"^[+-]?[\d.,\s]*\d[\d.,]*(?:[eE][+-]?\d+)?$"),
+    ("numbers", r"^[+-]?\p{Sc}?[\d.,\s]*\d[\d.,]*(?:[eE][+-]?\d+)?\s?[%\p{Sc}]?$"),
     ("dates", r"^\d{4}[-/.]\d{1,2}(?:[-/.]\d{1,2})?(?:[T ][\d:.]+\S*)?$|^\d{1,2}[-/.]\d{1,2}[-/.]\d{4}$"),
     ("emails", r"^[^\s@]+@[^\s@]+\.[^\s@]+$"),
     ("ids", r"^(?:[A-Za-z]{0,8}[-_:#]?\d+|(?:[A-Z]{1,4}\d|\d+[A-Z])[A-Z0-9]{4,})$"),
+    ("ids", r"^[\w-]*(?:[A-Za-z]\d+[A-Za-z]|\d[A-Za-z]+\d)[\w-]*$"),
+    ("JSON", r"^(?:\{.*:.*\}|\[.*\])$"),
 ]
 ANY = ("URLs", "paths of files", "UUIDs")  # one of them among words is a fault already
 HALF = 0.5
+MANY = 10  # items, of which two values are no titles
 NAMES = (  # of columns, best first, in lower case without signs
     *("title", "name", "productname", "producttitle", "itemname", "itemtitle", "movietitle", "booktitle", "gametitle"),
     *("tracktitle", "trackname", "songtitle", "songname", "appname", "articletitle", "displayname", "fullname"),
     *("originaltitle", "headline", "caption", "label", "subject"),
+    *("titel", "titre", "titulo", "titolo", "nombre", "nom", "nome", "naam", "bezeichnung"),
 )
-OTHERS = r"brand|categor|seller|store|shop|user|author|artist|director|file|image|img|column|nick|host|domain|genre|publish"
+OTHERS = (
+    r"sub|brand|categor|seller|store|shop|user|author|artist|director|file|image|img|column|nick|host|domain|genre|publi"
+)
 PROSE = ("description", "productdescription", "summary", "overview", "abstract", "synopsis", "plot", "text", "content")
 
 
@@ -47,17 +54,14 @@ class Choice:
     passed: dict[str, str]
 
     @property
-    def doubtful(self) -> bool:
-        """Whether a reader of a table should know of it."""
-        return not self.sure
-
-    @property
     def says(self) -> str:
         """What is read, and what is not, as a sentence without its full stop."""
         over = ", ".join(f"{name} ({why})" for name, why in self.passed.items())
         if not self.column:
             return "no column is called title" + (f", and none of the others will do as text: {over}" if over else "")
-        return f"no column is called title: the text is read from {self.column}" + (f", not from {over}" if over else "")
+        return f"no column is called title: the text is read from {self.column}" + (
+            f", not from {over}" if over else ""
+        )
 
 
 def choose(names: list[str], read: Callable[[str], pl.Series]) -> Choice:
@@ -79,7 +83,7 @@ def choose(names: list[str], read: Callable[[str], pl.Series]) -> Choice:
 
 def _rank(name: str) -> int:
     """Place of a column's name in the order in which columns are tried; columns of one rank in that of the file."""
-    plain = re.sub(r"[^a-z0-9]", "", name.casefold())
+    plain = re.sub(r"[^a-z0-9]", "", unicodedata.normalize("NFKD", name).casefold())
     if plain in NAMES:
         return NAMES.index(plain)
     if re.search("title|name", plain) and not re.search(OTHERS, plain):
@@ -92,7 +96,7 @@ def chosen(choice: Choice, items: int) -> Iterator[Finding]:
     if not choice.column and not choice.passed:
         return
     remedy = f'Set text = "{{{choice.column or "column"}}}" in dataset.toml, or another template.'
-    kind = WARNING if choice.doubtful else INFO
+    kind = INFO if choice.sure else WARNING
     yield Finding("text column", kind, items, items, "items", choice.says, remedy)
 
 
@@ -104,6 +108,8 @@ def unfit(values: pl.Series) -> str:
         return "empty"
     if len(values) > 1 and texts.n_unique() == 1:
         return "one value for all"
+    if len(values) >= MANY and texts.n_unique() == 2:
+        return "two values for all"
     return _kind(texts)
 
 
@@ -140,7 +146,9 @@ def _wordless(heads: pl.DataFrame, total: int) -> Iterator[Finding]:
         if count > HALF * len(texts) or (count and name in ANY):
             says = f"items whose title is no words but {name}"
             remedy = "Choose another column: set text in dataset.toml, or --text '{name_of_it}'."
-            who = examples(f"{item} {head}" for item, head in heads.filter(hit).select("item_id", "head").head(3).rows())
+            who = examples(
+                f"{item} {head}" for item, head in heads.filter(hit).select("item_id", "head").head(3).rows()
+            )
             yield Finding("titles without words", WARNING, count, total, "items", says, remedy, who)
             return
 
