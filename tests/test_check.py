@@ -322,6 +322,7 @@ ONE_FAULT: dict[str, tuple[Callable[..., Any], dict[str, tuple[str, int, int]]]]
         title("Salt &amp;quot;n"),
         {"entities": ("warning", 1, ITEMS), "doubled entities": ("warning", 1, ITEMS)},
     ),
+    "a quote behind a backslash": (title('Drum, 8\\" wide'), {"backslash quotes": ("warning", 1, ITEMS)}),
     "a tag": (title('A <span id="x">Drum</span>'), {"tags": ("warning", 1, ITEMS)}),
     "a style": (title(".caption { font-family: Verdana; }"), {"page code": ("warning", 1, ITEMS)}),
     "a script": (title("var aPageStart = (new Date()).getTime();"), {"page code": ("warning", 1, ITEMS)}),

@@ -166,6 +166,12 @@ def test_a_clock_of_seconds_passes(times):
     assert at(times) == []
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("times", [[1e300, -1e300] * 20, [1e19, 5e18] * 20, [-5.0, 0.5] * 20])
+def test_times_beyond_every_clock_are_no_fault_of_the_check(times):
+    assert all(finding.level in ("warning", "error") for finding in at(times))
+
+
 def test_half_an_hour_is_no_hour():
     assert "multiples of 1,800 s" in one(TIMES // 1800 * 1800).says
 

@@ -33,6 +33,7 @@ PATTERNS = [  # name, regular expression, what it is, remedy
     ("mojibake", MOJIBAKE, "hold UTF-8 that was read as latin-1 (Ã© for é)", "Read the source as UTF-8."),
     ("doubled entities", r"&amp;(?:#?\w{2,8});", "hold HTML entities escaped twice", "Unescape twice."),
     ("entities", ENTITY, "hold HTML entities", "Unescape them, for example with Python's html.unescape."),
+    ("backslash quotes", r'\\"', 'hold quotes behind a backslash (\\")', "Read the source with backslash as escape."),
     ("tags", rf"(?i)</?(?:{TAGS})(?:\s[^<>]*)?/?>", "hold HTML tags", "Strip the tags."),
     ("page code", PAGE, "hold CSS or JavaScript of a web page", "Drop these texts or take the field from elsewhere."),
 ]

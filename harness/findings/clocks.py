@@ -38,6 +38,7 @@ SAMPLE = 5000  # times that are looked at before all are
 MOST = 0.95  # of the times: in one unit
 ROUNDED = 0.75  # of the times: on a grid; of those on half as wide a one, every second is
 SUMMER = (1800, 3600, DAY - 3600, DAY - 1800)  # between the two midnights of a time zone
+EXACT = 2**53  # beyond it, float64 does not hold every whole number
 LEAST = 20  # different times, below which a grid may be chance
 GRIDS = {10**k for k in range(1, 8)} | {2**k for k in range(3, 12)} | {60, 300, 600, 900, 1800, 3600, DAY}
 
@@ -126,7 +127,7 @@ def _other(times: np.ndarray) -> tuple[str, np.ndarray] | None:
 
 def _dates(times: np.ndarray, parts: int) -> np.ndarray:
     """Whether the two-digit numbers behind the year are a month, a day, an hour, a minute, a second: bool (n,)."""
-    fits, rest = np.ones(len(times), bool), times.astype(np.int64)
+    fits, rest = np.ones(len(times), bool), np.where(times < EXACT, times, 0).astype(np.int64)
     for least, most in [(1, 12), (1, 31), (0, 23), (0, 59), (0, 59)][:parts][::-1]:
         rest, part = np.divmod(rest, 100)
         fits &= (part >= least) & (part <= most)
@@ -184,7 +185,7 @@ def _origin(step: int) -> str:
 def _grid(times: np.ndarray) -> tuple[int, np.ndarray] | None:
     """The widest grid that nearly all of a sample of the times (n,) stand on: its step and what they leave over."""
     sample = _sample(times)
-    whole = sample[sample == np.floor(sample)].astype(np.int64)
+    whole = sample[(sample == np.floor(sample)) & (np.abs(sample) < EXACT)].astype(np.int64)
     if len(whole) < ROUNDED * len(sample) or len(np.unique(whole)) < LEAST:
         return None
     steps = {int(np.gcd.reduce(whole - whole[0])), int(np.gcd.reduce(whole)), *GRIDS}
