@@ -120,8 +120,7 @@ def _sequences(raw: RawDataset, spec: PrepSpec, tell: Callable[[str], None]) -> 
     tell("numbering")  # the texts of the ids are let go as soon as they are numbers: they are most of the memory
     user, item = _codes(frame.drop_in_place("user_id"), users), _codes(frame.drop_in_place("item_id"), items)
     _check_ids_meet(raw, item, catalogue, texts)
-    doubts = suspects.of_ids(users, np.bincount(user)) + suspects.of_ids(items, np.bincount(item), texts["item_id"])
-    doubts += suspects.of_times(times)
+    doubts = [*_doubtful(users, user), *_doubtful(items, item, texts["item_id"]), *suspects.of_times(times)]
     tell("ordering")
     events = ordered(user, item, frame, timed, presets.tie_policy(spec))
     del user, item, frame, times
@@ -133,6 +132,10 @@ def _sequences(raw: RawDataset, spec: PrepSpec, tell: Callable[[str], None]) -> 
         if step == "dedup":
             counts["duplicates_dropped"] = before - len(events.user)
     return replace(_numbered(raw, spec, events, catalogue, users, timed, counts), doubts=tuple(doubts))
+
+
+def _doubtful(ids: pl.Series, codes: np.ndarray, also: pl.Series | None = None) -> list[Finding]:
+    return suspects.of_ids(ids, lambda: np.bincount(codes), also)
 
 
 def _numbered(

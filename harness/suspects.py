@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,13 +34,13 @@ def refuse(path: Path, times: np.ndarray | None) -> None:
             raise HarnessError(f"{path}: {finding.sentence[0].lower()}{finding.sentence[1:]} {finding.remedy}")
 
 
-def of_ids(ids_of: pl.Series, events: np.ndarray, also: pl.Series | None = None) -> list[Finding]:
-    """Doubtful ids of a column named user_id or item_id; `events` (n,): how many each has; `also`: ids without any."""
-    column = ids_of.name
-    if also is not None:
-        new = also.filter(~also.is_in(ids_of.implode()))
-        ids_of, events = pl.concat([ids_of, new.alias(column)]), np.append(events, np.zeros(len(new), np.int64))
-    return ids.find(ids_of, events, column)
+def of_ids(known: pl.Series, events: Callable[[], np.ndarray], also: pl.Series | None = None) -> list[Finding]:
+    """Doubtful ids of a column named user_id or item_id; `events`: how many each has, (n,); `also`: ids without any."""
+    column = known.name
+    if also is None:
+        return ids.find(known, events, column)
+    new = also.filter(~also.is_in(known.implode())).alias(column)
+    return ids.find(pl.concat([known, new]), lambda: np.append(events(), np.zeros(len(new), np.int64)), column)
 
 
 def of_times(times: np.ndarray | None) -> list[Finding]:
@@ -77,7 +78,7 @@ def late(raw: RawDataset, tied: bool, folder: Path) -> list[str]:
     found: list[Finding] = []
     for column, also in (("user_id", None), ("item_id", texts["item_id"])):
         counts = frame[column].value_counts(name="n")
-        found += of_ids(counts[column], counts["n"].to_numpy(), also)
+        found += of_ids(counts[column], counts["n"].to_numpy, also)
     met = texts.filter(pl.col("item_id").is_in(frame["item_id"].unique().implode()))
     warnings = sentences([*found, *of_times(times), *titles.find(met)], tied)
     with suppress(OSError, HarnessError):  # a home that may only be read

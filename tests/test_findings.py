@@ -100,15 +100,15 @@ BLANK = ["  ", "\u200b", "'nan'", "None ", "00000000-0000-0000-0000-000000000000
 
 @pytest.mark.parametrize("word", [*MISSING.split(" "), *BLANK])
 def test_an_id_that_means_missing_is_counted_by_its_events(word):
-    (found,) = ids.missing(pl.Series(["u1", word, "u2"]), np.array([5, 7, 8]), "item_id")
+    (found,) = ids.missing(pl.Series(["u1", word, "u2"]), lambda: np.array([5, 7, 8]), "item_id")
     assert (found.name, found.level, found.count, found.total) == ("placeholder item_id", "warning", 7, 20)
-    (found,) = ids.missing(pl.Series(["u1", word]), np.array([5, 0]), "item_id")
+    (found,) = ids.missing(pl.Series(["u1", word]), lambda: np.array([5, 0]), "item_id")
     assert (found.count, found.total, found.unit) == (1, 2, "items")
 
 
 @pytest.mark.parametrize("word", ["Nan Goldin", "nana", "NAB", "u-1", "10", "0", "Nona", "x?", "NULL1", "1", "-10"])
 def test_an_id_that_only_resembles_such_a_word_passes(word):
-    assert not list(ids.missing(pl.Series(["u1", word]), np.array([5, 7]), "user_id"))
+    assert not list(ids.missing(pl.Series(["u1", word]), lambda: np.array([5, 7]), "user_id"))
 
 
 def at(times: object) -> list[Finding]:

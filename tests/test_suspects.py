@@ -136,5 +136,7 @@ def test_a_coarse_clock_is_on_the_card_only_where_it_makes_ties():
 
 
 def test_ids_of_the_items_file_that_no_event_has_are_looked_at_too():
-    (found,) = suspects.of_ids(pl.Series("item_id", ["a", "b"]), np.array([3, 4]), pl.Series(["a", "c", "null"]))
+    (found,) = suspects.of_ids(
+        pl.Series("item_id", ["a", "b"]), lambda: np.array([3, 4]), pl.Series(["a", "c", "null"])
+    )
     assert (found.name, found.count, found.total, found.unit) == ("placeholder item_id", 1, 4, "items")

@@ -39,10 +39,9 @@ def find(facts: Facts) -> Iterator[Finding]:
 
 def _doubtful(facts: Facts, column: str) -> list[Finding]:
     """Ids of events and of the items file that are spelt in two ways, hold what nobody sees or mean "missing"."""
-    events, texts = facts.events, facts.texts
-    if events is None:
-        known = None if texts is None or column == "user_id" else texts["item_id"]
-        return [] if known is None else ids.find(known, np.zeros(len(known), np.int64), column)
+    events, texts = facts.events, None if facts.texts is None else facts.texts["item_id"]
     if column == "user_id":
-        return suspects.of_ids(events.users.alias(column), events.per_user)
-    return suspects.of_ids(events.items.alias(column), events.per_item, None if texts is None else texts["item_id"])
+        return [] if events is None else suspects.of_ids(events.users.alias(column), lambda: events.per_user)
+    if events is None:
+        return [] if texts is None else ids.find(texts, lambda: np.zeros(len(texts), np.int64), column)
+    return suspects.of_ids(events.items.alias(column), lambda: events.per_item, texts)

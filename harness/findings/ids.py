@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import polars as pl
@@ -17,6 +17,8 @@ INVISIBLE = (
 )
 VISIBLE = rf"[^\s{INVISIBLE[1:]}"
 DASHES, QUOTES = r"[\x{2010}-\x{2015}\x{2212}]", r"[\x{2018}\x{2019}\x{02BC}]"
+BLANKS, SMALL = r"^\s|\s$|\s\s|[^\S ]", r"\p{Ll}"
+ODD_NUMBER = r"^(?:[+-][\d.,]+|0\d[\d.,]*|\d*[.,][\d.,]*|\d+[eE][+-]?\d+|[\d.,+-]+[eE][+-]?\d+)$"
 NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
 MISSING = (
     r"(?i)^['\x22]?(?:[+-]?nan|nat|none|null|nil|nul|n\.?a\.?|[#<(\[{]?(?:n/a|na|nan|null|none|nil)[>)\]}]?|undefined|"
@@ -34,32 +36,30 @@ def spellings(ids: pl.Series, column: str) -> Iterator[Finding]:
     Each pair is reported once, under the least of the differences that it has: blanks, invisible characters, Unicode
     form, case, number.
     """
-    what, frame = f"{column.removesuffix('_id')}s", ids.alias("id").to_frame().with_columns(key=pl.col("id"))
-    for name, level, step in _steps(frame):
-        coarse = frame.with_columns(coarse=step)
-        frame = coarse.drop("key").rename({"coarse": "key"})
-        if coarse["coarse"].n_unique() == coarse["key"].n_unique():
+    frame, distinct = pl.DataFrame({"id": ids, "key": ids}), len(ids)
+    for name, level, pattern, step in STEPS:
+        hit = frame["key"].str.contains(pattern)
+        if not hit.any() or (name == "in case" and not frame["key"].str.contains(SMALL).any()):
             continue
-        several = coarse.filter(pl.col("key").n_unique().over("coarse") > 1).sort("coarse", "id")
-        one = several["coarse"].n_unique()
-        words = WORDS.get(name, name.removeprefix("in "))
-        says = f"{what} whose id is another one's but for {words}: counted as {several.height:,}, they may be {one:,}"
-        remedy = f"If they are one, write {column} in one way everywhere."
-        shown = several["id"].head(EXAMPLES).to_list()
-        who = examples(map(ascii, shown) if name in UNSEEN else shown)
-        yield Finding(f"{column} that differ {name}", level, several.height, len(ids), what, says, remedy, who)
+        changed = frame.filter(hit).with_columns(coarse=step)
+        coarse = pl.concat([changed, frame.filter(~hit).with_columns(coarse="key")])
+        before, distinct = distinct, coarse["coarse"].n_unique()
+        frame = coarse.select("id", key="coarse")
+        if distinct < before:
+            yield _spelt(coarse, len(ids), column, name, level)
 
 
-def _steps(frame: pl.DataFrame) -> Iterator[tuple[str, str, pl.Expr]]:
-    """(name, level, what two spellings have in common), each made of the key of the one before."""
-    key = pl.col("key")
-    yield "in blanks", ERROR, key.str.strip_chars().str.replace_all(r"\s+", " ")
-    if frame["id"].str.contains(f"{INVISIBLE}|[^\\x00-\\x7F]").any():
-        yield "in invisible characters", ERROR, key.str.replace_all(INVISIBLE, "").str.strip_chars()
-        form = key.str.normalize("NFKC").str.replace_all(DASHES, "-").str.replace_all(QUOTES, "'")
-        yield "in Unicode form", ERROR, form.str.strip_chars()
-    yield "in case", WARNING, key.str.to_lowercase()
-    yield "as numbers", WARNING, _number(key)
+def _spelt(coarse: pl.DataFrame, total: int, column: str, name: str, level: str) -> Finding:
+    """The finding on ids whose `key` differs and whose `coarse` key does not."""
+    several = coarse.filter(pl.col("coarse").is_duplicated())
+    several = several.filter(pl.col("key").n_unique().over("coarse") > 1).sort("coarse", "id")
+    one, what = several["coarse"].n_unique(), f"{column.removesuffix('_id')}s"
+    words = WORDS.get(name, name.removeprefix("in "))
+    says = f"{what} whose id is another one's but for {words}: counted as {several.height:,}, they may be {one:,}"
+    remedy = f"If they are one, write {column} in one way everywhere."
+    shown = several["id"].head(EXAMPLES).to_list()
+    who = examples(map(ascii, shown) if name in UNSEEN else shown)
+    return Finding(f"{column} that differ {name}", level, several.height, total, what, says, remedy, who)
 
 
 def _number(key: pl.Expr) -> pl.Expr:
@@ -77,6 +77,16 @@ def _number(key: pl.Expr) -> pl.Expr:
     exact = pl.when(whole).then(pl.when(whole).then(value).cast(pl.Int64, strict=False).cast(pl.String))
     exact = exact.otherwise(pl.when(value.is_finite()).then(value.cast(pl.String)).otherwise(plain))
     return pl.when(plain.str.contains(NUMBER)).then(pl.when(power).then(exact).otherwise(short)).otherwise(key)
+
+
+FORM = pl.col("key").str.normalize("NFKC").str.replace_all(DASHES, "-").str.replace_all(QUOTES, "'").str.strip_chars()
+STEPS = [  # name, level, which keys may change, what two spellings have in common: made of the key of the step before
+    ("in blanks", ERROR, BLANKS, pl.col("key").str.strip_chars().str.replace_all(r"\s+", " ")),
+    ("in invisible characters", ERROR, INVISIBLE, pl.col("key").str.replace_all(INVISIBLE, "").str.strip_chars()),
+    ("in Unicode form", ERROR, r"[^\x00-\x7F]", FORM),
+    ("in case", WARNING, r"\p{Lu}", pl.col("key").str.to_lowercase()),
+    ("as numbers", WARNING, ODD_NUMBER, _number(pl.col("key"))),
+]
 
 
 def marked(ids: pl.Series, column: str) -> Iterator[Finding]:
@@ -101,14 +111,17 @@ def _points(texts: pl.Series) -> list[str]:
     return texts.str.extract_all(INVISIBLE).explode().drop_nulls().unique().sort().to_list()
 
 
-def missing(ids: pl.Series, events: np.ndarray, column: str) -> Iterator[Finding]:
-    """Ids, all different (n,) str, that mean there is none, such as nan or NULL; `events` (n,): how many each has."""
-    plain = ids.str.replace_all(INVISIBLE, "").str.strip_chars()
+def missing(ids: pl.Series, events: Callable[[], np.ndarray], column: str) -> Iterator[Finding]:
+    """Ids, all different (n,) str, that mean there is none, such as nan or NULL; `events`: how many each has, (n,)."""
+    plain = ids.str.strip_chars()
+    if plain.str.contains(INVISIBLE).any():
+        plain = plain.str.replace_all(INVISIBLE, "").str.strip_chars()
     stands = plain.str.contains(MISSING)
     if not stands.any():
         return
     what, who = column.removesuffix("_id"), examples(ids.filter(stands))
-    count, total, unit = int(np.asarray(events)[stands.to_numpy()].sum()), int(np.sum(events)), "events"
+    per_id = events()  # counted only where it is wanted: of many events it takes longer than all else
+    count, total, unit = int(per_id[stands.to_numpy()].sum()), int(per_id.sum()), "events"
     if not count:  # only the items file has it
         count, total, unit = int(stands.sum()), len(ids), f"{what}s"
     says = f"{unit} whose {column} stands for a missing one; all events of that id become one {what}"
@@ -116,6 +129,6 @@ def missing(ids: pl.Series, events: np.ndarray, column: str) -> Iterator[Finding
     yield Finding(f"placeholder {column}", WARNING, count, total, unit, says, remedy, who)
 
 
-def find(ids: pl.Series, events: np.ndarray, column: str) -> list[Finding]:
-    """All of this module, for ids that have `events` (n,) each."""
+def find(ids: pl.Series, events: Callable[[], np.ndarray], column: str) -> list[Finding]:
+    """All of this module; `events`: how many each id has, (n,)."""
     return [*marked(ids, column), *spellings(ids, column), *missing(ids, events, column)]

@@ -36,7 +36,9 @@ NAMES = (  # of columns, best first, in lower case without signs
     *("originaltitle", "headline", "caption", "label", "subject"),
     *("titel", "titre", "titulo", "titolo", "nombre", "nom", "nome", "naam", "bezeichnung"),
 )
-OTHERS = r"sub|brand|categor|seller|store|shop|user|author|artist|director|file|image|img|column|nick|host|domain|genre|publi"
+OTHERS = (  # names of something else than the item
+    r"sub|brand|categor|seller|store|shop|user|author|artist|director|file|image|img|column|nick|host|domain|genre|publi"
+)
 PROSE = ("description", "productdescription", "summary", "overview", "abstract", "synopsis", "plot", "text", "content")
 
 
