@@ -214,7 +214,7 @@ def _mapped(raw: RawDataset, spec: PrepSpec, identity: str, folder: Path, tell: 
         prepared = Prepared(raw.name, identity, items, offsets, times, catalogue, users, card, raw.matrices)
         facts = _facts(prepared, folder / "facts.json", tell)
         if known is None:  # prepared by a harness that knew no seals
-            sealed.seal(folder, without=("facts.json",))
+            sealed.seal(folder, without=("facts.json", suspects.KEPT))
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise Damaged(folder, error) from error
     card |= {"name": raw.name, "licence": raw.licence, "citation": raw.citation, "text": raw.text}

@@ -223,7 +223,7 @@ def _open_folder(folder: Path, name: str = "") -> RawDataset:
     if answer and answer not in ANSWERS:
         raise HarnessError(f"{folder / 'dataset.toml'}: redistributable is '{answer}'; it takes: yes, no.")
     terms = settings.get("licence", ""), settings.get("citation", ""), ANSWERS.get(answer)
-    return RawDataset(name, interactions, items, text, *terms, matrices, choice)
+    return RawDataset(name, interactions, items, text, *terms, matrices, choice=choice)
 
 
 def _settings(path: Path) -> tuple[dict[str, str], dict[str, Path]]:

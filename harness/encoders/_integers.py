@@ -57,5 +57,5 @@ def _bytes(path: Path, rows: np.ndarray) -> None:
             f"{path} holds {dtype} that look like packed bits, 8 dimensions in a number: unpack them with "
             f"np.unpackbits(E, axis=1){offset}. If they are quantised numbers, save them as float32."
         )
-    told = f"{path.name} holds {dtype}: read as magnitudes. If they are quantised, the scale of each dimension is lost."
-    print(told, file=sys.stderr, flush=True)
+    line = f"{path.name} holds {dtype}: read as magnitudes. If they are quantised, the scale of each dimension is lost."
+    print(line, file=sys.stderr, flush=True)

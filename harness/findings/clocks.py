@@ -99,9 +99,9 @@ def _mixed(times: np.ndarray) -> list[Finding]:
     if len(found) < 2:
         return []
     parts = sorted(found.items(), key=lambda part: -int(part[1].sum()))
-    told = ", ".join(f"{int(which.sum()):,} in {unit}" for unit, which in parts)
+    counts = ", ".join(f"{int(which.sum()):,} in {unit}" for unit, which in parts)
     few = int(sum(which.sum() for _, which in parts[1:]))
-    says = f"times in more than one unit ({told}): read as they stand, they come in a wrong order"
+    says = f"times in more than one unit ({counts}): read as they stand, they come in a wrong order"
     remedy = "Write all of them in seconds since 1970."
     who = tuple(example for _, which in parts for example in _some(times, which)[:1])[:3]
     return [Finding("mixed units of time", ERROR, few, len(times), "events", says, remedy, who)]
