@@ -287,6 +287,13 @@ def test_quantised_numbers_and_counts_are_read_and_the_former_reported(tmp_path,
     assert ("read as magnitudes" in capsys.readouterr().err) == ("int8" in form)
 
 
+def test_a_bfloat16_array_that_numpy_does_not_know_is_named(tmp_path):
+    E = (matrix().view(np.uint32) >> 16).astype(np.uint16).view(np.dtype("V2"))
+    assert "Is it bfloat16? Save it as float32." in refusal(
+        f"file:{saved(tmp_path / 'm.npy', E)}", catalogue(), tmp_path
+    )
+
+
 def test_a_row_that_float32_cannot_hold_is_refused_and_not_taken_for_an_item_without_text(tmp_path):
     E = matrix(4).astype(np.float64)
     E[2] *= 1e-60

@@ -44,7 +44,10 @@ class File(Encoder):
         matrix, ids = READERS[self.path.suffix](self.path)
         if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
             shape = "x".join(map(str, matrix.shape))
-            raise HarnessError(f"{self.path} holds {shape or 'one'} {matrix.dtype}; it must be a 2-D array of numbers.")
+            hint = " Is it bfloat16? Save it as float32." if matrix.dtype == np.dtype("V2") else ""
+            raise HarnessError(
+                f"{self.path} holds {shape or 'one'} {matrix.dtype}; it must be a 2-D array of numbers.{hint}"
+            )
         _integers.check(self.path, matrix)
         if ids is None and self.sidecar.is_file():
             ids = _lines(self.sidecar)
