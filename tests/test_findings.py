@@ -300,6 +300,14 @@ def test_titles_that_repeat_the_id_are_reported_and_few_odd_titles_pass():
     assert (found.count, found.examples) == (1, ("0 https://x.example/1",))
 
 
+def test_the_lines_of_a_long_first_field_are_no_fault_and_its_nul_is():
+    texts = ["a\nb", "a\n" + "word " * 60, "word " * 60 + "\x00", "plain"]
+    frame = pl.DataFrame({"item_id": list("abcd"), "text": texts, "head": texts})
+    (found,) = titles.unseen(frame)
+    assert (found.name, found.count) == ("control characters", 2)
+    assert found.examples[0] == "a 'a\\nb'"
+
+
 URLS = [f"https://x.example/{place}" for place in range(50)]
 
 

@@ -29,6 +29,7 @@ KINDS = [  # name, regular expression of the whole text
 ]
 ANY = ("URLs", "paths of files", "UUIDs")  # one of them among words is a fault already
 HALF = 0.5
+LONGEST_TITLE = 200  # characters; a longer first field is a description, which may have lines
 MANY = 10  # items, of which two values are no titles
 NAMES = (  # of columns, best first, in lower case without signs
     *("title", "name", "productname", "producttitle", "itemname", "itemtitle", "movietitle", "booktitle", "gametitle"),
@@ -156,7 +157,8 @@ def _wordless(heads: pl.DataFrame, total: int) -> Iterator[Finding]:
 def unseen(items: pl.DataFrame) -> Iterator[Finding]:
     """Control characters in titles (elsewhere in a text, other than line ends and tabs) and characters of no width."""
     text, head = pl.col("text").fill_null(""), pl.col("head").fill_null("")
-    control = items.filter(head.str.contains(CONTROL) | text.str.contains(r"[\x00-\x08\x0E-\x1F\x7F]"))
+    broken = head.str.contains(CONTROL) & (head.str.len_chars() <= LONGEST_TITLE)
+    control = items.filter(broken | text.str.contains(r"[\x00-\x08\x0E-\x1F\x7F]"))
     hidden = items.filter(text.str.contains(HIDDEN))
     for name, hits, what in (
         ("control characters", control, "a line end, NUL or another control character"),
