@@ -104,7 +104,8 @@ def fill(home: Path, folder: Path, trials: int) -> int:
         winner = study.trial("confirm", 0, {}) if study.cell.is_baseline else searched[int(values.argmax())]
         for number, trial in enumerate(study.confirmations(winner)):
             record(segment, trial, study.id, number, float(rng.random()))
-            ranks = {"user": np.arange(943, dtype=np.int32), "rank": rng.integers(1, 1682, 943).astype(float)}
+            place = rng.integers(1, 1682, 943).astype(np.int32)
+            ranks = {"user": np.arange(943, dtype=np.int32), "low": place, "high": place}
             artifacts = home / "artifacts" / trial.id
             artifacts.mkdir(parents=True)
             pl.DataFrame(ranks).write_parquet(artifacts / "ranks.parquet")

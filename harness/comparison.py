@@ -16,10 +16,11 @@ import numpy as np
 import polars as pl
 
 from harness import registry, rows, stats, store
+from harness.crossed import Section, summary
 from harness.ledger import Ledger
 from harness.metrics._all import CUTOFFS, HEADLINE, per_user
 from harness.rows import Row
-from harness.types import Cell, HarnessError, PrepSpec, Protocol
+from harness.types import MIDDLE, Cell, HarnessError, PrepSpec, Protocol
 
 ALPHA = 0.05
 MLFLOW = "mlflow:"
@@ -171,6 +172,8 @@ def _side(word: str, ledger: Ledger, run: str | None, ranks_of: Callable[[str], 
 
 def _protocols_differ(a: Side, b: Side) -> str:
     found = [asdict(Protocol(**side.launch["protocol"])) for side in (a, b)]
+    for one, side in zip(found, (a, b), strict=True):
+        one["ties"] = side.launch.get("ties", MIDDLE)
     names = [f"{key} is {found[0][key]} / {found[1][key]}" for key in found[0] if found[0][key] != found[1][key]]
     return f"the protocols differ: {', '.join(names)}" if names else ""
 
@@ -202,7 +205,7 @@ def _cell(cell: Cell, sides: tuple[Side, Side], barrier: str) -> Compared:
     if ids[0] == ids[1]:
         means = dict(zip(_names(), values[0].mean((0, 1)).tolist(), strict=True))
         return Compared(cell, "", True, {name: Difference(m, m, 0.0, 0.0, 0.0) for name, m in means.items()}, 1.0)
-    metrics, p = _differences(*values)
+    metrics, p = _differences(values[0], values[1], cell.is_baseline)
     return Compared(cell, "", False, metrics, p, tuple(notes))
 
 
@@ -226,27 +229,21 @@ def _names() -> list[str]:
 
 def _scores(frames: list[pl.DataFrame], users: np.ndarray) -> np.ndarray:
     """Every metric of every user and seed, (U, S, M)."""
-    columns = [frame["rank"].to_numpy() for frame in frames]
+    columns = [store.bounds(frame) for frame in frames]
     parts = [name.lower().partition("@") for name in _names()]
     return np.stack([np.stack([per_user(c, m, int(k), users) for m, _, k in parts], 1) for c in columns], 1)
 
 
-def _differences(a: np.ndarray, b: np.ndarray) -> tuple[dict[str, Difference], float]:
-    """B - A of every metric, users in pairs, and the raw p-value of the headline's."""
-    draws = stats.user_draws(len(a))
-    moved = [
-        stats.bootstrap(values, draws, stats.seed_draws(values.shape[1], len(draws), number))
-        for number, values in enumerate((a, b), 1)
-    ]
-    found = {}
+def _differences(a: np.ndarray, b: np.ndarray, deterministic: bool) -> tuple[dict[str, Difference], float]:
+    """B - A of every metric from scores (U, S, M), users in pairs, and the raw p-value of the headline's."""
+    found, p = {}, 1.0
     for m, name in enumerate(_names()):
-        means = float(a[:, :, m].mean()), float(b[:, :, m].mean())
-        gap = stats.percentile(means[1] - means[0], moved[1][:, m] - moved[0][:, m])
-        found[name] = Difference(*means, gap.mean, gap.low, gap.high)
-    headline = _names().index(HEADLINE)
-    one, other = a[:, :, headline], b[:, :, headline]
-    noise = stats.seed_noise(other.mean(0), seed=2) - stats.seed_noise(one.mean(0), seed=1)
-    return found, float(stats.sign_flip((other.mean(1) - one.mean(1))[:, None], noise[:, None])[0])
+        section = Section([summary(values[:, :, m], deterministic) for values in (a, b)])
+        gap = section.difference(1, 0)
+        low, high = gap.within(1.0)
+        found[name] = Difference(section.means[0].item(), section.means[1].item(), gap.mean, low, high)
+        p = gap.p if name == HEADLINE else p
+    return found, p
 
 
 def _adjusted(cells: list[Compared]) -> list[Compared]:

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from adapters._base import Adapter
-from harness import data, exported, files, ranking, registry, rows, trial, walk
+from harness import data, exported, files, ranking, registry, rows, store, trial, walk
 from harness.data import Queries, Split
 from harness.ledger import Ledger
 from harness.metrics._all import HEADLINE, means
+from harness.metrics._ties import Ranks
 from harness.rows import Row
 from harness.types import HarnessError, Trial
 
@@ -245,16 +246,17 @@ def _verified(model: exported.Recommender, split: Split, chosen: Trial, stored: 
         return model.states(own, times)
 
     ranks = ranking.ranks(states, split, test, filter_seen=chosen.protocol.filter_seen, table=model.keys)
+    ranks = Ranks.untied(ranks.middle) if store.mid_ranked(chosen) else ranks
     if len(ranks) != stored.height or (stored["user"].to_numpy() != test.users).any():
         raise HarnessError(f"The stored test ranks of {chosen.cell} are of other users than its split.")
-    was = stored["rank"].to_numpy()
+    was = store.bounds(stored)
     gap = abs(means(ranks, test.users)[HEADLINE] - means(was, test.users)[HEADLINE])
     if gap > WORST:
         raise HarnessError(
             f"The weights of {chosen.cell}, seed {chosen.seed}, do not give its test ranks: {HEADLINE} is off by "
             f"{gap:.2g}. They are damaged, or the code of its components has changed without a new version."
         )
-    return {"queries": len(ranks), "equal": int((ranks == was).sum())}
+    return {"queries": len(ranks), "equal": int(ranks.equal(was).sum())}
 
 
 def _readme(row: Row, config: dict[str, Any], unseen: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.metrics._all import HEADLINE, per_user
+from harness.metrics._ties import Ranks
 from harness.segments import EPOCH, parse
 
 USERS = 256  # told of an epoch at most: 0.7 kB of the ledger
@@ -23,8 +24,8 @@ UNIT = 10_000  # scores are told in whole parts of this
 Scores = Sequence[int]  # of the users told of one epoch; empty where nothing was told
 
 
-def scores(ranks: np.ndarray, users: np.ndarray, key: str) -> list[int]:
-    """NDCG@10 of the users that `key` draws, in parts of `UNIT`; ranks float64 (queries,) of `users` (queries,)."""
+def scores(ranks: Ranks | np.ndarray, users: np.ndarray, key: str) -> list[int]:
+    """NDCG@10 of the users that `key` draws, in parts of `UNIT`, from ranks (queries,) of `users` (queries,)."""
     metric, _, k = HEADLINE.rpartition("@")
     values = per_user(ranks, metric.lower(), int(k), users)
     chosen = np.random.default_rng(int(key[:12], 16)).permutation(len(values))[:USERS]

@@ -17,6 +17,7 @@ from harness.ledger import Ledger
 from harness.types import (
     BASELINE,
     BUDGETS,
+    EXPECTED,
     NO_TEXT,
     PRUNERS,
     SAMPLERS,
@@ -32,7 +33,7 @@ from harness.types import (
     digest,
 )
 
-CORE_VERSION = 2  # raised when losses, sampling of batches or the optimiser change what a trial comes to
+CORE_VERSION = 3  # raised when losses, sampling of batches, the optimiser or metrics change a trial's result
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Request:
     def table_key(self) -> str:
         """Cells of two benches stand in one table exactly if this is equal."""
         same = [self.protocol.identity(), self.prep.identity(), self.budget.epochs, self.budget.patience]
-        return digest([*same, self.engine.identity()])
+        return digest([*same, self.engine.identity(), EXPECTED])
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,9 @@ class Study:
 
     @cached_property
     def most(self) -> int:
-        """Search trials at most: none for a baseline, one where nothing is searched, no more than a grid has points."""
-        if self.cell.is_baseline:
+        """Upper bound on search trials: 0 for baselines and budgets without a search, 1 for a fixed space, at most the
+        size of a grid."""
+        if self.cell.is_baseline or not self.budget.trials:
             return 0
         if not self.space.searched:
             return 1
@@ -161,15 +163,13 @@ class Study:
 
     def winner(self) -> Trial | None:
         """The best finished trial of a complete search (first of equals), or None while it is incomplete or all
-        failed. A baseline is its own winner."""
-        if self.cell.is_baseline:
-            return self._only
-        return self.ledger.winner(self.id, self.trials)
+        failed. Without a search the default configuration wins, and a baseline is its own winner."""
+        return self.ledger.winner(self.id, self.trials) if self.most else self._only
 
     @cached_property
     def _only(self) -> Trial:
-        """Of a baseline."""
-        return self.trial("confirm", 0, {})
+        """The configuration of a cell that is not searched."""
+        return self.trial("confirm", 0, {}) if self.cell.is_baseline else self.trial("search", 0, self.space.default)
 
     def confirmations(self, winner: Trial) -> list[Trial]:
         """The winner with every seed of the budget. Seed 0 belongs to the search, which never sees the test."""
@@ -200,8 +200,8 @@ class Study:
     def describe(self) -> dict[str, Any]:
         """How a launch event names this study."""
         known: dict[str, Any] = {"searched": sorted(self.space.searched)}
-        if self.cell.is_baseline:
-            known["confirm"] = [self.trial("confirm", 0, {}).id]
+        if not self.most:
+            known["confirm"] = [trial.id for trial in self.confirmations(self._only)]
         bound = {} if self.budget.cell_seconds is None else {"cell_seconds": self.budget.cell_seconds}
         early = {"allowed": self.budget.trials} if 1 < self.most < self.budget.trials else {}
         warm = {"warm": len(self.starts)} if self.engine.warm_start else {}

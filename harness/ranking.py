@@ -1,4 +1,4 @@
-"""Ranks over the full catalogue: by counting, tile by tile, ties at mid-rank, seen items left out."""
+"""Ranks over the full catalogue: by counting, tile by tile, with the bounds of ties, seen items left out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from harness.data import Queries, Split, cold
 from harness.metrics._all import HEADLINE, means
+from harness.metrics._ties import Ranks
 
 TIE = 1e-6  # relative: scores this close are one tie, whatever the order of summation gave them
 QUERIES = 1024  # ranked together at most; more gained nothing
@@ -25,16 +26,16 @@ def ranks(
     *,
     filter_seen: bool,
     table: Tensor | None = None,
-) -> np.ndarray:
-    """Rank of each query's target among all items, float64 (queries,), from 1.
+) -> Ranks:
+    """Rank of each query's target among all items, as the bounds of its tie, float64 (queries,), from 1.
 
     `scorer` gives the scores (q, n_items) of a block of queries, higher is better; or, with `table` (n_items, d), their
-    states (q, d): then the scores are states @ table^T, of which one tile at a time is in memory. Rank = 1 + number
-    better + half the number tied (Krichene & Rendle 2020 on why never sampled; mid-rank, so that a constant scorer
-    does not win). With `filter_seen` the items of the query's own history are no candidates; the target always is one.
+    states (q, d): then the scores are states @ table^T, of which one tile at a time is in memory. Bounds: 1 + number
+    better, and that plus the number tied (Krichene & Rendle 2020 on why never sampled). With `filter_seen` the items
+    of the query's own history are no candidates; the target always is one.
     Raises FloatingPointError if a score is not finite, or so large that a sum might not be.
     """
-    found = np.zeros(len(queries.users))
+    low, high = np.ones((2, len(queries.users)))
     reach = 1.0 if table is None else _largest(table) * table.shape[1]
     block = QUERIES if table is not None else min(max(WHOLE // split.n_items, 1), QUERIES)
     order = np.argsort(queries.ends, kind="stable")  # equal lengths together: little padding for who encodes them
@@ -44,15 +45,15 @@ def ranks(
         given = scorer(part)
         if not torch.isfinite(_largest(given) * reach):
             raise FloatingPointError("scores are not finite")
-        found[at] = 1 + _above(given, table, split, part, filter_seen).cpu().numpy() / 2
-    return found
+        better, others = _above(given, table, split, part, filter_seen)
+        low[at] += better.cpu().numpy()
+        high[at] += others.cpu().numpy()
+    return Ranks(low, high)
 
 
-def told_apart(found: np.ndarray, split: Split, queries: Queries) -> dict[str, float]:
+def told_apart(found: Ranks, split: Split, queries: Queries) -> dict[str, float]:
     """How a model fares with targets that training saw and with those it never did: the share of the latter,
     `test_cold_share`, and NDCG@10 of both, `test_warm_NDCG@10` and `test_cold_NDCG@10`, of what there is.
-
-    found: ranks float64 (queries,).
     """
     unseen = cold(split, queries)
     told = {"test_cold_share": float(unseen.mean())}
@@ -67,14 +68,16 @@ def _largest(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x, float("inf"))
 
 
-def _above(given: Tensor, table: Tensor | None, split: Split, queries: Queries, filter_seen: bool) -> Tensor:
-    """Candidates better than the target plus candidates better or tied, the target itself not among them: (q,)."""
+def _above(
+    given: Tensor, table: Tensor | None, split: Split, queries: Queries, filter_seen: bool
+) -> tuple[Tensor, Tensor]:
+    """Number of candidates better than the target, and of those better or tied, without the target: float64 (q,)."""
     low, high = _limits(given, table, split.items[split.offsets[queries.users] + queries.ends])
     tile = given.new_empty(len(given), max(TILE.get(given.device.type, 2**24) // len(given), 1))
     better, width = torch.empty_like(tile), tile.shape[1]
     closed, bounds = _closed(split, queries, filter_seen, width)
     closed = closed.to(given.device)
-    above = given.new_zeros(len(given), dtype=torch.float64)
+    above, reached = given.new_zeros(2, len(given), dtype=torch.float64)
     for number, start in enumerate(range(0, split.n_items, width)):
         stop = min(start + width, split.n_items)
         scores, out = tile[:, : stop - start], better[:, : stop - start]
@@ -85,8 +88,8 @@ def _above(given: Tensor, table: Tensor | None, split: Split, queries: Queries, 
         tile.view(-1).index_fill_(0, closed[bounds[number] : bounds[number + 1]], -torch.inf)
         # comparisons that give 0.0 and 1.0 are several times faster than ones that give bools to sum
         above += torch.gt(scores, high, out=out).sum(1)
-        above += scores.ge_(low).sum(1)
-    return above
+        reached += scores.ge_(low).sum(1)
+    return above, reached
 
 
 def _limits(given: Tensor, table: Tensor | None, target: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from harness import data, library, plan, registry, rows, scratch, spaces, stats, vectors, walk
+from harness import data, library, plan, registry, rows, scratch, spaces, stats, store, vectors, walk
+from harness.crossed import Section, summary
 from harness.ledger import Ledger
-from harness.metrics._all import HEADLINE, per_user
+from harness.metrics._all import HEADLINE, means, per_user
+from harness.metrics._ties import Ranks
 from harness.rows import Row
 from harness.types import NO_TEXT, Budget, Engine, HarnessError, PrepSpec, Protocol, Trial
 
@@ -71,7 +73,7 @@ class Asked:
 
 
 Say = Callable[[str], None]
-Made = tuple[dict[str, float], np.ndarray]  # test metrics and test ranks of a run
+Made = tuple[dict[str, float], Ranks]  # test metrics and test ranks of a run
 
 
 def run(home: Path, asked: Asked, say: Say = lambda _: None) -> Reproduction:
@@ -96,8 +98,8 @@ def search(home: Path, asked: Asked, source: spaces.Source, say: Say = lambda _:
     """
     known = _Recorded(home, asked, say)
     row = known.row
-    if row.cell.is_baseline:
-        raise HarnessError(f"{row.words} is not searched; leave out --search.")
+    if not row.described["trials"]:
+        raise HarnessError(f"{row.words} was not searched; leave out --search.")
     with scratch.folder("reproduce") as folder:
         request = _request(home, folder, asked, row, source)
         grid = plan.make(request, Ledger())
@@ -111,7 +113,7 @@ def search(home: Path, asked: Asked, source: spaces.Source, say: Say = lambda _:
         made = Ledger.open(request.home)
         trials = rows.confirmed(made, rows.of(made)[study.cell])[: len(known.trials)]
         again = [
-            (dict(result.test), rows.ranks(request.home, own)["rank"].to_numpy())
+            (dict(result.test), store.bounds(rows.ranks(request.home, own)))
             for own in trials
             if (result := made.result(own.id)) is not None
         ]
@@ -155,7 +157,7 @@ class _Recorded:
         self.trials = rows.confirmed(ledger, self.row)[: asked.seeds]
         self.tests = [result.test for own in self.trials if (result := ledger.result(own.id)) is not None]
         frames = [rows.ranks(home, own) for own in self.trials]
-        self.users, self.ranks = frames[0]["user"].to_numpy(), [frame["rank"].to_numpy() for frame in frames]
+        self.users, self.ranks = frames[0]["user"].to_numpy(), [store.bounds(frame) for frame in frames]
         self.checks = check(home, self.row, self.trials[0], asked.dataset)
         for name, (was, here) in self.checks.items():
             if was != here:
@@ -164,17 +166,26 @@ class _Recorded:
     def beside(self, made: list[Made]) -> Reproduction:
         """The recorded runs and those made again, seed by seed."""
         found = []
+        made = [self._as_recorded(own, *one) for own, one in zip(self.trials, made, strict=True)]
         for own, test, was, (new_test, now) in zip(self.trials, self.tests, self.ranks, made, strict=True):
             if len(was) != len(now):
                 raise HarnessError(f"{self.row.words}: its ranks are of {len(was)} targets, its split has {len(now)}.")
-            found.append(Seed(own.seed, test, new_test, len(was), int((was == now).sum())))
+            found.append(Seed(own.seed, test, new_test, len(was), int(was.equal(now).sum())))
         if all(seed.equal == seed.queries for seed in found):
             difference, verdict = stats.Interval(0.0, 0.0, 0.0), "equal"
         else:
             one, other = (_headline(ranks, self.users) for ranks in (self.ranks, [now for _, now in made]))
-            difference = stats.compare(other, one).difference
+            gap = Section([summary(own, self.row.cell.is_baseline) for own in (other, one)]).difference(0, 1)
+            difference = stats.Interval(gap.mean, *gap.within(1.0))
             verdict = _verdict(difference, self.asked.tolerance)
         return Reproduction(self.row.words, self.checks, tuple(found), difference, self.asked.tolerance, verdict)
+
+    def _as_recorded(self, own: Trial, test: dict[str, float], ranks: Ranks) -> Made:
+        """A new run under the tie rule of its record."""
+        if not store.mid_ranked(own):
+            return test, ranks
+        middle = Ranks.untied(ranks.middle)
+        return means(middle, self.users), middle
 
 
 def _verdict(difference: stats.Interval, tolerance: float | None) -> str:
@@ -206,7 +217,7 @@ def _train(
     return result.test, left.ranks
 
 
-def _headline(columns: list[np.ndarray], users: np.ndarray) -> np.ndarray:
+def _headline(columns: list[Ranks], users: np.ndarray) -> np.ndarray:
     metric, _, k = HEADLINE.lower().partition("@")
     return np.stack([per_user(ranks, metric, int(k), users) for ranks in columns], 1)
 

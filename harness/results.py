@@ -16,7 +16,7 @@ from harness.ledger import Entry, Ledger
 from harness.store import FrameOf, Sources
 from harness.tables import Results
 from harness.tables._frames import QUERIES, SPECTRA, TRIALS
-from harness.types import Cell, HarnessError, TrialResult
+from harness.types import MIDDLE, Cell, HarnessError, TrialResult
 
 CELL = ["dataset", "encoder", "backbone", "adapter"]
 RUNS = {
@@ -127,19 +127,19 @@ def _found(ledger: Ledger, described: dict[str, Any], ranks_of: FrameOf) -> dict
 
 
 def _ranks(frames: dict[str, pl.DataFrame]) -> pl.DataFrame:
-    """Trial, user and rank of every test target, from the frames of the trials."""
+    """Trial, user and bounds of the rank of every test target, from the frames of the trials."""
     if not frames:
-        return pl.DataFrame(schema={"trial": pl.String, "user": pl.Int64, "rank": pl.Float64})
+        return pl.DataFrame(schema={"trial": pl.String, "user": pl.Int64, "low": pl.Float64, "high": pl.Float64})
     together = pl.concat(frames.values(), how="vertical_relaxed")  # before any expression: each costs as much as a file
     trial = pl.concat([pl.Series("trial", [name]).new_from_index(0, own.height) for name, own in frames.items()])
-    return together.select(trial, pl.col("user").cast(pl.Int64), pl.col("rank").cast(pl.Float64))
+    return together.select(trial, pl.col("user").cast(pl.Int64), pl.col("low", "high").cast(pl.Float64))
 
 
 def _header(
     ledger: Ledger, launch: dict[str, Any], studies: Studies, cards: dict[str, Any], at_trials: int | None
 ) -> dict[str, Any]:
     header = {key: launch[key] for key in ("protocol", "prep", "budget", "engine", "provenance")} | {"data": cards}
-    header["components"] = _remarks(studies)
+    header |= {"ties": launch.get("ties", MIDDLE), "components": _remarks(studies)}
     settings = sorted({own["setting"] for own in studies.values() if "setting" in own})
     header |= {"settings": {name: spaces.about(name) for name in settings}} if settings else {}
     pages = [page for name in sorted(ledger.finished) if (page := ledger.finished[name].get("tracking"))]
@@ -293,7 +293,13 @@ def _cell_row(ledger: Ledger, cell: Cell, described: dict[str, Any], seeds_found
         "search_seconds": sum(entry.seconds for entry in ended),
         "search_epochs": sum(entry.trained for entry in ended),
         "searched": searched,
-        "tuned": "nothing" if cell.is_baseline else "fixed" if searched == [] else "searched",
+        "tuned": "nothing"
+        if cell.is_baseline
+        else "fixed"
+        if searched == []
+        else "searched"
+        if described["trials"]
+        else "default",
         "setting": described.get("setting", ""),
         "warm_start": _warm(described),
         "cell_seconds": described.get("cell_seconds"),

@@ -197,7 +197,7 @@ def weights_file(home: Path, trial: Trial) -> Path:
 
 
 def ranks(home: Path, trial: Trial) -> pl.DataFrame:
-    """Test ranks `user`, `rank` of a confirmed trial. Raises HarnessError if they are gone or damaged."""
+    """Test ranks `user`, `low`, `high` of a confirmed trial. Raises HarnessError if they are gone or damaged."""
     found = store.load_ranks(home, trial.id)
     if found is None:
         raise HarnessError(f"The test ranks of {trial.cell}, seed {trial.seed}, are missing or damaged.")

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from harness.metrics._all import per_user
+from harness.metrics._ties import Ranks
+
 EVENTS = 2_000_000  # looked at, at most: users are drawn evenly
 DRAWS = 5  # shuffled histories of each user
 CUTOFF = 10
@@ -19,7 +22,7 @@ def order_test(items: np.ndarray, offsets: np.ndarray, n_items: int) -> dict[str
     in percent, and of how many users. None if no user has three events or nothing is ever found.
 
     items: item numbers 1..n_items, int32 (events,); offsets: int64 (users + 1,). Score of an item: how often it came
-    right after the given one in the users' other events; ranks over all items, ties at mid-rank.
+    right after the given one in the users' other events; ranks over all items, ties at their expectation.
     """
     lengths = np.diff(offsets)
     users = np.flatnonzero(lengths >= 3)
@@ -64,5 +67,6 @@ class _Chain:
         above = stop - np.searchsorted(self.ranked, row + count, side="right")
         tied = stop - above - np.searchsorted(self.ranked, row + count)
         others = self.n - 1 - (stop - np.searchsorted(self.ranked, row))  # followed never: all tied at zero
-        rank = 1 + above + np.where(count > 0, tied - 1, others - 1) / 2
-        return float(np.where(rank <= CUTOFF, 1 / np.log2(1 + rank), 0).mean())
+        low = 1 + above
+        ranks = Ranks(low, low + np.where(count > 0, tied - 1, others - 1))
+        return float(per_user(ranks, "ndcg", CUTOFF).mean())

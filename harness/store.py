@@ -23,9 +23,11 @@ import polars as pl
 
 from harness import sealed
 from harness.files import GOES_ON, atomic, sha256, write_json
-from harness.types import HarnessError, digest
+from harness.metrics._ties import Ranks
+from harness.types import HarnessError, Trial, digest
 
 QUERIES_VERSION = 1  # raised when what is recorded of a test target changes
+TIES_KEPT = 3  # core version since which ranks are kept as the bounds of their ties; before, as their middle
 
 
 FrameOf = Callable[[str], pl.DataFrame | None]
@@ -102,7 +104,7 @@ def drop_checkpoint(home: Path, trial_id: str) -> None:
 
 
 def save_artifacts(
-    home: Path, trial_id: str, *, users: np.ndarray, ranks: np.ndarray, spectra: dict[str, np.ndarray], weights: bytes
+    home: Path, trial_id: str, *, users: np.ndarray, ranks: Ranks, spectra: dict[str, np.ndarray], weights: bytes
 ) -> None:
     """Write a finished trial's artifacts and, last, their seal; empty ones are left out. Where the disk refuses one,
     there is no seal, which `check_artifacts` tells."""
@@ -124,10 +126,11 @@ def check_artifacts(home: Path, trial_id: str) -> None:
 
 
 def _write_artifacts(
-    folder: Path, users: np.ndarray, ranks: np.ndarray, spectra: dict[str, np.ndarray], weights: bytes
+    folder: Path, users: np.ndarray, ranks: Ranks, spectra: dict[str, np.ndarray], weights: bytes
 ) -> None:
     if len(ranks):
-        frame = pl.DataFrame({"user": users.astype(np.int32), "rank": ranks.astype(np.float64)})
+        columns = {"user": users, "low": ranks.low, "high": ranks.high}
+        frame = pl.DataFrame({name: values.astype(np.int32) for name, values in columns.items()})
         with atomic(folder / "ranks.parquet") as path:
             frame.write_parquet(path)
     if spectra:
@@ -154,13 +157,34 @@ def fault(home: Path, trial_id: str, name: str) -> str:
 
 
 def load_ranks(home: Path, trial_id: str) -> pl.DataFrame | None:
-    """user i32, rank f64 of one confirmed trial, or None if the file is gone or damaged."""
+    """user, low, high (i32) of one confirmed trial, or None if the file is gone or damaged."""
     if fault(home, trial_id, "ranks.parquet"):
         return None
     try:
-        return pl.read_parquet(io.BytesIO((artifact_folder(home, trial_id) / "ranks.parquet").read_bytes()))
+        return parse_ranks((artifact_folder(home, trial_id) / "ranks.parquet").read_bytes())
     except (OSError, pl.exceptions.PolarsError):
         return None
+
+
+def parse_ranks(content: bytes) -> pl.DataFrame:
+    """user, low, high of a file of ranks. Earlier versions kept `rank`, the middle of a tie, which becomes both bounds.
+
+    Raises a Polars error if the file is damaged or holds no ranks.
+    """
+    frame = pl.read_parquet(io.BytesIO(content))
+    if "rank" in frame.columns:
+        return frame.select("user", pl.col("rank").alias("low"), pl.col("rank").alias("high"))
+    return frame.select("user", "low", "high")
+
+
+def bounds(frame: pl.DataFrame) -> Ranks:
+    """The ranks of such a frame, float64."""
+    return Ranks(*(frame[name].cast(pl.Float64).to_numpy() for name in ("low", "high")))
+
+
+def mid_ranked(trial: Trial) -> bool:
+    """Whether a trial was recorded by a version that kept the middle of a tie as its rank."""
+    return trial.inputs["versions"]["core"] < TIES_KEPT
 
 
 def load_spectra(home: Path, trial_id: str) -> dict[str, list[float]] | None:

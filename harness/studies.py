@@ -259,13 +259,13 @@ class Grid:
     def _catch_up(self, study: Study) -> None:
         """The decision of a search that was complete when its process died before it was written."""
         winner, known = study.winner(), study.ledger.winners.get(study.id)
-        if winner is not None and not study.cell.is_baseline and (known is None or known["trials"] != study.trials):
+        if winner is not None and study.most and (known is None or known["trials"] != study.trials):
             self._take(self._segment.append("decided", study=study.id, trials=study.trials, winner=winner.id))
 
     def _decide(self, assignment: Assignment) -> None:
         study = assignment.study
         winner = study.winner()
-        if winner is None or study.cell.is_baseline or assignment.trial.role == "confirm" or study.id in self._decided:
+        if winner is None or not study.most or assignment.trial.role == "confirm" or study.id in self._decided:
             return
         failpoints.reach("ended")
         self._decided.add(study.id)

@@ -304,7 +304,7 @@ def read(uri: str, home: Path) -> tuple[Ledger, Sources]:
             raise HarnessError(f"MLflow at {redact(uri)} cannot be read: {first_line(error)}") from error
 
     return ledger, Sources(
-        lambda trial_id: load(runs.get(trial_id), "ranks.parquet", pl.read_parquet),
+        lambda trial_id: load(runs.get(trial_id), "ranks.parquet", lambda file: store.parse_ranks(file.read_bytes())),
         lambda key: load(described.get(key), f"queries/{key}.parquet", pl.read_parquet),
         lambda trial_id: load(runs.get(trial_id), "spectrum.json", lambda file: store.parse_spectra(file.read_bytes())),
         tracker.page,

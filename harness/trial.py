@@ -32,6 +32,7 @@ from harness import diagnostics, paired, registry
 from harness.data import Queries, Split
 from harness.losses._base import Loss
 from harness.metrics._all import HEADLINE, means
+from harness.metrics._ties import Ranks
 from harness.model import Batch, SequenceModel
 from harness.ranking import ranks, told_apart
 from harness.types import Trial, TrialResult
@@ -50,12 +51,12 @@ class TrialFailed(Exception):
 class Artifacts:
     """What a finished trial leaves besides numbers.
 
-    `ranks` float64 (test queries,), `users` int32 (test queries,), ascending, `spectra`: `start` and `end`, float64
+    `ranks` of the test queries, `users` int32 (test queries,), ascending, `spectra`: `start` and `end`, float64
     (d,), normalised singular values of the item table before and after training, `weights`: safetensors bytes of item
     table and modules.
     """
 
-    ranks: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    ranks: Ranks = field(default_factory=lambda: Ranks.untied(np.zeros(0)))
     users: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     spectra: dict[str, np.ndarray] = field(default_factory=dict)
     weights: bytes = b""
@@ -145,8 +146,8 @@ class Training:
         return loss.detach()
 
     @torch.no_grad()
-    def ranks(self, queries: Queries) -> np.ndarray:
-        """Ranks float64 (queries,) of the targets under the present weights."""
+    def ranks(self, queries: Queries) -> Ranks:
+        """Ranks (queries,) of the targets under the present weights."""
         self.model.eval()
         table, project = self.model.table(), self.model.project
         states = lambda block: project(self._last_states(block, table))  # noqa: E731

@@ -108,7 +108,7 @@ class Protocol:
 
     ``split``: ``loo`` (last event tests, second last validates) or ``gts`` (global temporal split at the
     ``quantile`` of the timestamps). ``filter_seen``: items of the user's own history are no candidates.
-    Ranks are over the full catalogue: 1 + number better + half the number of ties.
+    Ranks are over the full catalogue; a metric of a tied target is its expectation over the order of the tie.
 
     Of ``gts`` alone: ``validation`` is ``by_time`` (the same quantile again, of what is not for the test) or
     ``last_train`` (the last event before the cut of each user); ``target``: of a user's events after a cut the
@@ -138,6 +138,8 @@ def _identity(options: PrepSpec | Protocol | Engine, always: tuple[str, ...]) ->
 class Budget:
     """What every cell may spend: the same for all cells of a bench.
 
+    ``trials``: of the search; 0 confirms each cell's default configuration without a search.
+
     ``cell_seconds``: a search draws no more once its trials have trained and validated so many seconds together, as
     each trial measures itself, so that waiting for a slot costs nothing (None: trials alone count).
     """
@@ -153,6 +155,9 @@ class Budget:
         """What a launch event says of it: without the bounds that are off."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
+
+# How tied targets are measured: by the expectation over their order, or, in earlier versions, by their mid-rank.
+EXPECTED, MIDDLE = "expected", "mid-rank"
 
 # Names of the ways to search, as `samplers` sets them up.
 SAMPLERS = ("tpe", "random", "grid", "gp", "cmaes")
@@ -174,7 +179,7 @@ class Engine:
 
 
 BUDGETS = {
-    "quick": Budget("quick", trials=3, epochs=4, patience=2, seeds=2),
+    "quick": Budget("quick", trials=0, epochs=10, patience=3, seeds=2),  # see benchmarks/results/quick.md
     "standard": Budget("standard", trials=16, epochs=40, patience=5, seeds=5),
     "paper": Budget("paper", trials=32, epochs=300, patience=20, seeds=5),
 }

@@ -35,7 +35,7 @@ from harness.ledger import SCHEMA, Ledger, Segment
 from harness.plan import Plan, Request, Study
 from harness.sources import code_hash
 from harness.stop import Stop
-from harness.types import HarnessError, Protocol
+from harness.types import EXPECTED, HarnessError, Protocol
 
 
 @dataclass(frozen=True)
@@ -308,6 +308,7 @@ def launch(grid: Plan, extra: dict[str, Any]) -> dict[str, Any]:
         "schema": SCHEMA,
         "table": request.table_key,
         "protocol": request.protocol.identity(),
+        "ties": EXPECTED,
         "prep": request.prep.identity(),
         "budget": request.budget.to_json(),
         "engine": grid.search(),

@@ -62,7 +62,9 @@ def results(rows: dict[tuple[str, ...], list[np.ndarray]], cells: list[dict] | N
     """A bench in which each row has one array of test ranks a seed."""
     runs = [run(key, seed) for key, seeds in rows.items() for seed in range(len(seeds))]
     ranks = [
-        pl.DataFrame({"trial": "|".join((*key, str(seed))), "user": np.arange(len(values)), "rank": values})
+        pl.DataFrame(
+            {"trial": "|".join((*key, str(seed))), "user": np.arange(len(values)), "low": values, "high": values}
+        )
         for key, seeds in rows.items()
         for seed, values in enumerate(seeds)
     ]

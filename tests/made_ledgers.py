@@ -10,7 +10,8 @@ import numpy as np
 from harness import ledger as ledger_events
 from harness import store
 from harness.ledger import SCHEMA, Segment
-from harness.types import BASELINE, BUDGETS, NO_TEXT, Cell, Protocol, Trial, TrialResult, digest
+from harness.metrics._ties import Ranks
+from harness.types import BASELINE, BUDGETS, EXPECTED, NO_TEXT, Cell, Protocol, Trial, TrialResult, digest
 
 USERS = 120
 PROTOCOL = Protocol()
@@ -58,10 +59,10 @@ def result_of(trial: Trial) -> TrialResult:
     return TrialResult("done", best=best, best_epoch=1, curve=[best - 0.01, best], valid={"NDCG@10": best}, info=info)
 
 
-def ranks_of(trial: Trial) -> np.ndarray:
-    """Test ranks float64 (USERS,), better where the validation was."""
+def ranks_of(trial: Trial) -> Ranks:
+    """Test ranks (USERS,), better where the validation was."""
     rng = np.random.default_rng(int(trial.id[:6], 16))
-    return 1 + np.floor(rng.uniform(0, 40, USERS) * (1 - 5 * result_of(trial).best))
+    return Ranks.untied(1 + np.floor(rng.uniform(0, 40, USERS) * (1 - 5 * result_of(trial).best)))
 
 
 def studies(datasets: int = 2, trials: int = 4, seeds: int = 2) -> list[MadeStudy]:
@@ -83,6 +84,7 @@ def launch(planned: list[MadeStudy], trials: int, seeds: int) -> dict:
         "schema": SCHEMA,
         "table": "made",
         "protocol": PROTOCOL.identity(),
+        "ties": EXPECTED,
         "prep": {"kcore": 5},
         "budget": budget,
         "engine": {"sampler": "random", "pruner": "none"},

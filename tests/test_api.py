@@ -63,7 +63,7 @@ def test_what_is_left_out_or_none_has_the_default_of_the_command_line(tmp_path):
         ({"dataset": "x"}, "harness.bench has no option 'dataset'. Did you mean 'datasets'"),
         ({"json": True}, "has no option 'json'"),
         ({"budget": "huge"}, "'huge' is not one of"),
-        ({"trials": 0}, "--trials"),
+        ({"trials": -1}, "--trials"),
         ({"seeds": "many"}, "--seeds"),
         ({"adapters": "mpl", "datasets": "ml-100k"}, "Did you mean 'mlp'"),
     ],

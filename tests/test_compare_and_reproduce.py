@@ -16,6 +16,7 @@ from helpers import harness as command
 
 from harness import comparison, reproduce, rows, spaces, stats, store, tracking
 from harness.ledger import Ledger
+from harness.metrics._ties import Ranks
 from harness.reproduce import Asked
 from harness.types import HarnessError, Protocol
 
@@ -62,7 +63,7 @@ def test_differences_are_paired_by_user_and_settings_are_told(root):
     for home in (a, b):
         ledger = Ledger.open(home)
         own = rows.confirmed(ledger, rows.find(rows.of(ledger), "sasrec/id"))
-        ranks = np.stack([store.load_ranks(home, trial.id)["rank"] for trial in own], 1)
+        ranks = np.stack([store.load_ranks(home, trial.id)["low"] for trial in own], 1)
         scores.append(np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0))
     expected = stats.compare(scores[1], scores[0])
     gap = cell.metrics["NDCG@10"]
@@ -168,7 +169,7 @@ def test_other_ranks_are_told_apart_by_the_interval_or_the_tolerance(root, tmp_p
     for trial_id in row.planned:
         users = store.load_ranks(home, trial_id)["user"].to_numpy()
         worse = np.full(len(users), 30.0)
-        store.save_artifacts(home, trial_id, users=users, ranks=worse, spectra={}, weights=b"")
+        store.save_artifacts(home, trial_id, users=users, ranks=Ranks.untied(worse), spectra={}, weights=b"")
     found = reproduce.run(home, Asked("sasrec/id"))
     assert (found.verdict, found.exit_code) == ("differs", 1)
     assert found.difference.low > 0

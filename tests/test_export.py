@@ -75,10 +75,10 @@ def test_every_kind_of_model_ranks_the_test_targets_as_the_bench_did(made, tmp_p
         [own] = rows.confirmed(ledger, row)
         split = data.split(rows.sequences(made, row, own.inputs["data"]), own.protocol)
         compared = 0
-        for query, stored in enumerate(store.load_ranks(made, own.id)["rank"]):
+        for query, stored in enumerate(store.load_ranks(made, own.id).iter_rows(named=True)):
             answered = answered_rank(model, split, query)
-            if answered is not None and stored == int(stored):  # else seen before, or tied with another
-                assert answered == stored, row.words
+            if answered is not None:  # else seen before
+                assert stored["low"] <= answered <= stored["high"], row.words
                 compared += 1
         assert compared > 20, row.words
 

@@ -26,7 +26,7 @@ def test_metrics_are_the_registry_at_5_10_20_with_ndcg_first(table):
 
 
 def test_a_row_holds_the_means_that_its_ranks_have(table):
-    ranks = hostile().ranks.filter(pl.col("trial").str.starts_with("beauty|minilm|sasrec|svd|"))["rank"].to_list()
+    ranks = hostile().ranks.filter(pl.col("trial").str.starts_with("beauty|minilm|sasrec|svd|"))["low"].to_list()
     oracle = {
         "NDCG@10": math.fsum(1 / math.log2(r + 1) for r in ranks if r <= 10) / len(ranks),
         "HR@20": sum(r <= 20 for r in ranks) / len(ranks),
@@ -197,7 +197,8 @@ def spoiled(made: Results, **frames: pl.DataFrame) -> Results:
         (lambda r: spoiled(r, runs=pl.concat([r.runs, r.runs])), r"a seed more than once: 0, 0, 1, 1"),
         (lambda r: spoiled(r, ranks=r.ranks[1:]), r"of 400 users, other rows of beauty of 399"),
         (lambda r: spoiled(r, ranks=r.ranks.filter(~pl.col("trial").str.ends_with("1"))), r"seed 1: .* of 0 users"),
-        (lambda r: spoiled(r, ranks=r.ranks.with_columns(rank=pl.col("rank") - 1)), r"hold 0.0; ranks .* start at 1"),
+        (lambda r: spoiled(r, ranks=r.ranks.with_columns(low=pl.col("low") - 1)), r"hold 0.0; ranks .* start at 1"),
+        (lambda r: spoiled(r, ranks=r.ranks.with_columns(low=pl.col("high") + 1)), r"hold low \d+ above high \d+"),
         (lambda r: spoiled(r, ranks=pl.concat([r.ranks, r.ranks])), r"hold a user more than once"),
         (lambda r: spoiled(r, runs=r.runs.with_columns(params=pl.lit("[1]"))), r"params is no JSON object: \[1\]"),
         (

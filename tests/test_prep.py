@@ -23,6 +23,7 @@ from made_data import SHARED, columns, write_dataset
 from harness import data, presets, sealed, steps
 from harness.cli import main
 from harness.data import Prepared, cold, open_dataset, prepare, split
+from harness.metrics._all import per_user
 from harness.presets import PRESETS, preset
 from harness.sequential import order_test
 from harness.trial import run_baseline, spectrum
@@ -283,7 +284,7 @@ def test_how_warm_and_cold_targets_fare_is_told_apart_in_every_confirmed_row(tmp
     assert (unseen.sum(), len(unseen)) == (4, 8)
     trial = Trial(Cell("x", "none", "none", "popularity"), "confirm", 0, 0, 0, {}, protocol, {})
     result, left = run_baseline(trial, whole, spectrum({}, whole.n_items))
-    gains = np.where(left.ranks <= 10, 1 / np.log2(1 + left.ranks), 0)
+    gains = per_user(left.ranks, "ndcg", 10)
     info = result.info
     assert info["test_cold_share"] == pytest.approx(unseen.mean())
     for name, part in (("cold", gains[unseen]), ("warm", gains[~unseen])):
@@ -373,8 +374,8 @@ def slow_order_ndcg(sequences: list[list[int]], given: list[int], n_items: int) 
     for sequence, item in zip(sequences, given, strict=True):
         scores = [follow.get(item, Counter())[other] for other in range(1, n_items + 1)]
         own = scores[sequence[-1] - 1]
-        rank = 1 + sum(s > own for s in scores) + (sum(s == own for s in scores) - 1) / 2
-        gains.append(1 / np.log2(1 + rank) if rank <= 10 else 0.0)
+        first, tied = 1 + sum(s > own for s in scores), sum(s == own for s in scores)
+        gains.append(np.mean([1 / np.log2(1 + place) if place <= 10 else 0.0 for place in range(first, first + tied)]))
     return float(np.mean(gains))
 
 

@@ -35,16 +35,21 @@ def random_histories(n_users, n_items, seed=0, longest=12):
 
 
 def slow_rank(scores, history, target, filter_seen):
-    rank = 1.0
+    low = high = 1.0
     for item, score in enumerate(scores, 1):
         if item == target or (filter_seen and item in history):
             continue
-        rank += 1.0 if score > scores[target - 1] else 0.5 if score == scores[target - 1] else 0.0
-    return rank
+        low += score > scores[target - 1]
+        high += score >= scores[target - 1]
+    return low, high
 
 
 def slow_ranks(scores, histories, filter_seen):
     return [slow_rank(scores[u], set(h[:-1]), h[-1], filter_seen) for u, h in enumerate(histories)]
+
+
+def bounds(found):
+    return list(zip(found.low.tolist(), found.high.tolist(), strict=True))
 
 
 def rows_of(values):
@@ -75,7 +80,7 @@ def test_ranks_of_whole_rows_are_those_of_a_plain_loop(catalogue, filter_seen, b
     split, queries = a_split(histories, n)
     with cut_into(block, tile):
         found = ranks(rows_of(np.asarray(rows, np.float32)), split, queries, filter_seen=filter_seen)
-    assert found.tolist() == slow_ranks(rows, histories, filter_seen)
+    assert bounds(found) == slow_ranks(rows, histories, filter_seen)
 
 
 @settings(max_examples=150, deadline=None)
@@ -89,7 +94,7 @@ def test_ranks_of_states_against_a_table_are_those_of_a_plain_loop(given_data, c
     with cut_into(block, tile):
         scorer, items = rows_of(np.asarray(states, np.float32)), torch.tensor(table, dtype=torch.float32)
         found = ranks(scorer, split, queries, filter_seen=filter_seen, table=items)
-    assert found.tolist() == slow_ranks(scores, histories, filter_seen)
+    assert bounds(found) == slow_ranks(scores, histories, filter_seen)
 
 
 @pytest.mark.parametrize("n_items", [7, 2_000])  # less than one tile, and several
@@ -110,10 +115,10 @@ def assert_ranks_up_to_rounding(found, states, table, split, queries):
         terms = states[row] * table[target]
         gaps = np.delete(table @ states[row] - terms.sum(), list({*seen, target}))
         near = 5e-6 * np.abs(terms).sum()
-        assert 1 + (gaps > near).sum() <= found[row] <= 1 + (gaps > -near).sum()
+        assert 1 + (gaps > near).sum() <= found.low[row] <= found.high[row] <= 1 + (gaps > -near).sum()
         if np.abs(gaps).min(initial=np.inf) > near:
             clear += 1
-            assert found[row] == 1 + (gaps > 0).sum()
+            assert found.low[row] == found.high[row] == 1 + (gaps > 0).sum()
     assert clear > 0.5 * len(found)
 
 
@@ -136,39 +141,40 @@ def test_exact_duplicates_of_the_target_are_ties_at_any_scale(d, spread, scale, 
     found = ranks(rows_of(states.astype(np.float32)), split, queries, filter_seen=True, table=torch.from_numpy(copies))
     scores = states @ copies[: 5 * n_queries].T.astype(np.float64)
     others = np.stack([scores[:, 5 * row + k] for row in range(n_queries) for k in (0, 1)], 1)
-    assert found.tolist() == (1 + (others > 0).sum(1) + (2_000 - 2 * n_queries) / 2).tolist()
+    better = 1 + (others > 0).sum(1)
+    assert (found.low.tolist(), found.high.tolist()) == (better.tolist(), (better + 2_000 - 2 * n_queries).tolist())
 
 
-def test_a_constant_scorer_gets_the_middle_rank_not_the_first():
+def test_a_constant_scorer_ties_the_target_with_every_other_item():
     split, queries = a_split([[1, 2]], 101)
-    assert ranks(rows_of(torch.zeros(1, 101)), split, queries, filter_seen=False).tolist() == [51.0]
+    assert bounds(ranks(rows_of(torch.zeros(1, 101)), split, queries, filter_seen=False)) == [(1, 101)]
     found = ranks(rows_of(torch.ones(1, 4)), split, queries, filter_seen=False, table=torch.zeros(101, 4))
-    assert found.tolist() == [51.0]
+    assert bounds(found) == [(1, 101)]
 
 
 def test_rounding_noise_between_equal_scores_is_a_tie():
     split, queries = a_split([[1, 2]], 3)
     found = ranks(rows_of([[0.0, 1.0, 1.0 + 1e-7]]), split, queries, filter_seen=True)
-    assert found.tolist() == [1.5]
+    assert bounds(found) == [(1, 2)]
 
 
 def test_an_item_seen_twice_is_left_out_once_and_a_target_seen_before_still_is_a_candidate():
     scores = torch.tensor([[9.0, 8.0, 7.0, 6.0]])
     split, queries = a_split([[1, 1, 3, 1, 3]], 4)
-    assert ranks(rows_of(scores), split, queries, filter_seen=True).tolist() == [2.0]
-    assert ranks(rows_of(scores), split, queries, filter_seen=False).tolist() == [3.0]
+    assert bounds(ranks(rows_of(scores), split, queries, filter_seen=True)) == [(2, 2)]
+    assert bounds(ranks(rows_of(scores), split, queries, filter_seen=False)) == [(3, 3)]
 
 
 def test_a_catalogue_of_one_item_ranks_it_first():
     split, queries = a_split([[1, 1], [1]], 1)
     found = ranks(rows_of(torch.ones(2, 5)), split, queries, filter_seen=True, table=torch.ones(1, 5))
-    assert found.tolist() == [1.0, 1.0]
+    assert bounds(found) == [(1, 1), (1, 1)]
 
 
 def test_no_queries_have_no_ranks():
     split, _ = a_split([[1, 2]], 3)
     none = Queries(np.zeros(0, np.int32), np.zeros(0, np.int64))
-    assert ranks(rows_of(torch.ones(1, 2)), split, none, filter_seen=True, table=torch.ones(3, 2)).shape == (0,)
+    assert ranks(rows_of(torch.ones(1, 2)), split, none, filter_seen=True, table=torch.ones(3, 2)).low.shape == (0,)
 
 
 def test_what_the_scorer_gave_and_the_table_stay_as_they_were():
@@ -210,7 +216,7 @@ def test_a_scorer_of_whole_rows_is_asked_for_few_at_a_time_where_the_catalogue_i
     found = ranks(scorer, split, queries, filter_seen=True)
     assert sum(asked) == 300
     assert max(asked) * n_items * 4 <= 32 * 2**20
-    assert set(found) == {n_items / 2}
+    assert set(bounds(found)) == {(1, n_items - 1)}
 
 
 CHILD = """

@@ -409,3 +409,27 @@ def test_a_warm_start_from_nowhere_is_one_clear_line(home):
 def test_unknown_sampler_or_pruner_is_one_clear_line(engine, message):
     with pytest.raises(HarnessError, match=message):
         Grid([study(Ledger(), engine=engine)], Segment, lambda event: None)
+
+
+def test_without_a_search_the_default_configuration_is_confirmed_over_the_seeds(home):
+    none = replace(BUDGET, trials=0)
+    ran, ledger, [done] = drive(home, budget=none)
+    confirmed = [ledger.trials[i].trial for i in ran]
+    assert [(t.role, t.seed) for t in confirmed] == [("confirm", 1), ("confirm", 2)]
+    assert all(t.params == done.space.default for t in confirmed)
+    assert (done.state, done.to_run()) == ("done", 0)
+    assert done.describe()["confirm"] == ran
+    assert drive(home, budget=none)[0] == [], "nothing is left to run"
+
+
+def test_a_search_begun_later_keeps_the_confirmed_defaults_if_they_win(home):
+    drive(home, budget=replace(BUDGET, trials=0))
+    first = lambda t: TrialResult("done", best=1.0 if t.params["train.lr"] == 0.003 else 0.1, curve=[0.1])  # noqa: E731
+    ran, ledger, [done] = drive(home, budget=replace(BUDGET, trials=3), outcome=first)
+    assert [ledger.trials[i].trial.role for i in ran] == ["search"] * 3
+    assert (done.winner().params, done.state) == (done.space.default, "done")
+
+
+def test_a_failed_default_fails_a_cell_without_a_search(home):
+    ran, _, [done] = drive(home, budget=replace(BUDGET, trials=0), outcome=lambda t: TrialResult("failed", "no"))
+    assert (len(ran), done.state) == (2, "failed")

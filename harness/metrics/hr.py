@@ -4,5 +4,5 @@ import numpy as np
 
 
 def hr(ranks: np.ndarray, k: int) -> np.ndarray:
-    """Per-user HR@k, float64 (users,), from ranks (users,) that start at 1."""
+    """Per-user HR@k, float64 (users,), from whole ranks (users,) from 1."""
     return (ranks <= k).astype(np.float64)

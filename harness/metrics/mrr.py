@@ -4,5 +4,5 @@ import numpy as np
 
 
 def mrr(ranks: np.ndarray, k: int) -> np.ndarray:
-    """Per-user MRR@k, float64 (users,), from ranks (users,) that start at 1."""
+    """Per-user MRR@k, float64 (users,), from whole ranks (users,) from 1."""
     return np.where(ranks <= k, 1.0 / ranks, 0.0)

@@ -4,5 +4,5 @@ import numpy as np
 
 
 def ndcg(ranks: np.ndarray, k: int) -> np.ndarray:
-    """Per-user NDCG@k, float64 (users,), from ranks (users,) that start at 1."""
+    """Per-user NDCG@k, float64 (users,), from whole ranks (users,) from 1."""
     return np.where(ranks <= k, 1 / np.log2(ranks + 1.0), 0.0)

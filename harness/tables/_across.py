@@ -9,8 +9,7 @@ from math import erf, sqrt
 import numpy as np
 
 from harness import stats
-from harness.metrics._all import HEADLINE
-from harness.tables._sample import Sample, is_reference, metrics
+from harness.tables._sample import Sample, is_reference
 from harness.types import Cell
 
 ENOUGH = 10  # data sets, below which a rating or a critical difference over data sets says nothing
@@ -63,9 +62,8 @@ def across(backbone: str, samples: dict[str, dict[Method, Sample]]) -> Across | 
     datasets, methods = common({name: set(own) for name, own in samples.items()})
     if len(datasets) < 2 or len(methods) < 2:
         return None
-    m = metrics().index(HEADLINE)
     means = np.array([[samples[name][method].headline for method in methods] for name in datasets])
-    draws = np.stack([np.stack([samples[name][x].draws[:, m] for x in methods], 1) for name in datasets], 1)
+    draws = np.stack([np.stack([samples[name][x].draws for x in methods], 1) for name in datasets], 1)
     weights = stats.seed_draws(len(datasets), len(draws))  # D - 1 of D data sets a round, as for seeds
     scored = _Scored(means, draws, weights)
     cells = [samples[datasets[0]][method].cell for method in methods]

@@ -15,11 +15,12 @@ from harness.metrics._all import HEADLINE
 from harness.tables import _slices as slices
 from harness.tables._across import across, method_of
 from harness.tables._budget import Search, best_of
+from harness.tables._cautions import cautions
 from harness.tables._field import Field
 from harness.tables._frames import KEY, Confirmed, Results, cell_of, confirmed, finite, json_object
 from harness.tables._sample import metrics, samples
 from harness.tables._table import COSTS, Fit, Row, Section, Spent, Table, Trials
-from harness.types import BASELINE, Cell
+from harness.types import BASELINE, EXPECTED, Cell
 
 
 def build(results: Results) -> Table:
@@ -29,11 +30,12 @@ def build(results: Results) -> Table:
     """
     runs = confirmed(results)
     records = list(results.cells.sort(KEY).iter_rows(named=True))
+    rising = _rising(results.trials)
     header = finite(results.header)
     searches = _searches(results.trials)
     sections, over = [], defaultdict(dict)
     for dataset in sorted({record["dataset"] for record in records}):
-        made = _DataSet(dataset, [record for record in records if record["dataset"] == dataset], runs, searches)
+        made = _DataSet([record for record in records if record["dataset"] == dataset], runs, searches, rising)
         parts = made.parts(results.queries)
         for backbone in made.backbones():
             field = made.field(backbone)
@@ -48,19 +50,23 @@ class _DataSet:
     """The cells of one data set: their scores, all under the same draws of users."""
 
     def __init__(
-        self, name: str, records: list[dict[str, Any]], runs: dict[Cell, Confirmed], searches: dict[Cell, pl.DataFrame]
+        self,
+        records: list[dict[str, Any]],
+        runs: dict[Cell, Confirmed],
+        searches: dict[Cell, pl.DataFrame],
+        rising: set[Cell],
     ) -> None:
-        self.name = name
+        self.name = records[0]["dataset"]
         self.records = {cell_of(record): record for record in records}
         self.runs = {cell: runs[cell] for cell in self.records if cell in runs}
         own = {cell: searches[cell] for cell in self.records if cell in searches}
         planned = {cell: int(self.records[cell]["trials_planned"] or 0) for cell in own}
         self.budgets = best_of({cell: Search.of(trials, planned[cell]) for cell, trials in own.items()})
         first = next(iter(self.runs.values()), None)
-        draws = stats.user_draws(len(np.unique(first.users))) if first else np.empty((0, 0), np.uint8)
-        if draws.size <= stats.CELLS:
-            draws = draws.astype(np.float64)  # as they are multiplied, once for all rows
-        self.samples = samples(self.runs, draws)
+        self.draws = stats.user_draws(len(np.unique(first.users))) if first else np.empty((0, 0), np.uint8)
+        if self.draws.size <= stats.CELLS:
+            self.draws = self.draws.astype(np.float64)  # as they are multiplied, once for all rows
+        self.samples = samples(self.runs, self.draws, rising)
 
     def backbones(self) -> list[str]:
         """Those of its sections; baselines have one of their own only where nothing else is planned."""
@@ -70,7 +76,8 @@ class _DataSet:
         return [cell for cell in self.records if cell.backbone in (backbone, BASELINE)]
 
     def field(self, backbone: str) -> Field:
-        return Field([self.samples[cell] for cell in self.members(backbone) if cell in self.samples])
+        known = [self.samples[cell] for cell in self.members(backbone) if cell in self.samples]
+        return Field(known, self.draws)
 
     def parts(self, queries: pl.DataFrame) -> list[slices.Part]:
         return slices.parts(self.name, queries.filter(pl.col("dataset") == self.name), self.runs)
@@ -83,6 +90,15 @@ def _searches(trials: pl.LazyFrame) -> dict[Cell, pl.DataFrame]:
     return {Cell(*key): frame for key, frame in searched.items()}
 
 
+def _rising(trials: pl.LazyFrame) -> set[Cell]:
+    """Cells whose confirmed runs are best, in more than half of the seeds, at the last epoch that they were allowed."""
+    confirmed = (pl.col("role") == "confirm") & (pl.col("status") == "done") & (pl.col("epochs") > 0)
+    known = trials.lazy().select(*KEY, "role", "status", "best_epoch", "epochs").filter(confirmed).collect()
+    last = pl.col("best_epoch") == pl.col("epochs") - 1  # neither patience nor a pruner stops a run there
+    found = known.group_by(KEY).agg(last.mean().alias("share")).filter(pl.col("share") > 0.5)
+    return {cell_of(record) for record in found.iter_rows(named=True)}
+
+
 def _section(made: _DataSet, backbone: str, field: Field, header: dict[str, Any], parts: list[slices.Part]) -> Section:
     members = made.members(backbone)
     rows = _rows(made, members, field)
@@ -92,7 +108,8 @@ def _section(made: _DataSet, backbone: str, field: Field, header: dict[str, Any]
     pace = next((own["pace"] for own in said.values() if "pace" in own), 1)
     remarks = tuple(f"{name.partition('/')[2]}: {own['note']}" for name, own in said.items() if "note" in own)
     cut = tuple(part.of([row.cell for row in rows]) for part in parts)
-    return Section(made.name, backbone, users, card, tuple(rows), pace, remarks, cut, field.pairs)
+    doubts = (*cautions(rows, card, header.get("ties", EXPECTED)), *field.unresolved())
+    return Section(made.name, backbone, users, card, tuple(rows), pace, remarks, doubts, cut, field.pairs)
 
 
 def _said(components: dict[str, Any], backbone: str, rows: list[Row]) -> dict[str, dict[str, Any]]:
@@ -154,7 +171,7 @@ def _row(made: _DataSet, cell: Cell, field: Field, most: _Most) -> Row:
         reason=record["reason"] or "",
         rank=field.rank(own) if own else None,
         marks=tuple(marks),
-        metrics=own.intervals() if own else {},
+        metrics=field.intervals(own) if own else {},
         vs_id=field.vs_id(own) if own else None,
         vs_rival=field.vs_rival(own) if own else None,
         trials=trials,
@@ -164,6 +181,8 @@ def _row(made: _DataSet, cell: Cell, field: Field, most: _Most) -> Row:
         seeds_planned=seeds_planned,
         fit=fit,
         group=field.group(own) if own else "",
+        first=field.stability(own) if own else None,
+        tied=own.tied if own else None,
         best_of=made.budgets.get(cell, ()),
         costs=_costs(fit, seconds if trials.planned else 0.0),
         front=(),

@@ -10,7 +10,12 @@ from harness.tables import _format as f
 from harness.tables._table import Row, Table
 
 COMPACT = 10
-TOPICS = {"tests": "Against id", "parity": "Parity", "cost": "Cost", "spectrum": "Spectrum of the item table"}
+TOPICS = {
+    "tests": "Tests, stability and ties",
+    "parity": "Parity",
+    "cost": "Cost",
+    "spectrum": "Spectrum of the item table",
+}
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,10 @@ def columns(table: Table) -> list[Column]:
         *names(),
         Column(f"{head} [95 %]", lambda row: f.interval(row.metrics[head]) if row.metrics else row.state, 99),
         Column("group", lambda row: row.group or f.DASH, 75, right=False),
+        _fact("tests", "first", 55, lambda row: row.first, lambda row: f.share(row.first)),
         *(Column(name, _mean_of(name), 60) for name in others),
         *_warmth(table, head),
+        _fact("tests", "tied", 15, lambda row: row.tied, lambda row: f.share(row.tied)),
         *_facts(head),
     ]
 

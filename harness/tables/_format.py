@@ -11,7 +11,7 @@ from harness.types import NO_TEXT, Cell
 
 FRONT = "◆"
 DASH = "–"
-SYMBOLS = {"best": "★", "second": "☆", "tied": "≈", "differs": "*", "short": "†", "less": "‡"}
+SYMBOLS = {"best": "★", "second": "☆", "tied": "≈", "differs": "*", "short": "†", "less": "‡", "rising": "↑"}
 MEANINGS = {
     "best": "best mean of the section",
     "second": "second best mean",
@@ -19,6 +19,7 @@ MEANINGS = {
     "differs": f"differs from '{REFERENCE}' (adjusted p < {ALPHA})",
     "short": "had less than planned: fewer finished trials or seeds",
     "less": "was planned less than other rows of its section: fewer trials or seeds",
+    "rising": "still rising: in most seeds the best epoch is the last one allowed",
 }
 
 
@@ -69,7 +70,8 @@ def interval(value: stats.Interval) -> str:
 def gain(value: Gain | None, differs: bool = False) -> str:
     if value is None:
         return DASH
-    return f"{value.percent:+.1f} [{value.low:+.1f}, {value.high:+.1f}]" + (SYMBOLS["differs"] if differs else "")
+    marks = (SYMBOLS["differs"] if differs else "") + (SYMBOLS["rising"] if value.preliminary else "")
+    return f"{value.percent:+.1f} [{value.low:+.1f}, {value.high:+.1f}]{marks}"
 
 
 def trials(row: Row) -> str:

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from harness.metrics._ties import Ranks
 from harness.registry import suggest
 from harness.types import Cell, HarnessError
 
 KEY = ["dataset", "encoder", "backbone", "adapter"]
 COLUMNS = {
     "runs": ["trial", *KEY, "seed", "params", "best_valid", "seconds", "parameters", "effective_rank", "info"],
-    "ranks": ["trial", "user", "rank"],
+    "ranks": ["trial", "user", "low", "high"],
     "cells": [
         *KEY,
         *("trials_done", "trials_pruned", "trials_failed", "trials_planned", "search_seconds"),
@@ -61,11 +62,11 @@ class Results:
     ``runs``: one row a confirmed (test-opened) run: trial, dataset, encoder, backbone, adapter (backbone ``none``:
     a baseline, encoder ``none``: no text), seed, params (JSON object), best_valid (validation NDCG@10), seconds,
     parameters, effective_rank (null: none), info (JSON object of further diagnostics).
-    ``ranks``: trial, user, rank: the test rank of each user's target, ties at mid-rank.
+    ``ranks``: trial, user, low, high: the first and last place of the test target among the candidates of its score.
     ``cells``: one row a cell of the plan: trials_done, _pruned, _failed, _planned, search_seconds, search_epochs,
-    searched (names of the dimensions of its space; null: not recorded), tuned (searched, fixed, nothing), setting (the
-    published one that its space is of), warm_start, cell_seconds (null: no limit), seeds_done, seeds_planned, state
-    (done, partial, running, skipped, failed, pending), reason.
+    searched (names of the dimensions of its space; null: not recorded), tuned (searched, default, fixed, nothing),
+    setting (the published one that its space holds), warm_start, cell_seconds (null: no limit), seeds_done,
+    seeds_planned, state (done, partial, running, skipped, failed, pending), reason.
     ``trials``: one row a trial of those cells that was ever started, search and confirmation, in the order of cells,
     roles and numbers: trial, study, dataset, encoder, backbone, adapter, role (search, confirm), number (its place in
     the search or among the seeds), seed, status (done, pruned, failed, running: started and not ended), reason, best
@@ -93,10 +94,10 @@ class Results:
 
 @dataclass(frozen=True)
 class Confirmed:
-    """The test-opened runs of one cell: ranks float64 (Q targets, S seeds), the users (Q,) that they are of, ascending,
-    and one dict a run."""
+    """The test-opened runs of one cell: ranks (Q,) of each of S seeds, the users (Q,) that they are of, ascending, and
+    one dict a run."""
 
-    ranks: np.ndarray
+    ranks: list[Ranks]
     users: np.ndarray
     runs: list[dict[str, Any]]
 
@@ -120,14 +121,14 @@ def confirmed(results: Results) -> dict[Cell, Confirmed]:
         _check_runs(cell, runs)
         columns = []
         for run in runs:
-            own, values = ranks.get(run["trial"], (np.empty(0), np.empty(0)))
+            own, values = ranks.get(run["trial"], (np.empty(0), Ranks.untied(np.empty(0))))
             if not np.array_equal(users.setdefault(cell.dataset, own), own) or not len(own):
                 raise HarnessError(
                     f"{cell}, seed {run['seed']}: its test ranks are of {len(own)} users, other rows of "
                     f"{cell.dataset} of {len(users[cell.dataset])}; a table compares the same users."
                 )
             columns.append(values)
-        found[cell] = Confirmed(np.stack(columns, 1), users[cell.dataset], runs)
+        found[cell] = Confirmed(columns, users[cell.dataset], runs)
     return found
 
 
@@ -180,18 +181,22 @@ def _by_cell(runs: pl.DataFrame) -> dict[Cell, list[dict[str, Any]]]:
     return groups
 
 
-def _by_trial(ranks: pl.DataFrame, several: bool) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
-    """Each trial with its users (Q,) and their ranks float64 (Q,), ordered by user; `several`: a user may have more
+def _by_trial(ranks: pl.DataFrame, several: bool) -> Iterator[tuple[str, tuple[np.ndarray, Ranks]]]:
+    """Each trial with its users (Q,) and their ranks (Q,), ordered by user; `several`: a user may have more
     targets than one, which stay in their order."""
     for (trial,), frame in ranks.partition_by("trial", as_dict=True, include_key=False).items():
         if not frame["user"].is_sorted():
             frame = frame.sort("user", maintain_order=True)
-        users, values = frame["user"].to_numpy(), frame["rank"].cast(pl.Float64).to_numpy()
-        if not (np.isfinite(values) & (values >= 1)).all():
-            raise HarnessError(f"ranks of trial {trial} hold {np.nanmin(values)}; ranks are finite and start at 1.")
+        users = frame["user"].to_numpy()
+        low, high = (frame[name].cast(pl.Float64).to_numpy() for name in ("low", "high"))
+        if not (np.isfinite(high) & (low >= 1)).all():
+            raise HarnessError(f"ranks of trial {trial} hold {np.nanmin(low)}; ranks are finite and start at 1.")
+        if (low > high).any():
+            at = int((low > high).argmax())
+            raise HarnessError(f"ranks of trial {trial} hold low {low[at]:g} above high {high[at]:g}.")
         if not several and (np.diff(users) == 0).any():
             raise HarnessError(f"ranks of trial {trial} hold a user more than once.")
-        yield trial, (users, values)
+        yield trial, (users, Ranks(low, high))
 
 
 def _check_runs(cell: Cell, runs: list[dict[str, Any]]) -> None:

@@ -130,7 +130,7 @@ def _binned(column: str, ends: tuple[int, ...], unit: str) -> pl.Expr:
 def _scores(own: Confirmed) -> np.ndarray:
     """The headline metric of each query and seed, (Q, S)."""
     metric, _, k = HEADLINE.rpartition("@")
-    return np.stack([per_user(column, metric.lower(), int(k)) for column in own.ranks.T], 1)
+    return np.stack([per_user(ranks, metric.lower(), int(k)) for ranks in own.ranks], 1)
 
 
 def _part(dimension: str, name: str, at: np.ndarray, users: np.ndarray, scores: dict[Cell, np.ndarray]) -> Part:

@@ -48,11 +48,11 @@ class Fit:
 class Spent:
     """What a row's search was given and took: its line of the parity certificate.
 
-    ``epochs``: of all search trials together. ``searched``: the dimensions of its space, None where
-    the launch did not record them. ``tuned``: ``searched``, ``fixed`` (every parameter given), ``nothing`` (a
-    baseline). ``setting``: the published one that its space is of, empty for none. ``warm_start``: what the search was
-    given to start from, empty for nothing. ``cell_seconds``: the limit of time of its cell, None where trials are the
-    limit.
+    ``epochs``: of all search trials together. ``searched``: the dimensions of its space, None if the launch did not
+    record them. ``tuned``: ``searched``, ``default`` (no search), ``fixed`` (every parameter given), ``nothing`` (a
+    baseline). ``setting``: name of the published setting that its space holds, empty for none. ``warm_start``: data set
+    whose best configurations the search began with, empty for none. ``cell_seconds``: time limit of its cell, None
+    where trials are the limit.
     """
 
     epochs: int
@@ -68,7 +68,9 @@ class Row:
     """One cell in one section. Without a test result it is a hole: ``fit`` and ``rank`` are None, ``metrics`` empty.
 
     ``marks``: ``best``, ``second``, ``tied`` (not distinguishable from the best), ``differs`` (from `id`),
-    ``short`` (had less than planned), ``less`` (was planned less than other rows of the section). ``group``: letters;
+    ``short`` (had less than planned), ``less`` (was planned less than other rows of the section), ``rising`` (in most
+    seeds the best epoch is the last one allowed). ``first``: share of resamples of users and seeds in which the row
+    ranks first. ``tied``: share of test targets that share their score with another candidate. ``group``: letters;
     two rows that share one cannot be told apart. ``best_of``: its search at smaller budgets. ``costs``: by name (see
     `COSTS`), None where not known; ``front``: the costs for which no other trained row is at least as good and as
     cheap, and better in one.
@@ -89,6 +91,8 @@ class Row:
     seeds_planned: int
     fit: Fit | None
     group: str
+    first: float | None
+    tied: float | None
     best_of: tuple[BestOf, ...]
     costs: dict[str, float | None]
     front: tuple[str, ...]
@@ -98,7 +102,8 @@ class Row:
 class Section:
     """One data set and backbone; the data set's baselines are rows of each of its sections. ``test_users``: users
     that each row ranks the target of, None while there is no result. ``card``: what is known of the data set.
-    ``pace``: epochs of a row for each of the budget's. ``remarks``: cautions of its backbone and adapters.
+    ``pace``: epochs of a row for each of the budget's. ``remarks``: what its backbone and adapters say of themselves.
+    ``cautions``: reasons to doubt its numbers, in sentences.
     ``slices``: parts of the test with the rows' scores on each, none where nothing is known of the test's targets.
     ``pairs``: every two rows compared, None while there is no result."""
 
@@ -109,6 +114,7 @@ class Section:
     rows: tuple[Row, ...]
     pace: int = 1
     remarks: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
     slices: tuple[Slice, ...] = ()
     pairs: Pairs | None = field(default=None, repr=False, compare=False)
 
@@ -146,6 +152,8 @@ def _dtype(column: str) -> type[pl.DataType]:
     """What a column that knows nothing in any row would hold."""
     if column in ("rank", "parameters"):
         return pl.Int64
+    if column.endswith("_preliminary"):
+        return pl.Boolean
     return pl.String if column.endswith("_against") or column == "searched" else pl.Float64
 
 
@@ -166,7 +174,7 @@ def _record(section: Section, row: Row, metrics: tuple[str, ...]) -> dict[str, A
     record = {"dataset": section.dataset, "backbone": section.backbone, "rank": row.rank}
     record |= {"adapter": row.cell.adapter, "encoder": row.cell.encoder, "baseline": row.cell.is_baseline}
     record |= {"state": row.state, "reason": row.reason, "marks": " ".join(row.marks)}
-    record |= {"group": row.group}
+    record |= {"group": row.group, "first": row.first, "tied_targets": row.tied}
     for name in metrics:
         value = row.metrics.get(name)
         ends = {"": "mean", "_low": "low", "_high": "high"}
@@ -185,6 +193,6 @@ def _record(section: Section, row: Row, metrics: tuple[str, ...]) -> dict[str, A
 
 def _gain_record(prefix: str, gain: Gain | None) -> dict[str, Any]:
     against = gain and f"{gain.against.adapter} / {gain.against.encoder}"
-    names = ("percent", "low", "high", "p", "difference", "effect", "detectable")
+    names = ("percent", "low", "high", "p", "difference", "effect", "detectable", "preliminary")
     numbers = {f"{prefix}_{name}": gain and getattr(gain, name) for name in names}
     return {f"{prefix}_against": against, **numbers}

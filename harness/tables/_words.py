@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness import cards, stats
+from harness.crossed import FEW as FEW_USERS
+from harness.crossed import POWER
 from harness.tables._across import Across, Standing
 from harness.tables._across import label as method_label
 from harness.tables._columns import TOPICS as TOPICS
@@ -35,6 +37,7 @@ from harness.tables._format import trials as trials
 from harness.tables._sample import ALPHA, REFERENCE
 from harness.tables._slices import Slice
 from harness.tables._table import Row, Section, Table
+from harness.types import EXPECTED, MIDDLE
 
 FEW = 30  # users of a part of the test, below which a bootstrap covers less than it says
 TITLES = {
@@ -47,6 +50,7 @@ TITLES = {
     "provenance": "Provenance",
 }
 ABOVE = ("protocol", "prep", "budget", "engine", "statistics", "code")  # before the tables; provenance may stand after
+TIES = {EXPECTED: "expectation over their order", MIDDLE: "mid-rank (earlier rule)"}
 CODE = ("harness", "git", "dirty", "date")  # of the provenance
 GIT = ("git", "dirty")  # what an installed package has nothing to say of
 CARD = ("hash", "users", "items", "events", "density", "mean_length", "tie_share", "test_tie_share", "cold_test_share")
@@ -70,8 +74,9 @@ def line(title: str, values: dict[str, Any]) -> str:
 
 
 STATISTICS = {
-    "intervals": f"{round(100 * stats.LEVEL)} %, joint bootstrap over users and seeds, {stats.ROUNDS:,} rounds",
-    "test": f"paired sign flips over users and seeds, {stats.FLIPS:,}, two-sided",
+    "intervals": f"{round(100 * stats.LEVEL)} %, Student's t over users and seeds as crossed random effects, seed "
+    f"variance pooled over a section; parts of the test and data sets: bootstrap, {stats.ROUNDS:,} rounds",
+    "test": f"paired t over users and seeds, two-sided; below {FEW_USERS} users also sign flips",
     "correction": "Holm, over the section's rows against the best and against id, and over all pairs for groups",
 }
 
@@ -91,7 +96,11 @@ def header(table: Table, part: str) -> dict[str, Any]:
     if values.get("split") == "loo":
         values.pop("quantile", None)
     opened = table.header.get("test_opened")
-    return values | {"candidates": "all items", "ties": "mid-rank"} | ({"test openings": opened} if opened else {})
+    return (
+        values
+        | {"candidates": "all items", "ties": TIES[table.header.get("ties", EXPECTED)]}
+        | ({"test openings": opened} if opened else {})
+    )
 
 
 def header_lines(table: Table, parts: tuple[str, ...]) -> list[str]:
@@ -112,7 +121,12 @@ def data(section: Section) -> dict[str, Any]:
 def section_lines(section: Section) -> list[str]:
     """The data set in a line, and each of its warnings."""
     lines = [line("Data", data(section))] if data(section) else []
-    return lines + [f"Warning: {text}" for text in section.card.get("warnings") or []]
+    return lines + [f"Warning: {text}" for text in warnings(section)]
+
+
+def warnings(section: Section) -> list[str]:
+    """Those of the data set's card, then those of the section's own numbers."""
+    return [*(section.card.get("warnings") or []), *section.cautions]
 
 
 def cards_of(table: Table) -> list[tuple[str, list[str]]]:
@@ -129,6 +143,7 @@ def parity(table: Table, section: Section) -> str:
     trained = [row for row in section.rows if not row.cell.is_baseline] or section.rows
     seeds = sorted({row.seeds_planned for row in trained if row.state != "skipped"})
     parts = [f"{_either(planned)} trial{'s' if planned != [1] else ''}"] if planned else []
+    parts += ["no search (default configurations)"] if budget.get("trials") == 0 else []
     parts += [f"up to {budget['cell_seconds']:g} trial seconds"] if budget.get("cell_seconds") else []
     parts += [f"up to {section.pace * budget['epochs']} epochs"] if "epochs" in budget else []
     parts += [f"{_either(seeds)} seed{'s' if seeds != [1] else ''}"] if seeds else []
@@ -174,15 +189,18 @@ def footnotes(table: Table) -> list[str]:
 def explanations(table: Table) -> list[str]:
     """What the numbers mean, and how they were made."""
     return [
-        f"Rows are ranked by test {table.headline}. [low, high]: 95 % interval of the mean under a joint bootstrap "
-        f"over users and seeds ({stats.ROUNDS} rounds); where a row has one seed, over users alone.",
+        f"Rows are ranked by test {table.headline}. [low, high]: 95 % interval of the mean over users and seeds as "
+        "crossed random effects; the seed variance is pooled over the rows of the section, which a row with one seed "
+        "borrows. Parts of the test and comparisons over data sets: bootstrap.",
         f"'vs {REFERENCE}' and 'vs best rival' are gains in test {table.headline} in percent, with intervals paired by "
         "user; the best rival is the best other row that is no baseline.",
-        f"p-values are of a paired sign-flip test in test {table.headline} over users and seeds ({stats.FLIPS} flips), "
-        f"adjusted after Holm over the section's rows, once against the best and once against '{REFERENCE}'.",
+        f"p-values are of a paired t test in test {table.headline} over users and seeds, adjusted after Holm "
+        f"over the section's rows, once against the best and once against '{REFERENCE}'.",
         f"Group: rows that share a letter cannot be told apart (adjusted p ≥ {ALPHA}, Holm over all pairs of the "
         f"section). Effect size: mean over standard deviation of the users' differences from '{REFERENCE}'.",
-        f"Detectable: the smallest gain that the test finds with a power of {round(100 * stats.POWER)} %, at the "
+        "First: share of resamples of users and seeds in which the row ranks first. Tied: share of test targets that "
+        "share their score with another item; a metric of such a target is its expectation over the order of the tie.",
+        f"Detectable: the smallest gain that the test finds with a power of {round(100 * POWER)} %, at the "
         "strictest step of Holm.",
         "Trials d/p/f of n: done, pruned and failed, of those planned. Dims: dimensions searched. Search: all trials "
         "of the cell; train: one confirmed run. Params: trained parameters. Peak: resident memory of the process. "

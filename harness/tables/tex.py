@@ -38,8 +38,9 @@ SPECIAL = {
     "†": r"$\dagger$",
     "‡": r"$\ddagger$",
     "◆": r"$\diamond$",
+    "↑": r"$\uparrow$",
 }
-SIGNS = {"differs": "*", "tied": r"\approx", "short": r"\dagger", "less": r"\ddagger"}
+SIGNS = {"differs": "*", "tied": r"\approx", "short": r"\dagger", "less": r"\ddagger", "rising": r"\uparrow"}
 SMALL = r"\scriptsize "
 SUPERSCRIPTS = "Superscripts: letters are groups, rows that share one cannot be told apart"
 

@@ -64,7 +64,9 @@ grid_options = options(
     click.option("--backbones", default="sasrec", show_default=True, help="E.g. 'all' or 'sasrec,hstu'."),
     click.option("--encoders", default="minilm", show_default=True, help="E.g. 'minilm,shuffled:minilm,file:E.npy'."),
     click.option("--budget", type=click.Choice(list(BUDGETS)), default="quick", show_default=True),
-    click.option("--trials", type=click.IntRange(1), help="Search trials a cell, instead of the budget's."),
+    click.option(
+        "--trials", type=click.IntRange(0), help="Search trials per cell (0: defaults only); overrides the budget."
+    ),
     click.option("--epochs", type=click.IntRange(1), help="Epochs at most, instead of the budget's."),
     click.option(
         "--cell-seconds", type=click.FloatRange(0, min_open=True), help="Draw no more once a cell's trials spent these."

@@ -24,7 +24,7 @@ POINTS = 48  # of a curve at most: what a chart of this size can show
 SCALE = 100_000  # scores of curves and trials travel as whole numbers of 1e-5
 STATUS = {"done": "d", "pruned": "p", "failed": "f", "running": "r"}
 SCORED = ("d", "p")
-KEPT = ("short", "less")  # marks that do not depend on which rows are shown
+KEPT = ("short", "less", "rising")  # marks that do not depend on which rows are shown
 
 
 def board(table: Table) -> dict[str, Any]:
@@ -90,6 +90,7 @@ def _section(section: Section, cells: dict[Cell, int]) -> dict[str, Any]:
     }
     value |= {"pairs": _pairs(section, cells)} if section.pairs else {}
     tests = {str(cells[row.cell]): [row.vs_id.effect, row.vs_id.detectable] for row in section.rows if row.vs_id}
+    value |= {"first": {str(cells[row.cell]): row.first for row in section.rows if row.first is not None}}
     return value | {"tests": tests, "slices": [_slice(part, cells) for part in section.slices]}
 
 

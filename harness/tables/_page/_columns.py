@@ -90,6 +90,8 @@ def _scores(table: Table) -> Iterable[tuple[Column, Value]]:
         group = "quality" if name.endswith(at) else "cutoffs"
         text = f"test {name}, mean over users and seeds with its 95 % interval"
         yield Column(f"m:{name}", name, group, "score", "high", "0 to 1", text, 4), _score_of(name)
+    text = "share of test targets that share their score with another item"
+    yield Column("tied", "tied", "quality", "share", "none", "share", text), lambda row: row.tied
 
 
 def _cost(table: Table) -> Iterable[tuple[Column, Value]]:

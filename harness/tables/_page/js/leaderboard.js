@@ -73,7 +73,8 @@ function sortable(value) {
 
 function gainText(found, star) {
   const interval = found.low === null ? "" : ` [${signed(found.low)}, ${signed(found.high)}]`;
-  return [signed(found.percent), el("span", { class: "range" }, interval), star ? el("abbr", { title: MEANINGS.differs }, SYMBOLS.differs) : null];
+  const early = `preliminary: ${safe(nameOf(found.against))} is still rising at its last epoch`;
+  return [signed(found.percent), el("span", { class: "range" }, interval), star ? el("abbr", { title: MEANINGS.differs }, SYMBOLS.differs) : null, found.preliminary ? el("abbr", { title: early }, SYMBOLS.rising) : null];
 }
 
 // Columns of one view; `filter.groups` says which groups of them are shown.

@@ -46,7 +46,8 @@ function holm(p) {
 function gain(section, cell, other, metric) {
   const [mean, base] = [meanOf(cell, metric), meanOf(other, metric)];
   if (cell === other || mean === null || !base) return null;
-  const found = { against: other, percent: 100 * (mean / base - 1), low: null, high: null, p: null };
+  const preliminary = (other.marks ?? []).includes("rising");
+  const found = { against: other, percent: 100 * (mean / base - 1), low: null, high: null, p: null, preliminary };
   const at = section.pairs?.cells.indexOf(cell.index) ?? -1;
   const to = section.pairs?.cells.indexOf(other.index) ?? -1;
   if (metric !== BOARD.headline || at < 0 || to < 0) return found;

@@ -33,8 +33,10 @@ function standing(cell, sections) {
     const more = [["effect size", tests[0], 2, "Paired standardised difference from the reference: mean over standard deviation of users' differences (Cohen's d_z)."], ["detectable %", tests[1], 1, "Smallest true gain over the reference that a test of this size finds in four of five cases, in percent."]]
       .filter(([, value]) => numeric(value))
       .map(([name, value, digits, tip]) => fact(el("span", { tabindex: "0", class: "help", "data-tip": tip }, name), value.toFixed(digits)));
+    const first = section.first[cell.index];
+    if (numeric(first)) more.unshift(fact(el("span", { tabindex: "0", class: "help", "data-tip": "Share of resamples of users and seeds in which the row ranks first among all rows of the section." }, "first"), `${(100 * first).toFixed(1)} %`));
     const group = row.group ? [fact(el("span", { tabindex: "0", class: "help", "data-tip": "Rows of the section that share a letter cannot be told apart." }, "group"), row.group)] : [];
-    return row.gain ? [place, ...group, fact(`gain over ${safe(nameOf(row.gain.against))}`, [...gainText(row.gain, row.marks.includes("differs")).filter(Boolean), " %"]), ...more] : [place, ...group];
+    return row.gain ? [place, ...group, fact(`gain over ${safe(nameOf(row.gain.against))}`, [...gainText(row.gain, row.marks.includes("differs")).filter(Boolean), " %"]), ...more] : [place, ...group, ...more];
   });
   const values = BOARD.columns.flatMap((column) => {
     const value = valueOf(cell, column.key);
