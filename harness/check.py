@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.checks._finding import ERROR, INFO, LEVELS, Finding
+from harness.findings import ERROR, INFO, LEVELS, Finding
 from harness.types import HarnessError, PrepSpec
 
 if TYPE_CHECKING:
@@ -81,14 +81,14 @@ def examine(word: str, home: Path, encoder: str = "", spec: PrepSpec | None = No
     encoded is a finding; raises HarnessError if there is no such data set or encoder.
     """
     from harness import data, registry, vectors
-    from harness.checks import files
+    from harness.checks import files, times
     from harness.checks._base import Facts
 
     raw = data.open_dataset(word, home, text)
     asked = vectors.encoder(registry.unquoted(encoder), home) if encoder else None
     found, events, texts = files.read(raw)
     facts, used = Facts(raw, events, texts, None, None, time.time()), ""
-    if not any(finding.level == ERROR for finding in [*found, *files.find(facts)]):
+    if not any(finding.level == ERROR for finding in [*found, *files.find(facts), *times.refused(facts)]):
         try:
             facts = replace(facts, prepared=data.prepare(raw, spec or PrepSpec(), home))
         except HarnessError as error:

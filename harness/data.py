@@ -10,14 +10,15 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from harness import files, folders, presets, sealed
+from harness import files, folders, presets, sealed, suspects
+from harness.findings import Finding, titles
 from harness.raw import RawDataset, file_hashes, open_dataset, raw_hash, read_events, read_items, ready
 from harness.sealed import Damaged
 from harness.sequential import order_test
@@ -43,6 +44,7 @@ PREPARATION = 1  # raise it when the same files and spec come to other sequences
 MAX_ORPHAN_SHARE = 0.5  # of interactions whose item has no row in the items file; beyond it the ids do not fit
 PLACEHOLDER = r"(?i)^(title_\d+|nan|unknown)$"
 WEAK_ORDER = 10  # percent that shuffling must cost, for the order to say something
+DOUBTED = "suspects"  # of a card: its warnings hold those of `harness.suspects`
 FACTS = 2  # raise it when `_facts` finds something else
 LARGE = 2**25  # bytes of interactions from which preparing is told phase by phase
 PHASES = ("reading", "numbering", "ordering", "filtering", "writing", "describing")
@@ -100,6 +102,7 @@ class _Sequences:
     catalogue: pl.DataFrame  # with the column head: the value of the text template's first field
     users: pl.Series
     counts: dict[str, int]
+    doubts: tuple[Finding, ...] = ()  # of ids and times
 
 
 def _sequences(raw: RawDataset, spec: PrepSpec, tell: Callable[[str], None]) -> _Sequences:
@@ -108,7 +111,9 @@ def _sequences(raw: RawDataset, spec: PrepSpec, tell: Callable[[str], None]) -> 
     texts = read_items(raw.items, raw.text)
     users, items = (frame[name].unique().sort() for name in ("user_id", "item_id"))
     catalogue = items.to_frame().join(texts, on="item_id", how="left", maintain_order="left")
-    timed = "timestamp" in frame.columns and frame["timestamp"].null_count() == 0
+    times = suspects.clock_of(frame)
+    timed = times is not None
+    suspects.refuse(raw.interactions, times)
     counts = {"raw_events": frame.height, "source_rows": texts.height}
     counts["missing_times"] = frame["timestamp"].null_count() if "timestamp" in frame.columns else 0
     if timed and "order" in frame.columns and (gaps := frame["order"].null_count()):
@@ -119,9 +124,10 @@ def _sequences(raw: RawDataset, spec: PrepSpec, tell: Callable[[str], None]) -> 
     tell("numbering")  # the texts of the ids are let go as soon as they are numbers: they are most of the memory
     user, item = _codes(frame.drop_in_place("user_id"), users), _codes(frame.drop_in_place("item_id"), items)
     _check_ids_meet(raw, item, catalogue, texts)
+    doubts = [*_doubtful(users, user), *_doubtful(items, item, texts["item_id"]), *suspects.of_times(times)]
     tell("ordering")
     events = ordered(user, item, frame, timed, presets.tie_policy(spec))
-    del user, item, frame
+    del user, item, frame, times
     tell("filtering")
     for step in spec.order:
         before = len(events.user)
@@ -129,7 +135,11 @@ def _sequences(raw: RawDataset, spec: PrepSpec, tell: Callable[[str], None]) -> 
             events = events.at(keep)
         if step == "dedup":
             counts["duplicates_dropped"] = before - len(events.user)
-    return _numbered(raw, spec, events, catalogue, users, timed, counts)
+    return replace(_numbered(raw, spec, events, catalogue, users, timed, counts), doubts=tuple(doubts))
+
+
+def _doubtful(ids: pl.Series, codes: np.ndarray, also: pl.Series | None = None) -> list[Finding]:
+    return suspects.of_ids(ids, lambda: np.bincount(codes), also)
 
 
 def _numbered(
@@ -208,7 +218,7 @@ def _mapped(raw: RawDataset, spec: PrepSpec, identity: str, folder: Path, tell: 
         prepared = Prepared(raw.name, identity, items, offsets, times, catalogue, users, card, raw.matrices)
         facts = _facts(prepared, folder / "facts.json", tell)
         if known is None:  # prepared by a harness that knew no seals
-            sealed.seal(folder, without=("facts.json",))
+            sealed.seal(folder, without=("facts.json", suspects.KEPT))
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise Damaged(folder, error) from error
     card |= {"name": raw.name, "licence": raw.licence, "citation": raw.citation, "text": raw.text}
@@ -216,6 +226,8 @@ def _mapped(raw: RawDataset, spec: PrepSpec, identity: str, folder: Path, tell: 
     card |= {"spec": asdict(spec), **facts}
     if raw.notes:
         card["read"] = list(raw.notes)
+    later = [] if card.pop(DOUBTED, False) else suspects.late(raw, bool(card["tie_share"]), folder)
+    card["warnings"] = [*card["warnings"], *later, *suspects.on_reading(raw, card["items"])]
     if (published := presets.compared(raw.name, spec, card)) is not None:
         card["published"] = published
     if (test := facts["order_test"]) and test["drop_percent"] < WEAK_ORDER:
@@ -269,7 +281,8 @@ def _card(sequences: _Sequences) -> dict[str, Any]:
         **sequences.counts,
         **_neighbours(sequences),
     }
-    return card | {"warnings": _warnings(card, sequences)}
+    doubts = suspects.sentences([*sequences.doubts, *titles.find(sequences.catalogue)], bool(card["tie_share"]))
+    return card | {"warnings": [*_warnings(card, sequences), *doubts], DOUBTED: True}
 
 
 def _neighbours(sequences: _Sequences) -> dict[str, float | None]:

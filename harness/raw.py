@@ -14,6 +14,8 @@ from string import Formatter
 import polars as pl
 
 from harness import decoding, files, folders, library, registry, scans
+from harness.findings import titles
+from harness.findings.ids import VISIBLE
 from harness.scans import reading
 from harness.types import HarnessError, digest
 
@@ -21,6 +23,8 @@ SETTINGS = ["name", "text", "licence", "citation", "redistributable", library.MA
 ANSWERS = {"yes": True, "no": False}
 SEPARATORS = " \t\n.,;:|/-"  # what a text does not begin with when its first field is missing
 CLOSING = ")]}"
+TEXT = (pl.String, pl.Categorical, pl.Enum)
+LOOK = 10_000  # rows by which a column is judged
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class RawDataset:
     redistributable: bool | None = None  # None: nobody has said
     matrices: dict[str, Path] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    choice: titles.Choice | None = None  # how `text` was chosen, where neither the folder nor the user says it
 
 
 def open_dataset(word: str, home: Path, text: str = "") -> RawDataset:
@@ -59,7 +64,7 @@ def open_dataset(word: str, home: Path, text: str = "") -> RawDataset:
         return raw
     with reading(raw.items):
         _columns(raw.items, template_fields(raw.items, text))
-    return replace(raw, text=text)
+    return replace(raw, text=text, choice=None)
 
 
 def _open(word: str, home: Path) -> RawDataset:
@@ -215,7 +220,7 @@ def _open_folder(folder: Path, name: str = "") -> RawDataset:
             f"{folder}: '{name}' cannot name a data set: 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front. "
             "Set `name` in dataset.toml."
         )
-    text = settings["text"] if "text" in settings else _default_text(items)
+    text, choice = (settings["text"], None) if "text" in settings else _default_text(items)
     answer = settings.get("redistributable", "")
     if answer and answer not in ANSWERS:
         raise HarnessError(f"{folder / 'dataset.toml'}: redistributable is '{answer}'; it takes: yes, no.")
@@ -224,7 +229,7 @@ def _open_folder(folder: Path, name: str = "") -> RawDataset:
     for path in (interactions, items):
         with reading(path):
             notes += scans.notes(path)
-    return RawDataset(name, interactions, items, text, *terms, matrices, tuple(notes))
+    return RawDataset(name, interactions, items, text, *terms, matrices, tuple(notes), choice)
 
 
 def _settings(path: Path) -> tuple[dict[str, str], dict[str, Path]]:
@@ -243,13 +248,15 @@ def _settings(path: Path) -> tuple[dict[str, str], dict[str, Path]]:
     return settings, library.matrices_of(path, settings.pop(library.MATRICES, {}))
 
 
-def _default_text(items: Path) -> str:
+def _default_text(items: Path) -> tuple[str, titles.Choice | None]:
+    """The template {title}, or that of the column that is most like a title, and how it was chosen."""
     with reading(items):
         schema = scans.kinds(items)
-    if "title" in schema:
-        return "{title}"
-    texts = [name for name, kind in schema.items() if kind == pl.String and name != "item_id" and name.isidentifier()]
-    return f"{{{texts[0]}}}" if texts else ""
+        if "title" in schema:
+            return "{title}", None
+        texts = [name for name, kind in schema.items() if kind in TEXT and name != "item_id"]
+        choice = titles.choose(texts, lambda name: scans.scan(items).select(name).head(LOOK).collect()[name])
+    return f"{{{choice.column}}}" if choice.column else "", choice
 
 
 def _columns(path: Path, wanted: list[str]) -> tuple[pl.LazyFrame, pl.Schema]:
@@ -272,15 +279,16 @@ def _id(path: Path, name: str, kind: pl.DataType) -> pl.Expr:
 
 
 def _field(path: Path, name: str, kind: pl.DataType) -> pl.Expr:
-    """A text column, null where blank; the values of a list are joined by commas."""
+    """A text column, null where nothing can be seen; the values of a list are joined by commas."""
+    inner = kind.inner if isinstance(kind, pl.List | pl.Array) else kind
+    if inner.is_nested() or inner == pl.Binary:
+        raise HarnessError(f"{path}: {name} must be text, numbers or lists of them, not {kind}.")
     if isinstance(kind, pl.List | pl.Array):
         text = pl.col(name).cast(pl.List(pl.String)).list.drop_nulls().list.join(", ")
-    elif kind.is_nested() or kind == pl.Binary:
-        raise HarnessError(f"{path}: {name} must be text, numbers or lists of them, not {kind}.")
     else:
         text = pl.col(name).cast(pl.String)
     text = text.str.strip_chars()
-    return pl.when(text != "").then(text).alias(f"field {name}")
+    return pl.when(text.str.contains(VISIBLE)).then(text).alias(f"field {name}")
 
 
 def _chunks(template: str) -> tuple[list[tuple[str, str]], str]:

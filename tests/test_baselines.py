@@ -63,6 +63,23 @@ def test_content_knn_is_the_formula(split):
     assert ContentKNN(split, spectrum).scores(split.test)[3].numpy() == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("size", [1e25, 1e-25])
+def test_content_knn_does_not_depend_on_the_size_of_the_rows(split, size):
+    E = np.random.default_rng(0).normal(size=(split.n_items, 8)).astype(np.float32)
+    E[4] = 0
+
+    def scores(E: np.ndarray) -> np.ndarray:
+        shapes = {"U": (len(E), 0), "S": 0, "V": (8, 0)}
+        arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+        arrays |= {"mean": E[E.any(1)].mean(0, dtype=np.float64).astype(np.float32), "E": E}
+        return ContentKNN(split, trial.spectrum(arrays, 0)).scores(split.test).numpy()
+
+    found = scores((E * size).astype(np.float32))
+    assert np.isfinite(found).all()
+    assert found == pytest.approx(scores(E), abs=1e-4)
+    assert (found[:, 4] == 0).all()
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real data sets are not beside this checkout")
 def test_transition_knn_reaches_its_known_level_on_beauty(home):
     """A 3-step transition kNN that also counts validation events was measured at HR@10 .0867 elsewhere."""

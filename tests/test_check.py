@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from made_data import SHARED, columns, write_dataset
 
 from harness import cards, check, data
-from harness.checks._finding import Finding
+from harness.findings import Finding
 from harness.types import HarnessError, PrepSpec
 
 NOW = 1_700_000_000.0
-USERS, ITEMS, LENGTH = 30, 12, 8
+USERS, ITEMS, LENGTH = 30, 24, 8
 EVENTS = USERS * LENGTH
 NAMES = ["Anvil", "Bell", "Clock", "Drum", "Easel", "Flute", "Globe", "Harp", "Ink", "Jar", "Kite", "Lamp"]
+NAMES += ["Mug", "Net", "Oar", "Pan", "Quilt", "Rope", "Saw", "Tent", "Urn", "Vase", "Whip", "Yoke"]
 real = pytest.mark.skipif(not SHARED.is_dir(), reason="the research data sets are not beside the checkout")
 
 
@@ -33,7 +34,7 @@ def sound() -> tuple[pl.DataFrame, pl.DataFrame]:
     """Events and items without fault: a 5-core, in order, one event at a time, each item with a title of its own."""
     rng = np.random.default_rng(1)
     rows = [
-        (f"u{user:02d}", f"i{item:02d}", 1_500_000_000 + 100_000 * user + 1000 * step)
+        (f"u{user:02d}", f"i{item:02d}", 1_500_000_000 + 100_003 * user + 1009 * step)
         for user in range(USERS)
         for step, item in enumerate(rng.permutation(ITEMS)[:LENGTH])
     ]
@@ -182,7 +183,7 @@ ONE_FAULT: dict[str, tuple[Callable[..., Any], dict[str, tuple[str, int, int]]]]
     ),
     "ties": (
         # steps 0 1 2 3 4 5 6 7 become 0 0 2 2 4 4 6 6: four of seven neighbours, and always the last
-        times(lambda t: t - t % 100_000 + (t % 100_000) // 2000 * 2000),
+        times(lambda t: t - t % 100_000 + (t % 100_000) // 2000 * 2000 + (t - 1_500_000_000) // 100_000),
         {"ties": ("info", 4 * USERS, 7 * USERS), "tied tests": ("warning", USERS, USERS)},
     ),
     "sorted by id": (
@@ -196,7 +197,7 @@ ONE_FAULT: dict[str, tuple[Callable[..., Any], dict[str, tuple[str, int, int]]]]
         lambda events, items: (
             events.with_columns(pl.col("item_id").str.slice(1).cast(pl.Int64) + 5)
             .sort("user_id", "item_id")
-            .with_columns(timestamp=1_500_000_000 + 1001 * pl.int_range(pl.len())),
+            .with_columns(timestamp=1_500_000_000 + 1001 * pl.int_range(pl.len()) + pl.int_range(pl.len()) % 7),
             items.with_columns(pl.col("item_id").str.slice(1).cast(pl.Int64) + 5),
         ),
         {"sorted by id": ("warning", 7 * USERS, 7 * USERS)},
@@ -208,7 +209,8 @@ ONE_FAULT: dict[str, tuple[Callable[..., Any], dict[str, tuple[str, int, int]]]]
     "a rare item": (more(*FIVE[:4]), {"no 5-core": ("info", 4, EVENTS + 4)}),
     "too small": (
         lambda events, items: (events.head(4), items),
-        {"no 5-core": ("error", 4, 4), "items never met": ("info", ITEMS - 4, ITEMS)},
+        {"no 5-core": ("error", 4, 4), "items never met": ("info", ITEMS - 4, ITEMS)}
+        | {"small catalogue": ("warning", 4, 4)},
     ),
     "a blank behind an item": (
         more(*((user, "new ", time) for user, _, time in FIVE)),
@@ -232,10 +234,71 @@ ONE_FAULT: dict[str, tuple[Callable[..., Any], dict[str, tuple[str, int, int]]]]
             items.with_columns(pl.col("item_id").str.replace("i0?", "")),
         ),
         {
-            "orphans": ("error", -10, EVENTS),
+            "orphans": ("warning", -10, EVENTS),
             "items never met": ("info", 10, ITEMS),
             "item_id that differ as numbers": ("warning", 20, ITEMS + 10),
         },
+    ),
+    "one item in two Unicode forms": (
+        more(*((user, "i03\u200b", time) for user, _, time in FIVE)),
+        {"invisible characters in item_id": ("warning", 1, ITEMS + 1)}
+        | {"item_id that differ in invisible characters": ("error", 2, ITEMS + 1)},
+    ),
+    "one user as a number of two kinds": (
+        lambda events, items: (
+            events.with_columns(pl.col("user_id").replace({"u03": "7", "u04": "7.0"})),
+            items,
+        ),
+        {"user_id that differ as numbers": ("warning", 2, USERS)},
+    ),
+    "a user who is missing": (ids("user_id", "u07", "nan"), {"placeholder user_id": ("warning", LENGTH, EVENTS)}),
+    "a clock of float32": (
+        times(lambda t: t.cast(pl.Float32).cast(pl.Int64)),
+        {"rounded clock": ("warning", EVENTS, EVENTS)},
+    ),
+    "a clock of local days": (
+        times(lambda t: t // 1000 % 3000 * 86_400 + 900_028_800 - 19_800),
+        {"day resolution": ("info", EVENTS, EVENTS)},
+    ),
+    "a third in milliseconds": (
+        times(lambda t: pl.when(pl.int_range(pl.len()) % 3 == 0).then(t * 1000).otherwise(t)),
+        {"mixed units of time": ("error", EVENTS // 3, EVENTS), "file not in order": ("info", 70, EVENTS - USERS)},
+    ),
+    "dates for times": (
+        times(lambda t: pl.from_epoch(t).dt.strftime("%Y%m%d").cast(pl.Int64)),
+        {"unit of time": ("warning", EVENTS, EVENTS), "ties": ("info", EVENTS - USERS - 1, EVENTS - USERS)}
+        | {"tied tests": ("warning", USERS, USERS)},
+    ),
+    "URLs for titles": (
+        lambda events, items: (events, items.with_columns(title="https://x.example/" + pl.col("item_id"))),
+        {"titles without words": ("warning", ITEMS, ITEMS)},
+    ),
+    "a title that cannot be seen": (title("\u200b"), {"missing texts": ("warning", 1, ITEMS)}),
+    "a title of two lines": (title("Dr\num"), {"control characters": ("warning", 1, ITEMS)}),
+    "a title with NUL": (title("Dr\x00um"), {"control characters": ("warning", 1, ITEMS)}),
+    "a soft hyphen": (title("Dr\u00adum"), {"invisible characters": ("info", 1, ITEMS)}),
+    "a column that is called Title": (
+        lambda events, items: (events, items.rename({"title": "Title"})),
+        {"text column": ("info", ITEMS, ITEMS)},
+    ),
+    "a column of some other name": (
+        lambda events, items: (
+            events,
+            items.select("item_id", url="https://x.example/" + pl.col("title"), about="title"),
+        ),
+        {"text column": ("warning", ITEMS, ITEMS)},
+    ),
+    "nothing but URLs": (
+        lambda events, items: (events, items.select("item_id", url="https://x.example/" + pl.col("title"))),
+        {"no text": ("info", ITEMS, ITEMS)},
+    ),
+    "titles that are lists of structs": (
+        lambda events, items: (events, items.with_columns(title=pl.concat_list(pl.struct(a="title")))),
+        {"items": ("error", 1, 1)},
+    ),
+    "titles that are lists of lists": (
+        lambda events, items: (events, items.with_columns(title=pl.Series([[[name]] for name in NAMES]))),
+        {"items": ("error", 1, 1)},
     ),
     "no title": (title(None), {"missing texts": ("warning", 1, ITEMS)}),
     "no titles": (
@@ -246,7 +309,7 @@ ONE_FAULT: dict[str, tuple[Callable[..., Any], dict[str, tuple[str, int, int]]]]
     "title_7": (title("title_7"), {"placeholder titles": ("warning", 1, ITEMS)}),
     "NaN": (title("NaN"), {"placeholder titles": ("warning", 1, ITEMS)}),
     "Unknown": (title("Unknown"), {"placeholder titles": ("warning", 1, ITEMS)}),
-    "a duplicate": (title("Anvil"), {"duplicate texts": ("warning", 1, ITEMS)}),
+    "a duplicate": (title("Anvil"), {"duplicate texts": ("info", 1, ITEMS)}),
     "21 words": (title("very " * 20 + "long"), {"long titles": ("info", 1, ITEMS)}),
     "1001 characters": (title("x" * 1001), {"long texts": ("info", 1, ITEMS)}),
     "U+FFFD": (title("Mis\ufffdrables"), {"U+FFFD": ("warning", 1, ITEMS)}),
@@ -259,6 +322,7 @@ ONE_FAULT: dict[str, tuple[Callable[..., Any], dict[str, tuple[str, int, int]]]]
         title("Salt &amp;quot;n"),
         {"entities": ("warning", 1, ITEMS), "doubled entities": ("warning", 1, ITEMS)},
     ),
+    "a quote behind a backslash": (title('Drum, 8\\" wide'), {"backslash quotes": ("warning", 1, ITEMS)}),
     "a tag": (title('A <span id="x">Drum</span>'), {"tags": ("warning", 1, ITEMS)}),
     "a style": (title(".caption { font-family: Verdana; }"), {"page code": ("warning", 1, ITEMS)}),
     "a script": (title("var aPageStart = (new Date()).getTime();"), {"page code": ("warning", 1, ITEMS)}),
@@ -282,6 +346,9 @@ INNOCENT = [
         "I <3 U",
         "AT&T; R&B",
         "{Brackets}",
+        "\u200f\u05d4\u05d0\u05d9\u05e9",
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        "\u2764\ufe0f",
     ),
     *("Title 7", "The Unknown", "Nancy", "Nonesuch", "Function (1999)", "variable = 3", "a {b} c", "The Man: {2}"),
 ]
@@ -435,7 +502,7 @@ def test_whatever_the_files_hold_the_linter_answers(tmp_path, rows, names):
 
 
 def embedded(folder: Path, E: np.ndarray, lacks: int | None = None) -> dict[str, Finding]:
-    """Findings of a matrix over the twelve sound items, of which one may lack its title."""
+    """Findings of a matrix over the sound items, of which one may lack its title."""
     events, items = sound()
     items = items if lacks is None else items.with_columns(when(lacks, None, "title"))
     raw = data.open_dataset(str(write_dataset(folder / "made", events, items)), folder)
@@ -473,6 +540,12 @@ def test_zero_rows_are_right_only_where_there_is_no_text(tmp_path, E):
     E[5] = 0
     assert numbers(embedded(tmp_path / "a", E))["zero rows"] == ("warning", 1, ITEMS)
     assert numbers(embedded(tmp_path / "b", E, lacks=5))["zero rows"] == ("info", 1, ITEMS)
+
+
+def test_whole_numbers_are_told_unless_they_are_counts(tmp_path, E):
+    assert "whole numbers" not in embedded(tmp_path / "a", np.abs(E).round())
+    found = embedded(tmp_path / "b", (30 * E).round())
+    assert numbers(found)["whole numbers"] == ("warning", ITEMS, ITEMS)
 
 
 def test_equal_rows_and_lost_directions_are_counted(tmp_path, E):
@@ -521,7 +594,7 @@ def test_what_cannot_be_prepared_or_encoded_is_a_finding(tmp_path, home, E):
     assert "100-core leaves 0 users" in found["preparation"].says
     np.save(tmp_path / "E.npy", E[:-2])
     found = by_name(check.examine(str(folder), home, f"file:{tmp_path / 'E.npy'}").findings)
-    assert "has 10 rows, but the items file has 12" in found["embedding"].says
+    assert "has 22 rows, but the items file has 24" in found["embedding"].says
     E[1] = np.nan
     np.save(tmp_path / "E.npy", E)
     report = check.examine(str(folder), home, f"file:{tmp_path / 'E.npy'}")
@@ -629,12 +702,12 @@ def test_a_card_says_in_words_what_it_holds(tmp_path):
     lines = cards.text(card | {"embeddings": {"minilm": info}}).splitlines()
     said = {line[:12].strip(): line[12:] for line in lines if not line.startswith(" ")}
     assert lines[0] == "made"
-    assert said["counts"].startswith("30 users, 12 items, 240 events (8.0 a user, 66.7 % of all pairs)")
+    assert said["counts"].startswith("30 users, 24 items, 240 events (8.0 a user, 33.3 % of all pairs)")
     assert said["published"] == "differs: events 300 (-20.00 % here); a paper"
     assert said["prepared"] == "kcore 5; of 240 events, 0 repeats dropped"
     assert said["time"].startswith("0 % of neighbouring events share their time")
     assert said["text"] == "{title}; 1 items without, 0 with the text of another"
-    assert said["minilm"] == "12 x 384, mean cosine 0.250; rank 3 of 11"
+    assert said["minilm"] == "24 x 384, mean cosine 0.250; rank 3 of 11"
     assert [said["licence"], said["citation"], said["warning"]] == ["research only", "Doe 2020", "Mind the step."]
     assert max(map(len, lines)) <= 110
     card["published"]["events"] = same

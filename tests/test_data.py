@@ -253,8 +253,11 @@ def test_the_card_counts_what_it_says(tmp_path):
     assert card["tie_share"] == 2 / 6
     assert card["test_tie_share"] == 1 / 2
     assert card["id_increasing_share"] == 1.0
-    assert [sentence.split(" ")[0] for sentence in card["warnings"]] == ["100%", "50%", "Items", "Texts"]
-    assert made(tmp_path, [("u", "b", 1), ("u", "a", 2), ("v", "b", 1), ("v", "a", 2)]).card["warnings"] == []
+    assert [sentence.split(" ")[0] for sentence in card["warnings"]] == ["100%", "50%", "Items", "Texts", "A"]
+    rows = [(user, f"i{(5 * step) % 21:02d}", 10**9 + step**3) for user in "uv" for step in range(21)]
+    items = {"item_id": [f"i{item:02d}" for item in range(21)], "title": [f"Thing {item}" for item in range(21)]}
+    written = write_dataset(tmp_path / "plain", columns(rows, "user_id", "item_id", "timestamp"), items)
+    assert prepare(open_dataset(str(written), tmp_path), OFF, tmp_path).card["warnings"] == []
 
 
 def test_ids_that_are_numbers_are_compared_as_numbers_by_the_lint(tmp_path):

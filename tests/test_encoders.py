@@ -230,6 +230,83 @@ def test_arrays_that_are_no_matrix_of_numbers_are_refused(tmp_path):
     )
 
 
+def quantised(E: np.ndarray) -> np.ndarray:
+    """Each column over the range of a byte, as libraries quantise embeddings; float64."""
+    low, high = E.min(0), E.max(0)
+    return (E - low) / (high - low) * 255
+
+
+BITS = {
+    "bfloat16 as uint16": lambda E: (E.view(np.uint32) >> 16).astype(np.uint16),
+    "bfloat16 as int16": lambda E: (E.view(np.uint32) >> 16).astype(np.uint16).view(np.int16),
+    "float16 as uint16": lambda E: E.astype(np.float16).view(np.uint16),
+    "float32 as uint32": lambda E: E.view(np.uint32),
+    "float32 as int32": lambda E: E.view(np.int32),
+    "float64 as int64": lambda E: E.astype(np.float64).view(np.int64),
+}
+PACKED = {
+    "bits": lambda E: np.packbits(E > 0, axis=1),
+    "bits in the other order": lambda E: np.packbits(E > 0, axis=1, bitorder="little"),
+    "bits less 128": lambda E: (np.packbits(E > 0, axis=1).astype(np.int64) - 128).astype(np.int8),
+}
+
+
+@pytest.mark.parametrize("suffix", ["npy", "safetensors", "parquet"])
+@pytest.mark.parametrize("form", [*BITS, *PACKED])
+def test_bits_of_floats_and_packed_bits_are_refused(tmp_path, form, suffix):
+    E = {**BITS, **PACKED}[form](matrix(60, 64) / 20)
+    if suffix == "npy":
+        saved(tmp_path / "m.npy", E)
+    elif suffix == "safetensors":
+        save_file({"E": torch.from_numpy(E)}, tmp_path / "m.safetensors")
+    else:
+        ids = [f"i{row}" for row in range(60)]
+        lists = pl.Series(E.tolist(), dtype=pl.List(pl.Series(E[0]).dtype))
+        pl.DataFrame({"item_id": ids, "e": lists}).write_parquet(tmp_path / "m.parquet")
+    said = refusal(f"file:{tmp_path}/m.{suffix}", catalogue(60), tmp_path)
+    assert f"holds {E.dtype}" in said
+    assert ("np.unpackbits" in said) == (form in PACKED)
+    assert "float32" in said
+
+
+NUMBERS = {
+    "uint8": lambda E: quantised(E).astype(np.uint8),
+    "int8": lambda E: (quantised(E) - 128).astype(np.int8),
+    "int8 of one scale": lambda E: (E / np.abs(E).max() * 127).round().astype(np.int8),
+    "zeros and ones": lambda E: (E > 1).astype(np.uint8),
+    "counts": lambda E: np.abs(E).round().astype(np.int64),
+    "counts in 16 bits": lambda E: np.abs(E).round().astype(np.uint16),
+}
+
+
+@pytest.mark.parametrize("form", NUMBERS)
+def test_quantised_numbers_and_counts_are_read_and_the_former_reported(tmp_path, form, capsys):
+    E = NUMBERS[form](matrix(60, 64))
+    read = made(f"file:{saved(tmp_path / 'm.npy', E)}", catalogue(60), tmp_path)
+    np.testing.assert_array_equal(read, E.astype(np.float32))
+    assert ("read as magnitudes" in capsys.readouterr().err) == ("int8" in form)
+
+
+def test_a_bfloat16_array_that_numpy_does_not_know_is_named(tmp_path):
+    E = (matrix().view(np.uint32) >> 16).astype(np.uint16).view(np.dtype("V2"))
+    assert "Is it bfloat16? Save it as float32." in refusal(
+        f"file:{saved(tmp_path / 'm.npy', E)}", catalogue(), tmp_path
+    )
+
+
+def test_a_row_that_float32_cannot_hold_is_refused_and_not_taken_for_an_item_without_text(tmp_path):
+    E = matrix(4).astype(np.float64)
+    E[2] *= 1e-60
+    said = refusal(f"file:{saved(tmp_path / 'm.npy', E)}", catalogue(4), tmp_path)
+    assert "the row of item 'i2' is too small for float32" in said
+
+
+def test_an_archive_of_arrays_under_another_name_is_refused(tmp_path):
+    np.savez(tmp_path / "m.npz", E=matrix())
+    (tmp_path / "m.npz").rename(tmp_path / "m.npy")
+    assert "is no plain .npy array" in refusal(f"file:{tmp_path}/m.npy", catalogue(), tmp_path)
+
+
 def test_a_pickled_array_and_damaged_files_are_refused_and_never_run(tmp_path):
     np.save(tmp_path / "pickled.npy", np.array([[object()]]), allow_pickle=True)
     assert "is no plain .npy array" in refusal(f"file:{tmp_path}/pickled.npy", catalogue(), tmp_path)

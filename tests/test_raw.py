@@ -80,6 +80,13 @@ BAD_ITEMS = {
     "attribute access": (ITEMS, "text = '{title.__class__}'", ["only column names in braces"]),
     "no field": (ITEMS, "text = 'an item'", ["names no column"]),
     "struct": ({"item_id": ["a", "b"], "title": [{"en": "A"}, {"en": "B"}]}, "", ["title must be text", "Struct"]),
+    "list of structs": (
+        {"item_id": ["a", "b"], "title": [[{"en": "A"}], []]},
+        "",
+        ["title must be text", "List(Struct"],
+    ),
+    "list of lists": ({"item_id": ["a", "b"], "title": [[["A"]], []]}, "", ["title must be text", "List(List"]),
+    "list of bytes": ({"item_id": ["a", "b"], "title": [[b"A"], []]}, "", ["title must be text", "List(Binary"]),
     "foreign ids": ({"item_id": ["x", "y"], "title": ["A", "B"]}, "", ["4 of 4", "such as 'a'", "it has 'x'"]),
 }
 
@@ -151,6 +158,16 @@ def test_the_text_of_a_folder_is_its_title_or_else_its_first_text_column(tmp_pat
     assert text_of("one", ids | {"brand": ["X", "Y"], "title": ["A", "B"]}) == "{title}"
     assert text_of("two", ids | {"price": [1.5, 2.0], "brand": ["X", "Y"], "about": ["s", "t"]}) == "{brand}"
     assert text_of("three", ids | {"price": [1.5, 2.0]}) == ""
+    assert text_of("four", ids | {"image": ["a.jpg", "b.jpg"], "Name": ["A", "B"]}) == "{Name}"
+    assert text_of("five", ids | {"image": ["a.jpg", "b.jpg"], "url": ["https://x.y/a", "https://x.y/b"]}) == ""
+    assert text_of("six", ids | {"title": ["a.jpg", "b.jpg"], "Name": ["A", "B"]}) == "{title}"
+
+
+def test_a_column_is_judged_by_text_though_a_later_row_is_of_another_kind(tmp_path, home):
+    rows = [f"i{place}" for place in range(300)]
+    items = {"item_id": rows, "size": [*map(str, range(299)), "large"], "about": [f"a thing {row}" for row in rows]}
+    found = open_dataset(str(write_dataset(tmp_path / "late", EVENTS, items, ".csv")), home)
+    assert found.text == "{about}"
 
 
 def texts(folder: Path, items: dict[str, list], template: str) -> list[str | None]:
@@ -174,6 +191,12 @@ def test_a_missing_field_drops_out_with_its_decoration(tmp_path):
         None,
         None,
     ]
+
+
+def test_a_text_that_nobody_sees_is_missing_and_others_keep_their_characters(tmp_path):
+    titles = ["\u200b", "\ufeff \u2060", "\u00ad\x00", "\u00a0", "\u200bAnvil", "A\nB"]
+    found = texts(tmp_path, {"item_id": list("abcdef"), "title": titles}, "{title}")
+    assert found == [None, None, None, None, "\u200bAnvil", "A\nB"]
 
 
 def test_words_of_a_template_stay_with_the_field_they_introduce(tmp_path):

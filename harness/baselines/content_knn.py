@@ -11,6 +11,7 @@ from adapters._base import Spectrum
 from harness.data import Queries, Split
 
 LAST, DECAY = 5, 0.7
+SQUARES = (1e-10, 1e15)  # entries whose squares float32 holds, and F.normalize sees
 
 
 class ContentKNN:
@@ -21,7 +22,7 @@ class ContentKNN:
 
     def __init__(self, split: Split, spectrum: Spectrum) -> None:
         self.split = split
-        self.items = F.normalize(spectrum.features("center"), dim=1)
+        self.items = _unit(spectrum.features("center"))
 
     def scores(self, queries: Queries) -> Tensor:
         """(queries, n_items) float32, higher is better."""
@@ -32,3 +33,13 @@ class ContentKNN:
             seen = torch.from_numpy(self.split.items[at].astype(np.int64) - 1)
             profile[torch.from_numpy(has)] += DECAY**back * self.items[seen]
         return F.normalize(profile, dim=1) @ self.items.T
+
+
+def _unit(X: Tensor) -> Tensor:
+    """The rows of X (N, D) brought to length 1, zero rows as they are; (N, D) float32.
+
+    Very large and very small rows are first divided by their largest entry: their squares are no float32.
+    """
+    largest = X.abs().amax(1, keepdim=True)
+    odd = ((largest > SQUARES[1]) | (largest < SQUARES[0])) & (largest > 0)
+    return F.normalize(torch.where(odd, X / largest, X), dim=1)

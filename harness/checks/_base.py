@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from harness.checks._finding import EXAMPLES
 from harness.checks._read import Events
+from harness.findings import EXAMPLES
 from harness.raw import RawDataset
 
 if TYPE_CHECKING:

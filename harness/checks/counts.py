@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from harness import suspects
 from harness.checks._base import Facts, ids_at
-from harness.checks._finding import ERROR, INFO, WARNING, Finding, examples, level
 from harness.checks._read import Events
+from harness.findings import ERROR, INFO, WARNING, Finding, catalogue, examples, level
+from harness.metrics._all import CUTOFFS
 
 MANY_REPEATS = 0.01
 K = 5  # the core that the field's data sets are cut to
@@ -18,14 +20,18 @@ OUTSTANDING = 10  # times the mean: in a small set every user has more than 1 % 
 
 
 def find(facts: Facts) -> Iterator[Finding]:
-    """Repeats, k-core, single events, bots, one item above all, published counts."""
+    """Repeats, k-core, single events, bots, one item above all, a small catalogue, published counts."""
     if facts.events is not None:
         later, again = _repeats(facts.events)
         yield from _told(facts.events, later, again)
         yield from _core(facts, later)
         yield from _weights(facts.events)
-    if facts.prepared is not None:
-        yield from _published(facts.prepared.card)
+    made = facts.prepared
+    items = made.catalogue.height if made is not None else 0 if facts.events is None else len(facts.events.items)
+    if items:
+        yield from catalogue.find(items, CUTOFFS, suspects.CUTOFF)
+    if made is not None:
+        yield from _published(made.card)
 
 
 def _repeats(events: Events) -> tuple[np.ndarray, np.ndarray]:

@@ -10,11 +10,12 @@ import numpy as np
 
 from harness import basis
 from harness.checks._base import Facts
-from harness.checks._finding import ERROR, INFO, WARNING, Finding, examples, level
+from harness.findings import ERROR, INFO, WARNING, Finding, examples, level
 from harness.types import HarnessError
 
 DUPLICATES = 0.05
 NARROW = 0.9  # mean cosine beyond which all items look alike
+MOST_COUNTED = 16  # what a matrix of counts may hold
 FULL = 0.5  # of the directions: below it the width promises too much
 
 
@@ -39,6 +40,7 @@ def find(facts: Facts) -> Iterator[Finding]:
         remedy = "Encode these items again; float16 overflows beyond 65,504."
         yield Finding("NaN rows", ERROR, int((~finite).sum()), len(E), "rows", says, remedy, who)
     yield from _zeros(facts, names, real)
+    yield from _whole(E)
     yield from _spectrum(E if finite.all() else E[finite])
 
 
@@ -54,6 +56,21 @@ def _zeros(facts: Facts, names: list[str], real: np.ndarray) -> Iterator[Finding
             who = examples(names[row] for row in np.flatnonzero(which))
             remedy = "Look whether the rows belong to these items." if kind == WARNING else "Nothing need be done."
             yield Finding("zero rows", kind, int(which.sum()), len(names), "rows", says, remedy, who)
+
+
+def _whole(E: np.ndarray) -> Iterator[Finding]:
+    """Whole numbers beyond those of counts."""
+    whole, largest = True, 0.0
+    for part in basis.parts(*E.shape):
+        rows = E[part]
+        whole = whole and bool((rows == np.floor(rows)).all())
+        largest = max(largest, float(np.abs(rows).max()))
+        if not whole:
+            return
+    if largest > MOST_COUNTED:
+        says = f"rows of whole numbers up to {largest:,.0f}, read as magnitudes: quantised numbers, or packed bits?"
+        remedy = "Unpack bits with np.unpackbits; bring quantised numbers back to the scale of each dimension."
+        yield Finding("whole numbers", WARNING, len(E), len(E), "rows", says, remedy)
 
 
 def _spectrum(E: np.ndarray) -> Iterator[Finding]:

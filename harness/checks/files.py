@@ -8,7 +8,7 @@ import polars as pl
 
 from harness.checks import _read
 from harness.checks._base import Facts
-from harness.checks._finding import ERROR, INFO, WARNING, Finding, examples
+from harness.findings import ERROR, INFO, WARNING, Finding, examples
 from harness.raw import RawDataset, read_items
 from harness.types import HarnessError
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import polars as pl
 
 from harness.checks._base import Facts
-from harness.checks._finding import ERROR, INFO, WARNING, Finding, examples, level
+from harness.findings import ERROR, INFO, WARNING, Finding, examples, level, titles
 
 PLACEHOLDER = r"(?i)^(title_\d+|nan|none|null|n/?a|unknown|untitled|no title|not available|[-?.]+)$"
 LONG_TITLE = 20  # words; D3 and MiniOneRec drop longer titles
@@ -33,6 +33,7 @@ PATTERNS = [  # name, regular expression, what it is, remedy
     ("mojibake", MOJIBAKE, "hold UTF-8 that was read as latin-1 (Ã© for é)", "Read the source as UTF-8."),
     ("doubled entities", r"&amp;(?:#?\w{2,8});", "hold HTML entities escaped twice", "Unescape twice."),
     ("entities", ENTITY, "hold HTML entities", "Unescape them, for example with Python's html.unescape."),
+    ("backslash quotes", r'\\"', 'hold quotes behind a backslash (\\")', "Read the source with backslash as escape."),
     ("tags", rf"(?i)</?(?:{TAGS})(?:\s[^<>]*)?/?>", "hold HTML tags", "Strip the tags."),
     ("page code", PAGE, "hold CSS or JavaScript of a web page", "Drop these texts or take the field from elsewhere."),
 ]
@@ -45,11 +46,17 @@ def find(facts: Facts) -> Iterator[Finding]:
         return
     if facts.events is not None:
         items = items.filter(pl.col("item_id").is_in(facts.events.items.implode()))
+    choice = facts.raw.choice
     if not facts.raw.text:
-        says = "there is no text column: adapters that read text have nothing to read"
+        why = "" if choice is None or not choice.passed else f" ({choice.says})"
+        says = f"there is no text column: adapters that read text have nothing to read{why}"
         remedy = "Add a column title, or set text in dataset.toml."
         yield Finding("no text", INFO, items.height, items.height, "items", says, remedy)
         return
+    if choice is not None and items.height:
+        yield from titles.chosen(choice, items.height)
+    yield from titles.find(items)
+    yield from titles.unseen(items)
     yield from _missing(items)
     present = items.filter(pl.col("text").is_not_null())
     yield from _titles(present.filter(pl.col("head").is_not_null()), items.height)

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
 
 from harness.checks._base import Facts, Sequences, ids_at
-from harness.checks._finding import ERROR, INFO, WARNING, Finding, examples, level
 from harness.checks._read import Events
+from harness.findings import ERROR, INFO, WARNING, Finding, clocks, examples, level
 
-EARLIEST = datetime(1995, 1, 1, tzinfo=UTC).timestamp()  # before it nothing of the kind was recorded
-DAY = 86400
-UNITS = [(1e17, 1e9, "nanoseconds"), (1e14, 1e6, "microseconds"), (1e11, 1e3, "milliseconds")]
-DAY_SHARE = 0.95  # of times at midnight: the clock tells days
 INCREASING_SHARE = 0.95  # in files that are ordered by time it is 0.69 to 0.72 (Amazon)
 FEW = 20  # neighbours that tell nothing about a share
 TESTS_TIED = 0.1
@@ -25,44 +20,18 @@ def find(facts: Facts) -> Iterator[Finding]:
     """Unit, range and order of the times; ties; sequences that are sorted by id."""
     events = facts.events
     if events is not None and events.time is not None:
-        yield from _clock(events.time[~np.isnan(events.time)], facts.now)
+        yield from clocks.find(events.time[~np.isnan(events.time)], facts.now)
         yield from _chronology(events)
     if facts.sequences is not None:
         yield from _ties(facts.sequences)
         yield from _sorted_by_id(facts.sequences)
 
 
-def _clock(times: np.ndarray, now: float) -> Iterator[Finding]:
-    if not len(times):
-        return
-    total, middle, scale = len(times), float(np.median(times)), 1.0
-    for least, per_second, unit in UNITS:
-        if middle >= least:
-            scale = per_second
-            count = int((times >= least).sum())
-            says = f"times in {unit}; read as seconds they lie in the year {1970 + middle / 31556952:,.0f}"
-            remedy = f"Divide timestamp by {per_second:,.0f}."
-            yield Finding("unit of time", ERROR, count, total, "events", says, remedy, _some(times, times >= least))
-            break
-    late = times > (now + DAY) * scale
-    if late.any():
-        says = "times in the future; the temporal split would test on them"
-        remedy = "Drop or mend these events; a few among many are often in another unit."
-        yield Finding("future times", WARNING, int(late.sum()), total, "events", says, remedy, _some(times, late))
-    early = times < EARLIEST * scale
-    if early.any():
-        says = "times before 1995"
-        remedy = "Write seconds since 1970 in UTC: 0 is often a missing time, 14000 a day, 20140723 a date."
-        yield Finding("early times", WARNING, int(early.sum()), total, "events", says, remedy, _some(times, early))
-    midnight = int((times % (DAY * scale) == 0).sum())
-    if midnight > DAY_SHARE * total:
-        says = "times at midnight: the clock tells days, and what a user did in one day has no order"
-        remedy = "Take a source with seconds if there is one; else report the tie policy with every number."
-        yield Finding("day resolution", INFO, midnight, total, "events", says, remedy)
-
-
-def _some(times: np.ndarray, which: np.ndarray) -> tuple[str, ...]:
-    return examples(f"{time:.0f}" for time in times[np.flatnonzero(which)[:3]])
+def refused(facts: Facts) -> Iterator[Finding]:
+    """Units of time for which harness refuses the file."""
+    events = facts.events
+    if events is not None and events.timed and events.time is not None:
+        yield from (finding for finding in clocks.units(events.time) if finding.level == ERROR)
 
 
 def _chronology(events: Events) -> Iterator[Finding]:

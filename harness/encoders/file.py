@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness import decoding, files
+from harness.encoders import _integers
 from harness.encoders._base import Encoder, Progress, Texts, file_sha256
 from harness.registry import suggest
 from harness.types import HarnessError
@@ -46,7 +47,11 @@ class File(Encoder):
         matrix, ids = READERS[self.path.suffix](self.path)
         if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
             shape = "x".join(map(str, matrix.shape))
-            raise HarnessError(f"{self.path} holds {shape or 'one'} {matrix.dtype}; it must be a 2-D array of numbers.")
+            hint = " Is it bfloat16? Save it as float32." if matrix.dtype == np.dtype("V2") else ""
+            raise HarnessError(
+                f"{self.path} holds {shape or 'one'} {matrix.dtype}; it must be a 2-D array of numbers.{hint}"
+            )
+        _integers.check(self.path, matrix)
         if ids is None and self.sidecar.is_file():
             ids = _lines(self.sidecar)
         rows = self._by_row(len(matrix), texts) if ids is None else self._by_id(len(matrix), ids, texts)
@@ -54,7 +59,18 @@ class File(Encoder):
         has_row = rows >= 0
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused by name later
             E[has_row] = matrix[rows[has_row]]
+        if matrix.dtype.itemsize > E.itemsize:
+            self._check_small(E, matrix, rows, texts)
         return E
+
+    def _check_small(self, E: np.ndarray, matrix: np.ndarray, rows: np.ndarray, texts: Texts) -> None:
+        """Raises HarnessError if a row (N,) of the matrix became zero, which stands for an item without text."""
+        for i in np.flatnonzero((rows >= 0) & ~E.any(1)):
+            if matrix[rows[i]].any():
+                raise HarnessError(
+                    f"{self.path}: the row of item '{texts.item_ids[i]}' is too small for float32 and would be zero. "
+                    "Scale the matrix."
+                )
 
     def _by_row(self, count: int, texts: Texts) -> np.ndarray:
         """The matrix row of each item, (N,) int64, -1 for none, where rows are those of the items file."""
@@ -92,7 +108,10 @@ def _lines(path: Path) -> list[str]:
 
 def _npy(path: Path) -> Matrix:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False), None
+        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(matrix, np.ndarray):
+            raise ValueError("an archive of arrays")
+        return matrix, None
     except (ValueError, EOFError, OSError) as error:
         raise HarnessError(f"{path} is no plain .npy array of numbers, or it is damaged.") from error
 
@@ -106,7 +125,8 @@ def _safetensors(path: Path) -> Matrix:
             if len(matrices) != 1:
                 named = f": {', '.join(matrices)}" if matrices else ""
                 raise HarnessError(f"{path} has {len(matrices)} 2-D tensors{named}. It must have one.")
-            return file.get_tensor(matrices[0]).float().numpy(), None
+            tensor = file.get_tensor(matrices[0])
+            return (tensor.float() if tensor.is_floating_point() else tensor).numpy(), None
     except (SafetensorError, OSError) as error:
         raise HarnessError(f"{path} is no .safetensors file, or it is damaged.") from error
 
@@ -121,18 +141,21 @@ def _parquet(path: Path) -> Matrix:
             columns = ", ".join(schema)
             raise HarnessError(f"{path} must have a column item_id and one column of lists; it has: {columns}.")
         frame = pl.read_parquet(path, columns=["item_id", lists[0]])
-        return _stack(path, frame[lists[0]].cast(pl.List(pl.Float32))), frame["item_id"].cast(pl.String).to_list()
+        inner = schema[lists[0]].inner  # type: ignore[attr-defined]
+        kind = inner if inner.is_integer() else pl.Float32
+        return _stack(path, frame[lists[0]].cast(pl.List(kind))), frame["item_id"].cast(pl.String).to_list()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise HarnessError(f"{path} is no .parquet file of lists of numbers, or it is damaged.") from error
 
 
 def _stack(path: Path, lists: Any) -> np.ndarray:
-    """The matrix of a polars series of float lists, (rows, D) float32; a null list is a zero row."""
+    """The matrix of a polars series of lists, (rows, D) in their type; a null list is a zero row."""
     widths = lists.list.len().drop_nulls().unique().sort().to_list()
     if len(widths) != 1 or widths[0] == 0:
         raise HarnessError(f"{path}: the lists of column {lists.name} must be of one length; they have: {widths}.")
-    matrix = np.zeros((len(lists), widths[0]), np.float32)
-    matrix[lists.is_not_null().to_numpy()] = lists.drop_nulls().explode().to_numpy().reshape(-1, widths[0])
+    numbers = lists.drop_nulls().explode().to_numpy()  # float, with NaN, where one of them is null
+    matrix = np.zeros((len(lists), widths[0]), numbers.dtype)
+    matrix[lists.is_not_null().to_numpy()] = numbers.reshape(-1, widths[0])
     return matrix
 
 

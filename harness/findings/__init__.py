@@ -1,4 +1,7 @@
-"""What a check says: `Finding`. Light to import."""
+"""Faults of data: `Finding`, and tests of ids, times and texts that `check`, the preparation and the card share.
+
+This module is light to import. The tests take plain series and arrays, so that each is written once.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,12 @@ class Finding:
     @property
     def share(self) -> float:
         return self.count / self.total if self.total else 0.0
+
+    @property
+    def sentence(self) -> str:
+        """The fault, its count and its examples as one sentence, for a card or an error."""
+        shown = f", e.g. {'; '.join(self.examples)}" if self.examples else ""
+        return f"{self.says[0].upper()}{self.says[1:]} ({self.count:,} of {self.total:,} {self.unit}{shown})."
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"share": self.share, "examples": list(self.examples)}

@@ -1,0 +1,61 @@
+"""Matrices of integers: refuse bits of floats and packed bits, report quantised numbers.
+
+A multi-hot matrix, or one of counts, is a matrix like any other.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from harness.types import HarnessError
+
+ROWS = 1024  # that are looked at
+BITS_OF_FLOATS = 1024  # counts and quantised numbers in 16 bits stay below, the bits of 1e-4 are above
+EXACT = 2**24  # beyond it, float32 has no place for every whole number
+FAIR = (0.2, 0.8)  # share of ones in a bit that may be a sign
+APART = (
+    -0.3
+)  # correlation of the two highest bits: 0 in packed bits, near -1 in numbers around the middle of their range
+
+
+def check(path: Path, matrix: np.ndarray) -> None:
+    """Look at a matrix (n, D) of `path`; nothing is said of floats.
+
+    Raises HarnessError if it holds integers that look like the bits of floats, like packed bits or like hashes.
+    """
+    if matrix.dtype.kind not in "iu" or not matrix.size:
+        return
+    rows = np.asarray(matrix[:: max(1, len(matrix) // ROWS)])
+    size = np.abs(rows[rows != 0].astype(np.float64))
+    if not len(size) or size.max() <= 1:
+        return
+    if matrix.dtype.itemsize == 1:
+        _bytes(path, rows)
+    elif matrix.dtype.itemsize == 2 and (size > BITS_OF_FLOATS).mean() > 1 / 2:
+        raise HarnessError(
+            f"{path} holds {matrix.dtype} that look like the bits of bfloat16 or float16, not like numbers. Save them "
+            "as float32, for example with E.float().numpy() in torch."
+        )
+    elif size.max() > EXACT:
+        raise HarnessError(
+            f"{path} holds {matrix.dtype} beyond {EXACT:,}: the bits of floats, or hashes, but no embedding. Save the "
+            "numbers as float32."
+        )
+
+
+def _bytes(path: Path, rows: np.ndarray) -> None:
+    dtype = rows.dtype
+    raised = rows.view(np.uint8) ^ (0x80 if dtype.kind == "i" else 0)  # -128 is 0, as libraries that pack bits have it
+    high = np.stack([raised >> 7, raised >> 6 & 1, raised >> 5 & 1, raised >> 4 & 1]).reshape(4, -1).astype(np.float64)
+    ones = high.mean(1)
+    if (ones > FAIR[0]).all() and (ones < FAIR[1]).all() and np.corrcoef(high[0], high[1])[0, 1] > APART:
+        offset = " (E + 128 as uint8 first)" if dtype.kind == "i" else ""
+        raise HarnessError(
+            f"{path} holds {dtype} that look like packed bits, 8 dimensions in a number: unpack them with "
+            f"np.unpackbits(E, axis=1){offset}. If they are quantised numbers, save them as float32."
+        )
+    line = f"{path.name} holds {dtype}: read as magnitudes. If they are quantised, the scale of each dimension is lost."
+    print(line, file=sys.stderr, flush=True)
