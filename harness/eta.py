@@ -55,15 +55,20 @@ def work(ledger: Ledger, described: dict[str, Any], epochs: Mapping[str, int]) -
     searching = planned - sum(r is not None for _, r in history.values())
     confirming = described["seeds"] - len(confirmed) if searching or alive or "confirm" in described else 0
     known = [*ended][-SAMPLE:]
-    found = Work(searching, confirming, [*map(ledger.seconds, known)], [*map(ledger.seconds, confirmed)])
+    found = Work(searching, confirming, _taken(ledger, known), _taken(ledger, confirmed))
     if "cell_seconds" in described:
         found.seconds_left = described["cell_seconds"] - sum(map(ledger.seconds, ended))
     for trial_id in [*(i for i, r in history.values() if r is None), *wanted]:
         if trial_id in epochs and ledger.result(trial_id) is None:
-            curves = [r.curve for i in [*known[-3:], *confirmed[-3:]] if (r := ledger.result(i)) is not None]
-            length = fmean(map(len, curves)) if curves else ledger.trials[trial_id].trial.epochs
+            lengths = [n for i in [*known[-3:], *confirmed[-3:]] if (n := ledger.trials[i].trained) > 0]
+            length = fmean(lengths) if lengths else ledger.trials[trial_id].trial.epochs
             found.flying += min(epochs[trial_id] / max(length, 1), 0.9)
     return found
+
+
+def _taken(ledger: Ledger, trials: Sequence[str]) -> list[float]:
+    """Seconds that these trials took. One that failed before its first epoch took none and predicts nothing."""
+    return [seconds for i in trials if (seconds := ledger.seconds(i)) > 0]
 
 
 def needs(works: Sequence[Work]) -> list[float] | None:
@@ -75,9 +80,12 @@ def needs(works: Sequence[Work]) -> list[float] | None:
     return None if any(seconds is None for seconds in own) else [seconds or 0.0 for seconds in own]
 
 
-def finishes(seconds: Sequence[float], slots: int, pace: float) -> list[float]:
+def finishes(seconds: Sequence[float], slots: int, pace: float | None) -> list[float] | None:
     """When each cell will be done, seconds of the clock from now: cells in order, one a slot, as the grid hands them
-    out; where fewer are left than slots, they share them. `pace`: trial seconds in a slot's second."""
+    out; where fewer are left than slots, they share them. `pace`: trial seconds in a slot's second; None while it is
+    unknown, and then so are the ends."""
+    if pace is None:
+        return None
     free = [0.0] * slots
     whole = sum(seconds) / slots / pace
     found = []
@@ -88,11 +96,12 @@ def finishes(seconds: Sequence[float], slots: int, pace: float) -> list[float]:
     return found
 
 
-def pace(works: Sequence[Work], ran: Sequence[float], elapsed: float, slots: int) -> float:
+def pace(works: Sequence[Work], ran: Sequence[float], elapsed: float, slots: int) -> float | None:
     """Trial seconds that pass in a second of a slot in this run, which began `elapsed` seconds ago and ended trials of
-    `ran` seconds; at most 1."""
+    `ran` seconds; at most 1. None while no trial of this run took any time: one that fails at once takes none."""
     flying = 0.0
     for w in works:
         known = w.searched or w.confirmed
         flying += w.flying * fmean(known) if known else 0.0
-    return min((sum(ran) + flying) / max(elapsed * slots, 1e-9), 1.0)
+    passed = sum(ran) + flying
+    return min(passed / max(elapsed * slots, 1e-9), 1.0) if passed > 0 else None

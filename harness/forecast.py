@@ -28,6 +28,7 @@ COMMON = 0.1  # relative error that all prices share: how much slots slow each o
 Z = 1.645  # a 90 % interval
 START = 20.0  # seconds before the first trial: Ray, vectors
 LEAST = {"trials": 4, "seeds": 3}  # no cut goes below
+LONGEST = 36525 * 86400  # seconds of a deadline: a century
 CALIBRATED = "calibrations"  # folder of the home
 
 
@@ -97,9 +98,12 @@ def duration(text: str) -> float:
     (129600.0, 5400.0, 172800.0, 90.0)
     """
     units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
-    if not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", text):
+    if not re.fullmatch(r"([0-9]+(\.[0-9]+)?[dhms])+", text):
         raise HarnessError(f"--deadline '{text}' is no duration; it is written as 36h, 1h30m, 2d or 90s.")
-    return sum(float(number) * units[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([dhms])", text))
+    found = sum(float(number) * units[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([dhms])", text))
+    if not 0 < found <= LONGEST:
+        raise HarnessError(f"--deadline '{text[:40]}' must be longer than 0s and at most {LONGEST // 86400}d.")
+    return found
 
 
 @dataclass(frozen=True)
@@ -299,7 +303,7 @@ def told(home: Path, about: str, took: float) -> str | None:
             f"Took {clock(took)}; the plan had said {clock(kept['seconds'])} [{low}, {high}], "
             f"which is {100 * (kept['seconds'] / took - 1):+.0f} %."
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError):
         return None
 
 
