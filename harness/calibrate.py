@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from harness import forecast, scratch, studies, walk
+from harness import forecast, interpreter, scratch, studies, walk
 from harness.files import write_text
 from harness.forecast import Pace
 from harness.layout import Layout
@@ -53,6 +53,7 @@ def _kept(file: Path) -> Pace | None:
 
 
 def _measure(grid: Plan, wanted: list[Study], slots: int, threads: int, address: str | None) -> dict[str, Pace]:
+    interpreter.check()
     from harness import search
 
     walk.say(f"Calibrating {len(wanted)} cells: {EPOCHS} epochs of each default point.")

@@ -1,4 +1,4 @@
-"""Trials that lack something (seconds, a curve, a best value), first of a run or all of them: whatever reads them goes on."""
+"""Progress, status, forecast, tables and searches go on where a trial lacks seconds, a curve or a best value."""
 
 import io
 import json
