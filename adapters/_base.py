@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 # Ranges of hyper-parameters, read from the source by `harness.domains`: a wrong value is refused before any training.
 Count = Annotated[int, ">= 1", "<= 65536"]
+Kept = Annotated[int, ">= 1", "<= 65536", ">= d"]  # components of the text, of which d columns are made
 Depth = Annotated[int, ">= 1", "<= 64"]
 Rate = Annotated[float, ">= 0", "< 1"]  # of dropout
 Share = Annotated[float, "> 0", "< 1"]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._base import Adapter, Count, Degree, NonNegative, Phi, Pos, Positive, Spectrum, Start
+from ._base import Adapter, Count, Degree, Kept, NonNegative, Phi, Pos, Positive, Spectrum, Start
 
 PHI = ("softshrink", "softmax", "identity", "none")
 POS = ("taylor", "free_diag", "none")
@@ -56,7 +56,7 @@ class SpecTran(Adapter):
         c: NonNegative = 1.0,
         rho: Positive = 0.3,
         lam_learnable: bool = True,
-        rank: Count | None = None,
+        rank: Kept | None = None,
     ) -> None:
         super().__init__(spectrum, d)
         r = spectrum.rank if rank is None else min(rank, spectrum.rank)

@@ -7,7 +7,7 @@ the position encoding the table starts near rank 1.
 
 from __future__ import annotations
 
-from ._base import Count, Degree, NonNegative, Pos, Positive, Spectrum, Start
+from ._base import Count, Degree, Kept, NonNegative, Pos, Positive, Spectrum, Start
 from .spectran import SpecTran
 
 
@@ -27,7 +27,7 @@ class SpecTranSoftmax(SpecTran):
         value_power: NonNegative = 0.0,
         d_k: Count = 128,
         rho: Positive = 0.3,
-        rank: Count | None = None,
+        rank: Kept | None = None,
     ) -> None:
         super().__init__(
             spectrum,

@@ -6,7 +6,7 @@ E_s = U diag(s) [phi(Q K^T) + A]^T. It starts as plain SVD truncation where Spec
 
 from __future__ import annotations
 
-from ._base import Count, Degree, NonNegative, Phi, Pos, Positive, Spectrum, Start
+from ._base import Count, Degree, Kept, NonNegative, Phi, Pos, Positive, Spectrum, Start
 from .spectran import SpecTran
 
 
@@ -28,7 +28,7 @@ class SpecTranUS(SpecTran):
         c: NonNegative = 1.0,
         rho: Positive = 0.3,
         lam_learnable: bool = True,
-        rank: Count | None = None,
+        rank: Kept | None = None,
     ) -> None:
         super().__init__(
             spectrum,

@@ -6,7 +6,9 @@ the first d are then read by nothing.
 
 from __future__ import annotations
 
-from ._base import Degree, NonNegative, Pos, Spectrum, Start
+from typing import Literal
+
+from ._base import Degree, NonNegative, Spectrum, Start
 from .spectran import SpecTran
 
 
@@ -20,7 +22,7 @@ class SpecTranWithoutAttention(SpecTran):
         spectrum: Spectrum,
         d: int,
         *,
-        pos: Pos = "taylor",
+        pos: Literal["taylor", "free_diag"] = "taylor",
         degree: Degree = 2,
         start: Start = "whiten",
         value_power: NonNegative = 0.0,

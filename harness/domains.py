@@ -1,8 +1,8 @@
 """Which values a parameter takes: its type and range, read from the annotation in its constructor.
 
 ``Annotated[float, ">= 0", "< 1"]`` is a range, ``Literal["raw", "center"]`` a choice, and either may be ``| None``. A
-bound is ``>=``, ``>``, ``<=`` or ``<`` and a number; ``divides d`` says that the value divides the model dimension. A
-name that the file or its package's `_base.py` gives to an annotation (``Count = Annotated[int, ">= 1"]``) stands for
+bound is ``>=``, ``>``, ``<=`` or ``<`` and a number; ``divides d`` and ``>= d`` relate the value to the model dimension.
+A name that the file or its package's `_base.py` gives to an annotation (``Count = Annotated[int, ">= 1"]``) stands for
 it.
 """
 
@@ -25,7 +25,10 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le,
     "<": operator.lt,
 }
-DIVIDES = "divides d"
+RELATIONS: dict[str, tuple[Callable[[int, int], bool], str]] = {  # of a value to d: whether it holds, and what to say
+    "divides d": (lambda value, d: d % value == 0, "does not divide"),
+    ">= d": (lambda value, d: value >= d, "lies below"),
+}
 LARGEST = 2**31 - 1  # of an int without an upper bound: above it no tensor has a dimension
 SHOWN = 40  # characters of a value in an error
 
@@ -33,13 +36,25 @@ SHOWN = 40  # characters of a value in an error
 @dataclass(frozen=True)
 class Domain:
     """Type and range of a parameter. ``kind``: bool, int, float or str. ``bounds``: pairs of operator and number.
-    ``choices``: the only values, if any are named. ``optional``: None is a value as well."""
+    ``choices``: the only values, if any are named. ``optional``: None is a value as well. ``relation``: one of
+    `RELATIONS`, or empty."""
 
     kind: type
     bounds: tuple[tuple[str, float], ...] = ()
     choices: tuple[Any, ...] = ()
     optional: bool = False
-    divides: bool = False
+    relation: str = ""
+
+    def conflict(self, value: Any, d: int) -> str:
+        """How a value breaks its relation to the model dimension, in words; empty where it does not.
+
+        >>> Domain(int, relation="divides d").conflict(2, 63)
+        'does not divide d = 63'
+        """
+        if value is None or not self.relation:
+            return ""
+        related, words = RELATIONS[self.relation]
+        return "" if related(value, d) else f"{words} d = {d}"
 
     def holds(self, value: Any) -> bool:
         """Whether a value of the right type lies in the range."""
@@ -70,7 +85,7 @@ class Domain:
         bounds = " and ".join(f"{name} {bound if self.kind is int else f'{bound:g}'}" for name, bound in self.bounds)
         finite = "" if self.kind is not float or any("<" in name for name, _ in self.bounds) else "finite "
         words = _article(f"{finite}{self.kind.__name__}") + (f" {bounds}" if bounds else "")
-        return words + (" or None" if self.optional else "") + (" that divides d" if self.divides else "")
+        return words + (" or None" if self.optional else "")
 
 
 def _article(word: str) -> str:
@@ -81,7 +96,7 @@ def _float(value: int) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
 
 
 def shown(value: Any) -> str:
@@ -131,10 +146,12 @@ def read(annotation: ast.expr | None, default: Any, names: Mapping[str, ast.expr
 def _bounded(domain: Domain, words: Iterable[str]) -> Domain:
     bounds = list(domain.bounds)
     for word in words:
-        if word == DIVIDES:
-            domain = replace(domain, divides=True)
+        if word in RELATIONS:
+            domain = replace(domain, relation=word)
         elif found := re.fullmatch(r"(>=|>|<=|<) (-?[0-9.e+-]+)", word):
             bounds.append((found[1], domain.kind(found[2])))
         else:
-            raise HarnessError(f"'{word}' is no bound of a parameter; bounds are >= 0, > 0, <= 1, < 1 or {DIVIDES}.")
+            raise HarnessError(
+                f"'{word}' is no bound of a parameter; bounds are >= 0, > 0, <= 1, < 1, {', '.join(RELATIONS)}."
+            )
     return replace(domain, bounds=tuple(bounds))

@@ -9,6 +9,7 @@ Every value is of its parameter's type and in the range that its constructor dec
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -221,14 +222,14 @@ def _part(prefix: str, schema: registry.Schema, folder: str, overrides: dict[str
 
 
 def conflict(cell: Cell, source: Source) -> str:
-    """Why a cell's parameters do not go together: one that has to divide d and does not. Empty where they do."""
+    """Which parameter of a cell does not go with the model dimension, and why. Empty where all do."""
     space = of_cell(cell, source)
     for part in _parts(cell, source):
-        for name in (name for name, domain in part.domains.items() if domain.divides):
-            for d in _values(space, "train.d"):
-                for value in _values(space, f"{part.prefix}.{name}"):
-                    if d % value:
-                        return f"{part.owner}: {name} = {value} does not divide d = {d}"
+        for name in (name for name, domain in part.domains.items() if domain.relation):
+            for d, value in itertools.product(_values(space, "train.d"), _values(space, f"{part.prefix}.{name}")):
+                concat = part.prefix == "adapter" and space.fixed.get("text.fusion") == "concat"
+                if words := part.domains[name].conflict(value, d - d // 2 if concat else d):
+                    return f"{part.owner}: {name} = {value} {words}"
     return ""
 
 
@@ -257,8 +258,8 @@ def read(
         table = _table(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise HarnessError(f"{where} is missing; every component has one (it may be empty).") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise HarnessError(f"{where} is not valid TOML: {error}.") from None
+    except (ValueError, RecursionError) as error:  # an int of thousands of digits raises no TOMLDecodeError
+        raise HarnessError(f"{where} is not valid TOML: {str(error).rstrip('.')}.") from None
     _check_names(where, table, defaults, owner)
     known = {name: of_default(default) for name, default in defaults.items()} | dict(domains or {})
     check_conditions(where, table, known)
