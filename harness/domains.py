@@ -1,7 +1,7 @@
 """Which values a parameter takes: its type and range, read from the annotation in its constructor.
 
 ``Annotated[float, ">= 0", "< 1"]`` is a range, ``Literal["raw", "center"]`` a choice, and either may be ``| None``. A
-bound is ``>=``, ``>``, ``<=`` or ``<`` and a number; ``divides d`` and ``>= d`` relate the value to the model dimension.
+bound is ``>=``, ``>``, ``<=`` or ``<`` and a number; ``divides d`` and ``>= d`` relate the value to the model's width.
 A name that the file or its package's `_base.py` gives to an annotation (``Count = Annotated[int, ">= 1"]``) stands for
 it.
 """

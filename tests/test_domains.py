@@ -37,7 +37,7 @@ def test_a_domain_holds_what_its_annotation_says_and_says_it_in_words(annotation
     for value in inside:
         assert domain.checked("p", value) == value
     for value in outside:
-        with pytest.raises(HarnessError, match="^p = .* is out of range; the parameter is"):
+        with pytest.raises(HarnessError, match=r"^p = .* is out of range; the parameter is"):
             domain.checked("p", value)
 
 
@@ -67,7 +67,9 @@ def test_an_int_serves_as_a_float_and_none_where_it_is_optional():
     assert Domain(int, optional=True).checked("p", None) is None
 
 
-@pytest.mark.parametrize("value", [10**400, 10**5000, -(10**400), "x" * 10_000])
+@pytest.mark.parametrize(
+    "value", [10**400, 10**5000, -(10**400), "x" * 10_000], ids=["large", "larger", "negative", "text"]
+)
 def test_a_value_that_is_long_or_cannot_be_printed_is_shortened(value):
     with pytest.raises(HarnessError) as caught:
         Domain(float).checked("p", value)
