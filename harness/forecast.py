@@ -66,7 +66,8 @@ class Cost:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Costs by cell; seconds of the clock to the end, and their 90 % interval."""
+    """Costs by cell; seconds of the clock to the end, and their 90 % interval. ``unpriced``: cells left out, because no
+    trial of their kind has finished and their calibration failed."""
 
     costs: list[Cost]
     slots: int
@@ -74,6 +75,7 @@ class Forecast:
     seconds: float
     low: float
     high: float
+    unpriced: tuple[Cell, ...] = ()
 
     @property
     def core_hours(self) -> float:
@@ -139,10 +141,11 @@ def _inputs(inputs: Mapping[str, Any]) -> tuple[str, str]:
 def of(grid: Plan, past: Sequence[Known], paces: Mapping[str, Pace], slots: int, threads: int) -> Forecast:
     """The forecast of all that a grid still runs. `past`: the `known` trials of its ledger; `paces`: calibrations by
     study id, for studies that are `unknown`."""
-    costs, shares = [], _shares(past)
+    costs, unpriced, shares = [], [], _shares(past)
     for study in grid.pending:
         price = _price(study, past, shares, paces)
         if price is None:
+            unpriced.append(study.cell)
             continue
         searching = study.trials - study.ledger.ended(study.id, study.trials)
         confirming = study.to_run() - searching
@@ -150,7 +153,7 @@ def of(grid: Plan, past: Sequence[Known], paces: Mapping[str, Pace], slots: int,
             spent = sum({i: study.ledger.seconds(i) for i, _ in study.history().values()}.values())
             searching = min(searching, math.ceil(max(study.budget.cell_seconds - spent, 0.0) / price.search))
         costs.append(Cost(study.cell, searching, confirming, price))
-    return _total(costs, slots, threads)
+    return replace(_total(costs, slots, threads), unpriced=tuple(unpriced))
 
 
 def unknown(grid: Plan, past: Sequence[Known]) -> list[Study]:
@@ -323,6 +326,7 @@ def to_json(forecast: Forecast, deadline: float, found: list[Cut]) -> dict[str, 
             for c in forecast.costs
         ],
         "cuts": [vars(cut) for cut in found],
+        "unpriced": [vars(cell) for cell in forecast.unpriced],
     }
 
 
@@ -334,6 +338,7 @@ def text(forecast: Forecast, deadline: float, found: list[Cut]) -> str:
     for c in forecast.costs:
         each = f"{c.trials} x {c.price.search:.1f}s + {c.seeds} x {c.price.confirm:.1f}s"
         lines.append(f"{c.seconds * forecast.threads / 3600:8.3g} core-hours  {each:28s} by {c.price.source}: {c.cell}")
+    lines += [f"  no price  its calibration failed, so the forecast leaves it out: {c}" for c in forecast.unpriced]
     span = f"{clock(forecast.seconds)} [{clock(forecast.low)}, {clock(forecast.high)}]"
     verdict = "fits" if forecast.high <= deadline else "may not fit" if forecast.seconds <= deadline else "does not fit"
     lines.append(

@@ -90,6 +90,8 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     say(overview(grid))
     for line in [*remarks(grid), *other_code(grid)]:
         say(line)
+    for cell, reason in grid.skipped:
+        say(f"Skipped {cell}: {reason}")
     begun, about = time.monotonic(), forecast.key(grid)
     if grid.pending:
         room.warn(grid, say)

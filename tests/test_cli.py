@@ -196,6 +196,16 @@ def test_a_parameter_out_of_range_is_one_clear_line_before_any_data_is_read(home
     assert part in found.stderr.splitlines()[-1]
 
 
+def test_cells_whose_heads_do_not_divide_d_are_skipped_by_plan_and_the_others_stay(dataset, home):
+    words = ["--datasets", str(dataset), "--home", str(home), "--adapters", "id", "--backbones", "sasrec,gru4rec"]
+    found = CliRunner().invoke(main, ["plan", *words, "--encoders", "noise", "--kcore", "0", "--set", "train.d=63"])
+    assert found.exit_code == 0, found.output
+    lines = found.stdout.splitlines()
+    [skipped] = [line for line in lines if "skipped" in line]
+    assert "sasrec / id: sasrec: n_heads = 2 does not divide d = 63" in skipped
+    assert any("pending" in line and "gru4rec / id" in line for line in lines)
+
+
 NUMBERS = {
     "plan": ["cell-seconds", "trials", "epochs", "seeds", "quantile", "kcore", "min-rating", "slots", "deadline"],
     "bench": ["gpu", "watchdog", "threads", "max-history", "max-title-words"],

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import asdict, replace
 
 import pytest
+from helpers import bench
 
 from harness import calibrate, eta, forecast, plan, results, spaces, status, tables, warm
 from harness import ledger as ledger_events
@@ -122,6 +123,15 @@ def test_a_warm_start_from_odd_trials_takes_those_that_are_done(home, odd):
     assert bool(starts) is (odd.status == "done")
 
 
+def test_a_cell_whose_calibration_failed_is_named_where_the_forecast_leaves_it_out(home):
+    ledger = run(home, "mlp", [FAILED])
+    grid = plan.Plan(plan.Request(home, budget=BUDGET), {}, [study(ledger)])
+    found = forecast.of(grid, forecast.known(ledger), {}, 2, 1)
+    assert (found.seconds, found.unpriced) == (0.0, (study(ledger).cell,))
+    assert f"leaves it out: {study(ledger).cell}" in forecast.text(found, 60.0, [])
+    assert forecast.to_json(found, 60.0, [])["unpriced"] == [asdict(study(ledger).cell)]
+
+
 def test_trials_that_took_no_time_predict_none():
     """A cell whose trials all failed at once is like the others, and unknown where there are none."""
     assert eta.needs([eta.Work(3, 0), eta.Work(0, 1, searched=[4.0])]) == [12.0, 4.0]
@@ -163,3 +173,15 @@ def test_a_calibration_takes_a_pace_from_two_epochs_or_none(home, heard):
 def test_a_bench_that_took_no_time_is_compared_with_its_forecast_or_not_at_all(home, took):
     (home / "forecast.json").write_text(json.dumps({"of": "x", "seconds": 0.0, "low": 0.0, "high": 0.0}))
     assert (forecast.told(home, "x", took) is None) is (took == 0)
+
+
+def test_a_bench_goes_on_where_the_first_trials_of_a_resumed_run_fail(home, dataset, tmp_path):
+    """A rate of 1e30 is a number like another, and no score is finite after an epoch of it."""
+    words = ["--adapters", "id", "--trials", "1", "--epochs", "1"]
+    assert bench(home, dataset, *words).returncode == 0
+    (tmp_path / "spaces").mkdir()
+    (tmp_path / "spaces" / "train.toml").write_text("lr = 1e30")
+    found = bench(home, dataset, *words, "--spaces", str(tmp_path / "spaces"))
+    assert found.returncode == 1, found.stderr
+    assert "Traceback" not in found.stderr
+    assert "scores are not finite" in found.stdout
