@@ -8,11 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+# Ranges of hyper-parameters, read from the source by `harness.domains`: a wrong value is refused before any training.
+Count = Annotated[int, ">= 1", "<= 65536"]
+Kept = Annotated[int, ">= 1", "<= 65536", ">= d"]  # components of the text, of which d columns are made
+Depth = Annotated[int, ">= 1", "<= 64"]
+Rate = Annotated[float, ">= 0", "< 1"]  # of dropout
+Share = Annotated[float, "> 0", "< 1"]
+Positive = Annotated[float, "> 0"]
+NonNegative = Annotated[float, ">= 0"]
+Preprocess = Literal["raw", "center", "whiten"]
+Phi = Literal["softshrink", "softmax", "identity", "none"]  # these four are of SpecTran and its ablations
+Pos = Literal["taylor", "free_diag", "none"]
+Start = Literal["whiten", "plain"]
+Degree = Annotated[int, ">= 0", "<= 64"]
 
 
 @dataclass(frozen=True)

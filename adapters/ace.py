@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ._base import Adapter, Spectrum
+from ._base import Adapter, NonNegative, Spectrum
 from .svd import COPY_STD
 
 
@@ -28,7 +28,7 @@ class ACE(Adapter):
 
     fuses = True  # an ID embedding added to a free table would be the same free table
 
-    def __init__(self, spectrum: Spectrum, d: int, *, softness: float = 10.0) -> None:
+    def __init__(self, spectrum: Spectrum, d: int, *, softness: NonNegative = 10.0) -> None:
         super().__init__(spectrum, d)
         if softness < 0:
             raise ValueError(f"softness is {softness}; it must be 0 or above")

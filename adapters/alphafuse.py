@@ -9,11 +9,13 @@ the whole is brought to the scale of an ID embedding, all ours: there, unit vari
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._base import Adapter, Spectrum
+from ._base import Adapter, Share, Spectrum
 from .svd import COPY_STD
 
 ID_INIT = ("zeros", "normal")
@@ -37,10 +39,10 @@ class AlphaFuse(Adapter):
         spectrum: Spectrum,
         d: int,
         *,
-        null_share: float = 0.5,
+        null_share: Share = 0.5,
         whiten: bool = True,
         cover: bool = False,
-        id_init: str = "zeros",
+        id_init: Literal["zeros", "normal"] = "zeros",
     ) -> None:
         super().__init__(spectrum, d)
         null = round(null_share * d)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ._base import Adapter, Spectrum
+from ._base import Adapter, Positive, Spectrum
 
 
 class ID(Adapter):
@@ -20,7 +20,7 @@ class ID(Adapter):
 
     uses_text = False
 
-    def __init__(self, spectrum: Spectrum, d: int, *, init_std: float = 0.02) -> None:
+    def __init__(self, spectrum: Spectrum, d: int, *, init_std: Positive = 0.02) -> None:
         super().__init__(spectrum, d)
         self.table = nn.Parameter(torch.randn(self.n, d) * init_std)
 

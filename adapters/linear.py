@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ._base import Adapter, Spectrum
+from ._base import Adapter, Preprocess, Spectrum
 
 
 class Linear(Adapter):
@@ -19,7 +19,7 @@ class Linear(Adapter):
 
     features: Tensor
 
-    def __init__(self, spectrum: Spectrum, d: int, *, preprocess: str = "raw") -> None:
+    def __init__(self, spectrum: Spectrum, d: int, *, preprocess: Preprocess = "raw") -> None:
         super().__init__(spectrum, d)
         self.preprocess = preprocess
         self.frozen("features", spectrum.features(preprocess))

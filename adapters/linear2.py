@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._base import Adapter, Spectrum
+from ._base import Adapter, Preprocess, Spectrum
 
 
 class Linear2(Adapter):
@@ -23,7 +23,7 @@ class Linear2(Adapter):
 
     features: Tensor
 
-    def __init__(self, spectrum: Spectrum, d: int, *, preprocess: str = "raw") -> None:
+    def __init__(self, spectrum: Spectrum, d: int, *, preprocess: Preprocess = "raw") -> None:
         super().__init__(spectrum, d)
         self.preprocess = preprocess
         self.frozen("features", spectrum.features(preprocess))

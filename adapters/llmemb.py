@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ._align import described, soft_contrast, two_linear, users_of
-from ._base import Adapter, Interactions, Spectrum, Step
+from ._base import Adapter, Count, Interactions, NonNegative, Positive, Preprocess, Spectrum, Step
 
 SPARE, PASSES = 16, 16  # extra columns and passes of the subspace iteration
 NOISE = 1e-6  # share of the longest collaborative vector below which a vector is rounding
@@ -46,10 +46,10 @@ class LLMEmb(Adapter):
         spectrum: Spectrum,
         d: int,
         *,
-        alpha: float = 0.01,
-        tau: float = 2.0,
-        window: int = 5,
-        preprocess: str = "raw",
+        alpha: NonNegative = 0.01,
+        tau: Positive = 2.0,
+        window: Count = 5,
+        preprocess: Preprocess = "raw",
     ) -> None:
         super().__init__(spectrum, d)
         if window < 1:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ._align import described, soft_contrast, two_linear
-from ._base import Adapter, Interactions, Spectrum, Step
+from ._base import Adapter, Count, Interactions, NonNegative, Preprocess, Spectrum, Step
 from .svd import COPY_STD
 
 HEADS = 2
@@ -65,11 +65,11 @@ class LLMESR(Adapter):
         spectrum: Spectrum,
         d: int,
         *,
-        alpha: float = 0.1,
-        beta: float = 0.0,
-        sim_users: int = 10,
+        alpha: NonNegative = 0.1,
+        beta: NonNegative = 0.0,
+        sim_users: Count = 10,
         residual: bool = True,
-        preprocess: str = "raw",
+        preprocess: Preprocess = "raw",
     ) -> None:
         super().__init__(spectrum, d)
         if d > spectrum.rank:

@@ -10,10 +10,12 @@ their code may draw one twice. ``pca``, the d leading principal components, is t
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from ._base import Adapter, Spectrum
+from ._base import Adapter, Preprocess, Spectrum
 from .svd import COPY_STD
 
 HOW = ("var", "uni", "rand", "pca")
@@ -31,7 +33,14 @@ class LLMInit(Adapter):
     uses_interactions = True
     fuses = True  # an ID embedding added to a free table would be the same free table
 
-    def __init__(self, spectrum: Spectrum, d: int, *, how: str = "var", preprocess: str = "raw") -> None:
+    def __init__(
+        self,
+        spectrum: Spectrum,
+        d: int,
+        *,
+        how: Literal["var", "uni", "rand", "pca"] = "var",
+        preprocess: Preprocess = "raw",
+    ) -> None:
         super().__init__(spectrum, d)
         if how not in HOW:
             raise ValueError(f"how is '{how}'; it takes: {', '.join(HOW)}")

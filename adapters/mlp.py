@@ -5,9 +5,11 @@ Source: the projection of RLMRec (Ren et al. 2024, arXiv 2310.15950): one hidden
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 
-from ._base import Adapter, Spectrum
+from ._base import Adapter, Count, Depth, Preprocess, Rate, Spectrum
 
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU}
 
@@ -26,11 +28,11 @@ class MLP(Adapter):
         spectrum: Spectrum,
         d: int,
         *,
-        hidden: int = 256,
-        layers: int = 1,
-        activation: str = "gelu",
-        dropout: float = 0.1,
-        preprocess: str = "raw",
+        hidden: Count = 256,
+        layers: Depth = 1,
+        activation: Literal["gelu", "relu"] = "gelu",
+        dropout: Rate = 0.1,
+        preprocess: Preprocess = "raw",
     ) -> None:
         super().__init__(spectrum, d)
         if activation not in ACTIVATIONS:

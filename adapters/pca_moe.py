@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ._base import Spectrum
+from ._base import Count, Rate, Spectrum
 from .unisrec_moe import UniSRecMoE
 
 
@@ -25,11 +25,11 @@ class PCAMoE(UniSRecMoE):
         spectrum: Spectrum,
         d: int,
         *,
-        k: int = 256,
+        k: Count = 256,
         whiten: bool = False,
-        experts: int = 8,
+        experts: Count = 8,
         noisy: bool = True,
-        dropout: float = 0.2,
+        dropout: Rate = 0.2,
     ) -> None:
         if k < 1:
             raise ValueError(f"PCA keeps at least 1 component, k is {k}")

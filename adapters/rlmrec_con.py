@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ._align import described, info_nce, perceptron
-from ._base import Adapter, Spectrum, Step
+from ._base import Adapter, NonNegative, Positive, Preprocess, Spectrum, Step
 from .svd import COPY_STD
 
 
@@ -33,7 +33,13 @@ class RLMRecCon(Adapter):
     described: Tensor
 
     def __init__(
-        self, spectrum: Spectrum, d: int, *, weight: float = 1e-2, tau: float = 0.2, preprocess: str = "raw"
+        self,
+        spectrum: Spectrum,
+        d: int,
+        *,
+        weight: NonNegative = 1e-2,
+        tau: Positive = 0.2,
+        preprocess: Preprocess = "raw",
     ) -> None:
         super().__init__(spectrum, d)
         self.weight, self.tau = weight, tau

@@ -12,12 +12,14 @@ the recommender sees its inputs whole. Left out, as in rlmrec_con: profiles, use
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ._align import described, info_nce, perceptron
-from ._base import Adapter, Spectrum, Step
+from ._base import Adapter, NonNegative, Positive, Preprocess, Spectrum, Step
 from .svd import COPY_STD
 
 
@@ -41,10 +43,10 @@ class RLMRecGen(Adapter):
         spectrum: Spectrum,
         d: int,
         *,
-        weight: float = 0.1,
-        tau: float = 0.2,
-        mask: float = 0.1,
-        preprocess: str = "raw",
+        weight: NonNegative = 0.1,
+        tau: Positive = 0.2,
+        mask: Annotated[float, "> 0", "<= 1"] = 0.1,
+        preprocess: Preprocess = "raw",
     ) -> None:
         super().__init__(spectrum, d)
         if not 0 < mask <= 1:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._base import Adapter, Spectrum
+from ._base import Adapter, Count, Degree, Kept, NonNegative, Phi, Pos, Positive, Spectrum, Start
 
 PHI = ("softshrink", "softmax", "identity", "none")
 POS = ("taylor", "free_diag", "none")
@@ -47,16 +47,16 @@ class SpecTran(Adapter):
         spectrum: Spectrum,
         d: int,
         *,
-        phi: str = "softshrink",
-        pos: str = "taylor",
-        degree: int = 2,
-        start: str = "whiten",
-        value_power: float = 0.0,
-        d_k: int = 128,
-        c: float = 1.0,
-        rho: float = 0.3,
+        phi: Phi = "softshrink",
+        pos: Pos = "taylor",
+        degree: Degree = 2,
+        start: Start = "whiten",
+        value_power: NonNegative = 0.0,
+        d_k: Count = 128,
+        c: NonNegative = 1.0,
+        rho: Positive = 0.3,
         lam_learnable: bool = True,
-        rank: int | None = None,
+        rank: Kept | None = None,
     ) -> None:
         super().__init__(spectrum, d)
         r = spectrum.rank if rank is None else min(rank, spectrum.rank)

@@ -7,7 +7,7 @@ the position encoding the table starts near rank 1.
 
 from __future__ import annotations
 
-from ._base import Spectrum
+from ._base import Count, Degree, Kept, NonNegative, Pos, Positive, Spectrum, Start
 from .spectran import SpecTran
 
 
@@ -21,13 +21,13 @@ class SpecTranSoftmax(SpecTran):
         spectrum: Spectrum,
         d: int,
         *,
-        pos: str = "taylor",
-        degree: int = 2,
-        start: str = "whiten",
-        value_power: float = 0.0,
-        d_k: int = 128,
-        rho: float = 0.3,
-        rank: int | None = None,
+        pos: Pos = "taylor",
+        degree: Degree = 2,
+        start: Start = "whiten",
+        value_power: NonNegative = 0.0,
+        d_k: Count = 128,
+        rho: Positive = 0.3,
+        rank: Kept | None = None,
     ) -> None:
         super().__init__(
             spectrum,

@@ -6,7 +6,7 @@ E_s = U diag(s) [phi(Q K^T) + A]^T. It starts as plain SVD truncation where Spec
 
 from __future__ import annotations
 
-from ._base import Spectrum
+from ._base import Count, Degree, Kept, NonNegative, Phi, Pos, Positive, Spectrum, Start
 from .spectran import SpecTran
 
 
@@ -20,15 +20,15 @@ class SpecTranUS(SpecTran):
         spectrum: Spectrum,
         d: int,
         *,
-        phi: str = "softshrink",
-        pos: str = "taylor",
-        degree: int = 2,
-        start: str = "whiten",
-        d_k: int = 128,
-        c: float = 1.0,
-        rho: float = 0.3,
+        phi: Phi = "softshrink",
+        pos: Pos = "taylor",
+        degree: Degree = 2,
+        start: Start = "whiten",
+        d_k: Count = 128,
+        c: NonNegative = 1.0,
+        rho: Positive = 0.3,
         lam_learnable: bool = True,
-        rank: int | None = None,
+        rank: Kept | None = None,
     ) -> None:
         super().__init__(
             spectrum,

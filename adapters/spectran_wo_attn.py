@@ -6,7 +6,9 @@ the first d are then read by nothing.
 
 from __future__ import annotations
 
-from ._base import Spectrum
+from typing import Literal
+
+from ._base import Degree, NonNegative, Spectrum, Start
 from .spectran import SpecTran
 
 
@@ -20,9 +22,9 @@ class SpecTranWithoutAttention(SpecTran):
         spectrum: Spectrum,
         d: int,
         *,
-        pos: str = "taylor",
-        degree: int = 2,
-        start: str = "whiten",
-        value_power: float = 0.0,
+        pos: Literal["taylor", "free_diag"] = "taylor",
+        degree: Degree = 2,
+        start: Start = "whiten",
+        value_power: NonNegative = 0.0,
     ) -> None:
         super().__init__(spectrum, d, phi="none", pos=pos, degree=degree, start=start, value_power=value_power)

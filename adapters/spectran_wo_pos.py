@@ -6,7 +6,9 @@ says which components come first.
 
 from __future__ import annotations
 
-from ._base import Spectrum
+from typing import Literal
+
+from ._base import Count, Kept, NonNegative, Positive, Spectrum
 from .spectran import SpecTran
 
 
@@ -20,13 +22,13 @@ class SpecTranWithoutPosition(SpecTran):
         spectrum: Spectrum,
         d: int,
         *,
-        phi: str = "softshrink",
-        value_power: float = 0.0,
-        d_k: int = 128,
-        c: float = 1.0,
-        rho: float = 0.3,
+        phi: Literal["softshrink", "softmax", "identity"] = "softshrink",
+        value_power: NonNegative = 0.0,
+        d_k: Count = 128,
+        c: NonNegative = 1.0,
+        rho: Positive = 0.3,
         lam_learnable: bool = True,
-        rank: int | None = None,
+        rank: Kept | None = None,
     ) -> None:
         super().__init__(
             spectrum,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ._base import Adapter, Spectrum
+from ._base import Adapter, NonNegative, Spectrum
 
 COPY_STD = 0.05  # of a trainable copy's entries: the scale of an ID embedding, at which the learning rate is searched
 
@@ -25,7 +25,7 @@ class SVD(Adapter):
     weights: Tensor
     components: Tensor
 
-    def __init__(self, spectrum: Spectrum, d: int, *, power: float = 1.0, trainable: bool = False) -> None:
+    def __init__(self, spectrum: Spectrum, d: int, *, power: NonNegative = 1.0, trainable: bool = False) -> None:
         super().__init__(spectrum, d)
         if d > spectrum.rank:
             raise ValueError(f"SVD keeps d={d} components, but the text has rank {spectrum.rank}")

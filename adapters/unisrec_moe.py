@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._base import Adapter, Spectrum
+from ._base import Adapter, Count, Preprocess, Rate, Spectrum
 
 INIT_STD = 0.02
 LEAST_NOISE = 0.01  # standard deviation that the gate's noise keeps however it is trained
@@ -36,10 +36,10 @@ class UniSRecMoE(Adapter):
         spectrum: Spectrum,
         d: int,
         *,
-        experts: int = 8,
+        experts: Count = 8,
         noisy: bool = True,
-        dropout: float = 0.2,
-        preprocess: str = "raw",
+        dropout: Rate = 0.2,
+        preprocess: Preprocess = "raw",
     ) -> None:
         super().__init__(spectrum, d)
         if experts < 1:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ._base import Adapter, Spectrum
+from ._base import Adapter, Count, Rate, Spectrum
 
 
 class WhitenRec(Adapter):
@@ -24,7 +24,7 @@ class WhitenRec(Adapter):
 
     features: Tensor
 
-    def __init__(self, spectrum: Spectrum, d: int, *, hidden: int = 256, dropout: float = 0.2) -> None:
+    def __init__(self, spectrum: Spectrum, d: int, *, hidden: Count = 256, dropout: Rate = 0.2) -> None:
         super().__init__(spectrum, d)
         self.frozen("features", spectrum.features("whiten") @ spectrum.V.T)
         first, last = nn.Linear(self.features.shape[1], hidden), nn.Linear(hidden, d)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._base import Spectrum
+from ._base import Count, Rate, Spectrum
 from .whitenrec import WhitenRec
 
 FLOOR = 1e-12  # of eigenvalues against the largest of their group: the cut of the basis, 1e-6 of S[0], squared
@@ -26,7 +26,9 @@ class WhitenRecPlus(WhitenRec):
 
     relaxed: Tensor
 
-    def __init__(self, spectrum: Spectrum, d: int, *, groups: int = 4, hidden: int = 256, dropout: float = 0.2) -> None:
+    def __init__(
+        self, spectrum: Spectrum, d: int, *, groups: Count = 4, hidden: Count = 256, dropout: Rate = 0.2
+    ) -> None:
         super().__init__(spectrum, d, hidden=hidden, dropout=dropout)
         if groups < 1:
             raise ValueError(f"WhitenRec+ needs at least 1 group, groups is {groups}")

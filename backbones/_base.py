@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import torch
 from torch import Tensor, nn
+
+# Ranges of hyper-parameters, read from the source by `harness.domains`: a wrong value is refused before any training.
+Count = Annotated[int, ">= 1", "<= 65536"]
+Depth = Annotated[int, ">= 1", "<= 64"]
+Multiple = Annotated[int, ">= 1", "<= 64"]
+Heads = Annotated[int, ">= 1", "<= 1024", "divides d"]
+Rate = Annotated[float, ">= 0", "< 0.99"]  # of dropout
+Probability = Annotated[float, ">= 0", "<= 1"]
+Scale = Literal["one", "sqrt_d"]
 
 MASKED = -1  # item number of a masked position
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._base import MASKED, Backbone, Dropout
+from ._base import MASKED, Backbone, Depth, Dropout, Heads, Probability, Rate, Scale
 
 EMB_SCALES = ("one", "sqrt_d")
 INIT_STD = 0.02
@@ -42,12 +42,12 @@ class BERT4Rec(Backbone):
         d: int,
         max_len: int,
         *,
-        n_blocks: int = 2,
-        n_heads: int = 2,
-        mask_prob: float = 0.4,
-        last_prob: float = 0.2,
-        dropout: float = 0.2,
-        emb_scale: str = "sqrt_d",
+        n_blocks: Depth = 2,
+        n_heads: Heads = 2,
+        mask_prob: Probability = 0.4,
+        last_prob: Probability = 0.2,
+        dropout: Rate = 0.2,
+        emb_scale: Scale = "sqrt_d",
     ) -> None:
         super().__init__(d, max_len)
         if d % n_heads:

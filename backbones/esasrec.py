@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._base import Dropout
+from ._base import Depth, Dropout, Heads, Multiple, Rate, Scale
 from .sasrec import INIT_STD, SASRec, _Block, _pick
 
 
@@ -31,11 +31,11 @@ class ESASRec(SASRec):
         d: int,
         max_len: int,
         *,
-        n_blocks: int = 2,
-        n_heads: int = 2,
-        ff_mult: int = 4,
-        dropout: float = 0.2,
-        emb_scale: str = "sqrt_d",
+        n_blocks: Depth = 2,
+        n_heads: Heads = 2,
+        ff_mult: Multiple = 4,
+        dropout: Rate = 0.2,
+        emb_scale: Scale = "sqrt_d",
     ) -> None:
         super().__init__(d, max_len, n_blocks=0, n_heads=n_heads, dropout=dropout, emb_scale=emb_scale)
         self.blocks = nn.ModuleList(_LiGR(d, n_heads, ff_mult, dropout) for _ in range(n_blocks))

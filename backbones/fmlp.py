@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._base import Backbone, Dropout
+from ._base import Backbone, Count, Depth, Dropout, Rate, Scale
 
 EMB_SCALES = ("one", "sqrt_d")
 INIT_STD = 0.02
@@ -38,10 +38,10 @@ class FMLP(Backbone):
         d: int,
         max_len: int,
         *,
-        n_blocks: int = 2,
-        prefixes: int = 4,
-        dropout: float = 0.2,
-        emb_scale: str = "sqrt_d",
+        n_blocks: Depth = 2,
+        prefixes: Count = 4,
+        dropout: Rate = 0.2,
+        emb_scale: Scale = "sqrt_d",
     ) -> None:
         super().__init__(d, max_len)
         if prefixes < 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ._base import Backbone, Dropout
+from ._base import Backbone, Depth, Dropout, Multiple, Rate, Scale
 
 EMB_SCALES = ("one", "sqrt_d")
 
@@ -30,10 +30,10 @@ class GRU4Rec(Backbone):
         d: int,
         max_len: int,
         *,
-        n_layers: int = 1,
-        hidden_mult: int = 1,
-        dropout: float = 0.2,
-        emb_scale: str = "sqrt_d",
+        n_layers: Depth = 1,
+        hidden_mult: Multiple = 1,
+        dropout: Rate = 0.2,
+        emb_scale: Scale = "sqrt_d",
     ) -> None:
         super().__init__(d, max_len)
         if emb_scale not in EMB_SCALES:

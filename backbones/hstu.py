@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._base import Backbone, Dropout
+from ._base import Backbone, Depth, Dropout, Heads, Rate, Scale
 
 EMB_SCALES = ("one", "sqrt_d")
 EPS = 1e-6
@@ -34,10 +34,10 @@ class HSTU(Backbone):
         d: int,
         max_len: int,
         *,
-        n_blocks: int = 2,
-        n_heads: int = 2,
-        dropout: float = 0.2,
-        emb_scale: str = "sqrt_d",
+        n_blocks: Depth = 2,
+        n_heads: Heads = 2,
+        dropout: Rate = 0.2,
+        emb_scale: Scale = "sqrt_d",
     ) -> None:
         super().__init__(d, max_len)
         if d % n_heads:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ._base import Backbone, Dropout
+from ._base import Backbone, Count, Depth, Dropout, Multiple, Rate
 
 EPS = 1e-12  # of layer norms: item vectors are small
 INIT_STD = 0.02
@@ -44,11 +44,11 @@ class Mamba4Rec(Backbone):
         d: int,
         max_len: int,
         *,
-        n_blocks: int = 1,
-        d_state: int = 32,
-        d_conv: int = 4,
-        expand: int = 2,
-        dropout: float = 0.2,
+        n_blocks: Depth = 1,
+        d_state: Count = 32,
+        d_conv: Count = 4,
+        expand: Multiple = 2,
+        dropout: Rate = 0.2,
     ) -> None:
         super().__init__(d, max_len)
         for name, value in (("n_blocks", n_blocks), ("d_state", d_state), ("d_conv", d_conv), ("expand", expand)):

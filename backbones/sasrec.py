@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._base import Backbone, Dropout
+from ._base import Backbone, Depth, Dropout, Heads, Multiple, Rate, Scale
 
 EMB_SCALES = ("one", "sqrt_d")
 INIT_STD = 0.02
@@ -35,11 +35,11 @@ class SASRec(Backbone):
         d: int,
         max_len: int,
         *,
-        n_blocks: int = 2,
-        n_heads: int = 2,
-        ffn_mult: int = 1,
-        dropout: float = 0.2,
-        emb_scale: str = "sqrt_d",
+        n_blocks: Depth = 2,
+        n_heads: Heads = 2,
+        ffn_mult: Multiple = 1,
+        dropout: Rate = 0.2,
+        emb_scale: Scale = "sqrt_d",
     ) -> None:
         super().__init__(d, max_len)
         if d % n_heads:

@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from harness import forecast, scratch, studies, walk
+from harness import forecast, interpreter, scratch, studies, walk
 from harness.files import write_text
 from harness.forecast import Pace
 from harness.layout import Layout
@@ -53,6 +53,7 @@ def _kept(file: Path) -> Pace | None:
 
 
 def _measure(grid: Plan, wanted: list[Study], slots: int, threads: int, address: str | None) -> dict[str, Pace]:
+    interpreter.check()
     from harness import search
 
     walk.say(f"Calibrating {len(wanted)} cells: {EPOCHS} epochs of each default point.")
@@ -86,9 +87,10 @@ class _Clock:
             self.heard.setdefault(event.assignment.study.id, []).append(time.monotonic())
 
     def pace(self, probe: Study) -> Pace | None:
-        """From the probe's one trial; None if it failed."""
+        """From the probe's one trial; None if it failed or fewer than two of its epochs were heard of."""
         done = [r for r in probe.ended() if r.status == "done"]
-        if not done:
+        heard = self.heard.get(probe.id, [])
+        if not done or len(heard) < 2:
             return None
-        first, second, *_ = self.heard[probe.id]
-        return Pace(second - first, max(done[0].info["seconds"] - EPOCHS * (second - first), 0.0))
+        epoch = heard[1] - heard[0]
+        return Pace(epoch, max(done[0].info.get("seconds", 0.0) - EPOCHS * epoch, 0.0))

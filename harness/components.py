@@ -131,7 +131,9 @@ def _component(kind: str, package: str, name: str) -> dict[str, Any]:
         "parameters": schema.params,
     }
     if kind in spaces.COMPONENT_FOLDERS:
-        axes = spaces.read(spaces.Source().path(f"{kind}/{schema.name}.toml"), schema.name, schema.params)
+        axes = spaces.read(
+            spaces.Source().path(f"{kind}/{schema.name}.toml"), schema.name, schema.params, schema.domains
+        )
         found["space"] = {k: str(v) for k, v in axes.items() if isinstance(v, spaces.Range | spaces.Choices)}
     return found
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from harness import results
 from harness.ledger import Ledger
+from harness.types import Cell
 
 SAMPLE = 30  # of a cell's trials, the last ones, tell what one takes
 
@@ -22,7 +23,8 @@ SAMPLE = 30  # of a cell's trials, the last ones, tell what one takes
 @dataclass
 class Work:
     """One cell: trials it still needs, seconds of those that ended, and what of the trials in flight is done, as a
-    share of one trial (two half-done trials: 1.0). ``seconds_left``: of a budget in seconds, None without one."""
+    share of one trial (two half-done trials: 1.0). ``seconds_left``: of a budget in seconds, None without one. ``trains``: False
+    for a baseline."""
 
     searching: int
     confirming: int
@@ -30,6 +32,7 @@ class Work:
     confirmed: list[float] = field(default_factory=list)
     flying: float = 0.0
     seconds_left: float | None = None
+    trains: bool = True
 
     def needs(self, search: float | None, confirm: float | None) -> float | None:
         """Seconds the cell still needs; `search` and `confirm` are what a trial takes elsewhere, None: nobody knows."""
@@ -55,29 +58,38 @@ def work(ledger: Ledger, described: dict[str, Any], epochs: Mapping[str, int]) -
     searching = planned - sum(r is not None for _, r in history.values())
     confirming = described["seeds"] - len(confirmed) if searching or alive or "confirm" in described else 0
     known = [*ended][-SAMPLE:]
-    found = Work(searching, confirming, [*map(ledger.seconds, known)], [*map(ledger.seconds, confirmed)])
+    found = Work(searching, confirming, _taken(ledger, known), _taken(ledger, confirmed))
+    found.trains = not Cell(**described["cell"]).is_baseline
     if "cell_seconds" in described:
         found.seconds_left = described["cell_seconds"] - sum(map(ledger.seconds, ended))
     for trial_id in [*(i for i, r in history.values() if r is None), *wanted]:
         if trial_id in epochs and ledger.result(trial_id) is None:
-            curves = [r.curve for i in [*known[-3:], *confirmed[-3:]] if (r := ledger.result(i)) is not None]
-            length = fmean(map(len, curves)) if curves else ledger.trials[trial_id].trial.epochs
+            lengths = [n for i in [*known[-3:], *confirmed[-3:]] if (n := ledger.trials[i].trained) > 0]
+            length = fmean(lengths) if lengths else ledger.trials[trial_id].trial.epochs
             found.flying += min(epochs[trial_id] / max(length, 1), 0.9)
     return found
+
+
+def _taken(ledger: Ledger, trials: Sequence[str]) -> list[float]:
+    """Seconds that these trials took. One that failed before its first epoch took none and predicts nothing."""
+    return [seconds for i in trials if (seconds := ledger.seconds(i)) > 0]
 
 
 def needs(works: Sequence[Work]) -> list[float] | None:
     """Seconds each cell still needs; a cell of which nothing ended is taken for the mean of the others. None while
     nothing ended at all."""
     searched = [fmean(w.searched) for w in works if w.searched]
-    confirmed = [fmean(w.confirmed) for w in works if w.confirmed and w.searched]
+    confirmed = [fmean(w.confirmed) for w in works if w.confirmed and w.trains]
     own = [w.needs(fmean(searched) if searched else None, fmean(confirmed) if confirmed else None) for w in works]
     return None if any(seconds is None for seconds in own) else [seconds or 0.0 for seconds in own]
 
 
-def finishes(seconds: Sequence[float], slots: int, pace: float) -> list[float]:
+def finishes(seconds: Sequence[float], slots: int, pace: float | None) -> list[float] | None:
     """When each cell will be done, seconds of the clock from now: cells in order, one a slot, as the grid hands them
-    out; where fewer are left than slots, they share them. `pace`: trial seconds in a slot's second."""
+    out; where fewer are left than slots, they share them. `pace`: trial seconds in a slot's second; None while it is
+    unknown, and then so are the ends."""
+    if pace is None:
+        return None
     free = [0.0] * slots
     whole = sum(seconds) / slots / pace
     found = []
@@ -88,11 +100,12 @@ def finishes(seconds: Sequence[float], slots: int, pace: float) -> list[float]:
     return found
 
 
-def pace(works: Sequence[Work], ran: Sequence[float], elapsed: float, slots: int) -> float:
+def pace(works: Sequence[Work], ran: Sequence[float], elapsed: float, slots: int) -> float | None:
     """Trial seconds that pass in a second of a slot in this run, which began `elapsed` seconds ago and ended trials of
-    `ran` seconds; at most 1."""
+    `ran` seconds; at most 1. None while no trial of this run took any time: one that fails at once takes none."""
     flying = 0.0
     for w in works:
         known = w.searched or w.confirmed
         flying += w.flying * fmean(known) if known else 0.0
-    return min((sum(ran) + flying) / max(elapsed * slots, 1e-9), 1.0)
+    passed = sum(ran) + flying
+    return min(passed / max(elapsed * slots, 1e-9), 1.0) if passed > 0 else None

@@ -28,6 +28,7 @@ COMMON = 0.1  # relative error that all prices share: how much slots slow each o
 Z = 1.645  # a 90 % interval
 START = 20.0  # seconds before the first trial: Ray, vectors
 LEAST = {"trials": 4, "seeds": 3}  # no cut goes below
+LONGEST = 36525 * 86400  # seconds of a deadline: a century
 CALIBRATED = "calibrations"  # folder of the home
 
 
@@ -65,7 +66,8 @@ class Cost:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Costs by cell; seconds of the clock to the end, and their 90 % interval."""
+    """Costs by cell; seconds of the clock to the end, and their 90 % interval. ``unpriced``: cells left out, because no
+    trial of their kind has finished and their calibration failed."""
 
     costs: list[Cost]
     slots: int
@@ -73,6 +75,7 @@ class Forecast:
     seconds: float
     low: float
     high: float
+    unpriced: tuple[Cell, ...] = ()
 
     @property
     def core_hours(self) -> float:
@@ -97,9 +100,12 @@ def duration(text: str) -> float:
     (129600.0, 5400.0, 172800.0, 90.0)
     """
     units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
-    if not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", text):
+    if not re.fullmatch(r"([0-9]+(\.[0-9]+)?[dhms])+", text):
         raise HarnessError(f"--deadline '{text}' is no duration; it is written as 36h, 1h30m, 2d or 90s.")
-    return sum(float(number) * units[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([dhms])", text))
+    found = sum(float(number) * units[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([dhms])", text))
+    if not 0 < found <= LONGEST:
+        raise HarnessError(f"--deadline '{text[:40]}' must be longer than 0s and at most {LONGEST // 86400}d.")
+    return found
 
 
 @dataclass(frozen=True)
@@ -135,10 +141,11 @@ def _inputs(inputs: Mapping[str, Any]) -> tuple[str, str]:
 def of(grid: Plan, past: Sequence[Known], paces: Mapping[str, Pace], slots: int, threads: int) -> Forecast:
     """The forecast of all that a grid still runs. `past`: the `known` trials of its ledger; `paces`: calibrations by
     study id, for studies that are `unknown`."""
-    costs, shares = [], _shares(past)
+    costs, unpriced, shares = [], [], _shares(past)
     for study in grid.pending:
         price = _price(study, past, shares, paces)
         if price is None:
+            unpriced.append(study.cell)
             continue
         searching = study.trials - study.ledger.ended(study.id, study.trials)
         confirming = study.to_run() - searching
@@ -146,7 +153,7 @@ def of(grid: Plan, past: Sequence[Known], paces: Mapping[str, Pace], slots: int,
             spent = sum({i: study.ledger.seconds(i) for i, _ in study.history().values()}.values())
             searching = min(searching, math.ceil(max(study.budget.cell_seconds - spent, 0.0) / price.search))
         costs.append(Cost(study.cell, searching, confirming, price))
-    return _total(costs, slots, threads)
+    return replace(_total(costs, slots, threads), unpriced=tuple(unpriced))
 
 
 def unknown(grid: Plan, past: Sequence[Known]) -> list[Study]:
@@ -299,7 +306,7 @@ def told(home: Path, about: str, took: float) -> str | None:
             f"Took {clock(took)}; the plan had said {clock(kept['seconds'])} [{low}, {high}], "
             f"which is {100 * (kept['seconds'] / took - 1):+.0f} %."
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError):
         return None
 
 
@@ -319,6 +326,7 @@ def to_json(forecast: Forecast, deadline: float, found: list[Cut]) -> dict[str, 
             for c in forecast.costs
         ],
         "cuts": [vars(cut) for cut in found],
+        "unpriced": [vars(cell) for cell in forecast.unpriced],
     }
 
 
@@ -330,6 +338,7 @@ def text(forecast: Forecast, deadline: float, found: list[Cut]) -> str:
     for c in forecast.costs:
         each = f"{c.trials} x {c.price.search:.1f}s + {c.seeds} x {c.price.confirm:.1f}s"
         lines.append(f"{c.seconds * forecast.threads / 3600:8.3g} core-hours  {each:28s} by {c.price.source}: {c.cell}")
+    lines += [f"  no price  its calibration failed, so the forecast leaves it out: {c}" for c in forecast.unpriced]
     span = f"{clock(forecast.seconds)} [{clock(forecast.low)}, {clock(forecast.high)}]"
     verdict = "fits" if forecast.high <= deadline else "may not fit" if forecast.seconds <= deadline else "does not fit"
     lines.append(

@@ -45,13 +45,18 @@ class Recorded(TrialResult):
 
     def _read(self, name: str) -> Any:
         if "_rest" not in self.__dict__:
-            self._rest = TrialResult(**self._place.event()["result"])
+            self._rest = _result(self._place.event())
         return getattr(self._rest, name)
 
 
 for _field in fields(TrialResult):
     if _field.name not in ("status", "reason", "best"):
         setattr(Recorded, _field.name, property(lambda self, name=_field.name: self._read(name)))
+
+
+def _result(event: dict[str, Any]) -> TrialResult:
+    """The result of an `ended` event; what it lacks, or holds as null, has its default."""
+    return TrialResult(**{name: value for name, value in event["result"].items() if value is not None})
 
 
 def _number(line: bytes, key: bytes, start: int) -> float | None:
@@ -203,7 +208,7 @@ class Ledger:
                 entry.epochs = event["epoch"] + 1
         elif kind == "ended":
             if entry := self._ended(event["id"], run, event["time"]):
-                entry.end(TrialResult(**event["result"]))
+                entry.end(_result(event))
         elif kind == "voided":
             self._facts.clear()
             if entry := self.trials.get(event["id"]):

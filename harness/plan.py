@@ -334,8 +334,7 @@ def make(request: Request, ledger: Ledger) -> Plan:
     request.spaces.check()
     check_engine(request.engine)
     warm.check(ledger, request.engine.warm_start)
-    for package, selection in ((registry.ADAPTERS, request.adapters), (registry.BACKBONES, request.backbones)):
-        registry.select(package, selection)  # a wrong name is told before anything is fetched
+    conflicts = _conflicts(request)  # a wrong name or value is refused before anything is fetched
     encoders = select_encoders(request)
     words = select_datasets(request.datasets, request.home)
     materials = {m.prepared.name: m for m in (material(word, request, encoders) for word in words)}
@@ -343,9 +342,24 @@ def make(request: Request, ledger: Ledger) -> Plan:
         raise HarnessError(f"--datasets '{request.datasets}': two of them have the same name; rename one.")
     found = [cell for name in materials for cell in cells(name, request, list(encoders))]
     blank = {(m.prepared.name, e) for m in materials.values() for e in encoders if not m.can_encode(e)}
-    kept = [cell for cell in found if (cell.dataset, cell.encoder) not in blank]
-    skipped = [(cell, "the data set has no text") for cell in found if cell not in kept]
+    reasons = {cell: "the data set has no text" for cell in found if (cell.dataset, cell.encoder) in blank}
+    reasons |= {c: conflicts[c.backbone, c.adapter] for c in found if (c.backbone, c.adapter) in conflicts}
+    skipped = [(cell, reasons[cell]) for cell in found if cell in reasons]
+    kept = [cell for cell in found if cell not in reasons]
     return Plan(request, materials, [study(cell, request, materials[cell.dataset], ledger) for cell in kept], skipped)
+
+
+def _conflicts(request: Request) -> dict[tuple[str, str], str]:
+    """Why a backbone and an adapter, as the request names them, cannot be built with their parameters.
+
+    Raises HarnessError for a value that a parameter does not take, or if no pair can be built.
+    """
+    backbones = registry.select(registry.BACKBONES, request.backbones)
+    pairs = [(b, a) for b in backbones for a in registry.select(registry.ADAPTERS, request.adapters)]
+    found = {pair: spaces.conflict(Cell("", NO_TEXT, *pair), request.spaces) for pair in pairs}
+    if all(found.values()):
+        raise HarnessError(f"No cell of this grid can be built; {next(iter(found.values()))}.")
+    return {pair: reason for pair, reason in found.items() if reason}
 
 
 def select_encoders(request: Request) -> dict[str, vectors.Encoder]:

@@ -75,8 +75,8 @@ class Progress:
         needed = eta.needs(works)
         if needed is None or self.began is None:
             return ""
-        pace = eta.pace(works, self.ran, now - self.began, self.slots)
-        return f", about {clock(max(eta.finishes(needed, self.slots, pace), default=0.0))} to go"
+        ends = eta.finishes(needed, self.slots, eta.pace(works, self.ran, now - self.began, self.slots))
+        return "" if ends is None else f", about {clock(max(ends, default=0.0))} to go"
 
     def close(self) -> None:
         if self.live:

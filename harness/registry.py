@@ -11,11 +11,13 @@ import fnmatch
 import importlib
 import importlib.util
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from harness import domains
+from harness.domains import Domain
 from harness.types import HarnessError
 
 ADAPTERS, BACKBONES = "adapters", "backbones"
@@ -185,7 +187,7 @@ def split_overrides(word: str) -> tuple[str, dict[str, Any]]:
             raise HarnessError(f"'{word}': '{pair}' is not parameter=value.")
         try:
             fixed[key.strip()] = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             fixed[key.strip()] = {"true": True, "false": False}.get(value.strip().lower(), value.strip())
     return name, fixed
 
@@ -211,13 +213,15 @@ def load(package: str, name: str) -> Any:
 
 @dataclass(frozen=True)
 class Schema:
-    """What a component's source says of it: read, not run. ``params``: keyword-only parameter -> default."""
+    """What a component's source says of it: read, not run. ``params``: keyword-only parameter -> default; ``domains``:
+    parameter -> type and range."""
 
     name: str
     cls: str
     doc: str
     params: dict[str, Any]
     attributes: dict[str, Any]
+    domains: dict[str, Domain] = field(default_factory=dict)
 
     @property
     def version(self) -> int:
@@ -237,9 +241,25 @@ def schema(package: str, name: str) -> Schema:
     node = classes[-1]
     inherited = _base_schema(package, node, tree)
     init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
-    params = inherited.params if inherited and init is None else _keyword_only(init)
     attributes = (inherited.attributes if inherited else {}) | _attributes(node.body)
-    return Schema(stem, node.name, doc, params, attributes)
+    if inherited and init is None:
+        return Schema(stem, node.name, doc, inherited.params, attributes, inherited.domains)
+    params = _keyword_only(init)
+    return Schema(
+        stem, node.name, doc, params, attributes, _domains(init, params, _annotations(package) | domains.named(tree))
+    )
+
+
+@cache
+def _annotations(package: str) -> dict[str, ast.expr]:
+    """Names of annotations that the package's `_base.py` gives to all its files."""
+    base = folder_of(package) / "_base.py"
+    return domains.named(ast.parse(base.read_text(encoding="utf-8"))) if base.is_file() else {}
+
+
+def _domains(init: ast.FunctionDef | None, params: dict[str, Any], names: dict[str, ast.expr]) -> dict[str, Domain]:
+    annotations = {arg.arg: arg.annotation for arg in init.args.kwonlyargs} if init else {}
+    return {name: domains.read(annotations[name], default, names) for name, default in params.items()}
 
 
 def _base_schema(package: str, node: ast.ClassDef, tree: ast.Module) -> Schema | None:

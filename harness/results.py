@@ -106,18 +106,25 @@ def _cut(described: dict[str, Any], trials: int) -> dict[str, Any]:
 
 
 def _planned(ledger: Ledger, run: str | None) -> tuple[Studies, dict[Cell, str], dict[str, Any]]:
-    """Studies, reasons of skipped cells and data cards of the launches that stand in one table."""
+    """Studies, reasons of skipped cells and data cards of the launches that stand in one table.
+
+    The newest launch that names a cell decides whether it is a study or skipped.
+    """
     studies: Studies = {}
     skipped: dict[Cell, str] = {}
     cards: dict[str, Any] = {}
     for event in launches(ledger, run):
         warm = {"warm_start": (event.get("engine") or {}).get("warm_start")}
         for described in event["studies"]:
-            studies[Cell(**described["cell"])] = warm | described
+            cell = Cell(**described["cell"])
+            skipped.pop(cell, None)
+            studies[cell] = warm | described
         for described in event["skipped"]:
-            skipped[Cell(**described["cell"])] = described["reason"]
+            cell = Cell(**described["cell"])
+            studies.pop(cell, None)
+            skipped[cell] = described["reason"]
         cards |= event["data"]
-    return {cell: own for cell, own in studies.items() if cell not in skipped}, skipped, cards
+    return studies, skipped, cards
 
 
 def _found(ledger: Ledger, described: dict[str, Any], ranks_of: FrameOf) -> dict[str, pl.DataFrame]:

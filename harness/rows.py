@@ -57,12 +57,17 @@ class Row:
 
 
 def of(ledger: Ledger, run: str | None = None) -> dict[Cell, Row]:
-    """The rows of the newest table, or of the table as it stood at launch `run`. Raises HarnessError without any."""
-    found = {}
+    """The rows of the newest table, or of the table as it stood at launch `run`. Raises HarnessError without any.
+
+    A cell that the newest launch naming it skipped is no row, whatever an earlier launch trained.
+    """
+    found: dict[Cell, Row] = {}
     for launch in results.launches(ledger, run):
         for described in launch["studies"]:
             cell = Cell(**described["cell"])
             found[cell] = Row(cell, described, launch, tuple(results.confirmations(ledger, described)))
+        for described in launch["skipped"]:
+            found.pop(Cell(**described["cell"]), None)
     return found
 
 

@@ -4,10 +4,12 @@ A value is fixed as it stands; ``{ low, high, log, step }`` is a range (of ints 
 ``{ choices = [...] }`` is a choice. Either may say ``when = { other = [...] }``: searched only where another parameter
 of the file, itself unconditional, has one of these values, and at its default elsewhere. Keys are the component's
 keyword-only parameters, and every default lies inside its range, because trial 0 of every study is the default point.
+Every value is of its parameter's type and in the range that its constructor declares (`harness.domains`).
 """
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +17,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import axes as axes_of
 from harness import decoding, registry
+from harness.axes import Choices, Range, check_conditions
+from harness.domains import Domain, of_default
 from harness.types import Cell, HarnessError
 
 if TYPE_CHECKING:
@@ -31,77 +36,23 @@ TRAIN_DEFAULTS: dict[str, Any] = {
     "precision": "float32",
     "loss": "softmax",  # a name of harness/losses, never searched: losses are compared between benches
 }
+TRAIN_DOMAINS = {
+    "d": Domain(int, ((">=", 1), ("<=", 16384))),
+    "max_len": Domain(int, ((">=", 1), ("<=", 65536))),
+    "batch_size": Domain(int, ((">=", 1), ("<=", 2**24))),
+    "lr": Domain(float, ((">", 0),)),
+    "weight_decay": Domain(float, ((">=", 0),)),
+    "clip_norm": Domain(float, ((">", 0),)),
+    "precision": Domain(str, choices=("float32", "bfloat16")),  # as harness/trial.py has them
+    "loss": Domain(str),
+}
 TEXT_DEFAULTS: dict[str, Any] = {"fusion": "add", "id_std": 0.02, "out_std": 0.05}
+TEXT_DOMAINS = {
+    "fusion": Domain(str, choices=("none", "add", "gate", "concat")),  # as adapters/_base.py has them
+    "id_std": Domain(float, ((">=", 0),)),
+    "out_std": Domain(float, ((">", 0),)),
+}
 COMPONENT_FOLDERS = ("adapters", "backbones", "losses")
-_RANGE_KEYS = {"low", "high", "log", "step"}
-
-
-@dataclass(frozen=True)
-class When:
-    """Where an axis is searched: the parameter `name` has one of these values."""
-
-    name: str
-    values: tuple[Any, ...]
-
-    def holds(self, params: Mapping[str, Any]) -> bool:
-        return params[self.name] in self.values
-
-    def __str__(self) -> str:
-        return f" if {self.name} is {' or '.join(map(str, self.values))}"
-
-
-@dataclass(frozen=True)
-class Range:
-    """An interval of floats or, if both ends are ints, of ints. Raises ValueError where it is none."""
-
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = None
-    when: When | None = None
-
-    def __post_init__(self) -> None:
-        if self.low > self.high:
-            raise ValueError(f"low {self.low} lies above high {self.high}")
-        if self.log and (self.low <= 0 or self.step is not None):
-            raise ValueError("a log range starts above 0 and takes no step")
-
-    @property
-    def integer(self) -> bool:
-        return isinstance(self.low, int) and isinstance(self.high, int)
-
-    def holds(self, value: Any) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
-
-    def distribution(self) -> BaseDistribution:
-        from optuna.distributions import FloatDistribution, IntDistribution
-
-        if self.integer:
-            return IntDistribution(int(self.low), int(self.high), log=self.log, step=int(self.step or 1))
-        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
-
-    def __str__(self) -> str:
-        scale = (" log" if self.log else "") + (f" step {self.step}" if self.step else "")
-        return f"{self.low} … {self.high}{scale}{self.when or ''}"
-
-
-@dataclass(frozen=True)
-class Choices:
-    """A finite set of values."""
-
-    values: tuple[Any, ...]
-    when: When | None = None
-
-    def holds(self, value: Any) -> bool:
-        return any(value == known and isinstance(value, bool) == isinstance(known, bool) for known in self.values)
-
-    def distribution(self) -> BaseDistribution:
-        from optuna.distributions import CategoricalDistribution
-
-        return CategoricalDistribution(self.values)
-
-    def __str__(self) -> str:
-        return ", ".join(map(str, self.values)) + str(self.when or "")
 
 
 @dataclass(frozen=True)
@@ -148,23 +99,26 @@ class Source:
         return {k.removeprefix(prefix + "."): v for k, v in self.fixed.items() if k.startswith(prefix + ".")}
 
     def check(self) -> None:
-        """Raises HarnessError for a pinned name that is no shared parameter, a folder that is none, or a wrong loss."""
+        """Raises HarnessError for a pinned name that is no shared parameter, a value that it does not take, a folder
+        that is none, or a wrong loss."""
         if self.folder is not None and not (self.folder.is_dir() or str(self.folder) in published()):
             hint = registry.suggest(str(self.folder), published())
             raise HarnessError(f"--spaces {self.folder}: there is no such folder, and no published setting. {hint}")
         loss = self.loss()
-        shared = {"train": TRAIN_DEFAULTS, "text": TEXT_DEFAULTS, "loss": registry.schema(registry.LOSSES, loss).params}
-        known = [f"{prefix}.{name}" for prefix, defaults in shared.items() for name in defaults]
-        for name in self.fixed:
+        schema = registry.schema(registry.LOSSES, loss)
+        shared = {"train": TRAIN_DOMAINS, "text": TEXT_DOMAINS, "loss": schema.domains}
+        known = {f"{prefix}.{name}": own for prefix, domains in shared.items() for name, own in domains.items()}
+        for name, value in self.fixed.items():
             if name not in known:
                 of = f" of a bench whose loss is {loss}" if name.startswith("loss.") else ""
-                raise HarnessError(f"--set {name}: no shared parameter{of}. {registry.suggest(name, known)}")
+                raise HarnessError(f"--set {name}: no shared parameter{of}. {registry.suggest(name, [*known])}")
+            known[name].checked(f"--set {name}", value)
 
     def loss(self) -> str:
         """Name of the loss that every cell is trained by. Raises HarnessError where there is none of that name."""
-        axes = read(self.path("train.toml"), "train", TRAIN_DEFAULTS)
+        axes = read(self.path("train.toml"), "train", TRAIN_DEFAULTS, TRAIN_DOMAINS)
         name = self.fixed.get("train.loss", axes.get("loss", TRAIN_DEFAULTS["loss"]))
-        return registry.find(registry.LOSSES, _typed("train.loss", name, ""))
+        return registry.find(registry.LOSSES, TRAIN_DOMAINS["loss"].checked("train.loss", name))
 
 
 def published() -> list[str]:
@@ -193,12 +147,14 @@ def _published() -> Path:
 
 @dataclass(frozen=True)
 class _Part:
-    """One TOML file of a space: whose parameters it is for, their defaults, and those that are fixed elsewhere."""
+    """One TOML file of a space: whose parameters it is for, their defaults and domains, and those that are fixed
+    elsewhere."""
 
     prefix: str
     owner: str
     file: str
     defaults: dict[str, Any]
+    domains: dict[str, Domain]
     overrides: dict[str, Any]
 
 
@@ -211,12 +167,12 @@ def of_cell(cell: Cell, source: Source) -> Space:
     searched: dict[str, Range | Choices] = {}
     default: dict[str, Any] = {}
     for part in _parts(cell, source):
-        axes = read(source.path(part.file), part.owner, part.defaults)
+        axes = read(source.path(part.file), part.owner, part.defaults, part.domains)
         _check_names(f"{part.owner}[...]", part.overrides, part.defaults)
         for name, value in part.defaults.items():
             key, axis = f"{part.prefix}.{name}", axes.get(name, value)
             if name in part.overrides:
-                axis = _typed(f"{part.owner}[{name}]", part.overrides[name], value)
+                axis = part.domains[name].checked(f"{part.owner}[{name}]", part.overrides[name])
             if isinstance(axis, Range | Choices):
                 searched[key], default[key] = _placed(axis, part.prefix), value
             else:
@@ -246,20 +202,41 @@ def _parts(cell: Cell, source: Source) -> list[_Part]:
     adapter, own = registry.split_overrides(cell.adapter)
     backbone, fixed_backbone = registry.split_overrides(cell.backbone)
     schema, loss = registry.schema(registry.ADAPTERS, adapter), source.loss()
-    loss_params = registry.schema(registry.LOSSES, loss).params
-    backbone_params = registry.schema(registry.BACKBONES, backbone).params
+    pinned = source.pinned("train") | {"loss": loss}
     parts = [
-        _Part("train", "train", "train.toml", TRAIN_DEFAULTS, source.pinned("train") | {"loss": loss}),
-        _Part("loss", loss, f"losses/{loss}.toml", loss_params, source.pinned("loss")),
+        _Part("train", "train", "train.toml", TRAIN_DEFAULTS, TRAIN_DOMAINS, pinned),
+        _part("loss", registry.schema(registry.LOSSES, loss), "losses", source.pinned("loss")),
     ]
     if schema.attributes.get("uses_text", True):
         text = {k: v for k, v in own.items() if k in TEXT_DEFAULTS}
         own = {k: v for k, v in own.items() if k not in TEXT_DEFAULTS}
         text = source.pinned("text") | text | (_fusing(cell.adapter, text) if schema.attributes.get("fuses") else {})
-        parts.append(_Part("text", "text", "text.toml", TEXT_DEFAULTS, text))
-    parts.append(_Part("adapter", adapter, f"adapters/{adapter}.toml", schema.params, own))
-    parts.append(_Part("backbone", backbone, f"backbones/{backbone}.toml", backbone_params, fixed_backbone))
+        parts.append(_Part("text", "text", "text.toml", TEXT_DEFAULTS, TEXT_DOMAINS, text))
+    parts.append(_part("adapter", schema, "adapters", own))
+    parts.append(_part("backbone", registry.schema(registry.BACKBONES, backbone), "backbones", fixed_backbone))
     return parts
+
+
+def _part(prefix: str, schema: registry.Schema, folder: str, overrides: dict[str, Any]) -> _Part:
+    return _Part(prefix, schema.name, f"{folder}/{schema.name}.toml", schema.params, schema.domains, overrides)
+
+
+def conflict(cell: Cell, source: Source) -> str:
+    """Which parameter of a cell does not go with the model dimension, and why. Empty where all do."""
+    space = of_cell(cell, source)
+    for part in _parts(cell, source):
+        for name in (name for name, domain in part.domains.items() if domain.relation):
+            for d, value in itertools.product(_values(space, "train.d"), _values(space, f"{part.prefix}.{name}")):
+                concat = part.prefix == "adapter" and space.fixed.get("text.fusion") == "concat"
+                if words := part.domains[name].conflict(value, d - d // 2 if concat else d):
+                    return f"{part.owner}: {name} = {value} {words}"
+    return ""
+
+
+def _values(space: Space, name: str) -> tuple[Any, ...]:
+    """All values of a parameter that is fixed or a choice; of a range the default."""
+    axis = space.searched.get(name)
+    return axis.values if isinstance(axis, Choices) else (space.default[name],)
 
 
 def _fusing(adapter: str, asked: dict[str, Any]) -> dict[str, Any]:
@@ -271,21 +248,25 @@ def _fusing(adapter: str, asked: dict[str, Any]) -> dict[str, Any]:
     return fixed
 
 
-def read(path: Path, owner: str, defaults: dict[str, Any]) -> dict[str, Any]:
-    """The axes of one TOML file, checked against the owner's parameters and their defaults."""
+def read(
+    path: Path, owner: str, defaults: dict[str, Any], domains: Mapping[str, Domain] | None = None
+) -> dict[str, Any]:
+    """The axes of one TOML file, checked against the owner's parameters, their defaults and their domains (any value of
+    the default's type if None)."""
     where = "/".join(path.parts[-3:] if path.parent.name in COMPONENT_FOLDERS else path.parts[-2:])
     try:
         table = _table(decoding.text(path))
     except FileNotFoundError:
         raise HarnessError(f"{where} is missing; every component has one (it may be empty).") from None
-    except tomllib.TOMLDecodeError as error:
-        raise HarnessError(f"{where} is not valid TOML: {error}.") from None
+    except (ValueError, RecursionError) as error:  # an int of thousands of digits raises no TOMLDecodeError
+        raise HarnessError(f"{where} is not valid TOML: {str(error).rstrip('.')}.") from None
     _check_names(where, table, defaults, owner)
-    _check_conditions(where, table, defaults)
+    known = {name: of_default(default) for name, default in defaults.items()} | dict(domains or {})
+    check_conditions(where, table, known)
     if owner == "train" and isinstance(table.get("loss"), dict):
-        known = ", ".join(registry.names(registry.LOSSES))
-        raise HarnessError(f"{where}: loss is one name for all cells, never searched. Known: {known}.")
-    return {name: _axis(where, name, value, defaults[name]) for name, value in table.items()}
+        losses = ", ".join(registry.names(registry.LOSSES))
+        raise HarnessError(f"{where}: loss is one name for all cells, never searched. Known: {losses}.")
+    return {name: axes_of.read(f"{where}: {name}", value, defaults[name], known[name]) for name, value in table.items()}
 
 
 @lru_cache(maxsize=256)
@@ -299,51 +280,3 @@ def _check_names(where: str, given: dict[str, Any], known: dict[str, Any], owner
         if name not in known:
             near = registry.suggest(name, list(known)).replace("Known:", "It takes:") if known else "It takes none."
             raise HarnessError(f"{where}: {owner + ' has' if owner else 'there is'} no parameter '{name}'. {near}")
-
-
-def _check_conditions(where: str, table: dict[str, Any], defaults: dict[str, Any]) -> None:
-    """Every `when` is one parameter of this file with a list of values, and that one has no condition itself."""
-    for name, value in table.items():
-        when = value.get("when") if isinstance(value, dict) else None
-        if when is None:
-            continue
-        if not isinstance(when, dict) or len(when) != 1 or not all(isinstance(v, list) and v for v in when.values()):
-            raise HarnessError(f"{where}: {name}: a condition is when = {{ parameter = [values] }}.")
-        other = next(iter(when))
-        _check_names(f"{where}: {name}: when", when, defaults)
-        if isinstance(table.get(other), dict) and "when" in table[other]:
-            raise HarnessError(
-                f"{where}: {name}: '{other}' depends on another parameter itself; conditions do not chain."
-            )
-
-
-def _typed(where: str, value: Any, default: Any) -> Any:
-    """A fixed value, if it is of the default's type (an int serves as a float; a default of None takes anything)."""
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if default is not None and type(value) is not type(default):
-        found, allowed = type(value).__name__, type(default).__name__
-        raise HarnessError(f"{where} = {value!r} is a {found}; the parameter is a {allowed}.")
-    return value
-
-
-def _axis(file: str, name: str, value: Any, default: Any) -> Any:
-    where = f"{file}: {name}"
-    if not isinstance(value, dict):
-        return _typed(where, value, default)
-    given = dict(value)
-    when = (
-        When(*next((other, tuple(values)) for other, values in given.pop("when").items())) if "when" in given else None
-    )
-    try:
-        if set(given) == {"choices"} and isinstance(given["choices"], list) and given["choices"]:
-            axis: Range | Choices = Choices(tuple(given["choices"]), when)
-        elif {"low", "high"} <= set(given) <= _RANGE_KEYS:
-            axis = Range(**given, when=when)
-        else:
-            raise ValueError("a search range is { low, high, log, step } or { choices = [...] }, with or without when")
-    except (ValueError, TypeError) as error:
-        raise HarnessError(f"{where}: {error}.") from None
-    if default is not None and not axis.holds(default):
-        raise HarnessError(f"{where}: the default {default!r} lies outside {axis}.")
-    return axis

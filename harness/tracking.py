@@ -237,8 +237,8 @@ class Tracker:
 
 
 def sync(uri: str, home: Path, ledger: Ledger, tell: Callable[[str], None] = lambda _: None) -> int:
-    """Mirror every ended trial of the ledger that is not there yet. Returns how many. Raises HarnessError if the
-    store cannot be reached."""
+    """Mirror every launch and every ended trial of the ledger that is not there yet. Returns how many trials. Raises
+    HarnessError if the store cannot be reached."""
     try:
         tracker = Tracker(uri, home, mend=True)
         here = tracker.mirrored()
@@ -246,6 +246,8 @@ def sync(uri: str, home: Path, ledger: Ledger, tell: Callable[[str], None] = lam
         for number, trial_id in enumerate(missing, 1):
             tracker.mirror(ledger, trial_id)
             tell(f"[{number}/{len(missing)}] {ledger.trials[trial_id].trial.cell}")
+        for run in sorted(ledger.launches):  # one that only skipped cells has no trial, and yet decides their state
+            tracker.parent(ledger, run)
         return len(missing)
     except Exception as error:
         raise HarnessError(f"MLflow at {redact(uri)} did not take it: {first_line(error)}") from error

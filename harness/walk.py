@@ -19,6 +19,7 @@ from harness import (
     data,
     failpoints,
     forecast,
+    interpreter,
     leases,
     plan,
     repair,
@@ -75,6 +76,7 @@ def run(request: Request, options: Options) -> Outcome:
     Raises HarnessError for bad input before anything is trained, Interrupted if asked to stop while there is nothing
     to bring to an end, or twice (what ended is kept, and the same command goes on).
     """
+    interpreter.check()
     with Stop() as stop:
         return _run(request, options, stop)
 
@@ -88,6 +90,8 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     say(overview(grid))
     for line in [*remarks(grid), *other_code(grid)]:
         say(line)
+    for cell, reason in grid.skipped:
+        say(f"Skipped {cell}: {reason}")
     begun, about = time.monotonic(), forecast.key(grid)
     if grid.pending:
         room.warn(grid, say)

@@ -8,8 +8,11 @@ import sys
 import numpy as np
 import polars as pl
 import pytest
+from click.testing import CliRunner
 from conftest import make_dataset
-from helpers import bench, harness
+from helpers import bench, environment, harness
+
+from harness.cli import main
 
 
 def refused(process, *parts):
@@ -31,7 +34,7 @@ def refused(process, *parts):
         (["--datasets", "ml-100"], ["ml-100", "ml-100k"]),
         (["--datasets", "./nowhere"], ["nowhere"]),
         (["--set", "train.rl=1"], ["train.rl", "train.lr"]),
-        (["--set", "train.lr=fast"], ["train[lr] = 'fast'"]),
+        (["--set", "train.lr=fast"], ["--set train.lr = 'fast'", "a finite float > 0"]),
         (["--spaces", "nowhere"], ["nowhere", "no such folder"]),
         (["--spaces", "gsasrek"], ["gsasrek", "no published setting", "Did you mean 'gsasrec'"]),
         (["--text", "{titel}"], ["items.parquet", "no column 'titel'", "Did you mean 'title'"]),
@@ -159,3 +162,84 @@ def test_a_closed_pipe_is_no_traceback(home):
         command, shell=True, env={**os.environ, "HARNESS_HOME": str(home)}, capture_output=True, text=True, check=False
     )
     assert "Traceback" not in process.stderr
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--set", "train.lr=1e400"], "--set train.lr = inf is out of range; the parameter is a finite float > 0."),
+        (["--set", "train.lr=-1"], "--set train.lr = -1.0 is out of range"),
+        (["--set", "train.lr=0"], "--set train.lr = 0.0 is out of range"),
+        (["--set", "train.lr=nan"], "--set train.lr = 'nan' is a str; the parameter is a finite float > 0."),
+        (["--set", "train.d=0"], "--set train.d = 0 is out of range; the parameter is an int >= 1 and <= 16384."),
+        (["--set", f"train.d=1{'0' * 30}"], "is out of range; the parameter is an int >= 1 and <= 16384."),
+        (["--set", "train.d=10**30"], "--set train.d = '10**30' is a str"),
+        (["--set", f"train.d={'(' * 300}"], "... is a str; the parameter is an int"),
+        (["--set", "train.max_len=0"], "--set train.max_len = 0 is out of range"),
+        (["--set", "train.loss=gbce", "--set", "loss.t=1.5"], "--set loss.t = 1.5 is out of range"),
+        (["--set", "train.d=63"], "sasrec: n_heads = 2 does not divide d = 63"),
+        (["--adapters", "mlp[dropout=1e400]"], "mlp[dropout] = inf is out of range; the parameter is a float"),
+        (["--adapters", "mlp[hidden=0]"], "mlp[hidden] = 0 is out of range"),
+        (["--adapters", "mlp[activation=tanh]"], "mlp[activation] = 'tanh' is out of range; the parameter is one of"),
+        (["--adapters", "spectran[rank=8]"], "spectran: rank = 8 lies below d = 64"),
+        (["--backbones", "sasrec[dropout=0.99]"], "sasrec[dropout] = 0.99 is out of range"),
+        (["--backbones", "sasrec[n_heads=0]"], "sasrec[n_heads] = 0 is out of range"),
+    ],
+)
+def test_a_parameter_out_of_range_is_one_clear_line_before_any_data_is_read(home, words, part):
+    found = CliRunner().invoke(main, ["plan", "--datasets", "./nowhere", "--home", str(home), *words])
+    assert found.exit_code == 2, found.output
+    assert found.stderr.startswith("Error: ")
+    assert part in found.stderr.splitlines()[-1]
+
+
+def test_cells_whose_heads_do_not_divide_d_are_skipped_by_plan_and_the_others_stay(dataset, home):
+    words = ["--datasets", str(dataset), "--home", str(home), "--adapters", "id", "--backbones", "sasrec,gru4rec"]
+    found = CliRunner().invoke(main, ["plan", *words, "--encoders", "noise", "--kcore", "0", "--set", "train.d=63"])
+    assert found.exit_code == 0, found.output
+    lines = found.stdout.splitlines()
+    [skipped] = [line for line in lines if "skipped" in line]
+    assert "sasrec / id: sasrec: n_heads = 2 does not divide d = 63" in skipped
+    assert any("pending" in line and "gru4rec / id" in line for line in lines)
+
+
+NUMBERS = {
+    "plan": ["cell-seconds", "trials", "epochs", "seeds", "quantile", "kcore", "min-rating", "slots", "deadline"],
+    "bench": ["gpu", "watchdog", "threads", "max-history", "max-title-words"],
+    "leaderboard": ["at-trials"],
+    "reproduce": ["seeds", "tolerance"],
+    "status": ["watch"],
+    "cache": ["days"],
+    "prepare": ["cost"],
+}
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e400", "-1e400", "-1", f"1{'0' * 400}"])
+@pytest.mark.parametrize(("verb", "option"), [(verb, option) for verb, own in NUMBERS.items() for option in own])
+def test_no_option_takes_infinity_nan_or_what_is_out_of_its_range(dataset, home, verb, option, value):
+    if (option, value) == ("min-rating", "-1"):
+        return  # a rating may be negative
+    given = {"plan": ["--adapters", "id"], "reproduce": ["row"], "prepare": [str(dataset)]}.get(verb, [])
+    given = [*given, "--datasets", str(dataset), "--encoders", "noise"] if verb in ("plan", "bench") else given
+    protocol = ["--protocol", "gts"] if option == "quantile" else []
+    words = [verb, *given, *protocol, f"--{option}={value}", "--home", str(home)]
+    found = CliRunner().invoke(main, words)
+    assert found.exit_code == 2, found.output
+    assert isinstance(found.exception, SystemExit)
+    if option != "watch":  # its value may be left out, so that click takes -1 for an option
+        assert option in found.stderr.splitlines()[-1]
+
+
+def test_without_docstrings_a_bench_is_one_clear_line_and_reading_verbs_work(dataset, home):
+    def run(*words):
+        command = [sys.executable, "-OO", "-m", "harness.cli", *words]
+        return subprocess.run(command, env=environment(home), capture_output=True, text=True, check=False)
+
+    words = ["--datasets", str(dataset), "--encoders", "noise", "--adapters", "id", "--kcore", "0"]
+    for refused_words in (["bench", *words], ["plan", *words, "--deadline", "1h"]):
+        refused(run(*refused_words), "PYTHONOPTIMIZE=2", "unset PYTHONOPTIMIZE or set it to 1")
+    for read in (["--help"], ["list"], ["plan", *words]):
+        assert run(*read).returncode == 0

@@ -354,8 +354,41 @@ def test_the_schema_read_from_source_is_that_of_the_class(package, name):
 
 
 def axes_of(package, name):
-    file = f"{package.removeprefix('harness.')}/{name}.toml"
-    return spaces.read(spaces.Source().path(file), name, registry.schema(package, name).params)
+    file, schema = f"{package.removeprefix('harness.')}/{name}.toml", registry.schema(package, name)
+    return spaces.read(spaces.Source().path(file), name, schema.params, schema.domains)
+
+
+@each_component
+def test_every_hyper_parameter_declares_its_range(package, name):
+    """A number its bounds, an int both, a word its choices; the default lies inside."""
+    schema = registry.schema(package, name)
+    for parameter, default in schema.params.items():
+        domain = schema.domains[parameter]
+        assert domain.checked(parameter, default) == default
+        operators = "".join(operator for operator, _ in domain.bounds)
+        declared = {
+            bool: True,
+            str: len(domain.choices) > 1,
+            float: ">" in operators or bool(domain.choices),
+            int: (">" in operators and "<" in operators) or bool(domain.choices),
+        }
+        assert declared[domain.kind], f"{parameter} is annotated without its range; see CONTRIBUTING.md"
+
+
+@each_component
+def test_every_value_at_an_inclusive_end_of_its_range_can_be_built(package, name):
+    """Small ends alone: the large ones of a count are no more than a guard against typing errors."""
+    for parameter, domain in registry.schema(package, name).domains.items():
+        ends = [bound for operator, bound in domain.bounds if operator == ">=" or (operator == "<=" and bound <= 1)]
+        ends = [max(end, D) for end in ends] if domain.relation == ">= d" else ends
+        for value in [*ends, *domain.choices]:
+            own = {parameter: value}
+            if package == registry.ADAPTERS:
+                assert torch.isfinite(make_adapter(name, **own)()).all()
+            elif package == registry.BACKBONES:
+                make_backbone(name, **own)
+            else:
+                registry.load(package, name)(60, **own)
 
 
 @each_component

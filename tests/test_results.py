@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import asdict, replace
 
 import made_ledgers
 import polars as pl
 import pytest
 
-from harness import results, store, tables
-from harness.ledger import Ledger
+from harness import comparison, results, rows, status, store, tables, tracking
+from harness.ledger import Ledger, Segment
 
 
 @pytest.fixture(scope="module")
@@ -189,3 +190,63 @@ def test_the_page_of_runs_is_that_of_the_store_which_the_results_were_read_from(
     ledger.finished["20990101"] = {"tracking": "https://other/#/experiments/1/runs"}
     assert results.build(ledger, beside).header["tracking"] == "https://other/#/experiments/1/runs"
     assert results.build(ledger, replace(beside, page=page)).header["tracking"] == page
+
+
+SKIPPED = made_ledgers.studies()[2]  # svd on set0
+REASON = "SVD keeps d=64 components, but the text has rank 32"
+
+
+def launch_that_skips(home):
+    """A launch of the same grid, of which one cell could not be built and the others are done."""
+    kept = [study for study in made_ledgers.studies() if study.cell != SKIPPED.cell]
+    event = made_ledgers.launch(kept, 4, 2)
+    event["skipped"] = [{"cell": asdict(SKIPPED.cell), "reason": REASON}]
+    with closing(Segment(home)) as segment:
+        segment.append("launched", **event)
+
+
+def shown(made) -> list[bool]:
+    """Whether each text format shows the reason why the cell was skipped."""
+    table = tables.build(made)
+    return [REASON in tables.render(table, name) for name in ("terminal", "md", "json", "csv", "html")]
+
+
+def state(made) -> str:
+    [row] = [row for section in tables.build(made).sections for row in section.rows if row.cell == SKIPPED.cell]
+    return row.state
+
+
+def test_a_cell_that_was_skipped_once_and_trained_later_is_trained_everywhere(tmp_path):
+    launch_that_skips(tmp_path)
+    first = Ledger.open(tmp_path).newest
+    made_ledgers.write(tmp_path)
+    made = results.of_home(tmp_path)
+    assert state(made) == "done"
+    assert not any(shown(made))
+    assert SKIPPED.cell in rows.of(Ledger.open(tmp_path))
+    assert status.of(tmp_path)["skipped"] == []
+    assert SKIPPED.cell in comparison.side(str(tmp_path), tmp_path).rows
+    assert state(results.of_home(tmp_path, run=first)) == "skipped", "as it stood at the first launch"
+    assert SKIPPED.cell not in rows.of(Ledger.open(tmp_path), first)
+
+
+def test_a_cell_that_was_trained_and_is_skipped_later_is_skipped_everywhere(tmp_path):
+    made_ledgers.write(tmp_path / "trained")
+    shutil.copytree(tmp_path / "trained", tmp_path / "home")
+    launch_that_skips(tmp_path / "home")
+    made = results.of_home(tmp_path / "home")
+    assert state(made) == "skipped"
+    assert all(shown(made))
+    assert SKIPPED.cell not in rows.of(Ledger.open(tmp_path / "home"))
+    assert f"skipped {SKIPPED.cell}: {REASON}" in status.text(status.of(tmp_path / "home"))
+    assert SKIPPED.cell not in comparison.side(str(tmp_path / "home"), tmp_path).rows
+
+
+@pytest.mark.parametrize("skipped_last", [False, True])
+def test_mlflow_alone_knows_the_newest_state_of_a_skipped_cell(tmp_path, skipped_last):
+    home = tmp_path / "home"
+    for write in (made_ledgers.write, launch_that_skips) if skipped_last else (launch_that_skips, made_ledgers.write):
+        write(home)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    tracking.sync(uri, home, Ledger.open(home))
+    assert state(results.build(*tracking.read(uri, home))) == ("skipped" if skipped_last else "done")

@@ -51,12 +51,52 @@ def test_the_id_control_has_no_text_parameters():
     [
         ("hiden = 3", "adapters/mlp.toml: mlp has no parameter 'hiden'. Did you mean 'hidden'? It takes: "),
         ("hidden = [", "adapters/mlp.toml is not valid TOML"),
-        ("hidden = 'wide'", "hidden = 'wide' is a str; the parameter is a int"),
+        ("hidden = 'wide'", "hidden = 'wide' is a str; the parameter is an int >= 1 and <= 65536"),
         ("hidden = { low = 1 }", "hidden: a search range is"),
         ("hidden = { low = 900, high = 1000 }", "lies outside 900 … 1000"),
         ("dropout = { low = 0.0, high = 0.3, log = true }", "a log range starts above 0"),
         ("hidden = { choices = [] }", "hidden: a search range is"),
         ("dropout = { low = 0.9, high = 0.1 }", "low 0.9 lies above high 0.1"),
+        ("hidden = 0", "hidden = 0 is out of range; the parameter is an int >= 1 and <= 65536"),
+        ("hidden = true", "hidden = True is a bool; the parameter is an int"),
+        ("hidden = 64.0", "hidden = 64.0 is a float; the parameter is an int"),
+        (f"hidden = 1{'0' * 99}", "hidden = 1000000000000000000000000000000000000... is out of range"),
+        pytest.param(f"hidden = 1{'0' * 4400}", "is not valid TOML: Exceeds the limit", id="digits"),
+        ("hidden = 2024-01-01", "is a date; the parameter is an int"),
+        ("dropout = 1.0", "dropout = 1.0 is out of range; the parameter is a float >= 0 and < 1"),
+        ("dropout = -0.1", "dropout = -0.1 is out of range"),
+        ("dropout = nan", "dropout = nan is out of range"),
+        ("dropout = inf", "dropout = inf is out of range"),
+        ("dropout = 1e400", "dropout = inf is out of range"),
+        ("dropout = '0.1'", "dropout = '0.1' is a str; the parameter is a float"),
+        ("activation = 'tanh'", "activation = 'tanh' is out of range; the parameter is one of gelu, relu"),
+        ("activation = 1", "activation = 1 is an int; the parameter is one of gelu, relu"),
+        ("hidden = { choices = [true, 256] }", "hidden: choice = True is a bool; the parameter is an int"),
+        ("hidden = { choices = [256, 'x'] }", "hidden: choice = 'x' is a str; the parameter is an int"),
+        ("hidden = { choices = [256, 128.0] }", "hidden: choice = 128.0 is a float"),
+        ("hidden = { choices = [256, 0] }", "hidden: choice = 0 is out of range"),
+        ("hidden = { choices = [256, [64]] }", "hidden: choice = [64] is a list"),
+        ("hidden = { choices = [256, 256] }", "hidden: the choice 256 stands there twice"),
+        ("hidden = { choices = 256 }", "hidden: a search range is"),
+        ("activation = { choices = ['gelu', 3] }", "activation: choice = 3 is an int"),
+        ("activation = { low = 'a', high = 'z' }", "has no range; it is searched by { choices = [...] }"),
+        ("dropout = { choices = [0.1, true] }", "dropout: choice = True is a bool"),
+        ("dropout = { choices = [0.1, nan] }", "dropout: choice = nan is out of range"),
+        ("hidden = { low = 0, high = 512 }", "hidden: low = 0 is out of range"),
+        ("hidden = { low = 1, high = 512.0 }", "hidden: high = 512.0 is a float"),
+        ("hidden = { low = true, high = 512 }", "hidden: low = True is a bool"),
+        ("dropout = { low = '0', high = 0.5 }", "dropout: low = '0' is a str"),
+        ("dropout = { low = 0.0, high = 1.0 }", "dropout: high = 1.0 is out of range"),
+        ("dropout = { low = nan, high = 0.5 }", "dropout: low = nan is out of range"),
+        ("dropout = { low = 0.0, high = 0.5, log = 1 }", "log is true or false, not 1"),
+        ("dropout = { low = 0.0, high = 0.5, lgo = true }", "dropout: a search range is"),
+        ("dropout = { low = 0.0, high = 0.5, step = 0.0 }", "step 0.0 is not above 0"),
+        ("dropout = { low = 0.0, high = 0.5, step = -0.1 }", "step -0.1 is not above 0"),
+        ("dropout = { low = 0.0, high = 0.5, step = nan }", "dropout: step = nan is out of range"),
+        ("dropout = { low = 0.0, high = 0.5, step = 0.7 }", "step 0.7 is not above 0 and at most high - low"),
+        ("hidden = { low = 64, high = 512, step = 64.0 }", "hidden: step = 64.0 is a float; the parameter is an int"),
+        ("hidden = { low = 64, high = 512, step = 100 }", "the default 256 lies on none of the steps of 64 … 512"),
+        ("hidden = { low = 1, high = 512, log = true, step = 1 }", "a log range starts above 0 and takes no step"),
     ],
 )
 def test_a_wrong_file_is_one_clear_line(tmp_path, text, message):
@@ -64,6 +104,110 @@ def test_a_wrong_file_is_one_clear_line(tmp_path, text, message):
         spaces.of_cell(MLP, source(tmp_path, text=text))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_len = { choices = [true, 50] }", "train.toml: max_len: choice = True is a bool"),
+        ('max_len = { choices = [50, "x"] }', "train.toml: max_len: choice = 'x' is a str; the parameter is an int"),
+        ('max_len = "x"', "train.toml: max_len = 'x' is a str"),
+        ("max_len = [true, 50]", "train.toml: max_len = [True, 50] is a list; the parameter is an int >= 1"),
+        ("lr = 0.0", "train.toml: lr = 0.0 is out of range; the parameter is a finite float > 0"),
+        ("lr = inf", "train.toml: lr = inf is out of range"),
+        ("d = 0", "train.toml: d = 0 is out of range"),
+        ("precision = 'float16'", "the parameter is one of float32, bfloat16"),
+    ],
+)
+def test_a_wrong_value_of_a_shared_parameter_is_refused_when_the_space_is_read(tmp_path, text, message):
+    with pytest.raises(HarnessError) as caught:
+        spaces.of_cell(MLP, source(tmp_path, "train.toml", text))
+    assert message in str(caught.value)
+
+
+def test_values_inside_the_range_are_taken_as_they_stand(tmp_path):
+    space = spaces.of_cell(MLP, source(tmp_path, text="dropout = { low = 0, high = 0.5, step = 0.05 }\nhidden = 65536"))
+    assert space.searched["adapter.dropout"].holds(0.15)
+    assert not space.searched["adapter.dropout"].holds(0.12)
+    assert space.fixed["adapter.hidden"] == 65536
+    whole = spaces.of_cell(
+        Cell("toy", "minilm", "sasrec", "ace"),
+        source(tmp_path, "adapters/ace.toml", "softness = { low = 0, high = 100 }"),
+    )
+    assert not whole.searched["adapter.softness"].integer, "a range of a float is one of floats however it is written"
+
+
+def test_an_optional_parameter_may_be_none_and_nothing_else_beside_its_type():
+    cell = Cell("toy", "minilm", "sasrec", "spectran[rank=None]")
+    assert spaces.of_cell(cell, spaces.Source()).fixed["adapter.rank"] is None
+    for wrong in ("0", "x", "1.5", "true"):
+        with pytest.raises(HarnessError, match=r"the parameter is an int >= 1 and <= 65536 or None"):
+            spaces.of_cell(replace(cell, adapter=f"spectran[rank={wrong}]"), spaces.Source())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("train.lr", float("inf"), "a finite float > 0"),
+        ("train.lr", -1, "a finite float > 0"),
+        ("train.lr", 0, "a finite float > 0"),
+        ("train.lr", 10**400, "a finite float > 0"),
+        ("train.d", 0, "an int >= 1 and <= 16384"),
+        ("train.d", 10**30, "an int >= 1 and <= 16384"),
+        pytest.param("train.d", 10**5000, "an int >= 1 and <= 16384", id="more digits than Python prints"),
+        ("train.max_len", 0, "an int >= 1"),
+        ("train.batch_size", -1, "an int >= 1"),
+        ("train.clip_norm", 0, "a finite float > 0"),
+        ("train.weight_decay", -1e-9, "a finite float >= 0"),
+        ("text.fusion", "sum", "one of none, add, gate, concat"),
+        ("text.out_std", 0, "a finite float > 0"),
+        ("text.id_std", float("nan"), "a finite float >= 0"),
+    ],
+)
+def test_a_pinned_value_out_of_range_names_the_option_and_what_is_allowed(name, value, allowed):
+    with pytest.raises(HarnessError) as caught:
+        spaces.Source(fixed={name: value}).check()
+    assert str(caught.value).startswith(f"--set {name} = ")
+    assert f"is out of range; the parameter is {allowed}" in str(caught.value)
+    assert len(str(caught.value)) < 150
+
+
+@pytest.mark.parametrize(
+    ("backbone", "d", "reason"),
+    [
+        ("sasrec", 64, ""),
+        ("sasrec", 63, "sasrec: n_heads = 2 does not divide d = 63"),
+        ("sasrec[n_heads=3]", 63, ""),
+        ("hstu", 6, "hstu: n_heads = 4 does not divide d = 6"),
+        ("hstu_time", 6, "hstu_time: n_heads = 4 does not divide d = 6"),
+        ("gru4rec", 63, ""),
+    ],
+)
+def test_heads_that_do_not_divide_d_are_found_without_building_anything(backbone, d, reason):
+    source = spaces.Source(fixed={"train.d": d})
+    assert spaces.conflict(Cell("toy", "minilm", backbone, "mlp"), source) == reason
+
+
+def test_a_rank_below_d_is_found_without_building_anything():
+    cell = Cell("toy", "minilm", "gru4rec", "spectran[rank=40]")
+    assert spaces.conflict(cell, spaces.Source()) == "spectran: rank = 40 lies below d = 64"
+    assert spaces.conflict(cell, spaces.Source(fixed={"train.d": 40})) == ""
+    assert spaces.conflict(cell, spaces.Source(fixed={"text.fusion": "concat"})) == "", (
+        "the text has 32 of the 64 columns"
+    )
+
+
+def test_the_choices_of_shared_parameters_are_those_of_the_code_that_reads_them():
+    from adapters._base import FUSIONS
+    from harness.trial import PRECISIONS
+
+    assert spaces.TEXT_DOMAINS["fusion"].choices == FUSIONS
+    assert spaces.TRAIN_DOMAINS["precision"].choices == PRECISIONS
+    for defaults, domains in (
+        (spaces.TRAIN_DEFAULTS, spaces.TRAIN_DOMAINS),
+        (spaces.TEXT_DEFAULTS, spaces.TEXT_DOMAINS),
+    ):
+        assert {name: domains[name].checked(name, value) for name, value in defaults.items()} == defaults
 
 
 def test_a_folder_of_ones_own_goes_before_the_shipped_files(tmp_path):
@@ -121,10 +265,10 @@ def test_brackets_and_pins_fix_parameters():
         ("mlp[hidden=wide]", {}, "mlp[hidden] = 'wide' is a str"),
         ("mlp", {"train.rl": 1}, "--set train.rl: no shared parameter. Did you mean 'train.lr'?"),
         ("mlp", {"train.loss": "gbcee"}, "losses has no 'gbcee'. Did you mean 'gbce'? Known: bce, gbce"),
-        ("mlp", {"train.loss": 3}, "train.loss = 3 is a int; the parameter is a str"),
+        ("mlp", {"train.loss": 3}, "train.loss = 3 is an int; the parameter is a str"),
         ("mlp", {"train.loss": "infonce", "loss.tua": 1}, "of a bench whose loss is infonce. Did you mean 'loss.tau'?"),
         ("mlp", {"loss.tau": 0.1}, "--set loss.tau: no shared parameter of a bench whose loss is softmax."),
-        ("mlp", {"train.loss": "gbce", "loss.t": "high"}, "gbce[t] = 'high' is a str; the parameter is a float"),
+        ("mlp", {"train.loss": "gbce", "loss.t": "high"}, "--set loss.t = 'high' is a str; the parameter is a float"),
     ],
 )
 def test_wrong_overrides_are_one_clear_line(adapter, pins, message):
@@ -174,6 +318,8 @@ def test_the_condition_is_part_of_what_makes_two_spaces_the_same(tmp_path):
         ("{}", "a condition is when"),
         ('"relu"', "a condition is when"),
         ("{ dropout = [0.1] }", "conditions do not chain"),
+        ('{ activation = ["gelu", 3] }', "when activation = 3 is an int; the parameter is one of gelu, relu"),
+        ('{ activation = ["tanh"] }', "when activation = 'tanh' is out of range"),
     ],
 )
 def test_a_wrong_condition_is_one_clear_line(tmp_path, condition, message):

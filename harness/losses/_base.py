@@ -5,8 +5,15 @@ Letters: P positions, N items of the catalogue, n rows of the table at hand, d m
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
+
+# Ranges of hyper-parameters, read from the source (`harness.domains`).
+Negatives = Annotated[int, ">= 1", "<= 1048576"]
+Probability = Annotated[float, ">= 0", "<= 1"]
+Positive = Annotated[float, "> 0"]
 
 
 class Loss:

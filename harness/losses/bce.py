@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._base import Sampled, check
+from ._base import Negatives, Sampled, check
 from ._pairs import pair_scores
 
 
@@ -20,7 +20,7 @@ class BCE(Sampled):
     ``m`` negatives a position; (P, m + 1) scores are held.
     """
 
-    def __init__(self, n_items: int, *, m: int = 1) -> None:
+    def __init__(self, n_items: int, *, m: Negatives = 1) -> None:
         super().__init__(n_items, m)
         self.beta = 1.0  # power of the target's probability
 

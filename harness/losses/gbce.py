@@ -10,6 +10,7 @@ epochs with m = 32 and for more than 25 with the paper's 256.
 
 from __future__ import annotations
 
+from ._base import Negatives, Probability
 from .bce import BCE
 
 
@@ -20,7 +21,7 @@ class GBCE(BCE):
     alpha is 1: draws with replacement cover no more than everything. Raises ValueError where t lies outside [0, 1].
     """
 
-    def __init__(self, n_items: int, *, m: int = 256, t: float = 0.75) -> None:
+    def __init__(self, n_items: int, *, m: Negatives = 256, t: Probability = 0.75) -> None:
         super().__init__(n_items, m=m)
         if not 0 <= t <= 1:
             raise ValueError(f"t is {t}; it lies between 0 and 1")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from ._base import Negatives, Positive
 from .sampled_softmax import SampledSoftmax
 
 SHORTEST = 1e-4  # of a vector that is brought to length 1: a row of zeros would else get a gradient beyond all others
@@ -21,7 +22,7 @@ class InfoNCE(SampledSoftmax):
     Raises ValueError where ``tau`` is not positive.
     """
 
-    def __init__(self, n_items: int, *, tau: float = 0.07, m: int = 512) -> None:
+    def __init__(self, n_items: int, *, tau: Positive = 0.07, m: Negatives = 512) -> None:
         super().__init__(n_items, m=m)
         if tau <= 0:
             raise ValueError(f"tau is {tau}; a temperature is above 0")

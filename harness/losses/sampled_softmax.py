@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._base import Sampled, check
+from ._base import Negatives, Sampled, check
 
 
 class SampledSoftmax(Sampled):
@@ -22,7 +22,7 @@ class SampledSoftmax(Sampled):
     ``m`` negatives a step, the same for all positions: one (P, d) by (d, m) product. (P, m + 1) scores are held.
     """
 
-    def __init__(self, n_items: int, *, m: int = 512) -> None:
+    def __init__(self, n_items: int, *, m: Negatives = 512) -> None:
         super().__init__(n_items, m)
         self.tau = 1.0
 

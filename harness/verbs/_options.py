@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,24 @@ if TYPE_CHECKING:
     from harness.plan import Request
 
 HOME = "~/.harness"
+LARGEST = 1_000_000  # of a count
+
+
+class Whole(click.IntRange):
+    """A count of at least so many. None is above `LARGEST`: a typing error there would run for years."""
+
+    def __init__(self, least: int) -> None:
+        super().__init__(least, LARGEST)
+
+
+class Number(click.FloatRange):
+    """A finite number in a range: click's own range takes NaN, and infinity where the range is open upwards."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return found
 
 
 def options(*decorators: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -42,14 +61,14 @@ prep_options = options(
     ),
     click.option("--text", default="", metavar="TEMPLATE", help="Of an item's text: '{title}. {brand}. {categories}'."),
     click.option("--tie-policy", help="source, item_id or random:<seed>.  [default: source]"),
-    click.option("--kcore", type=click.IntRange(0), help="Events a user and an item must have.  [default: 5]"),
+    click.option("--kcore", type=Whole(0), help="Events a user and an item must have.  [default: 5]"),
     click.option("--iterate/--one-pass", default=None, help="The core to its fixed point?  [default: iterate]"),
     click.option("--require-text/--any-text", default=None, help="Drop items without text?  [default: any-text]"),
-    click.option("--max-title-words", type=click.IntRange(0), help="Drop items of longer titles.  [default: 0, off]"),
+    click.option("--max-title-words", type=Whole(0), help="Drop items of longer titles.  [default: 0, off]"),
     click.option("--dedup", help="Repeats that go: exact (with time), first, last (of user and item) or none."),
-    click.option("--min-rating", type=float, help="Drop events rated lower."),
+    click.option("--min-rating", type=Number(), help="Drop events rated lower."),
     click.option("--window", metavar="DAY:DAY", help="Drop events outside, such as 2016-10-01:2018-11-01 (UTC)."),
-    click.option("--max-history", type=click.IntRange(0), help="Keep a user's last events alone.  [default: 0, off]"),
+    click.option("--max-history", type=Whole(0), help="Keep a user's last events alone.  [default: 0, off]"),
     click.option("--order", metavar="STEP,...", help="Order of rating, window, dedup, text, core, history."),
 )
 spaces_options = options(
@@ -64,16 +83,14 @@ grid_options = options(
     click.option("--backbones", default="sasrec", show_default=True, help="E.g. 'all' or 'sasrec,hstu'."),
     click.option("--encoders", default="minilm", show_default=True, help="E.g. 'minilm,shuffled:minilm,file:E.npy'."),
     click.option("--budget", type=click.Choice(list(BUDGETS)), default="quick", show_default=True),
+    click.option("--trials", type=Whole(0), help="Search trials per cell (0: defaults only); overrides the budget."),
+    click.option("--epochs", type=Whole(1), help="Max epochs per trial; overrides the budget."),
     click.option(
-        "--trials", type=click.IntRange(0), help="Search trials per cell (0: defaults only); overrides the budget."
+        "--cell-seconds", type=Number(0, min_open=True), help="Draw no more once a cell's trials spent these."
     ),
-    click.option("--epochs", type=click.IntRange(1), help="Epochs at most, instead of the budget's."),
-    click.option(
-        "--cell-seconds", type=click.FloatRange(0, min_open=True), help="Draw no more once a cell's trials spent these."
-    ),
-    click.option("--seeds", type=click.IntRange(1), help="Seeds of the winner, instead of the budget's."),
+    click.option("--seeds", type=Whole(1), help="Seeds of the winner, instead of the budget's."),
     click.option("--protocol", type=click.Choice(["loo", "gts"]), default="loo", show_default=True),
-    click.option("--quantile", type=float, default=0.9, show_default=True, help="Of all times, where gts cuts."),
+    click.option("--quantile", type=Number(), default=0.9, show_default=True, help="Of all times, where gts cuts."),
     click.option("--validation", default="by_time", show_default=True, help="Of gts: by_time or last_train."),
     click.option("--target", default="last", show_default=True, help="Of gts, after a cut: last, first, successive."),
     click.option("--drop-tied-test", is_flag=True, help="No test on events at the very time of the one before."),

@@ -9,7 +9,7 @@ import click
 
 from harness.types import INTERRUPTED
 from harness.verbs import plan
-from harness.verbs._options import grid_options, json_option, request_of
+from harness.verbs._options import Number, Whole, grid_options, json_option, request_of
 
 if TYPE_CHECKING:
     from harness import walk
@@ -20,12 +20,12 @@ rank = 10
 @click.command()
 @grid_options
 @click.option("--address", help="An existing Ray cluster: 'auto' or host:port (default: $RAY_ADDRESS, else local).")
-@click.option("--threads", type=click.IntRange(1), help="Torch threads a trial.  [default: so that no core idles]")
-@click.option("--gpu", type=click.FloatRange(0, 1), help="Share of a GPU a trial, 0 for none.  [default: a quarter]")
+@click.option("--threads", type=Whole(1), help="Torch threads a trial.  [default: so that no core idles]")
+@click.option("--gpu", type=Number(0, 1), help="Share of a GPU a trial, 0 for none.  [default: a quarter]")
 @click.option("--tracking", metavar="URI", help="MLflow store; 'off' for none. Default: sqlite in the home.")
 @click.option(
     "--watchdog",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=1800.0,
     show_default=True,
     help="Seconds without a sign of life after which a trial is ended, 0: never.",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from harness.verbs._options import home_option, json_option
+from harness.verbs._options import Number, home_option, json_option
 
 rank = 105
 
@@ -18,7 +18,7 @@ rank = 105
 @click.option("--dry-run", is_flag=True, help="With --gc: only say what would go.")
 @click.option(
     "--days",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=30.0,
     show_default=True,
     help="Keep what was set aside as damaged, calibrations and the forecast so long.",

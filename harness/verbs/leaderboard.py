@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.types import HarnessError
-from harness.verbs._options import home_option
+from harness.verbs._options import Whole, home_option
 
 if TYPE_CHECKING:
     from harness.tables import Table
@@ -23,7 +23,7 @@ rank = 40
 @click.option("--output", type=click.Path(path_type=Path), help="Write to a file instead of stdout.")
 @click.option("--run", help="The table as it stood at this launch.")
 @click.option("--from-mlflow", metavar="URI", is_flag=False, flag_value="default", help="Build it from MLflow alone.")
-@click.option("--at-trials", type=click.IntRange(1), metavar="K", help="As if each search had ended after K trials.")
+@click.option("--at-trials", type=Whole(1), metavar="K", help="As if each search had ended after K trials.")
 @click.option("--slices", is_flag=True, help="In the terminal, also scores on parts of the test.")
 def command(
     home: str,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.verbs._options import grid_options, json_option, request_of
+from harness.verbs._options import Whole, grid_options, json_option, request_of
 
 if TYPE_CHECKING:
     from harness.plan import Plan
@@ -19,8 +19,8 @@ rank = 20
 @click.command()
 @grid_options
 @click.option("--deadline", metavar="TIME", help="Will it be done in 36h, 1h30m, 2d? Calibrates cells that never ran.")
-@click.option("--slots", type=click.IntRange(1), help="Trials at a time.  [default: cores / threads]")
-@click.option("--threads", type=click.IntRange(1), help="Torch threads a trial.  [default: as bench has them]")
+@click.option("--slots", type=Whole(1), help="Trials at a time.  [default: cores / threads]")
+@click.option("--threads", type=Whole(1), help="Torch threads a trial.  [default: as bench has them]")
 @json_option
 def command(**given: Any) -> None:
     """What a bench with these options would run, cell by cell. Fetches and prepares data, trains nothing.
@@ -46,6 +46,8 @@ def show(given: dict[str, Any]) -> None:
     for row in rows:
         cell = " / ".join(str(row[k]) for k in ("dataset", "encoder", "backbone", "adapter"))
         click.echo(f"{row['to_run']:4d} to run  {row['state']:8s} {cell}")
+    for cell, reason in grid.skipped:
+        click.echo(f"{0:4d} to run  skipped  {cell}: {reason}")
     for line in walk.remarks(grid):
         click.echo(line)
     return click.echo(walk.overview(grid))

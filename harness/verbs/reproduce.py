@@ -9,15 +9,15 @@ from typing import Any
 
 import click
 
-from harness.verbs._options import home_option, json_option, run_option, source_of, spaces_options
+from harness.verbs._options import Number, Whole, home_option, json_option, run_option, source_of, spaces_options
 
 rank = 45
 
 
 @click.command()
 @click.argument("row")
-@click.option("--seeds", type=click.IntRange(1), help="Only the first so many of its seeds.  [default: all]")
-@click.option("--tolerance", type=click.FloatRange(0), help="Of NDCG@10.  [default: the interval of the difference]")
+@click.option("--seeds", type=Whole(1), help="Only the first so many of its seeds.  [default: all]")
+@click.option("--tolerance", type=Number(0), help="Of NDCG@10.  [default: the interval of the difference]")
 @click.option("--dataset", default="", help="Name or folder of its data, where this home no longer has them.")
 @click.option("--search", is_flag=True, help="Search its cell again as well, from the first trial, in a scratch home.")
 @spaces_options

@@ -9,16 +9,14 @@ from pathlib import Path
 
 import click
 
-from harness.verbs._options import home_option, json_option
+from harness.verbs._options import Number, home_option, json_option
 
 rank = 30
 
 
 @click.command()
 @home_option
-@click.option(
-    "--watch", type=click.FloatRange(0.2), is_flag=False, flag_value=5.0, metavar="[SECONDS]", help="Print it again."
-)
+@click.option("--watch", type=Number(0.2), is_flag=False, flag_value=5.0, metavar="[SECONDS]", help="Print it again.")
 @json_option
 def command(home: str, watch: float | None, as_json: bool) -> None:
     """Where the newest bench stands: cells, best so far, time left, failures. Works from another terminal.
