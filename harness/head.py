@@ -25,6 +25,7 @@ LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # Bytes that Ray adds to its folder's path for its longest socket, and bytes that the path of a socket may have.
 SOCKET = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
 LONGEST = (103 if sys.platform == "darwin" else 107) - SOCKET
+ROOM = LONGEST - scratch.added("ray")  # bytes for the path of the folder above
 
 
 @contextlib.contextmanager

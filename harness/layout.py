@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,7 @@ def layout(resources: dict[str, Any], width: int, threads: int | None, gpu: floa
     each = resources.get("each") or [[cpus, gpus]]
     width = max(1, min(width, sum(_on_gpus(own, share) for _, own in each) if share else width))
     threads = threads or max(1, min(cpus // width, resources["node_cpus"]))
-    return Layout(max(1, sum(_slots(*own, threads, share) for own in each)), threads, share)
+    return Layout(max(1, sum(_slots(cores, own, threads, share) for cores, own in each)), threads, share)
 
 
 def share_of(gpus: float, width: int) -> float:
@@ -62,7 +63,7 @@ def share_of(gpus: float, width: int) -> float:
     if not gpus:
         return 0.0
     share = min(1.0, gpus, max(GPU_SHARE, gpus / max(width, 1)))
-    return int(share / EXACT) * EXACT if share < 1 else share
+    return math.floor(share / EXACT + EXACT) * EXACT if share < 1 else share
 
 
 def slots_on(node: Mapping[str, float], layout: Layout) -> int:

@@ -28,7 +28,7 @@ def folder(kind: str, longest: int | None = None) -> Iterator[Path]:
 
     `longest`: bytes that its path may have; the folder is made elsewhere if that of TMPDIR is too long.
     """
-    above = root() if longest is None else short_root(longest - _added(kind))
+    above = root() if longest is None else short_root(longest - added(kind))
     sweep(above)
     made = tempfile.TemporaryDirectory(prefix=f"{PREFIX}{kind}-", dir=above, ignore_cleanup_errors=True)
     try:
@@ -38,7 +38,8 @@ def folder(kind: str, longest: int | None = None) -> Iterator[Path]:
         _gone(Path(made.name))
 
 
-def _added(kind: str) -> int:
+def added(kind: str) -> int:
+    """Bytes by which the path of a folder of this kind is longer than that of the folder above."""
     return len(f"/{PREFIX}{kind}-") + RANDOM
 
 
