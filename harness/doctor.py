@@ -61,7 +61,7 @@ def _home(home: Path) -> list[dict[str, Any]]:
     except HarnessError as error:
         return [_check("home", False, str(error), remedy)]
     there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    if not scratch.writable(there):
         return [_check("home", False, f"{folder}: {there} cannot be written", remedy)]
     free = shutil.disk_usage(there).free
     ledger = Ledger.open(folder)

@@ -75,10 +75,17 @@ def short_root(longest: int) -> Path:
 def unfit(path: Path, longest: int) -> str:
     """Why a folder cannot hold Ray's sockets, in words; "" if it can."""
     if (length := len(os.fsencode(path.absolute()))) > longest:
-        return f"its path has {length} bytes, and Ray's sockets leave it {longest}"
-    if not path.is_dir():
-        return "there is no such folder"
-    return "" if os.access(path, os.W_OK | os.X_OK) else "it cannot be written"
+        return f"its path has {length} bytes, and Ray's sockets allow {longest}"
+    return "" if writable(path) else "it is no folder that can be written"
+
+
+def writable(path: Path) -> bool:
+    """Whether files can be made in a folder; the one that is made to see has no name where the system knows such."""
+    try:
+        with tempfile.TemporaryFile(dir=path):
+            return True
+    except OSError:
+        return False
 
 
 def sweep(above: Path | None = None) -> None:

@@ -62,7 +62,7 @@ class TrialActor(tune.Trainable):
             return get(getattr(shared.recorder, method).remote(*arguments))
 
         node = ray.get_runtime_context().get_node_id()
-        beside = layouts.slots_on(_resources_of(node), shared.layout)
+        beside = layouts.slots_on(resources_of(node), shared.layout)
         self.worker = Worker(shared, get, post, (node, os.getpid()), beside)
         self.reset_config(config)
 
@@ -77,7 +77,7 @@ class TrialActor(tune.Trainable):
         self.worker.close()
 
 
-def _resources_of(node: str) -> dict[str, float]:
+def resources_of(node: str) -> dict[str, float]:
     """What a node has; nothing if it is not there any more."""
     return next((found["Resources"] for found in ray.nodes() if found["NodeID"] == node), {})
 
@@ -348,14 +348,19 @@ def run(
         grid.tells_users,
     )
     scheduler = GridScheduler(GridSearcher(grid, home, stop), recorder, layout.slots, tell)
-    needs = {"cpu": layout.threads} | ({"gpu": layout.gpu} if layout.gpu else {})
-    trainable = tune.with_resources(tune.with_parameters(TrialActor, shared=held), needs)
+    trainable = tune.with_resources(tune.with_parameters(TrialActor, shared=held), needs(layout))
     with scratch.folder("tune") as folder, _quiet(), _own_errors(), stop.patiently():
         _tuner(trainable, scheduler, layout, folder).fit()
     if not grid.over and not stop.signum:
         raise HarnessError(
             "Ray Tune ended before the grid did. What ended is kept; the same command goes on from here."
         )
+
+
+def needs(layout: Layout) -> tune.PlacementGroupFactory:
+    """What a trial takes of a node; on the one with most to spare, so that trials spread before they pack."""
+    gpu = {"GPU": layout.gpu} if layout.gpu else {}
+    return tune.PlacementGroupFactory([{"CPU": float(layout.threads)} | gpu], strategy="SPREAD")
 
 
 def _tuner(trainable: Any, scheduler: GridScheduler, layout: Layout, folder: Path) -> tune.Tuner:
