@@ -1,5 +1,5 @@
-"""A real Ray on machines that are not as one likes them: a long TMPDIR, no HOME to write to; who may reach it; and where
-on a cluster trials go."""
+"""A real Ray on machines that are not as one likes them, with a long TMPDIR and no HOME to write to; who may reach it;
+and where on a cluster trials go."""
 
 import json
 import os
