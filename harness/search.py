@@ -24,6 +24,10 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # `Stop` listens
 os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # failures are told in a line
+try:
+    Path.home()
+except RuntimeError:  # no HOME, and the system knows no such user: Ray cannot even be imported
+    os.environ["HOME"] = "/"
 
 import ray
 from ray import tune
@@ -349,7 +353,7 @@ def run(
     )
     scheduler = GridScheduler(GridSearcher(grid, home, stop), recorder, layout.slots, tell)
     trainable = tune.with_resources(tune.with_parameters(TrialActor, shared=held), needs(layout))
-    with scratch.folder("tune") as folder, _quiet(), _own_errors(), stop.patiently():
+    with scratch.folder("tune") as folder, _quiet(), failures.own_errors(), stop.patiently():
         _tuner(trainable, scheduler, layout, folder).fit()
     if not grid.over and not stop.signum:
         raise HarnessError(
@@ -383,18 +387,6 @@ def _tuner(trainable: Any, scheduler: GridScheduler, layout: Layout, folder: Pat
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )
-
-
-@contextlib.contextmanager
-def _own_errors() -> Iterator[None]:
-    """A HarnessError of our callbacks, such as a full disk under the ledger, out of what Tune wraps it in."""
-    try:
-        yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, HarnessError):
-            cause = cause.__cause__ or cause.__context__
-        raise (cause or error) from None
 
 
 @contextlib.contextmanager
