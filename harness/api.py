@@ -96,10 +96,10 @@ def compare(a: str, b: str, home: str | os.PathLike[str] | None) -> pl.DataFrame
 
 def home_of(home: str | os.PathLike[str] | None) -> Path:
     """The home folder that is named, or that of the environment, or the default one."""
-    from harness.store import check_home
+    from harness.store import find_home
     from harness.verbs._options import HOME
 
-    return check_home(Path(home or os.environ.get("HARNESS_HOME") or HOME))
+    return find_home(Path(home or os.environ.get("HARNESS_HOME") or HOME))
 
 
 def parsed(verb: str, command: click.Command, options: Mapping[str, Any]) -> dict[str, Any]:

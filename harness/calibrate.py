@@ -11,6 +11,7 @@ import json
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from harness import forecast, interpreter, scratch, studies, walk
 from harness.files import write_text
@@ -24,25 +25,27 @@ from harness.types import Budget, digest
 EPOCHS = 3  # the second is timed: not slowed by what is done for the first time, nor by what is done after the last
 
 
-def paces(grid: Plan, wanted: list[Study], slots: int, threads: int, address: str | None = None) -> dict[str, Pace]:
-    """Paces of the wanted studies by study id; measured now unless the home has them.
+def paces(grid: Plan, wanted: list[Study], layout: Layout, cluster: dict[str, Any] | None) -> dict[str, Pace]:
+    """Paces of the wanted studies by study id, in a Ray session that is open; measured now unless the home has them.
 
-    Cells that cannot be built are out of the grid afterwards, as in a bench.
+    cluster: the resources of machines other than this one, None for this one. Cells that cannot be built are out of the
+    grid afterwards, as in a bench.
     """
     home = grid.request.home
-    files = {s.id: _file(home, s, slots, threads) for s in wanted}
+    files = {s.id: _file(home, s, layout, cluster) for s in wanted}
     found = {study_id: pace for study_id, file in files.items() if (pace := _kept(file)) is not None}
     if len(found) < len(files):
-        fresh = _measure(grid, [s for s in wanted if s.id not in found], slots, threads, address)
+        fresh = _measure(grid, [s for s in wanted if s.id not in found], layout)
         for study_id, pace in fresh.items():
             write_text(files[study_id], json.dumps(asdict(pace)))
         found |= fresh
     return found
 
 
-def _file(home: Path, study: Study, slots: int, threads: int) -> Path:
-    machine = walk.machine()
-    return home / forecast.CALIBRATED / f"{digest([study.id, machine, slots, threads])}.json"
+def _file(home: Path, study: Study, layout: Layout, cluster: dict[str, Any] | None) -> Path:
+    key = [study.id, walk.machine(), layout.slots, layout.threads]
+    key += [layout.gpu, cluster] if layout.gpu or cluster else []
+    return home / forecast.CALIBRATED / f"{digest(key)}.json"
 
 
 def _kept(file: Path) -> Pace | None:
@@ -52,7 +55,7 @@ def _kept(file: Path) -> Pace | None:
         return None
 
 
-def _measure(grid: Plan, wanted: list[Study], slots: int, threads: int, address: str | None) -> dict[str, Pace]:
+def _measure(grid: Plan, wanted: list[Study], layout: Layout) -> dict[str, Pace]:
     interpreter.check()
     from harness import search
 
@@ -66,8 +69,7 @@ def _measure(grid: Plan, wanted: list[Study], slots: int, threads: int, address:
         probes = {study.id: replace(study, budget=budget, ledger=ledger, starts=()) for study in wanted}
         clock, segment = _Clock(), Segment(home)
         try:
-            with Stop() as stop, search.cluster(address, home):
-                layout = Layout(slots, threads)
+            with Stop() as stop:
                 running = studies.Grid(list(probes.values()), segment, clock)
                 search.run(running, walk.shared_of(grid, wanted, bases), home, layout, 0.0, stop, walk.say)
         finally:

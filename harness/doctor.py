@@ -10,7 +10,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from harness import store
+from harness import head, scratch, store
 from harness.ledger import Ledger
 from harness.types import HarnessError
 
@@ -21,7 +21,7 @@ LEAST_MEMORY = 2 * 2**30
 
 def examine(home: Path) -> dict[str, Any]:
     """`checks`: each with `name`, `ok`, `found`, and `remedy` where it is not ok."""
-    return {"checks": [*_versions(), _shadow(), _cores(), _memory(), *_home(home), _token()]}
+    return {"checks": [*_versions(), _shadow(), _cores(), _memory(), *_home(home), _sockets(), *_tokens()]}
 
 
 def _check(name: str, ok: bool, found: str, remedy: str = "") -> dict[str, Any]:
@@ -55,17 +55,21 @@ def _memory() -> dict[str, Any]:
 
 
 def _home(home: Path) -> list[dict[str, Any]]:
+    remedy = "name another with --home or HARNESS_HOME"
     try:
-        folder = store.check_home(home)
+        folder = store.find_home(home)
     except HarnessError as error:
-        return [_check("home", False, str(error), "name another with --home or HARNESS_HOME")]
-    free = shutil.disk_usage(folder).free
+        return [_check("home", False, str(error), remedy)]
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not scratch.writable(there):
+        return [_check("home", False, f"{folder}: {there} cannot be written", remedy)]
+    free = shutil.disk_usage(there).free
     ledger = Ledger.open(folder)
     damaged = [str(damage) for damage in ledger.damages if not damage.torn]
     ended = sum(entry.status is not None for entry in ledger.trials.values())
     need = max(LEAST_DISK, _room(ledger))
     return [
-        _check("home", True, str(folder)),
+        _check("home", True, str(folder) + ("" if there == folder else ", not made yet")),
         _check("disk", free >= need, f"{free / 2**30:.1f} GiB free", f"at least {need / 2**30:.1f} GiB"),
         _check("ledger", not damaged, "; ".join(damaged) or f"{ended} trials ended", "those events are not counted"),
     ]
@@ -77,12 +81,34 @@ def _room(ledger: Ledger) -> int:
     return 0 if run is None or run in ledger.finished else ledger.launches[run].get("room", 0)
 
 
-def _token() -> dict[str, Any]:
-    path = Path("~/.ray/auth_token").expanduser()
-    if not path.exists():
-        return _check("ray token", True, "none")
-    mode = stat.S_IMODE(path.stat().st_mode)
-    return _check("ray token", not mode & 0o077, f"mode {mode:04o}", f"chmod 600 {path}")
+def _sockets() -> dict[str, Any]:
+    """Where a bench puts Ray's sockets, and which variable's folder it passes over for that."""
+    try:
+        found = scratch.short_root(head.ROOM)
+    except HarnessError as error:
+        return _check("ray sockets", False, str(error), "name a folder with a short path with RAY_TMPDIR")
+    passed = [
+        f"{name} is passed over: {why}"
+        for name in ("RAY_TMPDIR", "TMPDIR")
+        if (own := os.environ.get(name)) and Path(own).absolute() != found
+        if (why := scratch.unfit(Path(own), head.ROOM))
+    ]
+    return _check("ray sockets", True, "; ".join([f"below {found}", *passed]))
+
+
+def _tokens() -> list[dict[str, Any]]:
+    """Files with a token of Ray. A bench's own cluster has a token of its own; these are for clusters elsewhere."""
+    own = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return [_token("ray token", "~/.ray/auth_token"), *([_token("RAY_AUTH_TOKEN_PATH", own)] if own else [])]
+
+
+def _token(name: str, place: str) -> dict[str, Any]:
+    try:
+        path = Path(place).expanduser()
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except (OSError, RuntimeError):  # none, not for us to look at, or no HOME
+        return _check(name, True, "none")
+    return _check(name, not mode & 0o077, f"mode {mode:04o}", f"chmod 600 {path}")
 
 
 def text(found: dict[str, Any]) -> str:

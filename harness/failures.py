@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+from harness.types import HarnessError
 
 LOST_NODES = 10  # that may die under a trial, or lose the driver, before its retries are counted
 NODE, UNREACHABLE = "its node died", "its worker cannot be reached any more"
@@ -71,3 +74,15 @@ class Count:
             self.lost += 1
         else:
             self.own += 1
+
+
+@contextlib.contextmanager
+def own_errors() -> Iterator[None]:
+    """A HarnessError of our callbacks, such as a full disk under the ledger, out of what Tune wraps it in."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, HarnessError):
+            cause = cause.__cause__ or cause.__context__
+        raise (cause or error) from None

@@ -15,12 +15,12 @@ JOULES_A_WH = 3600.0
 class Meter:
     """Measures from its construction to `read`.
 
-    share: of the machine's energy that is counted, where several trials run side by side. root: where ``proc`` and
-    ``sys`` are.
+    share: of the energy of the machine's processors that is counted, where several trials run side by side. root:
+    where ``proc`` and ``sys`` are. gpu_share: of the GPU, of its energy.
     """
 
-    def __init__(self, share: float = 1.0, root: Path = Path("/")) -> None:
-        self.share, self.root = share, root
+    def __init__(self, share: float = 1.0, root: Path = Path("/"), gpu_share: float = 1.0) -> None:
+        self.share, self.root, self.gpu_share = share, root, gpu_share
         self.peaked = _forget_peak(root)
         self.packages = {domain: _joules(domain) for domain in _packages(root)}
         self.gpu = _gpu_joules()
@@ -31,12 +31,13 @@ class Meter:
         found = {}
         if self.peaked and (peak := _peak_mb(self.root)) is not None:
             found["peak_mb"] = peak
-        joules = [_since(before, _joules(domain), domain) for domain, before in self.packages.items()]
+        joules = [(self.share, _since(before, _joules(domain), domain)) for domain, before in self.packages.items()]
         if self.gpu is not None:
             now = _gpu_joules()
-            joules.append(None if now is None else now - self.gpu)
-        if joules and None not in joules:
-            found["energy_wh"] = round(self.share * sum(j for j in joules if j is not None) / JOULES_A_WH, 6)
+            joules.append((self.gpu_share, None if now is None else now - self.gpu))
+        own = [share * spent for share, spent in joules if spent is not None]
+        if joules and len(own) == len(joules):
+            found["energy_wh"] = round(sum(own) / JOULES_A_WH, 6)
         return found
 
 

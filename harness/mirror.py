@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness import tracking
 from harness.ledger import Ledger
+from harness.types import HarnessError
 
 RETRY_AFTER = 30.0  # seconds between attempts while the server is away
 
@@ -64,5 +65,11 @@ class Mirror:
             self._tracker = None  # what was half-written is found and made again
             if not self._warned:
                 self._warned = True
-                place = tracking.redact(self.uri)
-                self.warn(f"MLflow at {place} is away ({tracking.first_line(error)}); `harness sync` catches up later.")
+                self.warn(self._told(error))
+
+    def _told(self, error: Exception) -> str:
+        """A line of a fault, which carries its own remedy where it is ours."""
+        if isinstance(error, HarnessError):
+            return f"{error} Then `harness sync` catches up."
+        place = tracking.redact(self.uri)
+        return f"MLflow at {place} is away ({tracking.first_line(error)}); `harness sync` catches up later."

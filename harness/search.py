@@ -8,6 +8,7 @@ machine, so that nodes need no shared folder. Ray holds no truth: its own files 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -23,6 +24,10 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # `Stop` listens
 os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # failures are told in a line
+try:
+    Path.home()
+except RuntimeError:  # no HOME, and the system knows no such user: Ray cannot even be imported
+    os.environ["HOME"] = "/"
 
 import ray
 from ray import tune
@@ -32,6 +37,7 @@ from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness import failures, head, scratch, store
+from harness import layout as layouts
 from harness.layout import Layout
 from harness.paired import Scores
 from harness.sources import code_hash
@@ -39,39 +45,9 @@ from harness.stop import Stop, shielded
 from harness.studies import Assignment, Grid
 from harness.types import HarnessError, Trial, TrialResult
 from harness.watch import last_words
-from harness.worker import Shared, Unreachable, Worker
+from harness.worker import Recorder, Shared, Unreachable, Worker
 
 RETRIES = 2  # of a trial whose worker process died
-
-
-class Recorder:
-    """On the driver's machine: writes what workers leave into the home folder, knows where each trial runs, and tells
-    them when the command was asked to stop."""
-
-    def __init__(self, home: str) -> None:
-        self.home = Path(home)
-        self.places: dict[str, tuple[str, int]] = {}
-        self.asked = False
-
-    def begin(self, trial_id: str, node: str, pid: int) -> bytes | None:
-        """A worker has taken a trial; returns its checkpoint if there is one."""
-        self.places[trial_id] = node, pid
-        return store.load_checkpoint(self.home, trial_id)
-
-    def place(self, trial_id: str) -> tuple[str, int] | None:
-        return self.places.get(trial_id)
-
-    def save(self, trial_id: str, data: bytes) -> None:
-        store.save_checkpoint(self.home, trial_id, data)
-
-    def finish(self, trial_id: str, artifacts: dict[str, Any]) -> None:
-        store.save_artifacts(self.home, trial_id, **artifacts)
-
-    def ask_to_stop(self) -> None:
-        self.asked = True
-
-    def stopping(self) -> bool:
-        return self.asked
 
 
 class TrialActor(tune.Trainable):
@@ -90,7 +66,8 @@ class TrialActor(tune.Trainable):
             return get(getattr(shared.recorder, method).remote(*arguments))
 
         node = ray.get_runtime_context().get_node_id()
-        self.worker = Worker(shared, get, post, (node, os.getpid()))
+        beside = layouts.slots_on(resources_of(node), shared.layout)
+        self.worker = Worker(shared, get, post, (node, os.getpid()), beside)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -102,6 +79,11 @@ class TrialActor(tune.Trainable):
 
     def cleanup(self) -> None:
         self.worker.close()
+
+
+def resources_of(node: str) -> dict[str, float]:
+    """What a node has; nothing if it is not there any more."""
+    return next((found["Resources"] for found in ray.nodes() if found["NodeID"] == node), {})
 
 
 class _Unsaved:
@@ -286,37 +268,58 @@ class GridStopper(_Unsaved, tune.Stopper):
 
 
 @contextlib.contextmanager
-def cluster(address: str | None, home: Path) -> Iterator[dict[str, Any]]:
-    """A Ray session: the cluster at `address` (`auto`, host:port), or one of our own on loopback without dashboard.
+def cluster(address: str | None) -> Iterator[dict[str, Any]]:
+    """A Ray session: the cluster at `address` (else at RAY_ADDRESS: `auto`, host:port), or one of our own on loopback,
+    without dashboard, in a folder that is removed afterwards (`head.own`).
 
-    Yields {"cpus", "gpus", "nodes", "node_cpus"}: totals, and the cores of the smallest node that has any. Raises
-    HarnessError if the cluster cannot be reached.
+    Yields {"cpus", "gpus", "nodes", "node_cpus", "each"}: totals, the cores of the smallest node that has any, and
+    cores and GPUs of each node. Raises HarnessError if the cluster cannot be reached.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or None
-    head.check(address)
-    common = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    address = head.address_of(address)
+    with contextlib.ExitStack() as stack:
+        if address:
+            _start(address, {"address": address})
+        else:
+            place = stack.enter_context(head.own())
+            stack.enter_context(_on_loopback())
+            _start(None, {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"} | place)
+        stack.callback(ray.shutdown)
+        head.watch(ray.get_runtime_context().gcs_address, ray.is_initialized)
+        yield layouts.resources(ray.nodes())
+
+
+def _start(address: str | None, wanted: dict[str, Any]) -> None:
+    _read_again()
     try:
         with shielded():
-            if address:
-                ray.init(address=address, **common)
-            else:
-                ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **common)
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **wanted)
     except Exception as error:  # of many kinds; on an overloaded machine a bare one after 30 s
-        tokens = "" if "RAY_AUTH_MODE" in os.environ else " (one that asks for a token: set RAY_AUTH_MODE=token)"
-        said = str(error).splitlines()[0] + (tokens if address else "")
-        raise HarnessError(f"No Ray cluster at {address or 'this machine'}: {said}") from error
-    try:
-        head.watch(ray.get_runtime_context().gcs_address, ray.is_initialized)
-        total = ray.cluster_resources()
-        cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-        yield {
-            "cpus": int(total.get("CPU", 1)),
-            "gpus": float(total.get("GPU", 0)),
-            "nodes": len(cores),
-            "node_cpus": min([c for c in cores if c], default=1),
-        }
-    finally:
         ray.shutdown()
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        if not address:
+            raise HarnessError(f"Ray does not start on this machine: {said}") from error
+        tokens = "" if "RAY_AUTH_MODE" in os.environ else " (one that asks for a token: set RAY_AUTH_MODE=token)"
+        raise HarnessError(f"No Ray cluster at {address}: {said}{tokens}") from error
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """What `head.own` put into the environment, for the part of Ray in this process too, which has read it before."""
+    constants: Any = importlib.import_module("ray._private.ray_constants")
+    before = getattr(constants, "ENABLE_RAY_CLUSTER", None)
+    constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
+
+
+def _read_again() -> None:
+    """Ray keeps the mode of its tokens, and the token, since it first read them."""
+    with contextlib.suppress(ImportError, AttributeError):  # no public part of Ray
+        raylet: Any = importlib.import_module("ray._raylet")
+        raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def run(
@@ -349,14 +352,19 @@ def run(
         grid.tells_users,
     )
     scheduler = GridScheduler(GridSearcher(grid, home, stop), recorder, layout.slots, tell)
-    needs = {"cpu": layout.threads} | ({"gpu": layout.gpu} if layout.gpu else {})
-    trainable = tune.with_resources(tune.with_parameters(TrialActor, shared=held), needs)
-    with scratch.folder("tune") as folder, _quiet(), _own_errors(), stop.patiently():
+    trainable = tune.with_resources(tune.with_parameters(TrialActor, shared=held), needs(layout))
+    with scratch.folder("tune") as folder, _quiet(), failures.own_errors(), stop.patiently():
         _tuner(trainable, scheduler, layout, folder).fit()
     if not grid.over and not stop.signum:
         raise HarnessError(
             "Ray Tune ended before the grid did. What ended is kept; the same command goes on from here."
         )
+
+
+def needs(layout: Layout) -> tune.PlacementGroupFactory:
+    """What a trial takes of a node; on the one with most to spare, so that trials spread before they pack."""
+    gpu = {"GPU": layout.gpu} if layout.gpu else {}
+    return tune.PlacementGroupFactory([{"CPU": float(layout.threads)} | gpu], strategy="SPREAD")
 
 
 def _tuner(trainable: Any, scheduler: GridScheduler, layout: Layout, folder: Path) -> tune.Tuner:
@@ -379,18 +387,6 @@ def _tuner(trainable: Any, scheduler: GridScheduler, layout: Layout, folder: Pat
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )
-
-
-@contextlib.contextmanager
-def _own_errors() -> Iterator[None]:
-    """A HarnessError of our callbacks, such as a full disk under the ledger, out of what Tune wraps it in."""
-    try:
-        yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, HarnessError):
-            cause = cause.__cause__ or cause.__context__
-        raise (cause or error) from None
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ def sources(home: Path) -> Sources:
 
 def check_home(home: Path) -> Path:
     """The home folder, made and writable, as an absolute path. Raises HarnessError if it cannot be."""
-    home = home.expanduser().absolute()
+    home = _absolute(home)
     try:
         home.mkdir(parents=True, exist_ok=True)
         probe = home / f".probe-{os.getpid()}"
@@ -66,6 +66,29 @@ def check_home(home: Path) -> Path:
             f"The home folder {home} cannot be written ({error.strerror}); name another with --home or HARNESS_HOME."
         ) from error
     return home
+
+
+def find_home(home: Path) -> Path:
+    """The home folder as an absolute path, for what only reads: nothing is made, and there may be none. Raises
+    HarnessError if it cannot be read."""
+    home = _absolute(home)
+    try:
+        if home.exists():
+            os.listdir(home)
+    except OSError as error:
+        raise HarnessError(
+            f"The home folder {home} cannot be read ({error.strerror}); name another with --home or HARNESS_HOME."
+        ) from error
+    return home
+
+
+def _absolute(home: Path) -> Path:
+    try:
+        return home.expanduser().absolute()
+    except RuntimeError as error:  # no HOME, and the system knows no such user
+        raise HarnessError(
+            f"The home folder {home} has no place: HOME is not set; name another with --home or HARNESS_HOME."
+        ) from error
 
 
 def checkpoint_path(home: Path, trial_id: str) -> Path:

@@ -35,6 +35,7 @@ os.environ.setdefault("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "false")  # a 42
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # stdout is for results
 
 EXPERIMENT = "harness"
 TRIAL, BENCH, COMPLETE, PARENT = "harness.trial", "harness.run", "harness.complete", "mlflow.parentRunId"
@@ -108,10 +109,11 @@ def runs_page(uri: str, experiment: str) -> str | None:
 class Tracker:
     """A connection to one MLflow store. Every method may raise whatever MLflow raises.
 
-    `mend`: a damaged SQLite file is set aside, so that what is mirrored begins anew.
+    `mend`: a damaged SQLite file is set aside, so that what is mirrored begins anew. `make`: so is the experiment where
+    there is none. Raises HarnessError if there is none otherwise, or if it was deleted.
     """
 
-    def __init__(self, uri: str, home: Path, *, mend: bool = False) -> None:
+    def __init__(self, uri: str, home: Path, *, mend: bool = False, make: bool = True) -> None:
         from mlflow import MlflowClient
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -124,10 +126,14 @@ class Tracker:
         self.client = MlflowClient(tracking_uri=uri)
         found = self.client.get_experiment_by_name(EXPERIMENT)
         if found is None:
+            if not make:
+                raise HarnessError(
+                    f"MLflow at {redact(uri)} has no experiment '{EXPERIMENT}'; `harness sync` writes it."
+                )
             place = (home / "mlflow" / "artifacts").as_uri() if local else None
             self.experiment = self.client.create_experiment(EXPERIMENT, artifact_location=place)
         else:
-            self.experiment = found.experiment_id
+            self.experiment = _active(found, uri)
         self.home = home
         self.page = runs_page(uri, self.experiment)
         self.parents: dict[str, str] = {}
@@ -236,6 +242,18 @@ class Tracker:
         return Path(self.client.download_artifacts(run, file, str(folder)))
 
 
+def _active(experiment: Any, uri: str) -> str:
+    """The id of an experiment. Raises HarnessError if it was deleted: MLflow keeps it, takes nothing more for it and
+    gives its name to no other."""
+    if experiment.lifecycle_stage == "active":
+        return experiment.experiment_id
+    raise HarnessError(
+        f"MLflow at {redact(uri)} has deleted the experiment '{EXPERIMENT}'. Restore it, with "
+        f"MLFLOW_TRACKING_URI={redact(uri)} mlflow experiments restore --experiment-id {experiment.experiment_id}, "
+        "or name another store with --tracking."
+    )
+
+
 def sync(uri: str, home: Path, ledger: Ledger, tell: Callable[[str], None] = lambda _: None) -> int:
     """Mirror every launch and every ended trial of the ledger that is not there yet. Returns how many trials. Raises
     HarnessError if the store cannot be reached."""
@@ -249,6 +267,8 @@ def sync(uri: str, home: Path, ledger: Ledger, tell: Callable[[str], None] = lam
         for run in sorted(ledger.launches):  # one that only skipped cells has no trial, and yet decides their state
             tracker.parent(ledger, run)
         return len(missing)
+    except HarnessError:
+        raise
     except Exception as error:
         raise HarnessError(f"MLflow at {redact(uri)} did not take it: {first_line(error)}") from error
 
@@ -269,7 +289,7 @@ def read(uri: str, home: Path) -> tuple[Ledger, Sources]:
     if why := damage(uri):
         raise HarnessError(f"{uri.removeprefix('sqlite:///')} is damaged ({why}); `harness sync` makes it anew.")
     try:
-        tracker = Tracker(uri, home)
+        tracker = Tracker(uri, home, make=False)
         ledger, runs, described = Ledger(), {}, {}
         with tempfile.TemporaryDirectory() as scratch:
             for run in tracker.runs(BENCH):

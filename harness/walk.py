@@ -186,7 +186,7 @@ def _search(grid: Plan, bases: Bases, options: Options, stop: Stop) -> int:
 
     pending = grid.pending
     home, ledger = grid.request.home, pending[0].ledger
-    with _segment(home) as segment, search.cluster(options.address, home) as resources:
+    with _segment(home) as segment, search.cluster(options.address) as resources:
         layout = sharing.layout(resources, grid.width, options.threads, options.gpu)
         event = launch(grid, {"resources": resources, **asdict(layout)}) | {"room": room.needed(grid)}
         ledger.take(segment.run, segment.append("launched", **event))

@@ -11,9 +11,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from harness import registry
+from harness import registry, store
 from harness.data import Split
 from harness.layout import Layout
 from harness.meter import Meter
@@ -42,6 +43,36 @@ class Shared:
     tells_users: bool = False
 
 
+class Recorder:
+    """On the driver's machine: writes what workers leave into the home folder, knows where each trial runs, and tells
+    them when the command was asked to stop."""
+
+    def __init__(self, home: str) -> None:
+        self.home = Path(home)
+        self.places: dict[str, tuple[str, int]] = {}
+        self.asked = False
+
+    def begin(self, trial_id: str, node: str, pid: int) -> bytes | None:
+        """A worker has taken a trial; returns its checkpoint if there is one."""
+        self.places[trial_id] = node, pid
+        return store.load_checkpoint(self.home, trial_id)
+
+    def place(self, trial_id: str) -> tuple[str, int] | None:
+        return self.places.get(trial_id)
+
+    def save(self, trial_id: str, data: bytes) -> None:
+        store.save_checkpoint(self.home, trial_id, data)
+
+    def finish(self, trial_id: str, artifacts: dict[str, Any]) -> None:
+        store.save_artifacts(self.home, trial_id, **artifacts)
+
+    def ask_to_stop(self) -> None:
+        self.asked = True
+
+    def stopping(self) -> bool:
+        return self.asked
+
+
 class OutOfMemory(Exception):
     """A trial found no memory: its process is done with, and the trial is tried again in a new one."""
 
@@ -52,17 +83,18 @@ class Unreachable(Exception):
 
 class Worker:
     """get: an object reference -> the object. post: (method of the recorder, *arguments) -> its answer. place: the
-    node this runs on, by Ray's id, and the process id. Both `get` and `post` may raise Unreachable."""
+    node this runs on, by Ray's id, and the process id. slots: trials that run on this node at once. Both `get` and
+    `post` may raise Unreachable."""
 
     def __init__(
-        self, shared: Shared, get: Callable[[Any], Any], post: Callable[..., Any], place: tuple[str, int]
+        self, shared: Shared, get: Callable[[Any], Any], post: Callable[..., Any], place: tuple[str, int], slots: int
     ) -> None:
         import torch
 
         die_with_parent()
         torch.set_num_threads(shared.layout.threads)
         self.device = "cuda" if shared.layout.gpu and torch.cuda.is_available() else "cpu"
-        self.shared, self.get, self.post, self.place = shared, get, post, place
+        self.shared, self.get, self.post, self.place, self.slots = shared, get, post, place, slots
         self.cache: OrderedDict[str, Any] = OrderedDict()
         self.watchdog = Watchdog(shared.watchdog)
         self.asked = 0.0
@@ -87,7 +119,7 @@ class Worker:
         self.work = trial
         self.training: Any = None
         self.told = 0  # epochs whose users this process has told
-        self.meter = Meter(1 / self.shared.layout.slots)
+        self.meter = Meter(1 / self.slots, gpu_share=self.shared.layout.gpu)
         self.saved_at, self.save_cost = time.monotonic(), 0.0
         self.longest = 0.0
 

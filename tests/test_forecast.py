@@ -10,11 +10,12 @@ from dataclasses import replace
 import pytest
 from helpers import SMALL_MODEL, bench, harness
 
-from harness import eta, forecast, leases, plan, spaces, status
+from harness import eta, forecast, layout, leases, plan, spaces, status
 from harness.ledger import Ledger, Segment
 from harness.progress import Progress
 from harness.studies import Grid
 from harness.types import Budget, Cell, Engine, HarnessError, Protocol, TrialResult
+from harness.verbs import plan as verb
 
 BUDGET = Budget("tiny", trials=6, epochs=10, patience=3, seeds=2)
 
@@ -163,6 +164,34 @@ def test_a_bench_is_compared_with_the_forecast_of_this_very_grid_alone(home):
     assert forecast.told(home, "another", 1.0) is None
     (home / "forecast.json").write_text("torn{")
     assert forecast.told(home, forecast.key(grid), 1.0) is None
+
+
+def lay(resources, home, **given):
+    """What `plan --deadline` reckons with on such machines, of a grid of 2 x 6 trials of which all is known."""
+    left = [study(Ledger.open(home), name) for name in ("svd", "mlp")]
+    grid = plan.Plan(None, {}, left, [])
+    options = {"slots": None, "threads": None, "gpu": None, "address": "head:6379"} | given
+    found = verb._forecast(grid, forecast.known(left[0].ledger), options, resources)
+    return found.slots, found.threads
+
+
+def test_a_plan_has_the_slots_that_a_bench_would_have_there(home):
+    run(home, [study(Ledger.open(home), name) for name in ("svd", "mlp")], {"svd": 1.0, "mlp": 1.0}, limit=10)
+    nodes = [{"Alive": True, "Resources": {"CPU": 32.0, "GPU": 4.0}}] * 2
+    there = layout.resources(nodes)
+    assert lay(there, home) == (8, 8), "12 trials at once: two thirds of a GPU each, and one fits on each of the 8"
+    assert lay(there, home, gpu=0.5) == (12, 5)
+    assert lay(there, home, gpu=0.0, threads=4) == (16, 4)
+    assert lay(there, home, gpu=0.0, threads=4, slots=3) == (3, 4)
+
+
+@pytest.mark.parametrize("words", [["--address", "127.0.0.1:1"], ["--address", "http://127.0.0.1:8265"]])
+def test_a_plan_asks_the_cluster_that_is_named(home, dataset, words):
+    size = ["--datasets", str(dataset), "--encoders", "noise", "--kcore", "0", "--adapters", "id"]
+    found = harness(home, "plan", *size, "--deadline", "1h", *words)
+    assert found.returncode == 2
+    assert words[1] in found.stderr.splitlines()[-1]
+    assert "Traceback" not in found.stderr
 
 
 @pytest.mark.slow

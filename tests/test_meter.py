@@ -139,3 +139,14 @@ def test_with_nvml_the_gpu_given_to_the_trial_counts_too(tmp_path, monkeypatch, 
     assert meter.read() == {"energy_wh": 0.75}
     driver.away = True
     assert meter.read() == {}, "a sum without its GPU would be too small"
+
+
+def test_a_trial_takes_its_share_of_its_gpu_and_not_of_the_machines_slots(tmp_path, monkeypatch):
+    driver = Nvml()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    package(tmp_path, "intel-rapl:0", 0)
+    meter = Meter(1 / 32, tmp_path, gpu_share=0.25)
+    package(tmp_path, "intel-rapl:0", 32 * 3600)
+    driver.millijoules["0"] = 4 * 3_600_000
+    assert meter.read() == {"energy_wh": pytest.approx(1 + 1)}

@@ -1,9 +1,14 @@
 """Folders for what nobody needs afterwards, and what becomes of those whose process was killed."""
 
+import os
+import stat
 import subprocess
 import sys
 
+import pytest
+
 from harness import scratch
+from harness.types import HarnessError
 
 HOLD = """
 import time
@@ -42,3 +47,57 @@ def test_a_killed_process_leaves_a_folder_that_the_next_one_removes_and_a_living
         assert not own.exists()
     finally:
         living.kill(), living.wait()
+
+
+def aged(folder):
+    folder.mkdir(parents=True)
+    lock = folder / scratch.ALIVE
+    lock.write_text("kept")
+    os.utime(lock, (0, 0))
+    return lock
+
+
+def test_links_that_others_may_put_there_are_not_followed(tmp_path):
+    root, other = tmp_path / "tmp", tmp_path / "other"
+    root.mkdir()
+    lock, file = aged(other), aged(tmp_path / "third")
+    (root / "harness-ray-link").symlink_to(other)
+    (root / "harness-ray-file").mkdir()
+    (root / "harness-ray-file" / scratch.ALIVE).symlink_to(file)
+    aged(root / "harness-ray-own")
+    scratch.sweep(root)
+    assert not (root / "harness-ray-own").exists()
+    assert lock.read_text() == file.read_text() == "kept"
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """Folders by the length of their paths; nothing else is there to fall back on."""
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(scratch, "SHORT", ())
+    short, long = tmp_path / "s", tmp_path / ("ä" * 20)
+    short.mkdir(), long.mkdir()
+    monkeypatch.setattr(scratch.tempfile, "tempdir", str(long))
+    return short, long, len(os.fsencode(short))
+
+
+def test_a_short_folder_is_the_first_that_fits(places, monkeypatch):
+    short, long, length = places
+    assert scratch.short_root(length + 39) == long, "a letter beyond ASCII counts as its bytes"
+    monkeypatch.setattr(scratch, "SHORT", ("/proc", str(short)))
+    assert scratch.short_root(length + 38) == short
+    monkeypatch.setenv("RAY_TMPDIR", str(short / "none"))
+    assert scratch.short_root(length + 38) == short
+    monkeypatch.setenv("RAY_TMPDIR", str(short))
+    assert scratch.short_root(length + 39) == short, "who names it for Ray is heard first"
+    with scratch.folder("ray", length + scratch.added("ray")) as folder:
+        assert folder.parent == short
+        assert len(os.fsencode(folder)) == length + scratch.added("ray")
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert list(short.iterdir()) == []
+
+
+def test_without_a_short_folder_the_line_names_the_variable(places):
+    with pytest.raises(HarnessError, match="RAY_TMPDIR"):
+        scratch.short_root(places[2] - 1)

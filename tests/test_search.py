@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.layout import Layout, layout
+from harness.layout import Layout, layout, resources, share_of, slots_on
 from harness.types import HarnessError
 
 
@@ -44,3 +44,43 @@ def test_a_gpu_is_shared_by_trials_and_bounds_the_slots(gpus, gpu, slots, thread
 def test_a_share_that_the_cluster_cannot_give_is_told(gpus, gpu):
     with pytest.raises(HarnessError, match="GPU"):
         layout(cluster(4, gpus), 10, None, gpu)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "width", "share", "slots"),
+    [(8, 6, 1.0, 8), (8, 8, 1.0, 8), (8, 16, 0.5, 16), (8, 12, 2 / 3, 8), (3, 9, 1 / 3, 9), (8, 500, 0.25, 32)],
+)
+def test_the_share_of_a_gpu_is_by_the_grids_width_and_the_slots_are_those_that_ray_can_give(gpus, width, share, slots):
+    found = layout(cluster(64, float(gpus)), width, 1, None)
+    assert found.gpu == pytest.approx(share, abs=1e-4)
+    assert found.slots == slots
+    per_gpu = next(n for n in range(5, 0, -1) if n * round(found.gpu * 1e4) <= 1e4)  # Ray counts ten-thousandths
+    assert found.slots == gpus * per_gpu
+
+
+def test_a_share_that_is_asked_for_wins_over_the_width_and_no_trial_is_over_two_gpus():
+    assert layout(cluster(64, 8.0), 6, 1, 0.25) == Layout(32, 1, 0.25)
+    assert layout(cluster(64, 2.0), 6, 1, 0.4) == Layout(4, 1, 0.4), "two a GPU, though five would fit into 2.0"
+    assert share_of(0.0, 6) == 0.0
+
+
+def node(cpus, gpus=0.0, alive=True):
+    own = {"CPU": float(cpus), "memory": 1e9} | ({"GPU": gpus} if gpus else {})
+    return {"Alive": alive, "NodeID": "n", "Resources": own}
+
+
+def test_slots_are_the_sum_of_what_each_node_holds():
+    found = resources([node(0), node(3), node(3), node(9, alive=False), node(4, 1.0)])
+    assert (found["cpus"], found["gpus"], found["nodes"], found["node_cpus"]) == (10, 1.0, 4, 3)
+    assert layout(found, 100, 2, 0.0) == Layout(1 + 1 + 2, 2, 0.0), "no trial is over two nodes"
+    assert layout(found, 100, 1, 0.5) == Layout(2, 1, 0.5), "only the one with a GPU"
+
+
+def test_slots_of_a_node_are_its_own_and_not_the_clusters():
+    """They divide the node's energy: with 16 + 2 cores a trial on the small node takes half of it."""
+    found = resources([node(16), node(2)])
+    whole = layout(found, 100, 1, None)
+    assert whole.slots == 18
+    assert [slots_on(n["Resources"], whole) for n in (node(16), node(2))] == [16, 2]
+    assert slots_on(node(8, 1.0)["Resources"], Layout(12, 1, 0.25)) == 4
+    assert slots_on({}, whole) == 1, "a node that is not listed any more has at least the trial that asks"

@@ -75,6 +75,17 @@ spaces_options = options(
     click.option("--spaces", type=click.Path(path_type=Path), help="A folder, or a published setting."),
     click.option("--set", "pins", multiple=True, metavar="NAME=VALUE", help="Fix a shared parameter: train.d=128."),
 )
+layout_options = options(
+    click.option(
+        "--address", help="An existing Ray cluster: 'auto' or host:port.  [default: $RAY_ADDRESS, else local]"
+    ),
+    click.option("--threads", type=Whole(1), help="Torch threads a trial.  [default: so that no core idles]"),
+    click.option(
+        "--gpu",
+        type=Number(0, 1),
+        help="Share of a GPU a trial, 0 for none.  [default: a whole one while there are enough, a quarter at least]",
+    ),
+)
 grid_options = options(
     # what a shell makes of --datasets ml-100k,amazon2014-{beauty,toys}: a second word
     click.argument("more_datasets", nargs=-1, metavar="[DATASETS]..."),

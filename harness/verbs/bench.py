@@ -9,7 +9,7 @@ import click
 
 from harness.types import INTERRUPTED
 from harness.verbs import plan
-from harness.verbs._options import Number, Whole, grid_options, json_option, request_of
+from harness.verbs._options import grid_options, json_option, layout_options, request_of
 
 if TYPE_CHECKING:
     from harness import walk
@@ -19,9 +19,7 @@ rank = 10
 
 @click.command()
 @grid_options
-@click.option("--address", help="An existing Ray cluster: 'auto' or host:port (default: $RAY_ADDRESS, else local).")
-@click.option("--threads", type=Whole(1), help="Torch threads a trial.  [default: so that no core idles]")
-@click.option("--gpu", type=Number(0, 1), help="Share of a GPU a trial, 0 for none.  [default: a quarter]")
+@layout_options
 @click.option("--tracking", metavar="URI", help="MLflow store; 'off' for none. Default: sqlite in the home.")
 @click.option(
     "--watchdog",

@@ -28,9 +28,9 @@ rank = 105
 def command(gc: bool, dry_run: bool, days: float, home: str, as_json: bool) -> None:
     """What is in the home folder, by kind and size; --gc removes what nobody needs any more."""
     from harness import housekeeping
-    from harness.store import check_home
+    from harness.store import find_home
 
-    folder = check_home(Path(home))
+    folder = find_home(Path(home))
     kinds, waste = housekeeping.survey(folder), housekeeping.waste(folder, days)
     freed = housekeeping.remove(waste) if gc and not dry_run else None
     if as_json:

@@ -25,8 +25,8 @@ def command(a: str, b: str, home: str, as_json: bool) -> None:
     (mlflow:URI). Exit code 0 if no cell differs, 1 if some do or could not be compared.
     """
     from harness import comparison
-    from harness.store import check_home
+    from harness.store import find_home
 
-    found = comparison.compare(a, b, check_home(Path(home)))
+    found = comparison.compare(a, b, find_home(Path(home)))
     click.echo(json.dumps(found.to_json(), indent=1) if as_json else comparison.text(found))
     sys.exit(found.exit_code)

@@ -29,9 +29,9 @@ def command(row: str, output: Path, seed: int | None, home: str, **given: Any) -
     ROW: dataset/encoder/backbone/adapter as tables name it (parts may be left out), or the id of a trial or study.
     """
     from harness import export
-    from harness.store import check_home
+    from harness.store import find_home
 
-    report = export.write(check_home(Path(home)), row, output, seed, given["dataset"], given["run"])
+    report = export.write(find_home(Path(home)), row, output, seed, given["dataset"], given["run"])
     if given["mlflow"]:
         from harness import tracking
 

@@ -38,7 +38,7 @@ def command(
     from harness import results, store, tables
     from harness.ledger import Ledger
 
-    folder = store.check_home(Path(home))
+    folder = store.find_home(Path(home))
     tables.check_format(form)
     if from_mlflow is None:
         ledger, beside = Ledger.open(folder), store.sources(folder)

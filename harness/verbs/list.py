@@ -18,6 +18,7 @@ rank = 50
 def command(home: str, as_json: bool) -> None:
     """All components by name, with a line each, and the data sets that are ready here."""
     from harness import components
+    from harness.store import find_home
 
-    found = components.all_of(Path(home).expanduser())
+    found = components.all_of(find_home(Path(home)))
     click.echo(json.dumps(found, indent=1) if as_json else components.text(found))

@@ -23,9 +23,9 @@ def command(files: tuple[str, ...], run: str | None, home: str, as_json: bool) -
     FILE: a shipped paper by name (all of them if none is named), or a TOML file of yours.
     """
     from harness import published
-    from harness.store import check_home
+    from harness.store import find_home
 
     papers = [published.read(word) for word in files or published.names()]
-    table = published.table_of(check_home(Path(home)), run)
+    table = published.table_of(find_home(Path(home)), run)
     found = [(paper, published.beside(paper, table)) for paper in papers]
     click.echo(json.dumps(published.to_json(found), indent=1) if as_json else published.text(found))

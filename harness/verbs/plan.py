@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.verbs._options import Whole, grid_options, json_option, request_of
+from harness.verbs._options import Whole, grid_options, json_option, layout_options, request_of
 
 if TYPE_CHECKING:
+    from harness.forecast import Forecast, Known
     from harness.plan import Plan
 
 rank = 20
@@ -19,14 +22,15 @@ rank = 20
 @click.command()
 @grid_options
 @click.option("--deadline", metavar="TIME", help="Will it be done in 36h, 1h30m, 2d? Calibrates cells that never ran.")
-@click.option("--slots", type=Whole(1), help="Trials at a time.  [default: cores / threads]")
-@click.option("--threads", type=Whole(1), help="Torch threads a trial.  [default: as bench has them]")
+@click.option("--slots", type=Whole(1), help="With --deadline: trials at a time.  [default: as bench has them]")
+@layout_options
 @json_option
 def command(**given: Any) -> None:
     """What a bench with these options would run, cell by cell. Fetches and prepares data, trains nothing.
 
-    With --deadline: cost, finish time with a 90 % interval, and what to cut first. Cells without a finished trial of
-    their kind are calibrated: three epochs each, kept in the home.
+    With --deadline: cost, finish time with a 90 % interval, and what to cut first, on the machines that a bench with
+    the same --address, --threads and --gpu would use. Cells without a finished trial of their kind are calibrated
+    there: three epochs each, kept in the home.
     """
     show(given)
 
@@ -55,21 +59,35 @@ def show(given: dict[str, Any]) -> None:
 
 def _deadline(grid: Plan, given: dict[str, Any]) -> None:
     from harness import forecast
-    from harness.layout import layout
 
     deadline = forecast.duration(given["deadline"])
-    cores = os.cpu_count() or 1
-    here = layout({"cpus": cores, "gpus": 0.0, "node_cpus": cores}, grid.width, given["threads"], None)
-    slots, threads = given["slots"] or here.slots, here.threads
     past = forecast.known(grid.studies[0].ledger) if grid.studies else []
-    paces: dict[str, forecast.Pace] = {}
-    if unknown := forecast.unknown(grid, past):
-        from harness import calibrate
-
-        paces = calibrate.paces(grid, unknown, min(slots, here.slots), threads)
-    found = forecast.of(grid, past, paces, slots, threads)
+    with _machines(grid, given["address"]) as resources:
+        found = _forecast(grid, past, given, resources)
     forecast.remember(grid, found)
     cuts = forecast.cuts(grid, found, deadline)
     if given["as_json"]:
         return click.echo(json.dumps(forecast.to_json(found, deadline, cuts), indent=1))
     return click.echo(forecast.text(found, deadline, cuts))
+
+
+def _machines(grid: Plan, address: str | None) -> AbstractContextManager[dict[str, Any]]:
+    """What the bench would run on, asked of Ray; of a grid that is done, nobody asks."""
+    if not grid.pending:
+        return nullcontext({"cpus": 1, "gpus": 0.0, "node_cpus": 1})
+    from harness import search
+
+    return search.cluster(address)
+
+
+def _forecast(grid: Plan, past: list[Known], given: dict[str, Any], resources: dict[str, Any]) -> Forecast:
+    from harness import calibrate, forecast
+    from harness.layout import layout
+
+    here = layout(resources, grid.width, given["threads"], given["gpu"] if grid.pending else None)
+    slots = given["slots"] or here.slots
+    paces: dict[str, forecast.Pace] = {}
+    if unknown := forecast.unknown(grid, past):
+        cluster = resources if given["address"] or os.environ.get("RAY_ADDRESS") else None
+        paces = calibrate.paces(grid, unknown, replace(here, slots=min(slots, here.slots)), cluster)
+    return forecast.of(grid, past, paces, slots, here.threads)

@@ -31,9 +31,9 @@ def command(row: str, home: str, search: bool, as_json: bool, **given: Any) -> N
     code 0 if the numbers are equal or not distinguishable, 1 if they differ.
     """
     from harness import reproduce
-    from harness.store import check_home
+    from harness.store import find_home
 
-    folder = check_home(Path(home))
+    folder = find_home(Path(home))
     asked = reproduce.Asked(row, given["dataset"], given["run"], given["seeds"], given["tolerance"])
     if search:
         found = reproduce.search(folder, asked, source_of(given), _say)

@@ -21,6 +21,7 @@ rank = 60
 def command(name: str, home: str, as_json: bool, **given: Any) -> None:
     """One component (parameters, search space, source) or one data set (card, warnings)."""
     from harness import components
+    from harness.store import find_home
 
-    found = components.one(name, Path(home).expanduser(), prep_of(given), given["text"])
+    found = components.one(name, find_home(Path(home)), prep_of(given), given["text"])
     click.echo(json.dumps(found, indent=1, default=str) if as_json else components.details(found))

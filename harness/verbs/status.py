@@ -24,9 +24,9 @@ def command(home: str, watch: float | None, as_json: bool) -> None:
     --watch prints it again every 5 or so many seconds until the bench is over, over the old one on a terminal.
     """
     from harness import status as reading
-    from harness.store import check_home
+    from harness.store import find_home
 
-    folder = check_home(Path(home))
+    folder = find_home(Path(home))
     while True:
         report = reading.of(folder)
         if watch is not None and sys.stdout.isatty():

@@ -223,6 +223,56 @@ def test_a_damaged_mlflow_file_is_set_aside_and_written_anew(home, capsys):
     check_mirror(uri, ledger)
 
 
+def delete(uri):
+    """The experiment, as the server's pages and `mlflow experiments delete` do it."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    client.delete_experiment(client.get_experiment_by_name(tracking.EXPERIMENT).experiment_id)
+    return client
+
+
+def test_a_deleted_experiment_is_told_with_the_way_out_and_that_way_works(home):
+    made_ledgers.write(home, datasets=1, trials=1, seeds=1)
+    ledger, uri, warnings = Ledger.open(home), tracking.default_uri(home), []
+    assert tracking.sync(uri, home, ledger) == len(ledger.trials)
+    client = delete(uri)
+    remedy = r"deleted the experiment 'harness'.* mlflow experiments restore --experiment-id (\d+), .*--tracking"
+    for refused in (lambda: tracking.sync(uri, home, ledger), lambda: tracking.read(uri, home)):
+        with pytest.raises(HarnessError, match=remedy) as error:
+            refused()
+        assert "\n" not in str(error.value)
+    following = mirror.Mirror(uri, home, ledger, warnings.append)
+    following.put(next(iter(ledger.trials)))
+    assert following.close(60) == 1
+    assert len(warnings) == 1
+    assert "is away" not in warnings[0], "the server answers"
+    client.restore_experiment(re.search(remedy, warnings[0]).group(1))
+    assert tracking.sync(uri, home, ledger) == 0
+    check_mirror(uri, ledger)
+
+
+def test_a_store_without_our_experiment_is_told_and_none_is_made(home):
+    from mlflow import MlflowClient
+
+    uri = tracking.default_uri(home)
+    (home / "mlflow").mkdir()
+    client = MlflowClient(tracking_uri=uri)
+    client.create_experiment("another's")
+    with pytest.raises(HarnessError, match=r"no experiment 'harness'.*harness sync"):
+        tracking.read(uri, home)
+    assert client.get_experiment_by_name("harness") is None
+
+
+@pytest.mark.slow
+def test_what_mlflow_prints_of_its_runs_does_not_reach_stdout(proxy, home, capfd):
+    made_ledgers.write(home, datasets=1, trials=1, seeds=1)
+    ledger = Ledger.open(home)
+    assert tracking.sync(proxy.uri, home, ledger) == len(ledger.trials)
+    tracking.read(proxy.uri, home)
+    assert capfd.readouterr().out == ""
+
+
 @pytest.mark.slow
 def test_a_server_absent_at_the_start_that_comes_back_costs_nothing(proxy, tmp_path, monkeypatch):
     monkeypatch.setattr(tracking, "EXPERIMENT", "harness")

@@ -1,0 +1,102 @@
+"""Verbs that only read make no folders, and say what is missing."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from harness import store
+from harness.cli import main
+from harness.types import HarnessError
+
+ASKED = [
+    ["cache"],
+    ["cache", "--gc"],
+    ["cache", "--json"],
+    ["list"],
+    ["show", "sasrec"],
+    ["status"],
+    ["status", "--json"],
+    ["leaderboard"],
+    ["leaderboard", "--from-mlflow"],
+    ["compare", "a", "b"],
+    ["paper", "gsasrec"],
+    ["reproduce", "id"],
+    ["export", "id", "--output", "out"],
+]
+
+
+@pytest.mark.parametrize("words", ASKED, ids=" ".join)
+@pytest.mark.parametrize("place", ["", "above/"])
+def test_a_home_that_is_not_there_stays_so(tmp_path, words, place, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = CliRunner().invoke(main, [*words, "--home", f"{place}none"])
+    assert found.exit_code in (0, 2), found.output
+    assert "Traceback" not in found.output
+    assert found.exit_code == 0 or found.output.startswith("Error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def checks(tmp_path, monkeypatch):
+    """What `doctor` says, by name, of a home below a folder of the test's own."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_TMPDIR", "TMPDIR", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+
+    def examine(home):
+        found = CliRunner().invoke(main, ["doctor", "--json", "--home", str(home)])
+        return {check["name"]: check for check in json.loads(found.output)["checks"]}
+
+    return examine
+
+
+def test_doctor_makes_no_folder_and_says_so(tmp_path, checks):
+    found = checks(tmp_path / "above" / "none")
+    assert found["home"]["ok"]
+    assert "not made yet" in found["home"]["found"]
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    for home in (tmp_path / "file", tmp_path / "file" / "none", "/proc/none"):
+        assert not checks(home)["home"]["ok"]
+        assert "--home" in checks(home)["home"]["remedy"]
+
+
+def test_doctor_looks_at_the_modes_of_rays_tokens(tmp_path, checks, monkeypatch):
+    assert checks(tmp_path)["ray token"] == {"name": "ray token", "ok": True, "found": "none", "remedy": ""}
+    token, named = tmp_path / ".ray" / "auth_token", tmp_path / "named"
+    token.parent.mkdir()
+    for path in (token, named):
+        path.write_text("secret")
+        path.chmod(0o644)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(named))
+    found = checks(tmp_path)
+    assert not found["ray token"]["ok"]
+    assert f"chmod 600 {token}" in found["ray token"]["remedy"]
+    assert f"chmod 600 {named}" in found["RAY_AUTH_TOKEN_PATH"]["remedy"]
+    token.chmod(0o600)
+    named.chmod(0o600)
+    assert checks(tmp_path)["ray token"]["ok"]
+    assert checks(tmp_path)["RAY_AUTH_TOKEN_PATH"]["ok"]
+
+
+@pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
+def test_doctor_names_the_variable_whose_folder_is_too_long_for_rays_sockets(tmp_path, checks, monkeypatch, name):
+    assert "passed over" not in checks(tmp_path)["ray sockets"]["found"]
+    long = tmp_path / ("x" * 110)
+    long.mkdir()
+    monkeypatch.setenv(name, str(long))
+    found = checks(tmp_path)["ray sockets"]
+    assert found["ok"]
+    assert f"{name} is passed over" in found["found"]
+    assert str(len(str(long))) in found["found"]
+
+
+def test_without_home_and_a_user_of_no_name_the_option_is_named(monkeypatch):
+    def unknown(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(store.Path, "expanduser", unknown)
+    for find in (store.find_home, store.check_home):
+        with pytest.raises(HarnessError, match=r"HOME is not set.*--home"):
+            find(store.Path("~/.harness"))
