@@ -9,7 +9,7 @@ import click
 
 from harness.types import INTERRUPTED
 from harness.verbs import plan
-from harness.verbs._options import grid_options, json_option, layout_options, request_of
+from harness.verbs._options import Number, grid_options, json_option, layout_options, request_of
 
 if TYPE_CHECKING:
     from harness import walk
