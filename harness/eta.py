@@ -23,8 +23,8 @@ SAMPLE = 30  # of a cell's trials, the last ones, tell what one takes
 @dataclass
 class Work:
     """One cell: trials it still needs, seconds of those that ended, and what of the trials in flight is done, as a
-    share of one trial (two half-done trials: 1.0). ``seconds_left``: of a budget in seconds, None without one. ``trains``: False
-    for a baseline."""
+    share of one trial (two half-done trials: 1.0). ``seconds_left``: of a budget in seconds, None without one.
+    ``trains``: False for a baseline."""
 
     searching: int
     confirming: int

@@ -75,6 +75,9 @@ def _machines(grid: Plan, address: str | None) -> AbstractContextManager[dict[st
     """What the bench would run on, asked of Ray; of a grid that is done, nobody asks."""
     if not grid.pending:
         return nullcontext({"cpus": 1, "gpus": 0.0, "node_cpus": 1})
+    from harness import interpreter
+
+    interpreter.check()
     from harness import search
 
     return search.cluster(address)
