@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+LENGTH = 3.0  # of rows in `soft_contrast`: there it aligns at every tau from 1 to 10, at length 1 it hardly pulls
+
 
 def info_nce(x: Tensor, y: Tensor, positive: Tensor, tau: float) -> Tensor:
     """Mean over p of -log exp(cos(x_p, y_positive(p)) / tau) / sum_j exp(cos(x_p, y_j) / tau), shape ().
@@ -22,16 +24,14 @@ def info_nce(x: Tensor, y: Tensor, positive: Tensor, tau: float) -> Tensor:
 def soft_contrast(x: Tensor, y: Tensor, tau: float) -> Tensor:
     """Symmetric contrastive loss with soft targets between rows x and y (m, d) of the same m items, shape ().
 
-    Logits X Y^T / tau and, column-wise, their transpose; targets softmax((X X^T + Y Y^T) / 2 * tau), through which the
-    gradient goes as in the reference code; mean of the cross-entropies of the two directions. Ours: rows of length 1,
-    so that tau means the same whatever the scale of a table (the reference takes plain dot products); and the same
-    targets in both directions, as X X^T + Y Y^T is symmetric (the reference transposes them after the softmax, where
-    their rows no longer sum to 1).
+    The loss of the reference code (`Contrastive_Loss2` of LLM-ESR and LLMEmb): logits X Y^T / tau, targets
+    softmax((X X^T + Y Y^T) / 2 * tau), through which the gradient goes, and the mean of the cross-entropies of logits
+    and targets and of their transposes. Dot products are plain: rows of length 1 make the targets nearly uniform over
+    a few hundred items, and the loss then no longer aligns x with y. Give it rows of about `LENGTH`.
     """
-    x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
     targets = ((x @ x.T + y @ y.T) / 2 * tau).softmax(1)
     logits = x @ y.T / tau
-    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets.T)) / 2
 
 
 def perceptron(width: int, out: int) -> nn.Sequential:
@@ -53,6 +53,15 @@ def two_linear(width: int, d: int) -> nn.Sequential:
         nn.init.xavier_normal_(layer.weight)
         nn.init.zeros_(layer.bias)
     return nn.Sequential(first, second)
+
+
+def start_length(features: Tensor, d: int) -> float:
+    """The root mean square length of the rows that `two_linear` starts with on these features (N, width): that of
+    Xavier-normal weights, not of one draw, so that it is no part of what training has to save. Positive."""
+    width = features.shape[1]
+    hidden = max(width // 2, 1)
+    size = max(features.square().sum(1).mean().item(), 1e-12)
+    return (d * size * 2 / (width + hidden) * hidden * 2 / (hidden + d)) ** 0.5
 
 
 def described(E: Tensor) -> Tensor:

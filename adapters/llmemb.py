@@ -9,9 +9,10 @@ The collaborative vectors are ours. A trained SASRec to start from would be a se
 the budget of any other row, so they come in closed form from the same training sequences: the truncated singular value
 decomposition U_d Sigma_d^(1/2) of the positive pointwise mutual information M_ij = max(0, log(n_ij n / (n_i n_j))) of
 items that stand at most ``window`` events apart, which is what skip-gram embeddings factorise (Levy & Goldberg 2014,
-Neural Word Embedding as Implicit Matrix Factorization). Left out: the fine-tuning of the language model (it is a matter
-of the encoder) and its PCA (``preprocess`` is searched instead). The loss is taken over the step's different items, not
-once an event.
+Neural Word Embedding as Implicit Matrix Factorization). The loss takes dot products, so that lengths count: these
+vectors have length `LENGTH` each, and e_i enters it times the constant with which it starts at that length. Left out:
+the fine-tuning of the language model (it is a matter of the encoder) and its PCA (``preprocess`` is searched instead).
+The loss is taken over the step's different items, not once an event.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._align import described, soft_contrast, two_linear, users_of
+from ._align import LENGTH, described, soft_contrast, start_length, two_linear, users_of
 from ._base import Adapter, Count, Interactions, NonNegative, Positive, Preprocess, Spectrum, Step
 
 SPARE, PASSES = 16, 16  # extra columns and passes of the subspace iteration
@@ -30,11 +31,13 @@ NOISE = 1e-6  # share of the longest collaborative vector below which a vector i
 class LLMEmb(Adapter):
     """T = (X W_1 + b_1) W_2 + b_2, (N, d), X = features(``preprocess``).
 
-    aux = ``alpha`` * soft-target contrastive loss at ``tau`` between T_i and the frozen collaborative vector Y_i over
-    the step's different items that have both text and a positive co-occurrence in training.
+    aux = ``alpha`` * soft-target contrastive loss at ``tau`` between c T_i and the frozen collaborative vector Y_i over
+    the step's different items that have both text and a positive co-occurrence in training; the constant c brings T to
+    the length of Y at the start.
     Raises ValueError where ``preprocess`` is none of raw, center, whiten, or ``window`` is below 1.
     """
 
+    version = 2
     uses_interactions = True
 
     features: Tensor
@@ -57,10 +60,12 @@ class LLMEmb(Adapter):
         self.alpha, self.tau, self.preprocess = alpha, tau, preprocess
         self.frozen("features", spectrum.features(preprocess))
         self.map = two_linear(self.features.shape[1], d)
+        self.scale = LENGTH / start_length(self.features, d)
         Y = _leading(_ppmi(spectrum.interactions, self.n, window), d)
-        lengths = Y.norm(dim=1)
-        self.frozen("collaborative", Y.float())
-        self.frozen("aligned", (lengths > NOISE * lengths.max()) & described(spectrum.E))
+        lengths = Y.norm(dim=1, keepdim=True)
+        placed = lengths > NOISE * lengths.max()
+        self.frozen("collaborative", (LENGTH * Y / lengths.where(placed, torch.inf)).float())
+        self.frozen("aligned", placed.squeeze(1) & described(spectrum.E))
 
     def forward(self) -> Tensor:
         return self.map(self.features)
@@ -73,7 +78,7 @@ class LLMEmb(Adapter):
         ids = ids[self.aligned[ids]]
         if not len(ids):
             return None
-        return self.alpha * soft_contrast(self.rows(ids), self.collaborative[ids], self.tau)
+        return self.alpha * soft_contrast(self.scale * self.rows(ids), self.collaborative[ids], self.tau)
 
     def linear_map(self) -> tuple[Tensor, Tensor]:
         (W1, b1), (W2, b2) = ((p.detach().cpu().double() for p in layer.parameters()) for layer in self.map)

@@ -5,7 +5,7 @@ scores of the text, and a semantic one, two linear layers over the frozen text; 
 softmax(Q K^T / sqrt(d)) V, with Q of the other view and K, V of its own (two heads); one encoder reads both, and states
 and item vectors are the two results side by side. Retrieval augmented self-distillation: alpha * MSE between a user's
 state and the mean state of similar users, held fixed. Optional in the reference code and off in its scripts: beta *
-soft-target contrastive loss between the two views of an item.
+soft-target contrastive loss between the two views of an item (`_align.soft_contrast`, tau 1).
 
 Ours. Causal encoders get a causal mask in the cross-attention too (the reference has none, and its training states then
 see their targets). Vectors reach the attention before positions are added, as only the encoder knows them, and enter
@@ -14,7 +14,9 @@ reference adds nothing, but there the attention has seen the positions; here, re
 history, a sequence was slow to learn (MovieLens-100K, SASRec: validation NDCG@10 .101 after 16 epochs, .113 after 9
 with it). Similar users: the paper embeds a prompt that lists a user's titles; here it is the mean of the centred text
 of the training items, compared by cosine. The state of a user is that before the last event of a row, as in the
-reference.
+reference. The loss between the views takes dot products, so that lengths count: both views, which start at 0.05
+sqrt(d), enter it times the constant that brings them to `LENGTH`. It is taken over the step's different items, not
+once an event.
 
 One of the similar users is drawn for each row and step instead of encoding them all, 10 encoders more: with t_j the
 state of user j and m their mean, E_j ||s - t_j||^2 = ||s - m||^2 + Var(t_j), whose last term has no gradient, so that
@@ -29,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._align import described, soft_contrast, two_linear
+from ._align import LENGTH, described, soft_contrast, start_length, two_linear
 from ._base import Adapter, Count, Interactions, NonNegative, Preprocess, Spectrum, Step
 from .svd import COPY_STD
 
@@ -49,6 +51,7 @@ class LLMESR(Adapter):
     Raises ValueError where d exceeds the rank or is odd, ``sim_users`` is below 1, or ``preprocess`` is unknown.
     """
 
+    version = 2
     views = 2
     fuses = True
     encodes = True
@@ -83,7 +86,7 @@ class LLMESR(Adapter):
         self.table = nn.Parameter(scores * (COPY_STD / scores.std()))
         self.frozen("features", spectrum.features(preprocess))
         self.map = two_linear(self.features.shape[1], d)
-        self.scale = COPY_STD / _start_std(self.features, d)
+        self.scale = COPY_STD * d**0.5 / start_length(self.features, d)
         self.mixer = self.mixer_of(d, {"residual": residual})
         self.frozen("described", described(spectrum.E))
         self.frozen("similar", _similar_users(spectrum, sim_users))
@@ -128,7 +131,8 @@ class LLMESR(Adapter):
         ids = ids[self.described[ids]]
         if not len(ids):
             return step.states.new_zeros(())
-        return soft_contrast(F.embedding(ids, self.table), self.text(self.features[ids]), TAU)
+        loud = LENGTH / (COPY_STD * self.d**0.5)
+        return soft_contrast(loud * F.embedding(ids, self.table), loud * self.text(self.features[ids]), TAU)
 
     def histories(self, users: Tensor, length: int) -> Tensor:
         """The last ``length`` training events of users (m,) as item numbers (m, length), padded on the right."""
@@ -176,15 +180,6 @@ class _CrossAttention(nn.Module):
             own = torch.eye(real.shape[1], dtype=torch.bool, device=real.device)
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=(real[:, None] | own)[:, None])
         return self.out(mixed.transpose(1, 2).flatten(2))
-
-
-def _start_std(features: Tensor, d: int) -> float:
-    """The standard deviation with which `two_linear` starts on these features: that of Xavier-normal weights, not of
-    one draw, so that it is no part of what training has to save."""
-    width = features.shape[1]
-    hidden = max(width // 2, 1)
-    size = features.square().sum(1).mean().item()
-    return (size * 2 / (width + hidden) * hidden * 2 / (hidden + d)) ** 0.5
 
 
 def _similar_users(spectrum: Spectrum, count: int) -> Tensor:

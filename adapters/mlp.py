@@ -1,6 +1,8 @@
 """MLP: a feed-forward network on the frozen text, the commonest adapter of the field.
 
-Source: the projection of RLMRec (Ren et al. 2024, arXiv 2310.15950): one hidden layer, Xavier-uniform weights.
+Source: the projection of RLMRec (Ren et al. 2024, arXiv 2310.15950): one hidden layer, Xavier-uniform weights. Ours:
+GELU, or ReLU, where RLMRec has LeakyReLU, a hidden width that is searched where theirs is (D + d) / 2, and dropout.
+`rlmrec_con` and `rlmrec_gen` keep RLMRec's map as it is.
 """
 
 from __future__ import annotations

@@ -33,6 +33,8 @@ class SpecTran(Adapter):
     rho against A's 1: small enough not to drown A, yet never wholly inside the threshold, where the gradients of Q, K
     and lambda would be zero for ever. lambda is trained in units of s0 and enters by its absolute value, so that it
     stays positive and a step of the optimiser is small against the scores; ``lam_learnable`` False keeps it fixed.
+    At ``c`` = 0 lambda starts at 0, where the absolute value has gradient 0, and stays there whatever
+    ``lam_learnable``: the attention is that of `spectran_dense`. Every c > 0 is trained.
     ``rank``: leading components used, None for all.
     Raises ValueError where a switch is unknown, d exceeds the components, or no part of M is left.
     """

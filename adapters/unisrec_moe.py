@@ -5,6 +5,9 @@ parametric whitening, x' = Dropout(x), and g = softmax(x W_g + eps softplus(x W_
 From the authors' code: W_k ~ N(0, 0.02^2), zeros elsewhere, and 0.01 added to the softplus. Left out: the pre-training
 on other domains and its contrastive losses, which are no part of the adaptor. Ours: one dropout mask for all experts,
 where that code draws one an expert, so that the experts are a single matrix product.
+
+The score is not part of the adapter either: the authors score by cosine / 0.07 over the whole catalogue, while here
+every row of a bench has the same score, by default the dot product under a softmax over all items.
 """
 
 from __future__ import annotations

@@ -6,6 +6,9 @@ PCA whitening, X V diag(lambda)^-1/2, differs from Z by the rotation V. The head
 companion paper (Zhang et al. 2024, AAAI, DWSRec): two layers, ReLU, dropout 0.2 before each. Ours: the hidden width is
 searched as that of `MLP` is (theirs is d, 300), no ReLU after the last layer (it would leave the table one sign), and
 Xavier-uniform weights.
+
+The score is not part of the adapter: the authors score by cosine / 0.07 over the whole catalogue, while here every row
+of a bench has the same score, by default the dot product under a softmax over all items.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ Source: Zhang et al. 2024, arXiv 2402.10602: full whitening may break the neighb
 relaxed copy is whitened only within each of G groups of neighbouring dimensions, and keeps the correlations between
 groups. Both go through the same head and are added. G is 4 to 128 in the authors' code (of the companion paper DWSRec,
 AAAI 2024), which asks that it divide D; here the groups differ in size by one where it does not.
+
+As in `whitenrec`, the score is the one that all rows of a bench share, by default the dot product under a softmax over
+all items; the authors score by cosine / 0.07 over the whole catalogue.
 """
 
 from __future__ import annotations

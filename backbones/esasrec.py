@@ -4,7 +4,9 @@ Source: Tikhonovich et al. 2025 (arXiv 2508.06450), eq. 1, with the LiGR layer o
 2502.03417): h <- h + sigmoid(h W_g + b_g) * Dropout(F(LN(h))), F first attention, then SwiGLU(h) = (SiLU(h W_1) *
 h W_3) W_2 without biases. The gate reads the residual stream as it stands, not normalised. The paper trains SASRec's
 next-item task with a sampled softmax; here the loss is that of every other backbone. Positions, weights N(0, 0.02^2)
-and the last layer norm are those of our `sasrec`, so that the two differ in their layers alone.
+and the last layer norm are those of our `sasrec`, so that the two differ in their layers alone. Dropout stands where
+the paper's code (RecTools) has it: on the input, the attention weights, between the layers of the SwiGLU and behind
+both branches. There one rate serves all; here the attention weights have a rate of their own, ``attn_dropout``.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ class ESASRec(SASRec):
     """``n_blocks`` causal LiGR layers of ``n_heads`` heads and a SwiGLU layer of width ``ff_mult`` d.
 
     A gate starts near one half. ``emb_scale``: item vectors enter times 1 or times sqrt(d), as in `SASRec`.
+    ``attn_dropout``: of the attention weights; ``dropout``: everywhere else.
     Raises ValueError where n_heads does not divide d or ``emb_scale`` is unknown.
     """
 
-    version = 1
+    version = 2
 
     def __init__(
         self,
@@ -35,15 +38,16 @@ class ESASRec(SASRec):
         n_heads: Heads = 2,
         ff_mult: Multiple = 4,
         dropout: Rate = 0.2,
+        attn_dropout: Rate = 0.2,
         emb_scale: Scale = "sqrt_d",
     ) -> None:
         super().__init__(d, max_len, n_blocks=0, n_heads=n_heads, dropout=dropout, emb_scale=emb_scale)
-        self.blocks = nn.ModuleList(_LiGR(d, n_heads, ff_mult, dropout) for _ in range(n_blocks))
+        self.blocks = nn.ModuleList(_LiGR(d, n_heads, ff_mult, dropout, attn_dropout) for _ in range(n_blocks))
 
 
 class _LiGR(_Block):
-    def __init__(self, d: int, n_heads: int, ff_mult: int, dropout: float) -> None:
-        super().__init__(d, n_heads, ff_mult, dropout)
+    def __init__(self, d: int, n_heads: int, ff_mult: int, dropout: float, attn_dropout: float) -> None:
+        super().__init__(d, n_heads, ff_mult, dropout, attn_dropout)
         self.ffn = _SwiGLU(d, ff_mult * d, dropout)
         self.gate_attention, self.gate_ffn = nn.Linear(d, d), nn.Linear(d, d)
         for name, parameter in self.named_parameters():

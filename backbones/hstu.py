@@ -1,9 +1,11 @@
 """HSTU: pointwise attention with gated outputs and relative position bias.
 
 Source: Zhai et al. 2024 (arXiv 2402.17152), eq. 1-3: U, V, Q, K = SiLU(W_1 LN(X)); A V = SiLU(Q K^T + rab) V / n;
-Y = W_2 (LN(A V) * U), added to X. As in the paper's code: input sqrt(d) x + position, dropout before W_2, layer norms
+Y = W_2 (LN(A V) * U), added to X. As in the paper's code: input sqrt(d) x + position, positions that start as a normal
+distribution of standard deviation sqrt(1/d) cut at two of them, dropout on the input and before W_2, layer norms
 without weights (eps 1e-6), W_1 N(0, 0.02^2) without bias, W_2 Xavier-uniform, one bias per layer for all heads, and n
-the constant maximal length: the layer norm behind A V would otherwise depend on how far a batch is padded.
+the constant maximal length: the layer norm behind A V would otherwise depend on how far a batch is padded. That code
+also takes a dropout of the attention weights, but never applies it, and neither do we.
 Of the 2 n - 1 position biases the n that a causal mask leaves readable are kept. Left out: the time bias (`hstu_time`),
 for it reads the time of the event to be predicted; the L2 norm and sampled softmax at the output, a matter of the loss
 (`infonce`). A layer norm in their place gained nothing: validation NDCG@10 on MovieLens-100K was .125 with and without.
@@ -29,6 +31,8 @@ class HSTU(Backbone):
     Raises ValueError where n_heads does not divide d or ``emb_scale`` is unknown.
     """
 
+    version = 2
+
     def __init__(
         self,
         d: int,
@@ -45,7 +49,8 @@ class HSTU(Backbone):
         if emb_scale not in EMB_SCALES:
             raise ValueError(f"emb_scale is '{emb_scale}'; it takes: {', '.join(EMB_SCALES)}")
         self.scale = d**0.5 if emb_scale == "sqrt_d" else 1.0
-        self.position = nn.Parameter(torch.randn(max_len, d) * INIT_STD)
+        std = d**-0.5
+        self.position = nn.Parameter(nn.init.trunc_normal_(torch.empty(max_len, d), std=std, a=-2 * std, b=2 * std))
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(_Block(d, n_heads, max_len, dropout) for _ in range(n_blocks))
         self.add_biases(n_blocks)

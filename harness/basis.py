@@ -3,6 +3,9 @@
 Letters: N items, D text dimension, n items with text, r rank kept; X = E - mean (rows without text: zero) and
 X = U diag(S) V^T its thin singular value decomposition. A is the taller of X and X^T, l x s with s = min(N, D).
 
+The basis is transductive: it is computed from the text of all items of the catalogue, including items that occur only
+in validation or test. It reads no interactions.
+
 Three passes over E, each a piece at a time: a survey (mean, holes, duplicates), the Gram matrix A^T A in float64, and,
 after its eigendecomposition A^T A = W diag(sigma^2) W^T, the projection Z = A W / sigma. W and Z are V and U, or U and
 V. The price is that a Gram matrix squares the singular values: what lies below sqrt(2^-52) S[0] = 1.5e-8 S[0] drowns.

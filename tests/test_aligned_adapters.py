@@ -6,16 +6,19 @@ import math
 
 import pytest
 import torch
-from spectra import spectrum_of, toy_spectrum
+from spectra import spectrum_of, toy_interactions, toy_spectrum
 
+from adapters._align import LENGTH, soft_contrast
 from adapters._base import Interactions, ItemTable, Spectrum, Step
 from adapters.llmemb import LLMEmb
-from adapters.llmesr import LLMESR
+from adapters.llmesr import LLMESR, TAU
 from adapters.rlmrec_con import RLMRecCon
 from adapters.rlmrec_gen import RLMRecGen
 from backbones.sasrec import SASRec
+from harness import spaces
 from harness.losses.softmax import Softmax
 from harness.model import Batch, SequenceModel
+from harness.types import Cell
 
 SEQUENCES = torch.tensor([[5, 9, 3, 60, 2], [7, 5, 11, 0, 0], [44, 9, 0, 0, 0], [1, 30, 5, 21, 0]])
 USERS = torch.tensor([0, 1, 2, 5])
@@ -50,19 +53,22 @@ def cosine(x, y):
 
 
 def soft_target_loss(X, Y, tau):
-    """Written out item by item: log-sum-exps over cosines, soft targets, mean of both directions."""
-    m = len(X)
-    xy = [[cosine(X[i], Y[j]) / tau for j in range(m)] for i in range(m)]
-    both = [[(cosine(X[i], X[j]) + cosine(Y[i], Y[j])) / 2 * tau for j in range(m)] for i in range(m)]
-    total = 0.0
-    for i in range(m):
-        z = sum(math.exp(v) for v in both[i])
-        rows = math.log(sum(math.exp(v) for v in xy[i]))
-        columns = math.log(sum(math.exp(xy[j][i]) for j in range(m)))
-        for j in range(m):
-            target = math.exp(both[i][j]) / z
-            total += -target * (xy[i][j] - rows) / 2 - target * (xy[j][i] - columns) / 2
-    return total / m
+    """Written out item by item: dot products, soft targets, and their transposes in the other direction. Shape ()."""
+    m = range(len(X))
+    xy = [[X[i] @ Y[j] / tau for j in m] for i in m]
+    both = [[torch.exp((X[i] @ X[j] + Y[i] @ Y[j]) / 2 * tau) for j in m] for i in m]
+    total = torch.zeros((), dtype=X.dtype)
+    for i in m:
+        row = torch.log(sum(torch.exp(xy[i][j]) for j in m))
+        column = torch.log(sum(torch.exp(xy[j][i]) for j in m))
+        for j in m:
+            target, transposed = both[i][j] / sum(both[i]), both[j][i] / sum(both[j])
+            total = total - target * (xy[i][j] - row) / 2 - transposed * (xy[j][i] - column) / 2
+    return total / len(X)
+
+
+def of_length(rows, length):
+    return rows * (length / rows.square().sum(1, keepdim=True).sqrt())
 
 
 def perceptron(net, x):
@@ -218,6 +224,111 @@ def test_a_share_that_is_none_is_refused(mask):
         RLMRecGen(toy_spectrum(), 6, mask=mask)
 
 
+# The soft-target loss
+
+
+@pytest.mark.parametrize("tau", [1.0, 2.0, 10.0])
+@pytest.mark.parametrize("length", [0.5, 3.0])
+def test_the_soft_target_loss_and_its_gradients_are_those_of_the_formula(tau, length):
+    g = torch.Generator().manual_seed(0)
+    X, Y = (of_length(torch.randn(7, 4, generator=g, dtype=torch.float64), length) for _ in range(2))
+    X *= torch.linspace(0.5, 1.5, 7)[:, None]  # lengths count
+    found, expected = (loss(X.requires_grad_(), Y.requires_grad_(), tau) for loss in (soft_contrast, soft_target_loss))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-12)
+    for a, b in zip(*(torch.autograd.grad(loss, (X, Y)) for loss in (found, expected)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def taus():
+    axis = spaces.of_cell(Cell("toy", "noise", "sasrec", "llmemb"), spaces.Source()).searched["adapter.tau"]
+    return [axis.low, 2.0, math.sqrt(axis.low * axis.high), axis.high]
+
+
+def nearest(rows, to):
+    """Share of the rows whose own counterpart is nearest by cosine among all."""
+    found = (of_length(rows, 1.0) @ of_length(to, 1.0).T).argmax(1)
+    return (found == torch.arange(len(rows))).double().mean().item()
+
+
+def minimised(loss, free):
+    """The rows (m, d) that a few hundred steps of Adam make of small random ones."""
+    optimizer = torch.optim.Adam(free, lr=0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+    return [rows.detach() for rows in free]
+
+
+@pytest.mark.parametrize("tau", taus())
+def test_the_rows_that_minimise_the_soft_target_loss_are_aligned_at_every_searched_tau(tau):
+    g = torch.Generator().manual_seed(0)
+    Y = of_length(torch.randn(200, 16, generator=g), LENGTH)
+    assert soft_contrast(Y, Y, tau) < soft_contrast(Y, Y.roll(1, 0), tau) - 0.5
+    X = (0.1 * torch.randn(200, 16, generator=g)).requires_grad_()
+    (X,) = minimised(lambda: soft_contrast(X, Y, tau), [X])
+    assert nearest(X, Y) > 0.98
+    assert nearest(Y, X) > 0.98
+
+
+def test_two_free_views_that_minimise_the_soft_target_loss_are_aligned():
+    g = torch.Generator().manual_seed(0)
+    X, Y = (of_length(torch.randn(200, 16, generator=g), LENGTH).requires_grad_() for _ in range(2))
+    X, Y = minimised(lambda: soft_contrast(X, Y, TAU), [X, Y])
+    assert nearest(X, Y) > 0.95
+
+
+def gradient_share(make):
+    """Length of the auxiliary loss's gradient over that of the main loss, in the first step on 400 items, d = 16."""
+    spectrum = dataclasses.replace(toy_spectrum(400, 32), interactions=toy_interactions(400, 150))
+    model = model_of(make, spectrum, 16, 9).eval()
+    rows = [torch.tensor(row) + 1 for row in rows_of(spectrum.interactions) if len(row) > 1]
+    items = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    batch = Batch(items, torch.arange(len(items)))
+    adapter = model.table.adapter
+    trained = [p for name, p in adapter.named_parameters() if not name.startswith("mixer")]
+
+    def gradient():
+        grads = torch.autograd.grad(model.loss(batch, torch.Generator()), trained, materialize_grads=True)
+        return torch.cat([g.flatten() for g in grads])
+
+    both = gradient()
+    adapter.aux = lambda step: None
+    main = gradient()
+    return ((both - main).norm() / main.norm()).item()
+
+
+@pytest.mark.parametrize("tau", taus())
+def test_the_gradient_of_the_alignment_of_llmemb_counts_at_its_default_weight(tau):
+    assert gradient_share(lambda s, d: LLMEmb(s, d, tau=tau)) > 0.005
+    assert gradient_share(LLMEmb) > 0.05
+
+
+def test_the_gradient_of_the_alignment_of_llmemb_does_not_depend_on_the_scale_of_the_text():
+    def scaled(factor):
+        return gradient_share(lambda s, d: LLMEmb(dataclasses.replace(s, E=s.E * factor), d))
+
+    assert scaled(100.0) == pytest.approx(scaled(1.0), rel=0.05)  # biases have their own scale
+
+
+def test_the_gradient_of_the_loss_between_the_views_of_llmesr_counts_at_its_least_searched_weight():
+    searched = spaces.of_cell(Cell("toy", "noise", "sasrec", "llmesr"), spaces.Source()).searched["adapter.beta"]
+    least = min(beta for beta in searched.values if beta > 0)
+    assert gradient_share(lambda s, d: LLMESR(s, d, alpha=0.0, beta=least)) > 0.05
+
+
+@pytest.mark.parametrize("preprocess", ["raw", "center", "whiten"])
+def test_both_sides_of_every_alignment_start_at_the_same_length(preprocess):
+    torch.manual_seed(0)
+    spectrum = toy_spectrum(300, 40)
+    adapter = LLMEmb(spectrum, 16, preprocess=preprocess)
+    rows = torch.stack([LLMEmb(spectrum, 16, preprocess=preprocess)() * adapter.scale for _ in range(20)])
+    assert rows.square().sum(2).mean().sqrt().item() == pytest.approx(LENGTH, rel=0.2)
+    assert adapter.collaborative[adapter.aligned].norm(dim=1).tolist() == pytest.approx(
+        [LENGTH] * int(adapter.aligned.sum())
+    )
+
+
 # LLMEmb
 
 
@@ -250,6 +361,8 @@ def test_collaborative_vectors_are_the_truncated_svd_of_the_mutual_information(w
     U, S, _ = torch.linalg.svd(M)
     expected = U[:, :6] * S[:6].sqrt()
     Y = LLMEmb(spectrum, 6, window=window).collaborative.double()
+    assert Y[M.any(1)].norm(dim=1).tolist() == pytest.approx([LENGTH] * int(M.any(1).sum()))
+    Y = Y * expected.norm(dim=1, keepdim=True) / LENGTH
     torch.testing.assert_close(Y @ Y.T, expected @ expected.T, rtol=1e-3, atol=1e-3)  # signs apart
 
 
@@ -273,8 +386,11 @@ def test_llmemb_pulls_towards_the_collaborative_vectors_by_the_soft_target_loss(
     ids = sorted({int(n) - 1 for n in SEQUENCES.flatten() if n and n != 5 and M[n - 1].any()})
     assert len(ids) > 4
     X = two_linear(adapter.map, spectrum.features("center").double())[ids]
-    expected = soft_target_loss(X, adapter.collaborative.double()[ids], 1.7)
-    assert adapter.aux(step_of(spectrum, 6)).item() == pytest.approx(0.3 * expected, rel=1e-6)
+    U, S, _ = torch.linalg.svd(M)
+    Y = of_length(U[:, :6] * S[:6].sqrt(), 3.0)[ids]  # signs apart, on which dot products within Y do not depend
+    Y = Y * (Y * adapter.collaborative.double()[ids]).sum(0).sign()
+    expected = soft_target_loss(adapter.scale * X, Y, 1.7).item()
+    assert adapter.aux(step_of(spectrum, 6)).item() == pytest.approx(0.3 * expected, rel=1e-3)
 
 
 def test_items_without_cooccurrence_or_text_are_left_out_of_the_alignment():
@@ -517,7 +633,8 @@ def test_the_loss_between_the_views_is_the_soft_target_loss_of_the_items_with_te
     step = step_of(spectrum, 4, views=2)
     ids = sorted({int(n) - 1 for n in SEQUENCES.flatten() if n and n != 5})
     text = two_linear(adapter.map, spectrum.features("center").double())
-    expected = soft_target_loss(adapter.table[ids], text[ids], 1.0)
+    loud = 3.0 / (0.05 * 4**0.5)
+    expected = soft_target_loss(loud * adapter.table[ids], loud * adapter.scale * text[ids], 1.0).item()
     without = stirred(LLMESR(spectrum, 4, alpha=0.1, preprocess="center")).eval().aux(step)
     assert (adapter.aux(step) - without).item() == pytest.approx(0.6 * expected, rel=1e-9)
 

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from backbones._base import Backbone, Dropout
+from backbones._base import Attention, Backbone, Dropout
+from backbones.bert4rec import BERT4Rec
+from backbones.esasrec import ESASRec
 from backbones.gru4rec import GRU4Rec
 from backbones.sasrec import SASRec
 
@@ -111,3 +113,102 @@ def test_dropout_is_nothing_in_evaluation_and_passes_the_gradient_of_what_it_kep
     y.sum().backward()
     assert torch.equal(x.grad, y.detach())
     assert torch.equal(layer.eval()(x), x)
+
+
+# Dropout of attention weights, and between feed-forward layers
+
+ATTENTIVE = pytest.mark.parametrize("cls", [SASRec, ESASRec, BERT4Rec])
+READS = torch.tensor([[True, True, False, False], [True] * 4, [True, False, False, False]])[:, None, None]
+
+
+def queries(rows=3, heads=2, length=4, width=5):
+    g = torch.Generator().manual_seed(0)
+    return [torch.randn(rows, heads, length, width, generator=g, dtype=torch.float64) for _ in range(3)]
+
+
+def attended(q, k, v, reads):
+    """Softmax attention by its definition; reads None is the causal mask."""
+    allowed = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril() if reads is None else reads
+    weights = torch.exp(torch.einsum("bhqw,bhkw->bhqk", q, k) / math.sqrt(q.shape[3])) * allowed
+    return weights / weights.sum(3, keepdim=True) @ v
+
+
+@pytest.mark.parametrize("reads", [None, READS], ids=["causal", "mask"])
+def test_attention_in_evaluation_or_without_dropout_is_softmax_attention(reads):
+    q, k, v = queries()
+    for layer in (Attention(0.5).eval(), Attention(0.0).train()):
+        torch.testing.assert_close(layer(q, k, v, reads), attended(q, k, v, reads))
+
+
+@pytest.mark.parametrize("reads", [None, READS], ids=["causal", "mask"])
+def test_attention_in_training_drops_its_share_of_the_weights_and_scales_the_rest(reads):
+    torch.manual_seed(0)
+    q, k, _ = queries()
+    v = torch.eye(4, dtype=torch.float64).expand(3, 2, 4, 4)  # the output is then the weights
+    whole, layer = attended(q, k, v, reads), Attention(0.25)
+    drawn = torch.stack([layer(q, k, v, reads) for _ in range(2000)])
+    kept = drawn != 0
+    torch.testing.assert_close(drawn, kept * whole / 0.75)
+    read = whole > 0
+    assert not kept[:, ~read].any()
+    share = kept.double().mean(0)[read]
+    assert share.mean().item() == pytest.approx(0.75, abs=0.01)
+    assert share.tolist() == pytest.approx([0.75] * len(share), abs=0.05)
+
+
+def test_attention_in_training_passes_the_gradient_of_the_weights_it_kept():
+    tensors = [x.requires_grad_() for x in queries()]
+    layer = Attention(0.5)
+
+    def fixed(*qkv):
+        torch.manual_seed(3)
+        return layer(*qkv)
+
+    assert torch.autograd.gradcheck(fixed, tensors)
+
+
+def states_in_training(model, at=None):
+    x = torch.randn(3, 6, 8, generator=torch.Generator().manual_seed(1))
+    real = torch.ones(3, 6, dtype=torch.bool)
+    return model(x, real) if at is None else model.last(x, real, torch.tensor([5, 5, 5]))
+
+
+@ATTENTIVE
+@pytest.mark.parametrize("at", [None, "last"])
+def test_attn_dropout_acts_in_training_alone_at_every_position_and_at_one(cls, at):
+    torch.manual_seed(0)
+    model = cls(8, 6, dropout=0.0, attn_dropout=0.5)
+    for block in model.blocks:
+        torch.nn.init.normal_(block.out.weight)
+    first, second = states_in_training(model, at), states_in_training(model, at)
+    assert ((first - second).abs().amax((1, 2) if at is None else 1) > 1e-4).all()
+    without = cls(8, 6, dropout=0.0, attn_dropout=0.0)
+    without.load_state_dict(model.state_dict())
+    assert torch.equal(states_in_training(model.eval(), at), states_in_training(without.eval(), at))
+    torch.testing.assert_close(states_in_training(without.train(), at), states_in_training(without.eval(), at))
+
+
+@ATTENTIVE
+def test_attn_dropout_starts_at_the_rate_of_the_other_dropout(cls):
+    model = cls(8, 6)
+    assert {block.weigh.rate for block in model.blocks} == {0.2}
+    with pytest.raises(ValueError, match=r"attn_dropout is 1.5; it must lie in \[0, 0.99\)"):
+        cls(8, 6, attn_dropout=1.5)
+
+
+def test_sasrec_drops_between_its_feed_forward_layers():
+    torch.manual_seed(0)
+    ffn = SASRec(64, 6, dropout=0.25, attn_dropout=0.0).blocks[0].ffn
+    ffn[0].weight.data.zero_()
+    ffn[0].bias.data.fill_(1.0)
+    ffn[2].weight.data.copy_(torch.eye(64))
+    hidden, expected = ffn(torch.zeros(500, 64)), 0.5 * (1 + math.erf(1 / math.sqrt(2)))  # GELU(1)
+    assert (hidden == 0).double().mean().item() == pytest.approx(0.25, abs=0.01)
+    assert hidden[hidden != 0].tolist() == pytest.approx([expected / 0.75] * int((hidden != 0).sum()))
+    assert ffn.eval()(torch.zeros(1, 64))[0].tolist() == pytest.approx([expected] * 64)
+
+
+def test_weights_of_sasrec_keep_their_names_so_that_those_recorded_before_fit():
+    layers = ["norm_attention", "norm_ffn", "qkv", "out", "ffn.0", "ffn.2"]
+    block = {f"blocks.0.{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
+    assert set(SASRec(8, 6, n_blocks=1).state_dict()) == block | {"position", "norm.weight", "norm.bias"}

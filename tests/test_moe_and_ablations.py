@@ -292,3 +292,25 @@ def test_spectran_from_text_alone_takes_no_id_embedding():
 def test_an_ablation_refuses_what_spectran_refuses(name):
     with pytest.raises(ValueError, match=r"d=13 .*12"):
         ABLATIONS[name][0](toy_spectrum(), 13)
+
+
+@pytest.mark.parametrize("lam_learnable", [True, False])
+def test_a_threshold_of_zero_is_never_trained_and_leaves_the_dense_attention(lam_learnable):
+    torch.manual_seed(0)
+    sparse = SpecTran(toy_spectrum(), 5, d_k=7, c=0.0, lam_learnable=lam_learnable)
+    dense = SpecTranDense(toy_spectrum(), 5, d_k=7)
+    dense.load_state_dict({name: value for name, value in sparse.state_dict().items() if name != "threshold"})
+    optimizer = torch.optim.AdamW([p for p in sparse.parameters() if p.requires_grad], lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        sparse().square().sum().backward()
+        optimizer.step()
+        dense.load_state_dict({name: value for name, value in sparse.state_dict().items() if name != "threshold"})
+        torch.testing.assert_close(sparse(), dense())
+    assert sparse.lam.item() == 0.0
+
+
+def test_a_threshold_above_zero_is_trained():
+    sparse = SpecTran(toy_spectrum(), 5, d_k=7, c=1e-3)
+    sparse().square().sum().backward()
+    assert sparse.threshold.grad.abs() > 0

@@ -282,6 +282,17 @@ def test_hstu_starts_as_its_code_does():
     assert model.time_bias[0].std().item() == pytest.approx(0.02, rel=0.25)
 
 
+@pytest.mark.parametrize("cls", [HSTU, HSTUTime])
+@pytest.mark.parametrize("d", [16, 64])
+def test_positions_of_hstu_start_as_a_normal_distribution_cut_at_two_standard_deviations(cls, d):
+    torch.manual_seed(0)
+    position, std = cls(d, 400).position, d**-0.5
+    below, density = (1 + math.erf(2 / math.sqrt(2))) / 2, math.exp(-2) / math.sqrt(2 * math.pi)
+    assert position.std().item() == pytest.approx(std * math.sqrt(1 - 4 * density / (2 * below - 1)), rel=0.02)
+    assert position.mean().item() == pytest.approx(0, abs=0.05 * std)
+    assert 1.95 * std < position.abs().max().item() <= 2 * std
+
+
 def test_hstu_refuses_what_it_cannot_be():
     with pytest.raises(ValueError, match="n_heads=3, which does not divide"):
         HSTU(D, MAX_LEN, n_heads=3)
