@@ -126,7 +126,7 @@ def unquoted(word: str) -> str:
 
 
 def _without_quoted(text: str) -> tuple[str, list[str]]:
-    """The text with `"0"`, `"1"`, ... for what stands in double quotes outside of brackets, and what stood there."""
+    """Replace double-quoted parts outside brackets by `"0"`, `"1"`, ...; returns the text and the parts."""
     hidden, kept, depth, place = "", [], 0, 0
     while place < len(text):
         char = text[place]

@@ -16,13 +16,12 @@ ROWS = 1024  # that are looked at
 BITS_OF_FLOATS = 1024  # counts and quantised numbers in 16 bits stay below, the bits of 1e-4 are above
 EXACT = 2**24  # beyond it, float32 has no place for every whole number
 FAIR = (0.2, 0.8)  # share of ones in a bit that may be a sign
-APART = (
-    -0.3
-)  # correlation of the two highest bits: 0 in packed bits, near -1 in numbers around the middle of their range
+# Correlation of the two highest bits: 0 in packed bits, near -1 in numbers around the middle of their range.
+APART = -0.3
 
 
 def check(path: Path, matrix: np.ndarray) -> None:
-    """Look at a matrix (n, D) of `path`; nothing is said of floats.
+    """Check a matrix (n, D) of `path`; floats pass.
 
     Raises HarnessError if it holds integers that look like the bits of floats, like packed bits or like hashes.
     """
