@@ -99,8 +99,8 @@ class Source:
         return {k.removeprefix(prefix + "."): v for k, v in self.fixed.items() if k.startswith(prefix + ".")}
 
     def check(self) -> None:
-        """Raises HarnessError for an unknown shared parameter, a value outside its range, a missing folder, or an unknown
-        loss."""
+        """Raises HarnessError for an unknown shared parameter, a value outside its range, a missing folder, or an
+        unknown loss."""
         if self.folder is not None and not (self.folder.is_dir() or str(self.folder) in published()):
             hint = registry.suggest(str(self.folder), published())
             raise HarnessError(f"--spaces {self.folder}: there is no such folder, and no published setting. {hint}")
