@@ -36,6 +36,10 @@ class Verbs(click.Group):
                 raise
             click.echo(f"Error: {error}", err=True)
             ctx.exit(2)
+        except click.UsageError as error:
+            help_at = (error.ctx or ctx).command_path
+            click.echo(f"Error: {' '.join(error.format_message().split())} See: {help_at} --help", err=True)
+            ctx.exit(2)
         except KeyboardInterrupt as error:
             click.echo(f"\n{INTERRUPTED}", err=True)
             ctx.exit(error.code if isinstance(error, Interrupted) else 130)

@@ -243,3 +243,20 @@ def test_without_docstrings_a_bench_is_one_clear_line_and_reading_verbs_work(dat
         refused(run(*refused_words), "PYTHONOPTIMIZE=2", "unset PYTHONOPTIMIZE or set it to 1")
     for read in (["--help"], ["list"], ["plan", *words]):
         assert run(*read).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["plan", "--min-rating", "nan"], "'--min-rating': nan is not a finite number."),
+        (["plan", "--budget", "slow"], "'--budget': 'slow' is not one of 'quick', 'standard', 'paper'."),
+        (["plan", "--trails", "3"], "No such option '--trails'. (Did you mean one of: '--threads', '--trials'?)"),
+        (["export"], "Missing argument"),
+    ],
+)
+def test_wrong_use_of_the_command_line_is_one_line_that_names_the_help(words, says):
+    found = CliRunner().invoke(main, words)
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert found.stderr.count("\n") == 1
+    assert says in found.stderr
+    assert found.stderr.endswith(f"See: main {words[0]} --help\n")

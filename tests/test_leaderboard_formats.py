@@ -219,14 +219,14 @@ def test_a_terminal_gets_colours_and_a_pipe_gets_none(table, monkeypatch):
     assert "\x1b[31m" not in text
 
 
-STATISTICS = ("stats.py", "crossed.py", "flips.py", "student.py")
+BESIDE = ("domains.py", "stats.py", "crossed.py", "flips.py", "student.py")
 
 
 def test_a_new_metric_and_a_new_format_are_one_file_each(tmp_path):
     """In a copy of the package: a file in metrics becomes columns, a file in leaderboard becomes a format."""
     root = Path(terminal.__file__).parents[1]
     copy = tmp_path / "harness"
-    for part in ("__init__.py", "types.py", "files.py", "registry.py", *STATISTICS, "metrics", "tables"):
+    for part in ("__init__.py", "types.py", "files.py", "registry.py", *BESIDE, "metrics", "tables"):
         for source in [root / part] if (root / part).is_file() else (root / part).iterdir():
             if source.is_file():
                 target = copy / source.relative_to(root)

@@ -461,7 +461,7 @@ def test_the_command_line_prepares_by_name_with_overrides(dataset, tmp_path):
         (["--prep", "spectra"], "Did you mean 'spectran'"),
         (["--dedup", "fist"], "Did you mean 'first'"),
         (["--window", "2016:2018"], "two days in order"),
-        (["--min-rating", "nan"], "min_rating is nan"),
+        (["--min-rating", "nan"], "nan is not a finite number"),
         (["--order", "core,dedup"], "must name each of"),
         (["--validation", "last_train"], "is for the split 'gts'"),
         (["--protocol", "gts", "--target", "frist"], "Did you mean 'first'"),

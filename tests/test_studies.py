@@ -15,7 +15,7 @@ BUDGET = Budget("tiny", trials=5, epochs=10, patience=3, seeds=2)
 
 
 def study(ledger, adapter="mlp", engine=None, budget=BUDGET, fixed=None):
-    cell = Cell("toy", "noise", "sasrec[dropout=0.2,ffn_mult=1]", adapter)
+    cell = Cell("toy", "noise", "sasrec[dropout=0.2,attn_dropout=0.2,ffn_mult=1]", adapter)
     space = spaces.of_cell(cell, spaces.Source(fixed=fixed or {}))
     return plan.Study(cell, space, budget, Protocol(), engine or Engine("random", "none"), {"data": "x"}, ledger)
 
@@ -91,8 +91,8 @@ def test_a_grown_search_is_the_longer_search(home, tmp_path, sampler):
 
 @pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "gp"])  # gp: 2 s a draw on a busy machine
 def test_a_parameter_whose_condition_does_not_hold_stays_at_its_default(home, sampler):
-    ran, ledger, _ = drive(home, engine=Engine(sampler, "none"), budget=replace(BUDGET, trials=20))
-    found = [ledger.trials[i].trial.params for i in ran[:20]]
+    ran, ledger, _ = drive(home, engine=Engine(sampler, "none"), budget=replace(BUDGET, trials=60))
+    found = [ledger.trials[i].trial.params for i in ran[:60]]
     off = {p["text.id_std"] for p in found if p["text.fusion"] == "none"}
     on = {p["text.id_std"] for p in found if p["text.fusion"] != "none"}
     assert off == {spaces.TEXT_DEFAULTS["id_std"]}

@@ -178,7 +178,7 @@ def test_a_bench_says_before_it_begins_that_the_disk_is_too_small_and_doctor_say
 
     folder, home = make_dataset(tmp_path / "toy"), disk("64m")
     words = ["--datasets", str(folder), "--encoders", "noise", "--adapters", "id,svd", "--kcore", "0"]
-    large = [*words, "--trials", "100000", "--epochs", "40", "--seeds", "5", "--set", "train.max_len=100000"]
+    large = [*words, "--trials", "100000", "--epochs", "40", "--seeds", "5", "--set", "train.max_len=65536"]
     process = subprocess.Popen(
         [sys.executable, "-m", "harness.cli", "bench", *large],
         env=environment(home),
