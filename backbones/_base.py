@@ -89,9 +89,8 @@ class Dropout(nn.Module):
 class Attention(nn.Module):
     """Scaled dot-product softmax attention with dropout of its weights at ``rate`` in training (Vaswani et al. 2017).
 
-    On a CPU, PyTorch's fused attention has no dropout: with ``dropout_p`` it takes its reference path, which cost 2.0
-    to 2.4 times the fused one, forward and backward. Written out with `Dropout` it costs 1.3 to 1.5 times for rows of
-    50 events, 2.1 for rows of 8.
+    On a CPU, PyTorch's fused attention has no dropout: with ``dropout_p`` it takes a reference path that needed 1.6 to
+    2.0 times the time of the fused one, forward and backward. Written out with `Dropout` it needs 1.4 to 1.6 times.
     """
 
     def __init__(self, rate: float) -> None:
