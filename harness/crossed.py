@@ -303,12 +303,6 @@ class Section:
         """p-values, lower and upper ends (n, n) of the sign flips."""
         return flips.pairs(self.users, ALPHA)
 
-    def numbers(self) -> dict[str, object]:
-        """Everything that a page needs to recompute a difference, as JSON has it (see `pairs`)."""
-        names = ("means", "seed", "residual", "loose", "borrowed", "spread")
-        values: dict[str, object] = {name: getattr(self, name).tolist() for name in names}
-        return values | {"users": self.count, "evidence": self.evidence if np.isfinite(self.evidence) else None}
-
     def too_few(self, tests: int) -> str:
         """Why a family of so many tests finds nothing whatever the rows score; empty if it can."""
         least = flips.smallest(self.count) if self.few else 0.0
@@ -344,12 +338,12 @@ def _moderate(row: Scores, prior: Prior | None) -> tuple[float, float, float, fl
     return weight * expected + (1 - weight) * row.seed, row.residual, 1 / (df + prior.df), weight * expected
 
 
-def compare(a: np.ndarray, b: np.ndarray) -> Difference:
-    """a minus b, scores (U, S) and (U, S') of the same users in the same order, as a section of the two.
+def compare(a: np.ndarray, b: np.ndarray, deterministic: bool = False) -> Difference:
+    """Mean of a minus mean of b from scores (U, S) and (U, S') of the same users in one order: a section of two rows.
 
-    Raises HarnessError on arrays of another shape or of other users.
+    Raises HarnessError on scores that are not finite or of other users.
     """
-    return Section([summary(a), summary(b)]).difference(0, 1)
+    return Section([summary(scores, deterministic) for scores in (a, b)]).difference(0, 1)
 
 
 def _both(values: np.ndarray) -> np.ndarray:

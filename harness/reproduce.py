@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import data, library, plan, registry, rows, scratch, spaces, stats, store, vectors, walk
-from harness.crossed import Section, summary
+from harness import crossed, data, library, plan, registry, rows, scratch, spaces, stats, store, vectors, walk
 from harness.ledger import Ledger
 from harness.metrics._all import HEADLINE, means, per_user
 from harness.metrics._ties import Ranks
@@ -175,7 +174,7 @@ class _Recorded:
             difference, verdict = stats.Interval(0.0, 0.0, 0.0), "equal"
         else:
             one, other = (_headline(ranks, self.users) for ranks in (self.ranks, [now for _, now in made]))
-            gap = Section([summary(own, self.row.cell.is_baseline) for own in (other, one)]).difference(0, 1)
+            gap = crossed.compare(other, one, self.row.cell.is_baseline)
             difference = stats.Interval(gap.mean, *gap.within(1.0))
             verdict = _verdict(difference, self.asked.tolerance)
         return Reproduction(self.row.words, self.checks, tuple(found), difference, self.asked.tolerance, verdict)
