@@ -144,7 +144,7 @@ SAME_ROWS: dict[str, tuple[Written, list[str]]] = {
         {"items.csv.gz": gzip.compress(ITEMS_CSV.encode("utf-16"))},
         ["items.csv.gz is read with UTF-16"],
     ),
-    "gzip that is none": ({"interactions.csv.gz": EVENTS_CSV}, ["interactions.csv.gz is read with no compression"]),
+    "gzip by name only": ({"interactions.csv.gz": EVENTS_CSV}, ["interactions.csv.gz is read with no compression"]),
     "gzip without its name": ({"items.csv": gzip.compress(ITEMS_CSV.encode())}, ["gzip compression"]),
     "upper case": ({"Interactions.CSV": EVENTS_CSV, "ITEMS.csv": ITEMS_CSV}, []),
     "Spark's folder": (
