@@ -379,17 +379,24 @@ def study(cell: Cell, request: Request, material: Material, ledger: Ledger) -> S
         "data": material.prepared.hash,
         "embedding": material.embeddings.get(cell.encoder, ""),
         "basis": vectors.BASIS_VERSION if cell.encoder != NO_TEXT else 0,
-        "versions": _versions(cell, request.spaces),
+        "versions": versions(cell, request.spaces.loss()),
     }
     starts = warm.starts(ledger, cell, space, request.engine.warm_start) if space.searched else ()
     given = (request.budget, request.protocol, request.engine)
     return Study(cell, space, *given, inputs, ledger, starts, spaces.setting(cell, request.spaces))
 
 
-def _versions(cell: Cell, source: spaces.Source) -> dict[str, int]:
+# The names under which versions enter a trial's identity. They are data, not import paths: a package may move, but a
+# name changed here would leave every recorded trial undone.
+VERSION_NAMES = {registry.ADAPTERS: "adapters", registry.BACKBONES: "backbones", registry.LOSSES: "harness.losses"}
+
+
+def versions(cell: Cell, loss: str) -> dict[str, int]:
+    """Versions of the training core and of the components that compute a cell's results, by recorded name."""
     if cell.is_baseline:
         return {"core": CORE_VERSION, cell.adapter: registry.schema(registry.BASELINES, cell.adapter).version}
-    parts = {registry.ADAPTERS: cell.adapter, registry.BACKBONES: cell.backbone, registry.LOSSES: source.loss()}
+    parts = {registry.ADAPTERS: cell.adapter, registry.BACKBONES: cell.backbone, registry.LOSSES: loss}
     return {"core": CORE_VERSION} | {
-        package: registry.schema(package, registry.split_overrides(name)[0]).version for package, name in parts.items()
+        VERSION_NAMES[package]: registry.schema(package, registry.split_overrides(name)[0]).version
+        for package, name in parts.items()
     }

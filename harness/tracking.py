@@ -23,7 +23,7 @@ from typing import Any
 
 import polars as pl
 
-from harness import sealed, store
+from harness import registry, sealed, store
 from harness.ledger import Entry, Ledger
 from harness.store import Sources
 from harness.types import HarnessError
@@ -345,7 +345,7 @@ def save_model(folder: Path, export: Path) -> None:
 
     inputs = Schema([ColSpec(Array(DataType.string), "history"), ColSpec(Array(DataType.double), "times", False)])
     parameters = ParamSchema([ParamSpec("k", DataType.long, 10)])
-    root = Path(__file__).resolve().parent.parent
+    code_paths = [str(registry.folder_of(package)) for package in ("harness", "adapters", "backbones")]
     with tempfile.TemporaryDirectory() as scratch:
         script = Path(scratch) / "recommend.py"
         script.write_text(SCRIPT, encoding="utf-8")
@@ -355,7 +355,7 @@ def save_model(folder: Path, export: Path) -> None:
                     str(folder),
                     python_model=str(script),
                     artifacts={"export": str(export)},
-                    code_paths=[str(root / name) for name in ("harness", "adapters", "backbones")],
+                    code_paths=code_paths,
                     signature=ModelSignature(inputs, params=parameters),
                     pip_requirements=[f"{name}=={metadata.version(name)}" for name in SERVED],
                 )

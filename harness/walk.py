@@ -22,6 +22,7 @@ from harness import (
     interpreter,
     leases,
     plan,
+    registry,
     repair,
     reports,
     results,
@@ -335,7 +336,7 @@ def launch_cells(grid: Plan) -> dict[str, Any]:
 
 def provenance() -> dict[str, Any]:
     """Code, versions and machine. No paths, no host name, no environment."""
-    root = Path(__file__).resolve().parent.parent
+    root = registry.folder_of("harness").parent
     git = ["git", "-C", str(root)]
     sha = _output([*git, "rev-parse", "HEAD"]) if (root / ".git").exists() else ""
     packages = ("torch", "ray", "optuna", "mlflow", "polars", "numpy", "sentence-transformers")

@@ -1,8 +1,11 @@
 """What a trial's identity depends on, and what it must not."""
 
+import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
+import made_homes
 import polars as pl
 import pytest
 from conftest import make_dataset
@@ -157,3 +160,28 @@ def test_a_raised_version_of_a_component_changes_its_cells_alone(place, monkeypa
     changed = {key for key in before if before[key] != after[key]}
     uses = {key for key in before if key[1] != "none" and (name in key or package == "harness.losses")}
     assert changed == uses
+
+
+RECORDED = Path(__file__).parent / "golden" / "ledgers" / "schema-1-core-3.jsonl"
+
+
+def test_a_recorded_ledger_stays_done(tmp_path):
+    """No refactoring, move or rename may change an identity: every result on record would be trained again.
+
+    Only a deliberate change of what is computed may (a raised `version` or CORE_VERSION, a new default); then write a
+    new recording with UPDATE_GOLDEN=1.
+    """
+    home, folder = tmp_path / "home", make_dataset(tmp_path / "toy")
+    (home / "ledger").mkdir(parents=True)
+    asked = made_homes.request(home, folder, "id,svd,spectran", backbones="sasrec,gru4rec")
+    if os.environ.get("UPDATE_GOLDEN"):
+        made_homes.run(asked)
+        (written,) = (home / "ledger").glob("*.jsonl")
+        RECORDED.write_bytes(written.read_bytes())
+        written.unlink()
+    (home / "ledger" / "20260101T000000-recorded.jsonl").write_bytes(RECORDED.read_bytes())
+    grid = plan.make(asked, Ledger.open(home))
+    assert {(study.cell.backbone, study.cell.adapter): study.state for study in grid.studies} == {
+        (study.cell.backbone, study.cell.adapter): "done" for study in grid.studies
+    }
+    assert grid.counts()["to_run"] == 0

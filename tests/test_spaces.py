@@ -244,10 +244,10 @@ def test_a_loss_of_ones_own_folder_is_the_loss_of_all_its_cells(tmp_path):
 
 def test_the_version_of_the_loss_is_part_of_what_a_result_depends_on():
     cell, baseline = Cell("toy", "minilm", "sasrec[n_heads=1]", "mlp"), Cell("toy", "none", "none", "popularity")
-    plain, other = (plan._versions(cell, spaces.Source(fixed=f)) for f in ({}, {"train.loss": "bce"}))
+    plain, other = (plan.versions(cell, loss) for loss in ("softmax", "bce"))
     assert plain["harness.losses"] == registry.schema(registry.LOSSES, "softmax").version
     assert set(plain) == set(other) == {"core", "adapters", "backbones", "harness.losses"}
-    assert "harness.losses" not in plan._versions(baseline, spaces.Source())
+    assert "harness.losses" not in plan.versions(baseline, "softmax")
 
 
 def test_brackets_and_pins_fix_parameters():

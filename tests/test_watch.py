@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from harness.watch import last_words, words_path
+from harness.watch import last_words, spoken, words_path
 
 
 def run(body):
@@ -62,3 +62,15 @@ def test_how_a_process_died_can_be_read_unless_it_was_killed(body, code, words):
 
 def test_a_process_that_was_never_there_has_no_words():
     assert last_words(2**22 + 1) == ""
+
+
+@pytest.mark.parametrize("file", ["windows.py", "warm.py", "walk.py", "trial.py"])
+def test_a_file_whose_name_resembles_the_workers_is_blamed(file):
+    dump = (
+        "Fatal Python error: Aborted\n\nThread 0x7 (most recent call first):\n"
+        '  File "/x/harness/watch.py", line 3 in beat\n'
+        '  File "/x/harness/worker.py", line 7 in step\n'
+        f'  File "/x/harness/{file}", line 12 in gather\n'
+        '  File "/x/harness/trial.py", line 150 in epoch\n'
+    )
+    assert spoken(dump) == f"Aborted in harness/{file}, line 12 (gather)"
