@@ -7,29 +7,15 @@ epoch's value, so that a search that goes on decides as one that was never inter
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from harness.metrics._all import HEADLINE, per_user
-from harness.metrics._ties import Ranks
 from harness.segments import EPOCH, parse
+from harness.user_scores import Scores
 
-USERS = 256  # told of an epoch at most: 0.7 kB of the ledger
 LEVEL = 0.1  # of the test, as in Optuna's own pruner of the name
-UNIT = 10_000  # scores are told in whole parts of this
-
-Scores = Sequence[int]  # of the users told of one epoch; empty where nothing was told
-
-
-def scores(ranks: Ranks | np.ndarray, users: np.ndarray, key: str) -> list[int]:
-    """NDCG@10 of the users that `key` draws, in parts of `UNIT`, from ranks (queries,) of `users` (queries,)."""
-    metric, _, k = HEADLINE.rpartition("@")
-    values = per_user(ranks, metric.lower(), int(k), users)
-    chosen = np.random.default_rng(int(key[:12], 16)).permutation(len(values))[:USERS]
-    return np.rint(UNIT * values[np.sort(chosen)]).astype(int).tolist()
 
 
 def worse(own: Scores, best: Scores) -> bool:
@@ -84,7 +70,3 @@ def told(segment: Path, trial_id: str) -> dict[int, Scores]:
             if line.startswith(EPOCH) and key in line and (event := parse(line.rstrip(b"\n"))):
                 found[event["epoch"]] = event.get("users", ())
     return found
-
-
-def packed(rows: Sequence[Scores]) -> str:
-    return json.dumps(rows, separators=(",", ":"))

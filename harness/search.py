@@ -39,11 +39,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from harness import failures, head, scratch, store
 from harness import layout as layouts
 from harness.layout import Layout
-from harness.paired import Scores
 from harness.sources import code_hash
 from harness.stop import Stop, shielded
 from harness.studies import Assignment, Grid
 from harness.types import HarnessError, Trial, TrialResult
+from harness.user_scores import Scores
 from harness.watch import last_words
 from harness.worker import Recorder, Shared, Unreachable, Worker
 

@@ -17,11 +17,12 @@ from optuna.trial import TrialState
 from harness import failpoints
 from harness import ledger as ledger_events
 from harness.ledger import Segment
-from harness.paired import Paired, Scores
+from harness.paired import Paired
 from harness.peers import Alone
 from harness.plan import Study, check_engine
 from harness.samplers import PRUNERS, REPLAYED, SAMPLERS, grace
 from harness.types import Trial, TrialResult
+from harness.user_scores import Scores
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # its hints on speed are none of a bench's lines
 

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from adapters._base import Adapter, Interactions, ItemTable, Spectrum, widths
 from backbones._base import Backbone
-from harness import diagnostics, paired, registry
+from harness import diagnostics, registry, user_scores
 from harness.data import Queries, Split
 from harness.losses._base import Loss
 from harness.metrics._all import HEADLINE, means
@@ -67,7 +67,7 @@ class Training:
 
     split: sequences and their queries; spectrum: the catalogue's text; device: where model, sequences and arithmetic
     live from the first step to the last; beat: called at every sign of life; tells_users: keep `users`, an epoch's
-    scores each (`paired.scores`). The weights start equal on every device.
+    scores each (`user_scores.scores`). The weights start equal on every device.
     Raises ValueError where the components cannot be built with these parameters, TrialFailed where training goes wrong.
     """
 
@@ -91,7 +91,7 @@ class Training:
         self.times = torch.tensor(split.times, device=self.device) if self.model.backbone.uses_time else None
         self.windows = Windows.of(split, self.train["max_len"])
         self.curve: list[float] = []
-        self.users: list[paired.Scores] = []
+        self.users: list[user_scores.Scores] = []
         self.tells_users = tells_users
         self.best: dict[str, Tensor] = {}
         self.seconds = 0.0
@@ -124,7 +124,7 @@ class Training:
         found, users = self.ranks(self.split.valid), self.split.valid.users
         value = round(means(found, users)[HEADLINE], 8)  # as the ledger keeps it
         self.curve.append(value)
-        self.users.append(paired.scores(found, users, self.trial.inputs["data"]) if self.tells_users else ())
+        self.users.append(user_scores.scores(found, users, self.trial.inputs["data"]) if self.tells_users else ())
         if self.best_epoch == number:
             self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         self.seconds += time.monotonic() - start
@@ -245,7 +245,7 @@ class Training:
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
         meta = {"trial": self.trial.id, "curve": json.dumps(self.curve), "seconds": repr(self.seconds)}
-        meta |= {"users": paired.packed(self.users)} if self.tells_users else {}
+        meta |= {"users": user_scores.packed(self.users)} if self.tells_users else {}
         return safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}, meta)
 
     def restore(self, saved: bytes) -> bool:

@@ -18,9 +18,9 @@ from harness import registry, store
 from harness.data import Split
 from harness.layout import Layout
 from harness.meter import Meter
-from harness.paired import packed
 from harness.sources import code_hash
 from harness.types import Trial, TrialResult
+from harness.user_scores import packed
 from harness.watch import Watchdog, die_with_parent
 
 SAVE_SHARE = 0.05  # of a trial's time at most goes into checkpoints
@@ -31,7 +31,7 @@ ASK_EVERY = 0.5  # seconds between questions whether the command was asked to st
 @dataclass(frozen=True)
 class Shared:
     """What workers read: object references by hash. `splits` keys are (data hash, role). `code`: the driver's
-    `code_hash`. `watchdog`: seconds, as in `Watchdog`. `tells_users`: searches tell scores by user (`paired`)."""
+    `code_hash`. `watchdog`: seconds, as in `Watchdog`. `tells_users`: searches tell scores by user (`user_scores`)."""
 
     splits: dict[tuple[str, str], Any]
     spectra: dict[str, Any]

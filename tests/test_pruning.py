@@ -12,7 +12,7 @@ from conftest import make_dataset
 from helpers import bench, events, harness, metrics_of
 from scipy.stats import wilcoxon
 
-from harness import paired
+from harness import paired, user_scores
 from harness.metrics._all import means
 
 # On two cores one slot: which trial was finished first decides what the next ones are held against.
@@ -23,11 +23,11 @@ WORDS += ["--threads", str(os.cpu_count()), "--tracking", "off"]
 def test_the_same_users_are_told_of_every_trial_and_at_most_so_many():
     ranks = np.random.default_rng(0).integers(1, 30, 1000).astype(float)
     users = np.arange(1000)
-    told = paired.scores(ranks, users, "a" * 24)
-    assert len(told) == paired.USERS
-    assert told == paired.scores(ranks, users, "a" * 24) != paired.scores(ranks, users, "b" * 24)
-    few = paired.scores(ranks[:90], users[:90], "a" * 24)
-    assert np.mean(few) / paired.UNIT == pytest.approx(means(ranks[:90])["NDCG@10"], abs=1e-4)
+    told = user_scores.scores(ranks, users, "a" * 24)
+    assert len(told) == user_scores.USERS
+    assert told == user_scores.scores(ranks, users, "a" * 24) != user_scores.scores(ranks, users, "b" * 24)
+    few = user_scores.scores(ranks[:90], users[:90], "a" * 24)
+    assert np.mean(few) / user_scores.UNIT == pytest.approx(means(ranks[:90])["NDCG@10"], abs=1e-4)
 
 
 def test_a_bench_with_wilcoxon_stops_exactly_the_trials_that_its_ledger_says_are_worse(home, tmp_path):
@@ -101,7 +101,7 @@ def _ever_worse(rng, rate, epochs=20, users=256, hits=0.15):
 
 
 def _told(rng, likely, epochs):
-    gains, rows = (paired.UNIT / np.log2(np.arange(2, 12))).astype(int), []
+    gains, rows = (user_scores.UNIT / np.log2(np.arange(2, 12))).astype(int), []
     for epoch in range(epochs):
         fresh = np.where(rng.random(len(likely)) < likely, rng.choice(gains, len(likely)), 0)
         kept = epoch > 0 and rng.random(len(likely)) < 0.9
