@@ -17,7 +17,7 @@ from pathlib import Path
 import _measure
 import numpy as np
 
-from harness import vectors
+from harness.text import vectors
 
 SHAPES = [(12_101, 384, 3), (12_101, 1024, 1), (12_101, 4096, 1), (2_420, 4096, 1), (100_000, 1024, 1)]  # N, D, repeats
 LARGE = (1_000_000, 1024, 0)  # not repeated: timed while its memory is watched

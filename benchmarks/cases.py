@@ -10,9 +10,13 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness import data, registry, spaces, trial, vectors
-from harness.data import Prepared, Queries, Split
-from harness.losses._base import Loss
+from harness import registry
+from harness.data import preparation
+from harness.data.preparation import Prepared, Queries, Split
+from harness.search import spaces
+from harness.text import vectors
+from harness.training import trial
+from harness.training.losses._base import Loss
 from harness.types import Cell, PrepSpec, Protocol, Trial
 
 FOLDER = _measure.HERE.parent.parent / "shared" / "data"  # beside the checkout; --data names another one
@@ -31,15 +35,15 @@ class Plain(Loss):
 def prepared(name: str, folder: Path, home: Path) -> Prepared | None:
     """The data set in `folder`/`name`, or else the built-in one of that name (fetched); None if there is neither."""
     if (folder / name).is_dir():
-        return data.prepare(data.open_dataset(str(folder / name), home), PrepSpec(), home)
+        return preparation.prepare(preparation.open_dataset(str(folder / name), home), PrepSpec(), home)
     if name.replace("-", "_") in registry.names(registry.DATASETS):
-        return data.prepare(data.open_dataset(name, home), PrepSpec(), home)
+        return preparation.prepare(preparation.open_dataset(name, home), PrepSpec(), home)
     return None
 
 
 def shortened(whole: Prepared, max_len: int) -> Split:
     """Leave-one-out, of each user's training events only the last max_len + 1: RecTools trains on no others."""
-    split = data.split(whole, Protocol())
+    split = preparation.split(whole, Protocol())
     lengths = np.diff(split.offsets)
     cut = np.maximum(split.train_ends - (max_len + 1), 0)
     within = np.arange(len(split.items)) - np.repeat(split.offsets[:-1], lengths)

@@ -24,8 +24,9 @@ import cases
 import numpy as np
 import torch
 
-from harness import data, registry
-from harness.data import Split
+from harness import registry
+from harness.data import preparation
+from harness.data.preparation import Split
 from harness.types import Protocol
 
 DATASET = "amazon2014-beauty"
@@ -118,7 +119,7 @@ def main() -> None:
         whole = cases.prepared(DATASET, cases.FOLDER, home)
         if whole is None:
             raise SystemExit(f"{DATASET} is not in {cases.FOLDER}")
-        split, arrays = data.split(whole, Protocol()), cases.text(whole, cases.FOLDER, home)
+        split, arrays = preparation.split(whole, Protocol()), cases.text(whole, cases.FOLDER, home)
         sizes = Sizes(split.n_items, arrays["E"].shape[1], arrays["U"].shape[1], items=600)
         each = rate(sizes)
         parts = [adapters(split, arrays, sizes, each), backbones(split, arrays)]

@@ -29,12 +29,13 @@ import numpy as np
 import ray
 from ray import tune
 
-from harness import search, spaces
-from harness.layout import Layout
-from harness.ledger import Ledger, Segment
-from harness.plan import Study
-from harness.stop import Stop
-from harness.studies import Event, Grid
+from harness.engine import ray_tune
+from harness.engine.layout import Layout
+from harness.record.ledger import Ledger, Segment
+from harness.search import spaces
+from harness.search.plan import Study
+from harness.search.studies import Event, Grid
+from harness.system.stop import Stop
 from harness.types import Budget, Cell, Engine, Protocol, TrialResult
 
 SLOTS = 2
@@ -46,7 +47,7 @@ BUDGET = Budget("engine", trials=8, epochs=1, patience=0, seeds=2)
 Span = tuple[float, float]  # begin and end of a trial's own work
 
 
-class Sleeper(search.TrialActor):
+class Sleeper(ray_tune.TrialActor):
     """An actor whose trials sleep as long as their parameters say."""
 
     def setup(self, config: dict[str, Any], shared: Any) -> None:
@@ -64,7 +65,7 @@ def sleep(worker: Any) -> dict[str, Any]:
     return worker._finish(TrialResult("done", "", params["x"], 0, [params["x"]], info=info), SimpleNamespace(**empty))
 
 
-search.TrialActor = Sleeper  # pyright: ignore[reportAttributeAccessIssue]
+ray_tune.TrialActor = Sleeper  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def study(number: int, seconds: float, ledger: Ledger, budget: Budget = BUDGET) -> Study:
@@ -88,7 +89,7 @@ def ours(seconds: list[float], budget: Budget = BUDGET, apart: bool = False) -> 
         for part in [[one] for one in made] if apart else [made]:
             shared = {"splits": {}, "spectra": {}, "sizes": {}}
             with Stop() as stop:
-                search.run(Grid(part, Segment(home), listen), shared, home, Layout(SLOTS), 0.0, stop, print)
+                ray_tune.run(Grid(part, Segment(home), listen), shared, home, Layout(SLOTS), 0.0, stop, print)
     return spans
 
 

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 from adapters._base import Spectrum
-from harness import spaces, trial
-from harness.data import Queries, Split
+from harness.data.preparation import Queries, Split
+from harness.search import spaces
+from harness.training import trial
+from harness.training.windows import Windows
 from harness.types import Cell, Protocol, Trial
-from harness.windows import Windows
 
 torch.set_num_threads(1)
 D_TEXT = 128  # text dimension where it is not what grows

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness.losses._fused import softmax_loss
+from harness.training.losses._fused import softmax_loss
 
 torch.set_num_threads(1)
 torch.set_flush_denormal(True)

@@ -77,8 +77,10 @@ def fill(home: Path, folder: Path, trials: int) -> int:
     """Write a home in which the grid of `words` is finished; returns how many trials that are."""
     from dataclasses import replace
 
-    from harness import ledger, plan, walk
+    from harness.record import ledger
+    from harness.search import plan
     from harness.types import BUDGETS, Engine, PrepSpec
+    from harness.workflows import walk
 
     budget = replace(BUDGETS["quick"], trials=trials, epochs=EPOCHS, seeds=SEEDS)
     request = plan.Request(
@@ -116,7 +118,7 @@ def fill(home: Path, folder: Path, trials: int) -> int:
 
 
 def record(segment: Any, trial: Any, study: str, number: int, best: float) -> None:
-    from harness import ledger
+    from harness.record import ledger
     from harness.types import TrialResult
 
     curve = [round(best * (1 - 0.5**epoch), 8) for epoch in range(1, EPOCHS + 1)]

@@ -26,9 +26,9 @@ import peers
 import torch
 from torch import Tensor
 
-from harness import data
-from harness.data import Prepared, Queries, Split
-from harness.ranking import ranks
+from harness.data import preparation
+from harness.data.preparation import Prepared, Queries, Split
+from harness.training.ranking import ranks
 from harness.types import Protocol
 
 NAME = "amazon2014-beauty"
@@ -155,7 +155,7 @@ def main() -> None:
         whole = cases.prepared(NAME, folder, Path(home))
         if whole is None:
             raise SystemExit(f"{folder / NAME} is not there; name the folder of data set folders with --data")
-        split = data.split(whole, Protocol()).sealed()
+        split = preparation.split(whole, Protocol()).sealed()
         rows = [size(split, n_items, most) for n_items, most in SIZES.items()]
         table, beside = in_a_process_of_its_own(split)
         peer = peer_part(whole, split, Path(home))

@@ -20,10 +20,12 @@ import cases
 import numpy as np
 import torch
 
-from harness import data, spaces, trial
-from harness.ledger import Ledger, Segment
-from harness.plan import Study
-from harness.studies import Grid
+from harness.data import preparation
+from harness.record.ledger import Ledger, Segment
+from harness.search import spaces
+from harness.search.plan import Study
+from harness.search.studies import Grid
+from harness.training import trial
 from harness.types import Budget, Cell, Engine, PrepSpec, Protocol, Trial, TrialResult, digest
 
 TRIALS, SEEDS, EPOCHS = 16, 10, 5
@@ -48,8 +50,8 @@ def run(home: Path, folder: Path, samplers: list[str]) -> None:
     """Search with every sampler and seed; what the ledger has is not trained again."""
     torch.set_num_threads(1)
     word = str(folder / "ml-100k") if (folder / "ml-100k").is_dir() else "ml-100k"
-    whole = data.prepare(data.open_dataset(word, home), PrepSpec(max_history=HISTORY), home)
-    split, spectrum = data.split(whole, Protocol()).sealed(), cases.text(whole, folder, home)
+    whole = preparation.prepare(preparation.open_dataset(word, home), PrepSpec(max_history=HISTORY), home)
+    split, spectrum = preparation.split(whole, Protocol()).sealed(), cases.text(whole, folder, home)
 
     def train(work: Trial) -> TrialResult:
         started = trial.Training(work, split, trial.spectrum(spectrum, split.n_items))

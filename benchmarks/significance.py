@@ -18,8 +18,8 @@ from collections.abc import Iterator
 import _measure
 import numpy as np
 
-from harness import crossed, stats
-from harness.crossed import ALPHA, Section, summary
+from harness.stats import crossed, resampling
+from harness.stats.crossed import ALPHA, Section, summary
 
 BASE = 0.05
 GAINS = 1 / np.log2(2 + np.arange(10))
@@ -59,7 +59,7 @@ def before(pair: list[np.ndarray], rng: np.random.Generator) -> float:
     moved = difference[difference != 0]
     null = (2.0 * rng.integers(2, size=(FLIPS, len(moved))) - 1) @ moved / len(a)
     for x in (a, b):
-        null += stats.seed_draws(x.shape[1], FLIPS, int(rng.integers(2**31))) @ (x.mean(0) - x.mean())
+        null += resampling.seed_draws(x.shape[1], FLIPS, int(rng.integers(2**31))) @ (x.mean(0) - x.mean())
     return (1 + (np.abs(null) >= abs(difference.mean()) - 1e-12).sum()) / (1 + FLIPS)
 
 
@@ -128,8 +128,8 @@ def cost() -> list[dict[str, object]]:
 
         def run(made: list[crossed.Scores] = made) -> None:
             section = Section(made)
-            differs = stats.holm_pairs(section.p) < ALPHA
-            _ = section.gains, stats.letters(differs)
+            differs = resampling.holm_pairs(section.p) < ALPHA
+            _ = section.gains, resampling.letters(differs)
 
         lines.append({"rows": n, "users": users, "CPU s": _measure.cpu_seconds(run, repeats=3)[0]})
     return lines

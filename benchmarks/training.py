@@ -23,8 +23,8 @@ import numpy as np
 import peers
 import torch
 
-from harness import trial
-from harness.data import Prepared, Queries, Split
+from harness.data.preparation import Prepared, Queries, Split
+from harness.training import trial
 
 DATASETS = ("ml-100k", "amazon2014-beauty")
 GOALS = {  # harness over the peer, from the issue that asked for speed

@@ -74,14 +74,15 @@ def bench(options: Mapping[str, Any]) -> pl.DataFrame:
 
 def leaderboard(home: str | os.PathLike[str] | None, run: str | None, from_mlflow: str | None) -> pl.DataFrame:
     """The table of a home, or of a launch of it, or of an MLflow store, as a frame."""
-    from harness import results, store, tables
-    from harness.ledger import Ledger
+    from harness.record import store
+    from harness.record.ledger import Ledger
+    from harness.report import results, tables
 
     folder = home_of(home)
     if from_mlflow is None:
         ledger, beside = Ledger.open(folder), store.sources(folder)
     else:
-        from harness import tracking
+        from harness.record import tracking
 
         ledger, beside = tracking.read(from_mlflow, folder)
     return tables.build(results.build(ledger, beside, run)).frame()
@@ -89,14 +90,14 @@ def leaderboard(home: str | os.PathLike[str] | None, run: str | None, from_mlflo
 
 def compare(a: str, b: str, home: str | os.PathLike[str] | None) -> pl.DataFrame:
     """Two launches, homes or MLflow stores as a frame of the cells that both have."""
-    from harness import comparison
+    from harness.report import comparison
 
     return comparison.compare(a, b, home_of(home)).frame()
 
 
 def home_of(home: str | os.PathLike[str] | None) -> Path:
     """The home folder that is named, or that of the environment, or the default one."""
-    from harness.store import find_home
+    from harness.record.store import find_home
     from harness.verbs._options import HOME
 
     return find_home(Path(home or os.environ.get("HARNESS_HOME") or HOME))

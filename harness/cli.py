@@ -47,7 +47,7 @@ class Verbs(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)
         except OSError as error:
-            from harness import files
+            from harness.system import files
 
             if ctx.params.get("debug") or not files.refused(error):
                 raise

@@ -21,9 +21,9 @@ from harness.domains import Domain
 from harness.types import HarnessError
 
 ADAPTERS, BACKBONES = "adapters", "backbones"
-DATASETS, ENCODERS, METRICS, BASELINES, LOSSES, VERBS = (
-    f"harness.{folder}" for folder in ("datasets", "encoders", "metrics", "baselines", "losses", "verbs")
-)
+DATASETS, ENCODERS = "harness.data.datasets", "harness.text.encoders"
+BASELINES, LOSSES = "harness.training.baselines", "harness.training.losses"
+METRICS, VERBS = "harness.metrics", "harness.verbs"
 
 
 def suggest(word: str, known: list[str]) -> str:
@@ -34,6 +34,11 @@ def suggest(word: str, known: list[str]) -> str:
     """
     near = difflib.get_close_matches(word, known, n=1)
     return (f"Did you mean '{near[0]}'? " if near else "") + f"Known: {', '.join(known)}."
+
+
+def _kind(package: str) -> str:
+    """What the components of a package are, in messages: the name of its folder."""
+    return package.rpartition(".")[2]
 
 
 def folder_of(package: str) -> Path:
@@ -54,7 +59,7 @@ def find(package: str, name: str) -> str:
     for known in names(package):
         if known.replace("_", "-") == name.replace("_", "-"):
             return known
-    raise HarnessError(f"{package.removeprefix('harness.')} has no '{name}'. {suggest(name, names(package))}")
+    raise HarnessError(f"{_kind(package)} has no '{name}'. {suggest(name, names(package))}")
 
 
 def select(package: str, selection: str) -> list[str]:
@@ -76,7 +81,7 @@ def select(package: str, selection: str) -> list[str]:
             if base == "all" and not drop:
                 hits = [name for name in hits if not schema(package, name).attributes.get("by_name_only")]
             if not hits:
-                where = package.removeprefix("harness.")
+                where = _kind(package)
                 raise HarnessError(f"'{pattern}' matches no name in {where}. {suggest(base, names(package))}")
         else:
             hits = [find(package, base) + pattern[len(base) :]]
@@ -87,7 +92,7 @@ def select(package: str, selection: str) -> list[str]:
             else:
                 chosen[hit] = None
     if not chosen:
-        raise HarnessError(f"'{selection}' selects nothing from {package.removeprefix('harness.')}.")
+        raise HarnessError(f"'{selection}' selects nothing from {_kind(package)}.")
     return list(chosen)
 
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import polars as pl
 
-from harness.tables import Results, Row, Table
+from harness.report.tables import Results, Row, Table
 
 SCRIPT, FORMULA, PIPE, ESCAPE = (
     "<script>alert(1)</script>",

@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from harness import data, plan, spaces, store, trial, walk
-from harness.ledger import Ledger, Segment
-from harness.plan import Plan, Request
-from harness.studies import Grid
+from harness.data import preparation
+from harness.record import store
+from harness.record.ledger import Ledger, Segment
+from harness.search import plan, spaces
+from harness.search.plan import Plan, Request
+from harness.search.studies import Grid
+from harness.training import trial
 from harness.types import Budget, PrepSpec
+from harness.workflows import walk
 
 SMALL = {"train.d": 16, "train.max_len": 8, "train.batch_size": 96}
 BUDGET = Budget("made", trials=1, epochs=2, patience=2, seeds=2)
@@ -33,7 +37,7 @@ def run(made: Request) -> Plan:
     engine = Grid([study for study in grid.studies if study.state == "pending"], segment, lambda _: None)
     while (assignment := engine.next()) is not None:
         own, material = assignment.trial, grid.materials[assignment.study.cell.dataset]
-        split = data.split(material.prepared, made.protocol)
+        split = preparation.split(material.prepared, made.protocol)
         key = own.inputs["embedding"]
         spectrum = trial.spectrum(walk.arrays(*bases[key]) if key else {}, split.n_items)
         result, left = trial.run(own, split if own.role == "confirm" else split.sealed(), spectrum)

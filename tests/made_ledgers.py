@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import ledger as ledger_events
-from harness import store
-from harness.ledger import SCHEMA, Segment
 from harness.metrics._ties import Ranks
+from harness.record import ledger as ledger_events
+from harness.record import store
+from harness.record.ledger import SCHEMA, Segment
 from harness.types import BASELINE, BUDGETS, EXPECTED, NO_TEXT, Cell, Protocol, Trial, TrialResult, digest
 
 USERS = 120

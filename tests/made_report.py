@@ -8,8 +8,8 @@ import made_boards
 import numpy as np
 import polars as pl
 
-from harness.tables import Results, Table, build
-from harness.tables._frames import KEY, QUERIES, SPECTRA, TRIALS
+from harness.report.tables import Results, Table, build
+from harness.report.tables._frames import KEY, QUERIES, SPECTRA, TRIALS
 
 Key = tuple[str, ...]
 AXES = ("adapter.hidden", "train.lr", "text.fusion")

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_boards import cell, results, targets
 
-from harness.crossed import summary
-from harness.tables import build, render
-from harness.tables._across import across, common, critical_difference, studentized_range
-from harness.tables._sample import Sample, metrics
+from harness.report.tables import build, render
+from harness.report.tables._across import across, common, critical_difference, studentized_range
+from harness.report.tables._sample import Sample, metrics
+from harness.stats.crossed import summary
 from harness.types import Cell
 
 METHODS = ("id", "svd", "mlp")

@@ -15,9 +15,9 @@ from adapters.llmesr import LLMESR, TAU
 from adapters.rlmrec_con import RLMRecCon
 from adapters.rlmrec_gen import RLMRecGen
 from backbones.sasrec import SASRec
-from harness import spaces
-from harness.losses.softmax import Softmax
-from harness.model import Batch, SequenceModel
+from harness.search import spaces
+from harness.training.losses.softmax import Softmax
+from harness.training.model import Batch, SequenceModel
 from harness.types import Cell
 
 SEQUENCES = torch.tensor([[5, 9, 3, 60, 2], [7, 5, 11, 0, 0], [44, 9, 0, 0, 0], [1, 30, 5, 21, 0]])

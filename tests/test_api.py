@@ -14,8 +14,8 @@ from helpers import environment
 
 import harness
 from harness import api
-from harness.ledger import Ledger
-from harness.plan import Request
+from harness.record.ledger import Ledger
+from harness.search.plan import Request
 from harness.verbs import _options
 from harness.verbs.bench import command
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from harness import basis as decomposition
-from harness import vectors
+from harness.text import basis as decomposition
+from harness.text import vectors
+from harness.text.vectors import basis
 from harness.types import HarnessError
-from harness.vectors import basis
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the research copies of the data sets are not here")

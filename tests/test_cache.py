@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from helpers import harness
 
-from harness import ledger, sealed, store
-from harness.ledger import Ledger, Segment
+from harness.record import ledger, store
+from harness.record.ledger import Ledger, Segment
+from harness.system import sealed
 
 OLD = time.time() - 40 * 86_400
 
@@ -82,7 +83,7 @@ def test_what_is_needed_stays_and_what_was_left_behind_goes(full):
 
 
 def test_age_decides_over_what_is_half_made_or_set_aside(full, monkeypatch):
-    from harness import housekeeping
+    from harness.record import housekeeping
 
     home, _, _, aside, half = full
     paths = lambda days: {item.path for item in housekeeping.waste(home, days)}  # noqa: E731
@@ -95,7 +96,7 @@ def test_age_decides_over_what_is_half_made_or_set_aside(full, monkeypatch):
 
 
 def test_calibrations_and_the_forecast_are_known_and_go_when_they_are_old(full, monkeypatch):
-    from harness import housekeeping
+    from harness.record import housekeeping
 
     home, *_ = full
     (home / "calibrations").mkdir()

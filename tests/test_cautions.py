@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 from made_boards import HEADER, cell, hostile, results, row_of, seeds, targets
 
-from harness.tables import Results, build, formats, render
-from harness.tables._frames import TRIALS
+from harness.report.tables import Results, build, formats, render
+from harness.report.tables._frames import TRIALS
 
 ID, SVD = ("beauty", "none", "sasrec", "id"), ("beauty", "minilm", "sasrec", "svd")
 POPULARITY = ("beauty", "none", "none", "popularity")

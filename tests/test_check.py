@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_data import SHARED, columns, write_dataset
 
-from harness import cards, check, data
-from harness.findings import Finding
+from harness.checks import linter
+from harness.data import cards, preparation
+from harness.data.findings import Finding
 from harness.types import HarnessError, PrepSpec
 
 NOW = 1_700_000_000.0
@@ -44,8 +45,8 @@ def sound() -> tuple[pl.DataFrame, pl.DataFrame]:
 
 def found_in(folder: Path, events: Any, items: Any, suffix: str = ".parquet", toml: str = "") -> dict[str, Finding]:
     """Findings by name; every one of them must be whole."""
-    raw = data.open_dataset(str(write_dataset(folder / "made", events, items, suffix, toml)), folder)
-    return by_name(check.check(raw, now=NOW))
+    raw = preparation.open_dataset(str(write_dataset(folder / "made", events, items, suffix, toml)), folder)
+    return by_name(linter.check(raw, now=NOW))
 
 
 def by_name(findings: list[Finding]) -> dict[str, Finding]:
@@ -446,13 +447,13 @@ def test_a_file_that_cannot_be_used_is_a_finding(tmp_path, fault):
 def test_a_damaged_file_is_a_finding_and_the_other_is_checked(tmp_path):
     events, items = sound()
     folder = write_dataset(tmp_path / "made", events, items.with_columns(when(3, "nan", "title")))
-    raw = data.open_dataset(str(folder), tmp_path)
+    raw = preparation.open_dataset(str(folder), tmp_path)
     whole = (folder / "interactions.parquet").read_bytes()
     (folder / "interactions.parquet").write_bytes(whole[: len(whole) // 2])
-    found = by_name(check.check(raw))
+    found = by_name(linter.check(raw))
     assert numbers(found) == {"interactions": ("error", 1, 1), "placeholder titles": ("warning", 1, ITEMS)}
     (folder / "interactions.parquet").unlink()
-    assert "interactions" in by_name(check.check(raw))
+    assert "interactions" in by_name(linter.check(raw))
 
 
 events_of_any_kind = st.lists(
@@ -496,18 +497,18 @@ def test_whatever_the_files_hold_the_linter_answers(tmp_path, rows, names):
     events = pl.DataFrame(rows, schema=schema, orient="row")
     items = pl.DataFrame({"item_id": names, "title": names[::-1]}, schema={"item_id": pl.String, "title": pl.String})
     found = found_in(tmp_path, events, items)
-    report = check.Report("made", {}, list(found.values()))
+    report = linter.Report("made", {}, list(found.values()))
     assert json.loads(json.dumps(report.to_json()))["found"]["error"] == sum(f.level == "error" for f in found.values())
-    assert check.text(report).isprintable() or "\n" in check.text(report)
+    assert linter.text(report).isprintable() or "\n" in linter.text(report)
 
 
 def embedded(folder: Path, E: np.ndarray, lacks: int | None = None) -> dict[str, Finding]:
     """Findings of a matrix over the sound items, of which one may lack its title."""
     events, items = sound()
     items = items if lacks is None else items.with_columns(when(lacks, None, "title"))
-    raw = data.open_dataset(str(write_dataset(folder / "made", events, items)), folder)
-    prepared = data.prepare(raw, PrepSpec(), folder)
-    found = by_name(check.check(raw, prepared, E.astype(np.float32), now=NOW))
+    raw = preparation.open_dataset(str(write_dataset(folder / "made", events, items)), folder)
+    prepared = preparation.prepare(raw, PrepSpec(), folder)
+    found = by_name(linter.check(raw, prepared, E.astype(np.float32), now=NOW))
     return {name: finding for name, finding in found.items() if name != "missing texts"}
 
 
@@ -566,12 +567,12 @@ def test_an_embedding_of_other_items_or_of_nothing_is_an_error(tmp_path, E):
 def test_a_report_is_whole_from_name_to_remedy(tmp_path, home):
     events, items = sound()
     folder = write_dataset(tmp_path / "shop", events, items)
-    clean = check.examine(str(folder), home)
-    assert check.text(clean).splitlines()[-1] == "Nothing found."
+    clean = linter.examine(str(folder), home)
+    assert linter.text(clean).splitlines()[-1] == "Nothing found."
     assert clean.exit_code == 0
     write_dataset(folder, *times(lambda t: t * 1000)(*title("nan")(events, items)))
-    report = check.examine(str(folder), home)
-    text = check.text(report).splitlines()
+    report = linter.examine(str(folder), home)
+    text = linter.text(report).splitlines()
     assert report.exit_code == 1
     assert text[0] == "shop"
     assert text[1] == f"file:     {USERS} users, {ITEMS} items, {EVENTS} events"
@@ -590,14 +591,14 @@ def test_a_report_is_whole_from_name_to_remedy(tmp_path, home):
 def test_what_cannot_be_prepared_or_encoded_is_a_finding(tmp_path, home, E):
     events, items = sound()
     folder = write_dataset(tmp_path / "shop", events, items)
-    found = by_name(check.examine(str(folder), home, spec=PrepSpec(kcore=100)).findings)
+    found = by_name(linter.examine(str(folder), home, spec=PrepSpec(kcore=100)).findings)
     assert "100-core leaves 0 users" in found["preparation"].says
     np.save(tmp_path / "E.npy", E[:-2])
-    found = by_name(check.examine(str(folder), home, f"file:{tmp_path / 'E.npy'}").findings)
+    found = by_name(linter.examine(str(folder), home, f"file:{tmp_path / 'E.npy'}").findings)
     assert "has 22 rows, but the items file has 24" in found["embedding"].says
     E[1] = np.nan
     np.save(tmp_path / "E.npy", E)
-    report = check.examine(str(folder), home, f"file:{tmp_path / 'E.npy'}")
+    report = linter.examine(str(folder), home, f"file:{tmp_path / 'E.npy'}")
     assert by_name(report.findings)["NaN rows"].examples == ("i01",)
     assert report.exit_code == 1
     assert report.encoder == f"file:{tmp_path / 'E.npy'}"
@@ -606,32 +607,34 @@ def test_what_cannot_be_prepared_or_encoded_is_a_finding(tmp_path, home, E):
 def test_a_wrong_name_is_one_clear_line(tmp_path, home):
     folder = write_dataset(tmp_path / "shop", *sound())
     with pytest.raises(HarnessError, match=r"no data set 'ml-100'.*ml-100k"):
-        check.examine("ml-100", home)
+        linter.examine("ml-100", home)
     with pytest.raises(HarnessError, match="encoders has no 'minilmm'"):
-        check.examine(str(folder), home, "minilmm")
+        linter.examine(str(folder), home, "minilmm")
 
 
 def test_published_counts_are_held_against_the_prepared_ones(tmp_path):
-    raw = data.open_dataset(str(write_dataset(tmp_path / "made", *sound())), tmp_path)
-    prepared = data.prepare(raw, PrepSpec(), tmp_path)
+    raw = preparation.open_dataset(str(write_dataset(tmp_path / "made", *sound())), tmp_path)
+    prepared = preparation.prepare(raw, PrepSpec(), tmp_path)
     same = {"published": USERS, "ours": USERS, "percent": 0.0}
     other = {"published": 300, "ours": EVENTS, "percent": -20.0}
     prepared.card["published"] = {"users": same, "events": other, "source": "a paper"}
-    found = by_name(check.check(raw, prepared, now=NOW))
+    found = by_name(linter.check(raw, prepared, now=NOW))
     assert numbers(found) == {"published counts": ("warning", 1, 2)}
     assert "not those of a paper: 240 events for 300 (-20.00 %)" in found["published counts"].says
     prepared.card["published"] = {"users": same}
-    assert not check.check(raw, prepared, now=NOW)
+    assert not linter.check(raw, prepared, now=NOW)
 
 
 def test_the_module_is_light():
-    heavy = "import sys, harness.check; sys.exit(any(name in sys.modules for name in ('polars', 'torch', 'numpy')))"
+    heavy = (
+        "import sys, harness.checks.linter; sys.exit(any(name in sys.modules for name in ('polars', 'torch', 'numpy')))"
+    )
     assert subprocess.run([sys.executable, "-c", heavy], check=False).returncode == 0
 
 
-def shared(name: str, tmp_path: Path, matrix: str = "") -> check.Report:
+def shared(name: str, tmp_path: Path, matrix: str = "") -> linter.Report:
     folder = SHARED / name
-    return check.examine(str(folder), tmp_path, f"file:{folder / matrix}" if matrix else "")
+    return linter.examine(str(folder), tmp_path, f"file:{folder / matrix}" if matrix else "")
 
 
 @real
@@ -693,8 +696,10 @@ def test_what_page_and_encoding_left_in_office_is_found(tmp_path):
 def test_a_card_says_in_words_what_it_holds(tmp_path):
     events, items = sound()
     toml = 'licence = "research only"\ncitation = "Doe 2020"'
-    raw = data.open_dataset(str(write_dataset(tmp_path / "made", *title(None)(events, items), toml=toml)), tmp_path)
-    card = data.prepare(raw, PrepSpec(), tmp_path).card
+    raw = preparation.open_dataset(
+        str(write_dataset(tmp_path / "made", *title(None)(events, items), toml=toml)), tmp_path
+    )
+    card = preparation.prepare(raw, PrepSpec(), tmp_path).card
     same = {"published": USERS, "ours": USERS, "percent": 0.0}
     other = {"published": 300, "ours": EVENTS, "percent": -20.0}
     card |= {"warnings": ["Mind the step."], "published": {"users": same, "events": other, "source": "a paper"}}
@@ -716,8 +721,8 @@ def test_a_card_says_in_words_what_it_holds(tmp_path):
 
 @real
 def test_a_card_of_a_set_without_times_says_so(tmp_path):
-    raw = data.open_dataset(str(SHARED / "amazon2014-office"), tmp_path)
-    text = cards.text(data.prepare(raw, PrepSpec(tie_policy="item_id", require_text=True), tmp_path).card)
+    raw = preparation.open_dataset(str(SHARED / "amazon2014-office"), tmp_path)
+    text = cards.text(preparation.prepare(raw, PrepSpec(tie_policy="item_id", require_text=True), tmp_path).card)
     assert "kcore 5, tie_policy item_id, require_text yes; of 53,258 events" in text
     assert "\ntime        order only\n" in text
     assert "\ntext        {title}; 0 items without" in text

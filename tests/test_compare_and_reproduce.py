@@ -14,12 +14,16 @@ from conftest import make_dataset
 from helpers import environment
 from helpers import harness as command
 
-from harness import comparison, reproduce, rows, spaces, stats, store, tracking
-from harness.crossed import Section, summary
-from harness.ledger import Ledger
 from harness.metrics._ties import Ranks
-from harness.reproduce import Asked
+from harness.record import store, tracking
+from harness.record.ledger import Ledger
+from harness.report import comparison, rows
+from harness.search import spaces
+from harness.stats import resampling
+from harness.stats.crossed import Section, summary
 from harness.types import HarnessError, Protocol
+from harness.workflows import reproduce
+from harness.workflows.reproduce import Asked
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +93,7 @@ def test_holm_adjusts_over_the_cells_that_are_tested(root):
             ranks.append([store.load_ranks(home, trial.id) for trial in own])
         values = [comparison._scores(frames, frames[0]["user"].to_numpy()) for frames in ranks]
         raw.append(comparison._differences(*values, cell.cell.is_baseline)[1])
-    assert [cell.p for cell in tested] == pytest.approx(stats.holm(np.array(raw)).tolist())
+    assert [cell.p for cell in tested] == pytest.approx(resampling.holm(np.array(raw)).tolist())
 
 
 def test_other_protocols_and_other_data_are_not_compared_and_say_why(root, tmp_path):

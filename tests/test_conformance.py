@@ -12,12 +12,13 @@ from spectra import toy_spectrum
 
 from adapters._base import FUSIONS, Adapter, ItemTable, Spectrum, Step
 from backbones._base import Backbone
-from harness import registry, spaces
-from harness.files import write_json
-from harness.losses._base import Loss
-from harness.losses._fused import softmax_loss
-from harness.losses.softmax import Softmax
-from harness.model import Batch, SequenceModel
+from harness import registry
+from harness.search import spaces
+from harness.system.files import write_json
+from harness.training.losses._base import Loss
+from harness.training.losses._fused import softmax_loss
+from harness.training.losses.softmax import Softmax
+from harness.training.model import Batch, SequenceModel
 
 ADAPTERS, BACKBONES = registry.names(registry.ADAPTERS), registry.names(registry.BACKBONES)
 MODELS = [(registry.ADAPTERS, n) for n in ADAPTERS] + [(registry.BACKBONES, n) for n in BACKBONES]
@@ -354,7 +355,7 @@ def test_the_schema_read_from_source_is_that_of_the_class(package, name):
 
 
 def axes_of(package, name):
-    file, schema = f"{package.removeprefix('harness.')}/{name}.toml", registry.schema(package, name)
+    file, schema = f"{package.rpartition('.')[2]}/{name}.toml", registry.schema(package, name)
     return spaces.read(spaces.Source().path(file), name, schema.params, schema.domains)
 
 

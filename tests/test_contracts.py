@@ -31,11 +31,11 @@ def tree(tmp_path):
 @pytest.mark.parametrize(
     ("file", "line", "contract"),
     [
-        ("harness/progress.py", "import ray", "Only search speaks to Ray"),
-        ("harness/tables/_build.py", "import mlflow", "Only tracking speaks to MLflow"),
-        ("harness/verbs/show.py", "def f():\n    import mlflow", "Only tracking speaks to MLflow"),
-        ("harness/tables/_build.py", "from harness import ledger", "Tables and statistics take frames"),
-        ("harness/types.py", "from harness import files", "Arrows point down"),
+        ("harness/workflows/progress.py", "import ray", "Only engine.ray_tune speaks to Ray"),
+        ("harness/report/tables/_build.py", "import mlflow", "Only record.tracking speaks to MLflow"),
+        ("harness/verbs/show.py", "def f():\n    import mlflow", "Only record.tracking speaks to MLflow"),
+        ("harness/report/tables/_build.py", "from harness.record import ledger", "Tables and statistics take frames"),
+        ("harness/types.py", "from harness.system import files", "Arrows point down"),
         ("harness/unplaced.py", "", "Arrows point down"),
         ("adapters/svd.py", "from harness import types", "Model code knows nothing of the engine"),
     ],

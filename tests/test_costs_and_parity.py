@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from made_boards import cell, results, run, seeds
 from made_homes import request
 
-from harness import plan, spaces
-from harness import results as ledger_results
-from harness.ledger import Ledger
-from harness.tables import Results, Row, build, render
-from harness.tables import _words as words
-from harness.tables._build import fronts
+from harness.record.ledger import Ledger
+from harness.report import results as ledger_results
+from harness.report.tables import Results, Row, build, render
+from harness.report.tables import _words as words
+from harness.report.tables._build import fronts
+from harness.search import plan, spaces
 
 ID, SVD, MLP = (("beauty", "minilm" if name != "id" else "none", "sasrec", name) for name in ("id", "svd", "mlp"))
 POPULARITY = ("beauty", "none", "none", "popularity")

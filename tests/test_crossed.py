@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as reference
 
-from harness import crossed, flips, stats, student
-from harness.crossed import Scores, Section, compare, summary
+from harness.stats import crossed, flips, resampling, student
+from harness.stats.crossed import Scores, Section, compare, summary
 from harness.types import HarnessError
 
 GAINS = 1 / np.log2(2 + np.arange(10))
@@ -286,7 +286,7 @@ def test_rows_that_all_differ_have_letters_of_their_own(n):
     found = section(rows)
     above = np.triu_indices(n, 1)
     assert found.p[above].max() < 1e-12
-    letters = stats.letters(stats.holm_pairs(found.p) < 0.05)
+    letters = resampling.letters(resampling.holm_pairs(found.p) < 0.05)
     assert len(set(letters)) == n
     assert letters[0] == "a"
     assert found.too_few(len(above[0])) == ""
@@ -307,7 +307,7 @@ def test_p_values_below_the_smallest_float_are_0_and_stay_so():
     p = student.two_sided(np.array([30.0, 37.0, 1000.0]), np.array([1e6, np.inf, 1e5]))
     assert (np.diff(p) < 0).all()
     assert p[-1] == 0
-    assert stats.holm(np.array([0.0, 1e-300, 0.5])).tolist() == [0, pytest.approx(2e-300), 0.5]
+    assert resampling.holm(np.array([0.0, 1e-300, 0.5])).tolist() == [0, pytest.approx(2e-300), 0.5]
 
 
 @given(st.floats(1, 1e12), st.sampled_from([0.8, 0.975, 1 - 0.025 / 79_800]))
@@ -374,18 +374,18 @@ def test_how_often_a_row_stays_first_is_the_chance_that_its_mean_is_highest():
     rng = np.random.default_rng(18)
     a, b = rng.normal(0.02, 0.2, (400, 1)), rng.normal(0, 0.2, (400, 1))
     found = section([a, b])
-    shares = found.firsts(stats.user_draws(400, 4000), [1, 2])
+    shares = found.firsts(resampling.user_draws(400, 4000), [1, 2])
     one = found.difference(0, 1)
     assert shares.sum() == pytest.approx(1)
     assert shares[0] == pytest.approx(reference.norm.cdf(one.mean / one.error), abs=0.03)
-    assert np.array_equal(shares, found.firsts(stats.user_draws(400, 4000), [1, 2]))
+    assert np.array_equal(shares, found.firsts(resampling.user_draws(400, 4000), [1, 2]))
 
 
 def test_seeds_count_towards_how_often_a_row_stays_first():
     rng = np.random.default_rng(19)
     rows = [row + shift for row, shift in zip(normal(rng, 2, (400, 3), 0.0, 0.0), (0.02, 0.0), strict=True)]
     wild = [row + np.array([-0.1, 0.0, 0.1]) for row in rows]
-    draws = stats.user_draws(400)
+    draws = resampling.user_draws(400)
     assert section(rows).firsts(draws, [1, 2])[0] > 0.99
     assert 0.5 < section(wild).firsts(draws, [1, 2])[0] < 0.9
     tied = section([rows[0], rows[0], rows[1]])

@@ -20,11 +20,13 @@ from helpers import harness
 from made_data import SHARED, write_dataset
 from test_fetch import Handler, Server, left, make_tar, make_zip, sha
 
-from harness import components, fetch, library, registry
-from harness.data import prepare
-from harness.datasets import _read, amazon2018, amazon2023, goodreads, gowalla, ml, steam, yelp
-from harness.raw import open_dataset, ready, register
+from harness import registry
+from harness.data import fetch, library
+from harness.data.datasets import _read, amazon2018, amazon2023, goodreads, gowalla, ml, steam, yelp
+from harness.data.preparation import prepare
+from harness.data.raw import open_dataset, ready, register
 from harness.types import HarnessError, PrepSpec
+from harness.workflows import components
 
 DAY = 1_400_000_000 // 86400 * 86400
 
@@ -101,7 +103,7 @@ def test_sources_have_mirrors_and_hashes_of_64_digits_and_files_no_other_data_se
 
 
 def test_the_list_and_show_of_what_is_not_here_import_nothing_heavy_and_fetch_nothing(home):
-    code = "import sys; from pathlib import Path; from harness import components; h = Path(sys.argv[1]); "
+    code = "import sys; from pathlib import Path; from harness.workflows import components; h = Path(sys.argv[1]); "
     code += "print(components.text(components.all_of(h)), components.details(components.one('amazon2018_toys', h))); "
     code += "print('loaded', *sorted({'polars', 'numpy', 'requests', 'torch', 'ray', 'mlflow'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code, str(home)], capture_output=True, text=True, check=True)
@@ -177,7 +179,7 @@ def test_the_config_keeps_what_is_in_it_and_relative_paths_are_relative_to_it(ho
 
 
 def test_two_processes_may_register_at_once(home, dataset):
-    code = "import sys; from pathlib import Path; from harness.raw import register; a, b, c = sys.argv[1:]; "
+    code = "import sys; from pathlib import Path; from harness.data.raw import register; a, b, c = sys.argv[1:]; "
     code += "[register(f'{a}-{k}', Path(b), Path(c)) for k in range(20)]"
     words = [[sys.executable, "-c", code, f"shop{k}", str(dataset), str(home)] for k in range(2)]
     assert [process.wait(60) for process in [subprocess.Popen(command) for command in words]] == [0, 0]
@@ -560,7 +562,7 @@ def test_two_processes_build_a_data_set_once(web, home):
 
     serve_2014(web)
     web.moods = dict.fromkeys(web.bodies, slowly)
-    code = "import sys; from pathlib import Path; from harness.raw import open_dataset; "
+    code = "import sys; from pathlib import Path; from harness.data.raw import open_dataset; "
     code += "open_dataset('amazon2014-beauty', Path(sys.argv[1]))"
     command = [sys.executable, "-c", code, str(home)]
     both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
@@ -593,8 +595,8 @@ def test_a_large_file_goes_by_in_bounded_memory(tmp_path):
 import resource, sys
 from pathlib import Path
 import polars as pl
-from harness import archives, fetch
-from harness.datasets import _read
+from harness.data import archives; from harness.data import fetch
+from harness.data.datasets import _read
 folder, before = Path(sys.argv[1]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 with archives.gunzipped(folder / "r.csv.gz") as stream:
     columns = ["user_id", "item_id", "rating", "timestamp"]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import diagnostics
+from harness.training import diagnostics
 
 
 def table_of(n=200, d=16, decay=1.0, seed=0):

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from harness import files
-from harness.encoders import minilm, noise
+from harness.system import files
+from harness.text.encoders import minilm, noise
+from harness.text.vectors import Texts, basis, embed, embedding_hash, embedding_info, encoder
 from harness.types import HarnessError
-from harness.vectors import Texts, basis, embed, embedding_hash, embedding_info, encoder
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the research copies of the data sets are not here")
@@ -396,7 +396,7 @@ def test_a_model_folder_is_known_by_its_content(tmp_path, small_model):
 
 
 def test_texts_are_encoded_longest_first_each_once_with_progress(tmp_path, small_model, monkeypatch):
-    from harness.encoders import st
+    from harness.text.encoders import st
 
     monkeypatch.setattr(st, "CHUNK", 2)
     seen, told = [], []
@@ -501,7 +501,7 @@ def test_a_text_that_is_too_long_for_a_model_is_cut_by_it_and_counted(tmp_path, 
 
 
 def test_chunks_of_a_resumed_run_are_those_of_the_first(tmp_path, small_model, monkeypatch):
-    from harness.encoders import st
+    from harness.text.encoders import st
 
     monkeypatch.setattr(st, "CHUNK", 2)
     model = st.load_model(str(small_model), "st")

@@ -12,9 +12,15 @@ import torch
 from conftest import make_dataset
 from helpers import harness as command
 
-from harness import data, export, exported, registry, rows, sealed, store
-from harness.ledger import Ledger
+from harness import registry
+from harness.data import preparation
+from harness.record import store
+from harness.record.ledger import Ledger
+from harness.report import rows
+from harness.system import sealed
+from harness.training import exported
 from harness.types import HarnessError, Protocol
+from harness.workflows import export
 
 BACKBONES = registry.names(registry.BACKBONES)
 ITEMS = 40
@@ -73,7 +79,7 @@ def test_every_kind_of_model_ranks_the_test_targets_as_the_bench_did(made, tmp_p
     for number, row in enumerate(found):
         model = loaded(made, row.words, tmp_path / str(number), run)
         [own] = rows.confirmed(ledger, row)
-        split = data.split(rows.sequences(made, row, own.inputs["data"]), own.protocol)
+        split = preparation.split(rows.sequences(made, row, own.inputs["data"]), own.protocol)
         compared = 0
         for query, stored in enumerate(store.load_ranks(made, own.id).iter_rows(named=True)):
             answered = answered_rank(model, split, query)
@@ -178,7 +184,7 @@ def test_a_damaged_or_missing_file_is_named(sasrec, tmp_path, file):
 def test_the_self_test_refuses_other_weights_whose_hash_was_put_right(sasrec, tmp_path):
     import safetensors.torch
 
-    from harness import files
+    from harness.system import files
 
     folder = shutil.copytree(sasrec, tmp_path / "x")
     tensors = safetensors.torch.load_file(folder / exported.TABLE)
@@ -191,7 +197,7 @@ def test_the_self_test_refuses_other_weights_whose_hash_was_put_right(sasrec, tm
 
 
 def test_an_export_of_another_version_is_refused(sasrec, tmp_path):
-    from harness import files
+    from harness.system import files
 
     folder = shutil.copytree(sasrec, tmp_path / "x")
     config = json.loads((folder / exported.CONFIG).read_text())

@@ -24,9 +24,9 @@ from typing import cast
 import polars as pl
 import pytest
 
-from harness import archives, fetch
-from harness.data import open_dataset, ready
-from harness.datasets import ml_100k
+from harness.data import archives, fetch
+from harness.data.datasets import ml_100k
+from harness.data.preparation import open_dataset, ready
 from harness.types import HarnessError
 
 BODY = bytes(range(256)) * 4000  # about 1 MB: several blocks
@@ -279,7 +279,7 @@ def test_two_processes_that_want_the_same_file_download_it_once(server, tmp_path
 
     server.moods["/a"] = slow
     words = [server.url("/a"), sha(BODY), str(tmp_path / "a.bin")]
-    code = "import sys; from pathlib import Path; from harness import fetch; a, b, c = sys.argv[1:]; "
+    code = "import sys; from pathlib import Path; from harness.data import fetch; a, b, c = sys.argv[1:]; "
     code += "fetch.download([a], b, Path(c))"
     both = [subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE) for _ in range(2)]
     assert [process.communicate(timeout=60)[1] for process in both] == [b"", b""]
@@ -390,7 +390,7 @@ def test_without_a_hash_a_transfer_that_is_cut_short_is_not_taken_for_the_file(s
 
 def test_a_disk_that_takes_no_more_is_one_line(server, tmp_path):
     server.bodies["/a"] = BODY
-    code = "import resource, sys; from pathlib import Path; from harness import fetch, types\n"
+    code = "import resource, sys; from pathlib import Path; from harness.data import fetch; from harness import types\n"
     code += "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
     code += "try: fetch.download([sys.argv[1]], None, Path(sys.argv[2]))\n"
     code += "except types.HarnessError as error: print(error)"

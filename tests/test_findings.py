@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from harness.findings import Finding, clocks, ids, titles
+from harness.data.findings import Finding, clocks, ids, titles
 
 NOW = 1_700_000_000.0
 TIMES = np.sort(np.random.default_rng(0).integers(1_400_000_000, 1_600_000_000, 2000))

@@ -10,12 +10,15 @@ from dataclasses import replace
 import pytest
 from helpers import SMALL_MODEL, bench, harness
 
-from harness import eta, forecast, layout, leases, plan, spaces, status
-from harness.ledger import Ledger, Segment
-from harness.progress import Progress
-from harness.studies import Grid
+from harness.engine import layout
+from harness.record import leases
+from harness.record.ledger import Ledger, Segment
+from harness.search import plan, spaces
+from harness.search.studies import Grid
 from harness.types import Budget, Cell, Engine, HarnessError, Protocol, TrialResult
 from harness.verbs import plan as verb
+from harness.workflows import eta, forecast, status
+from harness.workflows.progress import Progress
 
 BUDGET = Budget("tiny", trials=6, epochs=10, patience=3, seeds=2)
 
@@ -216,7 +219,7 @@ def test_a_plan_with_a_deadline_calibrates_once_and_the_bench_says_how_it_came_o
 
 
 def test_progress_lines_estimate_by_what_each_cells_trials_took(home, monkeypatch):
-    monkeypatch.setattr("harness.progress.SHARE", 1e9)  # an estimate at every line
+    monkeypatch.setattr("harness.workflows.progress.SHARE", 1e9)  # an estimate at every line
     ledger, segment, stream = Ledger.open(home), Segment(home), io.StringIO()
     made = [study(ledger, name) for name in ("svd", "mlp")]
     progress = Progress(made, slots=2, stream=stream)

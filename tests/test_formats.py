@@ -18,8 +18,10 @@ from helpers import harness
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import cards, check, delimited, folders, library, raw, spaces
-from harness.data import open_dataset, prepare, raw_hash
+from harness.checks import linter
+from harness.data import cards, delimited, folders, library, raw
+from harness.data.preparation import open_dataset, prepare, raw_hash
+from harness.search import spaces
 from harness.types import HarnessError, PrepSpec, digest
 
 EVENTS = [("u", "a", 1), ("u", "b", 2), ("v", "a", 3), ("v", "b", 4)]
@@ -57,7 +59,7 @@ def refusal(folder: Path, home: Path) -> str:
     assert "\n" not in line
     assert "\0" not in line
     with suppress(HarnessError):  # opening it raised this line already
-        findings = check.check(open_dataset(str(folder), home))
+        findings = linter.check(open_dataset(str(folder), home))
         errors = [finding.says.partition(": ")[2] for finding in findings if finding.level == "error"]
         assert any(says and says.removeprefix("it ") in line for says in errors), (line, errors)
     return line
@@ -218,7 +220,7 @@ def test_the_reader_is_told_on_stderr_when_it_is_prepared_on_the_card_and_by_che
     told = capsys.readouterr().err
     card = " ".join(cards.text(prepare(found, PrepSpec(kcore=0), home).card).split())
     assert not capsys.readouterr().err
-    findings = [finding for finding in check.check(found) if finding.name.startswith("format of ")]
+    findings = [finding for finding in linter.check(found) if finding.name.startswith("format of ")]
     assert len(findings) == len(words)
     for word, finding in zip(words, findings, strict=True):
         assert word in told
@@ -305,7 +307,7 @@ def test_decimal_commas_are_numbers_between_semicolons_and_perhaps_thousands_are
     text = "user_id;item_id;timestamp\nu;a;1,5\nu;b;1505111364,125\nv;a;0,125\nv;b;4\n"
     events, _, _ = read(write(tmp_path / "made", {"interactions.csv": text}), home)
     assert [event[2] for event in events] == [1.5, 1505111364.125, 0.125, 4.0]
-    assert not [f for f in check.check(open_dataset(str(tmp_path / "made"), home)) if f.name == "missing timestamp"]
+    assert not [f for f in linter.check(open_dataset(str(tmp_path / "made"), home)) if f.name == "missing timestamp"]
     bad = write(tmp_path / "bad", {"interactions.csv": text.replace("1,5", "1,505", 1)})
     with pytest.raises(HarnessError, match="a row has '1,505'"):
         prepare(open_dataset(str(bad), home), PrepSpec(kcore=0), home)
@@ -457,7 +459,7 @@ def test_gaps_in_the_order_do_not_matter_where_every_event_has_its_time(tmp_path
     assert ids == ["e", "d", "b", "a", "c", "a", "b"]
     assert prepared.card["missing_orders"] == 4
     assert any("without an order: 4" in sentence for sentence in prepared.card["warnings"])
-    found = {finding.name: finding for finding in check.check(open_dataset(str(folder), home), now=2e9)}
+    found = {finding.name: finding for finding in linter.check(open_dataset(str(folder), home), now=2e9)}
     assert found["missing order"].level == "info"
     assert "order against time" in found  # of e, which has order 9 and the earliest time
     assert {finding.name for finding in found.values() if finding.level == "error"} <= {"no 5-core"}
@@ -473,7 +475,7 @@ def test_gaps_in_the_order_of_a_parquet_may_be_nulls_or_nan(tmp_path, home, orde
     prepared = prepare(open_dataset(str(folder), home), PrepSpec(kcore=0), home)
     ids = "".join(prepared.catalogue["item_id"].gather(prepared.items[:4] - 1))
     assert ids == ("dbac" if 7.0 in order else "abcd")
-    levels = {finding.name: finding.level for finding in check.check(open_dataset(str(folder), home), now=2e9)}
+    levels = {finding.name: finding.level for finding in linter.check(open_dataset(str(folder), home), now=2e9)}
     assert levels["missing order"] == "info"
 
 
@@ -484,7 +486,7 @@ def test_gaps_in_the_order_are_refused_where_a_time_is_missing_too(tmp_path, hom
         HarnessError, match="order is missing in 1 of 3 rows; none may be, unless every event has a tim"
     ):
         prepare(open_dataset(str(folder), home), PrepSpec(kcore=0), home)
-    levels = {finding.name: finding.level for finding in check.check(open_dataset(str(folder), home), now=2e9)}
+    levels = {finding.name: finding.level for finding in linter.check(open_dataset(str(folder), home), now=2e9)}
     assert levels["missing order"] == "error"
 
 

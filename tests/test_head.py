@@ -6,7 +6,8 @@ import stat
 
 import pytest
 
-from harness import head, scratch
+from harness.engine import head
+from harness.system import scratch
 from harness.types import HarnessError
 
 

@@ -12,8 +12,9 @@ from conftest import make_dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import plan, registry
-from harness.ledger import Ledger
+from harness import registry
+from harness.record.ledger import Ledger
+from harness.search import plan
 from harness.types import BUDGETS, Engine, PrepSpec, Protocol
 
 ADAPTERS, BACKBONES = ("id", "svd", "mlp", "linear"), ("sasrec", "gru4rec")
@@ -149,7 +150,7 @@ def _raised(schema):
 
 
 @pytest.mark.parametrize(
-    ("package", "name"), [("adapters", "svd"), ("backbones", "gru4rec"), ("harness.losses", "softmax")]
+    ("package", "name"), [("adapters", "svd"), ("backbones", "gru4rec"), (registry.LOSSES, "softmax")]
 )
 def test_a_raised_version_of_a_component_changes_its_cells_alone(place, monkeypatch, package, name):
     root, folder = place
@@ -158,7 +159,7 @@ def test_a_raised_version_of_a_component_changes_its_cells_alone(place, monkeypa
     monkeypatch.setattr(registry, "schema", raised)
     after = ids(request(root / "home", folder))
     changed = {key for key in before if before[key] != after[key]}
-    uses = {key for key in before if key[1] != "none" and (name in key or package == "harness.losses")}
+    uses = {key for key in before if key[1] != "none" and (name in key or package == registry.LOSSES)}
     assert changed == uses
 
 

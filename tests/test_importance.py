@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as oracle
 
-from harness.tables._page._importance import importance
+from harness.report.tables._page._importance import importance
 
 
 def test_what_moves_the_scores_stands_out_and_the_rest_stays_within_chance():

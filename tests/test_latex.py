@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from made_boards import FORMULA, PIPE
 
-from harness.tables import Table, render, tex
+from harness.report.tables import Table, render, tex
 
 ALL = "".join(map(chr, range(32, 127)))
 NAMES = [

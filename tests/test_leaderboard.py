@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 from made_boards import SCRIPT, cell, hostile, results, row_of, run, seeds, targets
 
-from harness.tables import Results, Table, build, formats, render
-from harness.tables import _words as words
+from harness.report.tables import Results, Table, build, formats, render
+from harness.report.tables import _words as words
 from harness.types import HarnessError
 
 

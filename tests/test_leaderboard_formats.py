@@ -17,7 +17,7 @@ import pyarrow.parquet as parquet
 import pytest
 from made_boards import FORMULA, cell, hostile, results, row_of, seeds
 
-from harness.tables import Results, Table, build, render, terminal
+from harness.report.tables import Results, Table, build, render, terminal
 from harness.types import HarnessError
 
 GOLDEN = Path(__file__).parent / "golden" / "leaderboard"
@@ -219,14 +219,14 @@ def test_a_terminal_gets_colours_and_a_pipe_gets_none(table, monkeypatch):
     assert "\x1b[31m" not in text
 
 
-BESIDE = ("domains.py", "stats.py", "crossed.py", "flips.py", "student.py")
+FRONT = ("__init__.py", "types.py", "registry.py", "domains.py", "report/__init__.py")
 
 
 def test_a_new_metric_and_a_new_format_are_one_file_each(tmp_path):
     """In a copy of the package: a file in metrics becomes columns, a file in leaderboard becomes a format."""
-    root = Path(terminal.__file__).parents[1]
+    root = Path(terminal.__file__).parents[2]
     copy = tmp_path / "harness"
-    for part in ("__init__.py", "types.py", "files.py", "registry.py", *BESIDE, "metrics", "tables"):
+    for part in (*FRONT, "system", "stats", "metrics", "report/tables"):
         for source in [root / part] if (root / part).is_file() else (root / part).iterdir():
             if source.is_file():
                 target = copy / source.relative_to(root)
@@ -234,9 +234,9 @@ def test_a_new_metric_and_a_new_format_are_one_file_each(tmp_path):
                 target.write_bytes(source.read_bytes())
     first = "import numpy as np\n\n\ndef first(ranks, k):\n    return (ranks == 1).astype(np.float64)\n"
     (copy / "metrics" / "first.py").write_text(first)
-    (copy / "tables" / "names.py").write_text("def render(table):\n    return ' '.join(table.metrics)\n")
+    (copy / "report" / "tables" / "names.py").write_text("def render(table):\n    return ' '.join(table.metrics)\n")
     program = (
-        "import sys, polars as pl; import harness.tables as board\n"
+        "import sys, polars as pl; import harness.report.tables as board\n"
         "cells = pl.DataFrame(schema=dict.fromkeys(board._frames.COLUMNS['cells'], pl.String))\n"
         "runs = pl.DataFrame(schema=dict.fromkeys(board._frames.COLUMNS['runs'], pl.String))\n"
         "ranks = pl.DataFrame(schema=dict.fromkeys(board._frames.COLUMNS['ranks'], pl.String))\n"

@@ -8,14 +8,14 @@ import time
 
 import pytest
 
-from harness import leases
-from harness.leases import Leases
+from harness.record import leases
+from harness.record.leases import Leases
 from harness.types import HarnessError
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from harness.leases import Leases
+from harness.record.leases import Leases
 with Leases(Path(sys.argv[1]), sys.argv[2]) as held:
     print(repr(held.claim("cell")), flush=True)
     sys.stdin.read()

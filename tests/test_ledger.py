@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import ledger
-from harness.ledger import Ledger, Segment
+from harness.record import ledger
+from harness.record.ledger import Ledger, Segment
 from harness.types import Cell, HarnessError, Protocol, Trial, TrialResult
 
 
@@ -190,7 +190,7 @@ def test_a_launch_is_newer_than_all_before_it_though_the_clock_went_back(home, m
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from harness.segments import Segment
+from harness.record.segments import Segment
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 segment = Segment(Path(sys.argv[1]))
 segment.append("launched", schema=1)
@@ -269,7 +269,7 @@ def test_a_ledger_reads_alike_in_pieces_of_any_size(home, monkeypatch, epochs):
     segment.path.unlink()
     found = []
     for size in (2**22, 1000, 37, 1):
-        monkeypatch.setattr("harness.segments.CHUNK", size)
+        monkeypatch.setattr("harness.record.segments.CHUNK", size)
         read = Ledger.open(home, epochs=epochs)
         found.append((read.damages, {i: (e.best, e.status, e.epochs) for i, e in read.trials.items()}))
     assert found[1:] == [found[0]] * 3

@@ -23,11 +23,11 @@ import polars as pl
 import pytest
 import torch
 
-from harness import data
-from harness.encoders import _base, api, hf
-from harness.encoders._parts import Parts
+from harness.data import preparation
+from harness.text.encoders import _base, api, hf
+from harness.text.encoders._parts import Parts
+from harness.text.vectors import Texts, basis, cost, embed, embedding_hash, embedding_info, encoder, texts_of
 from harness.types import HarnessError, PrepSpec
-from harness.vectors import Texts, basis, cost, embed, embedding_hash, embedding_info, encoder, texts_of
 
 WORDS = ["red", "blue", "green", "shoe", "hat", "wool", "steel", "large", "small", "soft"]
 KEY = "sk-" + "a1b2" * 8
@@ -146,7 +146,8 @@ def test_another_template_or_order_of_items_has_another_key(dataset, home):
     def key(template: str, spec: PrepSpec) -> str:
         (dataset / "dataset.toml").write_text(f'text = "{template}"')
         return embedding_hash(
-            encoder("minilm", home), texts_of(data.prepare(data.open_dataset(str(dataset), home), spec, home))
+            encoder("minilm", home),
+            texts_of(preparation.prepare(preparation.open_dataset(str(dataset), home), spec, home)),
         )
 
     items = pl.read_parquet(dataset / "items.parquet").with_columns(brand=pl.lit("Acme"))

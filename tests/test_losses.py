@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from harness.losses import _fused
-from harness.losses._fused import softmax_loss
+from harness.training.losses import _fused
+from harness.training.losses._fused import softmax_loss
 
 
 def problem(P, N, d, *, scale=1.0, dtype=torch.float64, seed=0):

@@ -12,9 +12,12 @@ import torch
 from conftest import make_dataset
 from helpers import events, harness
 
-from harness import export, plan, reproduce, results, store, tables
-from harness.ledger import Ledger
-from harness.reproduce import Asked
+from harness.record import store
+from harness.record.ledger import Ledger
+from harness.report import results, tables
+from harness.search import plan
+from harness.workflows import export, reproduce
+from harness.workflows.reproduce import Asked
 
 PARTS = ("ledger", "artifacts", "checkpoints")
 

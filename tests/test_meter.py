@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from harness.meter import Meter
+from harness.engine.meter import Meter
 
 MB = 2**20
 

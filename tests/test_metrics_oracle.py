@@ -7,7 +7,7 @@ from ir_measures import RR, Success, nDCG
 from test_ranking import a_split, random_histories, rows_of
 
 from harness.metrics._all import CUTOFFS, means, per_user
-from harness.ranking import ranks
+from harness.training.ranking import ranks
 
 N_ITEMS, USERS = 60, 400
 ORACLES = {"hr": Success, "ndcg": nDCG, "mrr": RR}  # a user has one relevant item, the target

@@ -19,7 +19,8 @@ from adapters.spectran_wo_pos import SpecTranWithoutPosition
 from adapters.svd import SVD
 from adapters.svd_whiten import SVDWhiten
 from adapters.unisrec_moe import UniSRecMoE
-from harness import registry, spaces
+from harness import registry
+from harness.search import spaces
 from harness.types import Cell, HarnessError
 
 

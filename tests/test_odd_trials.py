@@ -9,12 +9,14 @@ from dataclasses import asdict, replace
 import pytest
 from helpers import bench
 
-from harness import calibrate, eta, forecast, plan, results, spaces, status, tables, warm
-from harness import ledger as ledger_events
-from harness.ledger import Ledger, Segment
-from harness.progress import Progress
-from harness.studies import Assignment, Event, Grid, Search
+from harness.record import ledger as ledger_events
+from harness.record.ledger import Ledger, Segment
+from harness.report import results, tables
+from harness.search import plan, spaces, warm
+from harness.search.studies import Assignment, Event, Grid, Search
 from harness.types import Budget, Cell, Engine, Protocol, TrialResult
+from harness.workflows import calibrate, eta, forecast, status
+from harness.workflows.progress import Progress
 
 BUDGET = Budget("tiny", trials=6, epochs=4, patience=2, seeds=2)
 FAILED = TrialResult("failed", reason="loss is not finite at epoch 0, step 1")

@@ -11,8 +11,14 @@ import pytest
 from conftest import make_dataset
 from helpers import harness
 
-from harness import check, components, data, library, plan, raw, registry, rows, vectors
+from harness import registry
+from harness.checks import linter
+from harness.data import library, preparation, raw
+from harness.report import rows
+from harness.search import plan
+from harness.text import vectors
 from harness.types import BUDGETS, Cell, HarnessError, PrepSpec
+from harness.workflows import components
 
 
 def with_matrix(folder: Path, file: str, seed: int, toml: str = "") -> np.ndarray:
@@ -25,8 +31,8 @@ def with_matrix(folder: Path, file: str, seed: int, toml: str = "") -> np.ndarra
     return E
 
 
-def opened(word: str, home: Path) -> tuple[data.Prepared, vectors.Texts]:
-    prepared = data.prepare(raw.open_dataset(word, home), PrepSpec(kcore=0), home)
+def opened(word: str, home: Path) -> tuple[preparation.Prepared, vectors.Texts]:
+    prepared = preparation.prepare(raw.open_dataset(word, home), PrepSpec(kcore=0), home)
     return prepared, vectors.texts_of(prepared)
 
 
@@ -132,7 +138,7 @@ def test_the_linter_counts_the_faults_of_an_own_embedding(tmp_path, home):
     E = with_matrix(tmp_path / "a", "E.npy", 1, '[embeddings]\ntitles = "E.npy"\n')
     E[3] = np.nan
     np.save(tmp_path / "a" / "E.npy", E)
-    report = check.examine(str(tmp_path / "a"), home, "own:titles", PrepSpec(kcore=0))
+    report = linter.examine(str(tmp_path / "a"), home, "own:titles", PrepSpec(kcore=0))
     assert report.encoder == "own:titles"
     assert [(f.count, f.total) for f in report.findings if f.name == "NaN rows"] == [(1, 20)]
 
@@ -156,7 +162,7 @@ def test_a_path_with_commas_is_written_in_double_quotes(tmp_path, home):
     assert done.returncode == 0, done.stderr
     plain = f"file:{tmp_path / COMMAS}/E,F.npy"
     for given in (word, plain):
-        assert check.examine(str(tmp_path / "a"), home, given, PrepSpec(kcore=0)).encoder == plain
+        assert linter.examine(str(tmp_path / "a"), home, given, PrepSpec(kcore=0)).encoder == plain
     request = plan.Request(home, str(tmp_path / "a"), "svd", "sasrec", f"{word},noise", BUDGETS["quick"])
     assert [encoder.word for encoder in plan.select_encoders(request).values()] == [plain, "noise"]
     assert registry.split_list(f"noise,{registry.quoted(plain)}") == ["noise", plain]

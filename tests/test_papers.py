@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 from helpers import harness as command
 
-from harness import published, registry, tables
+from harness import registry
+from harness.report import published, tables
 from harness.types import HarnessError
 
 PAPER = """
@@ -131,7 +132,7 @@ def test_a_metric_that_is_none_names_those_there_are(tmp_path, table):
 
 @pytest.mark.parametrize("name", published.names())
 def test_every_shipped_paper_names_components_and_data_sets_that_there_are(name, tmp_path):
-    from harness import library
+    from harness.data import library
 
     found = published.read(name)
     assert found.source

@@ -20,13 +20,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_data import SHARED, columns, write_dataset
 
-from harness import data, presets, sealed, steps
 from harness.cli import main
-from harness.data import Prepared, cold, open_dataset, prepare, split
+from harness.data import preparation, presets, steps
+from harness.data.preparation import Prepared, cold, open_dataset, prepare, split
+from harness.data.presets import PRESETS, preset
+from harness.data.sequential import order_test
 from harness.metrics._all import per_user
-from harness.presets import PRESETS, preset
-from harness.sequential import order_test
-from harness.trial import run_baseline, spectrum
+from harness.system import sealed
+from harness.training.trial import run_baseline, spectrum
 from harness.types import STEPS, Cell, HarnessError, PrepSpec, Protocol, Trial, digest
 
 OFF = PrepSpec(kcore=0)
@@ -289,7 +290,7 @@ def test_how_warm_and_cold_targets_fare_is_told_apart_in_every_confirmed_row(tmp
     assert info["test_cold_share"] == pytest.approx(unseen.mean())
     for name, part in (("cold", gains[unseen]), ("warm", gains[~unseen])):
         assert info[f"test_{name}_NDCG@10"] == pytest.approx(part.mean())
-    assert data.asked(whole) == {
+    assert preparation.asked(whole) == {
         "valid_targets": len(whole.valid.users),
         "cold_valid_share": pytest.approx(cold(whole, whole.valid).mean()),
         "test_targets": len(whole.test.users),
@@ -433,10 +434,10 @@ def test_what_was_prepared_before_there_were_facts_gets_them_and_nothing_else_is
 def test_a_large_preparation_says_what_it_is_at(tmp_path, monkeypatch, capsys):
     made(tmp_path, RATED, names="user_id item_id timestamp rating")
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(data, "LARGE", 1)
+    monkeypatch.setattr(preparation, "LARGE", 1)
     made(tmp_path, RATED, PrepSpec(0, max_history=3), names="user_id item_id timestamp rating")
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split(" (")[0] for line in lines] == [f"made: {phase}" for phase in data.PHASES]
+    assert [line.split(" (")[0] for line in lines] == [f"made: {phase}" for phase in preparation.PHASES]
 
 
 def invoke(folder: Path, *words: str):
@@ -483,7 +484,7 @@ def test_the_help_names_every_preset_and_every_step():
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared research data are not on this machine")
 def test_beauty_comes_to_the_published_counts_under_two_presets_and_its_order_matters(tmp_path):
     source = SHARED / "amazon2014-beauty"
-    raw = data.RawDataset(
+    raw = preparation.RawDataset(
         "amazon2014-beauty", source / "interactions_5core.parquet", source / "items.parquet", "{title}"
     )
     for name, users in {"spectran": 22_332, "s3rec": 22_363}.items():

@@ -12,8 +12,9 @@ from conftest import make_dataset
 from helpers import bench, events, harness, metrics_of
 from scipy.stats import wilcoxon
 
-from harness import paired, user_scores
 from harness.metrics._all import means
+from harness.search import paired
+from harness.training import user_scores
 
 # On two cores one slot: which trial was finished first decides what the next ones are held against.
 WORDS = ["--adapters", "id", "--pruner", "wilcoxon", "--sampler", "random", "--trials", "8", "--epochs", "8"]

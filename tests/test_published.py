@@ -11,7 +11,10 @@ import pytest
 import torch
 from conftest import make_dataset
 
-from harness import data, registry, spaces, trial
+from harness import registry
+from harness.data import preparation
+from harness.search import spaces
+from harness.training import trial
 from harness.types import Cell, PrepSpec, Protocol, Trial
 
 ROOT = registry.folder_of("search_spaces") / "published"
@@ -94,7 +97,9 @@ def toy(tmp_path_factory):
     """160 items with text of rank 140, so that methods which keep d = 128 components of it can be built."""
     folder = tmp_path_factory.mktemp("published")
     dataset = make_dataset(folder / "toy", users=240, items=160)
-    split = data.split(data.prepare(data.open_dataset(str(dataset), folder), PrepSpec(), folder), Protocol())
+    split = preparation.split(
+        preparation.prepare(preparation.open_dataset(str(dataset), folder), PrepSpec(), folder), Protocol()
+    )
     E = np.random.default_rng(0).normal(size=(split.n_items, 140)).astype(np.float32)
     U, S, Vt = np.linalg.svd(E - E.mean(0), full_matrices=False)
     return split, {"U": U, "S": S, "V": np.ascontiguousarray(Vt.T), "mean": E.mean(0), "E": E}

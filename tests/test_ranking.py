@@ -11,10 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import data, ranking, spaces, trial
-from harness.data import Queries, Split
+from harness.data import preparation
+from harness.data.preparation import Queries, Split
 from harness.metrics._all import means, per_user
-from harness.ranking import ranks
+from harness.search import spaces
+from harness.training import ranking, trial
+from harness.training.ranking import ranks
 from harness.types import Cell, PrepSpec, Protocol, Trial
 
 REAL = Path(__file__).parents[1].parent / "shared" / "data"
@@ -222,8 +224,8 @@ def test_a_scorer_of_whole_rows_is_asked_for_few_at_a_time_where_the_catalogue_i
 CHILD = """
 from pathlib import Path
 import numpy as np, torch
-from harness.data import Queries, Split
-from harness.ranking import ranks
+from harness.data.preparation import Queries, Split
+from harness.training.ranking import ranks
 
 def memory(field):
     return int(Path("/proc/self/status").read_text().partition(field)[2].split()[0]) * 1024
@@ -249,7 +251,9 @@ def test_ranking_a_large_catalogue_needs_little_memory_beside_the_table():
 
 @pytest.mark.parametrize("loss", ["softmax", "infonce"])
 def test_a_model_ranks_by_the_scores_it_is_trained_on(dataset, home, loss):
-    split = data.split(data.prepare(data.open_dataset(str(dataset), home), PrepSpec(), home), Protocol())
+    split = preparation.split(
+        preparation.prepare(preparation.open_dataset(str(dataset), home), PrepSpec(), home), Protocol()
+    )
     cell = Cell("toy", "none", "sasrec", "id")
     params = spaces.of_cell(cell, spaces.Source(fixed={"train.loss": loss})).default
     params |= {"train.d": 16, "train.max_len": 6}
@@ -279,8 +283,8 @@ def states_one_by_one(training, queries):
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real data sets are not beside this checkout")
 @pytest.mark.parametrize("name", ["ml-100k", "amazon2014-office"])
 def test_ranks_on_real_histories_are_those_of_float64(home, name):
-    prepared = data.prepare(data.open_dataset(str(REAL / name), home), PrepSpec(), home)
-    split = data.split(prepared, Protocol())
+    prepared = preparation.prepare(preparation.open_dataset(str(REAL / name), home), PrepSpec(), home)
+    split = preparation.split(prepared, Protocol())
     rng = np.random.default_rng(0)
     states = rng.normal(size=(len(split.train_ends), 64)).astype(np.float32)
     table = (rng.normal(size=(split.n_items, 64)) * np.geomspace(1, 1e-3, 64)).astype(np.float32)  # as trained ones

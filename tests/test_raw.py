@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 from made_data import write_dataset, write_frame
 
-from harness import raw
-from harness.data import open_dataset, prepare, raw_hash, ready
+from harness.data import raw
+from harness.data.preparation import open_dataset, prepare, raw_hash, ready
 from harness.types import HarnessError, PrepSpec
 
 EVENTS = {"user_id": ["u", "u", "v", "v"], "item_id": ["a", "b", "a", "b"], "timestamp": [1, 2, 3, 4]}
@@ -227,6 +227,6 @@ def test_the_hash_is_of_content_and_template_not_of_name_or_place(tmp_path, home
 
 
 def test_a_data_set_module_is_light_to_import():
-    code = "import sys, harness.datasets.ml_100k; print(*sys.modules)"
+    code = "import sys, harness.data.datasets.ml_100k; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"polars", "numpy", "requests", "torch", "filelock"} & set(loaded)

@@ -5,8 +5,8 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from harness import store
 from harness.cli import main
+from harness.record import store
 from harness.types import HarnessError
 
 ASKED = [

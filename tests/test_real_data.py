@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import data, registry, spaces, trial, vectors
+from harness import registry
+from harness.data import preparation
 from harness.metrics._all import HEADLINE
+from harness.search import spaces
+from harness.text import vectors
+from harness.training import trial
 from harness.types import BASELINE, NO_TEXT, Cell, PrepSpec, Protocol, Trial
 
 FOLDER = Path(__file__).parents[1].parent / "shared" / "data" / "ml-100k"
@@ -22,12 +26,12 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def material(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
-    prepared = data.prepare(data.open_dataset(str(FOLDER), home), PrepSpec(), home)
+    prepared = preparation.prepare(preparation.open_dataset(str(FOLDER), home), PrepSpec(), home)
     texts, encoder = vectors.texts_of(prepared), vectors.encoder(f"file:{FOLDER / 'emb_minilm384_meta.npy'}", home)
     E = vectors.embed(encoder, texts, home)
     basis = vectors.basis(E, vectors.embedding_hash(encoder, texts), home)
     arrays = {"U": basis.U, "S": basis.S, "V": basis.V, "mean": basis.mean, "E": E}
-    return data.split(prepared, Protocol()), arrays
+    return preparation.split(prepared, Protocol()), arrays
 
 
 @pytest.fixture(scope="module")

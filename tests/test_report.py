@@ -23,8 +23,8 @@ from made_boards import FORMULA, SCRIPT, hostile
 from made_report import searched, wide
 from scipy.stats import rankdata
 
-from harness import stats
-from harness.tables import Results, Row, Section, Table, render
+from harness.report.tables import Results, Row, Section, Table, render
+from harness.stats import resampling
 
 PHONE = (390, 844)
 
@@ -235,11 +235,11 @@ def test_narrowed_ranks_marks_gains_and_holm_are_of_the_rows_left(tab, grid_page
     adjusted = dict(
         zip(
             others := [n for n in order if n != "adapter03"],
-            stats.holm(pairs.p[[at[n] for n in others], at["adapter03"]]),
+            resampling.holm(pairs.p[[at[n] for n in others], at["adapter03"]]),
             strict=True,
         )
     )
-    to_best = dict(zip(order[1:], stats.holm(pairs.p[[at[n] for n in order[1:]], at[order[0]]]), strict=True))
+    to_best = dict(zip(order[1:], resampling.holm(pairs.p[[at[n] for n in order[1:]], at[order[0]]]), strict=True))
     for name, row in zip(order, rows, strict=True):
         assert ("★" in row["adapter"]) == (name == order[0])
         assert ("☆" in row["adapter"]) == (name == order[1])
@@ -344,8 +344,8 @@ def test_letters_of_any_choice_of_rows_are_those_of_the_table(tab, grid_page, gr
         tab.run(f"document.querySelector('#pick-adapter input[name={name}]').click()")
     kept = [row.cell for row in scored(section) if row.cell.adapter not in ("adapter02", "popularity")]
     places = [section.pairs.cells.index(cell) for cell in kept]
-    p = stats.holm_pairs(section.pairs.p[np.ix_(places, places)])
-    assert [row["group"] for row in rows_of(tab, "#s2 .table")] == stats.letters(p < 0.05)
+    p = resampling.holm_pairs(section.pairs.p[np.ix_(places, places)])
+    assert [row["group"] for row in rows_of(tab, "#s2 .table")] == resampling.letters(p < 0.05)
 
 
 def test_parts_of_the_test_are_shown_by_what_they_are_cut_by(tab, grid_page, grid):

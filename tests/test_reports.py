@@ -5,8 +5,9 @@ from __future__ import annotations
 import made_ledgers
 import pytest
 
-from harness import ledger, reports, results, tables
-from harness.ledger import Ledger, Segment
+from harness.record import ledger
+from harness.record.ledger import Ledger, Segment
+from harness.report import reports, results, tables
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_a_report_is_written_again_where_anything_has_changed(home, monkeypatch,
     elif what == "half":  # killed while it was written
         (first.parent / reports.MADE_OF).unlink()
     else:
-        monkeypatch.setattr("harness.reports.code_hash", lambda: "another")
+        monkeypatch.setattr("harness.report.reports.code_hash", lambda: "another")
     again = report(home)
     assert again != first
     assert report(home) == again

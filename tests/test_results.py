@@ -11,8 +11,10 @@ import made_ledgers
 import polars as pl
 import pytest
 
-from harness import comparison, results, rows, status, store, tables, tracking
-from harness.ledger import Ledger, Segment
+from harness.record import store, tracking
+from harness.record.ledger import Ledger, Segment
+from harness.report import comparison, results, rows, tables
+from harness.workflows import status
 
 
 @pytest.fixture(scope="module")

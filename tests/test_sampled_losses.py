@@ -8,9 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import data, registry, spaces, trial
-from harness.losses import _pairs
-from harness.losses._pairs import pair_scores
+from harness import registry
+from harness.data import preparation
+from harness.search import spaces
+from harness.training import trial
+from harness.training.losses import _pairs
+from harness.training.losses._pairs import pair_scores
 from harness.types import Cell, PrepSpec, Protocol, Trial
 
 SAMPLED = ["bce", "gbce", "infonce", "sampled_softmax"]
@@ -260,7 +263,9 @@ SMALL = {"train.d": 16, "train.max_len": 6, "train.batch_size": 96, "train.lr": 
 
 @pytest.fixture
 def split(dataset, home):
-    return data.split(data.prepare(data.open_dataset(str(dataset), home), PrepSpec(), home), Protocol())
+    return preparation.split(
+        preparation.prepare(preparation.open_dataset(str(dataset), home), PrepSpec(), home), Protocol()
+    )
 
 
 def spectrum_of(split):
@@ -296,7 +301,7 @@ def test_training_by_any_loss_beats_popularity(split, name, epochs, own):
 
 
 def loss_and_gradients(split, monkeypatch, whole_above, *, name, fusion):
-    monkeypatch.setattr("harness.model.WHOLE_ABOVE", whole_above)
+    monkeypatch.setattr("harness.training.model.WHOLE_ABOVE", whole_above)
     torch.manual_seed(0)
     work = a_trial(name, "mlp", **{"text.fusion": fusion, "loss.m": 2})
     model = trial.build(work, split, spectrum_of(split)).double().eval()

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from harness import scratch
+from harness.system import scratch
 from harness.types import HarnessError
 
 HOLD = """
 import time
-from harness import scratch
+from harness.system import scratch
 with scratch.folder("tune") as folder:
     (folder / "big").mkdir()
     print(folder, flush=True)

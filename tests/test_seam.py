@@ -9,8 +9,9 @@ from test_trial import a_trial, spectrum_of, split  # noqa: F401
 
 from adapters._base import Adapter, ItemTable, Spectrum
 from backbones._base import MASKED, Backbone
-from harness import registry, trial
-from harness.losses.softmax import Softmax
+from harness import registry
+from harness.training import trial
+from harness.training.losses.softmax import Softmax
 
 WIDTH = 4
 
@@ -185,7 +186,7 @@ def test_going_on_from_a_checkpoint_equals_never_having_stopped(split, adapter, 
 def test_rows_gathered_for_a_sampled_loss_give_the_loss_of_the_whole_table(split, monkeypatch, adapter, backbone):  # noqa: F811
     found = []
     for whole_above in (0.0, 1.0):
-        monkeypatch.setattr("harness.model.WHOLE_ABOVE", whole_above)
+        monkeypatch.setattr("harness.training.model.WHOLE_ABOVE", whole_above)
         params = {"train.loss": "sampled_softmax", "loss.m": 2}
         training = trial.Training(a_trial(adapter, backbone, **params), split, spectrum_of(split))
         model = training.model.double().eval()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.layout import Layout, layout, resources, share_of, slots_on
+from harness.engine.layout import Layout, layout, resources, share_of, slots_on
 from harness.types import HarnessError
 
 

@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness import plan, registry, spaces
+from harness import registry
+from harness.search import plan, spaces
 from harness.types import Cell, HarnessError
 
 MLP = Cell("toy", "minilm", "sasrec", "mlp")
@@ -199,7 +200,7 @@ def test_a_rank_below_d_is_found_without_building_anything():
 
 def test_the_choices_of_shared_parameters_are_those_of_the_code_that_reads_them():
     from adapters._base import FUSIONS
-    from harness.trial import PRECISIONS
+    from harness.training.trial import PRECISIONS
 
     assert spaces.TEXT_DOMAINS["fusion"].choices == FUSIONS
     assert spaces.TRAIN_DOMAINS["precision"].choices == PRECISIONS

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import registry, stats
+from harness import registry
 from harness.metrics._all import CUTOFFS, per_user
+from harness.stats import resampling
 from harness.types import HarnessError
 
 
@@ -28,8 +29,11 @@ def scores(rng: np.random.Generator, shape: tuple[int, int], user: float, seed: 
 
 def interval(values, rounds=1000, seed=0):
     """What slices and comparisons over data sets show of scores (U, S)."""
-    users, seeds = stats.user_draws(len(values), rounds, seed), stats.seed_draws(values.shape[1], rounds, seed + 1)
-    return stats.percentile(values.mean(), stats.bootstrap(values, users, seeds))
+    users, seeds = (
+        resampling.user_draws(len(values), rounds, seed),
+        resampling.seed_draws(values.shape[1], rounds, seed + 1),
+    )
+    return resampling.percentile(values.mean(), resampling.bootstrap(values, users, seeds))
 
 
 @pytest.mark.parametrize(
@@ -62,21 +66,21 @@ def test_seeds_that_differ_widen_the_interval():
 
 def test_seed_draws_have_the_unbiased_variance_of_a_mean():
     means = np.array([0.1, 0.4, 0.2, 0.35, 0.0])
-    resampled = stats.seed_draws(5, rounds=200_000) @ means
+    resampled = resampling.seed_draws(5, rounds=200_000) @ means
     assert resampled.mean() == pytest.approx(means.mean(), abs=1e-3)
     assert resampled.var() == pytest.approx(means.var(ddof=1) / 5, rel=0.02)
 
 
 @given(users=st.integers(1, 300), rounds=st.integers(1, 40), seed=st.integers(0, 9))
 def test_every_round_draws_as_many_users_as_there_are(users, rounds, seed):
-    draws = stats.user_draws(users, rounds, seed)
+    draws = resampling.user_draws(users, rounds, seed)
     assert draws.shape == (rounds, users)
     assert (draws.sum(1, dtype=np.int64) == users).all()
-    assert np.array_equal(draws, stats.user_draws(users, rounds, seed))
+    assert np.array_equal(draws, resampling.user_draws(users, rounds, seed))
 
 
 def test_user_draws_are_multinomial():
-    draws = stats.user_draws(20, rounds=20_000).astype(np.float64)
+    draws = resampling.user_draws(20, rounds=20_000).astype(np.float64)
     assert draws.mean(0) == pytest.approx(np.ones(20), abs=0.04)
     assert draws.var(0) == pytest.approx(np.full(20, 0.95), rel=0.06)
 
@@ -84,8 +88,8 @@ def test_user_draws_are_multinomial():
 def test_the_bootstrap_is_the_weighted_mean_of_each_level():
     """One column at a time, by loops: users of the seed mean, moved by seeds of the user mean."""
     rng = np.random.default_rng(3)
-    values, users, seeds = rng.random((7, 3, 2)), stats.user_draws(7, 11), stats.seed_draws(3, 11)
-    found = stats.bootstrap(values, users, seeds)
+    values, users, seeds = rng.random((7, 3, 2)), resampling.user_draws(7, 11), resampling.seed_draws(3, 11)
+    found = resampling.bootstrap(values, users, seeds)
     assert found.shape == (11, 2)
     for r, m in itertools.product(range(11), range(2)):
         by_users = sum(users[r, u] * values[u, s, m] for u in range(7) for s in range(3)) / 21
@@ -100,7 +104,7 @@ def test_the_bootstrap_is_the_weighted_mean_of_each_level():
 def test_rows_share_a_letter_exactly_if_they_do_not_differ(n, share, seed):
     differs = np.triu(np.random.default_rng(seed).random((n, n)) < share, 1)
     differs |= differs.T
-    found = stats.letters(differs)
+    found = resampling.letters(differs)
     assert len(found) == n
     for i, j in itertools.combinations(range(n), 2):
         assert bool(set(found[i]) & set(found[j])) == (not differs[i, j])
@@ -112,23 +116,25 @@ def test_rows_share_a_letter_exactly_if_they_do_not_differ(n, share, seed):
 
 def test_letters_do_not_run_out():
     differs = ~np.eye(60, dtype=bool)
-    assert len(set(stats.letters(differs))) == 60
-    assert stats.letters(differs)[26:28] == ["a'", "b'"]
+    assert len(set(resampling.letters(differs))) == 60
+    assert resampling.letters(differs)[26:28] == ["a'", "b'"]
 
 
 def test_the_effect_is_that_of_the_paired_t_statistic():
     from scipy.stats import ttest_1samp
 
     differences = np.random.default_rng(13).normal(0.1, 0.4, 50)
-    assert stats.effect(differences) == pytest.approx(ttest_1samp(differences, 0).statistic / math.sqrt(50))
-    assert stats.effect(np.full(9, 0.25)) is None
-    assert stats.effect(np.array([0.2])) is None
+    assert resampling.effect(differences) == pytest.approx(ttest_1samp(differences, 0).statistic / math.sqrt(50))
+    assert resampling.effect(np.full(9, 0.25)) is None
+    assert resampling.effect(np.array([0.2])) is None
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50))
 def test_percentiles_are_numpys_to_the_last_bit(values):
-    found = stats.percentile(0.0, np.array(values))
-    assert (found.low, found.high) == tuple(np.quantile(values, [(1 - stats.LEVEL) / 2, (1 + stats.LEVEL) / 2]))
+    found = resampling.percentile(0.0, np.array(values))
+    assert (found.low, found.high) == tuple(
+        np.quantile(values, [(1 - resampling.LEVEL) / 2, (1 + resampling.LEVEL) / 2])
+    )
 
 
 # --- the best of k trials --------------------------------------------------------------------------------------
@@ -138,17 +144,17 @@ def test_percentiles_are_numpys_to_the_last_bit(values):
 def test_the_expected_best_of_k_is_the_mean_over_all_subsets(values, data):
     k = data.draw(st.integers(1, len(values)))
     subsets = [max(chosen) for chosen in itertools.combinations(values, k)]
-    assert stats.expected_best(np.array(values), k) == pytest.approx(np.mean(subsets), abs=1e-12)
+    assert resampling.expected_best(np.array(values), k) == pytest.approx(np.mean(subsets), abs=1e-12)
     tuples = [max(chosen) for chosen in itertools.product(values, repeat=min(k, 4))]
-    found = stats.expected_best_with_replacement(np.array(values), min(k, 4))
+    found = resampling.expected_best_with_replacement(np.array(values), min(k, 4))
     assert found == pytest.approx(np.mean(tuples), abs=1e-12)
 
 
 def test_the_expected_best_is_unbiased_where_drawing_with_replacement_is_too_low():
     """The best of 8 uniform draws is 8 / 9 in the mean."""
     tables = np.random.default_rng(15).random((4000, 10))
-    found = np.mean([stats.expected_best(values, 8) for values in tables])
-    replaced = np.mean([stats.expected_best_with_replacement(values, 8) for values in tables])
+    found = np.mean([resampling.expected_best(values, 8) for values in tables])
+    replaced = np.mean([resampling.expected_best_with_replacement(values, 8) for values in tables])
     assert found == pytest.approx(8 / 9, abs=0.005)
     assert replaced < 8 / 9 - 0.02
 
@@ -158,7 +164,7 @@ def test_the_expected_best_of_hundreds_of_trials_is_exact():
     for k in (1, 16, 512, 750):
         weights = [Fraction(math.comb(i, k - 1), math.comb(750, k)) for i in range(750)]
         exact = sum(w * Fraction(v) for w, v in zip(weights, sorted(values.tolist()), strict=True))
-        assert stats.expected_best(values, k) == pytest.approx(float(exact), rel=1e-12)
+        assert resampling.expected_best(values, k) == pytest.approx(float(exact), rel=1e-12)
 
 
 @pytest.mark.parametrize("k", [1, 4])
@@ -166,24 +172,24 @@ def test_the_interval_of_the_expected_best_covers_it(k):
     rng, rounds, hits = np.random.default_rng(16), 300, 0
     truth = rng.beta(4, 2, (20_000, k)).max(1).mean()
     for number in range(rounds):
-        (found,) = stats.expected_best_intervals(rng.beta(4, 2, (16, 1)), k, rounds=300, seed=number)
+        (found,) = resampling.expected_best_intervals(rng.beta(4, 2, (16, 1)), k, rounds=300, seed=number)
         hits += found.low <= truth <= found.high
     assert 0.85 <= hits / rounds <= 0.99
 
 
 def test_the_best_of_more_trials_than_there_are_is_refused():
     with pytest.raises(HarnessError, match="The best of 5 trials cannot be had from 4"):
-        stats.expected_best(np.arange(4.0), 5)
+        resampling.expected_best(np.arange(4.0), 5)
     with pytest.raises(HarnessError, match="takes 8 of them, not 4"):
-        stats.expected_best_intervals(np.arange(4.0)[:, None], 2)
+        resampling.expected_best_intervals(np.arange(4.0)[:, None], 2)
 
 
 def test_the_intervals_of_many_searches_are_those_of_resampled_trials():
     values, rng = np.random.default_rng(18).random((24, 3)), np.random.default_rng(19)
-    found = stats.expected_best_intervals(values, 6)
+    found = resampling.expected_best_intervals(values, 6)
     for own, interval in zip(values.T, found, strict=True):
-        draws = [stats.expected_best(rng.choice(own, 24), 6) for _ in range(2000)]
-        assert interval.mean == pytest.approx(stats.expected_best(own, 6), abs=1e-12)
+        draws = [resampling.expected_best(rng.choice(own, 24), 6) for _ in range(2000)]
+        assert interval.mean == pytest.approx(resampling.expected_best(own, 6), abs=1e-12)
         assert (interval.low, interval.high) == pytest.approx(np.quantile(draws, (0.025, 0.975)), abs=0.02)
 
 
@@ -192,12 +198,12 @@ def test_the_intervals_of_many_searches_are_those_of_resampled_trials():
 
 def test_holm_agrees_with_a_hand_example():
     """Sorted .005, .01, .03, .04 times 4, 3, 2, 1: .02, .03, .06, .04, and none below the one before it."""
-    assert stats.holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert resampling.holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
 @given(st.lists(st.floats(0, 1), max_size=12))
 def test_holm_rejects_what_stepping_down_rejects(p):
-    adjusted = stats.holm(np.array(p))
+    adjusted = resampling.holm(np.array(p))
     rejected = set()
     for step, index in enumerate(np.argsort(p, kind="stable")):
         if p[index] * (len(p) - step) > 0.05:
@@ -242,4 +248,4 @@ def test_every_metric_lies_in_0_to_1_and_never_rises_with_the_rank(ranks, k):
 
 def test_draws_of_another_size_are_refused():
     with pytest.raises(HarnessError, match=r"values of \(5, 2\) users and seeds, but draws for \(6, 2\)"):
-        stats.bootstrap(np.zeros((5, 2)), stats.user_draws(6, 10), stats.seed_draws(2, 10))
+        resampling.bootstrap(np.zeros((5, 2)), resampling.user_draws(6, 10), resampling.seed_draws(2, 10))

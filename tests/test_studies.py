@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from harness import grids, plan, registry, spaces, warm
-from harness.ledger import Ledger, Segment
-from harness.studies import Grid
+from harness import registry
+from harness.record.ledger import Ledger, Segment
+from harness.search import grids, plan, spaces, warm
+from harness.search.studies import Grid
 from harness.types import BASELINE, PRUNERS, SAMPLERS, Budget, Cell, Engine, HarnessError, Protocol, TrialResult
 
 BUDGET = Budget("tiny", trials=5, epochs=10, patience=3, seeds=2)

@@ -11,8 +11,9 @@ import polars as pl
 import pytest
 from made_data import columns, write_dataset
 
-from harness import data, sealed, suspects
-from harness.findings import Finding
+from harness.data import preparation, suspects
+from harness.data.findings import Finding
+from harness.system import sealed
 from harness.types import HarnessError, PrepSpec
 
 OFF = PrepSpec(kcore=0)
@@ -33,9 +34,9 @@ def sound() -> tuple[pl.DataFrame, pl.DataFrame]:
     )
 
 
-def prepared(folder: Path, events: Any, items: Any, toml: str = "") -> data.Prepared:
-    raw = data.open_dataset(str(write_dataset(folder / "made", events, items, toml=toml)), folder)
-    return data.prepare(raw, OFF, folder)
+def prepared(folder: Path, events: Any, items: Any, toml: str = "") -> preparation.Prepared:
+    raw = preparation.open_dataset(str(write_dataset(folder / "made", events, items, toml=toml)), folder)
+    return preparation.prepare(raw, OFF, folder)
 
 
 def warnings(folder: Path, events: Any, items: Any, toml: str = "") -> list[str]:
@@ -119,7 +120,7 @@ def test_a_preparation_made_before_is_looked_at_once_and_keeps_its_hash(tmp_path
     folder = tmp_path / "cache" / "prepared" / first.hash
     card = json.loads((folder / "card.json").read_text())
     card["warnings"] = []
-    del card[data.DOUBTED]
+    del card[preparation.DOUBTED]
     (folder / "card.json").write_text(json.dumps(card))
     sealed.seal(folder, without=("facts.json",))
     again = prepared(tmp_path, events, items)

@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_boards import HEADER, cell, results, seeds
 
-from harness import plan, registry, store
-from harness.ledger import Ledger
+from harness import registry
 from harness.metrics._all import CUTOFFS, means, per_user
 from harness.metrics._ties import Ranks, expected
-from harness.results import build as frames_of
-from harness.tables import Results, build, formats, render
+from harness.record import store
+from harness.record.ledger import Ledger
+from harness.report.results import build as frames_of
+from harness.report.tables import Results, build, formats, render
+from harness.search import plan
 from harness.types import Budget, Engine, PrepSpec, Protocol, digest
 
 ID, SVD = ("beauty", "none", "sasrec", "id"), ("beauty", "minilm", "sasrec", "svd")

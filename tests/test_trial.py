@@ -9,18 +9,24 @@ import optuna
 import pytest
 import torch
 
-from harness import data, plan, registry, spaces, trial, walk
-from harness.ledger import Ledger
-from harness.plan import Request
+from harness import registry
+from harness.data import preparation
+from harness.record.ledger import Ledger
+from harness.search import plan, spaces
+from harness.search.plan import Request
+from harness.training import trial
+from harness.training.windows import Windows, gather
 from harness.types import Cell, PrepSpec, Protocol, Trial
-from harness.windows import Windows, gather
+from harness.workflows import walk
 
 SMALL = {"train.d": 16, "train.max_len": 6, "train.batch_size": 96, "train.lr": 0.01}
 
 
 @pytest.fixture
 def split(dataset, home):
-    return data.split(data.prepare(data.open_dataset(str(dataset), home), PrepSpec(), home), Protocol())
+    return preparation.split(
+        preparation.prepare(preparation.open_dataset(str(dataset), home), PrepSpec(), home), Protocol()
+    )
 
 
 def spectrum_of(split, D=24, seed=0):
@@ -142,8 +148,8 @@ def test_every_event_but_the_first_is_the_target_of_exactly_one_window(max_len, 
     items = np.arange(1, 2 * length + 1, dtype=np.int32)
     offsets = np.array([0, length, 2 * length])
     ends = np.array([length - 2, 1])  # the second user has one training event: nothing to learn
-    none = data.Queries(np.zeros(0, np.int32), np.zeros(0, np.int64))
-    split = data.Split(2 * length, items, offsets, None, ends, none, none)
+    none = preparation.Queries(np.zeros(0, np.int32), np.zeros(0, np.int64))
+    split = preparation.Split(2 * length, items, offsets, None, ends, none, none)
     targets = []
     for batch in batches_of(split, max_len, size=4, seed=0):
         assert batch.shape[1] <= max_len + 1
@@ -206,8 +212,8 @@ def test_baselines_beat_chance_where_they_should(split, name):
 
 
 def test_the_temporal_split_trains_and_tests(dataset, home):
-    prepared = data.prepare(data.open_dataset(str(dataset), home), PrepSpec(kcore=0), home)
-    temporal = data.split(prepared, Protocol("gts", quantile=0.8))
+    prepared = preparation.prepare(preparation.open_dataset(str(dataset), home), PrepSpec(kcore=0), home)
+    temporal = preparation.split(prepared, Protocol("gts", quantile=0.8))
     assert max(temporal.times[: temporal.offsets[1]][: temporal.train_ends[0]]) < max(temporal.times)
     result, artifacts = trial.run(a_trial("id", epochs=10, patience=10), temporal, spectrum_of(temporal))
     assert len(artifacts.ranks) == len(temporal.test.users) > 0

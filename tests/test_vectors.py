@@ -14,10 +14,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from harness import data, files, sealed, vectors
-from harness.encoders import _base, noise
+from harness.data import preparation
+from harness.system import files, sealed
+from harness.text import vectors
+from harness.text.encoders import _base, noise
+from harness.text.vectors import Texts, basis, embed, embedding_hash, encoder, reporter, texts_of
 from harness.types import HarnessError, PrepSpec
-from harness.vectors import Texts, basis, embed, embedding_hash, encoder, reporter, texts_of
 
 
 def catalogue(n: int = 4, missing: tuple[int, ...] = ()) -> Texts:
@@ -55,7 +57,7 @@ def test_the_texts_of_a_prepared_data_set_know_their_rows_in_the_items_file(data
     raw = pl.read_parquet(dataset / "items.parquet")
     extra = pl.DataFrame({"item_id": ["a-first", "z-last"], "title": ["nobody", "bought these"]})
     pl.concat([extra[:1], raw[5:].reverse(), raw[1:5], extra[1:]]).write_parquet(dataset / "items.parquet")  # no i000
-    texts = texts_of(data.prepare(data.open_dataset(str(dataset), home), PrepSpec(kcore=0), home))
+    texts = texts_of(preparation.prepare(preparation.open_dataset(str(dataset), home), PrepSpec(kcore=0), home))
     source = pl.read_parquet(dataset / "items.parquet")
     assert len(texts) == 40
     assert texts.n_source_rows == len(source) == 41
@@ -70,7 +72,7 @@ def test_the_texts_of_a_prepared_data_set_know_their_rows_in_the_items_file(data
 
 def test_the_hash_of_an_embedding_is_known_without_torch_and_without_the_model(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from harness import vectors as v\n"
+        "import sys; from pathlib import Path; from harness.text import vectors as v\n"
         "t = v.Texts(['a'], ['x'], [0], 1); h = Path(sys.argv[1])\n"
         "for word in ('minilm', 'noise', 'shuffled:minilm'): print(v.embedding_hash(v.encoder(word, h), t))\n"
         "heavy = {'torch', 'sentence_transformers', 'transformers'} & set(sys.modules)\n"
@@ -123,7 +125,7 @@ def test_a_number_that_is_not_finite_is_refused_and_its_item_named(tmp_path, bad
 
 
 def test_the_first_bad_item_is_named_in_a_matrix_of_many_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.basis.CHUNK", 8 * 3 * 2)
+    monkeypatch.setattr("harness.text.basis.CHUNK", 8 * 3 * 2)
     E = matrix(50)
     E[37] = E[44] = np.nan
     with pytest.raises(HarnessError, match="item 'i37'"):

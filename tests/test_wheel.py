@@ -43,8 +43,8 @@ def test_an_installed_copy_lists_renders_and_finds_settings_and_papers_from_any_
     program = (
         f"import sys; sys.path[:] = [{str(tmp_path / 'site')!r}] + [p for p in sys.path if p != {str(ROOT)!r} and p]\n"
         "import harness, polars as pl\n"
-        "from harness import published, spaces, tables\n"
-        "from harness.tables._frames import COLUMNS\n"
+        "from harness.report import published; from harness.search import spaces; from harness.report import tables\n"
+        "from harness.report.tables._frames import COLUMNS\n"
         "frames = {name: pl.DataFrame(schema=dict.fromkeys(columns, pl.String)) for name, columns in COLUMNS.items()}\n"
         "page = tables.render(tables.build(tables.Results(**frames)), 'html')\n"
         "print(harness.__file__)\n"

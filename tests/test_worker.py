@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from harness import registry
-from harness.sources import code_hash
-from harness.worker import out_of_memory
+from harness.engine.worker import out_of_memory
+from harness.system.sources import code_hash
 
 
 @pytest.mark.parametrize("allocate", [lambda: np.ones(2**52), lambda: torch.ones(2**52)])

@@ -11,16 +11,16 @@ import numpy as np
 import polars as pl
 
 from harness.checks._read import Events
-from harness.findings import EXAMPLES
-from harness.raw import RawDataset
+from harness.data.findings import EXAMPLES
+from harness.data.raw import RawDataset
 
 if TYPE_CHECKING:
-    from harness.data import Prepared
+    from harness.data.preparation import Prepared
 
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """All that is known of a data set. `texts`: what `harness.raw.read_items` gives, None if it cannot be read.
+    """All that is known of a data set. `texts`: what `harness.data.raw.read_items` gives, None if it cannot be read.
 
     `events`: None likewise. `prepared`, `embedding` float32 (items of `prepared`, D): None where there is none. `now`:
     seconds since 1970.

@@ -1,4 +1,4 @@
-"""The two files, read so that a fault can be counted: what `harness.raw` refuses is let through where it can be."""
+"""The two files, read so that a fault can be counted: what `data.raw` refuses is let through where it can be."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from harness import scans
+from harness.data import scans
 from harness.types import HarnessError
 
 Columns = dict[str, int]

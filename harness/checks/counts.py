@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from harness import suspects
 from harness.checks._base import Facts, ids_at
 from harness.checks._read import Events
-from harness.findings import ERROR, INFO, WARNING, Finding, catalogue, examples, level
+from harness.data import suspects
+from harness.data.findings import ERROR, INFO, WARNING, Finding, catalogue, examples, level
 from harness.metrics._all import CUTOFFS
 
 MANY_REPEATS = 0.01
@@ -119,7 +119,7 @@ def _weights(events: Events) -> Iterator[Finding]:
 
 
 def _published(card: dict[str, Any]) -> Iterator[Finding]:
-    """Counts of the card's `published` (`harness.presets.compared`) that are not those of the prepared data."""
+    """Counts of the card's `published` (`harness.data.presets.compared`) that are not those of the prepared data."""
     known = card.get("published") or {}
     numbers = {name: known[name] for name in ("users", "items", "events") if name in known}
     differ = {name: number for name, number in numbers.items() if number["ours"] != number["published"]}

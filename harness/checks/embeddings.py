@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import basis
 from harness.checks._base import Facts
-from harness.findings import ERROR, INFO, WARNING, Finding, examples, level
+from harness.data.findings import ERROR, INFO, WARNING, Finding, examples, level
+from harness.text import basis
 from harness.types import HarnessError
 
 DUPLICATES = 0.05

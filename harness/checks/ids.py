@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from harness import suspects
 from harness.checks._base import Facts
-from harness.findings import ERROR, INFO, WARNING, Finding, examples, ids
+from harness.data import suspects
+from harness.data.findings import ERROR, INFO, WARNING, Finding, examples, ids
 
 MOST_ORPHANS = 0.5  # beyond it the preparation refuses the files
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import polars as pl
 
 from harness.checks._base import Facts
-from harness.findings import ERROR, INFO, WARNING, Finding, examples, level, titles
+from harness.data.findings import ERROR, INFO, WARNING, Finding, examples, level, titles
 
 PLACEHOLDER = r"(?i)^(title_\d+|nan|none|null|n/?a|unknown|untitled|no title|not available|[-?.]+)$"
 LONG_TITLE = 20  # words; D3 and MiniOneRec drop longer titles

@@ -9,7 +9,7 @@ import polars as pl
 
 from harness.checks._base import Facts, Sequences, ids_at
 from harness.checks._read import Events
-from harness.findings import ERROR, INFO, WARNING, Finding, clocks, examples, level
+from harness.data.findings import ERROR, INFO, WARNING, Finding, clocks, examples, level
 
 INCREASING_SHARE = 0.95  # in files that are ordered by time it is 0.69 to 0.72 (Amazon)
 FEW = 20  # neighbours that tell nothing about a share

@@ -12,8 +12,8 @@ import click
 from harness.types import BUDGETS, Budget, Engine, PrepSpec, Protocol
 
 if TYPE_CHECKING:
-    from harness import spaces
-    from harness.plan import Request
+    from harness.search import spaces
+    from harness.search.plan import Request
 
 HOME = "~/.harness"
 LARGEST = 1_000_000  # of a count
@@ -118,7 +118,7 @@ grid_options = options(
 
 
 def protocol_of(given: dict[str, Any]) -> Protocol:
-    from harness import presets
+    from harness.data import presets
 
     names = ("filter_seen", "quantile", "validation", "target", "drop_tied_test")
     protocol = Protocol(given["protocol"], **{name: given[name] for name in names})
@@ -130,7 +130,7 @@ def prep_of(given: dict[str, Any]) -> PrepSpec:
     """The preset's spec with what the single options say otherwise."""
     from dataclasses import fields, replace
 
-    from harness import presets
+    from harness.data import presets
 
     own = {field.name: given[field.name] for field in fields(PrepSpec) if given[field.name] is not None}
     if "order" in own:
@@ -142,8 +142,8 @@ def prep_of(given: dict[str, Any]) -> PrepSpec:
 
 def source_of(given: dict[str, Any]) -> spaces.Source:
     """Where search spaces come from, of the options `--spaces` and `--set`."""
-    from harness import spaces
     from harness.registry import split_overrides
+    from harness.search import spaces
 
     pins = split_overrides(f"set[{','.join(given['pins'])}]")[1] if given["pins"] else {}
     return spaces.Source(given["spaces"], pins)
@@ -153,8 +153,8 @@ def request_of(given: dict[str, Any]) -> Request:
     """The request of the grid options; takes its own out of `given`."""
     from dataclasses import replace
 
-    from harness.plan import Request
-    from harness.store import check_home
+    from harness.record.store import check_home
+    from harness.search.plan import Request
 
     budget: Budget = BUDGETS[given["budget"]]
     own = {key: given[key] for key in ("trials", "epochs", "seeds", "cell_seconds") if given[key] is not None}

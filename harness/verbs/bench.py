@@ -12,7 +12,7 @@ from harness.verbs import plan
 from harness.verbs._options import Number, grid_options, json_option, layout_options, request_of
 
 if TYPE_CHECKING:
-    from harness import walk
+    from harness.workflows import walk
 
 rank = 10
 
@@ -32,7 +32,7 @@ rank = 10
 @json_option
 def command(**given: Any) -> None:
     """Search every cell at one budget, retrain the winners over seeds, test once, print the leaderboard."""
-    from harness import tables
+    from harness.report import tables
 
     if given["dry_run"]:
         return plan.show(given)
@@ -50,7 +50,7 @@ def command(**given: Any) -> None:
 
 def run(given: dict[str, Any]) -> walk.Outcome:
     """The bench that these options ask for."""
-    from harness import walk
+    from harness.workflows import walk
 
     names = ("address", "threads", "gpu", "tracking", "watchdog")
     return walk.run(request_of(given), walk.Options(**{name: given[name] for name in names}))

@@ -27,8 +27,8 @@ rank = 105
 @json_option
 def command(gc: bool, dry_run: bool, days: float, home: str, as_json: bool) -> None:
     """What is in the home folder, by kind and size; --gc removes what nobody needs any more."""
-    from harness import housekeeping
-    from harness.store import find_home
+    from harness.record import housekeeping
+    from harness.record.store import find_home
 
     folder = find_home(Path(home))
     kinds, waste = housekeeping.survey(folder), housekeeping.waste(folder, days)

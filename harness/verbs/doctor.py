@@ -18,7 +18,7 @@ rank = 110
 @json_option
 def command(home: str, as_json: bool) -> None:
     """Whether this machine is fit: versions, cores, memory, disk, the home folder, secrets' file modes."""
-    from harness import doctor as checks
+    from harness.workflows import doctor as checks
 
     found = checks.examine(Path(home))
     click.echo(json.dumps(found, indent=1) if as_json else checks.text(found))

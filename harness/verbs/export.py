@@ -28,12 +28,12 @@ def command(row: str, output: Path, seed: int | None, home: str, **given: Any) -
 
     ROW: dataset/encoder/backbone/adapter as tables name it (parts may be left out), or the id of a trial or study.
     """
-    from harness import export
-    from harness.store import find_home
+    from harness.record.store import find_home
+    from harness.workflows import export
 
     report = export.write(find_home(Path(home)), row, output, seed, given["dataset"], given["run"])
     if given["mlflow"]:
-        from harness import tracking
+        from harness.record import tracking
 
         tracking.save_model(output / "mlflow", output)
     found = {key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(report).items()}

@@ -12,7 +12,7 @@ from harness.types import HarnessError
 from harness.verbs._options import Whole, home_option
 
 if TYPE_CHECKING:
-    from harness.tables import Table
+    from harness.report.tables import Table
 
 rank = 40
 
@@ -35,15 +35,16 @@ def command(
     slices: bool,
 ) -> None:
     """The table of what is complete so far, out of the ledger (or of MLflow)."""
-    from harness import results, store, tables
-    from harness.ledger import Ledger
+    from harness.record import store
+    from harness.record.ledger import Ledger
+    from harness.report import results, tables
 
     folder = store.find_home(Path(home))
     tables.check_format(form)
     if from_mlflow is None:
         ledger, beside = Ledger.open(folder), store.sources(folder)
     else:
-        from harness import tracking
+        from harness.record import tracking
 
         uri = tracking.default_uri(folder) if from_mlflow == "default" else from_mlflow
         ledger, beside = tracking.read(uri, folder)
@@ -59,8 +60,8 @@ def command(
 
 def show(table: Table, form: str, slices: bool) -> None:
     """The table on stdout; bytes only where no terminal reads them."""
-    from harness import tables
-    from harness.tables import terminal
+    from harness.report import tables
+    from harness.report.tables import terminal
 
     made = tables.render(table, form)
     if isinstance(made, bytes) and sys.stdout.isatty():

@@ -17,8 +17,8 @@ rank = 50
 @json_option
 def command(home: str, as_json: bool) -> None:
     """All components by name, with a line each, and the data sets that are ready here."""
-    from harness import components
-    from harness.store import find_home
+    from harness.record.store import find_home
+    from harness.workflows import components
 
     found = components.all_of(find_home(Path(home)))
     click.echo(json.dumps(found, indent=1) if as_json else components.text(found))

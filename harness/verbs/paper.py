@@ -22,8 +22,8 @@ def command(files: tuple[str, ...], run: str | None, home: str, as_json: bool) -
 
     FILE: a shipped paper by name (all of them if none is named), or a TOML file of yours.
     """
-    from harness import published
-    from harness.store import find_home
+    from harness.record.store import find_home
+    from harness.report import published
 
     papers = [published.read(word) for word in files or published.names()]
     table = published.table_of(find_home(Path(home)), run)

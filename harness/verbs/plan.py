@@ -13,8 +13,8 @@ import click
 from harness.verbs._options import Whole, grid_options, json_option, layout_options, request_of
 
 if TYPE_CHECKING:
-    from harness.forecast import Forecast, Known
-    from harness.plan import Plan
+    from harness.search.plan import Plan
+    from harness.workflows.forecast import Forecast, Known
 
 rank = 20
 
@@ -36,9 +36,9 @@ def command(**given: Any) -> None:
 
 
 def show(given: dict[str, Any]) -> None:
-    from harness import plan as planning
-    from harness import walk
-    from harness.ledger import Ledger
+    from harness.record.ledger import Ledger
+    from harness.search import plan as planning
+    from harness.workflows import walk
 
     request = request_of(given)
     grid = planning.make(request, Ledger.open(request.home))
@@ -58,7 +58,7 @@ def show(given: dict[str, Any]) -> None:
 
 
 def _deadline(grid: Plan, given: dict[str, Any]) -> None:
-    from harness import forecast
+    from harness.workflows import forecast
 
     deadline = forecast.duration(given["deadline"])
     past = forecast.known(grid.studies[0].ledger) if grid.studies else []
@@ -75,17 +75,17 @@ def _machines(grid: Plan, address: str | None) -> AbstractContextManager[dict[st
     """What the bench would run on, asked of Ray; of a grid that is done, nobody asks."""
     if not grid.pending:
         return nullcontext({"cpus": 1, "gpus": 0.0, "node_cpus": 1})
-    from harness import interpreter
+    from harness.system import interpreter
 
     interpreter.check()
-    from harness import search
+    from harness.engine import ray_tune
 
-    return search.cluster(address)
+    return ray_tune.cluster(address)
 
 
 def _forecast(grid: Plan, past: list[Known], given: dict[str, Any], resources: dict[str, Any]) -> Forecast:
-    from harness import calibrate, forecast
-    from harness.layout import layout
+    from harness.engine.layout import layout
+    from harness.workflows import calibrate, forecast
 
     here = layout(resources, grid.width, given["threads"], given["gpu"] if grid.pending else None)
     slots = given["slots"] or here.slots

@@ -24,8 +24,8 @@ rank = 70
 @json_option
 def command(**given: Any) -> None:
     """Fetch and prepare data sets, compute embeddings and bases. Done twice, it only says that it is done."""
-    from harness import components
-    from harness.store import check_home
+    from harness.record.store import check_home
+    from harness.workflows import components
 
     home = check_home(Path(given["home"]))
     spec = prep_of(given)

@@ -30,8 +30,8 @@ def command(row: str, home: str, search: bool, as_json: bool, **given: Any) -> N
     ROW: dataset/encoder/backbone/adapter as tables name it (parts may be left out), or the id of a trial or study. Exit
     code 0 if the numbers are equal or not distinguishable, 1 if they differ.
     """
-    from harness import reproduce
-    from harness.store import find_home
+    from harness.record.store import find_home
+    from harness.workflows import reproduce
 
     folder = find_home(Path(home))
     asked = reproduce.Asked(row, given["dataset"], given["run"], given["seeds"], given["tolerance"])

@@ -20,8 +20,8 @@ rank = 60
 @json_option
 def command(name: str, home: str, as_json: bool, **given: Any) -> None:
     """One component (parameters, search space, source) or one data set (card, warnings)."""
-    from harness import components
-    from harness.store import find_home
+    from harness.record.store import find_home
+    from harness.workflows import components
 
     found = components.one(name, find_home(Path(home)), prep_of(given), given["text"])
     click.echo(json.dumps(found, indent=1, default=str) if as_json else components.details(found))

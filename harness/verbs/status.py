@@ -23,8 +23,8 @@ def command(home: str, watch: float | None, as_json: bool) -> None:
 
     --watch prints it again every 5 or so many seconds until the bench is over, over the old one on a terminal.
     """
-    from harness import status as reading
-    from harness.store import find_home
+    from harness.record.store import find_home
+    from harness.workflows import status as reading
 
     folder = find_home(Path(home))
     while True:

@@ -16,9 +16,9 @@ rank = 100
 @click.option("--tracking", metavar="URI", help="MLflow store (default: sqlite in the home).")
 def command(home: str, tracking: str | None) -> None:
     """Write to MLflow what it lacks of the ledger. Done twice, it writes nothing."""
-    from harness import tracking as mirror
-    from harness.ledger import Ledger
-    from harness.store import check_home
+    from harness.record import tracking as mirror
+    from harness.record.ledger import Ledger
+    from harness.record.store import check_home
 
     folder = check_home(Path(home))
     count = mirror.sync(

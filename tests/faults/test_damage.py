@@ -8,8 +8,8 @@ import pytest
 from conftest import make_dataset
 from helpers import bench, ended, harness, metrics_of
 
-from harness import store
 from harness.metrics._ties import Ranks
+from harness.record import store
 
 GRID = ["--adapters", "id,svd", "--backbones", "sasrec", "--sampler", "random", "--tracking", "off"]
 
@@ -112,7 +112,7 @@ def test_every_artifact_is_known_by_its_checksum(home, name):
 
 
 def test_a_home_whose_only_launch_is_damaged_is_never_taken_for_an_empty_one(home):
-    from harness.ledger import Segment
+    from harness.record.ledger import Segment
 
     segment = Segment(home)
     segment.append("launched", schema=1)

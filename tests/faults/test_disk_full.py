@@ -13,8 +13,8 @@ import pytest
 from conftest import make_dataset
 from helpers import SMALL_MODEL, TINY, bench, ended, environment, harness, metrics_of
 
-from harness import store
 from harness.metrics._ties import Ranks
+from harness.record import store
 from harness.types import HarnessError
 
 GRID = ["--adapters", "id,svd", "--backbones", "sasrec", "--sampler", "random", "--tracking", "off", "--trials", "12"]
@@ -174,7 +174,8 @@ def test_a_report_that_cannot_be_written_leaves_the_results_where_they_are(disk,
 
 
 def test_a_bench_says_before_it_begins_that_the_disk_is_too_small_and_doctor_says_it_too(disk, tmp_path):
-    from harness import ledger, room
+    from harness.record import ledger
+    from harness.workflows import room
 
     folder, home = make_dataset(tmp_path / "toy"), disk("64m")
     words = ["--datasets", str(folder), "--encoders", "noise", "--adapters", "id,svd", "--kcore", "0"]

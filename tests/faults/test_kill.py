@@ -41,7 +41,9 @@ def warm(tmp_path_factory):
     root = tmp_path_factory.mktemp("warm")
     folder = make_dataset(root / "toy")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["harness.cli", "harness.walk", "harness.search", "harness.trial"])
+    context.set_forkserver_preload(
+        ["harness.cli", "harness.workflows.walk", "harness.engine.ray_tune", "harness.training.trial"]
+    )
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     Path(root / "log.txt").touch()
 

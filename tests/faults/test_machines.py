@@ -12,8 +12,8 @@ import pytest
 OWN = """
 import json, os, stat, sys
 import psutil, ray
-from harness import search
-from harness.layout import Layout
+from harness.engine import ray_tune as search
+from harness.engine.layout import Layout
 
 @ray.remote
 def pid():
@@ -87,12 +87,12 @@ def test_six_trials_on_two_nodes_of_four_gpus_take_three_of_each(tmp_path):
     from ray import tune
     from ray.cluster_utils import Cluster
 
-    from harness import layout as layouts
-    from harness import search
+    from harness.engine import layout as layouts
+    from harness.engine import ray_tune
 
     def trial(config):
         node = ray.get_runtime_context().get_node_id()
-        slots = layouts.slots_on(search.resources_of(node), config["layout"])
+        slots = layouts.slots_on(ray_tune.resources_of(node), config["layout"])
         here = [node, *ray.get_gpu_ids()]
         tune.report({"here": json.dumps(here), "slots": slots, "all": ray.get(config["meet"].arrive.remote())})
 
@@ -116,12 +116,12 @@ def test_six_trials_on_two_nodes_of_four_gpus_take_three_of_each(tmp_path):
         for _ in range(2):
             cluster.add_node(num_cpus=8, num_gpus=4)
         cluster.wait_for_nodes()
-        with search.cluster(cluster.address) as resources:
+        with ray_tune.cluster(cluster.address) as resources:
             found = layouts.layout(resources, 6, 1, None)
             assert found == layouts.Layout(8, 1, 1.0)
             meet = ray.remote(num_cpus=0, max_concurrency=8)(Meeting).remote()
             tuner = tune.Tuner(
-                tune.with_resources(trial, search.needs(found)),
+                tune.with_resources(trial, ray_tune.needs(found)),
                 param_space={"meet": meet, "layout": found},
                 tune_config=tune.TuneConfig(num_samples=6),
                 run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),

@@ -18,8 +18,9 @@ from conftest import make_dataset
 from helpers import SMALL_MODEL, TINY, bench, ended, environment, harness, metrics_of
 from proxy import Proxy
 
-from harness import mirror, results, tables, tracking
-from harness.ledger import Ledger
+from harness.record import mirror, tracking
+from harness.record.ledger import Ledger
+from harness.report import results, tables
 from harness.types import HarnessError
 
 

@@ -1,0 +1,310 @@
+"""Delimited text as programs write it: separators, RecBole's typed headers, encodings, line ends, ways to quote.
+
+`dialect` detects how a file is written; `scan` reads it, every value as text, so that the id 007 stays 007.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import mmap
+import re
+import zlib
+from dataclasses import dataclass, field
+from functools import lru_cache
+from gzip import BadGzipFile
+from gzip import decompress as gunzip
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from harness.data import folders
+from harness.system import decoding
+from harness.types import HarnessError
+
+SEPARATORS = {",": "comma-separated", "\t": "tab-separated", ";": "semicolon-separated", "|": "pipe-separated"}
+USUAL = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t"}
+HEAD = 1 << 16  # bytes in which the header ends
+TYPED = re.compile(r"(.+):(token|token_seq|float|float_seq)")  # RecBole's atomic files
+KINDS = {"token_seq": pl.String(), "float": pl.Float64(), "float_seq": pl.List(pl.Float64())}
+NUMBERS = ("timestamp", "order", "rating")
+DECIMAL_COMMA = r"^\s*[+-]?(?:\d+,(?:\d{1,2}|\d{4,})|(?:0|\d{4,}),\d{3})\s*$"  # 1,505 may be a thousand and more
+BINARY = {b"PAR1": "Parquet", b"PK\x03\x04": "zip or Excel", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
+GZIP = b"\x1f\x8b"
+DOUBLED = rb'[^"]++|""'  # in a quoted value
+ESCAPED = rb'[^"\\]++|\\[\s\S]|""'
+
+Content = bytes | mmap.mmap
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a delimited file is written.
+
+    `quote`: the quote character, None if quotes are characters like others. `escaped`: a quote in a quoted value is
+    `\\"`, as Spark writes it, not `""`. `old_mac`: a bare carriage return ends a line. `blank`: some lines hold no
+    value. `plain`: polars can read the file as it is. `empty`: it has no bytes. `skip`: lines before the header.
+    `types`: column -> RecBole's type. `form`, `traits`: the separator, and the rest that a name does not say, in words.
+    """
+
+    separator: str = ","
+    quote: str | None = '"'
+    escaped: bool = False
+    old_mac: bool = False
+    blank: bool = False
+    plain: bool = True
+    empty: bool = False
+    skip: int = 0
+    types: dict[str, str] = field(default_factory=dict)
+    form: str = ""
+    traits: tuple[str, ...] = ()
+
+
+def scan(path: Path) -> pl.LazyFrame:
+    """The rows of a delimited file that hold a value; every column is text.
+
+    Raises HarnessError if it is no delimited text; what polars finds wrong is raised when the rows are collected.
+    """
+    found = dialect(path)
+    frame = _scanned(path, found)
+    if found.blank:
+        frame = frame.filter(~pl.all_horizontal(pl.all().str.strip_chars().fill_null("") == ""))
+    if found.separator == ";":
+        names = [name for name in frame.collect_schema() if name in NUMBERS]
+        frame = frame.with_columns(map(_with_point, names))
+    return frame
+
+
+def kinds(path: Path) -> pl.Schema:
+    """Column -> type: RecBole's, or that of the values in the first rows. Raises as `scan` does."""
+    found = dialect(path)
+    schema = _scanned(path, found, infer=True).collect_schema()
+    stated = {name: KINDS[kind] for name, kind in found.types.items() if kind in KINDS}
+    return pl.Schema({name: stated.get(name, kind) for name, kind in schema.items()})
+
+
+def _scanned(path: Path, found: Dialect, *, infer: bool = False) -> pl.LazyFrame:
+    frame = pl.scan_csv(
+        path if found.plain else _rewritten(path, found),
+        separator=found.separator,
+        quote_char=found.quote,
+        skip_lines=found.skip,
+        infer_schema=infer,
+        glob=False,
+    )
+    return frame.rename({f"{name}:{kind}": name for name, kind in found.types.items()})
+
+
+def _with_point(name: str) -> pl.Expr:
+    value = pl.col(name)
+    pointed = value.str.replace(",", ".", literal=True)
+    return pl.when(value.str.contains(DECIMAL_COMMA)).then(pointed).otherwise(value).alias(name)
+
+
+def dialect(path: Path) -> Dialect:
+    """How a delimited file is written; cached until its size or modification time changes.
+
+    Raises HarnessError if it is binary, cut off, or no text.
+    """
+    stat = path.stat()
+    return _dialect(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _dialect(path: Path, size: int, mtime_ns: int) -> Dialect:
+    data, traits = _content(path)
+    head = bytes(data[:HEAD])
+    old_mac = b"\r" in head.partition(b"\n")[0].removesuffix(b"\r")
+    lines = decoding.LINE_END.sub("\n", head.decode("utf-8", "replace").lstrip("\ufeff")).split("\n")
+    skip, separator = _before_header(lines)
+    if "\0" in lines[skip]:
+        raise HarnessError(f"{path}: not a text file; its first line holds NUL bytes. Write it as UTF-8 text.")
+    if "\ufffd" in lines[skip] and (bad := _invalid(bytes(data))):
+        raise HarnessError(f"{path}: {bad}")
+    usual = USUAL.get(folders.kind(path), ",")
+    separator = separator or _separator(lines[skip], usual)
+    types = _types(_fields(lines[skip], separator))
+    quote, escaped = _quoting(data, separator)
+    traits = [*["RecBole types in the header"] * bool(types), *traits]
+    traits += [*["carriage returns as line ends"] * old_mac, *["backslash-escaped quotes"] * escaped]
+    traits += ["quotes as plain characters"] if quote is None else []
+    return Dialect(
+        separator=separator,
+        quote=quote,
+        escaped=escaped,
+        old_mac=old_mac,
+        blank=old_mac or _has_blank(data, separator),
+        plain=isinstance(data, mmap.mmap) and not (old_mac or escaped),
+        empty=not len(data),
+        skip=skip,
+        types=types,
+        form=SEPARATORS[separator] if separator != usual else "",
+        traits=tuple(traits),
+    )
+
+
+def _content(path: Path) -> tuple[Content, list[str]]:
+    """The text of a file in UTF-8, memory-mapped if nothing had to be converted, and the conversions in words.
+
+    Raises HarnessError if the file is binary or damaged.
+    """
+    named = path.name.lower().endswith(".gz")
+    data = _mapped(path)
+    traits = ["no compression"] if named and data[:2] != GZIP else []
+    if data[:2] == GZIP:
+        data = _gunzipped(path, data)
+        traits += [] if named else ["gzip compression"]
+    head = bytes(data[:HEAD])
+    for magic, what in (*BINARY.items(), (GZIP, "gzip")):
+        if head.startswith(magic):
+            raise HarnessError(f"{path} holds {what} data, not delimited text. Unpack or rename it.")
+    codec, _ = decoding.encoding(head)
+    if codec != "utf-8":
+        return decoding.decoded(path, bytes(data)).encode("utf-8"), [*traits, f"{decoding.name(codec)} encoding"]
+    return data, traits
+
+
+def _mapped(path: Path) -> Content:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
+
+
+def _gunzipped(path: Path, data: Content) -> bytes:
+    try:
+        return gunzip(data)
+    except (EOFError, BadGzipFile, zlib.error) as error:
+        reason = "it is cut off" if isinstance(error, EOFError) else "it is damaged"
+        raise HarnessError(f"{path} cannot be decompressed: {reason}. Copy or write the file again.") from None
+
+
+def _before_header(lines: list[str]) -> tuple[int, str]:
+    """How many lines stand before the header, and the separator if Excel's line `sep=;` is one of them."""
+    separator = ""
+    for place, line in enumerate(lines[:-1]):
+        if (match := re.fullmatch(r"sep=(.)", line.strip('\n" '))) and match[1] in SEPARATORS:
+            separator = match[1]
+        elif line.strip():
+            return place, separator
+    return len(lines) - 1, separator
+
+
+def _separator(header: str, usual: str) -> str:
+    """The separator by which a header names item_id, or else the one that makes most names; `usual` if several do."""
+    fields = {separator: _fields(header, separator) for separator in (usual, *SEPARATORS)}
+    named = [s for s, names in fields.items() if {"item_id", "item_id:token"} & set(names)]
+    return named[0] if named else max(fields, key=lambda separator: len(fields[separator]))
+
+
+def _fields(header: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader([header], delimiter=separator), [])
+    except csv.Error:
+        return header.split(separator)
+
+
+def _types(names: list[str]) -> dict[str, str]:
+    """Column -> type of a RecBole header; empty where it is none."""
+    types = {match[1]: match[2] for name in names if (match := TYPED.fullmatch(name))}
+    bare = [TYPED.sub(r"\1", name) for name in names]
+    return types if "item_id" in types and len(set(bare)) == len(bare) else {}
+
+
+def _quoting(data: Content, separator: str) -> tuple[str | None, bool]:
+    """The quote character, and whether backslashes stand before quotes.
+
+    Quotes are doubled unless the file cannot be read so. Quotes that open and do not close are characters in files
+    with tabs, which databases write without any quoting.
+    """
+    suspects = data.find(b'\\"') >= 0 or (separator == "\t" and data.find(b'"') >= 0)
+    if not suspects or _well_quoted(data, separator, DOUBLED):
+        return '"', False
+    if data.find(b'\\"') >= 0 and _well_quoted(data, separator, ESCAPED):
+        return '"', True
+    return (None if separator == "\t" else '"'), False
+
+
+def _well_quoted(data: Content, separator: str, inner: bytes) -> bool:
+    """Every quote that opens a value closes it, right before a separator or the end of a line."""
+    ends = rb"(?=([\r\n" + re.escape(separator.encode()) + rb"]|\Z)?)"
+    quoted = re.compile(_opens(separator) + rb'"(?:' + inner + rb')*+("?)' + ends)
+    return all(match[1] and match[2] is not None for match in quoted.finditer(data))
+
+
+def _opens(separator: str) -> bytes:
+    """Pattern of the place where a value begins."""
+    return rb"(?:(?<=[\r\n" + re.escape(separator.encode()) + rb"])|\A)"
+
+
+def _has_blank(data: Content, separator: str) -> bool:
+    blank = rb"\n[\s" + re.escape(separator.encode()) + rb"]"
+    return bool(re.search(blank + rb"*\n", data) or re.search(blank + rb"+\Z", bytes(data[-HEAD:])))
+
+
+def _rewritten(path: Path, found: Dialect) -> bytes:
+    """The file as UTF-8 with `\\n` between lines and doubled quotes."""
+    data = bytes(_content(path)[0])
+    opens = _opens(found.separator)
+    if found.old_mac:
+        line_end = opens + rb'"(?:' + (ESCAPED if found.escaped else DOUBLED) + rb')*+"|\r+\n?'
+        data = re.sub(line_end, lambda match: b"\n" if match[0][:1] == b"\r" else match[0], data)
+    if found.escaped:
+        data = re.sub(opens + rb'"(?:' + ESCAPED + rb')*+"', _doubled, data)
+    return data
+
+
+def _doubled(quoted: re.Match[bytes]) -> bytes:
+    """A quoted value with doubled quotes in place of escaped ones."""
+    return re.sub(rb'\\(["\\])', lambda match: b'""' if match[1] == b'"' else match[1], quoted[0])
+
+
+def fault(path: Path) -> str:
+    """Why a delimited file cannot be read, with the line; "" if nothing is found."""
+    found, data = dialect(path), bytes(_content(path)[0])
+    if bad := _invalid(data):
+        return bad
+    text = (data if found.plain else _rewritten(path, found)).decode("utf-8-sig")
+    quoting = csv.QUOTE_MINIMAL if found.quote else csv.QUOTE_NONE
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    for strict in (False, True):  # a row that is too long first: polars forgives most quotes that are not well-formed
+        lines = io.StringIO(text, newline="\n")
+        if odd := _odd_row(lines, found.skip, delimiter=found.separator, quoting=quoting, strict=strict):
+            return odd
+    return _stray_quote(data, found.separator)
+
+
+def _invalid(data: bytes) -> str:
+    """Why the bytes are no UTF-8; "" if they are."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return decoding.invalid_utf8(data, error.start)
+    return ""
+
+
+def _stray_quote(data: bytes, separator: str) -> str:
+    quotes = re.compile(_opens(separator) + rb'"(?:' + DOUBLED + rb')*+"|(")')
+    place = next((match.start() for match in quotes.finditer(data) if match[1]), -1)
+    line = data.count(b"\n", 0, max(place, 0)) + 1
+    remedy = "Put the value in quotes and double those within."
+    return f"line {line:,} has a quote within a value that is not in quotes. {remedy}" if place >= 0 else ""
+
+
+def _odd_row(lines: io.StringIO, skip: int, **how: Any) -> str:
+    """The first row, `skip` lines left out, with more values than the header has names, or with unmatched quotes."""
+    for _ in range(skip):
+        lines.readline()
+    rows, header, first = csv.reader(lines, **how), 0, skip + 1
+    try:
+        for row in rows:
+            if header and len(row) > header:
+                remedy = "Put a value that holds the separator in quotes."
+                return f"line {first:,} has {len(row):,} values, but the header has {header:,} names. {remedy}"
+            header, first = header or len(row), skip + rows.line_num + 1
+    except csv.Error as error:
+        if "new-line character" in str(error):
+            return f"line {first:,} holds a bare carriage return. End every line with \\n or \\r\\n."
+        if "end of data" in str(error):
+            return f"line {first:,} opens a quote that does not close. Close it, or double a quote within a value."
+        return f"line {first:,} cannot be read: {error}."
+    return ""

@@ -1,0 +1,172 @@
+"""Texts that are no words: URLs, paths, ids, one text for all; characters that nobody sees; the column to read."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import polars as pl
+
+from harness.data.findings import INFO, WARNING, Finding, examples
+from harness.data.findings.ids import INVISIBLE
+
+CONTROL = r"[\x00-\x1F\x7F\x{2028}\x{2029}]"  # those of U+0080 to U+009F are mojibake
+HIDDEN = r"[\x{AD}\x{200B}\x{202A}-\x{202E}\x{2060}-\x{2069}\x{FEFF}]"  # not joiners, which some scripts need
+KINDS = [  # name, regular expression of the whole text
+    ("URLs", r"(?i)^(?:[a-z][a-z0-9+.-]*://|//[\w-]+\.|www\.)\S+$|^data:\w+/|^(?:[\w-]+\.)+[a-z]{2,}/\S+$"),
+    ("paths of files", r"(?i)^[^\s]*\.(?:jpe?g|png|gif|webp|svg|bmp|tiff?|mp[34]|wav|html?|php|pdf|json)(?:\?\S*)?$"),
+    ("paths of files", r"^(?:[A-Za-z]:\\|\.{0,2}/)[^\s]+$"),
+    ("UUIDs", r"(?i)^\{?[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}\}?$"),
+    ("hashes", r"(?i)^(?:0x)?[0-9a-f]{16,}$"),
+    ("numbers", r"^[+-]?\p{Sc}?[\d.,\s]*\d[\d.,]*(?:[eE][+-]?\d+)?\s?[%\p{Sc}]?$"),
+    ("dates", r"^\d{4}[-/.]\d{1,2}(?:[-/.]\d{1,2})?(?:[T ][\d:.]+\S*)?$|^\d{1,2}[-/.]\d{1,2}[-/.]\d{4}$"),
+    ("emails", r"^[^\s@]+@[^\s@]+\.[^\s@]+$"),
+    ("ids", r"^(?:[A-Za-z]{0,8}[-_:#]?\d+|(?:[A-Z]{1,4}\d|\d+[A-Z])[A-Z0-9]{4,})$"),
+    ("ids", r"^[\w-]*(?:[A-Za-z]\d+[A-Za-z]|\d[A-Za-z]+\d)[\w-]*$"),
+    ("JSON", r"^(?:\{.*:.*\}|\[.*\])$"),
+]
+ANY = ("URLs", "paths of files", "UUIDs")  # one of them among words is a fault already
+HALF = 0.5
+LONGEST_TITLE = 200  # characters; a longer first field is a description, which may have lines
+MANY = 10  # items, of which two values are no titles
+NAMES = (  # of columns, best first, in lower case without signs
+    *("title", "name", "productname", "producttitle", "itemname", "itemtitle", "movietitle", "booktitle", "gametitle"),
+    *("tracktitle", "trackname", "songtitle", "songname", "appname", "articletitle", "displayname", "fullname"),
+    *("originaltitle", "headline", "caption", "label", "subject"),
+    *("titel", "titre", "titulo", "titolo", "nombre", "nom", "nome", "naam", "bezeichnung"),
+)
+OTHERS = (  # names of something else than the item
+    r"sub|brand|categor|seller|store|shop|user|author|artist|director|file|image|img|column|nick|host|domain|genre|publi"
+)
+PROSE = ("description", "productdescription", "summary", "overview", "abstract", "synopsis", "plot", "text", "content")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The column that is read as text where none is called title; `column` is empty if none will do.
+
+    `sure`: its name says that it is a title. `passed`: column -> why it is not read.
+    """
+
+    column: str
+    sure: bool
+    passed: dict[str, str]
+
+    @property
+    def says(self) -> str:
+        """What is read, and what is not, as a sentence without its full stop."""
+        over = ", ".join(f"{name} ({why})" for name, why in self.passed.items())
+        if not self.column:
+            return "no column is called title" + (f", and none of the others will do as text: {over}" if over else "")
+        return f"no column is called title: the text is read from {self.column}" + (
+            f", not from {over}" if over else ""
+        )
+
+
+def choose(names: list[str], read: Callable[[str], pl.Series]) -> Choice:
+    """The column to read as text among `names`, all of text, in the order of the file; `read` gives the values of one.
+
+    A column called title or name, in any case, goes before other titles and names, those before descriptions, and
+    those before the rest. URLs, paths, ids, numbers, dates and columns of one value are passed over.
+    """
+    passed: dict[str, str] = {}
+    for name in sorted(names, key=_rank):
+        if not name.isidentifier():
+            passed[name] = "a template cannot name it: rename it"
+        elif why := unfit(read(name)):
+            passed[name] = why
+        else:
+            return Choice(name, _rank(name) < len(NAMES), passed)
+    return Choice("", False, passed)
+
+
+def _rank(name: str) -> int:
+    """Place of a column's name in the order in which columns are tried; columns of one rank in that of the file."""
+    plain = re.sub(r"[^a-z0-9]", "", unicodedata.normalize("NFKD", name).casefold())
+    if plain in NAMES:
+        return NAMES.index(plain)
+    if re.search("title|name", plain) and not re.search(OTHERS, plain):
+        return len(NAMES) + ("title" not in plain)
+    return len(NAMES) + (2 if plain in PROSE else 3)
+
+
+def chosen(choice: Choice, items: int) -> Iterator[Finding]:
+    """Which column is read as the text of `items`, where none is called title."""
+    if not choice.column and not choice.passed:
+        return
+    remedy = f'Set text = "{{{choice.column or "column"}}}" in dataset.toml, or another template.'
+    kind = INFO if choice.sure else WARNING
+    yield Finding("text column", kind, items, items, "items", choice.says, remedy)
+
+
+def unfit(values: pl.Series) -> str:
+    """Why a column of text (n,) is no text of items, empty if it may be."""
+    texts = values.drop_nulls().cast(pl.String).str.strip_chars()
+    texts = texts.filter(texts.str.replace_all(INVISIBLE, "") != "")
+    if not len(texts):
+        return "empty"
+    if len(values) > 1 and texts.n_unique() == 1:
+        return "one value for all"
+    if len(values) >= MANY and texts.n_unique() == 2:
+        return "two values for all"
+    return _kind(texts)
+
+
+def _kind(texts: pl.Series) -> str:
+    """What more than half of the texts are if they are no words."""
+    counts: dict[str, int] = {}
+    for name, pattern in KINDS:
+        counts[name] = counts.get(name, 0) + int(texts.str.contains(pattern).sum())
+        if counts[name] > HALF * len(texts):
+            return name
+    return ""
+
+
+def find(items: pl.DataFrame) -> Iterator[Finding]:
+    """Faults of the titles: `head` and `text` str or null of each item, `item_id`."""
+    heads = items.filter(pl.col("head").is_not_null())
+    yield from _wordless(heads, items.height)
+    texts = items["text"].drop_nulls()
+    if len(texts) > 1 and texts.n_unique() == 1:
+        says = "items that all have one and the same text"
+        remedy = "Choose other columns: set text in dataset.toml, or --text."
+        yield Finding("one text", WARNING, len(texts), items.height, "items", says, remedy, examples(texts.head(1)))
+
+
+def _wordless(heads: pl.DataFrame, total: int) -> Iterator[Finding]:
+    texts = heads["head"].str.strip_chars()
+    masks: dict[str, pl.Series] = {}
+    for name, pattern in KINDS:
+        hit = texts.str.contains(pattern)
+        masks[name] = masks[name] | hit if name in masks else hit
+    masks = {"the item's id": texts == heads["item_id"], **masks}
+    for name, hit in masks.items():
+        count = int(hit.sum())
+        if count > HALF * len(texts) or (count and name in ANY):
+            says = f"items whose title is no words but {name}"
+            remedy = "Choose another column: set text in dataset.toml, or --text '{name_of_it}'."
+            who = examples(
+                f"{item} {head}" for item, head in heads.filter(hit).select("item_id", "head").head(3).rows()
+            )
+            yield Finding("titles without words", WARNING, count, total, "items", says, remedy, who)
+            return
+
+
+def unseen(items: pl.DataFrame) -> Iterator[Finding]:
+    """Control characters in titles (elsewhere in a text, other than line ends and tabs) and characters of no width."""
+    text, head = pl.col("text").fill_null(""), pl.col("head").fill_null("")
+    broken = head.str.contains(CONTROL) & (head.str.len_chars() <= LONGEST_TITLE)
+    control = items.filter(broken | text.str.contains(r"[\x00-\x08\x0E-\x1F\x7F]"))
+    hidden = items.filter(text.str.contains(HIDDEN))
+    for name, hits, what in (
+        ("control characters", control, "a line end, NUL or another control character"),
+        ("invisible characters", hidden, "characters that are not seen, such as U+200B or a soft hyphen"),
+    ):
+        if hits.height:
+            rows = hits.select("item_id", pl.coalesce("head", "text")).head(3).rows()
+            says = f"items whose {'title or text' if hits is control else 'text'} holds {what}: encoders read it"
+            who = examples(f"{item} {value!r}" for item, value in rows)
+            kind = WARNING if hits is control else INFO
+            yield Finding(name, kind, hits.height, items.height, "items", says, "Remove them from the source.", who)

@@ -1,0 +1,326 @@
+"""Raw interactions in, filtered, ordered and split sequences out.
+
+An event is one (user, item, time). Item numbers start at 1, since 0 is the padding of every model; users at 0.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from harness.data import folders, presets, suspects
+from harness.data.findings import Finding, titles
+from harness.data.raw import RawDataset, file_hashes, open_dataset, raw_hash, read_events, read_items, ready
+from harness.data.sequential import order_test
+from harness.data.splits import Prepared, Queries, Split, asked, bounds, cold, share, split
+from harness.data.steps import MASKS, Events, ordered
+from harness.system import files, sealed
+from harness.system.sealed import Damaged
+from harness.types import HarnessError, PrepSpec, Protocol, digest
+
+__all__ = [
+    "Prepared",
+    "Queries",
+    "RawDataset",
+    "Split",
+    "asked",
+    "cold",
+    "open_dataset",
+    "prepare",
+    "raw_hash",
+    "ready",
+    "split",
+]
+
+PREPARATION = 1  # raise it when the same files and spec come to other sequences
+MAX_ORPHAN_SHARE = 0.5  # of interactions whose item has no row in the items file; beyond it the ids do not fit
+PLACEHOLDER = r"(?i)^(title_\d+|nan|unknown)$"
+WEAK_ORDER = 10  # percent that shuffling must cost, for the order to say something
+DOUBTED = "suspects"  # of a card: its warnings hold those of `harness.data.suspects`
+FACTS = 2  # raise it when `_facts` finds something else
+LARGE = 2**25  # bytes of interactions from which preparing is told phase by phase
+PHASES = ("reading", "numbering", "ordering", "filtering", "writing", "describing")
+BAR = 5  # characters of a phase
+ARRAYS = {"items": np.int32, "offsets": np.int64, "times": np.int64}
+
+
+def prepare(raw: RawDataset, spec: PrepSpec, home: Path) -> Prepared:
+    """Sequences of `raw` under `spec`; made once, then mapped from `home`/cache/prepared/<hash>.
+
+    Each user's events are ordered by time, equal times by the tie policy; then the steps of the spec run in their
+    order (see `PrepSpec`). What is left of users and items is numbered in the order of the ids. Large sets tell on
+    stderr what they are at. What is damaged on disk is set aside and made again. Raises HarnessError if a file or the
+    spec is not as it should be, or fewer than two users or items are left.
+    """
+    presets.check(spec)
+    identity = digest({"raw": raw_hash(raw), "spec": spec.identity(), "version": PREPARATION})
+    folder = home / "cache" / "prepared" / identity
+    tell = _Phases(raw)
+    build = lambda new: _write(_sequences(raw, spec, tell), raw, spec, new, tell)  # noqa: E731
+    if raw.notes and not folder.is_dir():
+        print(f"{raw.name}: {'; '.join(raw.notes)}.", file=sys.stderr, flush=True)
+    try:
+        return _mapped(raw, spec, identity, files.build_folder(folder, build), tell)
+    except Damaged as error:
+        sealed.set_aside(folder, error.__cause__)
+    return _mapped(raw, spec, identity, files.build_folder(folder, build), tell)
+
+
+class _Phases:
+    """Tells on stderr what a large preparation is at: a bar on a terminal, else a line a phase."""
+
+    def __init__(self, raw: RawDataset) -> None:
+        self.name, self.start = raw.name, time.monotonic()
+        self.large = folders.size(raw.interactions) >= LARGE
+        self.live = sys.stderr.isatty()
+
+    def __call__(self, phase: str) -> None:
+        if self.large:
+            number, total = PHASES.index(phase) + 1, len(PHASES)
+            line = f"{self.name}: {phase} ({number} of {total}, {time.monotonic() - self.start:.0f} s gone)"
+            line += f" [{'#' * number * BAR}{'.' * (total - number) * BAR}]" if self.live else ""
+            print(f"\r\x1b[K{line}" if self.live else line, end="" if self.live else "\n", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.large and self.live:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sequences:
+    items: np.ndarray
+    offsets: np.ndarray
+    times: np.ndarray | None
+    catalogue: pl.DataFrame  # with the column head: the value of the text template's first field
+    users: pl.Series
+    counts: dict[str, int]
+    doubts: tuple[Finding, ...] = ()  # of ids and times
+
+
+def _sequences(raw: RawDataset, spec: PrepSpec, tell: Callable[[str], None]) -> _Sequences:
+    tell("reading")
+    frame = read_events(raw.interactions, () if spec.min_rating is None else ("rating",))
+    texts = read_items(raw.items, raw.text)
+    users, items = (frame[name].unique().sort() for name in ("user_id", "item_id"))
+    catalogue = items.to_frame().join(texts, on="item_id", how="left", maintain_order="left")
+    times = suspects.clock_of(frame)
+    timed = times is not None
+    suspects.refuse(raw.interactions, times)
+    counts = {"raw_events": frame.height, "source_rows": texts.height}
+    counts["missing_times"] = frame["timestamp"].null_count() if "timestamp" in frame.columns else 0
+    if timed and "order" in frame.columns and (gaps := frame["order"].null_count()):
+        counts["missing_orders"] = gaps
+    if spec.window is not None and not timed:
+        raise HarnessError(f"{raw.name}: a window of days needs the time of every event; {raw.interactions} lacks it.")
+
+    tell("numbering")  # the texts of the ids are let go as soon as they are numbers: they are most of the memory
+    user, item = _codes(frame.drop_in_place("user_id"), users), _codes(frame.drop_in_place("item_id"), items)
+    _check_ids_meet(raw, item, catalogue, texts)
+    doubts = [*_doubtful(users, user), *_doubtful(items, item, texts["item_id"]), *suspects.of_times(times)]
+    tell("ordering")
+    events = ordered(user, item, frame, timed, presets.tie_policy(spec))
+    del user, item, frame, times
+    tell("filtering")
+    for step in spec.order:
+        before = len(events.user)
+        if (keep := MASKS[step](events, spec, catalogue)) is not None:
+            events = events.at(keep)
+        if step == "dedup":
+            counts["duplicates_dropped"] = before - len(events.user)
+    return replace(_numbered(raw, spec, events, catalogue, users, timed, counts), doubts=tuple(doubts))
+
+
+def _doubtful(ids: pl.Series, codes: np.ndarray, also: pl.Series | None = None) -> list[Finding]:
+    return suspects.of_ids(ids, lambda: np.bincount(codes), also)
+
+
+def _numbered(
+    raw: RawDataset,
+    spec: PrepSpec,
+    events: Events,
+    catalogue: pl.DataFrame,
+    users: pl.Series,
+    timed: bool,
+    counts: dict[str, int],
+) -> _Sequences:
+    per_user = np.bincount(events.user, minlength=len(users))
+    per_item = np.bincount(events.item, minlength=catalogue.height)
+    _check_enough(raw, spec, int((per_user > 0).sum()), int((per_item > 0).sum()))
+    numbers = np.cumsum(per_item > 0).astype(np.int32)  # of the items that are left, from 1
+    return _Sequences(
+        items=numbers[events.item],
+        offsets=bounds(per_user[per_user > 0]),
+        times=np.floor(events.clock).astype(np.int64, copy=False) if timed else None,
+        catalogue=catalogue.filter(pl.Series(per_item > 0)),
+        users=users.filter(pl.Series(per_user > 0)),
+        counts=counts,
+    )
+
+
+def _codes(values: pl.Series, ids: pl.Series) -> np.ndarray:
+    """Place of each value among the sorted ids, int32."""
+    return values.cast(pl.Enum(ids)).to_physical().to_numpy().astype(np.int32)
+
+
+def _check_ids_meet(raw: RawDataset, item: np.ndarray, catalogue: pl.DataFrame, texts: pl.DataFrame) -> None:
+    orphans = catalogue["source_row"].is_null().to_numpy()[item]
+    if (count := int(orphans.sum())) > MAX_ORPHAN_SHARE * len(item):
+        raise HarnessError(
+            f"{raw.items}: the item_id of {count:,} of {len(item):,} interactions is not in it (such as "
+            f"'{catalogue['item_id'][int(item[orphans.argmax()])]}'; it has '{texts['item_id'][0]}'); at most "
+            f"{MAX_ORPHAN_SHARE:.0%} may lack a row."
+        )
+
+
+def _check_enough(raw: RawDataset, spec: PrepSpec, users: int, items: int) -> None:
+    if min(users, items) < 2:
+        within = "" if spec.window is None else f" within {spec.window}"
+        within += "" if spec.min_rating is None else f" of ratings from {spec.min_rating:g}"
+        within += " among items with text" if spec.require_text else ""
+        within += f" with titles of at most {spec.max_title_words} words" if spec.max_title_words else ""
+        raise HarnessError(
+            f"{raw.name}: the {spec.kcore}-core{within} leaves {users} users and {items} items; 2 of each are needed. "
+            "Lower kcore."
+        )
+
+
+def _write(sequences: _Sequences, raw: RawDataset, spec: PrepSpec, folder: Path, tell: _Phases) -> None:
+    tell("writing")
+    for name, kind in ARRAYS.items():
+        if (array := getattr(sequences, name)) is not None:
+            np.save(folder / f"{name}.npy", array.astype(kind, copy=False), allow_pickle=False)
+    sequences.catalogue.drop("head").write_parquet(folder / "catalogue.parquet")
+    sequences.users.alias("user_id").to_frame().write_parquet(folder / "users.parquet")
+    files.write_json(folder / "card.json", {"spec": asdict(spec), "files": file_hashes(raw), **_card(sequences)})
+    sealed.seal(folder)
+
+
+def _mapped(raw: RawDataset, spec: PrepSpec, identity: str, folder: Path, tell: _Phases) -> Prepared:
+    try:
+        known = sealed.sums(folder)
+        sealed.check(folder, known or {})
+        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        items, offsets = _map(folder, "items"), _map(folder, "offsets")
+        times = _map(folder, "times") if card["timed"] else None
+        catalogue = pl.read_parquet(folder / "catalogue.parquet")
+        users = pl.read_parquet(folder / "users.parquet")["user_id"]
+        found = [len(items), len(offsets) - 1, catalogue.height, len(users)]
+        if found != [card["events"], card["users"], card["items"], card["users"]]:
+            raise ValueError("its parts do not fit together")
+        prepared = Prepared(raw.name, identity, items, offsets, times, catalogue, users, card, raw.matrices)
+        facts = _facts(prepared, folder / "facts.json", tell)
+        if known is None:  # prepared by a harness that knew no seals
+            sealed.seal(folder, without=("facts.json", suspects.KEPT))
+    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+        raise Damaged(folder, error) from error
+    card |= {"name": raw.name, "licence": raw.licence, "citation": raw.citation, "text": raw.text}
+    card |= {"redistributable": raw.redistributable, "own_embeddings": sorted(raw.matrices)}
+    card |= {"spec": asdict(spec), **facts}
+    if raw.notes:
+        card["read"] = list(raw.notes)
+    later = [] if card.pop(DOUBTED, False) else suspects.late(raw, bool(card["tie_share"]), folder)
+    card["warnings"] = [*card["warnings"], *later, *suspects.on_reading(raw, card["items"])]
+    if (published := presets.compared(raw.name, spec, card)) is not None:
+        card["published"] = published
+    if (test := facts["order_test"]) and test["drop_percent"] < WEAK_ORDER:
+        card["warnings"] = [
+            *card["warnings"],
+            f"The order says little: a last-item Markov chain loses {max(test['drop_percent'], 0):.0f}% of its NDCG@10 "
+            f"when histories are shuffled (less than {WEAK_ORDER}%).",
+        ]
+    return prepared
+
+
+def _facts(prepared: Prepared, path: Path, tell: _Phases) -> dict[str, Any]:
+    """What of the card takes a split: computed once and kept beside the arrays, also of sets prepared before."""
+    if path.is_file():
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept.pop("digest", None) not in (None, digest(kept)):
+                raise ValueError("it is not what was written")
+            if kept.pop("version") == FACTS:
+                return kept
+        except (ValueError, KeyError, AttributeError) as error:
+            sealed.set_aside(path, error)
+    tell("describing")
+    facts: dict[str, Any] = {"cold_valid_share": None, "cold_test_share": None}
+    with suppress(HarnessError):  # too short to split
+        facts |= asked(split(prepared, Protocol()))
+    facts["order_test"] = order_test(prepared.items, prepared.offsets, prepared.catalogue.height)
+    written = facts | {"version": FACTS}
+    files.write_json(path, written | {"digest": digest(written)})
+    tell.close()
+    return facts
+
+
+def _map(folder: Path, name: str) -> np.ndarray:
+    return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+
+
+def _card(sequences: _Sequences) -> dict[str, Any]:
+    lengths, texts = np.diff(sequences.offsets), sequences.catalogue["text"]
+    users, items, events = len(lengths), sequences.catalogue.height, len(sequences.items)
+    card: dict[str, Any] = {
+        "users": users,
+        "items": items,
+        "events": events,
+        "density": events / (users * items),
+        "mean_length": events / users,
+        "timed": sequences.times is not None,
+        "orphans": sequences.catalogue["source_row"].null_count(),
+        "missing_text": texts.null_count(),
+        "duplicate_texts": len(texts.drop_nulls()) - texts.drop_nulls().n_unique(),
+        **sequences.counts,
+        **_neighbours(sequences),
+    }
+    doubts = suspects.sentences([*sequences.doubts, *titles.find(sequences.catalogue)], bool(card["tie_share"]))
+    return card | {"warnings": [*_warnings(card, sequences), *doubts], DOUBTED: True}
+
+
+def _neighbours(sequences: _Sequences) -> dict[str, float | None]:
+    """Shares of a user's neighbouring events: of equal time, the last two of equal time, of increasing id."""
+    ends = sequences.offsets[1:]
+    same_user = np.ones(max(len(sequences.items) - 1, 0), bool)
+    same_user[ends[:-1] - 1] = False
+    order = _id_ranks(sequences.catalogue["item_id"])[sequences.items - 1]
+    shares: dict[str, float | None] = {"id_increasing_share": share(np.diff(order)[same_user] > 0)}
+    if sequences.times is None:
+        return shares | {"tie_share": None, "test_tie_share": None}
+    tied = np.diff(sequences.times) == 0
+    last = ends[np.diff(sequences.offsets) > 1] - 2
+    return shares | {"tie_share": share(tied[same_user]), "test_tie_share": share(tied[last])}
+
+
+def _id_ranks(ids: pl.Series) -> np.ndarray:
+    """Place of each id in their order; whole numbers in that of numbers."""
+    numbers = ids.cast(pl.Int64, strict=False)
+    return (ids if numbers.null_count() else numbers).rank("dense").to_numpy().astype(np.int64)
+
+
+def _warnings(card: dict[str, Any], sequences: _Sequences) -> list[str]:
+    heads, texts = sequences.catalogue["head"].drop_nulls(), sequences.catalogue["text"].drop_nulls()
+    placeholders, garbled = heads.str.contains(PLACEHOLDER).sum(), texts.str.contains("\ufffd", literal=True).sum()
+    missing, increasing, tied = card["missing_times"], card["id_increasing_share"], card["test_tie_share"] or 0.0
+    gaps, by_order = card.get("missing_orders", 0), "all events are in the order of the column 'order'"
+    found = [
+        (not card["timed"] and not missing, f"There are no timestamps: {by_order}."),
+        (missing, f"Events without a timestamp: {missing:,}; {by_order}."),
+        (gaps, f"Events without an order: {gaps:,}; among events of equal time they come last, in file order."),
+        (
+            increasing > 0.95,
+            f"{increasing:.0%} of neighbouring events have increasing item ids: sorted by id, not time?",
+        ),
+        (tied > 0.1, f"{tied:.0%} of users did their last two events at the same time: the tie policy orders them."),
+        (placeholders, f"Items with a placeholder for a title: {placeholders:,}."),
+        (garbled, f"Texts that hold U+FFFD, read in a wrong encoding once: {garbled:,}."),
+    ]
+    return [sentence for holds, sentence in found if holds]

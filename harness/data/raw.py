@@ -1,0 +1,349 @@
+"""Raw data sets: finding one by name or folder, and reading its two files with every check that a bad file needs.
+
+The rest of the data room (`harness.data.preparation`) sees only what has passed here.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from string import Formatter
+
+import polars as pl
+
+from harness import registry
+from harness.data import folders, library, scans
+from harness.data.findings import titles
+from harness.data.findings.ids import VISIBLE
+from harness.data.scans import reading
+from harness.system import decoding, files
+from harness.types import HarnessError, digest
+
+SETTINGS = ["name", "text", "licence", "citation", "redistributable", library.MATRICES]
+ANSWERS = {"yes": True, "no": False}
+SEPARATORS = " \t\n.,;:|/-"  # what a text does not begin with when its first field is missing
+CLOSING = ")]}"
+TEXT = (pl.String, pl.Categorical, pl.Enum)
+LOOK = 10_000  # rows by which a column is judged
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """Two files and how to read them.
+
+    `interactions` (a file, or a folder of parts, in a format of `data.folders`): user_id, item_id, and timestamp
+    (seconds) or order or both. `items` (likewise): item_id and text columns. `text`: template of an item's text such as
+    `{title} ({year}). {genres}`; a missing field drops out with the words before it and the bracket around it; empty:
+    the items have no text. `matrices`: files of embeddings of its items, by name. `notes`: how files are read where
+    their names do not say it.
+    """
+
+    name: str
+    interactions: Path
+    items: Path
+    text: str
+    licence: str = ""
+    citation: str = ""
+    redistributable: bool | None = None  # None: nobody has said
+    matrices: dict[str, Path] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    choice: titles.Choice | None = None  # how `text` was chosen, where neither the folder nor the user says it
+
+
+def open_dataset(word: str, home: Path, text: str = "") -> RawDataset:
+    """The data set of that name, or the one in that folder; `text`: a template in place of its own.
+
+    A name is one of the user's folders in `<home>/config.toml`, or a built-in data set, which is fetched under `home`
+    if need be. A folder holds interactions and items as `harness.data.folders.data_files` finds them and, if wanted,
+    dataset.toml with name, text, licence, citation, redistributable (yes or no) and a table of embeddings. Raises
+    HarnessError if `word` is neither, the config is malformed, the folder is not as it should be, or the template names
+    a column that is not there.
+    """
+    raw = _open(word, home)
+    if not text:
+        return raw
+    with reading(raw.items):
+        _columns(raw.items, template_fields(raw.items, text))
+    return replace(raw, text=text, choice=None)
+
+
+def _open(word: str, home: Path) -> RawDataset:
+    name, folder = None if "/" in word else library.find(word, home), Path(word).expanduser()
+    if name is not None:
+        return _open_named(name, home)
+    if folder.is_dir():
+        return _open_folder(folder)
+    if "/" in word:
+        text = f"{folder} is not a folder; a data set is a folder with interactions and items files."
+        raise HarnessError(f"{text} {files.cut_at_comma(folder)}".rstrip())
+    known = registry.suggest(word, library.names(home))
+    raise HarnessError(f"There is no data set '{word}' and no folder of that name. {known}")
+
+
+def ready(home: Path) -> list[str]:
+    """Names of the data sets whose files are there: the user's folders, then what has been fetched."""
+    return library.ready(home)
+
+
+def register(name: str, folder: Path, home: Path, matrices: dict[str, Path] | None = None) -> RawDataset:
+    """Give a folder, and embeddings of its items, a name in `<home>/config.toml`, once they can be opened.
+
+    A path of `matrices` is relative to the folder, or to the working directory. Raises HarnessError if one cannot be
+    opened, or a name is malformed or another file's.
+    """
+    folder = folder.expanduser()
+    if not folder.is_dir():
+        raise HarnessError(f"{folder} is not a folder; a data set is a folder with interactions and items files.")
+    raw = _open_folder(folder, name)
+    for path, wanted in ((raw.interactions, ["user_id", "item_id"]), (raw.items, ["item_id"])):
+        with reading(path):
+            _columns(path, wanted)
+    found = {word: _matrix(folder, path) for word, path in (matrices or {}).items()}
+    library.write_entry(name, folder, home, found)
+    return replace(raw, matrices=raw.matrices | found)
+
+
+def _matrix(folder: Path, path: Path) -> Path:
+    path = path.expanduser()
+    for place in (folder / path, path):
+        if place.is_file():
+            return place.resolve()
+    raise HarnessError(f"There is no file {path}, neither in {folder} nor here.")
+
+
+def raw_hash(raw: RawDataset) -> str:
+    """Identity of the content: the bytes of both files and the text template, wherever they lie."""
+    hashes = file_hashes(raw)
+    quotes = {"quotes": "escaped"} if scans.escaped(raw.interactions) or scans.escaped(raw.items) else {}
+    return digest({"text": raw.text, **hashes, **quotes})
+
+
+def file_hashes(raw: RawDataset) -> dict[str, str]:
+    """sha256 of both files, or a digest of their parts. Raises HarnessError if one is missing or its suffix unknown."""
+    for path in (raw.interactions, raw.items):
+        if not path.exists() and folders.kind(path):
+            raise HarnessError(f"{path} does not exist.")
+        if not (folders.kind(path) or path.is_dir()):
+            raise HarnessError(f"{path}: a data file ends in {folders.FORMATS}.")
+    return {"interactions": folders.sha256(raw.interactions), "items": folders.sha256(raw.items)}
+
+
+def read_events(path: Path, also: tuple[str, ...] = ()) -> pl.DataFrame:
+    """user_id str, item_id str, of timestamp and order (numbers) what the file has, and `also`: numbers; in file order.
+
+    Raises HarnessError: a column is missing, the file is empty or unreadable, an id is null, neither timestamp nor
+    order, a value that is no number, nulls in both (they are let through in one where the other is complete).
+    """
+    with reading(path):
+        rows, kinds = _columns(path, ["user_id", "item_id", *also])
+        clocks = [name for name in ("timestamp", "order") if name in kinds]
+        if not clocks:
+            raise HarnessError(f"{path}: neither a column 'timestamp' nor a column 'order'; one must give the order.")
+        ids = (_id(path, name, kinds[name]) for name in ("user_id", "item_id"))
+        events = rows.select(*ids, *clocks, *also).collect()
+    _check_filled(path, events, ["user_id", "item_id"])
+    if "order" in clocks and events["order"].dtype.is_float():
+        events = events.with_columns(pl.col("order").fill_nan(None))
+    events = events.with_columns(_numbers(path, events[name]) for name in (*clocks, *also))
+    timed = "timestamp" in clocks and not events["timestamp"].null_count()
+    if not timed and "order" in clocks and (gaps := events["order"].null_count()):
+        few = f"order is missing in {gaps:,} of {events.height:,} rows"
+        raise HarnessError(f"{path}: {few}; none may be, unless every event has a timestamp.")
+    _check_filled(path, events, [*([] if "order" in clocks else clocks), *also])
+    return events
+
+
+def read_items(path: Path, template: str) -> pl.DataFrame:
+    """item_id str, text str or null, source_row i64, head str or null (the template's first field), in file order.
+
+    Raises HarnessError: a column is missing, the file is empty or unreadable, an item_id is null or there twice.
+    """
+    fields = template_fields(path, template)
+    with reading(path):
+        rows, kinds = _columns(path, ["item_id", *fields])
+        texts = (_field(path, name, kinds[name]) for name in fields)
+        items = rows.select(_id(path, "item_id", kinds["item_id"]), *texts).collect()
+    _check_filled(path, items, ["item_id"])
+    twice = items["item_id"].filter(items["item_id"].is_duplicated())
+    if len(twice):
+        raise HarnessError(f"{path}: item_id '{twice[0]}' is there more than once; each item has one row.")
+    head = pl.col(f"field {fields[0]}") if fields else pl.lit(None, pl.String)
+    places = pl.int_range(pl.len(), dtype=pl.Int64)
+    return items.select("item_id", text=_render(template), source_row=places, head=head)
+
+
+def template_fields(path: Path, template: str) -> list[str]:
+    """Columns that a text template names. Raises HarnessError if it is malformed (`path`: where to say so)."""
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as error:
+        raise HarnessError(f"{path}: the text template '{template}' is malformed: {error}.") from None
+    for _, name, spec, conversion in parts:
+        if name is not None and (not name or spec or conversion or not name.isidentifier()):
+            raise HarnessError(f"{path}: the text template '{template}' may hold only column names in braces.")
+    fields = list(dict.fromkeys(name for _, name, _, _ in parts if name is not None))
+    if template and not fields:
+        raise HarnessError(
+            f"{path}: the text template '{template}' names no column; write {{title}}, or leave it empty."
+        )
+    return fields
+
+
+def _open_named(name: str, home: Path) -> RawDataset:
+    raw = _named(name, home)
+    return replace(raw, matrices=raw.matrices | library.matrices(home).get(name, {}))
+
+
+def _named(name: str, home: Path) -> RawDataset:
+    if (folder := library.folders(home).get(name)) is None:
+        known = library.component(name)
+        return RawDataset(
+            known.name, *folders.data_files(known.fetch(home)), known.text, known.licence, known.citation, False
+        )
+    if not folder.is_dir():
+        raise HarnessError(f"'{name}' is {folder} in {library.config_file(home)}, but that is not a folder.")
+    raw = _open_folder(folder, name)
+    if name in library.built_in():  # the user's copy of it is under its terms, whether its folder says so or not
+        known = library.component(name)
+        terms = {"licence": raw.licence or known.licence, "citation": raw.citation or known.citation}
+        raw = replace(raw, **terms, redistributable=False)
+    return raw
+
+
+def _open_folder(folder: Path, name: str = "") -> RawDataset:
+    """The data set in a folder; its name is the one given, or its own."""
+    interactions, items = folders.data_files(folder)
+    settings, matrices = _settings(folders.settings_file(folder))
+    name = name or settings.get("name", folder.resolve().name)
+    if not re.fullmatch(library.NAME, name):
+        raise HarnessError(
+            f"{folder}: '{name}' cannot name a data set: 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front. "
+            "Set `name` in dataset.toml."
+        )
+    text, choice = (settings["text"], None) if "text" in settings else _default_text(items)
+    answer = settings.get("redistributable", "")
+    if answer and answer not in ANSWERS:
+        raise HarnessError(f"{folder / 'dataset.toml'}: redistributable is '{answer}'; it takes: yes, no.")
+    terms = settings.get("licence", ""), settings.get("citation", ""), ANSWERS.get(answer)
+    notes: list[str] = []
+    for path in (interactions, items):
+        with reading(path):
+            notes += scans.notes(path)
+    return RawDataset(name, interactions, items, text, *terms, matrices, tuple(notes), choice)
+
+
+def _settings(path: Path) -> tuple[dict[str, str], dict[str, Path]]:
+    """The texts of a dataset.toml, and its table of embeddings with paths made whole."""
+    if not path.is_file():
+        return {}, {}
+    try:
+        settings = tomllib.loads(decoding.text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise HarnessError(f"{path}: not TOML: {error}.") from None
+    for key, value in settings.items():
+        if key not in SETTINGS:
+            raise HarnessError(f"{path}: unknown key '{key}'. {registry.suggest(key, SETTINGS)}")
+        if key != library.MATRICES and not isinstance(value, str):
+            raise HarnessError(f"{path}: '{key}' must be a string.")
+    return settings, library.matrices_of(path, settings.pop(library.MATRICES, {}))
+
+
+def _default_text(items: Path) -> tuple[str, titles.Choice | None]:
+    """The template {title}, or that of the column that is most like a title, and how it was chosen."""
+    with reading(items):
+        schema = scans.kinds(items)
+        if "title" in schema:
+            return "{title}", None
+        texts = [name for name, kind in schema.items() if kind in TEXT and name != "item_id"]
+        choice = titles.choose(texts, lambda name: scans.scan(items).select(name).head(LOOK).collect()[name])
+    return f"{{{choice.column}}}" if choice.column else "", choice
+
+
+def _columns(path: Path, wanted: list[str]) -> tuple[pl.LazyFrame, pl.Schema]:
+    """The rows of a file and the types of its columns. Raises HarnessError if one of those wanted is missing."""
+    rows = scans.scan(path)
+    kinds = rows.collect_schema()
+    for name in wanted:
+        if name not in kinds:
+            names = [name if name.isprintable() else repr(name) for name in kinds]
+            raise HarnessError(f"{path}: no column '{name}'. {registry.suggest(name, names)}")
+    return rows, kinds
+
+
+def _id(path: Path, name: str, kind: pl.DataType) -> pl.Expr:
+    """The id as text, null where it is empty. Whole numbers are ids too; 1.0 would not meet the 1 of another file."""
+    if not (kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
+        raise HarnessError(f"{path}: {name} must be text or whole numbers, not {kind}.")
+    text = pl.col(name).cast(pl.String)
+    return pl.when(text != "").then(text)
+
+
+def _field(path: Path, name: str, kind: pl.DataType) -> pl.Expr:
+    """A text column, null where nothing can be seen; the values of a list are joined by commas."""
+    inner = kind.inner if isinstance(kind, pl.List | pl.Array) else kind
+    if inner.is_nested() or inner == pl.Binary:
+        raise HarnessError(f"{path}: {name} must be text, numbers or lists of them, not {kind}.")
+    if isinstance(kind, pl.List | pl.Array):
+        text = pl.col(name).cast(pl.List(pl.String)).list.drop_nulls().list.join(", ")
+    else:
+        text = pl.col(name).cast(pl.String)
+    text = text.str.strip_chars()
+    return pl.when(text.str.contains(VISIBLE)).then(text).alias(f"field {name}")
+
+
+def _chunks(template: str) -> tuple[list[tuple[str, str]], str]:
+    """(words before, field) of each field of a template, and the words behind the last."""
+    chunks, words = [], ""
+    for literal, name, _, _ in Formatter().parse(template):
+        words += literal
+        if name is not None:
+            chunks.append((words, name))
+            words = ""
+    return chunks, words
+
+
+def _render(template: str) -> pl.Expr:
+    """The template filled, null where no field has a value.
+
+    A field owns the words before it and the closing bracket behind it; the first one present stands without the
+    separators before it; words behind the last field are said whenever a field is.
+    """
+    chunks, tail = _chunks(template)
+    if not chunks:
+        return pl.lit(None, pl.String)
+    parts, some = [], pl.lit(False)
+    for place, (words, name) in enumerate(chunks):
+        after = chunks[place + 1][0] if place + 1 < len(chunks) else tail
+        close = after[: len(after) - len(after.lstrip(CLOSING))]
+        lead = words.lstrip(CLOSING) if place else words
+        value = pl.col(f"field {name}")
+        before = pl.when(some).then(pl.lit(lead)).otherwise(pl.lit(lead.lstrip(SEPARATORS) if place else lead))
+        parts.append(
+            pl.when(value.is_not_null()).then(pl.concat_str(before, value, pl.lit(close))).otherwise(pl.lit(""))
+        )
+        some = some | value.is_not_null()
+    return pl.when(some).then(pl.concat_str(*parts, pl.lit(tail.lstrip(CLOSING))))
+
+
+def _check_filled(path: Path, frame: pl.DataFrame, names: list[str]) -> None:
+    if frame.is_empty():
+        raise HarnessError(f"{path} is empty.")
+    for name in names:
+        if missing := frame[name].null_count():
+            raise HarnessError(f"{path}: {name} is missing in {missing:,} of {frame.height:,} rows; none may be.")
+
+
+def _numbers(path: Path, values: pl.Series) -> pl.Series:
+    """The column as Int64, or Float64 where it has fractions; nulls stay."""
+    kind = values.dtype
+    if not (kind.is_numeric() or kind in (pl.String, pl.Null)):
+        raise HarnessError(f"{path}: {values.name} must be numbers (a timestamp: seconds since 1970), not {kind}.")
+    numbers = values.cast(pl.Float64 if kind.is_float() or kind.is_decimal() else pl.Int64, strict=False)
+    if numbers.null_count() > values.null_count():
+        numbers = values.cast(pl.Float64, strict=False)
+    bad = values.filter(values.is_not_null() & ~numbers.is_finite().fill_null(False))
+    if len(bad):
+        raise HarnessError(f"{path}: {values.name} must be numbers, but a row has '{bad[0]}'.")
+    return numbers

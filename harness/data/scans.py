@@ -1,0 +1,126 @@
+"""The rows of a data file, whatever its format: Parquet or delimited text, one file or a folder of parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+
+from harness.data import delimited, folders
+from harness.types import HarnessError
+
+TEXTS = (pl.String, pl.Categorical, pl.Enum)
+
+
+def scan(path: Path) -> pl.LazyFrame:
+    """The rows of a data file, parts in their order; in delimited text every value is text.
+
+    Raises HarnessError if parts have different columns, as `folders.parts` does, or a file is not what its name says.
+    """
+    parts = folders.parts(path)
+    if parts == [path]:
+        return _scan(path)
+    schemas = [pl.read_parquet_schema(part) if _is_parquet(part) else None for part in parts]
+    if schemas[0] is not None and all(schema == schemas[0] for schema in schemas) and parts[0].parent == path:
+        return pl.scan_parquet(parts, glob=False, hive_partitioning=False)
+    return _joined(path, parts)
+
+
+def kinds(path: Path) -> pl.Schema:
+    """Column -> type of its values, in delimited text as the first rows show it. Raises HarnessError as `scan` does."""
+    if path.is_dir():
+        first = _filled(folders.parts(path))[0]
+        return scan(path).collect_schema() if _is_parquet(first) else delimited.kinds(first)
+    return _scan(path).collect_schema() if _is_parquet(path) else delimited.kinds(path)
+
+
+def notes(path: Path) -> list[str]:
+    """A sentence on how a data file is read, if its name does not say it. Raises HarnessError as `scan` does."""
+    parts = folders.parts(path)
+    dialects = [delimited.dialect(part) for part in parts if not _is_parquet(part)]
+    forms = dict.fromkeys(f"as {found.form} text" for found in dialects if found.form)
+    traits = dict.fromkeys(trait for found in dialects for trait in found.traits)
+    words = [f"as {len(parts):,} parts ordered by name"] if len(parts) > 1 else []
+    words += [*forms, *([f"with {', '.join(traits)}"] if traits else [])]
+    return [f"{path.name} is read {' '.join(words)}"] if words else []
+
+
+def escaped(path: Path) -> bool:
+    """Whether quotes of a file are escaped by backslashes, which earlier versions read otherwise."""
+    return any(not _is_parquet(part) and delimited.dialect(part).escaped for part in folders.parts(path))
+
+
+def reason(path: Path, error: Exception) -> str:
+    """Why a data file could not be read: the part, the line and the remedy where they can be found."""
+    parts = [] if isinstance(error, OSError) and error.errno else folders.parts(path)
+    for part in parts:
+        inside = "" if part == path else f"{part.relative_to(path)}: "
+        if _is_parquet(part):
+            try:
+                pl.read_parquet_schema(part)
+            except (pl.exceptions.PolarsError, OSError) as fault:
+                return f"{inside}cannot be read as parquet: {_first_line(fault)}"
+        elif fault := delimited.fault(part):
+            return inside + fault
+    return f"cannot be read as {folders.kind(path)[1:] or 'data'}: {_first_line(error)}"
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what polars finds wrong with a data file into one line (HarnessError)."""
+    try:
+        yield
+    except pl.exceptions.NoDataError:
+        raise HarnessError(f"{path} is empty.") from None
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise HarnessError(sentence(path, reason(path, error))) from None
+
+
+def sentence(path: Path, why: str) -> str:
+    """The reason as a line about the file."""
+    return f"{path} {why}" if why.startswith("cannot") else f"{path}: {why}"
+
+
+def _scan(path: Path) -> pl.LazyFrame:
+    return pl.scan_parquet(path, glob=False, hive_partitioning=False) if _is_parquet(path) else delimited.scan(path)
+
+
+def _is_parquet(path: Path) -> bool:
+    return folders.kind(path) == folders.PARQUET
+
+
+def _joined(path: Path, parts: list[Path]) -> pl.LazyFrame:
+    """Parts of equal columns, one behind the other. Raises HarnessError if they differ."""
+    frames, parts = [], _filled(parts)
+    for part in parts:
+        values = [pl.lit(value, pl.String).alias(key) for key, value in folders.partition(part, path).items()]
+        frames.append(_scan(part).with_columns(values))
+    first = frames[0].collect_schema()
+    for part, frame in zip(parts, frames, strict=True):
+        schema = frame.collect_schema()
+        name = next((n for n in [*first, *schema] if not _alike(first.get(n), schema.get(n))), None)
+        if name is not None:
+            kinds = [f"{p.relative_to(path)} ({s.get(name, 'absent')})" for p, s in ((parts[0], first), (part, schema))]
+            raise HarnessError(f"{path}: the column {name} differs between {kinds[0]} and {kinds[1]}; write all alike.")
+    text = [name for name, kind in first.items() if kind in TEXTS]
+    return pl.concat([f.select(*first).cast(dict.fromkeys(text, pl.String)) for f in frames], how="vertical_relaxed")
+
+
+def _filled(parts: list[Path]) -> list[Path]:
+    """The parts that hold something: Spark writes empty files for partitions without rows."""
+    return [part for part in parts if _is_parquet(part) or not delimited.dialect(part).empty] or parts[:1]
+
+
+def _alike(one: pl.DataType | None, other: pl.DataType | None) -> bool:
+    if one is None or other is None:
+        return False
+    same_sort = (one.is_numeric() and other.is_numeric()) or (one in TEXTS and other in TEXTS)
+    return one == other or pl.Null in (one, other) or same_sort
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,201 @@
+"""One process's file of the ledger: appending events to it, and reading them back.
+
+A line is ``{"kind": ..., "seq": ..., "time": ..., <fields>, "crc": "<8 hex>"}``; the checksum covers the text before
+its own key, `seq` counts the lines of the file, so that neither a changed nor a lost line goes unnoticed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+import uuid
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.system import failpoints, files
+from harness.types import HarnessError
+
+DURABLE = {
+    "launched",
+    "started",
+    "opened",
+    "ended",
+    "voided",
+    "decided",
+    "finished",
+}  # synced to the disk before anything goes on
+EPOCH = b'{"kind":"epoch",'
+CHUNK = 2**22  # bytes of a segment in memory at a time
+_CLOSING = b',"crc":"%08x"}'
+_TAIL = len(_CLOSING % 0)
+_FAR = 64  # bytes of a line within which its number stands
+
+
+class Segment:
+    """The writing end: one process, one file. Opened on the first event.
+
+    Its name begins with the UTC time, or with one later than every name that is there: the newest launch of a home
+    stays the newest when the clock goes back.
+    """
+
+    def __init__(self, home: Path) -> None:
+        folder = home / "ledger"
+        self.run = f"{files.next_stamp(folder)}-{uuid.uuid4().hex[:8]}"
+        self.path = folder / f"{self.run}.jsonl"
+        self._file = None
+        self._seq = self._size = 0
+
+    def append(self, kind: str, **fields: Any) -> dict[str, Any]:
+        """Write one event; on return it is on the disk if its kind is a durable one. Returns the event.
+
+        Raises HarnessError if the disk refuses it; the file then ends with the last whole line.
+        """
+        event = {"kind": kind, "seq": self._seq, "time": round(time.time(), 3), **fields}
+        body = json.dumps(event, separators=(",", ":"), allow_nan=False)[:-1].encode()
+        try:
+            self._write(body + _CLOSING % zlib.crc32(body) + b"\n", kind in DURABLE)
+        except OSError as error:
+            raise files.unwritable(f"The ledger {self.path}", error) from error
+        self._seq += 1
+        return event
+
+    def _write(self, line: bytes, durable: bool) -> None:
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab", buffering=0)
+            files.sync_folder(self.path.parent)
+        if failpoints.due("append"):
+            self._file.write(line[: len(line) // 2])
+            failpoints.die()
+        try:
+            left = memoryview(line)
+            while left:  # a disk that fills up takes a part and refuses the rest
+                left = left[self._file.write(left) :]
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._size)
+            raise
+        self._size += len(line)
+        if durable:
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What could not be read back. `lost`: events that are missing before the line, which itself is whole."""
+
+    file: str
+    line: int
+    torn: bool = False  # the unfinished last line of a killed process: expected, harmless
+    lost: int = 0
+
+    def __str__(self) -> str:
+        what = "torn last line (its process was killed in mid-write)" if self.torn else "damaged line"
+        what = f"{self.lost} event(s) before this line are missing" if self.lost else what
+        return f"{self.file}:{self.line}: {what}"
+
+
+class Place(NamedTuple):
+    """Where a line is on disk."""
+
+    path: Path
+    offset: int
+    length: int
+
+    def event(self) -> dict[str, Any]:
+        """The event of the line. Raises HarnessError if it is no longer what it was."""
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            os.lseek(handle, self.offset, os.SEEK_SET)
+            line = os.read(handle, self.length)
+        finally:
+            os.close(handle)
+        found = parse(line)
+        if found is None:
+            raise HarnessError(f"{self.path} was changed while it was read; run the command again.")
+        return found
+
+
+def whole(line: bytes) -> bool:
+    """Whether a line, without its end, is what was written."""
+    return line[-_TAIL:] == _CLOSING % zlib.crc32(line[:-_TAIL])
+
+
+def parse(line: bytes) -> dict[str, Any] | None:
+    """The event of a line, or None if the line is not what was written."""
+    try:
+        return json.loads(line[:-_TAIL] + b"}") if whole(line) else None
+    except ValueError:
+        return None
+
+
+class Source:
+    """The reading end of one segment. `lines` goes on where it stopped before: a segment only grows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.run = path, path.stem
+        self.offset = 0  # bytes of whole lines that were taken
+        self._count = self._expected = 0
+
+    def lines(self, epochs: bool) -> Iterator[tuple[bytes, Place] | Damage]:
+        """New whole lines with their places, and damages where they stand; epoch events only if asked for.
+
+        A last line without its end is given if it is whole, else it is a torn one and comes again next time.
+        Raises HarnessError if the file cannot be read.
+        """
+        try:
+            if self.path.stat().st_size == self.offset:
+                return
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                rest = b""
+                while block := file.read(CHUNK):
+                    block = rest + block
+                    end = block.rfind(b"\n") + 1
+                    rest = block[end:]
+                    yield from self._taken(block[:end], epochs)
+        except OSError as error:
+            raise HarnessError(f"The ledger {self.path} cannot be read: {error.strerror}.") from error
+        if rest and whole(rest):
+            yield from self._taken(rest + b"\n", epochs)
+            self.offset -= 1
+        elif rest:
+            yield Damage(self.path.name, self._count + 1, torn=True)
+
+    def _taken(self, block: bytes, epochs: bool) -> Iterator[tuple[bytes, Place] | Damage]:
+        """What a block of whole lines holds. Epoch events that are not asked for are counted and not looked at."""
+        lines = block.split(b"\n")[:-1]
+        ends = list(accumulate(map(len, lines)))  # without the newlines
+        wanted = [i for i, line in enumerate(lines) if epochs or not line.startswith(EPOCH)]
+        before, ahead = self._count, self._expected  # of the lines that stand before this block's first
+        for i in wanted:
+            line = lines[i]
+            if not line:  # no line of ours
+                before, ahead = before - 1, ahead - 1
+            elif not whole(line):
+                yield Damage(self.path.name, before + i + 1)
+            else:
+                expected = ahead + i
+                if line.find(b'"seq":%d,' % expected, 0, _FAR) < 0 and (seq := _seq(line)) != expected:
+                    yield Damage(self.path.name, before + i + 1, lost=abs(seq - expected))
+                    ahead += seq - expected
+                yield line, Place(self.path, self.offset + ends[i] - len(line) + i, len(line))
+        self._count, self._expected = before + len(lines), ahead + len(lines)
+        self.offset += len(block)
+
+
+def _seq(line: bytes) -> int:
+    """The sequence number of a whole line, which stands behind its kind."""
+    at = line.index(b'"seq":') + 6
+    return int(line[at : line.index(b",", at)])

@@ -1,0 +1,391 @@
+"""The only room that speaks to MLflow: mirrors ended trials, and reads a mirror back into a ledger.
+
+The mirror follows; it never leads. One MLflow run a trial, nested under one run a bench process, found again by tags,
+so that mirroring twice changes nothing and a run that was begun is finished under its id. An outage is one warning;
+`sync` catches up from the ledger.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sqlite3
+import tempfile
+import warnings
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from harness import registry
+from harness.record import store
+from harness.record.ledger import Entry, Ledger
+from harness.record.store import Sources
+from harness.system import sealed
+from harness.types import HarnessError
+
+# One call to a dead server would otherwise block for minutes (7 retries with back-off).
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "false")  # a 429 may ask for an hour; we come back
+os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # stdout is for results
+
+EXPERIMENT = "harness"
+TRIAL, BENCH, COMPLETE, PARENT = "harness.trial", "harness.run", "harness.complete", "mlflow.parentRunId"
+SERVED = ("mlflow", "numpy", "safetensors", "torch")  # what a saved model needs where it is loaded
+SCRIPT = """import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+from harness.training import exported
+
+
+class Recommend(PythonModel):
+    # rows of `history`, lists of item ids, and of `times` where the model reads them; a dict a row comes back
+
+    def load_context(self, context):
+        self.model = exported.load(context.artifacts["export"])
+
+    def predict(self, context, model_input: pd.DataFrame, params=None):
+        histories = [list(history) for history in model_input["history"]]
+        times = [list(row) for row in model_input["times"]] if "times" in model_input else None
+        return [vars(answer) for answer in self.model.recommend(histories, (params or {}).get("k", 10), times)]
+
+
+set_model(Recommend())
+"""
+_STATUS = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+
+
+def default_uri(home: Path) -> str:
+    return f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
+
+
+def metric_name(name: str) -> str:
+    """MLflow refuses `@` in metric names.
+
+    >>> metric_name("NDCG@10")
+    'NDCG_at_10'
+    """
+    return name.replace("@", "_at_")
+
+
+def damage(uri: str) -> str:
+    """What SQLite finds wrong with the file of a local store; '' for nothing, or a store of another kind."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or not path.is_file():
+        return ""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as database:
+            found = str(database.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.OperationalError:  # locked, say: no damage
+        return ""
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return "" if found == "ok" else found.splitlines()[0]
+
+
+def runs_page(uri: str, experiment: str) -> str | None:
+    """Where a server's pages list the runs of an experiment, without what the address holds of a user's name and
+    password; None for a local store.
+
+    >>> runs_page("https://me:secret@mlflow.lab:5000/", "7"), runs_page("sqlite:///mlflow.db", "1")
+    ('https://mlflow.lab:5000/#/experiments/7/runs', None)
+    """
+    scheme, mark, rest = uri.partition("://")
+    if not mark or scheme not in ("http", "https"):
+        return None
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}".rstrip("/") + f"/#/experiments/{experiment}/runs"
+
+
+class Tracker:
+    """A connection to one MLflow store. Every method may raise whatever MLflow raises.
+
+    `mend`: a damaged SQLite file is set aside, so that what is mirrored begins anew. `make`: so is the experiment where
+    there is none. Raises HarnessError if there is none otherwise, or if it was deleted.
+    """
+
+    def __init__(self, uri: str, home: Path, *, mend: bool = False, make: bool = True) -> None:
+        from mlflow import MlflowClient
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        local = uri.startswith("sqlite:///")
+        if local:
+            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            if mend and (why := damage(uri)):
+                sealed.set_aside(Path(uri.removeprefix("sqlite:///")), f"{why}; it is written anew from the ledger")
+        self.client = MlflowClient(tracking_uri=uri)
+        found = self.client.get_experiment_by_name(EXPERIMENT)
+        if found is None:
+            if not make:
+                raise HarnessError(
+                    f"MLflow at {redact(uri)} has no experiment '{EXPERIMENT}'; `harness sync` writes it."
+                )
+            place = (home / "mlflow" / "artifacts").as_uri() if local else None
+            self.experiment = self.client.create_experiment(EXPERIMENT, artifact_location=place)
+        else:
+            self.experiment = _active(found, uri)
+        self.home = home
+        self.page = runs_page(uri, self.experiment)
+        self.parents: dict[str, str] = {}
+        self.begun: dict[str, str] = {}  # trial -> its MLflow run, written in part
+
+    def runs(self, tag: str) -> list[Any]:
+        """All runs of the experiment that carry a tag."""
+        found, token = [], None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment], filter_string=f"tags.`{tag}` != ''", max_results=1000, page_token=token
+            )
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def mirrored(self) -> set[str]:
+        """Ids of trials that are here whole. What a killed process or an outage left in part is noted in `begun`; of
+        two runs of one trial, which two processes at once can make, the later is deleted."""
+        whole: set[str] = set()
+        for run in sorted(self.runs(TRIAL), key=lambda r: (COMPLETE not in r.data.tags, r.info.start_time)):
+            trial_id = run.data.tags[TRIAL]
+            if trial_id in whole or trial_id in self.begun:
+                self.client.delete_run(run.info.run_id)
+            elif COMPLETE in run.data.tags:
+                whole.add(trial_id)
+            else:
+                self.begun[trial_id] = run.info.run_id
+        return whole
+
+    def parent(self, ledger: Ledger, run: str) -> str:
+        """The MLflow run of a bench process, made at first need, or made whole if that was broken off."""
+        begun: dict[str, str] = {}
+        if not self.parents:
+            for found in self.runs(BENCH):
+                known = self.parents if COMPLETE in found.data.tags else begun
+                known[found.data.tags[BENCH]] = found.info.run_id
+        if run not in self.parents:
+            launch = ledger.launches[run]
+            made = (
+                begun.get(run)
+                or self.client.create_run(
+                    self.experiment, start_time=int(launch["time"] * 1000), tags={BENCH: run}, run_name=f"bench {run}"
+                ).info.run_id
+            )
+            self.client.log_dict(made, launch, "launch.json")
+            for key in queries_keys(launch):
+                if (file := store.queries_path(self.home, key)).is_file():
+                    self.client.log_artifact(made, str(file), "queries")
+            self.client.set_terminated(made)
+            self.client.set_tag(made, COMPLETE, "true")
+            self.parents[run] = made
+        return self.parents[run]
+
+    def mirror(self, ledger: Ledger, trial_id: str) -> None:
+        """Write one ended trial: parameters, per-epoch and final metrics, artifacts."""
+        from mlflow.entities import Metric, Param
+
+        entry = ledger.trials[trial_id]
+        trial, result = entry.trial, entry.result
+        assert result is not None
+        tags = {TRIAL: trial_id, PARENT: self.parent(ledger, entry.run), "harness.role": trial.role}
+        tags |= {f"harness.{key}": value for key, value in vars(trial.cell).items()}
+        began, ended = int(entry.time * 1000), int(max(entry.ended, entry.time) * 1000)
+        name = f"{trial.cell.adapter} {trial.cell.backbone} {trial.cell.dataset} {trial.role} {trial_id[:6]}"
+        run = (
+            self.begun.get(trial_id)
+            or self.client.create_run(self.experiment, start_time=began, tags=tags, run_name=name).info.run_id
+        )
+        self.begun[trial_id] = run  # the store drops points that are there already: same step, time and value
+        params = {**trial.params, "seed": trial.seed, "epochs": trial.epochs, **vars(trial.cell)}
+        metrics = [Metric("epoch/NDCG_at_10", value, began, step) for step, value in enumerate(result.curve)]
+        for group in ("valid", "test", "info"):
+            values = getattr(result, group).items()
+            metrics += [Metric(f"{group}/{metric_name(key)}", float(value), ended, 0) for key, value in values]
+        pairs = [Param(key, str(value)[:6000]) for key, value in params.items()]
+        for at in range(0, max(len(metrics), 1), 900):
+            self.client.log_batch(run, metrics=metrics[at : at + 900], params=pairs if at == 0 else [])
+        self._artifacts(run, ledger, entry)
+        self.client.set_terminated(run, _STATUS[result.status], end_time=ended)
+        self.client.set_tag(run, COMPLETE, "true")  # last: what lacks it is written again
+
+    def _artifacts(self, run: str, ledger: Ledger, entry: Entry) -> None:
+        result = entry.result
+        assert result is not None
+        record = {
+            "trial": entry.trial.to_json(),
+            "result": asdict(result),
+            "places": ledger.places(entry.trial.id),
+            "opened": ledger.opened.get(entry.trial.id, 0),
+            "run": entry.run,
+            "time": entry.time,
+            "ended": entry.ended,
+        }
+        self.client.log_dict(run, record, "trial.json")
+        folder = store.artifact_folder(self.home, entry.trial.id)
+        for file in sorted(folder.glob("[!.]*")):
+            self.client.log_artifact(run, str(file))
+
+    def has(self, run: str, file: str) -> bool:
+        folder = file.rpartition("/")[0] or None
+        return any(found.path == file for found in self.client.list_artifacts(run, folder))
+
+    def load(self, run: str, file: str, folder: Path) -> Path:
+        return Path(self.client.download_artifacts(run, file, str(folder)))
+
+
+def _active(experiment: Any, uri: str) -> str:
+    """The id of an experiment. Raises HarnessError if it was deleted: MLflow keeps it, takes nothing more for it and
+    gives its name to no other."""
+    if experiment.lifecycle_stage == "active":
+        return experiment.experiment_id
+    raise HarnessError(
+        f"MLflow at {redact(uri)} has deleted the experiment '{EXPERIMENT}'. Restore it, with "
+        f"MLFLOW_TRACKING_URI={redact(uri)} mlflow experiments restore --experiment-id {experiment.experiment_id}, "
+        "or name another store with --tracking."
+    )
+
+
+def sync(uri: str, home: Path, ledger: Ledger, tell: Callable[[str], None] = lambda _: None) -> int:
+    """Mirror every launch and every ended trial of the ledger that is not there yet. Returns how many trials. Raises
+    HarnessError if the store cannot be reached."""
+    try:
+        tracker = Tracker(uri, home, mend=True)
+        here = tracker.mirrored()
+        missing = [i for i, e in ledger.trials.items() if e.status is not None and i not in here]
+        for number, trial_id in enumerate(missing, 1):
+            tracker.mirror(ledger, trial_id)
+            tell(f"[{number}/{len(missing)}] {ledger.trials[trial_id].trial.cell}")
+        for run in sorted(ledger.launches):  # one that only skipped cells has no trial, and yet decides their state
+            tracker.parent(ledger, run)
+        return len(missing)
+    except HarnessError:
+        raise
+    except Exception as error:
+        raise HarnessError(f"MLflow at {redact(uri)} did not take it: {first_line(error)}") from error
+
+
+def queries_keys(launch: dict[str, Any]) -> list[str]:
+    """Names of what is known of the test targets of a launch's data sets."""
+    return [store.queries_key(card["hash"], launch["protocol"]) for card in launch["data"].values()]
+
+
+def read(uri: str, home: Path) -> tuple[Ledger, Sources]:
+    """A ledger rebuilt from MLflow alone, and what lies beside it.
+
+    Raises HarnessError if the store cannot be read or holds no mirror.
+    """
+    local = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not local.is_file():
+        raise HarnessError(f"There is no MLflow store at {uri}.")
+    if why := damage(uri):
+        raise HarnessError(f"{uri.removeprefix('sqlite:///')} is damaged ({why}); `harness sync` makes it anew.")
+    try:
+        tracker = Tracker(uri, home, make=False)
+        ledger, runs, described = Ledger(), {}, {}
+        with tempfile.TemporaryDirectory() as scratch:
+            for run in tracker.runs(BENCH):
+                if COMPLETE not in run.data.tags:
+                    continue
+                folder = Path(scratch) / run.info.run_id
+                folder.mkdir()
+                launch = json.loads(tracker.load(run.info.run_id, "launch.json", folder).read_text())
+                ledger.take(run.data.tags[BENCH], launch)
+                described |= dict.fromkeys(queries_keys(launch), run.info.run_id)
+            for run in tracker.runs(TRIAL):
+                if COMPLETE not in run.data.tags:
+                    continue
+                folder = Path(scratch) / run.info.run_id
+                folder.mkdir()
+                record = json.loads(tracker.load(run.info.run_id, "trial.json", folder).read_text())
+                runs[run.data.tags[TRIAL]] = run.info.run_id
+                _replay(ledger, run.data.tags[TRIAL], record)
+    except HarnessError:
+        raise
+    except Exception as error:
+        raise HarnessError(f"MLflow at {redact(uri)} cannot be read: {first_line(error)}") from error
+
+    def load(run: str | None, file: str, parse: Callable[[Path], Any]) -> Any:
+        """What a file of a run holds; None where there is no such run or file, or the file is damaged."""
+        try:
+            if run is None or not tracker.has(run, file):
+                return None
+            with tempfile.TemporaryDirectory() as scratch:
+                return parse(tracker.load(run, file, Path(scratch)))
+        except pl.exceptions.PolarsError:
+            return None
+        except Exception as error:
+            raise HarnessError(f"MLflow at {redact(uri)} cannot be read: {first_line(error)}") from error
+
+    return ledger, Sources(
+        lambda trial_id: load(runs.get(trial_id), "ranks.parquet", lambda file: store.parse_ranks(file.read_bytes())),
+        lambda key: load(described.get(key), f"queries/{key}.parquet", pl.read_parquet),
+        lambda trial_id: load(runs.get(trial_id), "spectrum.json", lambda file: store.parse_spectra(file.read_bytes())),
+        tracker.page,
+    )
+
+
+def save_model(folder: Path, export: Path) -> None:
+    """An MLflow model of an export folder: code and safetensors, nothing pickled, with the code it needs beside it.
+
+    Raises HarnessError if MLflow does not write it.
+    """
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import Array, DataType
+
+    inputs = Schema([ColSpec(Array(DataType.string), "history"), ColSpec(Array(DataType.double), "times", False)])
+    parameters = ParamSchema([ParamSpec("k", DataType.long, 10)])
+    code_paths = [str(registry.folder_of(package)) for package in ("harness", "adapters", "backbones")]
+    with tempfile.TemporaryDirectory() as scratch:
+        script = Path(scratch) / "recommend.py"
+        script.write_text(SCRIPT, encoding="utf-8")
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                mlflow.pyfunc.save_model(
+                    str(folder),
+                    python_model=str(script),
+                    artifacts={"export": str(export)},
+                    code_paths=code_paths,
+                    signature=ModelSignature(inputs, params=parameters),
+                    pip_requirements=[f"{name}=={metadata.version(name)}" for name in SERVED],
+                )
+        except Exception as error:
+            raise HarnessError(f"MLflow did not write {folder}: {first_line(error)}") from error
+
+
+def _replay(ledger: Ledger, trial_id: str, record: dict[str, Any]) -> None:
+    event = {"kind": "started", "id": trial_id, "trial": record["trial"], "time": record["time"]}
+    for study, number in record["places"] or [("", 0)]:
+        ledger.take(record["run"], {**event, "study": study, "number": number})
+    for _ in range(record["opened"]):
+        ledger.take(record["run"], {"kind": "opened", "id": trial_id})
+    ended = {"kind": "ended", "id": trial_id, "result": record["result"], "time": record["ended"]}
+    ledger.take(record["run"], ended)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error, without what a URL in it may carry before its host."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r"://[^/@\s]*@", "://", line)[:200]
+
+
+def redact(uri: str) -> str:
+    """A URI without user and password.
+
+    >>> redact("http://ann:secret@host:5000")
+    'http://host:5000'
+    """
+    scheme, separator, rest = uri.partition("://")
+    return scheme + separator + rest.rpartition("@")[2] if separator else uri

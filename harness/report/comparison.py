@@ -1,0 +1,305 @@
+"""Two launches, homes or MLflow stores side by side: which cells both have, how their tests differ, what was set
+differently.
+
+A cell is compared where both sides ranked the same users under one protocol: the difference B - A is then paired by
+user, its interval is over users and seeds, and the p-value of the headline metric is Holm-adjusted over all cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from harness import registry
+from harness.metrics._all import CUTOFFS, HEADLINE, per_user
+from harness.record import store
+from harness.record.ledger import Ledger
+from harness.report import rows
+from harness.report.rows import Row
+from harness.stats import crossed, resampling
+from harness.types import MIDDLE, Cell, HarnessError, PrepSpec, Protocol
+
+ALPHA = 0.05
+MLFLOW = "mlflow:"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two: its `name` as given, its ledger, the rows of its table, and who reads a trial's test ranks."""
+
+    name: str
+    ledger: Ledger
+    rows: dict[Cell, Row]
+    launch: dict[str, Any]
+    ranks_of: Callable[[str], pl.DataFrame | None] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric's means and B - A with its 95 % interval."""
+
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A cell that both sides have. ``why_not``: why it is not compared, else empty. ``same_runs``: both sides hold the
+    very same trials. ``p``: of no difference in the headline metric, Holm-adjusted. ``notes``: what differs in it."""
+
+    cell: Cell
+    why_not: str
+    same_runs: bool = False
+    metrics: dict[str, Difference] = field(default_factory=dict)
+    p: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def differs(self) -> bool:
+        return self.p is not None and self.p < ALPHA
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two sides have in common and what not. ``settings``: name -> (A's, B's) where they differ."""
+
+    a: str
+    b: str
+    settings: dict[str, tuple[Any, Any]]
+    cells: tuple[Compared, ...]
+    only_a: tuple[Cell, ...]
+    only_b: tuple[Cell, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0: every cell of both was compared and none differs; 1: some differ or could not be compared."""
+        return int(not self.cells or any(cell.why_not or cell.differs for cell in self.cells))
+
+    def verdict(self) -> str:
+        done = [cell for cell in self.cells if not cell.why_not]
+        better = [cell for cell in done if cell.differs]
+        for_b = sum(cell.metrics[HEADLINE].difference > 0 for cell in better)
+        same = sum(cell.same_runs for cell in done)
+        words = [f"{_count(len(self.cells), 'cell')} in both, {len(done)} compared"]
+        if done:
+            told = f"{len(better)} differ (B better in {for_b}, worse in {len(better) - for_b})"
+            words.append(f"{told}, {len(done) - len(better)} cannot be told apart")
+        words += [f"{same} of them are the very same runs"] if same else []
+        words += [f"{n} only in {name}" for n, name in ((len(self.only_a), "A"), (len(self.only_b), "B")) if n]
+        words += (
+            [f"{_count(len(self.settings), 'setting')} differ{'s' * (len(self.settings) == 1)}"]
+            if self.settings
+            else ["no setting differs"]
+        )
+        return "; ".join(words) + "."
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "a": self.a,
+            "b": self.b,
+            "verdict": self.verdict(),
+            "settings": {name: {"a": a, "b": b} for name, (a, b) in self.settings.items()},
+            "cells": [asdict(cell) | {"differs": cell.differs} for cell in self.cells],
+            "only_a": [asdict(cell) for cell in self.only_a],
+            "only_b": [asdict(cell) for cell in self.only_b],
+        }
+
+    def frame(self) -> pl.DataFrame:
+        """A row a cell of both: its names, `why_not`, `same_runs`, `p`, and of each metric `<metric>_a`, `_b`,
+        `_difference`, `_low`, `_high`."""
+        records = []
+        for cell in self.cells:
+            record = asdict(cell.cell) | {"why_not": cell.why_not, "same_runs": cell.same_runs, "p": cell.p}
+            for name, found in cell.metrics.items():
+                record |= {f"{name}_{key}": value for key, value in asdict(found).items()}
+            records.append(record)
+        return pl.DataFrame(records, infer_schema_length=None)
+
+
+def compare(a: str, b: str, home: Path) -> Comparison:
+    """Compare two launches of `home` (their names or unique beginnings), two home folders, or two MLflow stores
+    (`mlflow:<uri>`, or a URI). Raises HarnessError if one of them is none or holds no results."""
+    sides = side(a, home), side(b, home)
+    first, second = sides
+    common = [cell for cell in sorted(first.rows) if cell in second.rows]
+    barrier = _protocols_differ(first, second)
+    cells = [_cell(cell, sides, barrier) for cell in common]
+    return Comparison(
+        a,
+        b,
+        _settings(sides, common),
+        tuple(_adjusted(cells)),
+        tuple(sorted(set(first.rows) - set(second.rows))),
+        tuple(sorted(set(second.rows) - set(first.rows))),
+    )
+
+
+def side(word: str, home: Path) -> Side:
+    """What a word names. Raises HarnessError with the nearest launch if nothing."""
+    uri = word.removeprefix(MLFLOW)
+    if word.startswith(MLFLOW) or "://" in word:
+        from harness.record import tracking
+
+        ledger, beside = tracking.read(uri, home)
+        return _side(word, ledger, None, beside.ranks)
+    folder = Path(word).expanduser()
+    if folder.is_dir():
+        if not (folder / "ledger").is_dir():
+            raise HarnessError(f"{word} is a folder, but no home with results: it has no folder 'ledger'.")
+        return _side(word, Ledger.open(folder), None, lambda i: store.load_ranks(folder, i))
+    ledger = Ledger.open(home)
+    runs = [run for run in sorted(ledger.launches) if run.startswith(word)] if word else []
+    if len(runs) != 1:
+        known = sorted(ledger.launches, reverse=True)[: rows.SHOWN]
+        if not known:
+            raise HarnessError(f"'{word}' is no folder or MLflow store, and {home} holds no launches.")
+        what = f"is {len(runs)} launches of {home}" if runs else f"is no launch of {home}, folder or MLflow store"
+        raise HarnessError(f"'{word}' {what}. {registry.suggest(word, known)}")
+    return _side(word, ledger, runs[0], lambda i: store.load_ranks(home, i))
+
+
+def _side(word: str, ledger: Ledger, run: str | None, ranks_of: Callable[[str], pl.DataFrame | None]) -> Side:
+    if not ledger.launches:
+        raise HarnessError(f"{word} holds no results yet.")
+    return Side(word, ledger, rows.of(ledger, run), ledger.launches[run or max(ledger.launches)], ranks_of)
+
+
+def _protocols_differ(a: Side, b: Side) -> str:
+    found = [asdict(Protocol(**side.launch["protocol"])) for side in (a, b)]
+    for one, side in zip(found, (a, b), strict=True):
+        one["ties"] = side.launch.get("ties", MIDDLE)
+    names = [f"{key} is {found[0][key]} / {found[1][key]}" for key in found[0] if found[0][key] != found[1][key]]
+    return f"the protocols differ: {', '.join(names)}" if names else ""
+
+
+def _cell(cell: Cell, sides: tuple[Side, Side], barrier: str) -> Compared:
+    if barrier:
+        return Compared(cell, barrier)
+    ids, ranks = [], []
+    for name, own in zip("AB", sides, strict=True):
+        done = [i for i in own.rows[cell].planned if (r := own.ledger.result(i)) is not None and r.status == "done"]
+        frames = [own.ranks_of(i) for i in done]
+        if not done:
+            return Compared(cell, f"{name} has no confirmed run of it yet")
+        if any(frame is None for frame in frames):
+            return Compared(cell, f"the test ranks of {sum(f is None for f in frames)} of {name}'s runs are missing")
+        ids.append(done)
+        ranks.append([frame.sort("user", maintain_order=True) for frame in frames if frame is not None])
+    trials = [own.ledger.trials[found[0]].trial for own, found in zip(sides, ids, strict=True)]
+    hashes = [trial.inputs["data"] for trial in trials]
+    if hashes[0] != hashes[1]:
+        return Compared(cell, f"the data differ (hash {hashes[0][:8]} / {hashes[1][:8]}): their users are not the same")
+    users = [frames[0]["user"].to_numpy() for frames in ranks]
+    if not np.array_equal(*users):
+        return Compared(cell, f"their test ranks are of {len(users[0])} / {len(users[1])} targets")
+    notes = _notes(trials[0].params, trials[1].params, trials[0].inputs, trials[1].inputs)
+    seeds = [len(found) for found in ids]
+    notes += [f"seeds {seeds[0]} / {seeds[1]}"] if seeds[0] != seeds[1] else []
+    values = [_scores(frames, users[0]) for frames in ranks]
+    if ids[0] == ids[1]:
+        means = dict(zip(_names(), values[0].mean((0, 1)).tolist(), strict=True))
+        return Compared(cell, "", True, {name: Difference(m, m, 0.0, 0.0, 0.0) for name, m in means.items()}, 1.0)
+    metrics, p = _differences(values[0], values[1], cell.is_baseline)
+    return Compared(cell, "", False, metrics, p, tuple(notes))
+
+
+def _notes(a: dict[str, Any], b: dict[str, Any], inputs_a: dict[str, Any], inputs_b: dict[str, Any]) -> list[str]:
+    """What of the two winning configurations and of what they were made of is not equal."""
+    notes = [f"{key} {a.get(key)} / {b.get(key)}" for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
+    one, other = inputs_a["versions"], inputs_b["versions"]
+    notes += [
+        f"version of {key} {one.get(key)} / {other.get(key)}"
+        for key in sorted(one.keys() | other.keys())
+        if one.get(key) != other.get(key)
+    ]
+    if inputs_a["embedding"] != inputs_b["embedding"]:
+        notes.append(f"embedding {inputs_a['embedding'][:8]} / {inputs_b['embedding'][:8]}")
+    return notes
+
+
+def _names() -> list[str]:
+    return [f"{name.upper()}@{k}" for name in registry.names(registry.METRICS) for k in CUTOFFS]
+
+
+def _scores(frames: list[pl.DataFrame], users: np.ndarray) -> np.ndarray:
+    """Every metric of every user and seed, (U, S, M)."""
+    columns = [store.bounds(frame) for frame in frames]
+    parts = [name.lower().partition("@") for name in _names()]
+    return np.stack([np.stack([per_user(c, m, int(k), users) for m, _, k in parts], 1) for c in columns], 1)
+
+
+def _differences(a: np.ndarray, b: np.ndarray, deterministic: bool) -> tuple[dict[str, Difference], float]:
+    """B - A of every metric from scores (U, S, M), users in pairs, and the raw p-value of the headline's."""
+    found, p = {}, 1.0
+    for m, name in enumerate(_names()):
+        gap = crossed.compare(b[:, :, m], a[:, :, m], deterministic)
+        found[name] = Difference(float(a[:, :, m].mean()), float(b[:, :, m].mean()), gap.mean, *gap.within(1.0))
+        p = gap.p if name == HEADLINE else p
+    return found, p
+
+
+def _adjusted(cells: list[Compared]) -> list[Compared]:
+    tested = [cell for cell in cells if cell.p is not None and not cell.same_runs]
+    adjusted = resampling.holm(np.array([cell.p for cell in tested])) if tested else []
+    p = {cell.cell: float(value) for cell, value in zip(tested, adjusted, strict=True)}
+    return [replace(cell, p=p[cell.cell]) if cell.cell in p else cell for cell in cells]
+
+
+def _settings(sides: tuple[Side, Side], common: list[Cell]) -> dict[str, tuple[Any, Any]]:
+    """Everything a launch was told or ran with that is not equal, by name."""
+    a, b = (_flat(side, common) for side in sides)
+    return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
+
+
+def _flat(side: Side, common: list[Cell]) -> dict[str, Any]:
+    launch, provenance = side.launch, side.launch["provenance"]
+    parts = {
+        "protocol": asdict(Protocol(**launch["protocol"])),
+        "preparation": asdict(PrepSpec(**launch["prep"])),
+        "budget": launch["budget"],
+        "search": launch["engine"],
+        "versions": {"python": provenance["python"], "harness": provenance["harness"], **provenance["versions"]},
+        "machine": provenance["machine"],
+        "code": {"git": provenance["git"], "changed since": provenance["dirty"]},
+        "data": {name: launch["data"][name]["hash"] for name in {c.dataset for c in common} if name in launch["data"]},
+    }
+    return {f"{part} {key}": value for part, known in parts.items() for key, value in known.items()}
+
+
+def text(found: Comparison) -> str:
+    """A comparison as lines: settings, cells, what only one side has, the verdict."""
+    lines = [f"A = {found.a}", f"B = {found.b}", ""]
+    if found.settings:
+        width = max(map(len, found.settings))
+        lines += ["Settings that differ (A / B)"]
+        lines += [f"  {name:{width}s}  {a} / {b}" for name, (a, b) in found.settings.items()] + [""]
+    if found.cells:
+        width = max(len(str(cell.cell)) for cell in found.cells)
+        lines += [f"{'Cell':{width}s}  {HEADLINE} A    B        B - A [95 %]                 p"]
+        lines += [line for cell in found.cells for line in _lines(cell, width)] + [""]
+    for name, cells in (("A", found.only_a), ("B", found.only_b)):
+        lines += [f"Only in {name}: {cell}" for cell in cells]
+    return "\n".join([*lines, found.verdict()])
+
+
+def _lines(cell: Compared, width: int) -> list[str]:
+    name = f"{cell.cell!s:{width}s}"
+    if cell.why_not:
+        return [f"{name}  not compared: {cell.why_not}"]
+    m = cell.metrics[HEADLINE]
+    mark = "the same runs" if cell.same_runs else f"{cell.p:.4f}{' *' if cell.differs else ''}"
+    numbers = f"{m.a:.4f}       {m.b:.4f}   {m.difference:+.4f} [{m.low:+.4f}, {m.high:+.4f}]"
+    notes = f"{' ' * width}    {'; '.join(cell.notes)}"
+    return [f"{name}  {numbers}   {mark}", *([notes] if cell.notes else [])]
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n} {word}" + ("" if n == 1 else "s")

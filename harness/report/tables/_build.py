@@ -1,0 +1,246 @@
+"""From frames to the table: rows ranked and compared, slices, comparisons over data sets. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from harness.metrics._all import HEADLINE
+from harness.report.tables import _slices as slices
+from harness.report.tables._across import across, method_of
+from harness.report.tables._budget import Search, best_of
+from harness.report.tables._cautions import cautions
+from harness.report.tables._field import Field
+from harness.report.tables._frames import KEY, Confirmed, Results, cell_of, confirmed, finite, json_object
+from harness.report.tables._sample import metrics, samples
+from harness.report.tables._table import COSTS, Fit, Row, Section, Spent, Table, Trials
+from harness.stats import resampling
+from harness.types import BASELINE, EXPECTED, Cell
+
+
+def build(results: Results) -> Table:
+    """Rank the results. Equal frames give an equal table.
+
+    Raises HarnessError if the frames contradict themselves or one another (`confirmed` lists how).
+    """
+    runs = confirmed(results)
+    records = list(results.cells.sort(KEY).iter_rows(named=True))
+    rising = _rising(results.trials)
+    header = finite(results.header)
+    searches = _searches(results.trials)
+    sections, over = [], defaultdict(dict)
+    for dataset in sorted({record["dataset"] for record in records}):
+        made = _DataSet([record for record in records if record["dataset"] == dataset], runs, searches, rising)
+        parts = made.parts(results.queries)
+        for backbone in made.backbones():
+            field = made.field(backbone)
+            over[backbone][dataset] = {method_of(sample.cell): sample for sample in field.ranked}
+            sections.append(_section(made, backbone, field, header, parts))
+    found = [across(backbone, over[backbone]) for backbone in sorted(over)]
+    compared = tuple(one for one in found if one is not None)
+    return Table(tuple(metrics()), HEADLINE, header, tuple(sections), compared, results.trials.lazy(), results.spectra)
+
+
+class _DataSet:
+    """The cells of one data set: their scores, all under the same draws of users."""
+
+    def __init__(
+        self,
+        records: list[dict[str, Any]],
+        runs: dict[Cell, Confirmed],
+        searches: dict[Cell, pl.DataFrame],
+        rising: set[Cell],
+    ) -> None:
+        self.name = records[0]["dataset"]
+        self.records = {cell_of(record): record for record in records}
+        self.runs = {cell: runs[cell] for cell in self.records if cell in runs}
+        own = {cell: searches[cell] for cell in self.records if cell in searches}
+        planned = {cell: int(self.records[cell]["trials_planned"] or 0) for cell in own}
+        self.budgets = best_of({cell: Search.of(trials, planned[cell]) for cell, trials in own.items()})
+        first = next(iter(self.runs.values()), None)
+        self.draws = resampling.user_draws(len(np.unique(first.users))) if first else np.empty((0, 0), np.uint8)
+        if self.draws.size <= resampling.CELLS:
+            self.draws = self.draws.astype(np.float64)  # as they are multiplied, once for all rows
+        self.samples = samples(self.runs, self.draws, rising)
+
+    def backbones(self) -> list[str]:
+        """Those of its sections; baselines have one of their own only where nothing else is planned."""
+        return sorted({cell.backbone for cell in self.records if not cell.is_baseline}) or [BASELINE]
+
+    def members(self, backbone: str) -> list[Cell]:
+        return [cell for cell in self.records if cell.backbone in (backbone, BASELINE)]
+
+    def field(self, backbone: str) -> Field:
+        known = [self.samples[cell] for cell in self.members(backbone) if cell in self.samples]
+        return Field(known, self.draws)
+
+    def parts(self, queries: pl.DataFrame) -> list[slices.Part]:
+        return slices.parts(self.name, queries.filter(pl.col("dataset") == self.name), self.runs)
+
+
+def _searches(trials: pl.LazyFrame) -> dict[Cell, pl.DataFrame]:
+    """Numbers, statuses and best values of each cell's search."""
+    known = trials.lazy().select(*KEY, "role", "number", "status", "best").filter(pl.col("role") == "search").collect()
+    searched = known.partition_by(KEY, as_dict=True)
+    return {Cell(*key): frame for key, frame in searched.items()}
+
+
+def _rising(trials: pl.LazyFrame) -> set[Cell]:
+    """Cells whose confirmed runs are best, in more than half of the seeds, at the last epoch that they were allowed."""
+    confirmed = (pl.col("role") == "confirm") & (pl.col("status") == "done") & (pl.col("epochs") > 0)
+    known = trials.lazy().select(*KEY, "role", "status", "best_epoch", "epochs").filter(confirmed).collect()
+    last = pl.col("best_epoch") == pl.col("epochs") - 1  # neither patience nor a pruner stops a run there
+    found = known.group_by(KEY).agg(last.mean().alias("share")).filter(pl.col("share") > 0.5)
+    return {cell_of(record) for record in found.iter_rows(named=True)}
+
+
+def _section(made: _DataSet, backbone: str, field: Field, header: dict[str, Any], parts: list[slices.Part]) -> Section:
+    members = made.members(backbone)
+    rows = _rows(made, members, field)
+    users = next((len(made.samples[cell].users) for cell in members if cell in made.samples), None)
+    card = (header.get("data") or {}).get(made.name) or {}
+    said = _said(header.get("components") or {}, backbone, rows)
+    pace = next((own["pace"] for own in said.values() if "pace" in own), 1)
+    remarks = tuple(f"{name.partition('/')[2]}: {own['note']}" for name, own in said.items() if "note" in own)
+    cut = tuple(part.of([row.cell for row in rows]) for part in parts)
+    doubts = (*cautions(rows, card, header.get("ties", EXPECTED)), *field.unresolved())
+    return Section(made.name, backbone, users, card, tuple(rows), pace, remarks, doubts, cut, field.pairs)
+
+
+def _said(components: dict[str, Any], backbone: str, rows: list[Row]) -> dict[str, dict[str, Any]]:
+    """What the header says of the components of a section, the backbone first."""
+    bare = [f"backbones/{backbone.partition('[')[0]}"]
+    bare += [f"adapters/{row.cell.adapter.partition('[')[0]}" for row in rows if not row.cell.is_baseline]
+    return {name: components[name] for name in dict.fromkeys(bare) if name in components}
+
+
+def _rows(made: _DataSet, members: list[Cell], field: Field) -> list[Row]:
+    """Rows of one section, best first, holes last."""
+    most = _most([made.records[cell] for cell in members if not cell.is_baseline])
+    rows = [_row(made, cell, field, most) for cell in members]
+    costs = [(row.metrics[HEADLINE].mean if row.metrics else None, row.costs) for row in rows]
+    rows = [replace(row, front=front) for row, front in zip(rows, fronts(costs), strict=True)]
+    return sorted(rows, key=lambda row: (row.rank is None, row.rank, row.cell.is_baseline, row.cell))
+
+
+@dataclass(frozen=True)
+class _Most:
+    """Trials, seeds and seconds of the trained row of a section that was planned most of each; trials among those
+    whose limit is trials, seconds among those whose limit is time."""
+
+    trials: int
+    seeds: int
+    seconds: float
+
+
+def _most(records: list[dict[str, Any]]) -> _Most:
+    trials = [int(r["trials_planned"] or 0) for r in records if r["cell_seconds"] is None]
+    seconds = [float(r["cell_seconds"]) for r in records if r["cell_seconds"] is not None]
+    seeds = [int(r["seeds_planned"] or 0) for r in records]
+    return _Most(max(trials, default=0), max(seeds, default=0), max(seconds, default=0.0))
+
+
+def _less(record: dict[str, Any], most: _Most) -> bool:
+    """Whether a trained row was planned less than others of its section. A cell with as many seconds as any other and
+    fewer trials, since they take longer, was not."""
+    if record["state"] == "skipped":
+        return False
+    limit = record["cell_seconds"]
+    fewer = int(record["trials_planned"] or 0) < most.trials if limit is None else limit < most.seconds
+    return fewer or int(record["seeds_planned"] or 0) < most.seeds
+
+
+def _row(made: _DataSet, cell: Cell, field: Field, most: _Most) -> Row:
+    record, own, runs = made.records[cell], field.get(cell), made.runs.get(cell)
+    trials = Trials(*(int(record[f"trials_{name}"] or 0) for name in ("done", "pruned", "failed", "planned")))
+    marks = field.marks(own) if own else []
+    seeds_done, seeds_planned = int(record["seeds_done"] or 0), int(record["seeds_planned"] or 0)
+    if own and (trials.done + trials.pruned < trials.planned or seeds_done < seeds_planned):
+        marks.append("short")
+    if not cell.is_baseline and _less(record, most):
+        marks.append("less")
+    seconds, fit = float(record["search_seconds"] or 0), _fit(cell, runs.runs) if runs else None
+    return Row(
+        cell=cell,
+        state=record["state"],
+        reason=record["reason"] or "",
+        rank=field.rank(own) if own else None,
+        marks=tuple(marks),
+        metrics=field.intervals(own) if own else {},
+        vs_id=field.vs_id(own) if own else None,
+        vs_rival=field.vs_rival(own) if own else None,
+        trials=trials,
+        search_seconds=seconds,
+        spent=_spent(record),
+        seeds_done=seeds_done,
+        seeds_planned=seeds_planned,
+        fit=fit,
+        group=field.group(own) if own else "",
+        first=field.stability(own) if own else None,
+        tied=own.tied if own else None,
+        best_of=made.budgets.get(cell, ()),
+        costs=_costs(fit, seconds if trials.planned else 0.0),
+        front=(),
+    )
+
+
+def _spent(record: dict[str, Any]) -> Spent:
+    searched = record["searched"]
+    return Spent(
+        epochs=int(record["search_epochs"] or 0),
+        searched=None if searched is None else tuple(searched),
+        tuned=record["tuned"] or "",
+        setting=record["setting"] or "",
+        warm_start=record["warm_start"] or "",
+        cell_seconds=record["cell_seconds"],
+    )
+
+
+def _costs(fit: Fit | None, search_seconds: float) -> dict[str, float | None]:
+    known = {"search_seconds": search_seconds}
+    if fit is not None:
+        known |= {"parameters": fit.parameters, "train_seconds": fit.seconds}
+        known |= {name: fit.info.get(name) for name in ("peak_mb", "energy_wh")}
+    return {name: known.get(name) for name in COSTS}
+
+
+def fronts(rows: list[tuple[float | None, dict[str, float | None]]]) -> list[tuple[str, ...]]:
+    """For each (score, costs), the costs by which no other row is at least as good and as cheap, and better in one."""
+
+    def beaten(name: str, score: Any, cost: Any) -> bool:
+        known = [(s, c[name]) for s, c in rows if s is not None and c[name] is not None]
+        return any(s >= score and c <= cost and (s, c) != (score, cost) for s, c in known)
+
+    return [
+        tuple(name for name, cost in own.items() if None not in (score, cost) and not beaten(name, score, cost))
+        for score, own in rows
+    ]
+
+
+def _fit(cell: Cell, runs: list[dict[str, Any]]) -> Fit:
+    infos = [json_object(run["info"], f"{cell}, seed {run['seed']}: info") for run in runs]
+    parameters = [run["parameters"] for run in runs if run["parameters"] is not None]
+    return Fit(
+        valid=_mean(run["best_valid"] for run in runs),
+        seconds=_mean(run["seconds"] for run in runs),
+        parameters=max(parameters, default=None),
+        effective_rank=_mean(run["effective_rank"] for run in runs),
+        params=json_object(runs[0]["params"], f"{cell}: params"),
+        info={key: _agreed([info.get(key) for info in infos]) for key in sorted(set().union(*infos))},
+    )
+
+
+def _agreed(values: list[Any]) -> Any:
+    """A diagnostic of several runs: the mean of numbers, or else the first run's value."""
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    return _mean(numbers) if numbers else values[0]
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None and np.isfinite(value)]
+    return float(np.mean(known)) if known else None

@@ -1,0 +1,97 @@
+"""The rows of one section against one another: intervals, ranks, marks, gains and groups."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.metrics._all import HEADLINE
+from harness.report.tables._pairs import Pairs
+from harness.report.tables._sample import ALPHA, Gain, Sample, is_reference, metrics
+from harness.stats import resampling
+from harness.stats.crossed import Section
+from harness.types import Cell
+
+
+class Field:
+    """The rows of one section that have results, compared with one another. draws (R, U): of their users."""
+
+    def __init__(self, samples: list[Sample], draws: np.ndarray) -> None:
+        self.ranked = sorted(samples, key=lambda s: (-s.headline, s.cell))
+        self.place = {sample.cell: place for place, sample in enumerate(self.ranked)}
+        self.reference = next((s for s in self.ranked if is_reference(s.cell)), None)
+        self.pairs: Pairs | None = None
+        self.p_best: dict[Cell, float] = {}
+        self.p_id: dict[Cell, float] = {}
+        if self.ranked:
+            self._compare(draws)
+
+    def _compare(self, draws: np.ndarray) -> None:
+        known = {name: Section([row.scores[m] for row in self.ranked]) for m, name in enumerate(metrics())}
+        self.headline = known[HEADLINE]
+        self._intervals = {name: section.intervals() for name, section in known.items()}
+        self.pairs = Pairs.of(tuple(row.cell for row in self.ranked), self.headline)
+        self.groups = resampling.letters(resampling.holm_pairs(self.pairs.p) < ALPHA)
+        self.p_best = self.pairs.adjusted(self.ranked[0].cell)
+        self.p_id = self.pairs.adjusted(self.reference.cell) if self.reference else {}
+        self.first = self.headline.firsts(draws, [row.stream for row in self.ranked])
+
+    def get(self, cell: Cell) -> Sample | None:
+        return self.ranked[self.place[cell]] if cell in self.place else None
+
+    def intervals(self, row: Sample) -> dict[str, resampling.Interval]:
+        """Mean of every metric with its 95 % interval."""
+        return {name: known[self.place[row.cell]] for name, known in self._intervals.items()}
+
+    def rank(self, row: Sample) -> int:
+        return 1 + sum(other.headline > row.headline for other in self.ranked)
+
+    def stability(self, row: Sample) -> float:
+        """Share of the resamples of users and seeds in which the row ranks first; rows with equal scores share it."""
+        return float(self.first[self.place[row.cell]])
+
+    def group(self, row: Sample) -> str:
+        return self.groups[self.place[row.cell]]
+
+    def vs_id(self, row: Sample) -> Gain | None:
+        if self.reference is None or row is self.reference:
+            return None
+        return self._gain(row, self.reference, self.p_id[row.cell], len(self.p_id))
+
+    def vs_rival(self, row: Sample) -> Gain | None:
+        """The gain over the best row that is neither this one nor a baseline."""
+        rival = next((s for s in self.ranked if s is not row and not s.cell.is_baseline), None)
+        return self._gain(row, rival, None, 1) if rival else None
+
+    def _gain(self, row: Sample, other: Sample, p: float | None, tests: int) -> Gain | None:
+        """The relative gain in the headline metric; None where the other row may score nothing. `tests`: size of the
+        family that the comparison belongs to."""
+        assert self.pairs is not None
+        i, j = self.place[row.cell], self.place[other.cell]
+        low, high = float(self.pairs.low[i, j]), float(self.pairs.high[i, j])
+        if not np.isfinite([low, high]).all():
+            return None
+        found = self.headline.difference(i, j)
+        return Gain(
+            against=other.cell,
+            percent=100 * (row.headline / other.headline - 1),
+            low=low,
+            high=high,
+            p=p,
+            difference=found.mean,
+            effect=resampling.effect(row.users - other.users),
+            detectable=100 * found.detectable(tests) / other.headline,
+            preliminary=other.rising,
+        )
+
+    def unresolved(self) -> list[str]:
+        """Families of tests that find nothing whatever the rows score, since there are too few users."""
+        n = len(self.ranked)
+        families = {"against the best row": n - 1, "of all pairs": n * (n - 1) // 2} if n > 1 else {}
+        return [f"Tests {name}: {why}" for name, tests in families.items() if (why := self.headline.too_few(tests))]
+
+    def marks(self, row: Sample) -> list[str]:
+        place = {1: "best", 2: "second"}.get(self.rank(row))
+        p_best = self.p_best.get(row.cell, 0.0)
+        p_id = self.p_id.get(row.cell, 1.0)
+        found = (place, p_best >= ALPHA and "tied", p_id < ALPHA and "differs", row.rising and "rising")
+        return [mark for mark in found if mark]

@@ -1,0 +1,139 @@
+"""How single values read: scores, intervals, gains, times, names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.report.tables._sample import ALPHA, REFERENCE, Gain
+from harness.report.tables._table import Row, Spent
+from harness.stats import resampling
+from harness.types import NO_TEXT, Cell
+
+FRONT = "◆"
+DASH = "–"
+SYMBOLS = {"best": "★", "second": "☆", "tied": "≈", "differs": "*", "short": "†", "less": "‡", "rising": "↑"}
+MEANINGS = {
+    "best": "best mean of the section",
+    "second": "second best mean",
+    "tied": f"not distinguishable from the best (adjusted p ≥ {ALPHA})",
+    "differs": f"differs from '{REFERENCE}' (adjusted p < {ALPHA})",
+    "short": "had less than planned: fewer finished trials or seeds",
+    "less": "was planned less than other rows of its section: fewer trials or seeds",
+    "rising": "still rising: in most seeds the best epoch is the last one allowed",
+}
+
+
+def safe(text: str) -> str:
+    """Text without what a reader's screen would obey: line breaks become blanks, other control and direction
+    characters U+FFFD."""
+    return "".join(char if char.isprintable() else " " if char.isspace() else "\ufffd" for char in text)
+
+
+def symbols(row: Row) -> str:
+    """The row's marks; the star of `differs` stands at the gain."""
+    return "".join(SYMBOLS[mark] for mark in row.marks if mark != "differs")
+
+
+def adapter(cell: Cell) -> str:
+    return cell.adapter + (" (baseline)" if cell.is_baseline else "")
+
+
+def encoder(cell: Cell) -> str:
+    return DASH if cell.encoder == NO_TEXT else cell.encoder
+
+
+def label(cell: Cell) -> str:
+    """A row's name where no column says the encoder.
+
+    >>> label(Cell("beauty", "minilm", "sasrec", "svd")), label(Cell("beauty", "none", "sasrec", "id"))
+    ('svd · minilm', 'id')
+    """
+    return adapter(cell) if cell.encoder == NO_TEXT else f"{adapter(cell)} · {cell.encoder}"
+
+
+def number(value: float | None, digits: int) -> str:
+    return DASH if value is None else f"{value:,.{digits}f}"
+
+
+def score(value: float | None) -> str:
+    return number(value, 4)
+
+
+def interval(value: resampling.Interval) -> str:
+    """
+    >>> interval(resampling.Interval(0.0412, 0.0404, 0.042))
+    '0.0412 [0.0404, 0.0420]'
+    """
+    return f"{value.mean:.4f} [{value.low:.4f}, {value.high:.4f}]"
+
+
+def gain(value: Gain | None, differs: bool = False) -> str:
+    if value is None:
+        return DASH
+    marks = (SYMBOLS["differs"] if differs else "") + (SYMBOLS["rising"] if value.preliminary else "")
+    return f"{value.percent:+.1f} [{value.low:+.1f}, {value.high:+.1f}]{marks}"
+
+
+def trials(row: Row) -> str:
+    value = row.trials
+    return f"{value.done}/{value.pruned}/{value.failed} of {value.planned}" if value.planned else DASH
+
+
+def dimensions(spent: Spent) -> str:
+    """How many dimensions were searched; a dash where that was not recorded."""
+    return DASH if spent.searched is None else str(len(spent.searched))
+
+
+def tuned(spent: Spent) -> str:
+    """How a row's parameters were found, and the published setting that said so."""
+    own = spent.tuned or DASH
+    return f"{own} ({spent.setting})" if spent.setting else own
+
+
+def seconds(value: float | None) -> str:
+    """
+    >>> seconds(4.21), seconds(312), seconds(9000)
+    ('4.2 s', '5.2 min', '2.5 h')
+    """
+    if value is None:
+        return DASH
+    unit, size = next(((u, s) for u, s in (("h", 3600), ("min", 60)) if value >= s), ("s", 1))
+    return f"{value / size:.1f} {unit}"
+
+
+def count(value: int | None) -> str:
+    """
+    >>> count(812), count(46_123), count(1_250_000)
+    ('812', '46.1k', '1.2M')
+    """
+    if value is None:
+        return DASH
+    unit, size = next(((u, s) for u, s in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if value >= s), ("", 1))
+    return f"{value / size:.1f}{unit}" if unit else str(value)
+
+
+def fact(key: str, value: Any) -> str:
+    """A value of a header or card as text: shares and densities in percent, thousands set apart.
+
+    >>> fact("density", 0.000733), fact("users", 22363), fact("filter_seen", True)
+    ('0.0733 %', '22,363', 'yes')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float) and (key == "density" or key.endswith("share")):
+        return f"{100 * value:.3g} %"
+    if isinstance(value, int | float):
+        return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+    return DASH if value in (None, "") else str(value)
+
+
+def percent(value: resampling.Interval | None) -> str:
+    """
+    >>> percent(resampling.Interval(3.21, -0.5, 7.0))
+    '+3.2 [-0.5, +7.0]'
+    """
+    return DASH if value is None else f"{value.mean:+.1f} [{value.low:+.1f}, {value.high:+.1f}]"
+
+
+def share(value: float | None) -> str:
+    return DASH if value is None else f"{100 * value:.1f} %"

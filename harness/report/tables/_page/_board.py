@@ -1,0 +1,254 @@
+"""What the page's script works on: the table's rows, comparisons and trials as one compact JSON value."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from typing import Any
+
+import polars as pl
+
+from harness import registry
+from harness.report.tables import _words as words
+from harness.report.tables._across import Across
+from harness.report.tables._frames import KEY, json_object
+from harness.report.tables._page import _columns
+from harness.report.tables._page._importance import importance
+from harness.report.tables._slices import Slice
+from harness.report.tables._table import ALPHA, REFERENCE, Row, Section, Table
+from harness.stats.resampling import Interval
+from harness.types import Cell, HarnessError
+
+POINTS = 48  # of a curve at most: what a chart of this size can show
+SCALE = 100_000  # scores of curves and trials travel as whole numbers of 1e-5
+STATUS = {"done": "d", "pruned": "p", "failed": "f", "running": "r"}
+SCORED = ("d", "p")
+KEPT = ("short", "less", "rising")  # marks that do not depend on which rows are shown
+
+
+def board(table: Table) -> dict[str, Any]:
+    """``cells``: every row once, with its values column by column (`_columns.columns`) and its search; ``sections``:
+    the cells that stand in each (by index), and how every two of them compare. Scores of curves and trials are in
+    units of 1 / `SCALE`."""
+    known, trials, spectra = _columns.columns(table), _trials(table.trials.collect()), _spectra(table.spectra)
+    cells: dict[Cell, int] = {}
+    found: list[dict[str, Any]] = []
+    for section in table.sections:
+        for row in section.rows:
+            if row.cell not in cells:
+                cells[row.cell] = len(found)
+                found.append(_cell(row, known) | _searched(row, trials.get(row.cell) or [], spectra))
+    return {
+        "headline": table.headline,
+        "metrics": list(table.metrics),
+        "alpha": ALPHA,
+        "scale": SCALE,
+        "reference": REFERENCE,
+        "groups": _columns.GROUPS,
+        "shown": list(_columns.SHOWN),
+        "columns": _columns.described(table),
+        "cells": found,
+        "sections": [_section(section, cells) for section in table.sections],
+        "across": [_across(one) for one in table.across],
+        "tracking": page
+        if (page := str(table.header.get("tracking") or "")).startswith(("http://", "https://"))
+        else None,
+        "symbols": words.SYMBOLS,
+        "meanings": words.MEANINGS,
+    }
+
+
+def embedded(value: Any) -> str:
+    r"""JSON for a script element: nothing in it can close the element or be taken for markup.
+
+    >>> embedded({"a": "</script>&"})
+    '{"a":"\\u003c/script\\u003e\\u0026"}'
+    """
+    text = json.dumps(_short(value), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
+
+
+def _short(value: Any) -> Any:
+    """Floats to eight significant digits, none for what is not finite."""
+    if isinstance(value, dict):
+        return {str(key): _short(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_short(item) for item in value]
+    if isinstance(value, float):
+        return (float(f"{value:.8g}") if value % 1 else int(value)) if math.isfinite(value) else None
+    return value
+
+
+def _section(section: Section, cells: dict[Cell, int]) -> dict[str, Any]:
+    value = {
+        "title": words.safe(words.title(section)),
+        "dataset": section.dataset,
+        "backbone": section.backbone,
+        "users": section.test_users,
+        "rows": [cells[row.cell] for row in section.rows],
+    }
+    value |= {"pairs": _pairs(section, cells)} if section.pairs else {}
+    tests = {str(cells[row.cell]): [row.vs_id.effect, row.vs_id.detectable] for row in section.rows if row.vs_id}
+    value |= {"first": {str(cells[row.cell]): row.first for row in section.rows if row.first is not None}}
+    return value | {"tests": tests, "slices": [_slice(part, cells) for part in section.slices]}
+
+
+def _slice(part: Slice, cells: dict[Cell, int]) -> dict[str, Any]:
+    """``scores``: [cell, mean, low, high, and of the gain over `id` the same] a row."""
+    scores = [[cells[own.cell], *_interval(own.score), *_interval(own.vs_id)] for own in part.scores]
+    known = {"dimension": part.dimension, "name": part.name, "users": part.users, "queries": part.queries}
+    return known | {"scores": scores}
+
+
+def _interval(value: Interval | None) -> list[float | None]:
+    return [value.mean, value.low, value.high] if value else [None] * 3
+
+
+def _across(found: Across) -> dict[str, Any]:
+    """The comparison over data sets of the whole table; intervals as [mean, low, high]."""
+    methods = [
+        {
+            "way": [own.adapter, own.encoder],
+            "rank": _interval(own.rank),
+            "wins": _interval(own.wins),
+            "gain": _interval(own.gain),
+            **({"elo": _interval(own.elo), "group": own.group} if own.elo else {}),
+        }
+        for own in found.standings
+    ]
+    known = {"backbone": found.backbone, "methods": methods, "left_out": list(found.left_out)}
+    return known | {"too_few": found.too_few, "critical_difference": found.critical_difference}
+
+
+def _pairs(section: Section, cells: dict[Cell, int]) -> dict[str, Any]:
+    pairs = section.pairs
+    assert pairs is not None
+    numbers = {name: getattr(pairs, name).tolist() for name in ("low", "high", "p")}
+    return {"cells": [cells[cell] for cell in pairs.cells], **numbers}
+
+
+def _cell(row: Row, known: list[tuple[_columns.Column, _columns.Value]]) -> dict[str, Any]:
+    cell = row.cell
+    value: dict[str, Any] = {
+        "cell": [getattr(cell, key) for key in KEY],
+        "label": words.safe(words.label(cell)),
+        "kinds": kinds(cell),
+        "state": row.state,
+        "v": _columns.values(row, known),
+    }
+    value |= {"reason": words.safe(row.reason)} if row.reason else {}
+    kept = [mark for mark in row.marks if mark in KEPT]
+    value |= {"marks": kept} if kept else {}
+    if row.fit is None:
+        return value
+    searched = {} if row.spent.searched is None else {"searched": list(row.spent.searched)}
+    return value | {"params": row.fit.params} | searched
+
+
+def _searched(row: Row, trials: list[dict[str, Any]], spectra: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What is known of a row's search and runs; of spectra, that of the first run that has one."""
+    if not trials:
+        return {}
+    runs = _runs(trials)
+    value = {"search": _search(trials), "runs": runs, "importance": _importance(trials)}
+    value["budgets"] = [[own.k, own.observed, own.expected, own.low, own.high] for own in row.best_of]
+    spectrum = next((spectra[trial] for trial in runs["id"] if trial in spectra), None)
+    return value | ({"spectrum": spectrum} if spectrum else {})
+
+
+def _spectra(frame: pl.DataFrame) -> dict[str, dict[str, Any]]:
+    """Singular values before and after training of each run that has them, to four digits."""
+    records = frame.iter_rows(named=True)
+    return {own["trial"]: {"before": _digits(own["start"]), "after": _digits(own["end"])} for own in records}
+
+
+def _digits(values: list[float] | None) -> list[float]:
+    return [float(f"{value:.4g}") for value in values or []]
+
+
+def kinds(cell: Cell) -> list[str]:
+    """What a reader may want to set aside: ``baseline``, ``control`` (an encoder without meaning), ``ablation``.
+
+    >>> kinds(Cell("beauty", "shuffled:minilm", "sasrec", "svd")), kinds(Cell("beauty", "none", "none", "popularity"))
+    (['control'], ['baseline'])
+    """
+    found = ["baseline"] if cell.is_baseline else []
+    if cell.encoder == "noise" or cell.encoder.startswith("shuffled:"):
+        found.append("control")
+    if not cell.is_baseline and _by_name_only(registry.ADAPTERS, cell.adapter):
+        found.append("ablation")
+    return found
+
+
+def _by_name_only(package: str, word: str) -> bool:
+    name = word.partition("[")[0]
+    try:
+        return bool(registry.schema(package, name).attributes.get("by_name_only"))
+    except HarnessError:  # it was removed since, or never was a component here
+        return False
+
+
+def _trials(frame: pl.DataFrame) -> dict[Cell, list[dict[str, Any]]]:
+    groups: dict[Cell, list[dict[str, Any]]] = defaultdict(list)
+    for record in frame.iter_rows(named=True):
+        groups[Cell(*(record[key] for key in KEY))].append(record)
+    return groups
+
+
+def _search(trials: list[dict[str, Any]]) -> dict[str, Any]:
+    """A search column by column; parameters that never change stand apart."""
+    searched = [record for record in trials if record["role"] == "search"]
+    params = [json_object(record["params"], f"trial {record['trial']}: params") for record in searched]
+    names = sorted({name for own in params for name in own})
+    fixed = {n: params[0].get(n) for n in names if all(own.get(n) == params[0].get(n) for own in params)}
+    axes = [name for name in names if name not in fixed]
+    reasons = {k: words.safe(record["reason"]) for k, record in enumerate(searched) if record["reason"]}
+    value = _ran(searched)
+    value |= {"number": [record["number"] for record in searched], "fixed": fixed, "axes": axes}
+    value |= {"points": [[own.get(name) for name in axes] for own in params]}
+    return value | ({"reasons": reasons} if reasons else {})
+
+
+def _runs(trials: list[dict[str, Any]]) -> dict[str, Any]:
+    confirmed = [record for record in trials if record["role"] == "confirm"]
+    return _ran(confirmed) | {"seed": [record["seed"] for record in confirmed]}
+
+
+def _ran(trials: list[dict[str, Any]]) -> dict[str, Any]:
+    curves = [_curve(record["curve"] or [], record["best_epoch"]) for record in trials]
+    return {
+        "id": [record["trial"] for record in trials],
+        "status": "".join(STATUS[record["status"]] for record in trials),
+        "best": [_unit(record["best"]) for record in trials],
+        "at": [record["best_epoch"] for record in trials],
+        "epochs": [record["epochs"] for record in trials],
+        "seconds": [_tenth(record["seconds"]) for record in trials],
+        "curves": curves,
+    }
+
+
+def _curve(curve: list[float | None], best: int | None) -> list[Any]:
+    """[scores] of every epoch, or [scores, epochs] of at most `POINTS` of them, the best among them."""
+    if len(curve) <= POINTS:
+        return [[_unit(value) for value in curve]]
+    step = (len(curve) - 1) / (POINTS - 2)
+    kept = {round(k * step) for k in range(POINTS - 1)} | ({best} if best is not None and best >= 0 else set())
+    epochs = sorted(k for k in kept if k < len(curve))
+    return [[_unit(curve[k]) for k in epochs], epochs]
+
+
+def _unit(value: float | None) -> int | None:
+    return None if value is None or not math.isfinite(value) else round(value * SCALE)
+
+
+def _tenth(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
+
+
+def _importance(trials: list[dict[str, Any]]) -> list[list[Any]]:
+    """[name, share, chance, direction] a parameter, from the trials that have a score."""
+    scored = [r for r in trials if r["role"] == "search" and STATUS[r["status"]] in SCORED and r["best"] is not None]
+    params = [json_object(record["params"], f"trial {record['trial']}: params") for record in scored]
+    found = importance(params, [record["best"] for record in scored])
+    return [[item.name, item.share, item.chance, item.direction] for item in found]

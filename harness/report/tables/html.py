@@ -1,0 +1,98 @@
+"""HTML: one file that needs nothing else. Tables that sort and recompute when narrowed, figures, a page a row."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from harness.data import cards
+from harness.report.tables import _words as words
+from harness.report.tables._page._board import board, embedded
+from harness.report.tables._table import REFERENCE, Row, Section, Table
+from harness.stats import resampling
+
+FOLDER = Path(__file__).parent / "_page"
+STYLES = ("page", "figures")
+SCRIPTS = ("dom", "model", "grid", "leaderboard", "chart", "figures", "curves", "rowpage", "controls", "app")
+SAID = ("published", "prepared", "order")  # sentences of a card that say more than its numbers
+FIRST = ("users", "items", "events", "density", "mean_length", "licence", "redistributable", "citation", "hash")
+
+
+def render(table: Table) -> str:
+    """The page. Its policy allows no request and no script or style but its own; all text is escaped."""
+    loader = FileSystemLoader(FOLDER)
+    page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page.filters["shown"] = lambda value: words.safe(str(value))
+    script = f"(() => {{\n{_joined('js', SCRIPTS, 'js')}\n}})();"  # its names are none of the window's
+    style = _joined(".", STYLES, "css")
+    return page.get_template("page.html").render(
+        table=table,
+        words=words,
+        columns=words.compact(table),
+        datasets=list(dict.fromkeys(section.dataset for section in table.sections)),
+        lead=_lead(table),
+        missing=_missing(table),
+        cards=_cards(table),
+        few=any(one.too_few for one in table.across) or not table.across,
+        provenance=words.facts(table.header.get("provenance") or {}),
+        reference=REFERENCE,
+        interval=_interval,
+        board=Markup(embedded(board(table))),
+        script=Markup(script),
+        style=Markup(style),
+        hashes={"script": _hash(script), "style": _hash(style)},
+    )
+
+
+def _joined(folder: str, names: tuple[str, ...], suffix: str) -> str:
+    return "\n".join((FOLDER / folder / f"{name}.{suffix}").read_text(encoding="utf-8") for name in names)
+
+
+def _hash(text: str) -> str:
+    """What a content security policy knows an inline element by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _interval(value: resampling.Interval) -> str:
+    return f"[{value.low:.4f}, {value.high:.4f}]"
+
+
+def _lead(table: Table) -> str:
+    """How much is there, and of what: one sentence."""
+    rows = {row.cell: row for section in table.sections for row in section.rows}
+    done = sum(row.state == "done" for row in rows.values())
+    datasets = len({section.dataset for section in table.sections})
+    budget, date = table.header.get("budget") or {}, (table.header.get("provenance") or {}).get("date")
+    parts = [f"{done} of {len(rows)} rows complete on {datasets} data set{'s' if datasets != 1 else ''}"]
+    parts += [f"ranked by test {table.headline} over all items"]
+    parts += [f"budget '{budget['name']}'"] if "name" in budget else []
+    return ", ".join(parts) + (f". {date}." if date else ".")
+
+
+def _missing(table: Table) -> list[tuple[Row, Section]]:
+    """Every row that is not simply done, once, with the first section that it stands in."""
+    found: dict[Any, tuple[Row, Section]] = {}
+    for section in table.sections:
+        for row in section.rows:
+            if row.fit is None or row.state != "done":
+                found.setdefault(row.cell, (row, section))
+    return list(found.values())
+
+
+def _cards(table: Table) -> list[tuple[str, dict[str, Any]]]:
+    """Data set -> what is first asked of its card, and the rest."""
+    found = {}
+    for section in table.sections:
+        if section.card and section.dataset not in found:
+            shares = [key for key in section.card if key.endswith("share")]
+            main = {key: section.card[key] for key in (*FIRST[:5], *shares, *FIRST[5:]) if key in section.card}
+            rest = {key: value for key, value in section.card.items() if key not in main and key != "warnings"}
+            users = {"test_users": section.test_users} if section.test_users else {}
+            said = [pair for pair in cards.told(section.card) if pair[0] in SAID]
+            found[section.dataset] = {"main": words.facts(main | users) + said, "rest": words.facts(rest)}
+    return list(found.items())

@@ -1,0 +1,113 @@
+"""For reading in a terminal: colours where there is one, else aligned text; columns leave where width is short."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+
+from rich.cells import cell_len
+
+from harness.report.tables import _words as words
+from harness.report.tables._table import Row, Section, Table
+
+GAP = 2
+STYLES = {"best": "bold green", "second": "underline", "short": "yellow"}
+
+
+def render(table: Table) -> str:
+    """The compact table. Not cut to a width unless stdout is a terminal or COLUMNS is set."""
+    width = shutil.get_terminal_size((10_000, 24)).columns
+    return coloured(table, width) if sys.stdout.isatty() else plain(table, width)
+
+
+def plain(table: Table, width: int) -> str:
+    """Aligned text without escape sequences; table lines are at most `width` columns where that can be had."""
+    return _document(table, [_plain_grid(section, fitting(table, section, width)) for section in table.sections])
+
+
+def coloured(table: Table, width: int) -> str:
+    """The same for a terminal: best and second rows set off, holes dimmed."""
+    return _document(table, [_rich_grid(section, fitting(table, section, width), width) for section in table.sections])
+
+
+def fitting(table: Table, section: Section, width: int) -> list[words.Column]:
+    """The columns that fit, the most dispensable leaving first; those of `keep` 99 stay."""
+    kept = words.compact(table)
+    while sum(_width(column, section) + GAP for column in kept) > width:
+        weakest = min(kept, key=lambda column: column.keep)
+        if weakest.keep == 99:
+            break
+        kept.remove(weakest)
+    return kept
+
+
+def slices(table: Table) -> str:
+    """Scores on parts of the test, for reading in a terminal; says so where nothing is known of the targets."""
+    lines = []
+    for section in table.sections:
+        for dimension, found in words.slice_groups(section).items():
+            lines += ["", f"{words.title(section)}: test NDCG@10 by {dimension} (targets), gain over id"]
+            lines += _texts(*words.slice_rows(section, found))
+    return "\n".join(map(words.safe, lines or ["", "No slices: nothing is recorded of the test targets."])) + "\n"
+
+
+def _document(table: Table, grids: list[str]) -> str:
+    lines = [words.safe(text) for text in words.header_lines(table, (*words.ABOVE, "provenance"))]
+    for section, grid in zip(table.sections, grids, strict=True):
+        above = [words.title(section), *words.section_lines(section)]
+        below = [words.parity(table, section), *words.notes(section)]
+        lines += ["", *map(words.safe, above), grid, *map(words.safe, below)]
+    for one in table.across:
+        about = [f"Over data sets × {one.backbone}", *_texts(*words.across_rows(one)), *words.across_lines(one)]
+        lines += ["", *map(words.safe, about)]
+    return "\n".join([*lines, "", *words.footnotes(table)]) + "\n"
+
+
+def _texts(titles: list[str], rows: list[list[str]]) -> list[str]:
+    """Aligned lines of a table of plain texts."""
+    cells = [[words.safe(text) for text in row] for row in (titles, *rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    padded = [[cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)] for row in cells]
+    return [(" " * GAP).join(row).rstrip() for row in padded]
+
+
+def _plain_grid(section: Section, columns: list[words.Column]) -> str:
+    widths = [_width(column, section) for column in columns]
+    rows = [[column.title for column in columns], ["-" * width for width in widths]]
+    rows += [[words.safe(column.text(row)) for column in columns] for row in section.rows]
+    return "\n".join(_aligned(cells, columns, widths) for cells in rows)
+
+
+def _aligned(cells: list[str], columns: list[words.Column], widths: list[int]) -> str:
+    padded = []
+    for cell, column, width in zip(cells, columns, widths, strict=True):
+        blank = " " * (width - cell_len(cell))
+        padded.append(blank + cell if column.right else cell + blank)
+    return (" " * GAP).join(padded).rstrip()
+
+
+def _rich_grid(section: Section, columns: list[words.Column], width: int) -> str:
+    from rich.console import Console
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    grid = Grid(box=None, padding=(0, GAP, 0, 0), header_style="bold cyan")
+    for column in columns:
+        grid.add_column(Text(column.title), justify="right" if column.right else "left", no_wrap=True)
+    for row in section.rows:
+        grid.add_row(*(Text(words.safe(column.text(row))) for column in columns), style=_style(row))
+    console = Console(file=io.StringIO(), force_terminal=True, width=width + GAP)
+    with console.capture() as capture:
+        console.print(grid)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def _style(row: Row) -> str:
+    if row.fit is None:
+        return "dim"
+    return next((STYLES[mark] for mark in row.marks if mark in STYLES), "")
+
+
+def _width(column: words.Column, section: Section) -> int:
+    return max(cell_len(words.safe(text)) for text in (column.title, *(column.text(row) for row in section.rows)))

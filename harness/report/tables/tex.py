@@ -1,0 +1,255 @@
+r"""LaTeX: tables for a paper, with booktabs rules; best bold, second underlined, marks of significance.
+
+The result is a fragment for ``\input``; its preamble needs ``\usepackage{booktabs}`` and nothing else. Of each section
+the scores are floats, and what may follow them (costs, parity, parts of the test) is set where it stands; how the
+numbers were made is said once, at the end. Texts are in what pdfLaTeX with its default fonts can set, outlines and no
+bitmaps: what it cannot is written as its code point.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+from harness.report.tables import _words as words
+from harness.report.tables._across import Across
+from harness.report.tables._table import Row, Section, Table
+from harness.stats import resampling
+
+SPECIAL = {
+    **{char: f"\\{char}" for char in "#%&_{}"},
+    "$": r"$\mathdollar$",  # its command in text takes a font that may be bitmaps alone
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"{\ttfamily\char34}",
+    "'": "{'}",  # no ligatures to double quotes, nor of ?` and !`
+    "`": "{`}",
+    "[": "{[}",  # after a line break or a rule, a bracket would begin an argument
+    "]": "{]}",
+    "*": "{*}",  # nor a star be part of a line break
+    "-": "{-}",  # no ligatures to dashes
+    **{"–": "{--}", "—": "{---}", "…": r"\dots{}", "−": "$-$", "≥": r"$\geq$", "≤": r"$\leq$"},
+    **{"×": r"$\times$", "·": r"$\cdot$", "±": r"$\pm$", "≈": r"$\approx$"},
+    "★": r"$\star$",
+    "☆": r"$\circ$",
+    "†": r"$\dagger$",
+    "‡": r"$\ddagger$",
+    "◆": r"$\diamond$",
+    "↑": r"$\uparrow$",
+}
+SIGNS = {"differs": "*", "tied": r"\approx", "short": r"\dagger", "less": r"\ddagger", "rising": r"\uparrow"}
+SMALL = r"\scriptsize "
+SUPERSCRIPTS = "Superscripts: letters are groups, rows that share one cannot be told apart"
+
+
+def render(table: Table) -> str:
+    """All tables, one after the other."""
+    blocks = ["% Needs \\usepackage{booktabs}."]
+    for section in table.sections:
+        blocks += [_scores(table, section), *_further(table, section), *_topics(table, section)]
+        blocks += [*_budget(section), *_slices(section)]
+    blocks += map(_across, table.across)
+    told = words.explanations(table) + words.header_lines(table, ("statistics", "code"))
+    blocks.append("\n".join([r"{\footnotesize", *map(_paragraph, told), "}"]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def escape(text: str) -> str:
+    r"""Text that LaTeX sets as it is, on one line.
+
+    >>> escape("50% of a_b\\x"), escape("é 中")
+    ('50\\% of a\\_b\\textbackslash{}x', "\\'{e} U+4E2D")
+    """
+    return "".join(_set(char) for char in words.safe(text))
+
+
+def _set(char: str) -> str:
+    if char in SPECIAL or char.isascii():
+        return SPECIAL.get(char, char)
+    base, *marks = unicodedata.normalize("NFD", char)
+    accents = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0308": '"'}
+    if base.isascii() and base.isalpha() and len(marks) == 1 and marks[0] in accents:
+        return f"\\{accents[marks[0]]}{{{base}}}"
+    return f"U+{ord(char):04X}"
+
+
+def _scores(table: Table, section: Section) -> str:
+    """The metrics at the headline's cut-off and the gain over `id`, and what a reader of them must know."""
+    names = [name for name in table.metrics if name.endswith(_cutoff(table))]
+    caption = f"Test scores on {words.title(section)}, mean over users and seeds."
+    notes = [*words.section_lines(section), words.parity(table, section), *words.notes(section)]
+    notes += [*words.header_lines(table, ("protocol", "prep", "budget", "engine")), *_marks(section)]
+    return _float(caption, _metrics(section, names, table.headline), notes)
+
+
+def _further(table: Table, section: Section) -> list[str]:
+    """The metrics at the other cut-offs, where there is a result."""
+    names = [name for name in table.metrics if not name.endswith(_cutoff(table))]
+    if not names or not any(row.metrics for row in section.rows):
+        return []
+    caption = f"Further test scores on {words.title(section)}, mean over users and seeds."
+    return [_float(caption, _metrics(section, names, ""), [])]
+
+
+def _cutoff(table: Table) -> str:
+    return table.headline[table.headline.rindex("@") :]
+
+
+def _metrics(section: Section, names: list[str], headline: str) -> str:
+    """A column a metric; with a headline, its marks and the gains over `id`. Holes say their state."""
+    best = {name: _places(section, name) for name in names}
+    gains = ["vs id %"] if headline else []
+    titles = ["adapter", "encoder", *names, *gains]
+    lines = []
+    for row in section.rows:
+        cells = [_state(row.state, len(titles) - 2)]
+        if row.metrics:
+            cells = [_score(row, name, best[name], name == headline) for name in names]
+            cells += [escape(_minus(words.gain(row.vs_id))) for _ in gains]
+        lines.append([escape(words.adapter(row.cell)), escape(words.encoder(row.cell)), *cells])
+    return _tabular("ll" + "r" * (len(titles) - 2), [_cells(titles, "" if headline else SMALL)], lines)
+
+
+def _state(state: str, columns: int) -> str:
+    return rf"\multicolumn{{{columns}}}{{l}}{{\emph{{{escape(state)}}}}}"
+
+
+def _places(section: Section, name: str) -> list[float]:
+    """The best and the second mean of a metric, as they are printed."""
+    means = {round(row.metrics[name].mean, 4) for row in section.rows if row.metrics}
+    return sorted(means, reverse=True)[:2]
+
+
+def _score(row: Row, name: str, best: list[float], headline: bool) -> str:
+    mean = round(row.metrics[name].mean, 4)
+    text = words.score(row.metrics[name].mean)
+    text = rf"\textbf{{{text}}}" if mean == best[0] else rf"\underline{{{text}}}" if mean in best else text
+    signs = "".join(SIGNS[mark] for mark in row.marks if mark in SIGNS) if headline else ""
+    group = rf"\mathrm{{{row.group}}}" if headline and row.group else ""
+    return f"{text}$^{{{signs}{group}}}$" if signs or group else text
+
+
+def _marks(section: Section) -> list[str]:
+    """What the marks of the section's scores mean."""
+    used = {mark for row in section.rows for mark in row.marks}
+    signs = [f"{words.SYMBOLS[mark]} {words.MEANINGS[mark]}" for mark in SIGNS if mark in used]
+    known = any(row.metrics for row in section.rows)
+    return [f"Bold: best, underlined: second. {'; '.join([SUPERSCRIPTS, *signs])}."] if known else []
+
+
+def _topics(table: Table, section: Section) -> list[str]:
+    blocks = []
+    for topic, title in words.TOPICS.items():
+        if facts := words.of_topic(table, topic):
+            columns = [column for column in words.names() if column.title in ("adapter", "encoder")] + facts
+            rows = [_cells([column.text(row) for column in columns]) for row in section.rows]
+            spec = "".join("r" if column.right else "l" for column in columns)
+            head = [_cells([column.title for column in columns], SMALL)]
+            blocks.append(_block(f"{title}: {words.title(section)}", _tabular(spec, head, rows)))
+    return blocks
+
+
+def _budget(section: Section) -> list[str]:
+    """Searches at smaller budgets: the best of the first k trials above what is expected of any k of them."""
+    titles, rows = words.budget_rows(section)
+    if not rows:
+        return []
+    lines = []
+    for name, *texts in rows:
+        pairs = [text.partition(" ") for text in texts]
+        lines += [
+            _cells([name, *(first for first, _, _ in pairs)]),
+            _cells(["", *(last for _, _, last in pairs)], SMALL),
+        ]
+    about = "Validation NDCG@10 at equal budget, best of the first k trials (expected best of any k)"
+    tabular = _tabular("l" + "r" * (len(titles) - 1), [_cells(titles)], lines)
+    return [_block(f"{about}: {words.title(section)}", tabular)]
+
+
+def _slices(section: Section) -> list[str]:
+    """Scores on the parts of the test and gains there, each above its interval."""
+    blocks = []
+    for dimension, slices in words.slice_groups(section).items():
+        known = [{score.cell: score for score in one.scores} for one in slices]
+        scores, gains = [], []
+        for row in (row for row in section.rows if row.metrics):
+            own = [scores_of[row.cell] for scores_of in known]
+            scores += _two_lines(words.label(row.cell), [(score.score, ".4f", ".3f") for score in own])
+            if any(score.vs_id for score in own):
+                gains += _two_lines(words.label(row.cell), [(score.vs_id, "+.1f", "+.0f") for score in own])
+        named = [_halves(one.name) for one in slices]
+        counts = [f"{last} ({one.queries:,})".strip() for (_, last), one in zip(named, slices, strict=True)]
+        head = [_cells(["row", *(first for first, _ in named)], SMALL), _cells(["", *counts], SMALL)]
+        spec, about = "l" + "r" * len(slices), f"by {dimension} (targets): {words.title(section)}"
+        blocks.append(_block(f"Test NDCG@10 {about}", _tabular(spec, head, scores)))
+        if gains:
+            blocks.append(_block(f"Gain over id in % {about}", _tabular(spec, head, gains)))
+    return blocks
+
+
+def _across(one: Across) -> str:
+    """Methods over data sets, each number above its interval."""
+    titles, texts = words.across_rows(one)
+    rows = []
+    for standing, row in zip(one.standings, texts, strict=True):
+        known = ((standing.rank, ".2f"), (standing.wins, ".2f"), (standing.gain, "+.1f"), (standing.elo, ".0f"))
+        values = [(value, form, form) for value, form in known]
+        first, second = _two_lines(row[0], values[: len(titles) - 1])
+        rows += [[*first, escape(standing.group)], [*second, ""]] if one.critical_difference else [first, second]
+    head = [_cells([*half], SMALL) for half in zip(*map(_halves, titles), strict=True)]
+    tabular = _tabular("l" + "r" * (len(titles) - 1), head, rows)
+    return _float(f"Over data sets, {one.backbone}.", tabular, words.across_lines(one))
+
+
+def _two_lines(name: str, values: list[tuple[resampling.Interval | None, str, str]]) -> list[list[str]]:
+    """Means in a line, their intervals, smaller, in one below it; `values`: with the formats of both."""
+    means = [words.DASH if value is None else f"{value.mean:{form}}" for value, form, _ in values]
+    ends = ["" if value is None else f"[{value.low:{form}}, {value.high:{form}}]" for value, _, form in values]
+    return [[SMALL + escape(name), *_cells([*map(_minus, means)])], _cells(["", *map(_minus, ends)], SMALL)]
+
+
+def _halves(title: str) -> tuple[str, str]:
+    """A long title in two lines, broken at the blank nearest to its middle.
+
+    >>> _halves("up to 5 events"), _halves("mean gain over id %"), _halves("no text")
+    (('up to 5', 'events'), ('mean gain', 'over id %'), ('no text', ''))
+    """
+    blanks = [place for place, char in enumerate(title) if char == " "] if len(title) > 8 else []
+    place = min(blanks, key=lambda at: abs(2 * at - len(title)), default=len(title))
+    return title[:place], title[place + 1 :]
+
+
+def _minus(number: str) -> str:
+    """A number with the sign that mathematicians write, where a name would have a hyphen."""
+    return number.replace("-", "−")
+
+
+def _cells(texts: list[str], size: str = "") -> list[str]:
+    return [size + escape(text) if text else "" for text in texts]
+
+
+def _tabular(columns: str, head: list[list[str]], rows: list[list[str]]) -> str:
+    lines = [rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}", r"\toprule", *map(_line, head), r"\midrule"]
+    return "\n".join([r"\setlength{\tabcolsep}{2pt}", *lines, *map(_line, rows), r"\bottomrule", r"\end{tabular}"])
+
+
+def _line(cells: list[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _float(caption: str, tabular: str, notes: list[str]) -> str:
+    lines = [r"\begin{table}", r"\centering\footnotesize", rf"\caption{{{escape(caption)}}}\medskip", tabular]
+    below = [r"\par\medskip\raggedright", *map(_paragraph, notes)] if notes else []
+    return "\n".join([*lines, *below, r"\end{table}"])
+
+
+def _block(title: str, tabular: str) -> str:
+    """A table that is no float: many of those would wait for their place longer than LaTeX can hold them."""
+    return "\n".join([r"\begin{center}", rf"\footnotesize\textbf{{{escape(title)}}}\\*[1ex]", tabular, r"\end{center}"])
+
+
+def _paragraph(text: str) -> str:
+    return rf"\noindent {escape(text)}\par"

@@ -1,0 +1,407 @@
+"""From a selection to what is to run: cells, their studies, what the ledger already holds of each.
+
+Imports no torch, ray, optuna or mlflow: `harness plan` and `status` answer at once.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness import registry
+from harness.data import library, preparation
+from harness.record.ledger import Ledger
+from harness.search import grids, spaces, warm
+from harness.text import vectors
+from harness.types import (
+    BASELINE,
+    BUDGETS,
+    EXPECTED,
+    NO_TEXT,
+    PRUNERS,
+    SAMPLERS,
+    Budget,
+    Cell,
+    Engine,
+    HarnessError,
+    PrepSpec,
+    Protocol,
+    Role,
+    Trial,
+    TrialResult,
+    digest,
+)
+
+CORE_VERSION = 3  # raised when losses, sampling of batches, the optimiser or metrics change a trial's result
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: selections as on the command line, and what every cell gets."""
+
+    home: Path
+    datasets: str = "all"
+    adapters: str = "all"
+    backbones: str = "sasrec"
+    encoders: str = "minilm"
+    budget: Budget = BUDGETS["quick"]
+    protocol: Protocol = field(default_factory=Protocol)
+    prep: PrepSpec = field(default_factory=PrepSpec)
+    text: str = ""  # template of an item's text in place of each data set's own
+    engine: Engine = field(default_factory=Engine)
+    spaces: spaces.Source = field(default_factory=spaces.Source)
+
+    @property
+    def table_key(self) -> str:
+        """Cells of two benches stand in one table exactly if this is equal."""
+        same = [self.protocol.identity(), self.prep.identity(), self.budget.epochs, self.budget.patience]
+        return digest([*same, self.engine.identity(), EXPECTED])
+
+
+@dataclass(frozen=True)
+class Material:
+    """A prepared data set with its encoders and the hashes of what they make of its texts, by label."""
+
+    prepared: preparation.Prepared
+    texts: vectors.Texts
+    encoders: dict[str, vectors.Encoder]
+    embeddings: dict[str, str]
+
+    def can_encode(self, label: str) -> bool:
+        return vectors.can_encode(self.encoders[label], self.texts)
+
+
+@dataclass
+class Study:
+    """A cell with its space, its identity and what the ledger knows of it."""
+
+    cell: Cell
+    space: spaces.Space
+    budget: Budget
+    protocol: Protocol
+    engine: Engine
+    inputs: dict[str, Any]
+    ledger: Ledger = field(repr=False)
+    starts: tuple[dict[str, Any], ...] = ()  # configurations of a warm start, tried after the default point
+    setting: str = ""  # the published one that its space is of
+    _confirmed: tuple[Trial, list[Trial]] | None = field(default=None, repr=False)  # the last winner, its seeds
+
+    @cached_property
+    def id(self) -> str:
+        epochs, patience = (max(self.pace, 1) * n for n in (self.budget.epochs, self.budget.patience))
+        same = [self.cell.backbone, self.cell.adapter, self.space.to_json(), epochs, patience]
+        engine = {key: value for key, value in self.engine.identity().items() if key != "warm_start"}
+        given = [self.starts] if self.starts else []
+        return digest([*same, self.protocol.identity(), engine, self.inputs, *given])
+
+    @cached_property
+    def most(self) -> int:
+        """Upper bound on search trials: 0 for baselines and budgets without a search, 1 for a fixed space, at most the
+        size of a grid."""
+        if self.cell.is_baseline or not self.budget.trials:
+            return 0
+        if not self.space.searched:
+            return 1
+        if self.engine.sampler != "grid":
+            return self.budget.trials
+        return min(self.budget.trials, 1 + len(self.starts) + len(grids.Grid(self.space)))
+
+    @property
+    def trials(self) -> int:
+        """Search trials planned: fewer than `most` once the cell's seconds are spent."""
+        return self.ledger.affordable(self.id, self.most, self.budget.cell_seconds)
+
+    @cached_property
+    def _points(self) -> Iterator[dict[str, Any]]:
+        return grids.Grid(self.space).points(int(self.id[:7], 16))
+
+    def given(self, number: int) -> dict[str, Any] | None:
+        """The parameters of a search number where nothing is drawn: the default point for 0, then the warm start's
+        configurations, then the points of a grid."""
+        while len(self._given) <= number and (self.engine.sampler == "grid" and self.space.searched):
+            self._given.append(next(self._points, self.space.default))
+        return self._given[number] if number < len(self._given) else None
+
+    @cached_property
+    def _given(self) -> list[dict[str, Any]]:
+        return [self.space.default, *self.starts]
+
+    @property
+    def seeds(self) -> int:
+        """Confirmations planned: a baseline is deterministic."""
+        return 1 if self.cell.is_baseline else self.budget.seeds
+
+    @property
+    def pace(self) -> int:
+        """Epochs for each of the budget's: what the backbone asks for; 0 for a baseline."""
+        return 0 if self.cell.is_baseline else pace_of(self.cell.backbone)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of a trial at most."""
+        return self.pace * self.budget.epochs
+
+    def trial(self, role: Role, seed: int, params: dict[str, Any]) -> Trial:
+        return Trial(
+            self.cell, role, seed, self.epochs, self.pace * self.budget.patience, params, self.protocol, self.inputs
+        )
+
+    def history(self) -> dict[int, tuple[str, TrialResult | None]]:
+        """Search number -> (trial id, its result or None), of the planned numbers that were ever started."""
+        return self.ledger.history(self.id, self.trials)
+
+    def ended(self) -> list[TrialResult]:
+        return [result for _, result in self.history().values() if result is not None]
+
+    def finished(self) -> list[tuple[str, float, Path]]:
+        """Trial id, best value and the segment that ended it, of every trial of the search that is done, by number."""
+        if self.ledger.home is None:  # a calibration's
+            return []
+        folder, done = self.ledger.home / "ledger", self.ledger.searched(self.id, self.trials)
+        return [(i, e.best, folder / f"{e.run}.jsonl") for _, i, e in done if e.status == "done"]
+
+    def winner(self) -> Trial | None:
+        """The best finished trial of a complete search (first of equals), or None while it is incomplete or all
+        failed. Without a search the default configuration wins, and a baseline is its own winner."""
+        return self.ledger.winner(self.id, self.trials) if self.most else self._only
+
+    @cached_property
+    def _only(self) -> Trial:
+        """The configuration of a cell that is not searched."""
+        return self.trial("confirm", 0, {}) if self.cell.is_baseline else self.trial("search", 0, self.space.default)
+
+    def confirmations(self, winner: Trial) -> list[Trial]:
+        """The winner with every seed of the budget. Seed 0 belongs to the search, which never sees the test."""
+        if self._confirmed is None or self._confirmed[0] is not winner:
+            seeds = [winner] if self.cell.is_baseline else [winner.confirmation(1 + k) for k in range(self.seeds)]
+            self._confirmed = winner, seeds
+        return self._confirmed[1]
+
+    def to_run(self) -> int:
+        """Trials this study still needs."""
+        searching = self.trials - self.ledger.ended(self.id, self.trials)
+        winner = self.winner()
+        if winner is None:
+            return searching + (self.seeds if searching else 0)
+        return sum(self.ledger.result(trial.id) is None for trial in self.confirmations(winner))
+
+    @property
+    def state(self) -> str:
+        """`done`, `failed` (every search trial failed, or a confirmation did), or `pending`."""
+        if self.to_run():
+            return "pending"
+        winner = self.winner()
+        if winner is None:
+            return "failed"
+        results = [self.ledger.result(trial.id) for trial in self.confirmations(winner)]
+        return "done" if all(r is not None and r.status == "done" for r in results) else "failed"
+
+    def describe(self) -> dict[str, Any]:
+        """How a launch event names this study."""
+        known: dict[str, Any] = {"searched": sorted(self.space.searched)}
+        if not self.most:
+            known["confirm"] = [trial.id for trial in self.confirmations(self._only)]
+        bound = {} if self.budget.cell_seconds is None else {"cell_seconds": self.budget.cell_seconds}
+        early = {"allowed": self.budget.trials} if 1 < self.most < self.budget.trials else {}
+        warm = {"warm": len(self.starts)} if self.engine.warm_start else {}
+        warm |= {"setting": self.setting} if self.setting else {}
+        named = {"study": self.id, "cell": asdict(self.cell), "trials": self.most, "seeds": self.seeds}
+        return named | bound | early | warm | known
+
+
+@dataclass
+class Plan:
+    """The whole grid."""
+
+    request: Request
+    materials: dict[str, Material]
+    studies: list[Study]
+    skipped: list[tuple[Cell, str]] = field(default_factory=list)
+
+    @property
+    def pending(self) -> list[Study]:
+        return [study for study in self.studies if study.state == "pending"]
+
+    @property
+    def width(self) -> int:
+        """Trials that can be under way at once at most, done ones counted: every search can run all its own."""
+        return sum(max(study.trials, study.seeds) for study in self.studies if not study.cell.is_baseline)
+
+    def search(self) -> dict[str, Any]:
+        """How the cells are searched, as a launch event has it: the engine and, where its sampler has no model of some
+        parameters, their names."""
+        engine = self.request.engine
+        names = {n for study in self.studies for n in at_random(study.space, engine.sampler)}
+        searched = [study for study in self.studies if study.most > 1]
+        warm = (
+            {"warm_cells": f"{sum(bool(s.starts) for s in searched)} of {len(searched)}"} if engine.warm_start else {}
+        )
+        return engine.identity() | warm | ({"drawn_at_random": sorted(names)} if names else {})
+
+    def counts(self) -> dict[str, int]:
+        """`cells`, `done`, `failed`, `skipped`, `trials` planned and `to_run`."""
+        states = [study.state for study in self.studies]
+        return {
+            "cells": len(self.studies) + len(self.skipped),
+            "done": states.count("done"),
+            "failed": states.count("failed"),
+            "skipped": len(self.skipped),
+            "trials": sum(study.trials + study.seeds for study in self.studies),
+            "to_run": sum(study.to_run() for study in self.studies),
+        }
+
+
+def check_engine(engine: Engine) -> None:
+    """Raises HarnessError for a sampler or pruner that is none."""
+    for what, name, known in (("sampler", engine.sampler, SAMPLERS), ("pruner", engine.pruner, PRUNERS)):
+        if name not in known:
+            raise HarnessError(f"There is no {what} '{name}'. {registry.suggest(name, list(known))}")
+
+
+def at_random(space: spaces.Space, sampler: str) -> list[str]:
+    """Searched parameters that a sampler draws at random since it cannot model them: `gp` and `cmaes` those of a
+    condition, `cmaes` choices as well."""
+    return [
+        name
+        for name, axis in space.searched.items()
+        if (sampler in ("gp", "cmaes") and axis.when is not None)
+        or (sampler == "cmaes" and isinstance(axis, spaces.Choices))
+    ]
+
+
+def pace_of(backbone: str) -> int:
+    """Epochs that a backbone is given for each of the budget's (`backbones._base.Backbone.pace`)."""
+    return registry.schema(registry.BACKBONES, registry.split_overrides(backbone)[0]).attributes.get("pace", 1)
+
+
+def label(encoder: vectors.Encoder) -> str:
+    """An encoder's name in tables: as on the command line, folders left out (`file:titles.npy`)."""
+    return encoder.label
+
+
+def material(word: str, request: Request, encoders: dict[str, vectors.Encoder]) -> Material:
+    """Open, fetch if need be, and prepare one data set; hash what its encoders will make of its texts."""
+    prepared = preparation.prepare(
+        preparation.open_dataset(word, request.home, request.text), request.prep, request.home
+    )
+    texts = vectors.texts_of(prepared)
+    hashes = {name: vectors.embedding_hash(encoder, texts) for name, encoder in encoders.items()}
+    return Material(prepared, texts, encoders, hashes)
+
+
+def select_datasets(selection: str, home: Path) -> list[str]:
+    """Data set words: names, globs over them, folders, `all` (all that are ready here, and the default one), exclusions
+    `!name`. Raises HarnessError if a glob finds nothing or nothing is left."""
+    words: list[str] = []
+    for word in registry.split_list(selection):
+        drop, pattern = word.startswith("!"), word.removeprefix("!")
+        if pattern == "all":
+            hits = [*preparation.ready(home), DEFAULT_DATASET]
+        elif "/" not in pattern and any(char in pattern for char in "*?"):
+            hits = fnmatch.filter(library.names(home), pattern)
+            if not hits:
+                known = registry.suggest(pattern, library.names(home))
+                raise HarnessError(f"--datasets '{pattern}' matches no data set. {known}")
+        else:
+            hits = [pattern if "/" in pattern else library.find(pattern, home) or pattern]
+        words = [w for w in words if w not in hits] if drop else list(dict.fromkeys([*words, *hits]))
+    if not words:
+        raise HarnessError(f"--datasets '{selection}' selects nothing.")
+    return words
+
+
+DEFAULT_DATASET = "ml-100k"
+
+
+def cells(dataset: str, request: Request, encoders: list[str]) -> list[Cell]:
+    """The cells of one data set: baselines first, then backbone by backbone."""
+
+    def with_encoders(package: str, backbone: str, name: str) -> list[Cell]:
+        base = registry.split_overrides(name)[0]
+        reads = registry.schema(package, base).attributes.get("uses_text", package == registry.ADAPTERS)
+        return [Cell(dataset, encoder, backbone, name) for encoder in (encoders if reads else [NO_TEXT])]
+
+    found = [
+        c for name in registry.names(registry.BASELINES) for c in with_encoders(registry.BASELINES, BASELINE, name)
+    ]
+    for backbone in registry.select(registry.BACKBONES, request.backbones):
+        for adapter in registry.select(registry.ADAPTERS, request.adapters):
+            found += with_encoders(registry.ADAPTERS, backbone, adapter)
+    return found
+
+
+def make(request: Request, ledger: Ledger) -> Plan:
+    """The plan of a request against a ledger. Fetches and prepares data sets; computes no embedding."""
+    request.spaces.check()
+    check_engine(request.engine)
+    warm.check(ledger, request.engine.warm_start)
+    conflicts = _conflicts(request)  # a wrong name or value is refused before anything is fetched
+    encoders = select_encoders(request)
+    words = select_datasets(request.datasets, request.home)
+    materials = {m.prepared.name: m for m in (material(word, request, encoders) for word in words)}
+    if len(materials) < len(words):
+        raise HarnessError(f"--datasets '{request.datasets}': two of them have the same name; rename one.")
+    found = [cell for name in materials for cell in cells(name, request, list(encoders))]
+    blank = {(m.prepared.name, e) for m in materials.values() for e in encoders if not m.can_encode(e)}
+    reasons = {cell: "the data set has no text" for cell in found if (cell.dataset, cell.encoder) in blank}
+    reasons |= {c: conflicts[c.backbone, c.adapter] for c in found if (c.backbone, c.adapter) in conflicts}
+    skipped = [(cell, reasons[cell]) for cell in found if cell in reasons]
+    kept = [cell for cell in found if cell not in reasons]
+    return Plan(request, materials, [study(cell, request, materials[cell.dataset], ledger) for cell in kept], skipped)
+
+
+def _conflicts(request: Request) -> dict[tuple[str, str], str]:
+    """Why a backbone and an adapter, as the request names them, cannot be built with their parameters.
+
+    Raises HarnessError for a value that a parameter does not take, or if no pair can be built.
+    """
+    backbones = registry.select(registry.BACKBONES, request.backbones)
+    pairs = [(b, a) for b in backbones for a in registry.select(registry.ADAPTERS, request.adapters)]
+    found = {pair: spaces.conflict(Cell("", NO_TEXT, *pair), request.spaces) for pair in pairs}
+    if all(found.values()):
+        raise HarnessError(f"No cell of this grid can be built; {next(iter(found.values()))}.")
+    return {pair: reason for pair, reason in found.items() if reason}
+
+
+def select_encoders(request: Request) -> dict[str, vectors.Encoder]:
+    """The encoders of a request by label. Raises HarnessError for an unknown one or two of one label."""
+    made = [vectors.encoder(word, request.home) for word in registry.split_list(request.encoders)]
+    if not made:
+        raise HarnessError(f"--encoders '{request.encoders}' selects nothing.")
+    found = {label(encoder): encoder for encoder in made}
+    if len(found) < len(made):
+        raise HarnessError(f"--encoders '{request.encoders}': two of them would stand as one name; rename a file.")
+    return found
+
+
+def study(cell: Cell, request: Request, material: Material, ledger: Ledger) -> Study:
+    space = spaces.Space({}, {}, {}) if cell.is_baseline else spaces.of_cell(cell, request.spaces)
+    inputs = {
+        "data": material.prepared.hash,
+        "embedding": material.embeddings.get(cell.encoder, ""),
+        "basis": vectors.BASIS_VERSION if cell.encoder != NO_TEXT else 0,
+        "versions": versions(cell, request.spaces.loss()),
+    }
+    starts = warm.starts(ledger, cell, space, request.engine.warm_start) if space.searched else ()
+    given = (request.budget, request.protocol, request.engine)
+    return Study(cell, space, *given, inputs, ledger, starts, spaces.setting(cell, request.spaces))
+
+
+# The names under which versions enter a trial's identity. They are data, not import paths: a package may move, but a
+# name changed here would leave every recorded trial undone.
+VERSION_NAMES = {registry.ADAPTERS: "adapters", registry.BACKBONES: "backbones", registry.LOSSES: "harness.losses"}
+
+
+def versions(cell: Cell, loss: str) -> dict[str, int]:
+    """Versions of the training core and of the components that compute a cell's results, by recorded name."""
+    if cell.is_baseline:
+        return {"core": CORE_VERSION, cell.adapter: registry.schema(registry.BASELINES, cell.adapter).version}
+    parts = {registry.ADAPTERS: cell.adapter, registry.BACKBONES: cell.backbone, registry.LOSSES: loss}
+    return {"core": CORE_VERSION} | {
+        VERSION_NAMES[package]: registry.schema(package, registry.split_overrides(name)[0]).version
+        for package, name in parts.items()
+    }

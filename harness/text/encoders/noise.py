@@ -1,0 +1,36 @@
+"""Gaussian noise in place of text, the control that shows what an adapter's capacity alone buys.
+
+A row is drawn from the item's id alone, so that neither the order of the catalogue nor a change elsewhere in it
+moves the row. Entries are N(0, 1/D), rows therefore of about unit norm, as normalised text embeddings are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from harness.text.encoders._base import Encoder, Progress, Texts
+
+D = 384  # as wide as the default text encoder
+
+
+class Noise(Encoder):
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"dim": D}
+
+    def inputs(self, texts: Texts) -> list[Any]:
+        return [[item, text is not None] for item, text in zip(texts.item_ids, texts.texts, strict=True)]
+
+    def encode(self, texts: Texts, progress: Progress) -> np.ndarray:
+        E = np.zeros((len(texts), D), np.float32)
+        for i, (item, text) in enumerate(zip(texts.item_ids, texts.texts, strict=True)):
+            if text is not None:
+                E[i] = _row(item)
+        return E
+
+
+def _row(item: str) -> np.ndarray:
+    seed = int.from_bytes(hashlib.sha256(item.encode()).digest()[:16])
+    return np.random.Generator(np.random.PCG64(seed)).standard_normal(D) / D**0.5

@@ -1,0 +1,28 @@
+"""Another encoder's rows dealt to the wrong items: the control that keeps the spectrum and takes the meaning.
+
+Rows of items without text stay where they are, so that the same items are missing. The permutation is one random
+cycle, hence a derangement: no item keeps its row (identical texts may still exchange identical rows).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from harness.text.encoders._base import Derived
+
+SEED = 0
+
+
+class Shuffled(Derived):
+    takes = "the encoder to shuffle, such as shuffled:minilm,"
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"seed": SEED}
+
+    def derive(self, E: np.ndarray) -> np.ndarray:
+        cycle = np.random.Generator(np.random.PCG64(SEED)).permutation(np.flatnonzero(np.any(E, axis=1)))
+        shuffled = np.zeros_like(E)
+        shuffled[cycle] = E[np.roll(cycle, 1)]
+        return shuffled

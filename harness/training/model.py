@@ -1,0 +1,120 @@
+"""Item table and backbone under one score function: what is trained, ranked and exported. Torch only; reads no data."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adapters._base import ItemTable, Step
+from backbones._base import MASKED, Backbone
+from harness.training.losses._base import Loss
+
+# Share of the items in a step from which making all rows costs no more: measured 0.65 (spectran) to 0.9 (mlp).
+WHOLE_ABOVE = 0.6
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Stretches of training histories. items: (B, L + 1) int64 item numbers, 0 = padding on the right; users: (B,)
+    int64; times: (B, L + 1) int64 seconds, given where the backbone reads them."""
+
+    items: Tensor
+    users: Tensor
+    times: Tensor | None = None
+
+
+class SequenceModel(nn.Module):
+    """Item table and backbone under one score function: scores = project(backbone(table[items])) @ project(table)^T.
+
+    Where an item has k views, the backbone reads each alone, and states and table rows are the k results side by side.
+    """
+
+    def __init__(self, table: ItemTable, backbone: Backbone, criterion: Loss, mixed_precision: bool = False) -> None:
+        super().__init__()
+        self.table, self.backbone, self.criterion, self.mixed_precision = table, backbone, criterion, mixed_precision
+
+    def states(self, items: Tensor, table: Tensor, times: Tensor | None = None) -> Tensor:
+        """States (B, L, k d) of item numbers (B, L), 0 = padding on the right, given the table (N + 1, k d); times
+        (B, L + 1) where the backbone reads them."""
+        return self._encode(items, table, times, None)
+
+    def last_states(self, items: Tensor, table: Tensor, times: Tensor | None = None) -> Tensor:
+        """States (B, k d) that rank what follows each row of item numbers (B, L)."""
+        at = (items > 0).sum(1)
+        if self.backbone.mask is None:
+            return self._encode(items, table, times, at - 1)
+        return self._encode(F.pad(items, (0, 1)).scatter(1, at[:, None], MASKED), table, times, at)
+
+    def _encode(self, items: Tensor, table: Tensor, times: Tensor | None, at: Tensor | None) -> Tensor:
+        """States at every position, or at position ``at`` (B,) of each row."""
+        adapter, backbone, k = self.table.adapter, self.backbone, self.table.adapter.views
+        real = items != 0
+        with self._mixed(table, on=("cuda",)):
+            x = F.embedding(items.clamp_min(0), table)
+            if backbone.mask is not None:
+                x = torch.where((items == MASKED)[..., None], backbone.mask.repeat(k), x)
+            x = adapter.mix(x, real, backbone.causal)
+            if k > 1:  # every view is a row of its own to the backbone
+                x = x.unflatten(2, (k, -1)).permute(2, 0, 1, 3).flatten(0, 1)
+                real = real.repeat(k, 1)
+                at = None if at is None else at.repeat(k)
+                times = None if times is None else times.repeat(k, 1)
+            h = backbone(x, real, times) if at is None else backbone.last(x, real, at, times)
+        h = h if k == 1 else h.unflatten(0, (k, -1)).movedim(0, -2).flatten(-2)
+        return h.to(table.dtype)
+
+    def _mixed(self, table: Tensor, on: tuple[str, ...]) -> AbstractContextManager[Any]:
+        """Matrix products in the trial's precision on these kinds of device. A backbone's are too narrow to gain on a
+        CPU what the conversions cost; those over the catalogue gain there too."""
+        kind = table.device.type
+        return torch.autocast(kind, torch.bfloat16) if self.mixed_precision and kind in on else nullcontext()
+
+    def project(self, x: Tensor) -> Tensor:
+        """States or item vectors (..., k d), in the space where their dot products are the scores of the loss."""
+        return self.criterion.project(x)
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Mean loss over the trained positions of a batch, the adapter's auxiliary loss included."""
+        inputs, targets = self.backbone.views(batch.items, generator)
+        trained = targets > 0
+        target = targets[trained]
+        negatives = self.criterion.draw(len(target), generator)
+        if negatives is None:
+            table, (rows, wanted) = self.table(), (inputs, target)
+        else:
+            table, (rows, wanted, negatives) = self._rows(inputs, target, negatives + 1)
+            negatives = negatives - 1
+        states = self.states(rows, table, batch.times)[trained]
+        with self._mixed(table, on=("cpu", "cuda")):
+            loss = self.criterion(states, table[1:], wanted - 1, negatives)
+        extra = self.table.adapter.aux(self._step(batch, states, target - 1, table))
+        return loss if extra is None else loss + extra
+
+    def _step(self, batch: Batch, states: Tensor, target: Tensor, table: Tensor) -> Step:
+        whole = len(table) == self.table.adapter.n + 1
+
+        def encode(items: Tensor) -> Tensor:
+            if whole:
+                return self.last_states(items, table)
+            own, (rows,) = self._rows(items)
+            return self.last_states(rows, own)
+
+        return Step(batch.items, batch.users, states, target, encode)
+
+    def _rows(self, *numbers: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """A table (n + 1, k d) with the rows of these item numbers, or of all where that costs no more, and the numbers
+        as they stand in it; padding and `MASKED` stay what they are."""
+        used = torch.zeros(self.table.adapter.n + 1, dtype=torch.bool, device=numbers[0].device)
+        used[0] = True
+        for number in numbers:
+            used.index_fill_(0, number.flatten().clamp_min(0), True)
+        found = used.nonzero().squeeze(1)
+        if len(found) > WHOLE_ABOVE * len(used):
+            return self.table(), list(numbers)
+        place = used.cumsum(0) - 1
+        return self.table.rows(found), [torch.where(n < 0, n, place[n.clamp_min(0)]) for n in numbers]

@@ -1,0 +1,398 @@
+"""The training core: one trial, from its description to its result. Torch only; knows no scheduler and no disk.
+
+A trial's stream of random numbers is seeded anew at every epoch from (seed, epoch), so that one that goes on from a
+checkpoint gives the numbers of one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+# oneDNN keeps a compiled product for each of the last 1,024 shapes it met, and batches cut by length are of many
+# shapes: on Amazon Beauty that alone was 350 MB. It reads this at its first product; fewer cost no time.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adapters._base import Adapter, Interactions, ItemTable, Spectrum, widths
+from backbones._base import Backbone
+from harness import registry
+from harness.data.preparation import Queries, Split
+from harness.metrics._all import HEADLINE, means
+from harness.metrics._ties import Ranks
+from harness.training import diagnostics, user_scores
+from harness.training.losses._base import Loss
+from harness.training.model import Batch, SequenceModel
+from harness.training.ranking import ranks, told_apart
+from harness.training.windows import Windows, gather
+from harness.types import Trial, TrialResult
+
+CHECKED = {"cpu": 1}  # steps from one look at the loss to the next; on a GPU a look waits for the device, so 64
+POSITIONS = {"cpu": 2**12}  # encoded at a time for ranking: what a core's cache holds; on a GPU 2^17
+PRECISIONS = ("float32", "bfloat16")  # of matrix products; weights, sums and ranks are float32 in any case
+
+
+class TrialFailed(Exception):
+    """The trial itself went wrong (NaN loss, scores not finite); the search goes on without it."""
+
+
+@dataclass
+class Artifacts:
+    """What a finished trial leaves besides numbers.
+
+    `ranks` of the test queries, `users` int32 (test queries,), ascending, `spectra`: `start` and `end`, float64
+    (d,), normalised singular values of the item table before and after training, `weights`: safetensors bytes of item
+    table and modules.
+    """
+
+    ranks: Ranks = field(default_factory=lambda: Ranks.untied(np.zeros(0)))
+    users: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    spectra: dict[str, np.ndarray] = field(default_factory=dict)
+    weights: bytes = b""
+
+
+class Training:
+    """One trial under way: call `epoch` until `over`, then `finish`.
+
+    split: sequences and their queries; spectrum: the catalogue's text; device: where model, sequences and arithmetic
+    live from the first step to the last; beat: called at every sign of life; tells_users: keep `users`, an epoch's
+    scores each (`user_scores.scores`). The weights start equal on every device.
+    Raises ValueError where the components cannot be built with these parameters, TrialFailed where training goes wrong.
+    """
+
+    def __init__(
+        self,
+        trial: Trial,
+        split: Split,
+        spectrum: Spectrum,
+        device: str = "cpu",
+        beat: Callable[[], None] = lambda: None,
+        tells_users: bool = False,
+    ) -> None:
+        torch.set_flush_denormal(True)  # an unscaled softmax tail is denormal: three times slower steps otherwise
+        torch.manual_seed(trial.seed)
+        self.trial, self.split, self.device, self.beat = trial, split, torch.device(device), beat
+        self.train = part(trial.params, "train")
+        self.model = build(trial, split, spectrum).to(self.device)
+        self.start = self._spectrum()
+        self.optimizer = _optimizer(self.model, self.train["lr"], self.train["weight_decay"])
+        self.items = torch.tensor(split.items, device=self.device)
+        self.times = torch.tensor(split.times, device=self.device) if self.model.backbone.uses_time else None
+        self.windows = Windows.of(split, self.train["max_len"])
+        self.curve: list[float] = []
+        self.users: list[user_scores.Scores] = []
+        self.tells_users = tells_users
+        self.best: dict[str, Tensor] = {}
+        self.seconds = 0.0
+
+    @property
+    def best_epoch(self) -> int:
+        return int(np.argmax(self.curve)) if self.curve else -1
+
+    @property
+    def over(self) -> bool:
+        done = len(self.curve)
+        return done >= self.trial.epochs or done - 1 - self.best_epoch >= self.trial.patience > 0
+
+    def epoch(self) -> float:
+        """Train one epoch, validate, keep the weights if they are the best. Returns validation NDCG@10."""
+        start = time.monotonic()
+        number = len(self.curve)
+        seed = (self.trial.seed * 1_000_003 + number) % 2**63
+        torch.manual_seed(seed)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        self.model.train()
+        total, step = torch.zeros((), device=self.device), 0
+        batches = self.windows.batches(self.train["batch_size"], np.random.default_rng(seed))
+        for step, (starts, lengths) in enumerate(batches):
+            total += self.step(self.batch(starts, lengths), generator)
+            self.beat()
+            if step % CHECKED.get(self.device.type, 64) == 0:
+                _check_finite(total, number, step)
+        _check_finite(total, number, step)
+        found, users = self.ranks(self.split.valid), self.split.valid.users
+        value = round(means(found, users)[HEADLINE], 8)  # as the ledger keeps it
+        self.curve.append(value)
+        self.users.append(user_scores.scores(found, users, self.trial.inputs["data"]) if self.tells_users else ())
+        if self.best_epoch == number:
+            self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self.seconds += time.monotonic() - start
+        return value
+
+    def batch(self, starts: np.ndarray, lengths: np.ndarray) -> Batch:
+        """The stretches of the flat histories that begin there and are so long."""
+        users = np.searchsorted(self.split.offsets, starts, side="right") - 1
+        times = None if self.times is None else gather(self.times, starts, lengths)
+        return Batch(gather(self.items, starts, lengths), torch.from_numpy(users).to(self.device), times)
+
+    def step(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """One step of the optimiser; returns the loss, (), detached."""
+        loss = self.model.loss(batch, generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.train["clip_norm"])
+        self.optimizer.step()
+        return loss.detach()
+
+    @torch.no_grad()
+    def ranks(self, queries: Queries) -> Ranks:
+        """Ranks (queries,) of the targets under the present weights."""
+        self.model.eval()
+        table, project = self.model.table(), self.model.project
+        states = lambda block: project(self._last_states(block, table))  # noqa: E731
+        seen = self.trial.protocol.filter_seen
+        try:
+            return ranks(states, self.split, queries, filter_seen=seen, table=project(table[1:]))
+        except FloatingPointError as error:
+            raise TrialFailed(f"{error} after epoch {len(self.curve)}") from error
+
+    def _last_states(self, queries: Queries, table: Tensor) -> Tensor:
+        """States (q, k d) at the end of each query's history, of which the last max_len events are read."""
+        ends = self.split.offsets[queries.users] + queries.ends
+        lengths = np.minimum(queries.ends, self.train["max_len"])
+        rows = max(POSITIONS.get(self.device.type, 2**17) // lengths.max(), 1)
+        last = []
+        for start in range(0, len(lengths), rows):
+            self.beat()
+            at = slice(start, start + rows)
+            starts, found = ends[at] - lengths[at], lengths[at]
+            times = None if self.times is None else gather(self.times, starts, found + 1)
+            last.append(self.model.last_states(gather(self.items, starts, found), table, times))
+        return torch.cat(last)
+
+    def finish(self) -> tuple[TrialResult, Artifacts]:
+        """The result at the best epoch. Test ranks are made only for a confirming trial."""
+        start = time.monotonic()
+        self.model.load_state_dict(self.best, strict=False)
+        result = TrialResult("done", best=max(self.curve), best_epoch=self.best_epoch, curve=self.curve)
+        result.valid = means(self.ranks(self.split.valid), self.split.valid.users)
+        artifacts, test, apart = self._artifacts(), self.split.test, {}
+        if self.trial.role == "confirm":
+            if test is None:
+                raise ValueError("a confirming trial needs the unsealed split")
+            artifacts.ranks, artifacts.users = self.ranks(test), test.users
+            result.test = means(artifacts.ranks, artifacts.users)
+            apart = told_apart(artifacts.ranks, self.split, test)
+        result.info = self._info() | apart | {"seconds": self.seconds + time.monotonic() - start}
+        return result, artifacts
+
+    @torch.no_grad()
+    def _info(self) -> dict[str, float]:
+        table = self.model.table
+        info = diagnostics.collapse(table()[1:])
+        if table.gain is not None:
+            info |= {f"text_{name}": value for name, value in diagnostics.collapse(table.text()).items()}
+        info["effective_rank_start"] = diagnostics.effective_rank(self.start)
+        info |= self._directions() | self._text_use()
+        info |= {f"adapter_{name}": value for name, value in table.adapter.diagnostics().items()}
+        info["parameters"] = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        info["epochs"] = len(self.curve)
+        return {name: float(value) for name, value in info.items() if math.isfinite(value)}
+
+    @torch.no_grad()
+    def _spectrum(self) -> Tensor:
+        """Normalised singular values of the item table, float64 (d,), on the CPU."""
+        self.model.eval()
+        return diagnostics.spectrum(self.model.table()[1:]).cpu()
+
+    def _text_use(self) -> dict[str, float]:
+        """How much of the text and of the table lies beyond the d leading components of the text."""
+        adapter = self.model.table.adapter
+        if not adapter.uses_text:
+            return {}
+        text, table = adapter.spectrum, self.model.table()[1:].cpu()
+        beyond = {"text_mass_beyond_d": diagnostics.mass_beyond(text.S, adapter.d)}
+        return beyond | diagnostics.text_use(table, text.U, adapter.d)
+
+    def _directions(self) -> dict[str, float]:
+        """Alignment of states with the items that came next, in validation, and uniformity of the states."""
+        asked = self.split.valid
+        spread = slice(None, None, -(-len(asked.users) // diagnostics.SAMPLE))
+        asked = Queries(asked.users[spread], asked.ends[spread])
+        table, project = self.model.table(), self.model.project
+        targets = self.items[torch.from_numpy(self.split.offsets[asked.users] + asked.ends).to(self.device)]
+        states = project(self._last_states(asked, table))
+        return {
+            "alignment": diagnostics.alignment(states, project(F.embedding(targets, table))),
+            "state_uniformity": diagnostics.uniformity(states),
+        }
+
+    @torch.no_grad()
+    def _artifacts(self) -> Artifacts:
+        table = self.model.table()
+        tensors = {name: value.contiguous() for name, value in self.model.state_dict().items()}
+        weights = safetensors.torch.save(
+            {**tensors, "item_table": table.contiguous()}, {"trial": json.dumps(self.trial.to_json())}
+        )
+        spectra = {"start": self.start.numpy(), "end": self._spectrum().numpy()}
+        return Artifacts(spectra=spectra, weights=weights)
+
+    def save(self) -> bytes:
+        """Everything needed to go on after the last epoch, as safetensors bytes."""
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"best.{k}": v for k, v in self.best.items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
+        meta = {"trial": self.trial.id, "curve": json.dumps(self.curve), "seconds": repr(self.seconds)}
+        meta |= {"users": user_scores.packed(self.users)} if self.tells_users else {}
+        return safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}, meta)
+
+    def restore(self, saved: bytes) -> bool:
+        """Go on from `save`. False, and nothing changed, if the bytes belong to another trial or are damaged."""
+        try:
+            tensors = safetensors.torch.load(saved)
+            header = json.loads(saved[8 : 8 + int.from_bytes(saved[:8], "little")])["__metadata__"]
+        except (ValueError, KeyError, safetensors.SafetensorError):
+            return False
+        if header["trial"] != self.trial.id:
+            return False
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            group, _, rest = name.partition(".")
+            groups[group][rest] = tensor
+        self.model.load_state_dict(groups["model"], strict=False)
+        self.best = groups["best"]
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in groups["optimizer"].items():
+            index, _, key = name.partition(".")
+            state.setdefault(int(index), {})[key] = _laid_out_as(parameters[int(index)], tensor)
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.curve, self.seconds = json.loads(header["curve"]), float(header["seconds"])
+        self.users = json.loads(header["users"]) if "users" in header else [()] * len(self.curve)
+        return True
+
+
+def run(
+    trial: Trial, split: Split, spectrum: Spectrum, on_epoch: Callable[[int, float], None] = lambda *_: None
+) -> tuple[TrialResult, Artifacts]:
+    """A whole trial in this process, without scheduler or pruning."""
+    if trial.cell.is_baseline:
+        return run_baseline(trial, split, spectrum)
+    training = Training(trial, split, spectrum)
+    while not training.over:
+        on_epoch(len(training.curve), training.epoch())
+    return training.finish()
+
+
+def run_baseline(
+    trial: Trial, split: Split, spectrum: Spectrum, beat: Callable[[], None] = lambda: None
+) -> tuple[TrialResult, Artifacts]:
+    """A scorer that trains nothing, ranked as every other row is. beat: called at every block of ranks."""
+    if split.test is None:
+        raise ValueError("a confirming trial needs the unsealed split")
+    start = time.monotonic()
+    scorer = registry.load(registry.BASELINES, trial.cell.adapter)(split, spectrum)
+
+    def scores(queries: Queries) -> Tensor:
+        beat()
+        return scorer.scores(queries)
+
+    seen = trial.protocol.filter_seen
+    valid = means(ranks(scores, split, split.valid, filter_seen=seen), split.valid.users)
+    test = ranks(scores, split, split.test, filter_seen=seen)
+    result = TrialResult("done", best=valid[HEADLINE], best_epoch=0, valid=valid, test=means(test, split.test.users))
+    result.info = {"seconds": time.monotonic() - start, "parameters": 0.0} | told_apart(test, split, split.test)
+    return result, Artifacts(ranks=test, users=split.test.users)
+
+
+def spectrum(arrays: dict[str, np.ndarray], n: int) -> Spectrum:
+    """A `Spectrum` over the arrays U, S, V, mean, E without copying them; of n items without text if there are none."""
+    if not arrays:
+        return Spectrum.blank(n)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        U, S, V, mean, E = (torch.from_numpy(arrays[name]) for name in ("U", "S", "V", "mean", "E"))
+        return Spectrum(U, S, V, mean, E)
+
+
+def bfloat16_slows() -> float:
+    """How many times slower this processor makes a product in bfloat16 than in float32: below 1 where it has the
+    instructions, about 10 where it has not. Takes some milliseconds."""
+
+    def seconds(dtype: torch.dtype) -> float:
+        a, b = torch.ones(256, 64, dtype=dtype), torch.ones(64, 2048, dtype=dtype)
+        torch.mm(a, b)  # the first one makes the kernel
+        start = time.process_time()
+        for _ in range(4):
+            torch.mm(a, b)
+        return time.process_time() - start
+
+    return seconds(torch.bfloat16) / seconds(torch.float32)
+
+
+def build(trial: Trial, split: Split, spectrum: Spectrum) -> SequenceModel:
+    """The model of a trial, on the CPU.
+
+    Raises ValueError where its components cannot be built with these parameters, or want times where there are none.
+    """
+    train, loss, text, own, backbone = (
+        part(trial.params, prefix) for prefix in ("train", "loss", "text", "adapter", "backbone")
+    )
+    if train["precision"] not in PRECISIONS:
+        raise ValueError(f"precision is '{train['precision']}'; it takes: {', '.join(PRECISIONS)}")
+    make_adapter = registry.load(registry.ADAPTERS, registry.split_overrides(trial.cell.adapter)[0])
+    make_backbone = registry.load(registry.BACKBONES, registry.split_overrides(trial.cell.backbone)[0])
+    if make_backbone.uses_time and split.times is None:
+        raise ValueError(f"{trial.cell.backbone} reads the times of events, but this data set has only their order")
+    if make_backbone.uses_time and make_adapter.encodes:
+        raise ValueError(
+            f"{trial.cell.adapter} encodes sequences of other users, {trial.cell.backbone} needs their times"
+        )
+    if make_adapter.uses_interactions:
+        spectrum = dataclasses.replace(spectrum, interactions=_interactions(split))
+    text = text or {"fusion": "none", "out_std": 1.0, "id_std": 0.0}
+    adapter: Adapter = make_adapter(spectrum, widths(train["d"], text["fusion"])[0], **own)
+    table = ItemTable(adapter, train["d"], **text)
+    made: Backbone = make_backbone(train["d"], train["max_len"], **backbone)
+    criterion: Loss = registry.load(registry.LOSSES, train["loss"])(adapter.n, **loss)
+    return SequenceModel(table, made, criterion, train["precision"] == "bfloat16")
+
+
+def _interactions(split: Split) -> Interactions:
+    """The training events of the split."""
+    within = np.arange(len(split.items)) - np.repeat(split.offsets[:-1], np.diff(split.offsets))
+    kept = within < np.repeat(split.train_ends, np.diff(split.offsets))
+    items = torch.from_numpy(split.items[kept].astype(np.int64) - 1)
+    return Interactions(items, torch.from_numpy(np.concatenate(([0], np.cumsum(split.train_ends))).astype(np.int64)))
+
+
+def part(params: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """The parameters under one prefix, without it.
+
+    >>> part({"train.lr": 0.1, "adapter.power": 1.0}, "train")
+    {'lr': 0.1}
+    """
+    return {name[len(prefix) + 1 :]: value for name, value in params.items() if name.startswith(prefix + ".")}
+
+
+def _optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW; vectors and scalars (biases, norms, thresholds, gains) are not decayed."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=True)
+
+
+def _laid_out_as(parameter: Tensor, saved: Tensor) -> Tensor:
+    """Its values in the memory order of the parameter: the fused optimiser walks both as they lie in memory."""
+    return torch.empty_like(parameter).copy_(saved) if saved.shape == parameter.shape else saved
+
+
+def _check_finite(total: Tensor, epoch: int, step: int) -> None:
+    if not torch.isfinite(total):
+        raise TrialFailed(f"loss is not finite at epoch {epoch}, step {step}")

@@ -1,0 +1,60 @@
+"""Training histories cut into stretches, and stretches into batches of equal weight with little padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.data.preparation import Split
+
+
+def gather(items: Tensor, starts: np.ndarray, lengths: np.ndarray) -> Tensor:
+    """Stretches of a flat tensor as a right-padded int64 tensor (rows, longest), on the device of `items`: only starts
+    and lengths travel there."""
+    begin, length = (torch.from_numpy(x)[:, None].to(items.device, non_blocking=True) for x in (starts, lengths))
+    positions = torch.arange(lengths.max(initial=0), device=items.device)
+    real = positions < length
+    return items[torch.where(real, begin + positions, 0)].long() * real
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Stretches of training histories of at most max_len + 1 events, cut from the end backwards so that every
+    event but a user's first is the target of exactly one window."""
+
+    starts: np.ndarray  # in the split's flat items
+    lengths: np.ndarray
+
+    @classmethod
+    def of(cls, split: Split, max_len: int) -> Windows:
+        targets = np.maximum(split.train_ends - 1, 0)
+        count = -(-targets // max_len)
+        users = np.repeat(np.arange(len(targets)), count)
+        nth = np.arange(len(users)) - np.repeat(np.cumsum(count) - count, count)
+        ends = split.train_ends[users] - nth * max_len
+        starts = np.maximum(ends - max_len - 1, 0)
+        return cls(split.offsets[users] + starts, ends - starts)
+
+    def batches(self, size: int, rng: np.random.Generator, pool: int = 16) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches of windows, as their starts and lengths, of about `size` targets each, in random order.
+
+        Windows are shuffled, then sorted by length inside pools of `pool` batches, and the batches of a pool
+        shuffled: little padding, steps of equal weight whatever the data, and another order every epoch. Measured with
+        1,024 targets on Amazon Beauty: 11 % of the positions are padding (87 % without pools), 6 % of the windows that
+        share a batch share one again in the next epoch (1.4 % under a full shuffle).
+        """
+        order = rng.permutation(len(self.starts))
+        for chunk in _cut(order, self.lengths, size * pool):
+            parts = _cut(chunk[np.argsort(self.lengths[chunk], kind="stable")], self.lengths, size)
+            for index in rng.permutation(len(parts)):
+                yield self.starts[parts[index]], self.lengths[parts[index]]
+
+
+def _cut(windows: np.ndarray, lengths: np.ndarray, size: int) -> list[np.ndarray]:
+    """`windows` in stretches of about `size` targets."""
+    before = np.cumsum(lengths[windows] - 1) - (lengths[windows] - 1)
+    return np.split(windows, np.flatnonzero(np.diff(before // size)) + 1)

@@ -1,0 +1,100 @@
+"""Calibration: what an epoch of every cell costs here, measured the way the bench will run it.
+
+The default point of each cell trains three epochs on a cluster, slots and threads as the bench would have them, so that
+slots slow each other down as they will. Nothing of it enters the ledger; the paces are kept in the home by study,
+machine and layout.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from harness.engine.layout import Layout
+from harness.record.ledger import Ledger, Segment
+from harness.search import studies
+from harness.search.plan import Plan, Study
+from harness.system import interpreter, scratch
+from harness.system.files import write_text
+from harness.system.stop import Stop
+from harness.types import Budget, digest
+from harness.workflows import forecast, walk
+from harness.workflows.forecast import Pace
+
+EPOCHS = 3  # the second is timed: not slowed by what is done for the first time, nor by what is done after the last
+
+
+def paces(grid: Plan, wanted: list[Study], layout: Layout, cluster: dict[str, Any] | None) -> dict[str, Pace]:
+    """Paces of the wanted studies by study id, in a Ray session that is open; measured now unless the home has them.
+
+    cluster: the resources of machines other than this one, None for this one. Cells that cannot be built are out of the
+    grid afterwards, as in a bench.
+    """
+    home = grid.request.home
+    files = {s.id: _file(home, s, layout, cluster) for s in wanted}
+    found = {study_id: pace for study_id, file in files.items() if (pace := _kept(file)) is not None}
+    if len(found) < len(files):
+        fresh = _measure(grid, [s for s in wanted if s.id not in found], layout)
+        for study_id, pace in fresh.items():
+            write_text(files[study_id], json.dumps(asdict(pace)))
+        found |= fresh
+    return found
+
+
+def _file(home: Path, study: Study, layout: Layout, cluster: dict[str, Any] | None) -> Path:
+    key = [study.id, walk.machine(), layout.slots, layout.threads]
+    key += [layout.gpu, cluster] if layout.gpu or cluster else []
+    return home / forecast.CALIBRATED / f"{digest(key)}.json"
+
+
+def _kept(file: Path) -> Pace | None:
+    try:
+        return Pace(**json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _measure(grid: Plan, wanted: list[Study], layout: Layout) -> dict[str, Pace]:
+    interpreter.check()
+    from harness.engine import ray_tune
+
+    walk.say(f"Calibrating {len(wanted)} cells: {EPOCHS} epochs of each default point.")
+    bases = walk.ready(grid)
+    ids = {study.id for study in grid.studies}
+    wanted = [study for study in wanted if study.id in ids]
+    with scratch.folder("calibrate") as home:
+        ledger = Ledger()
+        budget = Budget("calibration", trials=1, epochs=EPOCHS, patience=0, seeds=0)
+        probes = {study.id: replace(study, budget=budget, ledger=ledger, starts=()) for study in wanted}
+        clock, segment = _Clock(), Segment(home)
+        try:
+            with Stop() as stop:
+                running = studies.Grid(list(probes.values()), segment, clock)
+                ray_tune.run(running, walk.shared_of(grid, wanted, bases), home, layout, 0.0, stop, walk.say)
+        finally:
+            segment.close()
+        paced = {study_id: clock.pace(probe) for study_id, probe in probes.items()}
+        return {study_id: pace for study_id, pace in paced.items() if pace is not None}
+
+
+class _Clock:
+    """Hears of every epoch, and when."""
+
+    def __init__(self) -> None:
+        self.heard: dict[str, list[float]] = {}
+
+    def __call__(self, event: studies.Event) -> None:
+        if event.kind == "epoch":
+            self.heard.setdefault(event.assignment.study.id, []).append(time.monotonic())
+
+    def pace(self, probe: Study) -> Pace | None:
+        """From the probe's one trial; None if it failed or fewer than two of its epochs were heard of."""
+        done = [r for r in probe.ended() if r.status == "done"]
+        heard = self.heard.get(probe.id, [])
+        if not done or len(heard) < 2:
+            return None
+        epoch = heard[1] - heard[0]
+        return Pace(epoch, max(done[0].info.get("seconds", 0.0) - EPOCHS * epoch, 0.0))

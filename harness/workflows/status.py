@@ -1,0 +1,125 @@
+"""Where the newest bench stands, read from the ledger alone, while it runs or after."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from harness.record.leases import running
+from harness.record.ledger import Entry, Ledger
+from harness.report import results
+from harness.types import Cell
+from harness.workflows import eta
+from harness.workflows.progress import clock
+
+_TIME = re.compile(rb'^\{"kind":"\w+","seq":\d+,"time":([\d.]+),', re.MULTILINE)
+
+
+def of(home: Path) -> dict[str, Any]:
+    """State of the newest launch.
+
+    `run`, `since` (seconds that it has been running, or ran), `over`; `cells` in the order of the grid: trials `ended`
+    / `planned`, `done`, `pruned`, `failed`, `confirmed` / `seeds`, `best` validation NDCG@10 or None, `eta` seconds or
+    None; `in_flight`; `failures` of this run by reason; `trials` ended / planned; `eta` seconds of the whole or None;
+    `skipped`; `damages`.
+    """
+    ledger = Ledger.open(home, epochs=True)
+    launch = results.newest(ledger)
+    run = max(ledger.launches)
+    cells = [_cell(ledger, described) for described in launch["studies"]]
+    mine = [e for e in ledger.trials.values() if e.run == run]
+    flying = [e for e in mine if e.status is None]
+    planned, ended = sum(c["planned"] for c in cells), sum(c["ended"] for c in cells)
+    since = _running(home, run)
+    over = run in ledger.finished or ended >= planned
+    ends = _ends(ledger, run, since) if mine and not over else None
+    for place, cell in enumerate(cells):
+        cell["eta"] = round(ends[place]) if ends else None
+    return {
+        "run": run,
+        "since": round(since),
+        "over": over,
+        "trials": {"ended": ended, "planned": planned},
+        "eta": round(max(ends)) if ends else None,
+        "cells": cells,
+        "skipped": launch["skipped"],
+        "in_flight": [] if over else [_flight(e) for e in flying],
+        "failures": _failures(mine),
+        "damages": [str(damage) for damage in ledger.damages],
+    }
+
+
+def _running(home: Path, run: str) -> float:
+    """Seconds that a run has been running: by the monotonic clock of this machine while it is under way here, else by
+    the times of its events. Of these only steps forward count: a clock that goes back makes no time undone."""
+    if (since := running(home, run)) is not None:
+        return since
+    times = [float(found) for found in _TIME.findall((home / "ledger" / f"{run}.jsonl").read_bytes())]
+    return sum(max(later - earlier, 0.0) for earlier, later in pairwise(times))
+
+
+def _ends(ledger: Ledger, run: str, elapsed: float) -> list[float] | None:
+    """Seconds from now to the end of each cell, of a run that has been running so long; None while nothing ended."""
+    epochs = {i: e.epochs for i, e in ledger.trials.items() if e.run == run and e.status is None and e.epochs}
+    launch = ledger.launches[run]
+    works = [eta.work(ledger, described, epochs) for described in launch["studies"]]
+    ran = [ledger.seconds(trial_id) for trial_id, e in ledger.trials.items() if e.run == run and e.status is not None]
+    needed = eta.needs(works)
+    if not ran or needed is None:
+        return None
+    slots = int(launch["provenance"].get("slots", 1))
+    return eta.finishes(needed, slots, eta.pace(works, ran, elapsed, slots))
+
+
+def _cell(ledger: Ledger, described: dict[str, Any]) -> dict[str, Any]:
+    planned = ledger.planned(described)
+    history = ledger.history(described["study"], planned)
+    searched = [result for _, result in history.values() if result is not None]
+    confirmed = [r for r in map(ledger.result, results.confirmations(ledger, described)) if r is not None]
+    count = Counter(r.status for r in [*searched, *confirmed])
+    return {
+        "cell": str(Cell(**described["cell"])),
+        "ended": len(searched) + len(confirmed),
+        "planned": planned + described["seeds"],
+        **{status: count[status] for status in ("done", "pruned", "failed")},
+        "confirmed": len(confirmed),
+        "seeds": described["seeds"],
+        "best": max((r.best for r in searched or confirmed if r.status == "done"), default=None),
+    }
+
+
+def _failures(entries: list[Entry]) -> dict[str, int]:
+    """Failed trials by reason, most frequent first; numbers in a reason (epochs, steps, sizes) tell none apart."""
+    found = [re.sub(r"\d+(\.\d+)?", "N", e.reason) for e in entries if e.status == "failed"]
+    return dict(Counter(found).most_common())
+
+
+def _flight(entry: Entry) -> dict[str, Any]:
+    return {"cell": str(entry.trial.cell), "role": entry.trial.role, "epoch": entry.epochs, "of": entry.trial.epochs}
+
+
+def text(report: dict[str, Any]) -> str:
+    """The report for a terminal."""
+    ended, planned = report["trials"]["ended"], report["trials"]["planned"]
+    head = f"Run {report['run']}: {ended} of {planned} trials ended"
+    if report["over"]:
+        lines = [head + ", over."]
+    else:
+        left = f", about {clock(report['eta'])} to go" if report["eta"] is not None else ""
+        lines = [f"{head}, {clock(report['since'])} since its start{left}."]
+    lines += [f"  {_line(cell)}" for cell in report["cells"]]
+    lines += [f"  running: {f['cell']} ({f['role']}, epoch {f['epoch']} of {f['of']})" for f in report["in_flight"]]
+    lines += [f"  failed {count}x: {reason}" for reason, count in report["failures"].items()]
+    lines += [f"  skipped {Cell(**s['cell'])}: {s['reason']}" for s in report["skipped"]]
+    return "\n".join(lines + [f"  Warning: {damage}" for damage in report["damages"]])
+
+
+def _line(cell: dict[str, Any]) -> str:
+    odd = [f"{cell[status]} {status}" for status in ("pruned", "failed") if cell[status]]
+    parts = [f"best {cell['best']:.4f}"] if cell["best"] is not None else []
+    parts += [f"({', '.join(odd)})"] if odd else []
+    parts += [f"done in {clock(cell['eta'])}"] if cell["eta"] and cell["ended"] < cell["planned"] else []
+    return f"{cell['ended']:3d}/{cell['planned']:<3d} {cell['cell']}  {'  '.join(parts)}".rstrip()
