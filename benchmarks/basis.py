@@ -17,7 +17,7 @@ from pathlib import Path
 import _measure
 import numpy as np
 
-from harness.text import vectors
+from harness.text import embeddings
 
 SHAPES = [(12_101, 384, 3), (12_101, 1024, 1), (12_101, 4096, 1), (2_420, 4096, 1), (100_000, 1024, 1)]  # N, D, repeats
 LARGE = (1_000_000, 1024, 0)  # not repeated: timed while its memory is watched
@@ -50,11 +50,11 @@ def main() -> None:
 
 
 def measured(N: int, D: int, repeats: int, folder: Path) -> dict[str, object]:
-    E = embeddings(N, D, folder / "E.npy")
+    E = matrix(N, D, folder / "E.npy")
     runs = iter(range(100))
 
-    def ours() -> vectors.Basis:
-        return vectors.basis(E, f"run {next(runs)}", folder)
+    def ours() -> embeddings.Basis:
+        return embeddings.basis(E, f"run {next(runs)}", folder)
 
     basis, peak, spent = watched(ours)
     error = svd = "-"
@@ -77,11 +77,11 @@ def measured(N: int, D: int, repeats: int, folder: Path) -> dict[str, object]:
         "svd / ours": svd / spent if isinstance(svd, float) else "-",
         "error": error,
         "peak, MB": peak / 2**20,
-        "reopened, ms": reopened(lambda: vectors.basis(E, "run 0", folder)),
+        "reopened, ms": reopened(lambda: embeddings.basis(E, "run 0", folder)),
     }
 
 
-def embeddings(N: int, D: int, path: Path) -> np.ndarray:
+def matrix(N: int, D: int, path: Path) -> np.ndarray:
     rng = np.random.default_rng(0)
     axes = np.linalg.qr(rng.standard_normal((D, D)))[0].T
     mixing = (np.geomspace(1, 1e-3, D)[:, None] * axes).astype(np.float32)
@@ -104,7 +104,7 @@ def least(N: int, D: int) -> tuple[float, float]:
     return (gram + projection) * max(N, D) / BLOCK, eigh - gram
 
 
-def watched(call: Callable[[], vectors.Basis]) -> tuple[vectors.Basis, int, float]:
+def watched(call: Callable[[], embeddings.Basis]) -> tuple[embeddings.Basis, int, float]:
     """What a call returns, the bytes of anonymous memory it took at most, and its CPU seconds."""
     before = largest = anonymous()
     ended = threading.Event()

@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness import registry
-from harness.data import preparation
-from harness.data.preparation import Prepared, Queries, Split
+from harness.data import preparation, reader, splits
+from harness.data.splits import Prepared, Queries, Split
 from harness.search import spaces
-from harness.text import vectors
+from harness.text import embeddings
+from harness.text.encoders import _base
 from harness.training import trial
 from harness.training.losses._base import Loss
 from harness.types import Cell, PrepSpec, Protocol, Trial
@@ -35,15 +36,15 @@ class Plain(Loss):
 def prepared(name: str, folder: Path, home: Path) -> Prepared | None:
     """The data set in `folder`/`name`, or else the built-in one of that name (fetched); None if there is neither."""
     if (folder / name).is_dir():
-        return preparation.prepare(preparation.open_dataset(str(folder / name), home), PrepSpec(), home)
+        return preparation.prepare(reader.open_dataset(str(folder / name), home), PrepSpec(), home)
     if name.replace("-", "_") in registry.names(registry.DATASETS):
-        return preparation.prepare(preparation.open_dataset(name, home), PrepSpec(), home)
+        return preparation.prepare(reader.open_dataset(name, home), PrepSpec(), home)
     return None
 
 
 def shortened(whole: Prepared, max_len: int) -> Split:
     """Leave-one-out, of each user's training events only the last max_len + 1: RecTools trains on no others."""
-    split = preparation.split(whole, Protocol())
+    split = splits.split(whole, Protocol())
     lengths = np.diff(split.offsets)
     cut = np.maximum(split.train_ends - (max_len + 1), 0)
     within = np.arange(len(split.items)) - np.repeat(split.offsets[:-1], lengths)
@@ -77,7 +78,7 @@ def export(split: Split, path: Path) -> str:
 def make_trial(name: str, adapter: str, backbone: str, params: dict[str, Any], seed: int = 0) -> Trial:
     """The trial of `MODEL` and `TRAIN`, as far as the cell has their parameters, with `params` laid over them."""
     cell = Cell(name, "file", backbone, adapter)
-    default = spaces.of_cell(cell, spaces.Source()).default
+    default = spaces.of_cell(cell, spaces.SpaceSource()).default
     shared = {"train.d": MODEL["d"], "train.max_len": MODEL["max_len"], "backbone.ffn_mult": 1}
     shared |= {f"backbone.{key}": MODEL[key] for key in ("n_blocks", "n_heads", "dropout")}
     shared |= {"train.lr": TRAIN["lr"], "train.weight_decay": 0.0}
@@ -98,10 +99,10 @@ def make_trial(name: str, adapter: str, backbone: str, params: dict[str, Any], s
 def text(whole: Prepared, folder: Path, home: Path) -> dict[str, np.ndarray]:
     """U, S, V, mean and E of the MiniLM vectors that lie with the data set, or of noise as wide where none do."""
     files = sorted((folder / whole.name).glob("emb_minilm384_*.npy"))
-    encoder = vectors.encoder(f"file:{files[-1]}" if files else "noise", home)
-    texts = vectors.texts_of(whole)
-    E = vectors.embed(encoder, texts, home)
-    basis = vectors.basis(E, vectors.embedding_hash(encoder, texts), home)
+    encoder = _base.encoder(f"file:{files[-1]}" if files else "noise", home)
+    texts = embeddings.texts_of(whole)
+    E = embeddings.embed(encoder, texts, home)
+    basis = embeddings.basis(E, embeddings.embedding_hash(encoder, texts), home)
     return {"U": basis.U, "S": basis.S, "V": basis.V, "mean": basis.mean, "E": E}
 
 

@@ -25,8 +25,8 @@ import numpy as np
 import torch
 
 from harness import registry
-from harness.data import preparation
-from harness.data.preparation import Split
+from harness.data import splits
+from harness.data.splits import Split
 from harness.types import Protocol
 
 DATASET = "amazon2014-beauty"
@@ -119,7 +119,7 @@ def main() -> None:
         whole = cases.prepared(DATASET, cases.FOLDER, home)
         if whole is None:
             raise SystemExit(f"{DATASET} is not in {cases.FOLDER}")
-        split, arrays = preparation.split(whole, Protocol()), cases.text(whole, cases.FOLDER, home)
+        split, arrays = splits.split(whole, Protocol()), cases.text(whole, cases.FOLDER, home)
         sizes = Sizes(split.n_items, arrays["E"].shape[1], arrays["U"].shape[1], items=600)
         each = rate(sizes)
         parts = [adapters(split, arrays, sizes, each), backbones(split, arrays)]

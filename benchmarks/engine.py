@@ -30,12 +30,13 @@ import ray
 from ray import tune
 
 from harness.engine import ray_tune
-from harness.engine.layout import Layout
-from harness.record.ledger import Ledger, Segment
-from harness.search import spaces
+from harness.engine.slots import Layout
+from harness.record.ledger import Ledger
+from harness.record.segments import Segment
+from harness.search import axes, spaces
 from harness.search.plan import Study
-from harness.search.studies import Event, Grid
-from harness.system.stop import Stop
+from harness.search.studies import GridEvent, TrialQueue
+from harness.system.signals import Stop
 from harness.types import Budget, Cell, Engine, Protocol, TrialResult
 
 SLOTS = 2
@@ -70,7 +71,7 @@ ray_tune.TrialActor = Sleeper  # pyright: ignore[reportAttributeAccessIssue]
 
 def study(number: int, seconds: float, ledger: Ledger, budget: Budget = BUDGET) -> Study:
     cell = Cell("made", "none", "sasrec", f"cell{number}")
-    axis = spaces.Range(0.0, 1.0)
+    axis = axes.Range(0.0, 1.0)
     space = spaces.Space({"seconds": seconds}, {"x": axis}, {"seconds": seconds, "x": 0.5})
     return Study(cell, space, budget, Protocol(), Engine("tpe", "median"), {"data": "made", "number": number}, ledger)
 
@@ -79,7 +80,7 @@ def ours(seconds: list[float], budget: Budget = BUDGET, apart: bool = False) -> 
     """Spans of all trials of a grid of such cells in one Tune run, or in one a cell."""
     spans: list[Span] = []
 
-    def listen(event: Event) -> None:
+    def listen(event: GridEvent) -> None:
         if event.kind == "ended" and event.result is not None:
             spans.append((event.result.info["begin"], event.result.info["end"]))
 
@@ -89,7 +90,7 @@ def ours(seconds: list[float], budget: Budget = BUDGET, apart: bool = False) -> 
         for part in [[one] for one in made] if apart else [made]:
             shared = {"splits": {}, "spectra": {}, "sizes": {}}
             with Stop() as stop:
-                ray_tune.run(Grid(part, Segment(home), listen), shared, home, Layout(SLOTS), 0.0, stop, print)
+                ray_tune.run(TrialQueue(part, Segment(home), listen), shared, home, Layout(SLOTS), 0.0, stop, print)
     return spans
 
 

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from adapters._base import Spectrum
-from harness.data.preparation import Queries, Split
+from harness.data.splits import Queries, Split
 from harness.search import spaces
-from harness.training import trial
-from harness.training.windows import Windows
+from harness.training import batches, trial
+from harness.training.batches import Windows
 from harness.types import Cell, Protocol, Trial
 
 torch.set_num_threads(1)
@@ -72,7 +72,7 @@ def order_cost(windows: Windows, split: Split) -> float:
     flat = torch.tensor(split.items)
     start = time.process_time()
     for cut in windows.batches(BATCH, np.random.default_rng(0)):
-        trial.gather(flat, *cut)
+        batches.gather(flat, *cut)
     return 1e6 * (time.process_time() - start) / (windows.lengths - 1).sum()
 
 
@@ -107,7 +107,7 @@ def text(n: int, D: int) -> Spectrum:
 
 def cost(split: Split, adapter: str, spectrum: Spectrum, backbone: str = "sasrec", **params: object) -> float:
     """CPU microseconds a target: the median over steps, after a first one."""
-    source = spaces.Source(fixed={"train.loss": params.get("train.loss", "softmax"), "train.batch_size": BATCH})
+    source = spaces.SpaceSource(fixed={"train.loss": params.get("train.loss", "softmax"), "train.batch_size": BATCH})
     cell = Cell("made", "made", backbone, adapter)
     point = spaces.of_cell(cell, source).default
     point = {name: "none" if name == "text.fusion" else value for name, value in point.items()} | params

@@ -77,10 +77,10 @@ def fill(home: Path, folder: Path, trials: int) -> int:
     """Write a home in which the grid of `words` is finished; returns how many trials that are."""
     from dataclasses import replace
 
-    from harness.record import ledger
+    from harness.record import ledger, segments
     from harness.search import plan
     from harness.types import BUDGETS, Engine, PrepSpec
-    from harness.workflows import walk
+    from harness.workflows import run_bench
 
     budget = replace(BUDGETS["quick"], trials=trials, epochs=EPOCHS, seeds=SEEDS)
     request = plan.Request(
@@ -95,8 +95,8 @@ def fill(home: Path, folder: Path, trials: int) -> int:
     )
     grid = plan.make(request, ledger.Ledger())
     os.fsync = lambda handle: None  # a made ledger need not survive a loss of power
-    segment = ledger.Segment(home)
-    segment.append("launched", **walk.launch(grid, {}))
+    segment = segments.Segment(home)
+    segment.append("launched", **run_bench.launch(grid, {}))
     rng, count = np.random.default_rng(1), 0
     for study in grid.studies:
         searched = [study.trial("search", 0, study.space.default | {"train.lr": x}) for x in rng.random(study.trials)]

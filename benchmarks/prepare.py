@@ -49,12 +49,12 @@ def make(folder: Path, events: int, users: int, items: int) -> None:
 
 def child(folder: Path, word: str) -> dict[str, Any]:
     """Prepare `folder` under a preset into an empty home: seconds, peak bytes and what came of it."""
-    from harness.data import preparation
+    from harness.data import preparation, reader
     from harness.data.presets import preset
 
     before, start = _measure.peak_memory(), time.monotonic()
     with tempfile.TemporaryDirectory() as home:
-        prepared = preparation.prepare(preparation.open_dataset(str(folder), Path(home)), preset(word), Path(home))
+        prepared = preparation.prepare(reader.open_dataset(str(folder), Path(home)), preset(word), Path(home))
         seconds = time.monotonic() - start
     counts = {name: prepared.card[name] for name in ("users", "items", "events")}
     return {"seconds": seconds, "before": before, "peak": _measure.peak_memory(), **counts}

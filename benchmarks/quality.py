@@ -21,7 +21,7 @@ import numpy as np
 import peers
 import torch
 
-from harness.data.preparation import Prepared, Split
+from harness.data.splits import Prepared, Split
 from harness.metrics._all import HEADLINE, means
 
 SETTINGS = {  # past the steep part of the curve; five seeds of everything in 25 minutes on one core

@@ -20,8 +20,8 @@ from pathlib import Path
 import cases
 import numpy as np
 
-from harness.data import preparation
-from harness.data.preparation import Prepared
+from harness.data import splits
+from harness.data.splits import Prepared
 from harness.search import spaces
 from harness.types import BUDGETS, NO_TEXT, Budget, Cell, Protocol, Trial
 
@@ -33,9 +33,9 @@ BEFORE = replace(BUDGETS["quick"], trials=3, epochs=4, patience=2)  # quick unti
 
 def curves(whole: Prepared, adapter: str, folder: Path, home: Path) -> tuple[np.ndarray, float]:
     """Validation NDCG@10 (seeds, epochs) of default points, and CPU seconds per epoch."""
-    split = preparation.split(whole, Protocol()).sealed()
+    split = splits.split(whole, Protocol()).sealed()
     cell = Cell(whole.name, NO_TEXT if adapter == "id" else "file", "sasrec", adapter)
-    params = spaces.of_cell(cell, spaces.Source()).default
+    params = spaces.of_cell(cell, spaces.SpaceSource()).default
     arrays = {} if adapter == "id" else cases.text(whole, folder, home)
     found, start = [], time.process_time()
     for seed in SEEDS:

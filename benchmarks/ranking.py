@@ -26,8 +26,8 @@ import peers
 import torch
 from torch import Tensor
 
-from harness.data import preparation
-from harness.data.preparation import Prepared, Queries, Split
+from harness.data import splits
+from harness.data.splits import Prepared, Queries, Split
 from harness.training.ranking import ranks
 from harness.types import Protocol
 
@@ -155,7 +155,7 @@ def main() -> None:
         whole = cases.prepared(NAME, folder, Path(home))
         if whole is None:
             raise SystemExit(f"{folder / NAME} is not there; name the folder of data set folders with --data")
-        split = preparation.split(whole, Protocol()).sealed()
+        split = splits.split(whole, Protocol()).sealed()
         rows = [size(split, n_items, most) for n_items, most in SIZES.items()]
         table, beside = in_a_process_of_its_own(split)
         peer = peer_part(whole, split, Path(home))

@@ -20,11 +20,12 @@ import cases
 import numpy as np
 import torch
 
-from harness.data import preparation
-from harness.record.ledger import Ledger, Segment
+from harness.data import preparation, reader, splits
+from harness.record.ledger import Ledger
+from harness.record.segments import Segment
 from harness.search import spaces
 from harness.search.plan import Study
-from harness.search.studies import Grid
+from harness.search.studies import TrialQueue
 from harness.training import trial
 from harness.types import Budget, Cell, Engine, PrepSpec, Protocol, Trial, TrialResult, digest
 
@@ -39,7 +40,7 @@ MARKS = (6, 10, 13, 16)  # trials after which the best so far is told
 def study(sampler: str, seed: int, ledger: Ledger) -> Study:
     """The cell's search by one sampler; the seed changes what is drawn, and no trial."""
     cell = Cell("ml-100k", "file", "sasrec", "linear")
-    space = spaces.of_cell(cell, spaces.Source(fixed=PINS))
+    space = spaces.of_cell(cell, spaces.SpaceSource(fixed=PINS))
     budget = Budget("search", TRIALS, EPOCHS, 0, 0)
     made = Study(cell, space, budget, Protocol(), Engine(sampler, "none"), {"data": "ml-100k"}, ledger)
     vars(made)["id"] = digest([made.id, seed])
@@ -50,8 +51,8 @@ def run(home: Path, folder: Path, samplers: list[str]) -> None:
     """Search with every sampler and seed; what the ledger has is not trained again."""
     torch.set_num_threads(1)
     word = str(folder / "ml-100k") if (folder / "ml-100k").is_dir() else "ml-100k"
-    whole = preparation.prepare(preparation.open_dataset(word, home), PrepSpec(max_history=HISTORY), home)
-    split, spectrum = preparation.split(whole, Protocol()).sealed(), cases.text(whole, folder, home)
+    whole = preparation.prepare(reader.open_dataset(word, home), PrepSpec(max_history=HISTORY), home)
+    split, spectrum = splits.split(whole, Protocol()).sealed(), cases.text(whole, folder, home)
 
     def train(work: Trial) -> TrialResult:
         started = trial.Training(work, split, trial.spectrum(spectrum, split.n_items))
@@ -62,7 +63,7 @@ def run(home: Path, folder: Path, samplers: list[str]) -> None:
     segment = Segment(home)
     for seed in range(SEEDS):
         for sampler in samplers:
-            grid = Grid([study(sampler, seed, Ledger.open(home))], segment, lambda event: None)
+            grid = TrialQueue([study(sampler, seed, Ledger.open(home))], segment, lambda event: None)
             start = time.monotonic()
             while (found := grid.next()) is not None:
                 grid.ended(found.trial.id, train(found.trial))

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 import _measure
 import numpy as np
 
-from harness.stats import crossed, resampling
-from harness.stats.crossed import ALPHA, Section, summary
+from harness.stats import crossed_effects, resampling
+from harness.stats.crossed_effects import ALPHA, CrossedRows, summary
 
 BASE = 0.05
 GAINS = 1 / np.log2(2 + np.arange(10))
@@ -91,15 +91,15 @@ def section(
     rng: np.random.Generator, shape: tuple[int, int], sd: float, noise: float, mean: float
 ) -> tuple[float, float]:
     """Share of pairs of equal rows called different, share of intervals that cover the truth."""
-    found = Section([summary(x) for x in rows(rng, ROWS, shape, sd, noise)])
+    found = CrossedRows([summary(x) for x in rows(rng, ROWS, shape, sd, noise)])
     claims = float((found.p[np.triu_indices(ROWS, 1)] < ALPHA).mean())
     return claims, float(np.mean([one.low <= mean <= one.high for one in found.intervals()]))
 
 
 def pair(rng: np.random.Generator, shape: tuple[int, int], sd: float, noise: float, mean: float) -> tuple[float, float]:
     """The same of two rows that are all there is, and of the gain of a row better by a fifth."""
-    found = Section([summary(x) for x in rows(rng, 2, shape, sd, noise)])
-    low, high = Section([summary(x) for x in rows(rng, 2, shape, sd, noise, 0.2)]).gains
+    found = CrossedRows([summary(x) for x in rows(rng, 2, shape, sd, noise)])
+    low, high = CrossedRows([summary(x) for x in rows(rng, 2, shape, sd, noise, 0.2)]).gains
     return found.p[0, 1] < ALPHA, not (low[0, 1] > 20 or high[0, 1] < 20)  # NaN: no bound, which covers
 
 
@@ -112,7 +112,7 @@ def power(scale: float) -> list[dict[str, object]]:
             hits = []
             for _ in range(many):
                 made = rows(rng, ROWS, shape, sd, noise, gain)
-                now = Section([summary(x) for x in made]).p[0, 1] < ALPHA
+                now = CrossedRows([summary(x) for x in made]).p[0, 1] < ALPHA
                 hits.append((before(made[:2], rng) < ALPHA, now))
             line[f"+{gain:.0%}"] = " / ".join(f"{share:.2f}" for share in np.mean(hits, 0))
         lines.append(line)
@@ -126,8 +126,8 @@ def cost() -> list[dict[str, object]]:
     for n, users in ((20, 5000), (100, 5000), (400, 5000), (100, 50_000)):
         made = [summary(x) for x in rows(rng, n, (users, 5), 0.003, 0.5)]
 
-        def run(made: list[crossed.Scores] = made) -> None:
-            section = Section(made)
+        def run(made: list[crossed_effects.ScoreSummary] = made) -> None:
+            section = CrossedRows(made)
             differs = resampling.holm_pairs(section.p) < ALPHA
             _ = section.gains, resampling.letters(differs)
 

@@ -23,7 +23,7 @@ import numpy as np
 import peers
 import torch
 
-from harness.data.preparation import Prepared, Queries, Split
+from harness.data.splits import Prepared, Queries, Split
 from harness.training import trial
 
 DATASETS = ("ml-100k", "amazon2014-beauty")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from harness.api import BenchOptions
-    from harness.training.exported import Recommender
+    from harness.training.exported_model import Recommender
 
 __all__ = ["HarnessError", "bench", "compare", "leaderboard", "load_export"]
 
@@ -77,6 +77,6 @@ def load_export(folder: str | os.PathLike[str]) -> Recommender:
 
     Raises HarnessError if a file is missing, damaged or of another version, or its self-test fails.
     """
-    from harness.training import exported
+    from harness.training import exported_model
 
-    return exported.load(folder)
+    return exported_model.load(folder)

@@ -74,18 +74,18 @@ def bench(options: Mapping[str, Any]) -> pl.DataFrame:
 
 def leaderboard(home: str | os.PathLike[str] | None, run: str | None, from_mlflow: str | None) -> pl.DataFrame:
     """The table of a home, or of a launch of it, or of an MLflow store, as a frame."""
-    from harness.record import store
+    from harness.record import artifacts
     from harness.record.ledger import Ledger
-    from harness.report import results, tables
+    from harness.report import ledger_frames, tables
 
     folder = home_of(home)
     if from_mlflow is None:
-        ledger, beside = Ledger.open(folder), store.sources(folder)
+        ledger, beside = Ledger.open(folder), artifacts.sources(folder)
     else:
         from harness.record import tracking
 
         ledger, beside = tracking.read(from_mlflow, folder)
-    return tables.build(results.build(ledger, beside, run)).frame()
+    return tables.build(ledger_frames.build(ledger, beside, run)).frame()
 
 
 def compare(a: str, b: str, home: str | os.PathLike[str] | None) -> pl.DataFrame:
@@ -97,7 +97,7 @@ def compare(a: str, b: str, home: str | os.PathLike[str] | None) -> pl.DataFrame
 
 def home_of(home: str | os.PathLike[str] | None) -> Path:
     """The home folder that is named, or that of the environment, or the default one."""
-    from harness.record.store import find_home
+    from harness.record.artifacts import find_home
     from harness.verbs._options import HOME
 
     return find_home(Path(home or os.environ.get("HARNESS_HOME") or HOME))

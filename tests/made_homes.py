@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from harness.data import preparation
-from harness.record import store
-from harness.record.ledger import Ledger, Segment
+from harness.data import splits
+from harness.record import artifacts
+from harness.record.ledger import Ledger
+from harness.record.segments import Segment
 from harness.search import plan, spaces
 from harness.search.plan import Plan, Request
-from harness.search.studies import Grid
+from harness.search.studies import TrialQueue
 from harness.training import trial
 from harness.types import Budget, PrepSpec
-from harness.workflows import walk
+from harness.workflows import run_bench
 
 SMALL = {"train.d": 16, "train.max_len": 8, "train.batch_size": 96}
 BUDGET = Budget("made", trials=1, epochs=2, patience=2, seeds=2)
@@ -23,7 +24,7 @@ BUDGET = Budget("made", trials=1, epochs=2, patience=2, seeds=2)
 
 def request(home: Path, dataset: Path, adapters: str, **own: Any) -> Request:
     defaults = {"encoders": "noise", "budget": BUDGET, "prep": PrepSpec(kcore=0)}
-    defaults["spaces"] = spaces.Source(fixed=own.pop("pins", SMALL))
+    defaults["spaces"] = spaces.SpaceSource(fixed=own.pop("pins", SMALL))
     return Request(home=home, datasets=str(dataset), adapters=adapters, **(defaults | own))
 
 
@@ -31,17 +32,19 @@ def run(made: Request) -> Plan:
     """The whole grid of a request, one trial after the other, into its home's ledger and artifacts."""
     ledger = Ledger.open(made.home)
     grid = plan.make(made, ledger)
-    bases = walk.ready(grid)
+    bases = run_bench.ready(grid)
     segment = Segment(made.home)
-    ledger.take(segment.run, segment.append("launched", **walk.launch(grid, {"slots": 1, "threads": 1, "gpu": 0.0})))
-    engine = Grid([study for study in grid.studies if study.state == "pending"], segment, lambda _: None)
+    ledger.take(
+        segment.run, segment.append("launched", **run_bench.launch(grid, {"slots": 1, "threads": 1, "gpu": 0.0}))
+    )
+    engine = TrialQueue([study for study in grid.studies if study.state == "pending"], segment, lambda _: None)
     while (assignment := engine.next()) is not None:
         own, material = assignment.trial, grid.materials[assignment.study.cell.dataset]
-        split = preparation.split(material.prepared, made.protocol)
+        split = splits.split(material.prepared, made.protocol)
         key = own.inputs["embedding"]
-        spectrum = trial.spectrum(walk.arrays(*bases[key]) if key else {}, split.n_items)
+        spectrum = trial.spectrum(run_bench.arrays(*bases[key]) if key else {}, split.n_items)
         result, left = trial.run(own, split if own.role == "confirm" else split.sealed(), spectrum)
-        store.save_artifacts(
+        artifacts.save_artifacts(
             made.home, own.id, users=left.users, ranks=left.ranks, spectra=left.spectra, weights=left.weights
         )
         engine.ended(own.id, result)

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from harness.metrics._ties import Ranks
+from harness.record import artifacts
 from harness.record import ledger as ledger_events
-from harness.record import store
-from harness.record.ledger import SCHEMA, Segment
+from harness.record.ledger import SCHEMA
+from harness.record.segments import Segment
 from harness.types import BASELINE, BUDGETS, EXPECTED, NO_TEXT, Cell, Protocol, Trial, TrialResult, digest
 
 USERS = 120
@@ -111,7 +112,7 @@ def write(home: Path, datasets: int = 2, trials: int = 4, seeds: int = 2) -> Pat
             ledger_events.opened(segment, trial)
             users = np.arange(USERS)
             spectra = {"start": np.array([1.0, 0.5]), "end": np.array([1.0, 0.25])}
-            store.save_artifacts(home, trial.id, users=users, ranks=ranks_of(trial), spectra=spectra, weights=b"")
+            artifacts.save_artifacts(home, trial.id, users=users, ranks=ranks_of(trial), spectra=spectra, weights=b"")
             ledger_events.ended(segment, trial.id, result_of(trial))
     segment.append("finished", ran=1)
     segment.close()

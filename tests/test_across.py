@@ -12,8 +12,8 @@ from made_boards import cell, results, targets
 
 from harness.report.tables import build, render
 from harness.report.tables._across import across, common, critical_difference, studentized_range
-from harness.report.tables._sample import Sample, metrics
-from harness.stats.crossed import summary
+from harness.report.tables._scores import RowScores, metrics
+from harness.stats.crossed_effects import summary
 from harness.types import Cell
 
 METHODS = ("id", "svd", "mlp")
@@ -26,7 +26,7 @@ def sampled(means: dict[str, float], noise: float, rng: np.random.Generator, dat
         draws = mean + rng.normal(0, noise, rounds)
         scores = tuple(summary(np.full((3, 1), mean)) for _ in metrics())
         own = Cell(dataset, "none" if adapter == "id" else "minilm", "sasrec", adapter)
-        found[adapter, own.encoder] = Sample(own, scores, draws, 0)
+        found[adapter, own.encoder] = RowScores(own, scores, draws, 0)
     return found
 
 

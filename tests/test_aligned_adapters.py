@@ -240,7 +240,7 @@ def test_the_soft_target_loss_and_its_gradients_are_those_of_the_formula(tau, le
 
 
 def taus():
-    axis = spaces.of_cell(Cell("toy", "noise", "sasrec", "llmemb"), spaces.Source()).searched["adapter.tau"]
+    axis = spaces.of_cell(Cell("toy", "noise", "sasrec", "llmemb"), spaces.SpaceSource()).searched["adapter.tau"]
     return [axis.low, 2.0, math.sqrt(axis.low * axis.high), axis.high]
 
 
@@ -312,7 +312,7 @@ def test_the_gradient_of_the_alignment_of_llmemb_does_not_depend_on_the_scale_of
 
 
 def test_the_gradient_of_the_loss_between_the_views_of_llmesr_counts_at_its_least_searched_weight():
-    searched = spaces.of_cell(Cell("toy", "noise", "sasrec", "llmesr"), spaces.Source()).searched["adapter.beta"]
+    searched = spaces.of_cell(Cell("toy", "noise", "sasrec", "llmesr"), spaces.SpaceSource()).searched["adapter.beta"]
     least = min(beta for beta in searched.values if beta > 0)
     assert gradient_share(lambda s, d: LLMESR(s, d, alpha=0.0, beta=least)) > 0.05
 

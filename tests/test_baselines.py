@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data import preparation
+from harness.data import preparation, reader, splits
 from harness.metrics._all import means
 from harness.training import trial
 from harness.training.baselines.content_knn import ContentKNN
@@ -21,9 +21,7 @@ REAL = Path(__file__).parents[1].parent / "shared" / "data"
 
 @pytest.fixture
 def split(dataset, home):
-    return preparation.split(
-        preparation.prepare(preparation.open_dataset(str(dataset), home), PrepSpec(), home), Protocol()
-    )
+    return splits.split(preparation.prepare(reader.open_dataset(str(dataset), home), PrepSpec(), home), Protocol())
 
 
 def train(split):
@@ -86,8 +84,8 @@ def test_content_knn_does_not_depend_on_the_size_of_the_rows(split, size):
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real data sets are not beside this checkout")
 def test_transition_knn_reaches_its_known_level_on_beauty(home):
     """A 3-step transition kNN that also counts validation events was measured at HR@10 .0867 elsewhere."""
-    prepared = preparation.prepare(preparation.open_dataset(str(REAL / "amazon2014-beauty"), home), PrepSpec(), home)
-    split = preparation.split(prepared, Protocol())
+    prepared = preparation.prepare(reader.open_dataset(str(REAL / "amazon2014-beauty"), home), PrepSpec(), home)
+    split = splits.split(prepared, Protocol())
     scorer = TransitionKNN(split, None)
     with torch.no_grad():
         found = means(ranks(scorer.scores, split, split.test, filter_seen=True))

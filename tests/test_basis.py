@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from harness.text import basis as decomposition
-from harness.text import vectors
-from harness.text.vectors import basis
+from harness.text import embeddings
+from harness.text.embeddings import basis
 from harness.types import HarnessError
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
@@ -112,7 +112,7 @@ def test_a_long_basis_tells_how_far_it_is_and_a_short_one_nothing(tmp_path, monk
     assert capsys.readouterr().err == ""
     in_pieces(monkeypatch, 20, 10)
     clock = itertools.count(0.0, 4.0)
-    monkeypatch.setattr(vectors.time, "monotonic", lambda: next(clock))  # 4 s from one piece to the next
+    monkeypatch.setattr(embeddings.time, "monotonic", lambda: next(clock))  # 4 s from one piece to the next
     basis(E, "long", tmp_path)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 13 + 1 + 7  # of 40 pieces every third; the decomposition; of 1 + 20 pieces every third

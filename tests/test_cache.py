@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from helpers import harness
 
-from harness.record import ledger, store
-from harness.record.ledger import Ledger, Segment
-from harness.system import sealed
+from harness.record import artifacts, ledger
+from harness.record.ledger import Ledger
+from harness.record.segments import Segment
+from harness.system import checksums
 
 OLD = time.time() - 40 * 86_400
 
@@ -32,7 +33,7 @@ def full(home):
     ledger.started(segment, running, "study", 9)
     segment.close()
     for name in (over, running.id, "f" * 24):
-        store.save_checkpoint(home, name, b"state" * 100)
+        artifacts.save_checkpoint(home, name, b"state" * 100)
     (home / "checkpoints" / "old.safetensors").write_bytes(b"of a harness before")
     aside = home / "cache" / "bases" / "abc.damaged-1"
     aside.mkdir(parents=True)
@@ -78,7 +79,7 @@ def test_what_is_needed_stays_and_what_was_left_behind_goes(full):
     assert gone - {path for path in gone if path.parent.name == "checkpoints"} == {
         (aside / "U.npy").relative_to(home)
     }, "a half-made folder of today may still be in the making"
-    assert store.load_checkpoint(home, running) is not None
+    assert artifacts.load_checkpoint(home, running) is not None
     assert "came free" in process.stdout
 
 
@@ -117,5 +118,5 @@ def test_set_aside_names_are_never_used_twice(home):
     for _ in range(3):
         file = home / "x"
         file.write_bytes(np.random.default_rng(0).bytes(10))
-        names.append(sealed.set_aside(file, "a test").name)
+        names.append(checksums.set_aside(file, "a test").name)
     assert names == ["x.damaged-1", "x.damaged-2", "x.damaged-3"]

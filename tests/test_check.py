@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from made_data import SHARED, columns, write_dataset
 
 from harness.checks import linter
-from harness.data import cards, preparation
+from harness.data import cards, preparation, reader
 from harness.data.findings import Finding
 from harness.types import HarnessError, PrepSpec
 
@@ -45,7 +45,7 @@ def sound() -> tuple[pl.DataFrame, pl.DataFrame]:
 
 def found_in(folder: Path, events: Any, items: Any, suffix: str = ".parquet", toml: str = "") -> dict[str, Finding]:
     """Findings by name; every one of them must be whole."""
-    raw = preparation.open_dataset(str(write_dataset(folder / "made", events, items, suffix, toml)), folder)
+    raw = reader.open_dataset(str(write_dataset(folder / "made", events, items, suffix, toml)), folder)
     return by_name(linter.check(raw, now=NOW))
 
 
@@ -447,7 +447,7 @@ def test_a_file_that_cannot_be_used_is_a_finding(tmp_path, fault):
 def test_a_damaged_file_is_a_finding_and_the_other_is_checked(tmp_path):
     events, items = sound()
     folder = write_dataset(tmp_path / "made", events, items.with_columns(when(3, "nan", "title")))
-    raw = preparation.open_dataset(str(folder), tmp_path)
+    raw = reader.open_dataset(str(folder), tmp_path)
     whole = (folder / "interactions.parquet").read_bytes()
     (folder / "interactions.parquet").write_bytes(whole[: len(whole) // 2])
     found = by_name(linter.check(raw))
@@ -497,7 +497,7 @@ def test_whatever_the_files_hold_the_linter_answers(tmp_path, rows, names):
     events = pl.DataFrame(rows, schema=schema, orient="row")
     items = pl.DataFrame({"item_id": names, "title": names[::-1]}, schema={"item_id": pl.String, "title": pl.String})
     found = found_in(tmp_path, events, items)
-    report = linter.Report("made", {}, list(found.values()))
+    report = linter.LintReport("made", {}, list(found.values()))
     assert json.loads(json.dumps(report.to_json()))["found"]["error"] == sum(f.level == "error" for f in found.values())
     assert linter.text(report).isprintable() or "\n" in linter.text(report)
 
@@ -506,7 +506,7 @@ def embedded(folder: Path, E: np.ndarray, lacks: int | None = None) -> dict[str,
     """Findings of a matrix over the sound items, of which one may lack its title."""
     events, items = sound()
     items = items if lacks is None else items.with_columns(when(lacks, None, "title"))
-    raw = preparation.open_dataset(str(write_dataset(folder / "made", events, items)), folder)
+    raw = reader.open_dataset(str(write_dataset(folder / "made", events, items)), folder)
     prepared = preparation.prepare(raw, PrepSpec(), folder)
     found = by_name(linter.check(raw, prepared, E.astype(np.float32), now=NOW))
     return {name: finding for name, finding in found.items() if name != "missing texts"}
@@ -613,7 +613,7 @@ def test_a_wrong_name_is_one_clear_line(tmp_path, home):
 
 
 def test_published_counts_are_held_against_the_prepared_ones(tmp_path):
-    raw = preparation.open_dataset(str(write_dataset(tmp_path / "made", *sound())), tmp_path)
+    raw = reader.open_dataset(str(write_dataset(tmp_path / "made", *sound())), tmp_path)
     prepared = preparation.prepare(raw, PrepSpec(), tmp_path)
     same = {"published": USERS, "ours": USERS, "percent": 0.0}
     other = {"published": 300, "ours": EVENTS, "percent": -20.0}
@@ -632,7 +632,7 @@ def test_the_module_is_light():
     assert subprocess.run([sys.executable, "-c", heavy], check=False).returncode == 0
 
 
-def shared(name: str, tmp_path: Path, matrix: str = "") -> linter.Report:
+def shared(name: str, tmp_path: Path, matrix: str = "") -> linter.LintReport:
     folder = SHARED / name
     return linter.examine(str(folder), tmp_path, f"file:{folder / matrix}" if matrix else "")
 
@@ -696,9 +696,7 @@ def test_what_page_and_encoding_left_in_office_is_found(tmp_path):
 def test_a_card_says_in_words_what_it_holds(tmp_path):
     events, items = sound()
     toml = 'licence = "research only"\ncitation = "Doe 2020"'
-    raw = preparation.open_dataset(
-        str(write_dataset(tmp_path / "made", *title(None)(events, items), toml=toml)), tmp_path
-    )
+    raw = reader.open_dataset(str(write_dataset(tmp_path / "made", *title(None)(events, items), toml=toml)), tmp_path)
     card = preparation.prepare(raw, PrepSpec(), tmp_path).card
     same = {"published": USERS, "ours": USERS, "percent": 0.0}
     other = {"published": 300, "ours": EVENTS, "percent": -20.0}
@@ -721,7 +719,7 @@ def test_a_card_says_in_words_what_it_holds(tmp_path):
 
 @real
 def test_a_card_of_a_set_without_times_says_so(tmp_path):
-    raw = preparation.open_dataset(str(SHARED / "amazon2014-office"), tmp_path)
+    raw = reader.open_dataset(str(SHARED / "amazon2014-office"), tmp_path)
     text = cards.text(preparation.prepare(raw, PrepSpec(tie_policy="item_id", require_text=True), tmp_path).card)
     assert "kcore 5, tie_policy item_id, require_text yes; of 53,258 events" in text
     assert "\ntime        order only\n" in text

@@ -15,15 +15,15 @@ from helpers import environment
 from helpers import harness as command
 
 from harness.metrics._ties import Ranks
-from harness.record import store, tracking
+from harness.record import artifacts, tracking
 from harness.record.ledger import Ledger
-from harness.report import comparison, rows
+from harness.report import comparison, row_lookup
 from harness.search import spaces
 from harness.stats import resampling
-from harness.stats.crossed import Section, summary
+from harness.stats.crossed_effects import CrossedRows, summary
 from harness.types import HarnessError, Protocol
 from harness.workflows import reproduce
-from harness.workflows.reproduce import Asked
+from harness.workflows.reproduce import ReproduceRequest
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +67,10 @@ def test_differences_are_paired_by_user_and_settings_are_told(root):
     scores = []
     for home in (a, b):
         ledger = Ledger.open(home)
-        own = rows.confirmed(ledger, rows.find(rows.of(ledger), "sasrec/id"))
-        ranks = np.stack([store.load_ranks(home, trial.id)["low"] for trial in own], 1)
+        own = row_lookup.confirmed(ledger, row_lookup.find(row_lookup.of(ledger), "sasrec/id"))
+        ranks = np.stack([artifacts.load_ranks(home, trial.id)["low"] for trial in own], 1)
         scores.append(np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0))
-    expected = Section([summary(values) for values in scores]).difference(1, 0)
+    expected = CrossedRows([summary(values) for values in scores]).difference(1, 0)
     gap = cell.metrics["NDCG@10"]
     assert gap.difference == pytest.approx(scores[1].mean() - scores[0].mean(), abs=1e-9)
     assert (gap.low, gap.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
@@ -89,8 +89,10 @@ def test_holm_adjusts_over_the_cells_that_are_tested(root):
         ranks = []
         for home in (root / "one", root / "longer"):
             ledger = Ledger.open(home)
-            own = rows.confirmed(ledger, rows.find(rows.of(ledger), str(cell.cell).replace(" / ", "/")))
-            ranks.append([store.load_ranks(home, trial.id) for trial in own])
+            own = row_lookup.confirmed(
+                ledger, row_lookup.find(row_lookup.of(ledger), str(cell.cell).replace(" / ", "/"))
+            )
+            ranks.append([artifacts.load_ranks(home, trial.id) for trial in own])
         values = [comparison._scores(frames, frames[0]["user"].to_numpy()) for frames in ranks]
         raw.append(comparison._differences(*values, cell.cell.is_baseline)[1])
     assert [cell.p for cell in tested] == pytest.approx(resampling.holm(np.array(raw)).tolist())
@@ -113,8 +115,8 @@ def test_other_protocols_and_other_data_are_not_compared_and_say_why(root, tmp_p
 def test_lost_ranks_and_missing_confirmations_are_reasons(root, tmp_path):
     home = shutil.copytree(root / "one", tmp_path / "home")
     ledger = Ledger.open(home)
-    row = rows.find(rows.of(ledger), "sasrec/id")
-    (store.artifact_folder(home, row.planned[0]) / "ranks.parquet").write_bytes(b"x")
+    row = row_lookup.find(row_lookup.of(ledger), "sasrec/id")
+    (artifacts.artifact_folder(home, row.planned[0]) / "ranks.parquet").write_bytes(b"x")
     found = comparison.compare(str(root / "one"), str(home), home)
     assert (
         next(c for c in found.cells if c.cell.adapter == "id").why_not == "the test ranks of 1 of B's runs are missing"
@@ -152,7 +154,7 @@ def test_compare_on_the_command_line(root, tmp_path):
 def test_a_row_is_reproduced_to_the_last_bit_and_the_home_stays_as_it_is(root):
     home = root / "one"
     before = made_homes.snapshot(home)
-    found = reproduce.run(home, Asked("sasrec/linear", dataset=str(root / "toy")))
+    found = reproduce.run(home, ReproduceRequest("sasrec/linear", dataset=str(root / "toy")))
     assert found.verdict == "equal"
     assert [(seed.seed, seed.equal, seed.queries) for seed in found.seeds] == [(1, 60, 60), (2, 60, 60)]
     assert all(seed.recorded == seed.reproduced for seed in found.seeds)
@@ -162,35 +164,38 @@ def test_a_row_is_reproduced_to_the_last_bit_and_the_home_stays_as_it_is(root):
 
 def test_a_baseline_and_an_id_prefix_name_rows_as_well(root):
     ledger = Ledger.open(root / "one")
-    row = rows.find(rows.of(ledger), "popularity")
-    assert reproduce.run(root / "one", Asked(row.planned[0][:8])).row == row.words
+    row = row_lookup.find(row_lookup.of(ledger), "popularity")
+    assert reproduce.run(root / "one", ReproduceRequest(row.planned[0][:8])).row == row.words
     assert (
-        rows.find(rows.of(ledger), rows.find(rows.of(ledger), "sasrec/id").described["study"][:10]).cell.adapter == "id"
+        row_lookup.find(
+            row_lookup.of(ledger), row_lookup.find(row_lookup.of(ledger), "sasrec/id").described["study"][:10]
+        ).cell.adapter
+        == "id"
     )
 
 
 def test_other_ranks_are_told_apart_by_the_interval_or_the_tolerance(root, tmp_path):
     home = shutil.copytree(root / "one", tmp_path / "home")
-    row = rows.find(rows.of(Ledger.open(home)), "sasrec/id")
+    row = row_lookup.find(row_lookup.of(Ledger.open(home)), "sasrec/id")
     for trial_id in row.planned:
-        users = store.load_ranks(home, trial_id)["user"].to_numpy()
+        users = artifacts.load_ranks(home, trial_id)["user"].to_numpy()
         worse = np.full(len(users), 30.0)
-        store.save_artifacts(home, trial_id, users=users, ranks=Ranks.untied(worse), spectra={}, weights=b"")
-    found = reproduce.run(home, Asked("sasrec/id"))
+        artifacts.save_artifacts(home, trial_id, users=users, ranks=Ranks.untied(worse), spectra={}, weights=b"")
+    found = reproduce.run(home, ReproduceRequest("sasrec/id"))
     assert (found.verdict, found.exit_code) == ("differs", 1)
     assert found.difference.low > 0
-    assert reproduce.run(home, Asked("sasrec/id", tolerance=1.0)).verdict == "within"
-    assert reproduce.run(home, Asked("sasrec/id", tolerance=1e-6, seeds=1)).exit_code == 1
+    assert reproduce.run(home, ReproduceRequest("sasrec/id", tolerance=1.0)).verdict == "within"
+    assert reproduce.run(home, ReproduceRequest("sasrec/id", tolerance=1e-6, seeds=1)).exit_code == 1
 
 
 def test_data_that_changed_since_are_told_and_the_recorded_ones_are_used(root, tmp_path):
     changed = make_dataset(tmp_path / "toy", seed=4)
-    found = reproduce.run(root / "one", Asked("sasrec/id", dataset=str(changed), seeds=1))
+    found = reproduce.run(root / "one", ReproduceRequest("sasrec/id", dataset=str(changed), seeds=1))
     was, here = found.checks["data"]
     assert was != here
     assert found.verdict == "equal", "the sequences of the recorded hash are in the cache"
     assert "data" in reproduce.text(found).split("As recorded")[0]
-    was, here = reproduce.run(root / "one", Asked("sasrec/id", seeds=1)).checks["data"]
+    was, here = reproduce.run(root / "one", ReproduceRequest("sasrec/id", seeds=1)).checks["data"]
     assert was == here, "no source is named: nothing is said of one that may only share the name"
 
 
@@ -198,19 +203,19 @@ def test_without_its_cache_a_row_is_made_of_its_source_or_says_what_is_missing(r
     home = shutil.copytree(root / "one", tmp_path / "home")
     shutil.rmtree(home / "cache")
     with pytest.raises(HarnessError, match="Say with --dataset FOLDER where toy is"):
-        reproduce.run(home, Asked("sasrec/linear"))
-    assert reproduce.run(home, Asked("sasrec/linear", dataset=str(root / "toy"), seeds=1)).verdict == "equal"
+        reproduce.run(home, ReproduceRequest("sasrec/linear"))
+    assert reproduce.run(home, ReproduceRequest("sasrec/linear", dataset=str(root / "toy"), seeds=1)).verdict == "equal"
     shutil.rmtree(home / "cache")
     with pytest.raises(HarnessError, match="is not what the row was made of"):
-        reproduce.run(home, Asked("sasrec/linear", dataset=str(make_dataset(tmp_path / "toy", seed=4))))
+        reproduce.run(home, ReproduceRequest("sasrec/linear", dataset=str(make_dataset(tmp_path / "toy", seed=4))))
 
 
 @pytest.mark.slow
 def test_a_whole_search_is_made_again_in_a_scratch_home(root):
     home = root / "one"
     before, told = made_homes.snapshot(home), []
-    asked = Asked("sasrec/linear", dataset=str(root / "toy"))
-    found = reproduce.search(home, asked, spaces.Source(fixed=made_homes.SMALL), told.append)
+    asked = ReproduceRequest("sasrec/linear", dataset=str(root / "toy"))
+    found = reproduce.search(home, asked, spaces.SpaceSource(fixed=made_homes.SMALL), told.append)
     assert found.verdict == "equal"
     assert [seed.seed for seed in found.seeds] == [1, 2]
     assert "The same configuration won." in told
@@ -218,11 +223,11 @@ def test_a_whole_search_is_made_again_in_a_scratch_home(root):
 
 
 def test_another_search_is_not_taken_for_the_recorded_one(root):
-    asked = Asked("sasrec/linear", dataset=str(root / "toy"))
+    asked = ReproduceRequest("sasrec/linear", dataset=str(root / "toy"))
     with pytest.raises(HarnessError, match="the search here would be another one"):
-        reproduce.search(root / "one", asked, spaces.Source())
+        reproduce.search(root / "one", asked, spaces.SpaceSource())
     with pytest.raises(HarnessError, match="popularity was not searched"):
-        reproduce.search(root / "one", Asked("popularity"), spaces.Source())
+        reproduce.search(root / "one", ReproduceRequest("popularity"), spaces.SpaceSource())
 
 
 def test_reproduce_on_the_command_line(root, tmp_path):
@@ -251,7 +256,7 @@ def test_a_row_without_a_confirmed_run_says_what_to_run(root, tmp_path):
     with pytest.raises(
         HarnessError, match=r"no confirmed run yet: .*Run: harness bench --datasets toy --backbones sasrec"
     ):
-        reproduce.run(home, Asked("sasrec/id"))
+        reproduce.run(home, ReproduceRequest("sasrec/id"))
 
 
 @pytest.mark.parametrize("words", [["compare", "one", "one"]])

@@ -13,7 +13,7 @@ from spectra import toy_spectrum
 from adapters._base import FUSIONS, Adapter, ItemTable, Spectrum, Step
 from backbones._base import Backbone
 from harness import registry
-from harness.search import spaces
+from harness.search import axes, spaces
 from harness.system.files import write_json
 from harness.training.losses._base import Loss
 from harness.training.losses._fused import softmax_loss
@@ -356,7 +356,7 @@ def test_the_schema_read_from_source_is_that_of_the_class(package, name):
 
 def axes_of(package, name):
     file, schema = f"{package.rpartition('.')[2]}/{name}.toml", registry.schema(package, name)
-    return spaces.read(spaces.Source().path(file), name, schema.params, schema.domains)
+    return spaces.read(spaces.SpaceSource().path(file), name, schema.params, schema.domains)
 
 
 @each_component
@@ -395,9 +395,9 @@ def test_every_value_at_an_inclusive_end_of_its_range_can_be_built(package, name
 @each_component
 def test_every_default_lies_inside_the_search_space(package, name):
     defaults = registry.schema(package, name).params
-    axes = axes_of(package, name)
-    assert sum(isinstance(axis, spaces.Range | spaces.Choices) for axis in axes.values()) <= 8
-    for parameter, axis in axes.items():
+    space = axes_of(package, name)
+    assert sum(isinstance(axis, axes.Range | axes.Choices) for axis in space.values()) <= 8
+    for parameter, axis in space.items():
         held = axis.holds(defaults[parameter]) if hasattr(axis, "holds") else axis == defaults[parameter]
         assert held, f"{name}: the default of {parameter}, {defaults[parameter]!r}, is not in {axis}"
 
@@ -406,9 +406,7 @@ def test_every_default_lies_inside_the_search_space(package, name):
 def test_both_ends_of_every_search_axis_can_be_built(package, name):
     for parameter, axis in axes_of(package, name).items():
         ends = (
-            axis.values
-            if isinstance(axis, spaces.Choices)
-            else (getattr(axis, "low", axis), getattr(axis, "high", axis))
+            axis.values if isinstance(axis, axes.Choices) else (getattr(axis, "low", axis), getattr(axis, "high", axis))
         )
         for value in ends:
             own = {parameter: value}

@@ -14,9 +14,9 @@ from made_boards import cell, results, run, seeds
 from made_homes import request
 
 from harness.record.ledger import Ledger
-from harness.report import results as ledger_results
+from harness.report import ledger_frames as ledger_results
 from harness.report.tables import Results, Row, build, render
-from harness.report.tables import _words as words
+from harness.report.tables import _captions as words
 from harness.report.tables._build import fronts
 from harness.search import plan, spaces
 
@@ -162,7 +162,7 @@ def test_a_bench_with_a_published_setting_leaves_its_name_in_the_launch_and_an_o
     own.joinpath("train.toml").write_text("d = 32\n")
     named = {}
     for folder in ("gsasrec", "spectran", own, None):
-        asked = request(tmp_path, str(dataset), "id,svd", spaces=spaces.Source(folder and Path(folder)))
+        asked = request(tmp_path, str(dataset), "id,svd", spaces=spaces.SpaceSource(folder and Path(folder)))
         grid = plan.make(asked, Ledger())
         named[folder] = {s.cell.adapter: s.describe().get("setting") for s in grid.studies}
     assert named["gsasrec"] == {

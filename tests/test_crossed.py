@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as reference
 
-from harness.stats import crossed, flips, resampling, student
-from harness.stats.crossed import Scores, Section, compare, summary
+from harness.stats import crossed_effects, resampling, sign_flips, student_t
+from harness.stats.crossed_effects import CrossedRows, ScoreSummary, compare, summary
 from harness.types import HarnessError
 
 GAINS = 1 / np.log2(2 + np.arange(10))
@@ -47,8 +47,8 @@ def normal(
     ]
 
 
-def section(rows: list[np.ndarray]) -> Section:
-    return Section([summary(row) for row in rows])
+def section(rows: list[np.ndarray]) -> CrossedRows:
+    return CrossedRows([summary(row) for row in rows])
 
 
 # --- level and coverage ----------------------------------------------------------------------------------------
@@ -68,18 +68,18 @@ def test_equal_rows_are_called_different_in_one_of_twenty_pairs(seeds, seed_sd, 
     assert 0.035 <= np.mean(claims) <= 0.055
 
 
-def drawn(rng: np.random.Generator, n: int, shape: tuple[int, int], sds: tuple[float, float, float]) -> Section:
+def drawn(rng: np.random.Generator, n: int, shape: tuple[int, int], sds: tuple[float, float, float]) -> CrossedRows:
     """A section of n equal rows with normal effects, from sufficient statistics; sds: of a row's users, of its seeds
     and of users under seeds."""
     (users, seeds), (own, seed, both) = shape, sds
     wide, df = rng.normal(0, math.hypot(own, both / math.sqrt(seeds)), (n, users)), seeds - 1
     wide += rng.normal(0, seed / math.sqrt(seeds), (n, 1))
     if not df:
-        return Section([Scores(row, 1) for row in wide])
+        return CrossedRows([ScoreSummary(row, 1) for row in wide])
     parts = (seed**2 + both**2 / users) / seeds * rng.chisquare(df, n) / df
     many = (users - 1) * df
     noise = both**2 / users / seeds * rng.chisquare(many, n) / many
-    return Section([Scores(row, seeds, p, r) for row, p, r in zip(wide, parts, noise, strict=True)])
+    return CrossedRows([ScoreSummary(row, seeds, p, r) for row, p, r in zip(wide, parts, noise, strict=True)])
 
 
 @pytest.mark.parametrize(("seeds", "seed_sd", "noise"), GRID)
@@ -170,7 +170,7 @@ def test_with_one_seed_the_test_is_the_paired_t_test(users, shift, seed):
 
 def test_with_one_seed_the_interval_of_a_mean_is_students():
     values = np.random.default_rng(0).random((500, 1))
-    (found,) = Section([summary(values)]).intervals()
+    (found,) = CrossedRows([summary(values)]).intervals()
     half = reference.t.ppf(0.975, 499) * values.std(ddof=1) / math.sqrt(500)
     assert (found.mean, found.low, found.high) == pytest.approx(
         (values.mean(), values.mean() - half, values.mean() + half)
@@ -243,7 +243,7 @@ def test_a_row_with_one_seed_beside_others_with_five_keeps_the_level():
 def test_a_baseline_neither_borrows_nor_lends():
     rng = np.random.default_rng(12)
     rows, baseline = normal(rng, 4, (100, 5), 0.1), rng.random((100, 1))
-    found = Section([*(summary(row) for row in rows), summary(baseline, deterministic=True)])
+    found = CrossedRows([*(summary(row) for row in rows), summary(baseline, deterministic=True)])
     assert found.seed[4] == 0
     assert found.prior == section(rows).prior
     assert summary(np.repeat(baseline, 3, 1)).deterministic
@@ -300,11 +300,11 @@ def test_tails_are_those_of_exact_arithmetic():
         z = mpmath.mpf(df) / (df + mpmath.mpf(t) ** 2)
         exact = mpmath.betainc(mpmath.mpf(df) / 2, mpmath.mpf(1) / 2, 0, z, regularized=True)
         if exact > 1e-300:
-            assert student.two_sided(np.array(t), np.array(df)) == pytest.approx(float(exact), rel=1e-9)
+            assert student_t.two_sided(np.array(t), np.array(df)) == pytest.approx(float(exact), rel=1e-9)
 
 
 def test_p_values_below_the_smallest_float_are_0_and_stay_so():
-    p = student.two_sided(np.array([30.0, 37.0, 1000.0]), np.array([1e6, np.inf, 1e5]))
+    p = student_t.two_sided(np.array([30.0, 37.0, 1000.0]), np.array([1e6, np.inf, 1e5]))
     assert (np.diff(p) < 0).all()
     assert p[-1] == 0
     assert resampling.holm(np.array([0.0, 1e-300, 0.5])).tolist() == [0, pytest.approx(2e-300), 0.5]
@@ -312,8 +312,8 @@ def test_p_values_below_the_smallest_float_are_0_and_stay_so():
 
 @given(st.floats(1, 1e12), st.sampled_from([0.8, 0.975, 1 - 0.025 / 79_800]))
 def test_quantiles_are_where_the_tail_begins(df, p):
-    q = student.quantile(p, np.array(df))
-    assert student.two_sided(q, np.array(df)) == pytest.approx(2 * (1 - p), rel=1e-6)
+    q = student_t.quantile(p, np.array(df))
+    assert student_t.two_sided(q, np.array(df)) == pytest.approx(2 * (1 - p), rel=1e-6)
 
 
 # --- few users -------------------------------------------------------------------------------------------------
@@ -324,18 +324,18 @@ def test_sign_flips_of_few_users_are_all_tried(values):
     d = np.array(values, np.float64)
     sums = [abs(np.dot(signs, d)) for signs in itertools.product((-1, 1), repeat=len(d))]
     exact = np.mean(np.array(sums) >= abs(d.sum()))
-    p, _, _ = flips.test(flips.means(d[:, None]), 0.05)
+    p, _, _ = sign_flips.test(sign_flips.means(d[:, None]), 0.05)
     assert p[0] == pytest.approx(exact)
 
 
 @given(st.integers(6, 20), st.integers(0, 10_000))
 def test_the_interval_of_sign_flips_holds_the_centres_that_they_do_not_reject(users, seed):
     d = np.random.default_rng(seed).normal(0.3, 1, (users, 1))
-    _, low, high = flips.test(flips.means(d), 0.05)
+    _, low, high = sign_flips.test(sign_flips.means(d), 0.05)
     step = 1e-6
     for end, outwards in ((low, -step), (high, step)):
-        assert flips.test(flips.means(d - end[0]), 0.05)[0][0] >= 0.05
-        assert flips.test(flips.means(d - end[0] - outwards), 0.05)[0][0] < 0.05
+        assert sign_flips.test(sign_flips.means(d - end[0]), 0.05)[0][0] >= 0.05
+        assert sign_flips.test(sign_flips.means(d - end[0] - outwards), 0.05)[0][0] < 0.05
 
 
 def test_few_users_need_both_tests_to_agree():
@@ -389,7 +389,7 @@ def test_seeds_count_towards_how_often_a_row_stays_first():
     assert section(rows).firsts(draws, [1, 2])[0] > 0.99
     assert 0.5 < section(wild).firsts(draws, [1, 2])[0] < 0.9
     tied = section([rows[0], rows[0], rows[1]])
-    assert Section([Scores(row.users, 1) for row in tied.rows]).firsts(draws, [1, 2, 3]) == pytest.approx(
+    assert CrossedRows([ScoreSummary(row.users, 1) for row in tied.rows]).firsts(draws, [1, 2, 3]) == pytest.approx(
         [0.5, 0.5, 0], abs=0.01
     )
 
@@ -417,5 +417,5 @@ def test_rows_of_different_users_are_refused():
     with pytest.raises(HarnessError, match="share their users"):
         compare(np.zeros((5, 1)), np.zeros((6, 1)))
     with pytest.raises(HarnessError, match="at least one row"):
-        Section([])
-    assert crossed.fit_prior([]) is None
+        CrossedRows([])
+    assert crossed_effects.fit_prior([]) is None

@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_data import SHARED, columns, write_dataset
 
-from harness.data import preparation, steps
-from harness.data.preparation import Prepared, open_dataset, prepare, split
-from harness.system import sealed
+from harness.data import preparation, reader, steps
+from harness.data.preparation import prepare
+from harness.data.reader import open_dataset
+from harness.data.splits import Prepared, split
+from harness.system import checksums
 from harness.types import HarnessError, PrepSpec, Protocol
 
 OFF = PrepSpec(kcore=0)
@@ -203,7 +205,7 @@ def test_ids_of_a_csv_are_text_and_keep_their_zeros(tmp_path, home):
 def test_the_second_call_maps_the_files_of_the_first(tmp_path, monkeypatch):
     first = made(tmp_path, TIED)
     folder = tmp_path / "cache" / "prepared" / first.hash
-    stamps = {file.name: file.stat().st_mtime_ns for file in folder.iterdir() if file.name != sealed.STAMP}
+    stamps = {file.name: file.stat().st_mtime_ns for file in folder.iterdir() if file.name != checksums.STAMP}
     monkeypatch.setattr(preparation, "read_events", lambda *given: pytest.fail("the raw file was read again"))
     second = made(tmp_path, TIED)
     assert {n: (folder / n).stat().st_mtime_ns for n in stamps} == stamps
@@ -364,7 +366,7 @@ GOLDEN = {"beauty": (22_332, 12_086, 198_215), "toys": (19_124, 11_758, 165_247)
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_classic_amazon_sets_without_untitled_items_come_to_the_published_sets(name, tmp_path):
     source = SHARED / f"amazon2014-{name}"
-    raw = preparation.RawDataset(name, source / "interactions_5core.parquet", source / "items.parquet", "{title}")
+    raw = reader.RawDataset(name, source / "interactions_5core.parquet", source / "items.parquet", "{title}")
     prepared = prepare(raw, PrepSpec(5, require_text=True), tmp_path)
     assert (prepared.card["users"], prepared.card["items"], prepared.card["events"]) == GOLDEN[name]
     users = prepared.users.gather(np.repeat(np.arange(len(prepared.users)), np.diff(prepared.offsets)))

@@ -24,7 +24,7 @@ from harness import registry
 from harness.data import fetch, library
 from harness.data.datasets import _read, amazon2018, amazon2023, goodreads, gowalla, ml, steam, yelp
 from harness.data.preparation import prepare
-from harness.data.raw import open_dataset, ready, register
+from harness.data.reader import open_dataset, ready, register
 from harness.types import HarnessError, PrepSpec
 from harness.workflows import components
 
@@ -179,7 +179,7 @@ def test_the_config_keeps_what_is_in_it_and_relative_paths_are_relative_to_it(ho
 
 
 def test_two_processes_may_register_at_once(home, dataset):
-    code = "import sys; from pathlib import Path; from harness.data.raw import register; a, b, c = sys.argv[1:]; "
+    code = "import sys; from pathlib import Path; from harness.data.reader import register; a, b, c = sys.argv[1:]; "
     code += "[register(f'{a}-{k}', Path(b), Path(c)) for k in range(20)]"
     words = [[sys.executable, "-c", code, f"shop{k}", str(dataset), str(home)] for k in range(2)]
     assert [process.wait(60) for process in [subprocess.Popen(command) for command in words]] == [0, 0]
@@ -562,7 +562,7 @@ def test_two_processes_build_a_data_set_once(web, home):
 
     serve_2014(web)
     web.moods = dict.fromkeys(web.bodies, slowly)
-    code = "import sys; from pathlib import Path; from harness.data.raw import open_dataset; "
+    code = "import sys; from pathlib import Path; from harness.data.reader import open_dataset; "
     code += "open_dataset('amazon2014-beauty', Path(sys.argv[1]))"
     command = [sys.executable, "-c", code, str(home)]
     both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from harness.system import files
+from harness.text.embeddings import basis, embed, embedding_hash, embedding_info
 from harness.text.encoders import minilm, noise
-from harness.text.vectors import Texts, basis, embed, embedding_hash, embedding_info, encoder
+from harness.text.encoders._base import Texts, encoder
 from harness.types import HarnessError
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"

@@ -13,12 +13,12 @@ from conftest import make_dataset
 from helpers import harness as command
 
 from harness import registry
-from harness.data import preparation
-from harness.record import store
+from harness.data import splits
+from harness.record import artifacts
 from harness.record.ledger import Ledger
-from harness.report import rows
-from harness.system import sealed
-from harness.training import exported
+from harness.report import row_lookup
+from harness.system import checksums
+from harness.training import exported_model
 from harness.types import HarnessError, Protocol
 from harness.workflows import export
 
@@ -45,13 +45,13 @@ def made(tmp_path_factory):
 def first_table(home):
     ledger = Ledger.open(home)
     run = sorted(ledger.launches)[1]
-    return ledger, run, [row for row in rows.of(ledger, run).values() if not row.cell.is_baseline]
+    return ledger, run, [row for row in row_lookup.of(ledger, run).values() if not row.cell.is_baseline]
 
 
 def loaded(home, word, folder, run=None):
     report = export.write(home, word, folder, run=run)
     assert report.equal == report.queries == 60
-    return exported.load(report.folder)
+    return exported_model.load(report.folder)
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +78,10 @@ def test_every_kind_of_model_ranks_the_test_targets_as_the_bench_did(made, tmp_p
     assert {row.cell.backbone for row in found} == set(BACKBONES)
     for number, row in enumerate(found):
         model = loaded(made, row.words, tmp_path / str(number), run)
-        [own] = rows.confirmed(ledger, row)
-        split = preparation.split(rows.sequences(made, row, own.inputs["data"]), own.protocol)
+        [own] = row_lookup.confirmed(ledger, row)
+        split = splits.split(row_lookup.sequences(made, row, own.inputs["data"]), own.protocol)
         compared = 0
-        for query, stored in enumerate(store.load_ranks(made, own.id).iter_rows(named=True)):
+        for query, stored in enumerate(artifacts.load_ranks(made, own.id).iter_rows(named=True)):
             answered = answered_rank(model, split, query)
             if answered is not None:  # else seen before
                 assert stored["low"] <= answered <= stored["high"], row.words
@@ -90,7 +90,7 @@ def test_every_kind_of_model_ranks_the_test_targets_as_the_bench_did(made, tmp_p
 
 
 def test_seen_items_are_answered_with_exactly_where_the_protocol_ranks_them(made, sasrec, tmp_path):
-    without = exported.load(sasrec)
+    without = exported_model.load(sasrec)
     [answer] = without.recommend([["i001", "i002"]], ITEMS)
     assert len(answer.items) == ITEMS - 2
     assert not {"i001", "i002"} & set(answer.items)
@@ -100,7 +100,7 @@ def test_seen_items_are_answered_with_exactly_where_the_protocol_ranks_them(made
 
 
 def test_unknown_items_are_passed_over_and_counted(sasrec):
-    model = exported.load(sasrec)
+    model = exported_model.load(sasrec)
     plain, with_unknown = model.recommend([["i003", "i004"], ["x", "i003", "y", "i004"]], 5)
     assert (plain.unknown, with_unknown.unknown) == (0, 2)
     assert with_unknown.items == plain.items
@@ -108,7 +108,7 @@ def test_unknown_items_are_passed_over_and_counted(sasrec):
 
 
 def test_histories_without_a_known_item_get_the_most_frequent_items(sasrec):
-    model = exported.load(sasrec)
+    model = exported_model.load(sasrec)
     empty, strange, known = model.recommend([[], ["x"], ["i003"]], 4)
     assert empty.items == strange.items
     assert empty.scores == sorted(model.popularity.tolist(), reverse=True)[:4]
@@ -118,7 +118,7 @@ def test_histories_without_a_known_item_get_the_most_frequent_items(sasrec):
 
 
 def test_of_a_long_history_the_last_events_are_read_and_all_are_seen(sasrec):
-    model = exported.load(sasrec)
+    model = exported_model.load(sasrec)
     rng = np.random.default_rng(3)
     history = [f"i{i:03d}" for i in rng.permutation(ITEMS)[:30]]
     long, short = model.recommend([history, history[-8:]], ITEMS)
@@ -138,7 +138,7 @@ def test_a_model_that_reads_times_says_what_it_needs(made, tmp_path):
 
 
 def test_wrong_questions_are_one_line(sasrec):
-    model = exported.load(sasrec)
+    model = exported_model.load(sasrec)
     for histories, k, words in (
         ([["i001"]], 0, "k is 0"),
         (["i001"], 3, "list of lists"),
@@ -152,9 +152,9 @@ def test_wrong_questions_are_one_line(sasrec):
 
 def test_the_text_of_an_unseen_item_makes_its_vector(made, tmp_path):
     model = loaded(made, "sasrec/linear", tmp_path / "x")
-    row = rows.find(rows.of(Ledger.open(made)), "sasrec/linear")
-    [own] = rows.confirmed(Ledger.open(made), row)
-    E = rows.text(made, row, own.inputs["embedding"], rows.sequences(made, row, own.inputs["data"]))["E"]
+    row = row_lookup.find(row_lookup.of(Ledger.open(made)), "sasrec/linear")
+    [own] = row_lookup.confirmed(Ledger.open(made), row)
+    E = row_lookup.text(made, row, own.inputs["embedding"], row_lookup.sequences(made, row, own.inputs["data"]))["E"]
     more = model.extended(["twin of i007", "new"], np.stack([E[7], E.mean(0)]))
     torch.testing.assert_close(more.table[ITEMS], model.table[7], rtol=1e-4, atol=1e-5)
     [answer] = more.recommend([["i003"]], ITEMS + 2)
@@ -167,18 +167,25 @@ def test_the_text_of_an_unseen_item_makes_its_vector(made, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "file", [exported.TABLE, exported.BACKBONE, exported.ITEMS, exported.SELFTEST, exported.CONFIG]
+    "file",
+    [
+        exported_model.TABLE,
+        exported_model.BACKBONE,
+        exported_model.ITEMS,
+        exported_model.SELFTEST,
+        exported_model.CONFIG,
+    ],
 )
 def test_a_damaged_or_missing_file_is_named(sasrec, tmp_path, file):
     folder = shutil.copytree(sasrec, tmp_path / "x")
     body = bytearray((folder / file).read_bytes())
     body[len(body) // 2] ^= 0x40
     (folder / file).write_bytes(bytes(body))
-    with pytest.raises(HarnessError, match="cannot be read|damaged" if file == exported.CONFIG else file):
-        exported.load(folder)
+    with pytest.raises(HarnessError, match="cannot be read|damaged" if file == exported_model.CONFIG else file):
+        exported_model.load(folder)
     (folder / file).unlink()
     with pytest.raises(HarnessError, match=file):
-        exported.load(folder)
+        exported_model.load(folder)
 
 
 def test_the_self_test_refuses_other_weights_whose_hash_was_put_right(sasrec, tmp_path):
@@ -187,34 +194,35 @@ def test_the_self_test_refuses_other_weights_whose_hash_was_put_right(sasrec, tm
     from harness.system import files
 
     folder = shutil.copytree(sasrec, tmp_path / "x")
-    tensors = safetensors.torch.load_file(folder / exported.TABLE)
-    safetensors.torch.save_file(tensors | {"item_table": tensors["item_table"] * 1.1}, folder / exported.TABLE)
-    config = json.loads((folder / exported.CONFIG).read_text())
-    config["files"][exported.TABLE] = files.sha256(folder / exported.TABLE)
-    files.write_json(folder / exported.CONFIG, config)
+    tensors = safetensors.torch.load_file(folder / exported_model.TABLE)
+    safetensors.torch.save_file(tensors | {"item_table": tensors["item_table"] * 1.1}, folder / exported_model.TABLE)
+    config = json.loads((folder / exported_model.CONFIG).read_text())
+    config["files"][exported_model.TABLE] = files.sha256(folder / exported_model.TABLE)
+    files.write_json(folder / exported_model.CONFIG, config)
     with pytest.raises(HarnessError, match="self-test 0 fails"):
-        exported.load(folder)
+        exported_model.load(folder)
 
 
 def test_an_export_of_another_version_is_refused(sasrec, tmp_path):
     from harness.system import files
 
     folder = shutil.copytree(sasrec, tmp_path / "x")
-    config = json.loads((folder / exported.CONFIG).read_text())
+    config = json.loads((folder / exported_model.CONFIG).read_text())
     config["components"]["backbone"]["version"] += 1
-    files.write_json(folder / exported.CONFIG, config)
+    files.write_json(folder / exported_model.CONFIG, config)
     with pytest.raises(HarnessError, match="of backbone sasrec, this harness has version"):
-        exported.load(folder)
-    files.write_json(folder / exported.CONFIG, config | {"schema": 99})
+        exported_model.load(folder)
+    files.write_json(folder / exported_model.CONFIG, config | {"schema": 99})
     with pytest.raises(HarnessError, match="newer harness"):
-        exported.load(folder)
+        exported_model.load(folder)
 
 
 def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(made, tmp_path):
     run = first_table(made)[1]
     home = shutil.copytree(made, tmp_path / "home")
     weights = next(
-        store.artifact_folder(home, i) for i in rows.find(rows.of(Ledger.open(home), run), "gru4rec/id").planned
+        artifacts.artifact_folder(home, i)
+        for i in row_lookup.find(row_lookup.of(Ledger.open(home), run), "gru4rec/id").planned
     )
     out = tmp_path / "out"
 
@@ -232,7 +240,7 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(made, tmp_path):
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2] + bytes(4000) + whole[len(whole) // 2 + 4000 :])
     refused("gru4rec/id", "are damaged")
-    (weights / sealed.SEAL).unlink()  # as an earlier harness left them: without checksums
+    (weights / checksums.SEAL).unlink()  # as an earlier harness left them: without checksums
     file.write_bytes(whole[:-100])
     refused("gru4rec/id", "are cut off")
     file.write_bytes(whole[: len(whole) // 2] + bytes(4000) + whole[len(whole) // 2 + 4000 :])
@@ -258,7 +266,7 @@ def test_an_export_needs_neither_home_nor_engine(sasrec, tmp_path):
     environment = {"PATH": "/usr/bin", "HOME": str(tmp_path), "HARNESS_HOME": str(tmp_path / "nowhere")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(exported.load(sasrec).recommend([["i001", "i002"]], k=3)[0].items)
+    assert done.stdout.strip() == str(exported_model.load(sasrec).recommend([["i001", "i002"]], k=3)[0].items)
 
 
 def test_an_mlflow_model_answers_alike_and_holds_no_pickle(made, tmp_path):
@@ -279,5 +287,5 @@ def test_an_mlflow_model_answers_alike_and_holds_no_pickle(made, tmp_path):
     asked = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert asked.returncode == 0, asked.stderr
     assert "Warning" not in done.stderr + asked.stderr
-    answers = exported.load(tmp_path / "x").recommend([["i001", "i002"], [], ["x", "i003"]], 4)
+    answers = exported_model.load(tmp_path / "x").recommend([["i001", "i002"], [], ["x", "i003"]], 4)
     assert json.loads(asked.stdout.splitlines()[-1]) == [vars(answer) for answer in answers]

@@ -26,7 +26,7 @@ import pytest
 
 from harness.data import archives, fetch
 from harness.data.datasets import ml_100k
-from harness.data.preparation import open_dataset, ready
+from harness.data.reader import open_dataset, ready
 from harness.types import HarnessError
 
 BODY = bytes(range(256)) * 4000  # about 1 MB: several blocks

@@ -10,11 +10,12 @@ from dataclasses import replace
 import pytest
 from helpers import SMALL_MODEL, bench, harness
 
-from harness.engine import layout
+from harness.engine import slots
 from harness.record import leases
-from harness.record.ledger import Ledger, Segment
+from harness.record.ledger import Ledger
+from harness.record.segments import Segment
 from harness.search import plan, spaces
-from harness.search.studies import Grid
+from harness.search.studies import TrialQueue
 from harness.types import Budget, Cell, Engine, HarnessError, Protocol, TrialResult
 from harness.verbs import plan as verb
 from harness.workflows import eta, forecast, status
@@ -25,7 +26,7 @@ BUDGET = Budget("tiny", trials=6, epochs=10, patience=3, seeds=2)
 
 def study(ledger, adapter="mlp", dataset="toy", **changes):
     cell = Cell(dataset, "noise", "sasrec", adapter)
-    space = spaces.of_cell(cell, spaces.Source())
+    space = spaces.of_cell(cell, spaces.SpaceSource())
     made = plan.Study(cell, space, BUDGET, Protocol(), Engine("random", "none"), {"data": dataset}, ledger)
     return replace(made, **changes)
 
@@ -35,7 +36,7 @@ def run(home, studies, seconds, limit=10**9, reason=""):
     segment, ran = Segment(home), 0
     cells = [s.describe() for s in studies]
     segment.append("launched", schema=1, studies=cells, skipped=[], provenance={"slots": 2})
-    grid = Grid([s for s in studies if s.state == "pending"], segment, lambda event: None)
+    grid = TrialQueue([s for s in studies if s.state == "pending"], segment, lambda event: None)
     while ran < limit and (found := grid.next()) is not None:
         taken = seconds[found.trial.cell.adapter]
         curve = [0.1 + 0.01 * found.number] * 5
@@ -53,13 +54,13 @@ def test_time_left_counts_every_cell_at_its_own_pace(home):
     ledger = run(home, made, {"svd": 1.0, "mlp": 10.0}, limit=10)  # svd whole (8), mlp 2 of 8
     works = [eta.work(ledger, s.describe(), {}) for s in made]
     assert eta.needs(works) == [0.0, pytest.approx(6 * 10.0)]
-    assert eta.needs([eta.Work(3, 1), works[1]])[0] == pytest.approx(4 * 10.0), "an unknown cell is like the others"
-    assert eta.needs([eta.Work(3, 1)]) is None, "nothing ended: nobody knows"
+    assert eta.needs([eta.CellWork(3, 1), works[1]])[0] == pytest.approx(4 * 10.0), "an unknown cell is like the others"
+    assert eta.needs([eta.CellWork(3, 1)]) is None, "nothing ended: nobody knows"
 
 
 def test_half_done_trials_count_for_a_half_and_seconds_bound_what_is_left():
-    assert eta.Work(4, 0, searched=[10.0], flying=0.5).needs(None, None) == pytest.approx(35.0)
-    assert eta.Work(100, 0, searched=[10.0], seconds_left=30.0).needs(None, None) == pytest.approx(35.0)
+    assert eta.CellWork(4, 0, searched=[10.0], flying=0.5).needs(None, None) == pytest.approx(35.0)
+    assert eta.CellWork(100, 0, searched=[10.0], seconds_left=30.0).needs(None, None) == pytest.approx(35.0)
 
 
 def test_cells_end_in_order_one_a_slot_and_share_the_slots_at_the_end():
@@ -68,7 +69,7 @@ def test_cells_end_in_order_one_a_slot_and_share_the_slots_at_the_end():
 
 
 def test_the_pace_is_that_of_this_run_alone():
-    idle = [eta.Work(1, 0, searched=[5.0])]
+    idle = [eta.CellWork(1, 0, searched=[5.0])]
     assert eta.pace(idle, [5.0, 5.0], elapsed=10.0, slots=2) == pytest.approx(0.5)
     assert eta.pace(idle, [50.0], elapsed=10.0, slots=2) == 1.0
 
@@ -181,7 +182,7 @@ def lay(resources, home, **given):
 def test_a_plan_has_the_slots_that_a_bench_would_have_there(home):
     run(home, [study(Ledger.open(home), name) for name in ("svd", "mlp")], {"svd": 1.0, "mlp": 1.0}, limit=10)
     nodes = [{"Alive": True, "Resources": {"CPU": 32.0, "GPU": 4.0}}] * 2
-    there = layout.resources(nodes)
+    there = slots.resources(nodes)
     assert lay(there, home) == (8, 8), "12 trials at once: two thirds of a GPU each, and one fits on each of the 8"
     assert lay(there, home, gpu=0.5) == (12, 5)
     assert lay(there, home, gpu=0.0, threads=4) == (16, 4)
@@ -223,7 +224,7 @@ def test_progress_lines_estimate_by_what_each_cells_trials_took(home, monkeypatc
     ledger, segment, stream = Ledger.open(home), Segment(home), io.StringIO()
     made = [study(ledger, name) for name in ("svd", "mlp")]
     progress = Progress(made, slots=2, stream=stream)
-    grid = Grid(made, segment, progress)
+    grid = TrialQueue(made, segment, progress)
     for _ in range(3):
         found = grid.next()
         grid.epoch(found.trial.id, 0, 0.2)

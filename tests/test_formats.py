@@ -19,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.checks import linter
-from harness.data import cards, delimited, folders, library, raw
-from harness.data.preparation import open_dataset, prepare, raw_hash
+from harness.data import cards, data_files, delimited, library, reader
+from harness.data.preparation import prepare
+from harness.data.reader import open_dataset, raw_hash
 from harness.search import spaces
 from harness.types import HarnessError, PrepSpec, digest
 
@@ -47,8 +48,8 @@ def write(folder: Path, written: Written) -> Path:
 def read(folder: Path, home: Path) -> tuple[list[tuple], list[tuple], tuple[str, ...]]:
     """Events, items with their texts, and the notes."""
     found = open_dataset(str(folder), home)
-    items = raw.read_items(found.items, found.text)
-    return raw.read_events(found.interactions).rows(), items.select("item_id", "text").rows(), found.notes
+    items = reader.read_items(found.items, found.text)
+    return reader.read_events(found.interactions).rows(), items.select("item_id", "text").rows(), found.notes
 
 
 def refusal(folder: Path, home: Path) -> str:
@@ -255,7 +256,7 @@ TITLES = [  # items file -> titles: separators, quotes and backslashes inside of
 def test_a_title_comes_out_as_it_was_written(tmp_path, text, titles):
     path = tmp_path / "items.csv"
     path.write_bytes(text.encode())
-    assert raw.read_items(path, "{title}")["text"].to_list() == [title.strip() for title in titles]
+    assert reader.read_items(path, "{title}")["text"].to_list() == [title.strip() for title in titles]
 
 
 @pytest.mark.parametrize(
@@ -268,7 +269,7 @@ def test_a_title_comes_out_as_it_was_written(tmp_path, text, titles):
 )
 def test_one_column_is_read_with_the_separator_that_its_name_stands_for(tmp_path, home, name, text, ids):
     found = open_dataset(str(write(tmp_path / "made", {name: text})), home)
-    items = raw.read_items(found.items, found.text)
+    items = reader.read_items(found.items, found.text)
     assert items["item_id"].to_list() == ids
     assert items["source_row"].to_list() == [0, 1]
     assert "separated" not in " ".join(found.notes)
@@ -300,7 +301,7 @@ def test_either_way_to_quote_is_recognised_in_a_whole_file(tmp_path_factory, lin
     path = tmp_path_factory.mktemp("quotes") / "items.csv"
     rows = [["item_id", "title"], *([f"i{place}", title] for place, title in enumerate(titles))]
     path.write_bytes("".join(map(line, rows)).encode())
-    assert raw.read_items(path, "{title}")["text"].to_list() == [title.strip() or None for title in titles]
+    assert reader.read_items(path, "{title}")["text"].to_list() == [title.strip() or None for title in titles]
 
 
 def test_decimal_commas_are_numbers_between_semicolons_and_perhaps_thousands_are_refused(tmp_path, home):
@@ -316,7 +317,7 @@ def test_decimal_commas_are_numbers_between_semicolons_and_perhaps_thousands_are
 def test_ratings_with_decimal_commas_can_be_filtered(tmp_path, home):
     text = "user_id;item_id;timestamp;rating\nu;a;1;4,5\nu;b;2;2,5\nv;a;3;5\nv;b;4;4,0\n"
     folder = write(tmp_path / "made", {"interactions.csv": text})
-    assert raw.read_events(folder / "interactions.csv", ("rating",))["rating"].to_list() == [4.5, 2.5, 5.0, 4.0]
+    assert reader.read_events(folder / "interactions.csv", ("rating",))["rating"].to_list() == [4.5, 2.5, 5.0, 4.0]
 
 
 REFUSED: dict[str, tuple[Written, list[str]]] = {
@@ -507,7 +508,7 @@ def test_toml_files_may_be_written_by_any_editor(tmp_path, home, write_toml: Cal
     assert (found.name, found.text) == ("x", "{title}, {item_id}")
     (home / "config.toml").write_bytes(write_toml(f'# mine\n[datasets]\nshop = "{folder}"\n'))
     assert open_dataset("shop", home).items == folder / "items.csv"
-    raw.register("second", folder, home)
+    reader.register("second", folder, home)
     assert {"shop", "second"} <= set(library.names(home))
     spaces_folder = tmp_path / "spaces"
     spaces_folder.mkdir()
@@ -563,4 +564,4 @@ def test_how_a_file_is_written_is_found_once_until_it_changes(tmp_path):
     ("name", "kind"), [("a.CSV", ".csv"), ("x.Tsv.gz", ".tsv"), ("b.parquet", ".parquet"), ("c.json", ""), ("gz", "")]
 )
 def test_the_name_says_how_a_file_is_read(name, kind):
-    assert folders.kind(Path(name)) == kind
+    assert data_files.kind(Path(name)) == kind

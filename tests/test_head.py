@@ -6,8 +6,8 @@ import stat
 
 import pytest
 
-from harness.engine import head
-from harness.system import scratch
+from harness.engine import ray_head
+from harness.system import tempdirs
 from harness.types import HarnessError
 
 
@@ -34,10 +34,10 @@ def no_address(monkeypatch):
 )
 def test_an_address_that_is_none_is_told_with_what_it_takes(address, said, monkeypatch):
     with pytest.raises(HarnessError, match="--address is") as option:
-        head.address_of(address)
+        ray_head.address_of(address)
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(HarnessError, match="RAY_ADDRESS is") as variable:
-        head.address_of(None)
+        ray_head.address_of(None)
     for error in (option, variable):
         assert said in str(error.value)
         assert f"'{address}'" in str(error.value)
@@ -48,26 +48,26 @@ def test_a_head_that_listens_is_taken_and_one_that_does_not_is_told(monkeypatch)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setenv("RAY_ADDRESS", address)
-        assert head.address_of(None) == address
-        assert head.address_of(" auto ") == "auto", "the option wins"
+        assert ray_head.address_of(None) == address
+        assert ray_head.address_of(" auto ") == "auto", "the option wins"
     with pytest.raises(HarnessError, match=f"No Ray cluster at {address}"):
-        head.address_of(None)
+        ray_head.address_of(None)
 
 
 @pytest.mark.parametrize("address", [None, "", "  ", "local"])
 def test_no_address_is_a_cluster_of_ones_own(address):
-    assert head.address_of(address) is None
+    assert ray_head.address_of(address) is None
 
 
 def test_its_place_is_private_and_short_and_nothing_of_it_stays(tmp_path, monkeypatch):
     long = tmp_path / ("x" * 110)
     long.mkdir()
-    monkeypatch.setattr(scratch.tempfile, "tempdir", str(long))
+    monkeypatch.setattr(tempdirs.tempfile, "tempdir", str(long))
     monkeypatch.setenv("RAY_TMPDIR", str(long))
     monkeypatch.setenv("RAY_AUTH_TOKEN", "the user's own, of another cluster")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     before = dict(os.environ)
-    with head.own() as wanted:
+    with ray_head.own() as wanted:
         folder, token = wanted["_temp_dir"], os.environ["RAY_AUTH_TOKEN_PATH"]
         socket_path = folder + "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1"
         assert len(socket_path.encode()) <= 103, "macOS allows no more"
@@ -81,5 +81,5 @@ def test_its_place_is_private_and_short_and_nothing_of_it_stays(tmp_path, monkey
     assert dict(os.environ) == before
     assert not os.path.exists(os.path.dirname(folder))
     assert list(long.iterdir()) == []
-    with head.own(), open(os.environ["RAY_AUTH_TOKEN_PATH"]) as file:
+    with ray_head.own(), open(os.environ["RAY_AUTH_TOKEN_PATH"]) as file:
         assert file.read() != first

@@ -10,7 +10,7 @@ import pytest
 from made_boards import SCRIPT, cell, hostile, results, row_of, run, seeds, targets
 
 from harness.report.tables import Results, Table, build, formats, render
-from harness.report.tables import _words as words
+from harness.report.tables import _captions as words
 from harness.types import HarnessError
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness.record import ledger
-from harness.record.ledger import Ledger, Segment
+from harness.record.ledger import Ledger
+from harness.record.segments import Segment
 from harness.types import Cell, HarnessError, Protocol, Trial, TrialResult
 
 

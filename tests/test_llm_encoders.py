@@ -23,10 +23,11 @@ import polars as pl
 import pytest
 import torch
 
-from harness.data import preparation
+from harness.data import preparation, reader
+from harness.text.embeddings import basis, cost, embed, embedding_hash, embedding_info, texts_of
 from harness.text.encoders import _base, api, hf
+from harness.text.encoders._base import Texts, encoder
 from harness.text.encoders._parts import Parts
-from harness.text.vectors import Texts, basis, cost, embed, embedding_hash, embedding_info, encoder, texts_of
 from harness.types import HarnessError, PrepSpec
 
 WORDS = ["red", "blue", "green", "shoe", "hat", "wool", "steel", "large", "small", "soft"]
@@ -147,7 +148,7 @@ def test_another_template_or_order_of_items_has_another_key(dataset, home):
         (dataset / "dataset.toml").write_text(f'text = "{template}"')
         return embedding_hash(
             encoder("minilm", home),
-            texts_of(preparation.prepare(preparation.open_dataset(str(dataset), home), spec, home)),
+            texts_of(preparation.prepare(reader.open_dataset(str(dataset), home), spec, home)),
         )
 
     items = pl.read_parquet(dataset / "items.parquet").with_columns(brand=pl.lit("Acme"))
@@ -737,7 +738,7 @@ def test_a_killed_run_pays_only_for_what_it_has_not(server, tmp_path, capsys):
     assert cost(here, texts, tmp_path, 1.0).texts == 20 - kept
     np.testing.assert_array_equal(made(word, texts, tmp_path), [vector(text) for text in texts.texts])
     assert sum(len(asked["input"]) for asked in server.asked) == 20 - kept
-    assert cost(here, texts, tmp_path, 1.0) == api.Cost(0, 0, 0.0)
+    assert cost(here, texts, tmp_path, 1.0) == api.EncodingCost(0, 0, 0.0)
 
 
 def test_a_cost_is_counted_without_a_request_or_a_key(server, tmp_path):

@@ -12,12 +12,12 @@ import torch
 from conftest import make_dataset
 from helpers import events, harness
 
-from harness.record import store
+from harness.record import artifacts
 from harness.record.ledger import Ledger
-from harness.report import results, tables
+from harness.report import ledger_frames, tables
 from harness.search import plan
 from harness.workflows import export, reproduce
-from harness.workflows.reproduce import Asked
+from harness.workflows.reproduce import ReproduceRequest
 
 PARTS = ("ledger", "artifacts", "checkpoints")
 
@@ -31,7 +31,7 @@ def root(tmp_path_factory):
     for name, adapters in {"a": "id,svd", "b": "svd,linear", "whole": "id,svd,linear"}.items():
         (folder / name).mkdir()
         made_homes.run(made_homes.request(folder / name, dataset, adapters))
-    store.save_checkpoint(folder / "b", "e" * 24, b"of a trial under way")
+    artifacts.save_checkpoint(folder / "b", "e" * 24, b"of a trial under way")
     (folder / "merged").mkdir()
     for home in ("a", "b"):
         found = [str(folder / home / part) for part in PARTS if (folder / home / part).is_dir()]
@@ -40,7 +40,7 @@ def root(tmp_path_factory):
 
 
 def rows_of(home):
-    table = tables.build(results.of_home(home))
+    table = tables.build(ledger_frames.of_home(home))
     return {
         row.cell: (row.state, row.rank, row.metrics, row.vs_id, row.group, row.trials, row.seeds_done, row.best_of)
         for section in table.sections
@@ -65,7 +65,7 @@ def test_nothing_of_merged_homes_is_run_again(root):
     ran = Counter(event["id"] for event in events(home, "ended"))
     assert max(ran.values()) == 2, "what both had is there twice"
     assert len(ran) == len(read.trials) == len(Ledger.open(root / "whole").trials)
-    assert store.load_checkpoint(home, "e" * 24) == b"of a trial under way"
+    assert artifacts.load_checkpoint(home, "e" * 24) == b"of a trial under way"
 
 
 @pytest.mark.parametrize("adapter", ["id", "svd", "linear"])
@@ -73,4 +73,4 @@ def test_rows_of_merged_homes_are_exported_and_reproduced(root, tmp_path, adapte
     home = root / "merged"
     report = export.write(home, f"sasrec/{adapter}", tmp_path / "out", dataset=str(root / "toy"))
     assert report.equal == report.queries
-    assert reproduce.run(home, Asked(f"sasrec/{adapter}", dataset=str(root / "toy"))).verdict == "equal"
+    assert reproduce.run(home, ReproduceRequest(f"sasrec/{adapter}", dataset=str(root / "toy"))).verdict == "equal"

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from harness.engine.meter import Meter
+from harness.engine.resources import ResourceMeter
 
 MB = 2**20
 
@@ -39,14 +39,14 @@ def process(root: Path, peak_kb: int) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a peak since a moment")
 def test_the_peak_is_that_since_the_meter_began_and_not_of_the_process():
-    meter = Meter()
+    meter = ResourceMeter()
     before = meter.read()["peak_mb"]
     held = np.ones(300 * MB // 8)
     high = meter.read()["peak_mb"]
     assert 290 < high - before < 400
     del held
     assert meter.read()["peak_mb"] == pytest.approx(high, abs=5), "what was given back still counts"
-    assert Meter().read()["peak_mb"] < high - 250, "and no more for the next trial"
+    assert ResourceMeter().read()["peak_mb"] < high - 250, "and no more for the next trial"
 
 
 def test_energy_is_that_of_whole_packages_and_of_this_trials_share(tmp_path):
@@ -54,7 +54,7 @@ def test_energy_is_that_of_whole_packages_and_of_this_trials_share(tmp_path):
     package(tmp_path, "intel-rapl:1", 50)
     package(tmp_path, "intel-rapl:0:0", 700)  # a part of the first, which counts it already
     package(tmp_path, "dtpm", 5)
-    meter = Meter(0.25, tmp_path)
+    meter = ResourceMeter(0.25, tmp_path)
     package(tmp_path, "intel-rapl:0", 1000 + 3600)
     package(tmp_path, "intel-rapl:1", 50 + 7200)
     package(tmp_path, "intel-rapl:0:0", 9000)
@@ -63,7 +63,7 @@ def test_energy_is_that_of_whole_packages_and_of_this_trials_share(tmp_path):
 
 def test_a_counter_that_began_again_is_counted_over_its_range(tmp_path):
     package(tmp_path, "intel-rapl:0", 262_000, span=262_143)
-    meter = Meter(root=tmp_path)
+    meter = ResourceMeter(root=tmp_path)
     package(tmp_path, "intel-rapl:0", 3457)
     assert meter.read()["energy_wh"] == pytest.approx((143 + 3457) / 3600)
 
@@ -72,7 +72,7 @@ def test_a_counter_that_began_again_is_counted_over_its_range(tmp_path):
 def test_a_machine_that_stops_saying_gives_no_number_rather_than_a_wrong_one(tmp_path, lost):
     package(tmp_path, "intel-rapl:0", 1000)
     folder = package(tmp_path, "intel-rapl:1", 1000)
-    meter = Meter(root=tmp_path)
+    meter = ResourceMeter(root=tmp_path)
     package(tmp_path, "intel-rapl:0", 1500)
     if lost == "counter":
         folder.joinpath("energy_uj").unlink()
@@ -85,24 +85,24 @@ def test_a_machine_that_stops_saying_gives_no_number_rather_than_a_wrong_one(tmp
 
 def test_the_peak_is_read_from_the_high_water_mark(tmp_path):
     process(tmp_path, 3 * 1024 + 512)
-    meter = Meter(root=tmp_path)
+    meter = ResourceMeter(root=tmp_path)
     assert tmp_path.joinpath("proc/self/clear_refs").read_text() == "5", "the mark is set back first"
     assert meter.read() == {"peak_mb": 3.5}
 
 
 def test_a_machine_that_says_nothing_is_left_out(tmp_path):
-    assert Meter(root=tmp_path).read() == {}
+    assert ResourceMeter(root=tmp_path).read() == {}
     process(tmp_path, 1024)
     tmp_path.joinpath("proc/self/clear_refs").unlink()
     tmp_path.joinpath("proc/self/clear_refs").mkdir()  # no file to write to: the mark would be of the whole process
-    assert Meter(root=tmp_path).read() == {}
+    assert ResourceMeter(root=tmp_path).read() == {}
 
 
 def test_without_nvml_a_trial_on_a_gpu_has_the_energy_of_the_packages(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setitem(sys.modules, "pynvml", None)
     package(tmp_path, "intel-rapl:0", 0)
-    meter = Meter(root=tmp_path)
+    meter = ResourceMeter(root=tmp_path)
     package(tmp_path, "intel-rapl:0", 1800)
     assert meter.read() == {"energy_wh": 0.5}
 
@@ -133,7 +133,7 @@ def test_with_nvml_the_gpu_given_to_the_trial_counts_too(tmp_path, monkeypatch, 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setitem(sys.modules, "pynvml", driver)
     package(tmp_path, "intel-rapl:0", 0)
-    meter = Meter(root=tmp_path)
+    meter = ResourceMeter(root=tmp_path)
     package(tmp_path, "intel-rapl:0", 1800)
     driver.millijoules = dict.fromkeys(driver.millijoules, 9e9) | {own: 900_000}
     assert meter.read() == {"energy_wh": 0.75}
@@ -146,7 +146,7 @@ def test_a_trial_takes_its_share_of_its_gpu_and_not_of_the_machines_slots(tmp_pa
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setitem(sys.modules, "pynvml", driver)
     package(tmp_path, "intel-rapl:0", 0)
-    meter = Meter(1 / 32, tmp_path, gpu_share=0.25)
+    meter = ResourceMeter(1 / 32, tmp_path, gpu_share=0.25)
     package(tmp_path, "intel-rapl:0", 32 * 3600)
     driver.millijoules["0"] = 4 * 3_600_000
     assert meter.read() == {"energy_wh": pytest.approx(1 + 1)}

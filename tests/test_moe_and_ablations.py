@@ -216,7 +216,7 @@ def test_an_ablation_takes_what_still_means_something_at_the_defaults_of_spectra
 @each_ablation
 def test_an_ablation_searches_what_spectran_searches_of_these(name):
     whole, own = (
-        spaces.of_cell(Cell("toy", "minilm", "sasrec", adapter), spaces.Source()) for adapter in ("spectran", name)
+        spaces.of_cell(Cell("toy", "minilm", "sasrec", adapter), spaces.SpaceSource()) for adapter in ("spectran", name)
     )
     for key, axis in own.searched.items():
         assert whole.searched[key] == axis
@@ -283,10 +283,10 @@ def test_over_scores_the_start_is_plain_truncation():
 def test_spectran_from_text_alone_takes_no_id_embedding():
     with pytest.raises(ValueError, match="fusion is 'none' there, not 'add'"):
         ItemTable(SpecTranText(toy_spectrum(), 8), 8, fusion="add", out_std=0.05, id_std=0.02)
-    space = spaces.of_cell(Cell("toy", "minilm", "sasrec", "spectran_text"), spaces.Source())
+    space = spaces.of_cell(Cell("toy", "minilm", "sasrec", "spectran_text"), spaces.SpaceSource())
     assert space.fixed["text.fusion"] == "none"
     with pytest.raises(HarnessError, match="'fusion' cannot be set"):
-        spaces.of_cell(Cell("toy", "minilm", "sasrec", "spectran_text[fusion=gate]"), spaces.Source())
+        spaces.of_cell(Cell("toy", "minilm", "sasrec", "spectran_text[fusion=gate]"), spaces.SpaceSource())
 
 
 @each_ablation

@@ -10,10 +10,11 @@ import pytest
 from helpers import bench
 
 from harness.record import ledger as ledger_events
-from harness.record.ledger import Ledger, Segment
-from harness.report import results, tables
-from harness.search import plan, spaces, warm
-from harness.search.studies import Assignment, Event, Grid, Search
+from harness.record.ledger import Ledger
+from harness.record.segments import Segment
+from harness.report import ledger_frames, tables
+from harness.search import plan, spaces, warm_start
+from harness.search.studies import Assignment, GridEvent, StudySearch, TrialQueue
 from harness.types import Budget, Cell, Engine, Protocol, TrialResult
 from harness.workflows import calibrate, eta, forecast, status
 from harness.workflows.progress import Progress
@@ -44,7 +45,7 @@ LAUNCH = {
 
 def study(ledger, adapter="mlp", engine=("random", "none")):
     cell = Cell("toy", "noise", "sasrec", adapter)
-    space = spaces.of_cell(cell, spaces.Source())
+    space = spaces.of_cell(cell, spaces.SpaceSource())
     return plan.Study(cell, space, BUDGET, Protocol(), Engine(*engine), {"data": "toy"}, ledger)
 
 
@@ -54,7 +55,7 @@ def run(home, adapter, outcomes, engine=("random", "none"), launched=("mlp",)):
     with closing(Segment(home)) as segment:
         cells = [study(ledger, name, engine).describe() for name in launched]
         segment.append("launched", studies=cells, **LAUNCH)
-        grid = Grid([study(ledger, adapter, engine)], segment, lambda event: None)
+        grid = TrialQueue([study(ledger, adapter, engine)], segment, lambda event: None)
         for outcome in outcomes:
             found = grid.next()
             assert found is not None
@@ -69,13 +70,13 @@ def test_progress_of_a_run_whose_first_ended_trial_is_odd_goes_on(home, odd):
     own = study(ledger)
     stream = io.StringIO()
     progress = Progress([own], 2, stream)
-    assignment = Search(own).next()
+    assignment = StudySearch(own).next()
     with closing(Segment(home)) as segment:
         for kind, result in (("started", None), ("ended", odd)):
             if result is not None:
                 ledger.take(segment.run, ledger_events.started(segment, assignment.trial, own.id, 1))
                 ledger.take(segment.run, ledger_events.ended(segment, assignment.trial.id, result))
-            progress(Event(kind, Assignment(assignment.trial, own, 1), result=result))
+            progress(GridEvent(kind, Assignment(assignment.trial, own, 1), result=result))
     assert "[1/7] " in stream.getvalue()
     known = odd.info.get("seconds", 0.0) > 0
     assert (" to go" in stream.getvalue()) is known, "no time passed in trials: nobody knows the pace"
@@ -96,7 +97,7 @@ def test_status_forecast_and_table_of_odd_trials_go_on(home, odd, count):
     found = forecast.of(grid, past, paces, 2, 1)
     assert 0 < found.low <= found.seconds <= found.high
     assert forecast.cuts(grid, found, 1.0)
-    table = tables.build(results.of_home(home))
+    table = tables.build(ledger_frames.of_home(home))
     [mlp] = [row for section in table.sections for row in section.rows if row.cell.adapter == "mlp"]
     assert mlp.state == ("partial" if odd.status == "done" or count < 6 else "failed")
     for name in tables.formats():
@@ -109,7 +110,7 @@ def test_status_forecast_and_table_of_odd_trials_go_on(home, odd, count):
 )
 def test_a_search_rebuilt_from_odd_trials_draws_the_next_one(home, odd, engine):
     ledger = run(home, "mlp", [odd] * 5, engine)
-    search = Search(study(ledger, engine=engine))
+    search = StudySearch(study(ledger, engine=engine))
     found = search.next()
     assert found is not None
     assert (found.number, found.trial.role) == (5, "search")
@@ -121,7 +122,7 @@ def test_a_search_rebuilt_from_odd_trials_draws_the_next_one(home, odd, engine):
 def test_a_warm_start_from_odd_trials_takes_those_that_are_done(home, odd):
     ledger = run(home, "mlp", [odd] * 6)
     cell = replace(study(ledger).cell, dataset="other")
-    starts = warm.starts(ledger, cell, study(ledger).space, "toy")
+    starts = warm_start.starts(ledger, cell, study(ledger).space, "toy")
     assert bool(starts) is (odd.status == "done")
 
 
@@ -136,8 +137,8 @@ def test_a_cell_whose_calibration_failed_is_named_where_the_forecast_leaves_it_o
 
 def test_trials_that_took_no_time_predict_none():
     """A cell whose trials all failed at once is like the others, and unknown where there are none."""
-    assert eta.needs([eta.Work(3, 0), eta.Work(0, 1, searched=[4.0])]) == [12.0, 4.0]
-    assert eta.pace([eta.Work(3, 1)], [0.0], elapsed=5.0, slots=2) is None
+    assert eta.needs([eta.CellWork(3, 0), eta.CellWork(0, 1, searched=[4.0])]) == [12.0, 4.0]
+    assert eta.pace([eta.CellWork(3, 1)], [0.0], elapsed=5.0, slots=2) is None
     assert eta.finishes([4.0, 0.0], 2, None) is None
 
 

@@ -13,10 +13,11 @@ from helpers import harness
 
 from harness import registry
 from harness.checks import linter
-from harness.data import library, preparation, raw
-from harness.report import rows
+from harness.data import library, preparation, reader, splits
+from harness.report import row_lookup
 from harness.search import plan
-from harness.text import vectors
+from harness.text import embeddings
+from harness.text.encoders import _base
 from harness.types import BUDGETS, Cell, HarnessError, PrepSpec
 from harness.workflows import components
 
@@ -31,13 +32,13 @@ def with_matrix(folder: Path, file: str, seed: int, toml: str = "") -> np.ndarra
     return E
 
 
-def opened(word: str, home: Path) -> tuple[preparation.Prepared, vectors.Texts]:
-    prepared = preparation.prepare(raw.open_dataset(word, home), PrepSpec(kcore=0), home)
-    return prepared, vectors.texts_of(prepared)
+def opened(word: str, home: Path) -> tuple[splits.Prepared, _base.Texts]:
+    prepared = preparation.prepare(reader.open_dataset(word, home), PrepSpec(kcore=0), home)
+    return prepared, embeddings.texts_of(prepared)
 
 
 def hash_of(folder: str, word: str, home: Path) -> str:
-    return vectors.embedding_hash(vectors.encoder(word, home), opened(folder, home)[1])
+    return embeddings.embedding_hash(_base.encoder(word, home), opened(folder, home)[1])
 
 
 @pytest.mark.parametrize("word", ["own:titles", "own"])
@@ -47,16 +48,16 @@ def test_one_word_reads_the_matrix_that_each_folder_declares(tmp_path, home, wor
         prepared, texts = opened(str(tmp_path / name), home)
         assert prepared.card["own_embeddings"] == ["titles"]
         rows = prepared.catalogue["source_row"].to_list()
-        np.testing.assert_array_equal(vectors.embed(vectors.encoder(word, home), texts, home), E[rows])
+        np.testing.assert_array_equal(embeddings.embed(_base.encoder(word, home), texts, home), E[rows])
 
 
 def test_it_is_the_embedding_that_the_file_itself_would_be_and_controls_read_it_too(tmp_path, home):
     with_matrix(tmp_path / "a", "E.npy", 1, '[embeddings]\ntitles = "E.npy"\n')
     _, texts = opened(str(tmp_path / "a"), home)
     for own, file in (("own:titles", "file:"), ("shuffled:own", "shuffled:file:")):
-        made = [vectors.encoder(word, home) for word in (own, f"{file}{tmp_path}/a/E.npy")]
-        assert len({vectors.embedding_hash(encoder, texts) for encoder in made}) == 1
-    assert vectors.encoder("own:titles", home).label == "own:titles"
+        made = [_base.encoder(word, home) for word in (own, f"{file}{tmp_path}/a/E.npy")]
+        assert len({embeddings.embedding_hash(encoder, texts) for encoder in made}) == 1
+    assert _base.encoder("own:titles", home).label == "own:titles"
 
 
 def test_a_registered_folder_that_cannot_be_written_to_has_its_embeddings_in_the_config(tmp_path, home):
@@ -72,14 +73,14 @@ def test_a_registered_folder_that_cannot_be_written_to_has_its_embeddings_in_the
     assert library.config_file(home).read_bytes() == before
     prepared, texts = opened("shop", home)
     assert prepared.card["own_embeddings"] == ["minus", "titles"]
-    minus, titles = (vectors.embed(vectors.encoder(f"own:{word}", home), texts, home) for word in ("minus", "titles"))
+    minus, titles = (embeddings.embed(_base.encoder(f"own:{word}", home), texts, home) for word in ("minus", "titles"))
     np.testing.assert_array_equal(minus, -titles)
 
 
 def test_a_plan_over_two_data_sets_takes_one_word_and_alternatives_in_braces(tmp_path, home):
     for name in ("set-a", "set-b"):
         with_matrix(tmp_path / name, f"{name}.npy", 1)
-        raw.register(name, tmp_path / name, home, {"text": Path(f"{name}.npy")})
+        reader.register(name, tmp_path / name, home, {"text": Path(f"{name}.npy")})
     for words in (["--datasets", "set-{a,b}"], ["--datasets", "set-a", "set-b"], ["set-a,set-b"]):
         done = harness(home, "plan", *words, "--adapters", "svd", "--encoders", "own:text", "--kcore", "0", "--json")
         assert done.returncode == 0, done.stderr
@@ -128,10 +129,10 @@ def test_what_cannot_be_registered_changes_nothing(tmp_path, home, embedding, sa
 
 def test_another_file_under_a_name_that_is_taken_is_refused(tmp_path, home):
     with_matrix(tmp_path / "a", "E.npy", 1)
-    raw.register("shop", tmp_path / "a", home, {"titles": Path("E.npy")})
+    reader.register("shop", tmp_path / "a", home, {"titles": Path("E.npy")})
     np.save(tmp_path / "a" / "F.npy", np.ones((20, 2)))
     with pytest.raises(HarnessError, match="has embeddings already"):
-        raw.register("shop", tmp_path / "a", home, {"titles": Path("F.npy")})
+        reader.register("shop", tmp_path / "a", home, {"titles": Path("F.npy")})
 
 
 def test_the_linter_counts_the_faults_of_an_own_embedding(tmp_path, home):
@@ -171,25 +172,25 @@ def test_a_path_with_commas_is_written_in_double_quotes(tmp_path, home):
 def test_a_path_that_was_cut_at_its_comma_is_refused_with_the_way_to_write_it(tmp_path, home):
     np.save(tmp_path / "E,F.npy", np.ones((2, 2)))
     with pytest.raises(HarnessError, match=r"There is 'E,F\.npy': put a path that holds a comma in double quotes"):
-        vectors.encoder(f"file:{tmp_path}/E", home)
+        _base.encoder(f"file:{tmp_path}/E", home)
     (tmp_path / "v1.npy,x").mkdir()
     with pytest.raises(HarnessError, match=r"There is 'v1\.npy,x': put"):
-        vectors.encoder(f"file:{tmp_path}/v1.npy", home)
+        _base.encoder(f"file:{tmp_path}/v1.npy", home)
     with_matrix(tmp_path / "shop, new", "E.npy", 1, 'name = "shop"')
     whole = f"{tmp_path}/shop, new"
     assert plan.select_datasets(f'"{whole}",ml-100k,!ml-100k', home) == [whole]
-    assert raw.open_dataset(whole, home).name == "shop"
+    assert reader.open_dataset(whole, home).name == "shop"
     with pytest.raises(HarnessError, match=r"shop is not a folder.*There is 'shop, new': put a path"):
-        raw.open_dataset(plan.select_datasets(whole, home)[0], home)
+        reader.open_dataset(plan.select_datasets(whole, home)[0], home)
 
 
 def test_a_matrix_that_is_a_folder_is_refused_as_one(tmp_path, home):
     (tmp_path / "E.parquet").mkdir()
     with pytest.raises(HarnessError, match=r"E\.parquet is a folder; a matrix is one file"):
-        vectors.encoder(f"file:{tmp_path}/E.parquet", home)
+        _base.encoder(f"file:{tmp_path}/E.parquet", home)
 
 
 def test_the_command_that_a_message_prints_can_be_pasted_whatever_the_name_of_the_matrix():
-    command = rows.Row(Cell("toy", "file:a, b.npy", "sasrec", "svd"), {}, {}, ()).command
+    command = row_lookup.LedgerRow(Cell("toy", "file:a, b.npy", "sasrec", "svd"), {}, {}, ()).command
     words = shlex.split(command)
     assert registry.split_list(words[words.index("--encoders") + 1]) == ["file:a, b.npy"]

@@ -21,12 +21,14 @@ from hypothesis import strategies as st
 from made_data import SHARED, columns, write_dataset
 
 from harness.cli import main
-from harness.data import preparation, presets, steps
-from harness.data.preparation import Prepared, cold, open_dataset, prepare, split
+from harness.data import preparation, presets, reader, splits, steps
+from harness.data.order_test import order_test
+from harness.data.preparation import prepare
 from harness.data.presets import PRESETS, preset
-from harness.data.sequential import order_test
+from harness.data.reader import open_dataset
+from harness.data.splits import Prepared, cold, split
 from harness.metrics._all import per_user
-from harness.system import sealed
+from harness.system import checksums
 from harness.training.trial import run_baseline, spectrum
 from harness.types import STEPS, Cell, HarnessError, PrepSpec, Protocol, Trial, digest
 
@@ -290,7 +292,7 @@ def test_how_warm_and_cold_targets_fare_is_told_apart_in_every_confirmed_row(tmp
     assert info["test_cold_share"] == pytest.approx(unseen.mean())
     for name, part in (("cold", gains[unseen]), ("warm", gains[~unseen])):
         assert info[f"test_{name}_NDCG@10"] == pytest.approx(part.mean())
-    assert preparation.asked(whole) == {
+    assert splits.asked(whole) == {
         "valid_targets": len(whole.valid.users),
         "cold_valid_share": pytest.approx(cold(whole, whole.valid).mean()),
         "test_targets": len(whole.test.users),
@@ -416,7 +418,9 @@ def test_what_was_prepared_before_there_were_facts_gets_them_and_nothing_else_is
     first = made(tmp_path, [(user, item, t) for user in "uvw" for t, item in enumerate("abcde")])
     folder = tmp_path / "cache" / "prepared" / first.hash
     stamps = {
-        file.name: file.stat().st_mtime_ns for file in folder.iterdir() if file.name not in ("facts.json", sealed.STAMP)
+        file.name: file.stat().st_mtime_ns
+        for file in folder.iterdir()
+        if file.name not in ("facts.json", checksums.STAMP)
     }
     for content in (None, '{"version": 0}'):
         (folder / "facts.json").unlink() if content is None else (folder / "facts.json").write_text(content)
@@ -424,7 +428,9 @@ def test_what_was_prepared_before_there_were_facts_gets_them_and_nothing_else_is
         assert again.card == first.card
         assert json.loads((folder / "facts.json").read_text())["cold_test_share"] == first.card["cold_test_share"]
     assert {
-        file.name: file.stat().st_mtime_ns for file in folder.iterdir() if file.name not in ("facts.json", sealed.STAMP)
+        file.name: file.stat().st_mtime_ns
+        for file in folder.iterdir()
+        if file.name not in ("facts.json", checksums.STAMP)
     } == stamps
     (folder / "facts.json").write_text("{")
     assert made(tmp_path, [(user, item, t) for user in "uvw" for t, item in enumerate("abcde")]).card == first.card
@@ -484,7 +490,7 @@ def test_the_help_names_every_preset_and_every_step():
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared research data are not on this machine")
 def test_beauty_comes_to_the_published_counts_under_two_presets_and_its_order_matters(tmp_path):
     source = SHARED / "amazon2014-beauty"
-    raw = preparation.RawDataset(
+    raw = reader.RawDataset(
         "amazon2014-beauty", source / "interactions_5core.parquet", source / "items.parquet", "{title}"
     )
     for name, users in {"spectran": 22_332, "s3rec": 22_363}.items():

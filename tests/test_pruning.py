@@ -13,7 +13,7 @@ from helpers import bench, events, harness, metrics_of
 from scipy.stats import wilcoxon
 
 from harness.metrics._all import means
-from harness.search import paired
+from harness.search import wilcoxon_pruner
 from harness.training import user_scores
 
 # On two cores one slot: which trial was finished first decides what the next ones are held against.
@@ -98,7 +98,7 @@ def test_over_all_its_epochs_a_worse_trial_is_stopped_and_a_better_one_is_not(ra
 def _ever_worse(rng, rate, epochs=20, users=256, hits=0.15):
     likely = rng.beta(0.5, 0.5 * (1 - hits) / hits, users)  # to be hit, of each user
     best, own = (_told(rng, np.clip(likely * times, 0, 1), epochs) for times in (1.0, rate))
-    return any(paired.worse(mine, theirs) for mine, theirs in list(zip(own, best, strict=True))[3:])
+    return any(wilcoxon_pruner.worse(mine, theirs) for mine, theirs in list(zip(own, best, strict=True))[3:])
 
 
 def _told(rng, likely, epochs):

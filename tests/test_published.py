@@ -12,8 +12,8 @@ import torch
 from conftest import make_dataset
 
 from harness import registry
-from harness.data import preparation
-from harness.search import spaces
+from harness.data import preparation, reader, splits
+from harness.search import axes, spaces
 from harness.training import trial
 from harness.types import Cell, PrepSpec, Protocol, Trial
 
@@ -36,7 +36,7 @@ each_cell = pytest.mark.parametrize(("folder", "adapter", "backbone"), CELLS, id
 
 
 def space_of(folder, adapter, backbone):
-    source = spaces.Source(ROOT / folder)
+    source = spaces.SpaceSource(ROOT / folder)
     source.check()
     return spaces.of_cell(Cell("toy", "minilm", backbone, adapter), source)
 
@@ -57,9 +57,9 @@ def test_a_file_fixes_every_parameter_of_its_component(file):
     else:
         assert path.stem in registry.names(PACKAGES[path.parts[1]]), "the name of a component, spelled as its file"
         defaults = registry.schema(PACKAGES[path.parts[1]], path.stem).params
-    axes = spaces.read(ROOT / file, path.stem, defaults)
-    assert not [name for name, axis in axes.items() if isinstance(axis, spaces.Range | spaces.Choices)]
-    left_open = {name for name, default in defaults.items() if name not in axes and default is not None}
+    space = spaces.read(ROOT / file, path.stem, defaults)
+    assert not [name for name, axis in space.items() if isinstance(axis, axes.Range | axes.Choices)]
+    left_open = {name for name, default in defaults.items() if name not in space and default is not None}
     assert not left_open, "a default that changes would change what was published"
 
 
@@ -97,9 +97,7 @@ def toy(tmp_path_factory):
     """160 items with text of rank 140, so that methods which keep d = 128 components of it can be built."""
     folder = tmp_path_factory.mktemp("published")
     dataset = make_dataset(folder / "toy", users=240, items=160)
-    split = preparation.split(
-        preparation.prepare(preparation.open_dataset(str(dataset), folder), PrepSpec(), folder), Protocol()
-    )
+    split = splits.split(preparation.prepare(reader.open_dataset(str(dataset), folder), PrepSpec(), folder), Protocol())
     E = np.random.default_rng(0).normal(size=(split.n_items, 140)).astype(np.float32)
     U, S, Vt = np.linalg.svd(E - E.mean(0), full_matrices=False)
     return split, {"U": U, "S": S, "V": np.ascontiguousarray(Vt.T), "mean": E.mean(0), "E": E}

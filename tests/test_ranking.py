@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.data import preparation
-from harness.data.preparation import Queries, Split
+from harness.data import preparation, reader, splits
+from harness.data.splits import Queries, Split
 from harness.metrics._all import means, per_user
 from harness.search import spaces
 from harness.training import ranking, trial
@@ -251,11 +251,9 @@ def test_ranking_a_large_catalogue_needs_little_memory_beside_the_table():
 
 @pytest.mark.parametrize("loss", ["softmax", "infonce"])
 def test_a_model_ranks_by_the_scores_it_is_trained_on(dataset, home, loss):
-    split = preparation.split(
-        preparation.prepare(preparation.open_dataset(str(dataset), home), PrepSpec(), home), Protocol()
-    )
+    split = splits.split(preparation.prepare(reader.open_dataset(str(dataset), home), PrepSpec(), home), Protocol())
     cell = Cell("toy", "none", "sasrec", "id")
-    params = spaces.of_cell(cell, spaces.Source(fixed={"train.loss": loss})).default
+    params = spaces.of_cell(cell, spaces.SpaceSource(fixed={"train.loss": loss})).default
     params |= {"train.d": 16, "train.max_len": 6}
     training = trial.Training(
         Trial(cell, "search", 1, 1, 0, params, Protocol(), {}), split, trial.spectrum({}, split.n_items)
@@ -283,8 +281,8 @@ def states_one_by_one(training, queries):
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real data sets are not beside this checkout")
 @pytest.mark.parametrize("name", ["ml-100k", "amazon2014-office"])
 def test_ranks_on_real_histories_are_those_of_float64(home, name):
-    prepared = preparation.prepare(preparation.open_dataset(str(REAL / name), home), PrepSpec(), home)
-    split = preparation.split(prepared, Protocol())
+    prepared = preparation.prepare(reader.open_dataset(str(REAL / name), home), PrepSpec(), home)
+    split = splits.split(prepared, Protocol())
     rng = np.random.default_rng(0)
     states = rng.normal(size=(len(split.train_ends), 64)).astype(np.float32)
     table = (rng.normal(size=(split.n_items, 64)) * np.geomspace(1, 1e-3, 64)).astype(np.float32)  # as trained ones

@@ -12,8 +12,9 @@ import polars as pl
 import pytest
 from made_data import write_dataset, write_frame
 
-from harness.data import raw
-from harness.data.preparation import open_dataset, prepare, raw_hash, ready
+from harness.data import reader
+from harness.data.preparation import prepare
+from harness.data.reader import open_dataset, raw_hash, ready
 from harness.types import HarnessError, PrepSpec
 
 EVENTS = {"user_id": ["u", "u", "v", "v"], "item_id": ["a", "b", "a", "b"], "timestamp": [1, 2, 3, 4]}
@@ -127,9 +128,9 @@ def test_files_that_are_missing_or_unreadable_are_named(tmp_path, home):
     (folder / "interactions.parquet").unlink()
     assert "has neither interactions.parquet nor interactions.csv" in refusal(folder, home)
     with pytest.raises(HarnessError, match=r"gone\.csv does not exist"):
-        raw_hash(raw.RawDataset("x", folder / "gone.csv", folder / "items.csv", ""))
+        raw_hash(reader.RawDataset("x", folder / "gone.csv", folder / "items.csv", ""))
     with pytest.raises(HarnessError, match=r"a\.json: a data file ends in \.parquet, \.csv"):
-        raw_hash(raw.RawDataset("x", folder / "a.json", folder / "items.csv", ""))
+        raw_hash(reader.RawDataset("x", folder / "a.json", folder / "items.csv", ""))
 
 
 def test_an_unknown_name_suggests_the_nearest_and_a_path_must_be_a_folder(home):
@@ -172,7 +173,7 @@ def test_a_column_is_judged_by_text_though_a_later_row_is_of_another_kind(tmp_pa
 
 def texts(folder: Path, items: dict[str, list], template: str) -> list[str | None]:
     write_frame(folder / "items.parquet", items)
-    return raw.read_items(folder / "items.parquet", template)["text"].to_list()
+    return reader.read_items(folder / "items.parquet", template)["text"].to_list()
 
 
 def test_a_missing_field_drops_out_with_its_decoration(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import main
-from harness.record import store
+from harness.record import artifacts
 from harness.types import HarnessError
 
 ASKED = [
@@ -96,7 +96,7 @@ def test_without_home_and_a_user_of_no_name_the_option_is_named(monkeypatch):
     def unknown(path):
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(store.Path, "expanduser", unknown)
-    for find in (store.find_home, store.check_home):
+    monkeypatch.setattr(artifacts.Path, "expanduser", unknown)
+    for find in (artifacts.find_home, artifacts.check_home):
         with pytest.raises(HarnessError, match=r"HOME is not set.*--home"):
-            find(store.Path("~/.harness"))
+            find(artifacts.Path("~/.harness"))

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from harness import registry
-from harness.data import preparation
+from harness.data import preparation, reader, splits
 from harness.metrics._all import HEADLINE
 from harness.search import spaces
-from harness.text import vectors
+from harness.text import embeddings
+from harness.text.encoders import _base
 from harness.training import trial
 from harness.types import BASELINE, NO_TEXT, Cell, PrepSpec, Protocol, Trial
 
@@ -26,12 +27,12 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def material(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
-    prepared = preparation.prepare(preparation.open_dataset(str(FOLDER), home), PrepSpec(), home)
-    texts, encoder = vectors.texts_of(prepared), vectors.encoder(f"file:{FOLDER / 'emb_minilm384_meta.npy'}", home)
-    E = vectors.embed(encoder, texts, home)
-    basis = vectors.basis(E, vectors.embedding_hash(encoder, texts), home)
+    prepared = preparation.prepare(reader.open_dataset(str(FOLDER), home), PrepSpec(), home)
+    texts, encoder = embeddings.texts_of(prepared), _base.encoder(f"file:{FOLDER / 'emb_minilm384_meta.npy'}", home)
+    E = embeddings.embed(encoder, texts, home)
+    basis = embeddings.basis(E, embeddings.embedding_hash(encoder, texts), home)
     arrays = {"U": basis.U, "S": basis.S, "V": basis.V, "mean": basis.mean, "E": E}
-    return preparation.split(prepared, Protocol()), arrays
+    return splits.split(prepared, Protocol()), arrays
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_a_few_epochs_beat_popularity(material, floor, adapter, backbone):
     split, arrays = material
     cell = Cell("ml-100k", "minilm", backbone, adapter)
     pace = registry.schema(registry.BACKBONES, backbone).attributes.get("pace", 1)
-    params = spaces.of_cell(cell, spaces.Source()).default
+    params = spaces.of_cell(cell, spaces.SpaceSource()).default
     made = Trial(cell, "confirm", 1, pace * EPOCHS, 0, params, Protocol(), {})
     reads = registry.schema(registry.ADAPTERS, adapter).attributes.get("uses_text", True)
     result, _ = trial.run(made, split, trial.spectrum(arrays if reads else {}, split.n_items))

@@ -6,8 +6,9 @@ import made_ledgers
 import pytest
 
 from harness.record import ledger
-from harness.record.ledger import Ledger, Segment
-from harness.report import reports, results, tables
+from harness.record.ledger import Ledger
+from harness.record.segments import Segment
+from harness.report import ledger_frames, report_files, tables
 
 
 @pytest.fixture
@@ -19,15 +20,15 @@ def home(tmp_path):
 def report(home):
     """The HTML file, as a bench with nothing to do gives it."""
     read = Ledger.open(home)
-    of = reports.made_of(read)
-    return reports.kept(home, of) or reports.write(tables.build(results.of_home(home)), home, of)
+    of = report_files.made_of(read)
+    return report_files.kept(home, of) or report_files.write(tables.build(ledger_frames.of_home(home)), home, of)
 
 
 def test_a_report_of_the_same_ledger_is_not_written_again(home):
     first = report(home)
     assert report(home) == first
     assert sorted(path.suffix for path in first.parent.glob("leaderboard.*")) == sorted(
-        f".{f}" for f in reports.FORMATS
+        f".{f}" for f in report_files.FORMATS
     )
 
 
@@ -43,9 +44,9 @@ def test_a_report_is_written_again_where_anything_has_changed(home, monkeypatch,
     elif what == "file":
         first.write_text("cut off")
     elif what == "half":  # killed while it was written
-        (first.parent / reports.MADE_OF).unlink()
+        (first.parent / report_files.MADE_OF).unlink()
     else:
-        monkeypatch.setattr("harness.report.reports.code_hash", lambda: "another")
+        monkeypatch.setattr("harness.report.report_files.code_hash", lambda: "another")
     again = report(home)
     assert again != first
     assert report(home) == again

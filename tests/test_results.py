@@ -11,9 +11,10 @@ import made_ledgers
 import polars as pl
 import pytest
 
-from harness.record import store, tracking
-from harness.record.ledger import Ledger, Segment
-from harness.report import comparison, results, rows, tables
+from harness.record import artifacts, tracking
+from harness.record.ledger import Ledger
+from harness.record.segments import Segment
+from harness.report import comparison, ledger_frames, row_lookup, tables
 from harness.workflows import status
 
 
@@ -25,7 +26,7 @@ def home(tmp_path_factory):
 
 
 def built(home) -> tables.Results:
-    return results.build(Ledger.open(home), lambda i: store.load_ranks(home, i))
+    return ledger_frames.build(Ledger.open(home), lambda i: artifacts.load_ranks(home, i))
 
 
 def test_every_trial_of_the_tables_cells_is_in_the_trials(home):
@@ -62,7 +63,7 @@ def test_a_trial_that_was_started_and_not_ended_is_running(home, tmp_path):
 def test_a_search_cut_to_k_trials_has_their_best_as_its_winner(home):
     """Its test is known exactly where that was the winner of the whole search as well."""
     for k in (1, 2, 3):
-        made = results.of_home(home, at_trials=k)
+        made = ledger_frames.of_home(home, at_trials=k)
         table = tables.build(made)
         assert made.header["at_trials"] == k
         assert made.cells["trials_planned"].max() == k
@@ -82,7 +83,7 @@ def test_a_search_cut_to_k_trials_has_their_best_as_its_winner(home):
 
 
 def test_a_budget_beyond_the_search_changes_nothing(home):
-    whole, cut = (tables.build(results.of_home(home, at_trials=k)).frame() for k in (None, 99))
+    whole, cut = (tables.build(ledger_frames.of_home(home, at_trials=k)).frame() for k in (None, 99))
     assert whole.equals(cut)
 
 
@@ -122,7 +123,7 @@ def test_a_table_can_be_made_at_every_moment_and_shows_what_is_complete(home, tm
         torn = lines[count][:20] if count % 3 == 0 and count < len(lines) else b""
         (tmp_path / "ledger" / file.name).write_bytes(b"".join(lines[:count]) + torn)
         ledger = Ledger.open(tmp_path)
-        table = tables.build(results.build(ledger, store.sources(home)))
+        table = tables.build(ledger_frames.build(ledger, artifacts.sources(home)))
         rows = {row.cell: row for section in table.sections for row in section.rows}
         assert set(rows) == planned
         for row in rows.values():
@@ -147,7 +148,7 @@ def test_a_table_can_be_made_at_every_moment_and_shows_what_is_complete(home, tm
 
 
 def test_queries_and_spectra_of_a_home_reach_the_table(home, tmp_path):
-    key = store.queries_key("0" * 24, {"split": "loo", "filter_seen": True, "quantile": 0.9})
+    key = artifacts.queries_key("0" * 24, {"split": "loo", "filter_seen": True, "quantile": 0.9})
     frame = pl.DataFrame({"user": range(made_ledgers.USERS)}).with_columns(
         cold=pl.col("user") % 2 == 0,
         popularity=pl.col("user"),
@@ -156,11 +157,11 @@ def test_queries_and_spectra_of_a_home_reach_the_table(home, tmp_path):
         tied=pl.lit(None, pl.Boolean),
         words=pl.lit(3),
     )
-    store.save_queries(home, key, lambda: frame)
+    artifacts.save_queries(home, key, lambda: frame)
     try:
-        table = tables.build(results.of_home(home))
+        table = tables.build(ledger_frames.of_home(home))
     finally:
-        store.queries_path(home, key).unlink()
+        artifacts.queries_path(home, key).unlink()
     assert {one.name for one in table.sections[0].slices} >= {"cold", "warm", "mid"}
     assert table.spectra["end"].to_list() == [[1.0, 0.25]] * table.spectra.height
     assert table.spectra.height == sum(row.seeds_done for row in rows_once(table))
@@ -186,12 +187,12 @@ def test_columns_of_trials_are_had_alone_and_without_the_disk_where_the_ledger_k
 
 def test_the_page_of_runs_is_that_of_the_store_which_the_results_were_read_from(home):
     page = "https://lab/#/experiments/7/runs"
-    ledger, beside = Ledger.open(home), store.sources(home)
-    assert "tracking" not in results.build(ledger, beside).header
-    assert results.build(ledger, replace(beside, page=page)).header["tracking"] == page
+    ledger, beside = Ledger.open(home), artifacts.sources(home)
+    assert "tracking" not in ledger_frames.build(ledger, beside).header
+    assert ledger_frames.build(ledger, replace(beside, page=page)).header["tracking"] == page
     ledger.finished["20990101"] = {"tracking": "https://other/#/experiments/1/runs"}
-    assert results.build(ledger, beside).header["tracking"] == "https://other/#/experiments/1/runs"
-    assert results.build(ledger, replace(beside, page=page)).header["tracking"] == page
+    assert ledger_frames.build(ledger, beside).header["tracking"] == "https://other/#/experiments/1/runs"
+    assert ledger_frames.build(ledger, replace(beside, page=page)).header["tracking"] == page
 
 
 SKIPPED = made_ledgers.studies()[2]  # svd on set0
@@ -222,24 +223,24 @@ def test_a_cell_that_was_skipped_once_and_trained_later_is_trained_everywhere(tm
     launch_that_skips(tmp_path)
     first = Ledger.open(tmp_path).newest
     made_ledgers.write(tmp_path)
-    made = results.of_home(tmp_path)
+    made = ledger_frames.of_home(tmp_path)
     assert state(made) == "done"
     assert not any(shown(made))
-    assert SKIPPED.cell in rows.of(Ledger.open(tmp_path))
+    assert SKIPPED.cell in row_lookup.of(Ledger.open(tmp_path))
     assert status.of(tmp_path)["skipped"] == []
     assert SKIPPED.cell in comparison.side(str(tmp_path), tmp_path).rows
-    assert state(results.of_home(tmp_path, run=first)) == "skipped", "as it stood at the first launch"
-    assert SKIPPED.cell not in rows.of(Ledger.open(tmp_path), first)
+    assert state(ledger_frames.of_home(tmp_path, run=first)) == "skipped", "as it stood at the first launch"
+    assert SKIPPED.cell not in row_lookup.of(Ledger.open(tmp_path), first)
 
 
 def test_a_cell_that_was_trained_and_is_skipped_later_is_skipped_everywhere(tmp_path):
     made_ledgers.write(tmp_path / "trained")
     shutil.copytree(tmp_path / "trained", tmp_path / "home")
     launch_that_skips(tmp_path / "home")
-    made = results.of_home(tmp_path / "home")
+    made = ledger_frames.of_home(tmp_path / "home")
     assert state(made) == "skipped"
     assert all(shown(made))
-    assert SKIPPED.cell not in rows.of(Ledger.open(tmp_path / "home"))
+    assert SKIPPED.cell not in row_lookup.of(Ledger.open(tmp_path / "home"))
     assert f"skipped {SKIPPED.cell}: {REASON}" in status.text(status.of(tmp_path / "home"))
     assert SKIPPED.cell not in comparison.side(str(tmp_path / "home"), tmp_path).rows
 
@@ -251,4 +252,4 @@ def test_mlflow_alone_knows_the_newest_state_of_a_skipped_cell(tmp_path, skipped
         write(home)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     tracking.sync(uri, home, Ledger.open(home))
-    assert state(results.build(*tracking.read(uri, home))) == ("skipped" if skipped_last else "done")
+    assert state(ledger_frames.build(*tracking.read(uri, home))) == ("skipped" if skipped_last else "done")

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import registry
-from harness.data import preparation
+from harness.data import preparation, reader, splits
 from harness.search import spaces
 from harness.training import trial
 from harness.training.losses import _pairs
 from harness.training.losses._pairs import pair_scores
+from harness.training.model import Batch
 from harness.types import Cell, PrepSpec, Protocol, Trial
 
 SAMPLED = ["bce", "gbce", "infonce", "sampled_softmax"]
@@ -263,9 +264,7 @@ SMALL = {"train.d": 16, "train.max_len": 6, "train.batch_size": 96, "train.lr": 
 
 @pytest.fixture
 def split(dataset, home):
-    return preparation.split(
-        preparation.prepare(preparation.open_dataset(str(dataset), home), PrepSpec(), home), Protocol()
-    )
+    return splits.split(preparation.prepare(reader.open_dataset(str(dataset), home), PrepSpec(), home), Protocol())
 
 
 def spectrum_of(split):
@@ -277,7 +276,7 @@ def spectrum_of(split):
 
 def a_trial(loss, adapter="id", epochs=15, **params):
     cell = Cell("toy", "noise", "sasrec", adapter)
-    default = spaces.of_cell(cell, spaces.Source(fixed={"train.loss": loss})).default
+    default = spaces.of_cell(cell, spaces.SpaceSource(fixed={"train.loss": loss})).default
     return Trial(cell, "confirm", 1, epochs, epochs, default | SMALL | params, Protocol(), {"data": "x"})
 
 
@@ -309,7 +308,7 @@ def loss_and_gradients(split, monkeypatch, whole_above, *, name, fusion):
     model.table.register_forward_hook(lambda *_: made.append("whole"))
     items = torch.randint(1, split.n_items + 1, (2, 5), generator=torch.Generator().manual_seed(0))
     items[1, 3:] = 0
-    loss = model.loss(trial.Batch(items, torch.zeros(len(items), dtype=torch.int64)), torch.Generator().manual_seed(3))
+    loss = model.loss(Batch(items, torch.zeros(len(items), dtype=torch.int64)), torch.Generator().manual_seed(3))
     loss.backward()
     return loss.detach(), [p.grad for p in model.parameters()], made
 

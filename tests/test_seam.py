@@ -10,7 +10,7 @@ from test_trial import a_trial, spectrum_of, split  # noqa: F401
 from adapters._base import Adapter, ItemTable, Spectrum
 from backbones._base import MASKED, Backbone
 from harness import registry
-from harness.training import trial
+from harness.training import model, trial
 from harness.training.losses.softmax import Softmax
 
 WIDTH = 4
@@ -56,7 +56,7 @@ class Cloze(Backbone):
 
 def model_of(adapter, backbone, d=WIDTH):
     table = ItemTable(adapter, d, fusion="none", out_std=1.0, id_std=0.0)
-    return trial.SequenceModel(table, backbone, Softmax(adapter.n))
+    return model.SequenceModel(table, backbone, Softmax(adapter.n))
 
 
 def test_every_view_is_read_alone_and_scores_are_their_sum():

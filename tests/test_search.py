@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.engine.layout import Layout, layout, resources, share_of, slots_on
+from harness.engine.slots import Layout, layout, resources, share_of, slots_on
 from harness.types import HarnessError
 
 

@@ -11,8 +11,8 @@ import pytest
 from conftest import make_dataset
 from made_boards import results, targets
 
-from harness.data import preparation
-from harness.data import targets as facts
+from harness.data import preparation, reader, splits
+from harness.data import slice_facts as facts
 from harness.report.tables import Results, build, render, terminal
 from harness.report.tables._slices import labels
 from harness.types import HarnessError, PrepSpec, Protocol
@@ -133,8 +133,8 @@ def test_what_is_known_of_a_target_is_what_counting_by_hand_finds(tmp_path: Path
     frame.with_columns(timestamp=pl.col("timestamp") // 3000).write_parquet(folder / "interactions.parquet")
     items = pl.read_parquet(folder / "items.parquet")
     items[:29].write_parquet(folder / "items.parquet")  # one item without a text
-    prepared = preparation.prepare(preparation.open_dataset(str(folder), tmp_path), PrepSpec(kcore=0), tmp_path)
-    split = preparation.split(prepared, protocol)
+    prepared = preparation.prepare(reader.open_dataset(str(folder), tmp_path), PrepSpec(kcore=0), tmp_path)
+    split = splits.split(prepared, protocol)
     found = facts.describe(prepared, split)
     assert found["user"].to_list() == split.test.users.tolist()
     trained = [i for u in range(20) for i in split.history(u, split.train_ends[u]).tolist()]

@@ -14,13 +14,13 @@ def source(tmp_path, file="adapters/mlp.toml", text=""):
     path = tmp_path / "spaces" / file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-    return spaces.Source(tmp_path / "spaces")
+    return spaces.SpaceSource(tmp_path / "spaces")
 
 
 @pytest.mark.parametrize("adapter", registry.names(registry.ADAPTERS))
 @pytest.mark.parametrize("backbone", registry.names(registry.BACKBONES))
 def test_every_shipped_space_is_valid_and_holds_its_default(adapter, backbone):
-    space = spaces.of_cell(Cell("toy", "minilm", backbone, adapter), spaces.Source())
+    space = spaces.of_cell(Cell("toy", "minilm", backbone, adapter), spaces.SpaceSource())
     assert set(space.default) == set(space.fixed) | set(space.searched)
     for name, axis in space.searched.items():
         assert axis.holds(space.default[name])
@@ -29,7 +29,7 @@ def test_every_shipped_space_is_valid_and_holds_its_default(adapter, backbone):
 
 @pytest.mark.parametrize("adapter", registry.names(registry.ADAPTERS))
 def test_no_adapter_is_searched_along_more_than_eight_axes_its_seam_included(adapter):
-    space = spaces.of_cell(Cell("toy", "minilm", "sasrec", adapter), spaces.Source())
+    space = spaces.of_cell(Cell("toy", "minilm", "sasrec", adapter), spaces.SpaceSource())
     assert len([name for name in space.searched if name.startswith(("adapter.", "text."))]) <= 8
 
 
@@ -38,12 +38,12 @@ TAKES_PREPROCESS = [n for n in registry.names("adapters") if "preprocess" in reg
 
 @pytest.mark.parametrize("adapter", TAKES_PREPROCESS)
 def test_preprocessing_is_searched_wherever_a_method_leaves_it_open(adapter):
-    space = spaces.of_cell(Cell("toy", "minilm", "sasrec", adapter), spaces.Source())
+    space = spaces.of_cell(Cell("toy", "minilm", "sasrec", adapter), spaces.SpaceSource())
     assert set(space.searched["adapter.preprocess"].values) == {"raw", "center", "whiten"}
 
 
 def test_the_id_control_has_no_text_parameters():
-    space = spaces.of_cell(Cell("toy", "none", "sasrec", "id"), spaces.Source())
+    space = spaces.of_cell(Cell("toy", "none", "sasrec", "id"), spaces.SpaceSource())
     assert not [name for name in space.default if name.startswith("text.")]
 
 
@@ -140,10 +140,10 @@ def test_values_inside_the_range_are_taken_as_they_stand(tmp_path):
 
 def test_an_optional_parameter_may_be_none_and_nothing_else_beside_its_type():
     cell = Cell("toy", "minilm", "sasrec", "spectran[rank=None]")
-    assert spaces.of_cell(cell, spaces.Source()).fixed["adapter.rank"] is None
+    assert spaces.of_cell(cell, spaces.SpaceSource()).fixed["adapter.rank"] is None
     for wrong in ("0", "x", "1.5", "true"):
         with pytest.raises(HarnessError, match=r"the parameter is an int >= 1 and <= 65536 or None"):
-            spaces.of_cell(replace(cell, adapter=f"spectran[rank={wrong}]"), spaces.Source())
+            spaces.of_cell(replace(cell, adapter=f"spectran[rank={wrong}]"), spaces.SpaceSource())
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_an_optional_parameter_may_be_none_and_nothing_else_beside_its_type():
 )
 def test_a_pinned_value_out_of_range_names_the_option_and_what_is_allowed(name, value, allowed):
     with pytest.raises(HarnessError) as caught:
-        spaces.Source(fixed={name: value}).check()
+        spaces.SpaceSource(fixed={name: value}).check()
     assert str(caught.value).startswith(f"--set {name} = ")
     assert f"is out of range; the parameter is {allowed}" in str(caught.value)
     assert len(str(caught.value)) < 150
@@ -185,15 +185,15 @@ def test_a_pinned_value_out_of_range_names_the_option_and_what_is_allowed(name, 
     ],
 )
 def test_heads_that_do_not_divide_d_are_found_without_building_anything(backbone, d, reason):
-    source = spaces.Source(fixed={"train.d": d})
+    source = spaces.SpaceSource(fixed={"train.d": d})
     assert spaces.conflict(Cell("toy", "minilm", backbone, "mlp"), source) == reason
 
 
 def test_a_rank_below_d_is_found_without_building_anything():
     cell = Cell("toy", "minilm", "gru4rec", "spectran[rank=40]")
-    assert spaces.conflict(cell, spaces.Source()) == "spectran: rank = 40 lies below d = 64"
-    assert spaces.conflict(cell, spaces.Source(fixed={"train.d": 40})) == ""
-    assert spaces.conflict(cell, spaces.Source(fixed={"text.fusion": "concat"})) == "", (
+    assert spaces.conflict(cell, spaces.SpaceSource()) == "spectran: rank = 40 lies below d = 64"
+    assert spaces.conflict(cell, spaces.SpaceSource(fixed={"train.d": 40})) == ""
+    assert spaces.conflict(cell, spaces.SpaceSource(fixed={"text.fusion": "concat"})) == "", (
         "the text has 32 of the 64 columns"
     )
 
@@ -218,13 +218,13 @@ def test_a_folder_of_ones_own_goes_before_the_shipped_files(tmp_path):
 
 
 def test_the_loss_and_its_parameters_are_part_of_every_cell():
-    assert spaces.of_cell(MLP, spaces.Source()).fixed["train.loss"] == "softmax"
-    space = spaces.of_cell(MLP, spaces.Source(fixed={"train.loss": "sampled-softmax", "loss.m": 64}))
+    assert spaces.of_cell(MLP, spaces.SpaceSource()).fixed["train.loss"] == "softmax"
+    space = spaces.of_cell(MLP, spaces.SpaceSource(fixed={"train.loss": "sampled-softmax", "loss.m": 64}))
     assert (space.fixed["train.loss"], space.default["loss.m"]) == ("sampled_softmax", 64)
     assert {name for name in space.default if name.startswith("loss.")} == {"loss.m"}
-    searched = spaces.of_cell(MLP, spaces.Source(fixed={"train.loss": "infonce"})).searched
+    searched = spaces.of_cell(MLP, spaces.SpaceSource(fixed={"train.loss": "infonce"})).searched
     assert searched["loss.tau"].holds(0.07)
-    pinned = spaces.of_cell(MLP, spaces.Source(fixed={"train.loss": "infonce", "loss.tau": 1}))
+    pinned = spaces.of_cell(MLP, spaces.SpaceSource(fixed={"train.loss": "infonce", "loss.tau": 1}))
     assert pinned.fixed["loss.tau"] == 1.0
     assert "loss.tau" not in pinned.searched
 
@@ -253,7 +253,7 @@ def test_the_version_of_the_loss_is_part_of_what_a_result_depends_on():
 
 def test_brackets_and_pins_fix_parameters():
     cell = Cell("toy", "minilm", "sasrec[n_heads=1]", "mlp[hidden=64,fusion=none]")
-    space = spaces.of_cell(cell, spaces.Source(fixed={"train.d": 32, "train.lr": 0.01}))
+    space = spaces.of_cell(cell, spaces.SpaceSource(fixed={"train.d": 32, "train.lr": 0.01}))
     assert space.fixed | {"adapter.hidden": 64, "backbone.n_heads": 1, "text.fusion": "none"} == space.fixed
     assert (space.fixed["train.d"], space.default["train.lr"]) == (32, 0.01)
     assert "train.lr" not in space.searched
@@ -274,7 +274,7 @@ def test_brackets_and_pins_fix_parameters():
 )
 def test_wrong_overrides_are_one_clear_line(adapter, pins, message):
     def load():
-        origin = spaces.Source(fixed=pins)
+        origin = spaces.SpaceSource(fixed=pins)
         origin.check()
         return spaces.of_cell(Cell("toy", "minilm", "sasrec", adapter), origin)
 
@@ -289,7 +289,7 @@ CONDITION = 'activation = {{ choices = ["gelu", "relu"] }}\ndropout = {{ low = 0
 def with_condition(folder, condition, adapter="mlp"):
     (folder / "adapters").mkdir(exist_ok=True)
     (folder / "adapters" / "mlp.toml").write_text(CONDITION.format(condition))
-    return spaces.of_cell(Cell("toy", "noise", "sasrec", adapter), spaces.Source(folder))
+    return spaces.of_cell(Cell("toy", "noise", "sasrec", adapter), spaces.SpaceSource(folder))
 
 
 def test_a_conditional_parameter_is_searched_only_where_its_condition_holds(tmp_path):
@@ -332,8 +332,8 @@ def test_a_method_that_joins_text_and_id_itself_has_no_fusion_to_search(tmp_path
     schema = registry.schema(registry.ADAPTERS, "mlp")
     fusing = replace(schema, attributes=schema.attributes | {"fuses": True})
     monkeypatch.setattr(registry, "schema", lambda package, name: fusing if name == "mlp" else SCHEMA(package, name))
-    space = spaces.of_cell(Cell("toy", "noise", "sasrec", "mlp"), spaces.Source(fixed={"text.fusion": "gate"}))
+    space = spaces.of_cell(Cell("toy", "noise", "sasrec", "mlp"), spaces.SpaceSource(fixed={"text.fusion": "gate"}))
     assert space.fixed["text.fusion"] == "none"
     assert not {"text.fusion", "text.id_std"} & set(space.searched)
     with pytest.raises(HarnessError, match="joins text and ID itself"):
-        spaces.of_cell(Cell("toy", "noise", "sasrec", "mlp[fusion=add]"), spaces.Source())
+        spaces.of_cell(Cell("toy", "noise", "sasrec", "mlp[fusion=add]"), spaces.SpaceSource())

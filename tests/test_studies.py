@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from harness import registry
-from harness.record.ledger import Ledger, Segment
-from harness.search import grids, plan, spaces, warm
-from harness.search.studies import Grid
+from harness.record.ledger import Ledger
+from harness.record.segments import Segment
+from harness.search import axes, grids, plan, spaces, warm_start
+from harness.search.studies import TrialQueue
 from harness.types import BASELINE, PRUNERS, SAMPLERS, Budget, Cell, Engine, HarnessError, Protocol, TrialResult
 
 BUDGET = Budget("tiny", trials=5, epochs=10, patience=3, seeds=2)
@@ -17,7 +18,7 @@ BUDGET = Budget("tiny", trials=5, epochs=10, patience=3, seeds=2)
 
 def study(ledger, adapter="mlp", engine=None, budget=BUDGET, fixed=None):
     cell = Cell("toy", "noise", "sasrec[dropout=0.2,attn_dropout=0.2,ffn_mult=1]", adapter)
-    space = spaces.of_cell(cell, spaces.Source(fixed=fixed or {}))
+    space = spaces.of_cell(cell, spaces.SpaceSource(fixed=fixed or {}))
     return plan.Study(cell, space, budget, Protocol(), engine or Engine("random", "none"), {"data": "x"}, ledger)
 
 
@@ -29,7 +30,7 @@ def drive(home, adapters=("mlp",), limit=10**9, engine=None, budget=BUDGET, outc
     """Run a grid in this process, at most `limit` trials; returns the ids run, in order."""
     ledger, segment, ran = Ledger.open(home), Segment(home), []
     studies = [study(ledger, a, engine, budget, fixed) for a in adapters]
-    grid = Grid([s for s in studies if s.state == "pending"], segment, lambda event: None)
+    grid = TrialQueue([s for s in studies if s.state == "pending"], segment, lambda event: None)
     while len(ran) < limit and (found := grid.next()) is not None:
         ran.append(found.trial.id)
         result = (outcome or (lambda t: TrialResult("done", best=objective(t), curve=[objective(t)])))(found.trial)
@@ -68,7 +69,7 @@ def test_an_interrupted_search_is_the_undisturbed_one(home, tmp_path, sampler, s
 
 def test_a_trial_in_flight_when_the_process_died_is_run_again_with_its_parameters(home):
     ledger, segment = Ledger.open(home), Segment(home)
-    grid = Grid([study(ledger)], segment, lambda event: None)
+    grid = TrialQueue([study(ledger)], segment, lambda event: None)
     flying = [grid.next().trial.id for _ in range(3)]
     grid.ended(flying[1], TrialResult("done", best=0.5, curve=[0.5]))
     segment.close()
@@ -147,10 +148,10 @@ def test_failed_and_pruned_trials_never_win(home):
 def test_a_configuration_drawn_twice_is_run_once(home):
     pins = {"train.lr": 0.003, "train.weight_decay": 0.0}
     budget, small = replace(BUDGET, trials=40), "id[init_std=0.02]"
-    axes = study(Ledger(), small, budget=budget, fixed=pins).space.searched
+    searched = study(Ledger(), small, budget=budget, fixed=pins).space.searched
     points = 1
-    for axis in axes.values():
-        points *= len(axis.values) if isinstance(axis, spaces.Choices) else int(axis.high - axis.low) + 1
+    for axis in searched.values():
+        points *= len(axis.values) if isinstance(axis, axes.Choices) else int(axis.high - axis.low) + 1
     assert 1 < points < 40, "more draws than points, so that some must repeat"
     outcome = lambda t: TrialResult("done", best=0.1)  # noqa: E731
     ran, _, [done] = drive(home, (small,), budget=budget, fixed=pins, outcome=outcome)
@@ -161,7 +162,7 @@ def test_a_configuration_drawn_twice_is_run_once(home):
 
 def test_the_pruner_stops_the_worse_half_after_the_grace(home):
     ledger, segment = Ledger.open(home), Segment(home)
-    grid = Grid([study(ledger, engine=Engine("random", "median"))], segment, lambda event: None)
+    grid = TrialQueue([study(ledger, engine=Engine("random", "median"))], segment, lambda event: None)
     for value in (0.5, 0.6):
         found = grid.next()
         for epoch in range(10):
@@ -176,7 +177,7 @@ def test_the_pruner_stops_the_worse_half_after_the_grace(home):
 
 def test_cells_follow_one_another_and_no_slot_waits(home):
     ledger = Ledger.open(home)
-    grid = Grid([study(ledger, a) for a in ("mlp", "svd", "linear")], Segment(home), lambda event: None)
+    grid = TrialQueue([study(ledger, a) for a in ("mlp", "svd", "linear")], Segment(home), lambda event: None)
     flying = [grid.next() for _ in range(4)]
     assert [f.trial.cell.adapter for f in flying] == ["mlp", "svd", "linear", "mlp"]
 
@@ -185,7 +186,7 @@ def test_a_baseline_has_one_deterministic_run(home):
     ledger = Ledger.open(home)
     cell = Cell("toy", "none", BASELINE, "popularity")
     base = plan.Study(cell, spaces.Space({}, {}, {}), BUDGET, Protocol(), Engine(), {"data": "x"}, ledger)
-    grid = Grid([base], Segment(home), lambda event: None)
+    grid = TrialQueue([base], Segment(home), lambda event: None)
     found = grid.next()
     assert (found.trial.role, found.trial.seed) == ("confirm", 0)
     assert grid.next() is None
@@ -242,7 +243,7 @@ def halving(home, pruner, limit, values):
     lengths, budget = [], replace(BUDGET, trials=len(values))
     while len(lengths) < len(values):
         ledger, segment = Ledger.open(home), Segment(home)
-        grid = Grid([study(ledger, engine=Engine("random", pruner), budget=budget)], segment, lambda event: None)
+        grid = TrialQueue([study(ledger, engine=Engine("random", pruner), budget=budget)], segment, lambda event: None)
         for _ in range(min(limit, len(values) - len(lengths))):
             found, value, epoch = grid.next(), values[len(lengths)], 0
             while not grid.epoch(found.trial.id, epoch, value, users_of(value, epoch)) and epoch < 9:
@@ -257,7 +258,7 @@ def halving(home, pruner, limit, values):
 def test_wilcoxon_stops_what_is_worse_for_its_users_after_the_grace_and_nothing_else(home):
     ledger, segment = Ledger.open(home), Segment(home)
     budget = replace(BUDGET, trials=8)
-    grid = Grid([study(ledger, engine=Engine("random", "wilcoxon"), budget=budget)], segment, lambda event: None)
+    grid = TrialQueue([study(ledger, engine=Engine("random", "wilcoxon"), budget=budget)], segment, lambda event: None)
 
     def run(scores, best=0.5, status="done"):
         """Epochs of a trial whose users have those scores in every epoch; 10 where it is not stopped."""
@@ -280,7 +281,9 @@ def test_wilcoxon_stops_what_is_worse_for_its_users_after_the_grace_and_nothing_
 
 def test_wilcoxon_compares_with_the_same_epoch_of_the_best(home):
     """A slow starter that is ahead of the best one's own start goes on."""
-    grid = Grid([study(Ledger.open(home), engine=Engine("random", "wilcoxon"))], Segment(home), lambda event: None)
+    grid = TrialQueue(
+        [study(Ledger.open(home), engine=Engine("random", "wilcoxon"))], Segment(home), lambda event: None
+    )
     for lead in (0.0, 0.02):
         found = grid.next()
         for epoch in range(10):
@@ -309,12 +312,12 @@ def test_a_grid_is_searched_whole_and_ends_early(home):
     pins = {"train.lr": 0.003, "train.weight_decay": 0.0}
     budget, small, engine = replace(BUDGET, trials=99), "id[init_std=0.02]", Engine("grid", "none")
     ran, ledger, [done] = drive(home, (small,), engine=engine, budget=budget, fixed=pins)
-    axes = done.space.searched
+    searched = done.space.searched
     assert done.trials == done.most < 99
     found = {json.dumps(ledger.trials[i].trial.params, sort_keys=True) for i in ran[: done.trials]}
     assert len(found) == done.trials, "no point twice"
-    tried = {name: {ledger.trials[i].trial.params[name] for i in ran} for name in axes}
-    assert all(set(grids.values(axis)) <= tried[name] for name, axis in axes.items())
+    tried = {name: {ledger.trials[i].trial.params[name] for i in ran} for name in searched}
+    assert all(set(grids.values(axis)) <= tried[name] for name, axis in searched.items())
     assert done.state == "done"
     assert done.describe()["allowed"] == 99
 
@@ -355,7 +358,7 @@ def elsewhere(ledger, dataset="other", **changes):
     """The same cell on another data set, warm-started from 'toy'."""
     made = study(ledger)
     cell = replace(made.cell, dataset=dataset)
-    starts = warm.starts(ledger, cell, made.space, "toy")
+    starts = warm_start.starts(ledger, cell, made.space, "toy")
     return replace(made, cell=cell, inputs={"data": "y"}, starts=starts, engine=replace(made.engine, warm_start="toy"))
 
 
@@ -369,13 +372,13 @@ def test_a_warm_start_tries_the_best_configurations_of_the_other_search_after_th
     _, ledger, [source] = drive(home)
     launched(home, source)
     made = elsewhere(Ledger.open(home))
-    grid = Grid([made], Segment(home), lambda event: None)
+    grid = TrialQueue([made], Segment(home), lambda event: None)
     first = [grid.next().trial.params for _ in range(5)]
     searched = [ledger.trials[i].trial for i, _ in source.history().values()]
     ranked = sorted(searched[1:], key=objective, reverse=True)
     assert first[0] == source.space.default
     wanted = [t.params for t in sorted(searched, key=objective, reverse=True) if t.params != source.space.default]
-    assert first[1:4] == wanted[: warm.POINTS] == [t.params for t in ranked][: warm.POINTS]
+    assert first[1:4] == wanted[: warm_start.POINTS] == [t.params for t in ranked][: warm_start.POINTS]
     assert made.describe()["warm"] == 3
 
 
@@ -392,17 +395,17 @@ def test_a_warm_start_is_another_study_by_what_it_starts_with_alone(home):
 def test_a_warm_start_leaves_out_what_lies_outside_of_the_new_space(home):
     launched(home, drive(home)[2][0])
     space = study(Ledger()).space
-    narrow = replace(space, searched=space.searched | {"train.lr": spaces.Range(0.0029, 0.0031)})
+    narrow = replace(space, searched=space.searched | {"train.lr": axes.Range(0.0029, 0.0031)})
     cell = replace(study(Ledger()).cell, dataset="other")
-    found = warm.starts(Ledger.open(home), cell, narrow, "toy")
+    found = warm_start.starts(Ledger.open(home), cell, narrow, "toy")
     assert all(0.0029 <= params["train.lr"] <= 0.0031 for params in found)
-    assert len(found) < warm.POINTS
+    assert len(found) < warm_start.POINTS
 
 
 def test_a_warm_start_from_nowhere_is_one_clear_line(home):
     launched(home, drive(home)[2][0])
     with pytest.raises(HarnessError, match=r"--warm-start toi: no cell was searched on it. Did you mean 'toy'"):
-        warm.check(Ledger.open(home), "toi")
+        warm_start.check(Ledger.open(home), "toi")
 
 
 @pytest.mark.parametrize(
@@ -411,7 +414,7 @@ def test_a_warm_start_from_nowhere_is_one_clear_line(home):
 )
 def test_unknown_sampler_or_pruner_is_one_clear_line(engine, message):
     with pytest.raises(HarnessError, match=message):
-        Grid([study(Ledger(), engine=engine)], Segment, lambda event: None)
+        TrialQueue([study(Ledger(), engine=engine)], Segment, lambda event: None)
 
 
 def test_without_a_search_the_default_configuration_is_confirmed_over_the_seeds(home):

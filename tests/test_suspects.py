@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 from made_data import columns, write_dataset
 
-from harness.data import preparation, suspects
+from harness.data import plausibility, preparation, reader, splits
 from harness.data.findings import Finding
-from harness.system import sealed
+from harness.system import checksums
 from harness.types import HarnessError, PrepSpec
 
 OFF = PrepSpec(kcore=0)
@@ -34,8 +34,8 @@ def sound() -> tuple[pl.DataFrame, pl.DataFrame]:
     )
 
 
-def prepared(folder: Path, events: Any, items: Any, toml: str = "") -> preparation.Prepared:
-    raw = preparation.open_dataset(str(write_dataset(folder / "made", events, items, toml=toml)), folder)
+def prepared(folder: Path, events: Any, items: Any, toml: str = "") -> splits.Prepared:
+    raw = reader.open_dataset(str(write_dataset(folder / "made", events, items, toml=toml)), folder)
     return preparation.prepare(raw, OFF, folder)
 
 
@@ -122,22 +122,22 @@ def test_a_preparation_made_before_is_looked_at_once_and_keeps_its_hash(tmp_path
     card["warnings"] = []
     del card[preparation.DOUBTED]
     (folder / "card.json").write_text(json.dumps(card))
-    sealed.seal(folder, without=("facts.json",))
+    checksums.seal(folder, without=("facts.json",))
     again = prepared(tmp_path, events, items)
     assert again.hash == first.hash
     assert again.card["warnings"] == first.card["warnings"] != []
-    monkeypatch.setattr(suspects, "read_events", lambda path: pytest.fail("the files were read twice"))
+    monkeypatch.setattr(plausibility, "read_events", lambda path: pytest.fail("the files were read twice"))
     assert prepared(tmp_path, events, items).card["warnings"] == first.card["warnings"]
 
 
 def test_a_coarse_clock_is_on_the_card_only_where_it_makes_ties():
     coarse = Finding("day resolution", "info", 5, 5, "events", "times at midnight", "None.")
-    assert suspects.sentences([coarse], True) == ["Times at midnight (5 of 5 events)."]
-    assert suspects.sentences([coarse], False) == []
+    assert plausibility.sentences([coarse], True) == ["Times at midnight (5 of 5 events)."]
+    assert plausibility.sentences([coarse], False) == []
 
 
 def test_ids_of_the_items_file_that_no_event_has_are_looked_at_too():
-    (found,) = suspects.of_ids(
+    (found,) = plausibility.of_ids(
         pl.Series("item_id", ["a", "b"]), lambda: np.array([3, 4]), pl.Series(["a", "c", "null"])
     )
     assert (found.name, found.count, found.total, found.unit) == ("placeholder item_id", 1, 4, "items")

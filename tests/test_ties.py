@@ -15,9 +15,9 @@ from made_boards import HEADER, cell, results, seeds
 from harness import registry
 from harness.metrics._all import CUTOFFS, means, per_user
 from harness.metrics._ties import Ranks, expected
-from harness.record import store
+from harness.record import artifacts
 from harness.record.ledger import Ledger
-from harness.report.results import build as frames_of
+from harness.report.ledger_frames import build as frames_of
 from harness.report.tables import Results, build, formats, render
 from harness.search import plan
 from harness.types import Budget, Engine, PrepSpec, Protocol, digest
@@ -120,12 +120,12 @@ def test_results_of_an_earlier_version_are_named_as_measured_under_the_old_rule(
     ledger = Ledger.open(home)
     users = np.arange(60)
     old = pl.DataFrame({"user": users.astype(np.int32), "rank": users / 2 + 1})
-    table = build(frames_of(ledger, lambda trial_id: store.parse_ranks(_parquet(old))))
+    table = build(frames_of(ledger, lambda trial_id: artifacts.parse_ranks(_parquet(old))))
     for section in table.sections:
         assert any(text.startswith("Measured under the tie rule of an earlier version") for text in section.cautions)
         assert all(row.metrics["HR@10"].mean == pytest.approx((old["rank"] <= 10).mean()) for row in section.rows)
     assert "ties mid-rank (earlier rule)" in render(table, "md")
-    assert all(store.mid_ranked(entry.trial) for entry in ledger.trials.values())
+    assert all(artifacts.mid_ranked(entry.trial) for entry in ledger.trials.values())
 
 
 def test_old_and_new_results_never_stand_in_one_table(home):
@@ -139,7 +139,7 @@ def test_old_and_new_results_never_stand_in_one_table(home):
     assert digest(was) == launch["table"], "the key of an earlier version"
     request = plan.Request(home=home, protocol=protocol, prep=prep, budget=budget, engine=engine)
     assert request.table_key != launch["table"]
-    assert plan.CORE_VERSION >= store.TIES_KEPT
+    assert plan.CORE_VERSION >= artifacts.TIES_KEPT
 
 
 def _parquet(frame: pl.DataFrame) -> bytes:

@@ -10,23 +10,21 @@ import pytest
 import torch
 
 from harness import registry
-from harness.data import preparation
+from harness.data import preparation, reader, splits
 from harness.record.ledger import Ledger
 from harness.search import plan, spaces
 from harness.search.plan import Request
 from harness.training import trial
-from harness.training.windows import Windows, gather
+from harness.training.batches import Windows, gather
 from harness.types import Cell, PrepSpec, Protocol, Trial
-from harness.workflows import walk
+from harness.workflows import run_bench
 
 SMALL = {"train.d": 16, "train.max_len": 6, "train.batch_size": 96, "train.lr": 0.01}
 
 
 @pytest.fixture
 def split(dataset, home):
-    return preparation.split(
-        preparation.prepare(preparation.open_dataset(str(dataset), home), PrepSpec(), home), Protocol()
-    )
+    return splits.split(preparation.prepare(reader.open_dataset(str(dataset), home), PrepSpec(), home), Protocol())
 
 
 def spectrum_of(split, D=24, seed=0):
@@ -38,7 +36,7 @@ def spectrum_of(split, D=24, seed=0):
 
 def a_trial(adapter="linear", backbone="sasrec", role="confirm", epochs=4, patience=4, seed=1, **params):
     cell = Cell("toy", "noise", backbone, adapter)
-    default = spaces.of_cell(cell, spaces.Source()).default | SMALL | {"backbone.dropout": 0.1}
+    default = spaces.of_cell(cell, spaces.SpaceSource()).default | SMALL | {"backbone.dropout": 0.1}
     return Trial(cell, role, seed, epochs, patience, default | params, Protocol(), {"data": "0123456789ab"})
 
 
@@ -78,7 +76,7 @@ def test_going_on_from_a_checkpoint_equals_never_having_stopped(split, adapter):
 
 def drawn(cell, seed):
     """A point of the cell's space, drawn at random."""
-    space = spaces.of_cell(cell, spaces.Source())
+    space = spaces.of_cell(cell, spaces.SpaceSource())
     asked = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask(space.free())
     for name, axis in space.conditional(asked.params | space.fixed).items():
         asked._suggest(name, axis)
@@ -148,8 +146,8 @@ def test_every_event_but_the_first_is_the_target_of_exactly_one_window(max_len, 
     items = np.arange(1, 2 * length + 1, dtype=np.int32)
     offsets = np.array([0, length, 2 * length])
     ends = np.array([length - 2, 1])  # the second user has one training event: nothing to learn
-    none = preparation.Queries(np.zeros(0, np.int32), np.zeros(0, np.int64))
-    split = preparation.Split(2 * length, items, offsets, None, ends, none, none)
+    none = splits.Queries(np.zeros(0, np.int32), np.zeros(0, np.int64))
+    split = splits.Split(2 * length, items, offsets, None, ends, none, none)
     targets = []
     for batch in batches_of(split, max_len, size=4, seed=0):
         assert batch.shape[1] <= max_len + 1
@@ -212,8 +210,8 @@ def test_baselines_beat_chance_where_they_should(split, name):
 
 
 def test_the_temporal_split_trains_and_tests(dataset, home):
-    prepared = preparation.prepare(preparation.open_dataset(str(dataset), home), PrepSpec(kcore=0), home)
-    temporal = preparation.split(prepared, Protocol("gts", quantile=0.8))
+    prepared = preparation.prepare(reader.open_dataset(str(dataset), home), PrepSpec(kcore=0), home)
+    temporal = splits.split(prepared, Protocol("gts", quantile=0.8))
     assert max(temporal.times[: temporal.offsets[1]][: temporal.train_ends[0]]) < max(temporal.times)
     result, artifacts = trial.run(a_trial("id", epochs=10, patience=10), temporal, spectrum_of(temporal))
     assert len(artifacts.ranks) == len(temporal.test.users) > 0
@@ -221,12 +219,12 @@ def test_the_temporal_split_trains_and_tests(dataset, home):
 
 
 def test_products_that_are_asked_to_be_faster_and_are_slower_are_told(dataset, home, monkeypatch, capsys):
-    spaces_of = spaces.Source(None, {"train.precision": "bfloat16"})
+    spaces_of = spaces.SpaceSource(None, {"train.precision": "bfloat16"})
     request = Request(home=home, datasets=str(dataset), adapters="id", encoders="noise", spaces=spaces_of)
     grid = plan.make(request, Ledger.open(home))
     for times, told in ((11.0, True), (0.5, False)):
         monkeypatch.setattr(trial, "bfloat16_slows", lambda times=times: times)
-        walk._warn_of_slow_products(grid)
+        run_bench._warn_of_slow_products(grid)
         assert ("11x slower" in capsys.readouterr().err) == told
 
 

@@ -14,11 +14,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from harness.data import preparation
-from harness.system import files, sealed
-from harness.text import vectors
+from harness.data import preparation, reader
+from harness.system import checksums, files
+from harness.text import embeddings
+from harness.text.embeddings import basis, embed, embedding_hash, reporter, texts_of
 from harness.text.encoders import _base, noise
-from harness.text.vectors import Texts, basis, embed, embedding_hash, encoder, reporter, texts_of
+from harness.text.encoders._base import Texts, encoder
 from harness.types import HarnessError, PrepSpec
 
 
@@ -57,7 +58,7 @@ def test_the_texts_of_a_prepared_data_set_know_their_rows_in_the_items_file(data
     raw = pl.read_parquet(dataset / "items.parquet")
     extra = pl.DataFrame({"item_id": ["a-first", "z-last"], "title": ["nobody", "bought these"]})
     pl.concat([extra[:1], raw[5:].reverse(), raw[1:5], extra[1:]]).write_parquet(dataset / "items.parquet")  # no i000
-    texts = texts_of(preparation.prepare(preparation.open_dataset(str(dataset), home), PrepSpec(kcore=0), home))
+    texts = texts_of(preparation.prepare(reader.open_dataset(str(dataset), home), PrepSpec(kcore=0), home))
     source = pl.read_parquet(dataset / "items.parquet")
     assert len(texts) == 40
     assert texts.n_source_rows == len(source) == 41
@@ -171,7 +172,7 @@ def test_a_damaged_cache_is_named_set_aside_and_made_again(tmp_path, harm, name,
 
 
 def test_a_damaged_embedding_that_was_paid_for_is_set_aside_and_not_paid_again_unasked(tmp_path, monkeypatch):
-    monkeypatch.setattr(vectors, "Api", Fixed)
+    monkeypatch.setattr(embeddings, "Api", Fixed)
     embed(Fixed(matrix(), tmp_path), catalogue(), tmp_path)
     (file,) = (tmp_path / "cache" / "embeddings").glob("*/E.npy")
     damaged_somewhere(file)
@@ -220,7 +221,7 @@ def test_an_array_found_right_is_read_in_full_again_only_after_a_change(tmp_path
 
 
 def test_a_file_so_new_that_a_change_could_bear_its_time_is_not_trusted(tmp_path, monkeypatch):
-    monkeypatch.setattr(sealed, "TICK", 3_600_000_000_000)
+    monkeypatch.setattr(checksums, "TICK", 3_600_000_000_000)
     settled(tmp_path)
     names = read_in_full(monkeypatch)
     embed(Fixed(matrix(), tmp_path), catalogue(), tmp_path)
@@ -241,14 +242,14 @@ def test_a_flipped_byte_is_found_though_the_time_of_the_last_write_is_put_back(t
 @pytest.mark.parametrize("stamp", ["", "[]", '{"E": 7}', '{"E": null}'])
 def test_a_stamp_that_cannot_be_read_is_no_damage_but_not_believed(tmp_path, monkeypatch, stamp):
     file, names = settled(tmp_path), read_in_full(monkeypatch)
-    (file.parent / sealed.STAMP).write_text(stamp, encoding="utf-8")
+    (file.parent / checksums.STAMP).write_text(stamp, encoding="utf-8")
     embed(Fixed(matrix(), tmp_path), catalogue(), tmp_path)
     assert names == ["E.npy"]
 
 
 def test_a_home_that_may_only_be_read_serves_its_arrays(tmp_path, monkeypatch):
     file = settled(tmp_path)
-    (file.parent / sealed.STAMP).unlink()
+    (file.parent / checksums.STAMP).unlink()
 
     def refuse(path: Path, value: object) -> None:
         raise PermissionError(path)
@@ -263,7 +264,7 @@ def test_progress_is_one_line_in_place_on_a_terminal_and_rare_lines_elsewhere(mo
             return True
 
     clock = iter([0.0, 4.0, 12.0, 13.0, 24.0] * 2)
-    monkeypatch.setattr(vectors.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(embeddings.time, "monotonic", lambda: next(clock))
     for stream, lines in ((io.StringIO(), 2), (Terminal(), 1)):
         tell = reporter("minilm", stream)
         for done in (512, 1024, 1536, 2048):

@@ -7,12 +7,12 @@ import textwrap
 
 import pytest
 
-from harness.engine.watch import last_words, spoken, words_path
+from harness.engine.watchdog import last_words, spoken, words_path
 
 
 def run(body):
     """A process with a watchdog `dog`; returns its exit code, and what is read of its last words afterwards."""
-    head = "import ctypes, os, time\nfrom harness.engine.watch import Watchdog\n"
+    head = "import ctypes, os, time\nfrom harness.engine.watchdog import Watchdog\n"
     process = subprocess.Popen([sys.executable, "-c", head + textwrap.dedent(body)], stderr=subprocess.DEVNULL)
     code = process.wait(60)
     return code, last_words(process.pid), process.pid
@@ -64,11 +64,11 @@ def test_a_process_that_was_never_there_has_no_words():
     assert last_words(2**22 + 1) == ""
 
 
-@pytest.mark.parametrize("file", ["training/windows.py", "search/warm.py", "engine/ray_tune.py"])
+@pytest.mark.parametrize("file", ["training/batches.py", "search/warm_start.py", "engine/ray_tune.py"])
 def test_a_file_whose_name_resembles_the_workers_is_blamed(file):
     dump = (
         "Fatal Python error: Aborted\n\nThread 0x7 (most recent call first):\n"
-        '  File "/x/harness/engine/watch.py", line 3 in beat\n'
+        '  File "/x/harness/engine/watchdog.py", line 3 in beat\n'
         '  File "/x/harness/engine/worker.py", line 7 in step\n'
         f'  File "/x/harness/{file}", line 12 in gather\n'
         '  File "/x/harness/training/trial.py", line 150 in epoch\n'

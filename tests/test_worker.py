@@ -6,7 +6,7 @@ import torch
 
 from harness import registry
 from harness.engine.worker import out_of_memory
-from harness.system.sources import code_hash
+from harness.system.code_hash import code_hash
 
 
 @pytest.mark.parametrize("allocate", [lambda: np.ones(2**52), lambda: torch.ones(2**52)])

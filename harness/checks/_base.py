@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from harness.checks._read import Events
+from harness.checks._read import RawEvents
 from harness.data.findings import EXAMPLES
-from harness.data.raw import RawDataset
+from harness.data.reader import RawDataset
 
 if TYPE_CHECKING:
-    from harness.data.preparation import Prepared
+    from harness.data.splits import Prepared
 
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """All that is known of a data set. `texts`: what `harness.data.raw.read_items` gives, None if it cannot be read.
+    """All that is known of a data set. `texts`: what `harness.data.reader.read_items` gives, None if it cannot be read.
 
     `events`: None likewise. `prepared`, `embedding` float32 (items of `prepared`, D): None where there is none. `now`:
     seconds since 1970.
     """
 
     raw: RawDataset
-    events: Events | None
+    events: RawEvents | None
     texts: pl.DataFrame | None
     prepared: Prepared | None
     embedding: np.ndarray | None
@@ -62,7 +62,7 @@ class Sequences:
         return follows
 
 
-def _sequences(events: Events) -> Sequences:
+def _sequences(events: RawEvents) -> Sequences:
     """By time, equal times as the preparation orders them by default: by `order`, or as in the file."""
     index = events.walk
     gaps = events.order is not None and np.isnan(events.order).any()

@@ -24,7 +24,7 @@ class Unusable(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Events:
+class RawEvents:
     """Interactions whose both ids are there, in file order, as numbers.
 
     `user`, `item` int32 (n,): codes into `users`, `items` (their ids, str). `time`, `order` float64 (n,), NaN where
@@ -89,7 +89,7 @@ class Events:
         return back
 
 
-def events(path: Path) -> Events:
+def events(path: Path) -> RawEvents:
     """Raises Unusable if the file cannot be read, lacks a column, or a column is of a wrong kind."""
     kinds = _kinds(path, ["user_id", "item_id"])
     clocks = [name for name in ("timestamp", "order") if name in kinds]
@@ -114,7 +114,7 @@ def events(path: Path) -> Events:
     numbers = {name: frame[name].fill_null(np.nan).to_numpy() for name in clocks}
     (user, users), (item, items) = _codes(frame["user_id"]), _codes(frame["item_id"])
     time, order = numbers.get("timestamp"), numbers.get("order")
-    return Events(user, item, time, order, users, items, rows, missing, odd)
+    return RawEvents(user, item, time, order, users, items, rows, missing, odd)
 
 
 def item_ids(path: Path) -> pl.Series:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from harness.checks._base import Facts, ids_at
-from harness.checks._read import Events
-from harness.data import suspects
+from harness.checks._read import RawEvents
+from harness.data import plausibility
 from harness.data.findings import ERROR, INFO, WARNING, Finding, catalogue, examples, level
 from harness.metrics._all import CUTOFFS
 
@@ -29,12 +29,12 @@ def find(facts: Facts) -> Iterator[Finding]:
     made = facts.prepared
     items = made.catalogue.height if made is not None else 0 if facts.events is None else len(facts.events.items)
     if items:
-        yield from catalogue.find(items, CUTOFFS, suspects.CUTOFF)
+        yield from catalogue.find(items, CUTOFFS, plausibility.CUTOFF)
     if made is not None:
         yield from _published(made.card)
 
 
-def _repeats(events: Events) -> tuple[np.ndarray, np.ndarray]:
+def _repeats(events: RawEvents) -> tuple[np.ndarray, np.ndarray]:
     """Rows int64 of events that repeat another one of the same user, item and time, and of those that do so at
     another time."""
     pairs = events.user.astype(np.int64) * len(events.items) + events.item
@@ -51,7 +51,7 @@ def _repeats(events: Events) -> tuple[np.ndarray, np.ndarray]:
     return rows[same_pair & same_time], rows[same_pair & ~same_time]
 
 
-def _told(events: Events, later: np.ndarray, again: np.ndarray) -> Iterator[Finding]:
+def _told(events: RawEvents, later: np.ndarray, again: np.ndarray) -> Iterator[Finding]:
     total = len(events)
     if len(later):
         says = "events that are there before with the same user, item and time; the preparation drops them"
@@ -64,7 +64,7 @@ def _told(events: Events, later: np.ndarray, again: np.ndarray) -> Iterator[Find
         yield Finding("repeated pairs", INFO, len(again), total, "events", says, remedy, _pairs(events, again))
 
 
-def _pairs(events: Events, rows: np.ndarray) -> tuple[str, ...]:
+def _pairs(events: RawEvents, rows: np.ndarray) -> tuple[str, ...]:
     users, items = ids_at(events.users, events.user[rows]), ids_at(events.items, events.item[rows])
     return examples(f"{user} {item}" for user, item in zip(users, items, strict=True))
 
@@ -94,7 +94,7 @@ def _core(facts: Facts, repeats: np.ndarray) -> Iterator[Finding]:
         yield Finding(f"no {k}-core", kind, gone, all_events, "events", says, remedy)
 
 
-def _weights(events: Events) -> Iterator[Finding]:
+def _weights(events: RawEvents) -> Iterator[Finding]:
     single = np.flatnonzero(events.per_user == 1)
     if len(single):
         says = "users of one event, from whom no order can be learnt"

@@ -9,12 +9,12 @@ import polars as pl
 from harness.checks import _read
 from harness.checks._base import Facts
 from harness.data.findings import ERROR, INFO, WARNING, Finding, examples
-from harness.data.raw import RawDataset, read_items
+from harness.data.reader import RawDataset, read_items
 from harness.types import HarnessError
 
 
-def read(raw: RawDataset) -> tuple[list[Finding], _read.Events | None, pl.DataFrame | None]:
-    """What is wrong with the files as such; the events; and the items as `harness.data.raw.read_items` gives them.
+def read(raw: RawDataset) -> tuple[list[Finding], _read.RawEvents | None, pl.DataFrame | None]:
+    """What is wrong with the files as such; the events; and the items as `harness.data.reader.read_items` gives them.
 
     None stands for what cannot be read, or of the items for what harness refuses: missing ids, ids that are there
     twice.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from harness.checks._base import Facts
-from harness.data import suspects
+from harness.data import plausibility
 from harness.data.findings import ERROR, INFO, WARNING, Finding, examples, ids
 
 MOST_ORPHANS = 0.5  # beyond it the preparation refuses the files
@@ -41,7 +41,7 @@ def _doubtful(facts: Facts, column: str) -> list[Finding]:
     """Ids of events and of the items file that are spelt in two ways, hold what nobody sees or mean "missing"."""
     events, texts = facts.events, None if facts.texts is None else facts.texts["item_id"]
     if column == "user_id":
-        return [] if events is None else suspects.of_ids(events.users.alias(column), lambda: events.per_user)
+        return [] if events is None else plausibility.of_ids(events.users.alias(column), lambda: events.per_user)
     if events is None:
         return [] if texts is None else ids.find(texts, lambda: np.zeros(len(texts), np.int64), column)
-    return suspects.of_ids(events.items.alias(column), lambda: events.per_item, texts)
+    return plausibility.of_ids(events.items.alias(column), lambda: events.per_item, texts)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from harness.checks._base import Facts
-    from harness.data.preparation import Prepared
-    from harness.data.raw import RawDataset
+    from harness.data.reader import RawDataset
+    from harness.data.splits import Prepared
     from harness.text.encoders._base import Encoder
 
 WIDTH = 110
@@ -28,7 +28,7 @@ DEFAULT_ENCODER = "minilm"
 
 
 @dataclass(frozen=True)
-class Report:
+class LintReport:
     """What `examine` found: `counts` of the file and of the preparation; findings, worst first."""
 
     name: str
@@ -74,7 +74,7 @@ def check(
     return _sorted(found + _all(facts))
 
 
-def examine(word: str, home: Path, encoder: str = "", spec: PrepSpec | None = None, text: str = "") -> Report:
+def examine(word: str, home: Path, encoder: str = "", spec: PrepSpec | None = None, text: str = "") -> LintReport:
     """Find, prepare and check the data set or folder `word`, with the embedding of `encoder`.
 
     Without `encoder` the default encoder's embedding is checked if it is in the cache. What cannot be prepared or
@@ -83,11 +83,11 @@ def examine(word: str, home: Path, encoder: str = "", spec: PrepSpec | None = No
     from harness import registry
     from harness.checks import files, times
     from harness.checks._base import Facts
-    from harness.data import preparation
-    from harness.text import vectors
+    from harness.data import preparation, reader
+    from harness.text.encoders._base import encoder as encoder_of
 
-    raw = preparation.open_dataset(word, home, text)
-    asked = vectors.encoder(registry.unquoted(encoder), home) if encoder else None
+    raw = reader.open_dataset(word, home, text)
+    asked = encoder_of(registry.unquoted(encoder), home) if encoder else None
     found, events, texts = files.read(raw)
     facts, used = Facts(raw, events, texts, None, None, time.time()), ""
     if not any(finding.level == ERROR for finding in [*found, *files.find(facts), *times.refused(facts)]):
@@ -101,10 +101,10 @@ def examine(word: str, home: Path, encoder: str = "", spec: PrepSpec | None = No
             facts = replace(facts, embedding=embedding)
         except HarnessError as error:
             found.append(_refused("embedding", "matrix", error))
-    return Report(raw.name, _counts(facts), _sorted(found + _all(facts)), used)
+    return LintReport(raw.name, _counts(facts), _sorted(found + _all(facts)), used)
 
 
-def text(report: Report) -> str:
+def text(report: LintReport) -> str:
     """A report as aligned lines: for each finding its number, what it is, examples, the remedy."""
     lines = [report.name]
     for what, counts in report.counts.items():
@@ -153,18 +153,19 @@ def _embedding(prepared: Prepared, encoder: Encoder | None, home: Path) -> tuple
     """The matrix float32 (items, D) and its encoder's word; None where no encoder is asked for and none is cached."""
     import numpy as np
 
-    from harness.text import vectors
+    from harness.text import embeddings
+    from harness.text.encoders._base import encoder as encoder_of
     from harness.text.encoders.file import File
 
-    texts = vectors.texts_of(prepared)
+    texts = embeddings.texts_of(prepared)
     if encoder is None:
-        encoder = vectors.encoder(DEFAULT_ENCODER, home)
-        if not (home / "cache" / "embeddings" / vectors.embedding_hash(encoder, texts)).is_dir():
+        encoder = encoder_of(DEFAULT_ENCODER, home)
+        if not (home / "cache" / "embeddings" / embeddings.embedding_hash(encoder, texts)).is_dir():
             return None, ""
     word, encoder = encoder.word, encoder.on(texts)
     if isinstance(encoder, File):  # not by way of the cache, which refuses the rows that are to be counted
-        return np.asarray(encoder.encode(texts, vectors.reporter(word)), np.float32), word
-    return vectors.embed(encoder, texts, home), word
+        return np.asarray(encoder.encode(texts, embeddings.reporter(word)), np.float32), word
+    return embeddings.embed(encoder, texts, home), word
 
 
 def _refused(name: str, unit: str, error: HarnessError) -> Finding:

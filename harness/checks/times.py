@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from harness.checks._base import Facts, Sequences, ids_at
-from harness.checks._read import Events
+from harness.checks._read import RawEvents
 from harness.data.findings import ERROR, INFO, WARNING, Finding, clocks, examples, level
 
 INCREASING_SHARE = 0.95  # in files that are ordered by time it is 0.69 to 0.72 (Amazon)
@@ -34,7 +34,7 @@ def refused(facts: Facts) -> Iterator[Finding]:
         yield from (finding for finding in clocks.units(events.time) if finding.level == ERROR)
 
 
-def _chronology(events: Events) -> Iterator[Finding]:
+def _chronology(events: RawEvents) -> Iterator[Finding]:
     """Steps back in time from an event to the user's next one in the file, or in the column `order`."""
     back = np.flatnonzero(events.steps_back)
     if not len(back):

@@ -19,7 +19,7 @@ from typing import Any
 
 import polars as pl
 
-from harness.data import folders
+from harness.data import data_files
 from harness.system import decoding
 from harness.types import HarnessError
 
@@ -122,7 +122,7 @@ def _dialect(path: Path, size: int, mtime_ns: int) -> Dialect:
         raise HarnessError(f"{path}: not a text file; its first line holds NUL bytes. Write it as UTF-8 text.")
     if "\ufffd" in lines[skip] and (bad := _invalid(bytes(data))):
         raise HarnessError(f"{path}: {bad}")
-    usual = USUAL.get(folders.kind(path), ",")
+    usual = USUAL.get(data_files.kind(path), ",")
     separator = separator or _separator(lines[skip], usual)
     types = _types(_fields(lines[skip], separator))
     quote, escaped = _quoting(data, separator)

@@ -17,35 +17,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from harness.data import folders, presets, suspects
+from harness.data import data_files, plausibility, presets
 from harness.data.findings import Finding, titles
-from harness.data.raw import RawDataset, file_hashes, open_dataset, raw_hash, read_events, read_items, ready
-from harness.data.sequential import order_test
-from harness.data.splits import Prepared, Queries, Split, asked, bounds, cold, share, split
+from harness.data.order_test import order_test
+from harness.data.reader import RawDataset, file_hashes, raw_hash, read_events, read_items
+from harness.data.splits import Prepared, asked, bounds, share, split
 from harness.data.steps import MASKS, Events, ordered
-from harness.system import files, sealed
-from harness.system.sealed import Damaged
+from harness.system import checksums, files
+from harness.system.checksums import Damaged
 from harness.types import HarnessError, PrepSpec, Protocol, digest
-
-__all__ = [
-    "Prepared",
-    "Queries",
-    "RawDataset",
-    "Split",
-    "asked",
-    "cold",
-    "open_dataset",
-    "prepare",
-    "raw_hash",
-    "ready",
-    "split",
-]
 
 PREPARATION = 1  # raise it when the same files and spec come to other sequences
 MAX_ORPHAN_SHARE = 0.5  # of interactions whose item has no row in the items file; beyond it the ids do not fit
 PLACEHOLDER = r"(?i)^(title_\d+|nan|unknown)$"
 WEAK_ORDER = 10  # percent that shuffling must cost, for the order to say something
-DOUBTED = "suspects"  # of a card: its warnings hold those of `harness.data.suspects`
+DOUBTED = "suspects"  # of a card: its warnings hold those of `harness.data.plausibility`
 FACTS = 2  # raise it when `_facts` finds something else
 LARGE = 2**25  # bytes of interactions from which preparing is told phase by phase
 PHASES = ("reading", "numbering", "ordering", "filtering", "writing", "describing")
@@ -71,7 +57,7 @@ def prepare(raw: RawDataset, spec: PrepSpec, home: Path) -> Prepared:
     try:
         return _mapped(raw, spec, identity, files.build_folder(folder, build), tell)
     except Damaged as error:
-        sealed.set_aside(folder, error.__cause__)
+        checksums.set_aside(folder, error.__cause__)
     return _mapped(raw, spec, identity, files.build_folder(folder, build), tell)
 
 
@@ -80,7 +66,7 @@ class _Phases:
 
     def __init__(self, raw: RawDataset) -> None:
         self.name, self.start = raw.name, time.monotonic()
-        self.large = folders.size(raw.interactions) >= LARGE
+        self.large = data_files.size(raw.interactions) >= LARGE
         self.live = sys.stderr.isatty()
 
     def __call__(self, phase: str) -> None:
@@ -112,9 +98,9 @@ def _sequences(raw: RawDataset, spec: PrepSpec, tell: Callable[[str], None]) -> 
     texts = read_items(raw.items, raw.text)
     users, items = (frame[name].unique().sort() for name in ("user_id", "item_id"))
     catalogue = items.to_frame().join(texts, on="item_id", how="left", maintain_order="left")
-    times = suspects.clock_of(frame)
+    times = plausibility.clock_of(frame)
     timed = times is not None
-    suspects.refuse(raw.interactions, times)
+    plausibility.refuse(raw.interactions, times)
     counts = {"raw_events": frame.height, "source_rows": texts.height}
     counts["missing_times"] = frame["timestamp"].null_count() if "timestamp" in frame.columns else 0
     if timed and "order" in frame.columns and (gaps := frame["order"].null_count()):
@@ -125,7 +111,7 @@ def _sequences(raw: RawDataset, spec: PrepSpec, tell: Callable[[str], None]) -> 
     tell("numbering")  # the texts of the ids are let go as soon as they are numbers: they are most of the memory
     user, item = _codes(frame.drop_in_place("user_id"), users), _codes(frame.drop_in_place("item_id"), items)
     _check_ids_meet(raw, item, catalogue, texts)
-    doubts = [*_doubtful(users, user), *_doubtful(items, item, texts["item_id"]), *suspects.of_times(times)]
+    doubts = [*_doubtful(users, user), *_doubtful(items, item, texts["item_id"]), *plausibility.of_times(times)]
     tell("ordering")
     events = ordered(user, item, frame, timed, presets.tie_policy(spec))
     del user, item, frame, times
@@ -140,7 +126,7 @@ def _sequences(raw: RawDataset, spec: PrepSpec, tell: Callable[[str], None]) -> 
 
 
 def _doubtful(ids: pl.Series, codes: np.ndarray, also: pl.Series | None = None) -> list[Finding]:
-    return suspects.of_ids(ids, lambda: np.bincount(codes), also)
+    return plausibility.of_ids(ids, lambda: np.bincount(codes), also)
 
 
 def _numbered(
@@ -201,13 +187,13 @@ def _write(sequences: _Sequences, raw: RawDataset, spec: PrepSpec, folder: Path,
     sequences.catalogue.drop("head").write_parquet(folder / "catalogue.parquet")
     sequences.users.alias("user_id").to_frame().write_parquet(folder / "users.parquet")
     files.write_json(folder / "card.json", {"spec": asdict(spec), "files": file_hashes(raw), **_card(sequences)})
-    sealed.seal(folder)
+    checksums.seal(folder)
 
 
 def _mapped(raw: RawDataset, spec: PrepSpec, identity: str, folder: Path, tell: _Phases) -> Prepared:
     try:
-        known = sealed.sums(folder)
-        sealed.check(folder, known or {})
+        known = checksums.sums(folder)
+        checksums.check(folder, known or {})
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
         items, offsets = _map(folder, "items"), _map(folder, "offsets")
         times = _map(folder, "times") if card["timed"] else None
@@ -219,7 +205,7 @@ def _mapped(raw: RawDataset, spec: PrepSpec, identity: str, folder: Path, tell: 
         prepared = Prepared(raw.name, identity, items, offsets, times, catalogue, users, card, raw.matrices)
         facts = _facts(prepared, folder / "facts.json", tell)
         if known is None:  # prepared by a harness that knew no seals
-            sealed.seal(folder, without=("facts.json", suspects.KEPT))
+            checksums.seal(folder, without=("facts.json", plausibility.KEPT))
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise Damaged(folder, error) from error
     card |= {"name": raw.name, "licence": raw.licence, "citation": raw.citation, "text": raw.text}
@@ -227,8 +213,8 @@ def _mapped(raw: RawDataset, spec: PrepSpec, identity: str, folder: Path, tell: 
     card |= {"spec": asdict(spec), **facts}
     if raw.notes:
         card["read"] = list(raw.notes)
-    later = [] if card.pop(DOUBTED, False) else suspects.late(raw, bool(card["tie_share"]), folder)
-    card["warnings"] = [*card["warnings"], *later, *suspects.on_reading(raw, card["items"])]
+    later = [] if card.pop(DOUBTED, False) else plausibility.late(raw, bool(card["tie_share"]), folder)
+    card["warnings"] = [*card["warnings"], *later, *plausibility.on_reading(raw, card["items"])]
     if (published := presets.compared(raw.name, spec, card)) is not None:
         card["published"] = published
     if (test := facts["order_test"]) and test["drop_percent"] < WEAK_ORDER:
@@ -250,7 +236,7 @@ def _facts(prepared: Prepared, path: Path, tell: _Phases) -> dict[str, Any]:
             if kept.pop("version") == FACTS:
                 return kept
         except (ValueError, KeyError, AttributeError) as error:
-            sealed.set_aside(path, error)
+            checksums.set_aside(path, error)
     tell("describing")
     facts: dict[str, Any] = {"cold_valid_share": None, "cold_test_share": None}
     with suppress(HarnessError):  # too short to split
@@ -282,7 +268,7 @@ def _card(sequences: _Sequences) -> dict[str, Any]:
         **sequences.counts,
         **_neighbours(sequences),
     }
-    doubts = suspects.sentences([*sequences.doubts, *titles.find(sequences.catalogue)], bool(card["tie_share"]))
+    doubts = plausibility.sentences([*sequences.doubts, *titles.find(sequences.catalogue)], bool(card["tie_share"]))
     return card | {"warnings": [*_warnings(card, sequences), *doubts], DOUBTED: True}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from harness.data import delimited, folders
+from harness.data import data_files, delimited
 from harness.types import HarnessError
 
 TEXTS = (pl.String, pl.Categorical, pl.Enum)
@@ -19,7 +19,7 @@ def scan(path: Path) -> pl.LazyFrame:
 
     Raises HarnessError if parts have different columns, as `folders.parts` does, or a file is not what its name says.
     """
-    parts = folders.parts(path)
+    parts = data_files.parts(path)
     if parts == [path]:
         return _scan(path)
     schemas = [pl.read_parquet_schema(part) if _is_parquet(part) else None for part in parts]
@@ -31,14 +31,14 @@ def scan(path: Path) -> pl.LazyFrame:
 def kinds(path: Path) -> pl.Schema:
     """Column -> type of its values, in delimited text as the first rows show it. Raises HarnessError as `scan` does."""
     if path.is_dir():
-        first = _filled(folders.parts(path))[0]
+        first = _filled(data_files.parts(path))[0]
         return scan(path).collect_schema() if _is_parquet(first) else delimited.kinds(first)
     return _scan(path).collect_schema() if _is_parquet(path) else delimited.kinds(path)
 
 
 def notes(path: Path) -> list[str]:
     """A sentence on how a data file is read, if its name does not say it. Raises HarnessError as `scan` does."""
-    parts = folders.parts(path)
+    parts = data_files.parts(path)
     dialects = [delimited.dialect(part) for part in parts if not _is_parquet(part)]
     forms = dict.fromkeys(f"as {found.form} text" for found in dialects if found.form)
     traits = dict.fromkeys(trait for found in dialects for trait in found.traits)
@@ -49,12 +49,12 @@ def notes(path: Path) -> list[str]:
 
 def escaped(path: Path) -> bool:
     """Whether quotes of a file are escaped by backslashes, which earlier versions read otherwise."""
-    return any(not _is_parquet(part) and delimited.dialect(part).escaped for part in folders.parts(path))
+    return any(not _is_parquet(part) and delimited.dialect(part).escaped for part in data_files.parts(path))
 
 
 def reason(path: Path, error: Exception) -> str:
     """Why a data file could not be read: the part, the line and the remedy where they can be found."""
-    parts = [] if isinstance(error, OSError) and error.errno else folders.parts(path)
+    parts = [] if isinstance(error, OSError) and error.errno else data_files.parts(path)
     for part in parts:
         inside = "" if part == path else f"{part.relative_to(path)}: "
         if _is_parquet(part):
@@ -64,7 +64,7 @@ def reason(path: Path, error: Exception) -> str:
                 return f"{inside}cannot be read as parquet: {_first_line(fault)}"
         elif fault := delimited.fault(part):
             return inside + fault
-    return f"cannot be read as {folders.kind(path)[1:] or 'data'}: {_first_line(error)}"
+    return f"cannot be read as {data_files.kind(path)[1:] or 'data'}: {_first_line(error)}"
 
 
 @contextmanager
@@ -88,14 +88,14 @@ def _scan(path: Path) -> pl.LazyFrame:
 
 
 def _is_parquet(path: Path) -> bool:
-    return folders.kind(path) == folders.PARQUET
+    return data_files.kind(path) == data_files.PARQUET
 
 
 def _joined(path: Path, parts: list[Path]) -> pl.LazyFrame:
     """Parts of equal columns, one behind the other. Raises HarnessError if they differ."""
     frames, parts = [], _filled(parts)
     for part in parts:
-        values = [pl.lit(value, pl.String).alias(key) for key, value in folders.partition(part, path).items()]
+        values = [pl.lit(value, pl.String).alias(key) for key, value in data_files.partition(part, path).items()]
         frames.append(_scan(part).with_columns(values))
     first = frames[0].collect_schema()
     for part, frame in zip(parts, frames, strict=True):

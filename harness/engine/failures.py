@@ -61,7 +61,7 @@ def at_start(text: str) -> bool:
 
 
 @dataclass
-class Count:
+class FailureCount:
     """Of the workers that had a trial: those that may be its own fault, those of nodes, and why the last one was."""
 
     own: int = 0

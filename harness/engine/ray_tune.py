@@ -1,6 +1,6 @@
 """The only room that speaks to Ray: one Tune run over the whole grid.
 
-The driver's searcher and scheduler ask and tell the `Grid`; trials run in actors that are used again and keep the
+The driver's searcher and scheduler ask and tell the `TrialQueue`; trials run in actors that are used again and keep the
 data of their last cells; what they leave (checkpoints, artifacts) goes through one recorder actor on the driver's
 machine, so that nodes need no shared folder. Ray holds no truth: its own files are thrown away.
 """
@@ -36,16 +36,16 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from harness.engine import failures, head
-from harness.engine import layout as layouts
-from harness.engine.layout import Layout
-from harness.engine.watch import last_words
-from harness.engine.worker import Recorder, Shared, Unreachable, Worker
-from harness.record import store
-from harness.search.studies import Assignment, Grid
-from harness.system import scratch
-from harness.system.sources import code_hash
-from harness.system.stop import Stop, shielded
+from harness.engine import failures, ray_head
+from harness.engine import slots as layouts
+from harness.engine.slots import Layout
+from harness.engine.watchdog import last_words
+from harness.engine.worker import Recorder, SharedData, Unreachable, Worker
+from harness.record import artifacts
+from harness.search.studies import Assignment, TrialQueue
+from harness.system import tempdirs
+from harness.system.code_hash import code_hash
+from harness.system.signals import Stop, shielded
 from harness.training.user_scores import Scores
 from harness.types import HarnessError, Trial, TrialResult
 
@@ -55,7 +55,7 @@ RETRIES = 2  # of a trial whose worker process died
 class TrialActor(tune.Trainable):
     """One slot: a `Worker` in a process of its own."""
 
-    def setup(self, config: dict[str, Any], shared: Shared) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def setup(self, config: dict[str, Any], shared: SharedData) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         def get(reference: Any) -> Any:
             try:
                 return ray.get(reference)
@@ -96,14 +96,14 @@ class _Unsaved:
 
 
 class GridSearcher(_Unsaved, Searcher):
-    """Tune's side of `Grid.next`. Ray's trial ids live here and nowhere else."""
+    """Tune's side of `TrialQueue.next`. Ray's trial ids live here and nowhere else."""
 
-    def __init__(self, grid: Grid, home: Path, stop: Stop) -> None:
+    def __init__(self, grid: TrialQueue, home: Path, stop: Stop) -> None:
         super().__init__(metric="value", mode="max")
         self.grid, self.home, self.stop = grid, home, stop
         self.flying: dict[str, Assignment] = {}
         self.dropped: list[Assignment] = []  # by Tune, though they may be tried again
-        self.failures: dict[str, failures.Count] = {}  # of our trials' workers, by our ids
+        self.failures: dict[str, failures.FailureCount] = {}  # of our trials' workers, by our ids
 
     def suggest(self, trial_id: str) -> Any:
         if self.grid.over or self.stop.signum:
@@ -130,9 +130,9 @@ class GridSearcher(_Unsaved, Searcher):
     def end(self, trial_id: str, result: TrialResult) -> None:
         found = self.flying.pop(trial_id)
         if found.trial.role == "confirm" and result.status == "done":
-            store.check_artifacts(self.home, found.trial.id)
+            artifacts.check_artifacts(self.home, found.trial.id)
         self.grid.ended(found.trial.id, result)
-        store.drop_checkpoint(self.home, found.trial.id)
+        artifacts.drop_checkpoint(self.home, found.trial.id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the ledger has it all."""
@@ -142,8 +142,8 @@ class GridSearcher(_Unsaved, Searcher):
 
 
 class GridScheduler(_Unsaved, FIFOScheduler):
-    """Tune's side of `Grid.epoch` and `Grid.ended`: each study's own pruner decides, cell by cell. Asked to stop, it
-    lets no trial go on whose state is saved."""
+    """Tune's side of `TrialQueue.epoch` and `TrialQueue.ended`: each study's pruner decides, cell by cell. When asked
+    to stop, it ends every trial whose state is saved."""
 
     def __init__(self, searcher: GridSearcher, recorder: Any, slots: int, tell: Callable[[str], None]) -> None:
         super().__init__()
@@ -217,7 +217,7 @@ class GridScheduler(_Unsaved, FIFOScheduler):
             return
         found = self.searcher.flying[trial.trial_id].trial
         text = Path(trial.error_file).read_text().rpartition("Failure # ")[2]
-        failed = self.searcher.failures.setdefault(found.id, failures.Count())
+        failed = self.searcher.failures.setdefault(found.id, failures.FailureCount())
         failed.add(failures.reason(text, lambda: self._last_words(found.id)))
         trial.run_metadata.num_failures = failed.own
         if failures.at_start(text) and failed.own > RETRIES:
@@ -277,16 +277,16 @@ def cluster(address: str | None) -> Iterator[dict[str, Any]]:
     Yields {"cpus", "gpus", "nodes", "node_cpus", "each"}: totals, the cores of the smallest node that has any, and
     cores and GPUs of each node. Raises HarnessError if the cluster cannot be reached.
     """
-    address = head.address_of(address)
+    address = ray_head.address_of(address)
     with contextlib.ExitStack() as stack:
         if address:
             _start(address, {"address": address})
         else:
-            place = stack.enter_context(head.own())
+            place = stack.enter_context(ray_head.own())
             stack.enter_context(_on_loopback())
             _start(None, {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"} | place)
         stack.callback(ray.shutdown)
-        head.watch(ray.get_runtime_context().gcs_address, ray.is_initialized)
+        ray_head.watch(ray.get_runtime_context().gcs_address, ray.is_initialized)
         yield layouts.resources(ray.nodes())
 
 
@@ -325,7 +325,7 @@ def _read_again() -> None:
 
 
 def run(
-    grid: Grid,
+    grid: TrialQueue,
     shared: dict[str, Any],
     home: Path,
     layout: Layout,
@@ -336,14 +336,14 @@ def run(
     """Run a grid inside a `cluster`, to its end or until `stop` is asked for: then epochs under way are waited for and
     checkpointed, and their trials stay started in the ledger and go on at the next command.
 
-    `shared`: `splits`, `spectra`, `sizes` as in `Shared`, as values. `watchdog`: seconds, as in `Watchdog`. `tell` gets
-    a line for every worker that failed. Raises Interrupted if asked to stop twice, HarnessError if no worker can start
-    or one runs other code.
+    `shared`: `splits`, `spectra`, `sizes` as in `SharedData`, as values. `watchdog`: seconds, as in `Watchdog`. `tell`
+    gets a line for every worker that failed. Raises Interrupted if asked to stop twice, HarnessError if no worker can
+    start or one runs other code.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     make = ray.remote(num_cpus=0, max_concurrency=4, max_restarts=-1, scheduling_strategy=here)(Recorder)  # pyright: ignore[reportCallIssue]
     recorder = make.remote(str(home))  # pyright: ignore[reportAttributeAccessIssue]
-    held = Shared(
+    held = SharedData(
         {key: ray.put(value) for key, value in shared["splits"].items()},
         {key: ray.put(value) for key, value in shared["spectra"].items()},
         shared["sizes"],
@@ -355,7 +355,7 @@ def run(
     )
     scheduler = GridScheduler(GridSearcher(grid, home, stop), recorder, layout.slots, tell)
     trainable = tune.with_resources(tune.with_parameters(TrialActor, shared=held), needs(layout))
-    with scratch.folder("tune") as folder, _quiet(), failures.own_errors(), stop.patiently():
+    with tempdirs.folder("tune") as folder, _quiet(), failures.own_errors(), stop.patiently():
         _tuner(trainable, scheduler, layout, folder).fit()
     if not grid.over and not stop.signum:
         raise HarnessError(

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from harness import registry
-from harness.data.preparation import Split
-from harness.engine.layout import Layout
-from harness.engine.meter import Meter
-from harness.engine.watch import Watchdog, die_with_parent
-from harness.record import store
-from harness.system.sources import code_hash
+from harness.data.splits import Split
+from harness.engine.resources import ResourceMeter
+from harness.engine.slots import Layout
+from harness.engine.watchdog import Watchdog, die_with_parent
+from harness.record import artifacts
+from harness.system.code_hash import code_hash
 from harness.training.user_scores import packed
 from harness.types import Trial, TrialResult
 
@@ -30,7 +30,7 @@ ASK_EVERY = 0.5  # seconds between questions whether the command was asked to st
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedData:
     """What workers read: object references by hash. `splits` keys are (data hash, role). `code`: the driver's
     `code_hash`. `watchdog`: seconds, as in `Watchdog`. `tells_users`: searches tell scores by user (`user_scores`)."""
 
@@ -56,16 +56,16 @@ class Recorder:
     def begin(self, trial_id: str, node: str, pid: int) -> bytes | None:
         """A worker has taken a trial; returns its checkpoint if there is one."""
         self.places[trial_id] = node, pid
-        return store.load_checkpoint(self.home, trial_id)
+        return artifacts.load_checkpoint(self.home, trial_id)
 
     def place(self, trial_id: str) -> tuple[str, int] | None:
         return self.places.get(trial_id)
 
     def save(self, trial_id: str, data: bytes) -> None:
-        store.save_checkpoint(self.home, trial_id, data)
+        artifacts.save_checkpoint(self.home, trial_id, data)
 
-    def finish(self, trial_id: str, artifacts: dict[str, Any]) -> None:
-        store.save_artifacts(self.home, trial_id, **artifacts)
+    def finish(self, trial_id: str, parts: dict[str, Any]) -> None:
+        artifacts.save_artifacts(self.home, trial_id, **parts)
 
     def ask_to_stop(self) -> None:
         self.asked = True
@@ -88,7 +88,12 @@ class Worker:
     `post` may raise Unreachable."""
 
     def __init__(
-        self, shared: Shared, get: Callable[[Any], Any], post: Callable[..., Any], place: tuple[str, int], slots: int
+        self,
+        shared: SharedData,
+        get: Callable[[Any], Any],
+        post: Callable[..., Any],
+        place: tuple[str, int],
+        slots: int,
     ) -> None:
         import torch
 
@@ -120,7 +125,7 @@ class Worker:
         self.work = trial
         self.training: Any = None
         self.told = 0  # epochs whose users this process has told
-        self.meter = Meter(1 / self.slots, gpu_share=self.shared.layout.gpu)
+        self.meter = ResourceMeter(1 / self.slots, gpu_share=self.shared.layout.gpu)
         self.saved_at, self.save_cost = time.monotonic(), 0.0
         self.longest = 0.0
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.record.ledger import Ledger
-from harness.system import sealed
+from harness.system import checksums
 
 KINDS = {
     "ledger": "what happened; the truth",
@@ -34,7 +34,7 @@ DAY = 86_400.0
 
 
 @dataclass(frozen=True)
-class Waste:
+class Removable:
     """A file or folder that can go, with the reason."""
 
     path: Path
@@ -57,7 +57,7 @@ def _row(kind: str, files: list[Path], what: str) -> dict[str, Any]:
     return {"kind": kind, "files": len(files), "bytes": sum(map(_size, files)), "what": what}
 
 
-def waste(home: Path, days: float) -> list[Waste]:
+def waste(home: Path, days: float) -> list[Removable]:
     """Checkpoints of runs that are over or unknown, half-made files older than a day, and, of more than `days` ago,
     what was set aside as damaged, calibrations and the forecast.
 
@@ -66,16 +66,16 @@ def waste(home: Path, days: float) -> list[Waste]:
     found = list(_checkpoints(home))
     for path in [*(home / "calibrations").glob("*.json"), home / "forecast.json"]:
         if path.is_file() and _age(path) >= days * DAY:
-            found.append(Waste(path, f"measured more than {days:g} days ago", size(path)))
+            found.append(Removable(path, f"measured more than {days:g} days ago", size(path)))
     for path in _walk(home):
-        if sealed.ASIDE in path.name and _age(path) >= days * DAY:
-            found.append(Waste(path, f"set aside as damaged more than {days:g} days ago", size(path)))
-        elif path.name.startswith(".") and sealed.ASIDE not in path.name and _age(path) >= DAY:
-            found.append(Waste(path, "half-made, more than a day ago", size(path)))
+        if checksums.ASIDE in path.name and _age(path) >= days * DAY:
+            found.append(Removable(path, f"set aside as damaged more than {days:g} days ago", size(path)))
+        elif path.name.startswith(".") and checksums.ASIDE not in path.name and _age(path) >= DAY:
+            found.append(Removable(path, "half-made, more than a day ago", size(path)))
     return sorted(found, key=lambda item: item.path)
 
 
-def _checkpoints(home: Path) -> Iterator[Waste]:
+def _checkpoints(home: Path) -> Iterator[Removable]:
     folder = home / "checkpoints"
     if not folder.is_dir():
         return
@@ -86,12 +86,12 @@ def _checkpoints(home: Path) -> Iterator[Waste]:
             continue
         entry = trials.get(name)
         if suffix == "safetensors":
-            yield Waste(path, "of an earlier harness", size(path))
+            yield Removable(path, "of an earlier harness", size(path))
         elif entry is None or entry.status is not None:
-            yield Waste(path, "its run is over" if entry else "its run is in no ledger", size(path))
+            yield Removable(path, "its run is over" if entry else "its run is in no ledger", size(path))
 
 
-def remove(found: list[Waste]) -> int:
+def remove(found: list[Removable]) -> int:
     """Delete; returns the bytes that came free. What is gone already is no fault."""
     freed = 0
     for item in found:
@@ -107,7 +107,12 @@ def _walk(folder: Path) -> Iterator[Path]:
     """Files and folders below a folder; what may go as a whole is not entered."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         yield path
-        if path.is_dir() and not path.is_symlink() and sealed.ASIDE not in path.name and not path.name.startswith("."):
+        if (
+            path.is_dir()
+            and not path.is_symlink()
+            and checksums.ASIDE not in path.name
+            and not path.name.startswith(".")
+        ):
             yield from _walk(path)
 
 

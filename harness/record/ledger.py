@@ -19,10 +19,8 @@ from pathlib import Path
 from sys import intern
 from typing import Any, cast
 
-from harness.record.segments import Damage, Place, Segment, Source, parse
+from harness.record.segments import Damage, FileOffset, Segment, SegmentReader, parse
 from harness.types import HarnessError, Role, Status, Trial, TrialResult
-
-__all__ = ["SCHEMA", "Damage", "Entry", "Ledger", "Segment", "ended", "opened", "started", "voided"]
 
 SCHEMA = 1
 _STARTED = re.compile(
@@ -37,10 +35,10 @@ _ENDED = re.compile(
 _EPOCH = re.compile(rb'\{"kind":"epoch","seq":\d+,"time":[\d.]+,"id":"(\w+)","epoch":(\d+),')
 
 
-class Recorded(TrialResult):
+class RecordedResult(TrialResult):
     """A result on disk: status, reason and best are known, the rest is read when it is asked for."""
 
-    def __init__(self, status: Status, reason: str, best: float, place: Place) -> None:
+    def __init__(self, status: Status, reason: str, best: float, place: FileOffset) -> None:
         self.status, self.reason, self.best, self._place = status, reason, best, place
 
     def _read(self, name: str) -> Any:
@@ -51,7 +49,7 @@ class Recorded(TrialResult):
 
 for _field in fields(TrialResult):
     if _field.name not in ("status", "reason", "best"):
-        setattr(Recorded, _field.name, property(lambda self, name=_field.name: self._read(name)))
+        setattr(RecordedResult, _field.name, property(lambda self, name=_field.name: self._read(name)))
 
 
 def _result(event: dict[str, Any]) -> TrialResult:
@@ -72,16 +70,16 @@ def _number(line: bytes, key: bytes, start: int) -> float | None:
 
 
 @dataclass(slots=True)
-class Entry:
+class TrialEntry:
     """What the ledger knows of one trial."""
 
-    source: Trial | Place
+    source: Trial | FileOffset
     run: str  # the segment that ended it, or else started it last
     role: Role
     study: str
     number: int  # its place in the cell's search, or its seed's place in the confirmation
     more: list[tuple[str, int]] | None = None  # further (study, number) pairs
-    outcome: TrialResult | Place | None = None
+    outcome: TrialResult | FileOffset | None = None
     status: Status | None = None  # None: started, not ended
     reason: str = ""
     best: float = 0.0
@@ -101,16 +99,16 @@ class Entry:
     @property
     def result(self) -> TrialResult | None:
         """None: started, not ended."""
-        if self.status is None or not isinstance(self.outcome, Place):
+        if self.status is None or not isinstance(self.outcome, FileOffset):
             return self.outcome if isinstance(self.outcome, TrialResult) else None
-        return Recorded(self.status, self.reason, self.best, self.outcome)
+        return RecordedResult(self.status, self.reason, self.best, self.outcome)
 
     def end(self, outcome: TrialResult) -> None:
         self.outcome, self.status, self.reason, self.best = outcome, outcome.status, outcome.reason, outcome.best
         self.seconds = outcome.info.get("seconds", 0.0)
         self.trained = int(outcome.info.get("epochs", len(outcome.curve)))
 
-    def end_at(self, place: Place, line: bytes, found: re.Match[bytes]) -> None:
+    def end_at(self, place: FileOffset, line: bytes, found: re.Match[bytes]) -> None:
         """The same from an `ended` line, of which `found` is the beginning; the rest stays on disk."""
         _, _, status, reason, best, curve = found.groups()
         self.outcome, self.best = place, float(best)
@@ -130,7 +128,7 @@ class Ledger:
     the newest. ``launches``: run -> launch event. ``opened``: trial id -> how often its test was handed out.
     """
 
-    trials: dict[str, Entry] = field(default_factory=dict)
+    trials: dict[str, TrialEntry] = field(default_factory=dict)
     studies: dict[str, dict[int, str]] = field(default_factory=dict)
     winners: dict[str, dict[str, Any]] = field(default_factory=dict)
     launches: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -139,7 +137,7 @@ class Ledger:
     damages: list[Damage] = field(default_factory=list)
     home: Path | None = None
     foreign: int = 0  # lines that `refresh` has taken so far
-    _sources: dict[str, Source] = field(default_factory=dict, repr=False)
+    _sources: dict[str, SegmentReader] = field(default_factory=dict, repr=False)
     _facts: dict[str, dict[tuple[Any, ...], Any]] = field(default_factory=dict, repr=False)  # found so far, by study
 
     @classmethod
@@ -164,7 +162,7 @@ class Ledger:
             run = path.stem
             if run == own:
                 continue
-            source = self._sources.setdefault(run, Source(path))
+            source = self._sources.setdefault(run, SegmentReader(path))
             for found in source.lines(epochs):
                 if isinstance(found, Damage):
                     yield found
@@ -173,12 +171,12 @@ class Ledger:
                 if not self._take_line(run, *found):
                     self.take(run, cast("dict[str, Any]", parse(found[0])))
 
-    def _take_line(self, run: str, line: bytes, place: Place) -> bool:
+    def _take_line(self, run: str, line: bytes, place: FileOffset) -> bool:
         """Account for the usual events without parsing them whole. False if it is none of these."""
         if match := _STARTED.match(line):
             time, trial_id, name, number, role = match.groups()
             study = intern(name.decode())
-            given = Entry(place, run, cast("Role", intern(role.decode())), study, int(number), time=float(time))
+            given = TrialEntry(place, run, cast("Role", intern(role.decode())), study, int(number), time=float(time))
             self._started(trial_id.decode(), given)
         elif match := _ENDED.match(line):
             if entry := self._ended(match[2].decode(), run, float(match[1])):
@@ -199,7 +197,7 @@ class Ledger:
             self.launches[run] = event
         elif kind == "started":
             trial = Trial.from_json(event["trial"])
-            given = Entry(trial, run, trial.role, event["study"], event["number"], time=event["time"])
+            given = TrialEntry(trial, run, trial.role, event["study"], event["number"], time=event["time"])
             self._started(event["id"], given)
         elif kind == "opened":
             self.opened[event["id"]] = self.opened.get(event["id"], 0) + 1
@@ -218,7 +216,7 @@ class Ledger:
         elif kind == "finished":
             self.finished[run] = event
 
-    def _started(self, trial_id: str, given: Entry) -> None:
+    def _started(self, trial_id: str, given: TrialEntry) -> None:
         entry = self.trials.setdefault(trial_id, given)
         entry.starts += 1
         entry.epochs = 0
@@ -232,7 +230,7 @@ class Ledger:
         if place != (entry.study, entry.number) and place not in (entry.more or []):
             entry.more = [*(entry.more or []), place]
 
-    def _ended(self, trial_id: str, run: str, time: float) -> Entry | None:
+    def _ended(self, trial_id: str, run: str, time: float) -> TrialEntry | None:
         """The entry of a trial that ended, its place in time noted; None if its start is not known."""
         if entry := self.trials.get(trial_id):
             entry.run, entry.ended = run, time
@@ -274,7 +272,7 @@ class Ledger:
         """Search number -> (trial id, its result or None) of a study's first `trials` numbers, as far as started."""
         return {number: (i, entry.result) for number, i, entry in self.searched(study, trials)}
 
-    def searched(self, study: str, trials: int) -> list[tuple[int, str, Entry]]:
+    def searched(self, study: str, trials: int) -> list[tuple[int, str, TrialEntry]]:
         """Search number, trial id and entry of a study's first `trials` numbers, as far as started, in their order."""
         known = self.studies.get(study, {})
         return [(number, i, self.trials[i]) for number, i in sorted(known.items()) if number < trials]

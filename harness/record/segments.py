@@ -106,7 +106,7 @@ class Damage:
         return f"{self.file}:{self.line}: {what}"
 
 
-class Place(NamedTuple):
+class FileOffset(NamedTuple):
     """Where a line is on disk."""
 
     path: Path
@@ -140,7 +140,7 @@ def parse(line: bytes) -> dict[str, Any] | None:
         return None
 
 
-class Source:
+class SegmentReader:
     """The reading end of one segment. `lines` goes on where it stopped before: a segment only grows."""
 
     def __init__(self, path: Path) -> None:
@@ -148,7 +148,7 @@ class Source:
         self.offset = 0  # bytes of whole lines that were taken
         self._count = self._expected = 0
 
-    def lines(self, epochs: bool) -> Iterator[tuple[bytes, Place] | Damage]:
+    def lines(self, epochs: bool) -> Iterator[tuple[bytes, FileOffset] | Damage]:
         """New whole lines with their places, and damages where they stand; epoch events only if asked for.
 
         A last line without its end is given if it is whole, else it is a torn one and comes again next time.
@@ -173,7 +173,7 @@ class Source:
         elif rest:
             yield Damage(self.path.name, self._count + 1, torn=True)
 
-    def _taken(self, block: bytes, epochs: bool) -> Iterator[tuple[bytes, Place] | Damage]:
+    def _taken(self, block: bytes, epochs: bool) -> Iterator[tuple[bytes, FileOffset] | Damage]:
         """What a block of whole lines holds. Epoch events that are not asked for are counted and not looked at."""
         lines = block.split(b"\n")[:-1]
         ends = list(accumulate(map(len, lines)))  # without the newlines
@@ -190,7 +190,7 @@ class Source:
                 if line.find(b'"seq":%d,' % expected, 0, _FAR) < 0 and (seq := _seq(line)) != expected:
                     yield Damage(self.path.name, before + i + 1, lost=abs(seq - expected))
                     ahead += seq - expected
-                yield line, Place(self.path, self.offset + ends[i] - len(line) + i, len(line))
+                yield line, FileOffset(self.path, self.offset + ends[i] - len(line) + i, len(line))
         self._count, self._expected = before + len(lines), ahead + len(lines)
         self.offset += len(block)
 

@@ -24,10 +24,10 @@ from typing import Any
 import polars as pl
 
 from harness import registry
-from harness.record import store
-from harness.record.ledger import Entry, Ledger
-from harness.record.store import Sources
-from harness.system import sealed
+from harness.record import artifacts
+from harness.record.artifacts import ArtifactSources
+from harness.record.ledger import Ledger, TrialEntry
+from harness.system import checksums
 from harness.types import HarnessError
 
 # One call to a dead server would otherwise block for minutes (7 retries with back-off).
@@ -124,7 +124,7 @@ class Tracker:
         if local:
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
             if mend and (why := damage(uri)):
-                sealed.set_aside(Path(uri.removeprefix("sqlite:///")), f"{why}; it is written anew from the ledger")
+                checksums.set_aside(Path(uri.removeprefix("sqlite:///")), f"{why}; it is written anew from the ledger")
         self.client = MlflowClient(tracking_uri=uri)
         found = self.client.get_experiment_by_name(EXPERIMENT)
         if found is None:
@@ -184,7 +184,7 @@ class Tracker:
             )
             self.client.log_dict(made, launch, "launch.json")
             for key in queries_keys(launch):
-                if (file := store.queries_path(self.home, key)).is_file():
+                if (file := artifacts.queries_path(self.home, key)).is_file():
                     self.client.log_artifact(made, str(file), "queries")
             self.client.set_terminated(made)
             self.client.set_tag(made, COMPLETE, "true")
@@ -219,7 +219,7 @@ class Tracker:
         self.client.set_terminated(run, _STATUS[result.status], end_time=ended)
         self.client.set_tag(run, COMPLETE, "true")  # last: what lacks it is written again
 
-    def _artifacts(self, run: str, ledger: Ledger, entry: Entry) -> None:
+    def _artifacts(self, run: str, ledger: Ledger, entry: TrialEntry) -> None:
         result = entry.result
         assert result is not None
         record = {
@@ -232,7 +232,7 @@ class Tracker:
             "ended": entry.ended,
         }
         self.client.log_dict(run, record, "trial.json")
-        folder = store.artifact_folder(self.home, entry.trial.id)
+        folder = artifacts.artifact_folder(self.home, entry.trial.id)
         for file in sorted(folder.glob("[!.]*")):
             self.client.log_artifact(run, str(file))
 
@@ -277,10 +277,10 @@ def sync(uri: str, home: Path, ledger: Ledger, tell: Callable[[str], None] = lam
 
 def queries_keys(launch: dict[str, Any]) -> list[str]:
     """Names of what is known of the test targets of a launch's data sets."""
-    return [store.queries_key(card["hash"], launch["protocol"]) for card in launch["data"].values()]
+    return [artifacts.queries_key(card["hash"], launch["protocol"]) for card in launch["data"].values()]
 
 
-def read(uri: str, home: Path) -> tuple[Ledger, Sources]:
+def read(uri: str, home: Path) -> tuple[Ledger, ArtifactSources]:
     """A ledger rebuilt from MLflow alone, and what lies beside it.
 
     Raises HarnessError if the store cannot be read or holds no mirror.
@@ -327,10 +327,14 @@ def read(uri: str, home: Path) -> tuple[Ledger, Sources]:
         except Exception as error:
             raise HarnessError(f"MLflow at {redact(uri)} cannot be read: {first_line(error)}") from error
 
-    return ledger, Sources(
-        lambda trial_id: load(runs.get(trial_id), "ranks.parquet", lambda file: store.parse_ranks(file.read_bytes())),
+    return ledger, ArtifactSources(
+        lambda trial_id: load(
+            runs.get(trial_id), "ranks.parquet", lambda file: artifacts.parse_ranks(file.read_bytes())
+        ),
         lambda key: load(described.get(key), f"queries/{key}.parquet", pl.read_parquet),
-        lambda trial_id: load(runs.get(trial_id), "spectrum.json", lambda file: store.parse_spectra(file.read_bytes())),
+        lambda trial_id: load(
+            runs.get(trial_id), "spectrum.json", lambda file: artifacts.parse_spectra(file.read_bytes())
+        ),
         tracker.page,
     )
 

@@ -17,11 +17,11 @@ import polars as pl
 
 from harness import registry
 from harness.metrics._all import CUTOFFS, HEADLINE, per_user
-from harness.record import store
+from harness.record import artifacts
 from harness.record.ledger import Ledger
-from harness.report import rows
-from harness.report.rows import Row
-from harness.stats import crossed, resampling
+from harness.report import row_lookup
+from harness.report.row_lookup import LedgerRow
+from harness.stats import crossed_effects, resampling
 from harness.types import MIDDLE, Cell, HarnessError, PrepSpec, Protocol
 
 ALPHA = 0.05
@@ -34,13 +34,13 @@ class Side:
 
     name: str
     ledger: Ledger
-    rows: dict[Cell, Row]
+    rows: dict[Cell, LedgerRow]
     launch: dict[str, Any]
     ranks_of: Callable[[str], pl.DataFrame | None] = field(repr=False)
 
 
 @dataclass(frozen=True)
-class Difference:
+class MetricDifference:
     """A metric's means and B - A with its 95 % interval."""
 
     a: float
@@ -51,14 +51,14 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedCell:
     """A cell that both sides have. ``why_not``: why it is not compared, else empty. ``same_runs``: both sides hold the
     very same trials. ``p``: of no difference in the headline metric, Holm-adjusted. ``notes``: what differs in it."""
 
     cell: Cell
     why_not: str
     same_runs: bool = False
-    metrics: dict[str, Difference] = field(default_factory=dict)
+    metrics: dict[str, MetricDifference] = field(default_factory=dict)
     p: float | None = None
     notes: tuple[str, ...] = ()
 
@@ -74,7 +74,7 @@ class Comparison:
     a: str
     b: str
     settings: dict[str, tuple[Any, Any]]
-    cells: tuple[Compared, ...]
+    cells: tuple[ComparedCell, ...]
     only_a: tuple[Cell, ...]
     only_b: tuple[Cell, ...]
 
@@ -154,22 +154,22 @@ def side(word: str, home: Path) -> Side:
     if folder.is_dir():
         if not (folder / "ledger").is_dir():
             raise HarnessError(f"{word} is a folder, but no home with results: it has no folder 'ledger'.")
-        return _side(word, Ledger.open(folder), None, lambda i: store.load_ranks(folder, i))
+        return _side(word, Ledger.open(folder), None, lambda i: artifacts.load_ranks(folder, i))
     ledger = Ledger.open(home)
     runs = [run for run in sorted(ledger.launches) if run.startswith(word)] if word else []
     if len(runs) != 1:
-        known = sorted(ledger.launches, reverse=True)[: rows.SHOWN]
+        known = sorted(ledger.launches, reverse=True)[: row_lookup.SHOWN]
         if not known:
             raise HarnessError(f"'{word}' is no folder or MLflow store, and {home} holds no launches.")
         what = f"is {len(runs)} launches of {home}" if runs else f"is no launch of {home}, folder or MLflow store"
         raise HarnessError(f"'{word}' {what}. {registry.suggest(word, known)}")
-    return _side(word, ledger, runs[0], lambda i: store.load_ranks(home, i))
+    return _side(word, ledger, runs[0], lambda i: artifacts.load_ranks(home, i))
 
 
 def _side(word: str, ledger: Ledger, run: str | None, ranks_of: Callable[[str], pl.DataFrame | None]) -> Side:
     if not ledger.launches:
         raise HarnessError(f"{word} holds no results yet.")
-    return Side(word, ledger, rows.of(ledger, run), ledger.launches[run or max(ledger.launches)], ranks_of)
+    return Side(word, ledger, row_lookup.of(ledger, run), ledger.launches[run or max(ledger.launches)], ranks_of)
 
 
 def _protocols_differ(a: Side, b: Side) -> str:
@@ -180,35 +180,41 @@ def _protocols_differ(a: Side, b: Side) -> str:
     return f"the protocols differ: {', '.join(names)}" if names else ""
 
 
-def _cell(cell: Cell, sides: tuple[Side, Side], barrier: str) -> Compared:
+def _cell(cell: Cell, sides: tuple[Side, Side], barrier: str) -> ComparedCell:
     if barrier:
-        return Compared(cell, barrier)
+        return ComparedCell(cell, barrier)
     ids, ranks = [], []
     for name, own in zip("AB", sides, strict=True):
         done = [i for i in own.rows[cell].planned if (r := own.ledger.result(i)) is not None and r.status == "done"]
         frames = [own.ranks_of(i) for i in done]
         if not done:
-            return Compared(cell, f"{name} has no confirmed run of it yet")
+            return ComparedCell(cell, f"{name} has no confirmed run of it yet")
         if any(frame is None for frame in frames):
-            return Compared(cell, f"the test ranks of {sum(f is None for f in frames)} of {name}'s runs are missing")
+            return ComparedCell(
+                cell, f"the test ranks of {sum(f is None for f in frames)} of {name}'s runs are missing"
+            )
         ids.append(done)
         ranks.append([frame.sort("user", maintain_order=True) for frame in frames if frame is not None])
     trials = [own.ledger.trials[found[0]].trial for own, found in zip(sides, ids, strict=True)]
     hashes = [trial.inputs["data"] for trial in trials]
     if hashes[0] != hashes[1]:
-        return Compared(cell, f"the data differ (hash {hashes[0][:8]} / {hashes[1][:8]}): their users are not the same")
+        return ComparedCell(
+            cell, f"the data differ (hash {hashes[0][:8]} / {hashes[1][:8]}): their users are not the same"
+        )
     users = [frames[0]["user"].to_numpy() for frames in ranks]
     if not np.array_equal(*users):
-        return Compared(cell, f"their test ranks are of {len(users[0])} / {len(users[1])} targets")
+        return ComparedCell(cell, f"their test ranks are of {len(users[0])} / {len(users[1])} targets")
     notes = _notes(trials[0].params, trials[1].params, trials[0].inputs, trials[1].inputs)
     seeds = [len(found) for found in ids]
     notes += [f"seeds {seeds[0]} / {seeds[1]}"] if seeds[0] != seeds[1] else []
     values = [_scores(frames, users[0]) for frames in ranks]
     if ids[0] == ids[1]:
         means = dict(zip(_names(), values[0].mean((0, 1)).tolist(), strict=True))
-        return Compared(cell, "", True, {name: Difference(m, m, 0.0, 0.0, 0.0) for name, m in means.items()}, 1.0)
+        return ComparedCell(
+            cell, "", True, {name: MetricDifference(m, m, 0.0, 0.0, 0.0) for name, m in means.items()}, 1.0
+        )
     metrics, p = _differences(values[0], values[1], cell.is_baseline)
-    return Compared(cell, "", False, metrics, p, tuple(notes))
+    return ComparedCell(cell, "", False, metrics, p, tuple(notes))
 
 
 def _notes(a: dict[str, Any], b: dict[str, Any], inputs_a: dict[str, Any], inputs_b: dict[str, Any]) -> list[str]:
@@ -231,22 +237,22 @@ def _names() -> list[str]:
 
 def _scores(frames: list[pl.DataFrame], users: np.ndarray) -> np.ndarray:
     """Every metric of every user and seed, (U, S, M)."""
-    columns = [store.bounds(frame) for frame in frames]
+    columns = [artifacts.bounds(frame) for frame in frames]
     parts = [name.lower().partition("@") for name in _names()]
     return np.stack([np.stack([per_user(c, m, int(k), users) for m, _, k in parts], 1) for c in columns], 1)
 
 
-def _differences(a: np.ndarray, b: np.ndarray, deterministic: bool) -> tuple[dict[str, Difference], float]:
+def _differences(a: np.ndarray, b: np.ndarray, deterministic: bool) -> tuple[dict[str, MetricDifference], float]:
     """B - A of every metric from scores (U, S, M), users in pairs, and the raw p-value of the headline's."""
     found, p = {}, 1.0
     for m, name in enumerate(_names()):
-        gap = crossed.compare(b[:, :, m], a[:, :, m], deterministic)
-        found[name] = Difference(float(a[:, :, m].mean()), float(b[:, :, m].mean()), gap.mean, *gap.within(1.0))
+        gap = crossed_effects.compare(b[:, :, m], a[:, :, m], deterministic)
+        found[name] = MetricDifference(float(a[:, :, m].mean()), float(b[:, :, m].mean()), gap.mean, *gap.within(1.0))
         p = gap.p if name == HEADLINE else p
     return found, p
 
 
-def _adjusted(cells: list[Compared]) -> list[Compared]:
+def _adjusted(cells: list[ComparedCell]) -> list[ComparedCell]:
     tested = [cell for cell in cells if cell.p is not None and not cell.same_runs]
     adjusted = resampling.holm(np.array([cell.p for cell in tested])) if tested else []
     p = {cell.cell: float(value) for cell, value in zip(tested, adjusted, strict=True)}
@@ -290,7 +296,7 @@ def text(found: Comparison) -> str:
     return "\n".join([*lines, found.verdict()])
 
 
-def _lines(cell: Compared, width: int) -> list[str]:
+def _lines(cell: ComparedCell, width: int) -> list[str]:
     name = f"{cell.cell!s:{width}s}"
     if cell.why_not:
         return [f"{name}  not compared: {cell.why_not}"]

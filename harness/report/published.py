@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from harness import registry
-from harness.record import store
+from harness.record import artifacts
 from harness.record.ledger import Ledger
-from harness.report import results, tables
+from harness.report import ledger_frames, tables
 from harness.report.tables import Row, Section, Table
 from harness.system import decoding
 from harness.types import HarnessError
@@ -54,7 +54,7 @@ ANY = "*"
 
 
 @dataclass(frozen=True)
-class Number:
+class PublishedNumber:
     """One published number, with what its file says of its protocol (`facts`) and of its data (`counts`)."""
 
     dataset: str
@@ -73,11 +73,11 @@ class Paper:
     title: str
     source: str
     note: str
-    numbers: tuple[Number, ...]
+    numbers: tuple[PublishedNumber, ...]
 
 
 @dataclass(frozen=True)
-class Beside:
+class PublishedComparison:
     """A published number and the row of ours that answers to it.
 
     ``ours``: mean, low and high of its 95 % interval, or None for a hole (``hole`` says what to run); ``gap``: ours
@@ -85,7 +85,7 @@ class Beside:
     of the paper does not say.
     """
 
-    number: Number
+    number: PublishedNumber
     row: str
     ours: tuple[float, float, float] | None
     gap: float | None
@@ -136,7 +136,7 @@ def _paper(file: str, value: dict[str, Any]) -> Paper:
     return Paper(value.get("title", file), value.get("source", ""), value.get("note", ""), numbers)
 
 
-def _number(where: str, row: dict[str, Any], common: dict[str, Any], counts: dict[str, Any]) -> Number:
+def _number(where: str, row: dict[str, Any], common: dict[str, Any], counts: dict[str, Any]) -> PublishedNumber:
     _known(where, row, (*NEEDED, *FACTS, "note"))
     for key in NEEDED:
         if key not in row:
@@ -150,7 +150,7 @@ def _number(where: str, row: dict[str, Any], common: dict[str, Any], counts: dic
     if row["confidence"] not in CONFIDENCE:
         raise HarnessError(f"{where}: confidence: {registry.suggest(row['confidence'], list(CONFIDENCE))}")
     own = {key: row[key] for key in NEEDED}
-    return Number(**own, facts=facts, counts=counts.get(row["dataset"], {}), note=row.get("note", ""))
+    return PublishedNumber(**own, facts=facts, counts=counts.get(row["dataset"], {}), note=row.get("note", ""))
 
 
 def _known(where: str, value: dict[str, Any], known: tuple[str, ...]) -> None:
@@ -159,7 +159,7 @@ def _known(where: str, value: dict[str, Any], known: tuple[str, ...]) -> None:
             raise HarnessError(f"{where} has the key '{key}'. {registry.suggest(key, list(known))}")
 
 
-def beside(paper: Paper, table: Table | None) -> list[Beside]:
+def beside(paper: Paper, table: Table | None) -> list[PublishedComparison]:
     """Every number of a paper beside the row of a table that answers to it; all holes without a table."""
     if table is not None:
         for number in paper.numbers:
@@ -173,25 +173,27 @@ def table_of(home: Path, run: str | None = None) -> Table | None:
     ledger = Ledger.open(home)
     if not ledger.launches and run is None:
         return None
-    return tables.build(results.build(ledger, store.sources(home), run))
+    return tables.build(ledger_frames.build(ledger, artifacts.sources(home), run))
 
 
-def _beside(number: Number, table: Table | None) -> Beside:
+def _beside(number: PublishedNumber, table: Table | None) -> PublishedComparison:
     found = [] if table is None else [(s, r) for s in table.sections for r in s.rows if _answers(number, s, r)]
     if table is None or not found:
         backbone = f" --backbones {number.backbone}" if number.backbone != ANY else ""
         loss = f" --set train.loss={number.facts['loss']}" if number.facts.get("loss", "softmax") != "softmax" else ""
         hole = f"harness bench --datasets {number.dataset}{backbone} --adapters {number.adapter}{loss}"
-        return Beside(number, "", None, None, (), (), hole)
+        return PublishedComparison(number, "", None, None, (), (), hole)
     section, row = max(found, key=lambda pair: pair[1].metrics[number.metric].mean)
     ours = row.metrics[number.metric]
     differs, unstated = _protocol(number, table, section, row)
     gap = 100 * (ours.mean / number.value - 1) if number.value else None
     words = str(row.cell).replace(" / ", "/")
-    return Beside(number, words, (ours.mean, ours.low, ours.high), gap, tuple(differs), tuple(unstated), "")
+    return PublishedComparison(
+        number, words, (ours.mean, ours.low, ours.high), gap, tuple(differs), tuple(unstated), ""
+    )
 
 
-def _answers(number: Number, section: Section, row: Row) -> bool:
+def _answers(number: PublishedNumber, section: Section, row: Row) -> bool:
     """Whether a row is of the data set, backbone and adapter of a number; brackets behind names do not count."""
     return (
         row.fit is not None
@@ -201,7 +203,7 @@ def _answers(number: Number, section: Section, row: Row) -> bool:
     )
 
 
-def _protocol(number: Number, table: Table, section: Section, row: Row) -> tuple[list[str], list[str]]:
+def _protocol(number: PublishedNumber, table: Table, section: Section, row: Row) -> tuple[list[str], list[str]]:
     """What is not equal, as 'theirs / ours' in words, and what the file does not say."""
     assert row.fit is not None
     protocol = table.header.get("protocol") or {}
@@ -237,7 +239,7 @@ def _said(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def to_json(papers: list[tuple[Paper, list[Beside]]]) -> list[dict[str, Any]]:
+def to_json(papers: list[tuple[Paper, list[PublishedComparison]]]) -> list[dict[str, Any]]:
     return [
         {"title": paper.title, "source": paper.source, "note": paper.note}
         | {"rows": [asdict(line) | {"match": line.match} for line in lines]}
@@ -245,12 +247,12 @@ def to_json(papers: list[tuple[Paper, list[Beside]]]) -> list[dict[str, Any]]:
     ]
 
 
-def text(papers: list[tuple[Paper, list[Beside]]]) -> str:
+def text(papers: list[tuple[Paper, list[PublishedComparison]]]) -> str:
     """The papers as lines: theirs, ours, the gap, and in words what of the protocols differs."""
     return "\n\n".join("\n".join(_lines(paper, lines)) for paper, lines in papers)
 
 
-def _lines(paper: Paper, found: list[Beside]) -> list[str]:
+def _lines(paper: Paper, found: list[PublishedComparison]) -> list[str]:
     lines = [f"{paper.title}. {paper.source}".rstrip(". ")] + ([" ".join(paper.note.split())] if paper.note else [])
     width = max(len(_name(line.number)) for line in found)
     lines.append(f"  {'row':{width}s}  metric   theirs  ours [95 %]              gap      protocol")
@@ -259,11 +261,11 @@ def _lines(paper: Paper, found: list[Beside]) -> list[str]:
     return lines
 
 
-def _name(number: Number) -> str:
+def _name(number: PublishedNumber) -> str:
     return f"{number.dataset}/{number.backbone}/{number.adapter}" + (f" ({number.note})" if number.note else "")
 
 
-def _row_lines(line: Beside, width: int) -> list[str]:
+def _row_lines(line: PublishedComparison, width: int) -> list[str]:
     number, indent = line.number, " " * 6
     head = f"  {_name(number):{width}s}  {number.metric:7s}  {number.value:.4f}"
     source = f"{indent}theirs: {CONFIDENCE[number.confidence]}"

@@ -13,7 +13,8 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from harness.search.spaces import Choices, Range, Space
+from harness.search.axes import Choices, Range
+from harness.search.spaces import Space
 
 STEPS = 4
 
@@ -41,7 +42,7 @@ def values(axis: Range | Choices) -> list[Any]:
     return list(dict.fromkeys(round(v) for v in found)) if axis.integer else found
 
 
-class Grid:
+class GridPoints:
     """The points of a space but its default, which every search tries first. `len` counts them."""
 
     def __init__(self, space: Space) -> None:

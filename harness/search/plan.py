@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from harness import registry
-from harness.data import library, preparation
+from harness.data import library, preparation, reader, splits
 from harness.record.ledger import Ledger
-from harness.search import grids, spaces, warm
-from harness.text import vectors
+from harness.search import axes, grids, spaces, warm_start
+from harness.text import embeddings
+from harness.text.encoders import _base
 from harness.types import (
     BASELINE,
     BUDGETS,
@@ -53,7 +54,7 @@ class Request:
     prep: PrepSpec = field(default_factory=PrepSpec)
     text: str = ""  # template of an item's text in place of each data set's own
     engine: Engine = field(default_factory=Engine)
-    spaces: spaces.Source = field(default_factory=spaces.Source)
+    spaces: spaces.SpaceSource = field(default_factory=spaces.SpaceSource)
 
     @property
     def table_key(self) -> str:
@@ -63,16 +64,16 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Material:
+class EncodedDataset:
     """A prepared data set with its encoders and the hashes of what they make of its texts, by label."""
 
-    prepared: preparation.Prepared
-    texts: vectors.Texts
-    encoders: dict[str, vectors.Encoder]
-    embeddings: dict[str, str]
+    prepared: splits.Prepared
+    texts: _base.Texts
+    encoders: dict[str, _base.Encoder]
+    embedding_hashes: dict[str, str]
 
     def can_encode(self, label: str) -> bool:
-        return vectors.can_encode(self.encoders[label], self.texts)
+        return embeddings.can_encode(self.encoders[label], self.texts)
 
 
 @dataclass
@@ -108,7 +109,7 @@ class Study:
             return 1
         if self.engine.sampler != "grid":
             return self.budget.trials
-        return min(self.budget.trials, 1 + len(self.starts) + len(grids.Grid(self.space)))
+        return min(self.budget.trials, 1 + len(self.starts) + len(grids.GridPoints(self.space)))
 
     @property
     def trials(self) -> int:
@@ -117,7 +118,7 @@ class Study:
 
     @cached_property
     def _points(self) -> Iterator[dict[str, Any]]:
-        return grids.Grid(self.space).points(int(self.id[:7], 16))
+        return grids.GridPoints(self.space).points(int(self.id[:7], 16))
 
     def given(self, number: int) -> dict[str, Any] | None:
         """The parameters of a search number where nothing is drawn: the default point for 0, then the warm start's
@@ -218,7 +219,7 @@ class Plan:
     """The whole grid."""
 
     request: Request
-    materials: dict[str, Material]
+    materials: dict[str, EncodedDataset]
     studies: list[Study]
     skipped: list[tuple[Cell, str]] = field(default_factory=list)
 
@@ -269,7 +270,7 @@ def at_random(space: spaces.Space, sampler: str) -> list[str]:
         name
         for name, axis in space.searched.items()
         if (sampler in ("gp", "cmaes") and axis.when is not None)
-        or (sampler == "cmaes" and isinstance(axis, spaces.Choices))
+        or (sampler == "cmaes" and isinstance(axis, axes.Choices))
     ]
 
 
@@ -278,19 +279,17 @@ def pace_of(backbone: str) -> int:
     return registry.schema(registry.BACKBONES, registry.split_overrides(backbone)[0]).attributes.get("pace", 1)
 
 
-def label(encoder: vectors.Encoder) -> str:
+def label(encoder: _base.Encoder) -> str:
     """An encoder's name in tables: as on the command line, folders left out (`file:titles.npy`)."""
     return encoder.label
 
 
-def material(word: str, request: Request, encoders: dict[str, vectors.Encoder]) -> Material:
+def encoded_dataset(word: str, request: Request, encoders: dict[str, _base.Encoder]) -> EncodedDataset:
     """Open, fetch if need be, and prepare one data set; hash what its encoders will make of its texts."""
-    prepared = preparation.prepare(
-        preparation.open_dataset(word, request.home, request.text), request.prep, request.home
-    )
-    texts = vectors.texts_of(prepared)
-    hashes = {name: vectors.embedding_hash(encoder, texts) for name, encoder in encoders.items()}
-    return Material(prepared, texts, encoders, hashes)
+    prepared = preparation.prepare(reader.open_dataset(word, request.home, request.text), request.prep, request.home)
+    texts = embeddings.texts_of(prepared)
+    hashes = {name: embeddings.embedding_hash(encoder, texts) for name, encoder in encoders.items()}
+    return EncodedDataset(prepared, texts, encoders, hashes)
 
 
 def select_datasets(selection: str, home: Path) -> list[str]:
@@ -300,7 +299,7 @@ def select_datasets(selection: str, home: Path) -> list[str]:
     for word in registry.split_list(selection):
         drop, pattern = word.startswith("!"), word.removeprefix("!")
         if pattern == "all":
-            hits = [*preparation.ready(home), DEFAULT_DATASET]
+            hits = [*reader.ready(home), DEFAULT_DATASET]
         elif "/" not in pattern and any(char in pattern for char in "*?"):
             hits = fnmatch.filter(library.names(home), pattern)
             if not hits:
@@ -338,11 +337,11 @@ def make(request: Request, ledger: Ledger) -> Plan:
     """The plan of a request against a ledger. Fetches and prepares data sets; computes no embedding."""
     request.spaces.check()
     check_engine(request.engine)
-    warm.check(ledger, request.engine.warm_start)
+    warm_start.check(ledger, request.engine.warm_start)
     conflicts = _conflicts(request)  # a wrong name or value is refused before anything is fetched
     encoders = select_encoders(request)
     words = select_datasets(request.datasets, request.home)
-    materials = {m.prepared.name: m for m in (material(word, request, encoders) for word in words)}
+    materials = {m.prepared.name: m for m in (encoded_dataset(word, request, encoders) for word in words)}
     if len(materials) < len(words):
         raise HarnessError(f"--datasets '{request.datasets}': two of them have the same name; rename one.")
     found = [cell for name in materials for cell in cells(name, request, list(encoders))]
@@ -367,9 +366,9 @@ def _conflicts(request: Request) -> dict[tuple[str, str], str]:
     return {pair: reason for pair, reason in found.items() if reason}
 
 
-def select_encoders(request: Request) -> dict[str, vectors.Encoder]:
+def select_encoders(request: Request) -> dict[str, _base.Encoder]:
     """The encoders of a request by label. Raises HarnessError for an unknown one or two of one label."""
-    made = [vectors.encoder(word, request.home) for word in registry.split_list(request.encoders)]
+    made = [_base.encoder(word, request.home) for word in registry.split_list(request.encoders)]
     if not made:
         raise HarnessError(f"--encoders '{request.encoders}' selects nothing.")
     found = {label(encoder): encoder for encoder in made}
@@ -378,15 +377,15 @@ def select_encoders(request: Request) -> dict[str, vectors.Encoder]:
     return found
 
 
-def study(cell: Cell, request: Request, material: Material, ledger: Ledger) -> Study:
+def study(cell: Cell, request: Request, material: EncodedDataset, ledger: Ledger) -> Study:
     space = spaces.Space({}, {}, {}) if cell.is_baseline else spaces.of_cell(cell, request.spaces)
     inputs = {
         "data": material.prepared.hash,
-        "embedding": material.embeddings.get(cell.encoder, ""),
-        "basis": vectors.BASIS_VERSION if cell.encoder != NO_TEXT else 0,
+        "embedding": material.embedding_hashes.get(cell.encoder, ""),
+        "basis": embeddings.BASIS_VERSION if cell.encoder != NO_TEXT else 0,
         "versions": versions(cell, request.spaces.loss()),
     }
-    starts = warm.starts(ledger, cell, space, request.engine.warm_start) if space.searched else ()
+    starts = warm_start.starts(ledger, cell, space, request.engine.warm_start) if space.searched else ()
     given = (request.budget, request.protocol, request.engine)
     return Study(cell, space, *given, inputs, ledger, starts, spaces.setting(cell, request.spaces))
 

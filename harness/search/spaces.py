@@ -80,7 +80,7 @@ class Space:
 
 
 @dataclass(frozen=True)
-class Source:
+class SpaceSource:
     """Where spaces come from: `folder`'s files go before those that are installed; `fixed` pins shared parameters
     (`train.d`, `text.fusion`, `loss.tau`) to one value. A folder that is not there may be one of `published()`."""
 
@@ -134,7 +134,7 @@ def about(name: str) -> str:
     return first.removeprefix("#").strip()
 
 
-def setting(cell: Cell, source: Source) -> str:
+def setting(cell: Cell, source: SpaceSource) -> str:
     """Name of the published setting that any file of a cell's space is from; empty where none is."""
     if source.folder is None or source.folder.is_dir() or cell.is_baseline:
         return ""
@@ -159,7 +159,7 @@ class _Part:
     overrides: dict[str, Any]
 
 
-def of_cell(cell: Cell, source: Source) -> Space:
+def of_cell(cell: Cell, source: SpaceSource) -> Space:
     """The space of a cell: training, loss, text seam, adapter and backbone together, overrides in brackets fixed.
 
     Raises HarnessError naming file, key and what is allowed.
@@ -199,7 +199,7 @@ def _resolved(space: Space) -> Space:
     return Space(fixed, searched, space.default)
 
 
-def _parts(cell: Cell, source: Source) -> list[_Part]:
+def _parts(cell: Cell, source: SpaceSource) -> list[_Part]:
     adapter, own = registry.split_overrides(cell.adapter)
     backbone, fixed_backbone = registry.split_overrides(cell.backbone)
     schema, loss = registry.schema(registry.ADAPTERS, adapter), source.loss()
@@ -222,7 +222,7 @@ def _part(prefix: str, schema: registry.Schema, folder: str, overrides: dict[str
     return _Part(prefix, schema.name, f"{folder}/{schema.name}.toml", schema.params, schema.domains, overrides)
 
 
-def conflict(cell: Cell, source: Source) -> str:
+def conflict(cell: Cell, source: SpaceSource) -> str:
     """Which parameter of a cell does not go with the model dimension, and why. Empty where all do."""
     space = of_cell(cell, source)
     for part in _parts(cell, source):

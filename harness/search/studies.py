@@ -1,7 +1,7 @@
 """The search itself: one Optuna study a cell, rebuilt from the ledger, and the grid that hands out their trials.
 
 A cell's life: SEARCH (n trials, trial 0 the default point) -> CONFIRM (the winner retrained over seeds, test opened)
--> DONE. Knows no Ray: whoever runs trials asks `Grid.next` and tells `Grid.epoch` and `Grid.ended`.
+-> DONE. Knows no Ray: whoever runs trials asks `TrialQueue.next` and tells `TrialQueue.epoch` and `TrialQueue.ended`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 
 from harness.record import ledger as ledger_events
-from harness.record.ledger import Segment
-from harness.search.paired import Paired
-from harness.search.peers import Alone
+from harness.record.segments import Segment
+from harness.search.other_benches import NoOtherBenches
 from harness.search.plan import Study, check_engine
 from harness.search.samplers import PRUNERS, REPLAYED, SAMPLERS, grace
+from harness.search.wilcoxon_pruner import WilcoxonPruner
 from harness.system import failpoints
 from harness.training.user_scores import Scores
 from harness.types import Trial, TrialResult
@@ -38,7 +38,7 @@ class Assignment:
     number: int
 
 
-class Search:
+class StudySearch:
     """One cell's study. `seed` of every draw comes from (study id, number): the stream does not depend on
     interruptions or on how the search was split over commands."""
 
@@ -49,7 +49,7 @@ class Search:
         pruner = PRUNERS[engine.pruner](study.epochs)
         self._study = optuna.create_study(study_name=study.id, direction="maximize", pruner=pruner)
         self._replayed = bool({engine.sampler, engine.pruner} & REPLAYED)
-        self._paired = Paired(grace(study.epochs)) if engine.pruner == "wilcoxon" else None
+        self._paired = WilcoxonPruner(grace(study.epochs)) if engine.pruner == "wilcoxon" else None
         self._asked: dict[int, optuna.trial.Trial] = {}
         self._waiting: list[Assignment] = []  # asked of the study, not yet handed out
         self.in_flight: dict[str, Assignment] = {}
@@ -163,7 +163,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Event:
+class GridEvent:
     """What happened in the grid, for progress lines and the mirror: `started`, `epoch` or `ended`."""
 
     kind: str
@@ -173,16 +173,20 @@ class Event:
     result: TrialResult | None = None
 
 
-class Grid:
+class TrialQueue:
     """All searches of a plan. Every event goes to the ledger before anyone else hears of it."""
 
     def __init__(
-        self, studies: list[Study], segment: Segment, listen: Callable[[Event], None], peers: Alone | None = None
+        self,
+        studies: list[Study],
+        segment: Segment,
+        listen: Callable[[GridEvent], None],
+        peers: NoOtherBenches | None = None,
     ) -> None:
-        self._segment, self._listen, self._peers = segment, listen, peers or Alone()
+        self._segment, self._listen, self._peers = segment, listen, peers or NoOtherBenches()
         self._ledger = studies[0].ledger if studies else None
-        self.searches = [Search(study) for study in studies]
-        self._owner: dict[str, Search] = {}
+        self.searches = [StudySearch(study) for study in studies]
+        self._owner: dict[str, StudySearch] = {}
         self._decided: set[str] = set()
         self._over: set[str] = set()  # studies with nothing left to do
         for study in studies:
@@ -208,30 +212,30 @@ class Grid:
                 self._take(ledger_events.started(self._segment, found.trial, found.study.id, found.number))
                 if found.trial.role == "confirm":
                     self._take(ledger_events.opened(self._segment, found.trial))
-                self._listen(Event("started", found))
+                self._listen(GridEvent("started", found))
                 return found
             self._close(search)
         if not self._owner:
             self._peers.wait()
         return None
 
-    def _current(self, search: Search) -> Search:
+    def _current(self, search: StudySearch) -> StudySearch:
         """The search, built anew if another bench process may have worked on its cell."""
         if search.in_flight or not self._peers.news(search.plan):
             return search
-        self.searches[self.searches.index(search)] = made = Search(search.plan)
+        self.searches[self.searches.index(search)] = made = StudySearch(search.plan)
         return made
 
     def _free(self, trial_id: str) -> bool:
         """Whether a trial is not under way, here or in another bench process."""
         return trial_id not in self._owner and self._peers.take(trial_id)
 
-    def _close(self, search: Search) -> None:
+    def _close(self, search: StudySearch) -> None:
         if search.over:
             self._over.add(search.plan.id)
             self._peers.release(search.plan.id)
 
-    def _settled(self, search: Search, found: Assignment) -> bool:
+    def _settled(self, search: StudySearch, found: Assignment) -> bool:
         """A configuration drawn twice is not run twice: its first result counts for both numbers."""
         result = found.study.ledger.result(found.trial.id)
         if result is None:
@@ -245,7 +249,7 @@ class Grid:
         search = self._owner[trial_id]
         told = {"users": list(users)} if users else {}
         self._segment.append("epoch", id=trial_id, epoch=epoch, value=round(value, 8), **told)
-        self._listen(Event("epoch", search.in_flight[trial_id], epoch, value))
+        self._listen(GridEvent("epoch", search.in_flight[trial_id], epoch, value))
         return search.epoch(trial_id, epoch, value, users)
 
     def ended(self, trial_id: str, result: TrialResult) -> None:
@@ -255,7 +259,7 @@ class Grid:
         self._peers.release(trial_id)
         assignment = search.ended(trial_id, result)
         self._decide(assignment)
-        self._listen(Event("ended", assignment, result=result))
+        self._listen(GridEvent("ended", assignment, result=result))
 
     def _catch_up(self, study: Study) -> None:
         """The decision of a search that was complete when its process died before it was written."""

@@ -1,4 +1,4 @@
-"""The spectral basis of a matrix that need not fit in memory; `harness.text.vectors` keeps it on disk.
+"""The spectral basis of a matrix that need not fit in memory; `harness.text.embeddings` keeps it on disk.
 
 Letters: N items, D text dimension, n items with text, r rank kept; X = E - mean (rows without text: zero) and
 X = U diag(S) V^T its thin singular value decomposition. A is the taller of X and X^T, l x s with s = min(N, D).
@@ -36,13 +36,13 @@ EXPONENT = np.uint64(0x7FF0_0000_0000_0000)  # the exponent bits of a float64: a
 SURVEY, EIGEN = 100, 9  # costs measured against a multiply-add of the Gram matrix: of an entry, and over s^3
 
 
-class Tell(Protocol):
+class ProgressListener(Protocol):
     """Told how much is done as the work goes on, and of a phase of `size` units before it begins in silence."""
 
     def __call__(self, done: int, total: int, phase: str = "", size: int = 0) -> None: ...
 
 
-def decompose(E: np.ndarray, folder: Path, tell: Tell, *, center: bool, tolerance: float) -> dict[str, Any]:
+def decompose(E: np.ndarray, folder: Path, tell: ProgressListener, *, center: bool, tolerance: float) -> dict[str, Any]:
     """Write U, S, V and mean of E, (N, D) float32, into `folder` as float32 .npy files; return what `Basis.info` holds.
 
     Raises HarnessError if fewer than two rows are not zero or if no direction is left.
@@ -67,7 +67,7 @@ def decompose(E: np.ndarray, folder: Path, tell: Tell, *, center: bool, toleranc
 class _Work:
     """How much is done, in multiply-adds of the Gram matrix, of the passes and the eigendecomposition of E."""
 
-    def __init__(self, shape: tuple[int, ...], tell: Tell) -> None:
+    def __init__(self, shape: tuple[int, ...], tell: ProgressListener) -> None:
         entries, s = shape[0] * shape[1], min(shape)
         self.total = entries * (SURVEY + 3 * s) + EIGEN * s**3  # a Gram matrix is symmetric: half of a projection
         self.done, self.tell = 0, tell

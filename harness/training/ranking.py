@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data.preparation import Queries, Split, cold
+from harness.data.splits import Queries, Split, cold
 from harness.metrics._all import HEADLINE, means
 from harness.metrics._ties import Ranks
 

@@ -29,14 +29,14 @@ from torch.nn import functional as F
 from adapters._base import Adapter, Interactions, ItemTable, Spectrum, widths
 from backbones._base import Backbone
 from harness import registry
-from harness.data.preparation import Queries, Split
+from harness.data.splits import Queries, Split
 from harness.metrics._all import HEADLINE, means
 from harness.metrics._ties import Ranks
 from harness.training import diagnostics, user_scores
+from harness.training.batches import Windows, gather
 from harness.training.losses._base import Loss
 from harness.training.model import Batch, SequenceModel
 from harness.training.ranking import ranks, told_apart
-from harness.training.windows import Windows, gather
 from harness.types import Trial, TrialResult
 
 CHECKED = {"cpu": 1}  # steps from one look at the loss to the next; on a GPU a look waits for the device, so 64
@@ -49,7 +49,7 @@ class TrialFailed(Exception):
 
 
 @dataclass
-class Artifacts:
+class TrialArtifacts:
     """What a finished trial leaves besides numbers.
 
     `ranks` of the test queries, `users` int32 (test queries,), ascending, `spectra`: `start` and `end`, float64
@@ -172,7 +172,7 @@ class Training:
             last.append(self.model.last_states(gather(self.items, starts, found), table, times))
         return torch.cat(last)
 
-    def finish(self) -> tuple[TrialResult, Artifacts]:
+    def finish(self) -> tuple[TrialResult, TrialArtifacts]:
         """The result at the best epoch. Test ranks are made only for a confirming trial."""
         start = time.monotonic()
         self.model.load_state_dict(self.best, strict=False)
@@ -230,14 +230,14 @@ class Training:
         }
 
     @torch.no_grad()
-    def _artifacts(self) -> Artifacts:
+    def _artifacts(self) -> TrialArtifacts:
         table = self.model.table()
         tensors = {name: value.contiguous() for name, value in self.model.state_dict().items()}
         weights = safetensors.torch.save(
             {**tensors, "item_table": table.contiguous()}, {"trial": json.dumps(self.trial.to_json())}
         )
         spectra = {"start": self.start.numpy(), "end": self._spectrum().numpy()}
-        return Artifacts(spectra=spectra, weights=weights)
+        return TrialArtifacts(spectra=spectra, weights=weights)
 
     def save(self) -> bytes:
         """Everything needed to go on after the last epoch, as safetensors bytes."""
@@ -277,7 +277,7 @@ class Training:
 
 def run(
     trial: Trial, split: Split, spectrum: Spectrum, on_epoch: Callable[[int, float], None] = lambda *_: None
-) -> tuple[TrialResult, Artifacts]:
+) -> tuple[TrialResult, TrialArtifacts]:
     """A whole trial in this process, without scheduler or pruning."""
     if trial.cell.is_baseline:
         return run_baseline(trial, split, spectrum)
@@ -289,7 +289,7 @@ def run(
 
 def run_baseline(
     trial: Trial, split: Split, spectrum: Spectrum, beat: Callable[[], None] = lambda: None
-) -> tuple[TrialResult, Artifacts]:
+) -> tuple[TrialResult, TrialArtifacts]:
     """A scorer that trains nothing, ranked as every other row is. beat: called at every block of ranks."""
     if split.test is None:
         raise ValueError("a confirming trial needs the unsealed split")
@@ -305,7 +305,7 @@ def run_baseline(
     test = ranks(scores, split, split.test, filter_seen=seen)
     result = TrialResult("done", best=valid[HEADLINE], best_epoch=0, valid=valid, test=means(test, split.test.users))
     result.info = {"seconds": time.monotonic() - start, "parameters": 0.0} | told_apart(test, split, split.test)
-    return result, Artifacts(ranks=test, users=split.test.users)
+    return result, TrialArtifacts(ranks=test, users=split.test.users)
 
 
 def spectrum(arrays: dict[str, np.ndarray], n: int) -> Spectrum:

@@ -19,14 +19,14 @@ HOME = "~/.harness"
 LARGEST = 1_000_000  # of a count
 
 
-class Whole(click.IntRange):
+class BoundedInt(click.IntRange):
     """A count of at least so many. None is above `LARGEST`: a typing error there would run for years."""
 
     def __init__(self, least: int) -> None:
         super().__init__(least, LARGEST)
 
 
-class Number(click.FloatRange):
+class FiniteFloat(click.FloatRange):
     """A finite number in a range: click's own range takes NaN, and infinity where the range is open upwards."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -61,14 +61,14 @@ prep_options = options(
     ),
     click.option("--text", default="", metavar="TEMPLATE", help="Of an item's text: '{title}. {brand}. {categories}'."),
     click.option("--tie-policy", help="source, item_id or random:<seed>.  [default: source]"),
-    click.option("--kcore", type=Whole(0), help="Events a user and an item must have.  [default: 5]"),
+    click.option("--kcore", type=BoundedInt(0), help="Events a user and an item must have.  [default: 5]"),
     click.option("--iterate/--one-pass", default=None, help="The core to its fixed point?  [default: iterate]"),
     click.option("--require-text/--any-text", default=None, help="Drop items without text?  [default: any-text]"),
-    click.option("--max-title-words", type=Whole(0), help="Drop items of longer titles.  [default: 0, off]"),
+    click.option("--max-title-words", type=BoundedInt(0), help="Drop items of longer titles.  [default: 0, off]"),
     click.option("--dedup", help="Repeats that go: exact (with time), first, last (of user and item) or none."),
-    click.option("--min-rating", type=Number(), help="Drop events rated lower."),
+    click.option("--min-rating", type=FiniteFloat(), help="Drop events rated lower."),
     click.option("--window", metavar="DAY:DAY", help="Drop events outside, such as 2016-10-01:2018-11-01 (UTC)."),
-    click.option("--max-history", type=Whole(0), help="Keep a user's last events alone.  [default: 0, off]"),
+    click.option("--max-history", type=BoundedInt(0), help="Keep a user's last events alone.  [default: 0, off]"),
     click.option("--order", metavar="STEP,...", help="Order of rating, window, dedup, text, core, history."),
 )
 spaces_options = options(
@@ -79,10 +79,10 @@ layout_options = options(
     click.option(
         "--address", help="An existing Ray cluster: 'auto' or host:port.  [default: $RAY_ADDRESS, else local]"
     ),
-    click.option("--threads", type=Whole(1), help="Torch threads a trial.  [default: so that no core idles]"),
+    click.option("--threads", type=BoundedInt(1), help="Torch threads a trial.  [default: so that no core idles]"),
     click.option(
         "--gpu",
-        type=Number(0, 1),
+        type=FiniteFloat(0, 1),
         help="Share of a GPU a trial, 0 for none.  [default: a whole one while there are enough, a quarter at least]",
     ),
 )
@@ -94,14 +94,18 @@ grid_options = options(
     click.option("--backbones", default="sasrec", show_default=True, help="E.g. 'all' or 'sasrec,hstu'."),
     click.option("--encoders", default="minilm", show_default=True, help="E.g. 'minilm,shuffled:minilm,file:E.npy'."),
     click.option("--budget", type=click.Choice(list(BUDGETS)), default="quick", show_default=True),
-    click.option("--trials", type=Whole(0), help="Search trials per cell (0: defaults only); overrides the budget."),
-    click.option("--epochs", type=Whole(1), help="Max epochs per trial; overrides the budget."),
     click.option(
-        "--cell-seconds", type=Number(0, min_open=True), help="Draw no more once a cell's trials spent these."
+        "--trials", type=BoundedInt(0), help="Search trials per cell (0: defaults only); overrides the budget."
     ),
-    click.option("--seeds", type=Whole(1), help="Seeds of the winner, instead of the budget's."),
+    click.option("--epochs", type=BoundedInt(1), help="Max epochs per trial; overrides the budget."),
+    click.option(
+        "--cell-seconds", type=FiniteFloat(0, min_open=True), help="Draw no more once a cell's trials spent these."
+    ),
+    click.option("--seeds", type=BoundedInt(1), help="Seeds of the winner, instead of the budget's."),
     click.option("--protocol", type=click.Choice(["loo", "gts"]), default="loo", show_default=True),
-    click.option("--quantile", type=Number(), default=0.9, show_default=True, help="Of all times, where gts cuts."),
+    click.option(
+        "--quantile", type=FiniteFloat(), default=0.9, show_default=True, help="Of all times, where gts cuts."
+    ),
     click.option("--validation", default="by_time", show_default=True, help="Of gts: by_time or last_train."),
     click.option("--target", default="last", show_default=True, help="Of gts, after a cut: last, first, successive."),
     click.option("--drop-tied-test", is_flag=True, help="No test on events at the very time of the one before."),
@@ -140,20 +144,20 @@ def prep_of(given: dict[str, Any]) -> PrepSpec:
     return spec
 
 
-def source_of(given: dict[str, Any]) -> spaces.Source:
+def source_of(given: dict[str, Any]) -> spaces.SpaceSource:
     """Where search spaces come from, of the options `--spaces` and `--set`."""
     from harness.registry import split_overrides
     from harness.search import spaces
 
     pins = split_overrides(f"set[{','.join(given['pins'])}]")[1] if given["pins"] else {}
-    return spaces.Source(given["spaces"], pins)
+    return spaces.SpaceSource(given["spaces"], pins)
 
 
 def request_of(given: dict[str, Any]) -> Request:
     """The request of the grid options; takes its own out of `given`."""
     from dataclasses import replace
 
-    from harness.record.store import check_home
+    from harness.record.artifacts import check_home
     from harness.search.plan import Request
 
     budget: Budget = BUDGETS[given["budget"]]

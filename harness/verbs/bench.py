@@ -9,10 +9,10 @@ import click
 
 from harness.types import INTERRUPTED
 from harness.verbs import plan
-from harness.verbs._options import Number, grid_options, json_option, layout_options, request_of
+from harness.verbs._options import FiniteFloat, grid_options, json_option, layout_options, request_of
 
 if TYPE_CHECKING:
-    from harness.workflows import walk
+    from harness.workflows import run_bench
 
 rank = 10
 
@@ -23,7 +23,7 @@ rank = 10
 @click.option("--tracking", metavar="URI", help="MLflow store; 'off' for none. Default: sqlite in the home.")
 @click.option(
     "--watchdog",
-    type=Number(0),
+    type=FiniteFloat(0),
     default=1800.0,
     show_default=True,
     help="Seconds without a sign of life after which a trial is ended, 0: never.",
@@ -48,9 +48,9 @@ def command(**given: Any) -> None:
     sys.exit(outcome.exit_code)
 
 
-def run(given: dict[str, Any]) -> walk.Outcome:
+def run(given: dict[str, Any]) -> run_bench.Outcome:
     """The bench that these options ask for."""
-    from harness.workflows import walk
+    from harness.workflows import run_bench
 
     names = ("address", "threads", "gpu", "tracking", "watchdog")
-    return walk.run(request_of(given), walk.Options(**{name: given[name] for name in names}))
+    return run_bench.run(request_of(given), run_bench.Options(**{name: given[name] for name in names}))

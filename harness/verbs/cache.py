@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from harness.verbs._options import Number, home_option, json_option
+from harness.verbs._options import FiniteFloat, home_option, json_option
 
 rank = 105
 
@@ -18,7 +18,7 @@ rank = 105
 @click.option("--dry-run", is_flag=True, help="With --gc: only say what would go.")
 @click.option(
     "--days",
-    type=Number(0),
+    type=FiniteFloat(0),
     default=30.0,
     show_default=True,
     help="Keep what was set aside as damaged, calibrations and the forecast so long.",
@@ -28,7 +28,7 @@ rank = 105
 def command(gc: bool, dry_run: bool, days: float, home: str, as_json: bool) -> None:
     """What is in the home folder, by kind and size; --gc removes what nobody needs any more."""
     from harness.record import housekeeping
-    from harness.record.store import find_home
+    from harness.record.artifacts import find_home
 
     folder = find_home(Path(home))
     kinds, waste = housekeeping.survey(folder), housekeeping.waste(folder, days)

@@ -23,7 +23,7 @@ rank = 90
 def command(dataset: str, encoder: str, home: str, as_json: bool, **given: Any) -> None:
     """What is wrong with a data set or folder, with numbers and remedies. Exit code 1 if there is an error."""
     from harness.checks import linter as linter
-    from harness.record.store import check_home
+    from harness.record.artifacts import check_home
 
     report = linter.examine(dataset, check_home(Path(home)), encoder, prep_of(given), given["text"])
     click.echo(json.dumps(report.to_json(), indent=1) if as_json else linter.text(report))

@@ -24,7 +24,7 @@ def command(a: str, b: str, home: str, as_json: bool) -> None:
     A and B: launches of the home (as the files of its folder ledger are called), folders of two homes, or MLflow stores
     (mlflow:URI). Exit code 0 if no cell differs, 1 if some do or could not be compared.
     """
-    from harness.record.store import find_home
+    from harness.record.artifacts import find_home
     from harness.report import comparison
 
     found = comparison.compare(a, b, find_home(Path(home)))

@@ -28,7 +28,7 @@ def command(row: str, output: Path, seed: int | None, home: str, **given: Any) -
 
     ROW: dataset/encoder/backbone/adapter as tables name it (parts may be left out), or the id of a trial or study.
     """
-    from harness.record.store import find_home
+    from harness.record.artifacts import find_home
     from harness.workflows import export
 
     report = export.write(find_home(Path(home)), row, output, seed, given["dataset"], given["run"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.types import HarnessError
-from harness.verbs._options import Whole, home_option
+from harness.verbs._options import BoundedInt, home_option
 
 if TYPE_CHECKING:
     from harness.report.tables import Table
@@ -23,7 +23,7 @@ rank = 40
 @click.option("--output", type=click.Path(path_type=Path), help="Write to a file instead of stdout.")
 @click.option("--run", help="The table as it stood at this launch.")
 @click.option("--from-mlflow", metavar="URI", is_flag=False, flag_value="default", help="Build it from MLflow alone.")
-@click.option("--at-trials", type=Whole(1), metavar="K", help="As if each search had ended after K trials.")
+@click.option("--at-trials", type=BoundedInt(1), metavar="K", help="As if each search had ended after K trials.")
 @click.option("--slices", is_flag=True, help="In the terminal, also scores on parts of the test.")
 def command(
     home: str,
@@ -35,20 +35,20 @@ def command(
     slices: bool,
 ) -> None:
     """The table of what is complete so far, out of the ledger (or of MLflow)."""
-    from harness.record import store
+    from harness.record import artifacts
     from harness.record.ledger import Ledger
-    from harness.report import results, tables
+    from harness.report import ledger_frames, tables
 
-    folder = store.find_home(Path(home))
+    folder = artifacts.find_home(Path(home))
     tables.check_format(form)
     if from_mlflow is None:
-        ledger, beside = Ledger.open(folder), store.sources(folder)
+        ledger, beside = Ledger.open(folder), artifacts.sources(folder)
     else:
         from harness.record import tracking
 
         uri = tracking.default_uri(folder) if from_mlflow == "default" else from_mlflow
         ledger, beside = tracking.read(uri, folder)
-    table = tables.build(results.build(ledger, beside, run, at_trials))
+    table = tables.build(ledger_frames.build(ledger, beside, run, at_trials))
     if output is None:
         return show(table, form, slices)
     try:

@@ -17,7 +17,7 @@ rank = 50
 @json_option
 def command(home: str, as_json: bool) -> None:
     """All components by name, with a line each, and the data sets that are ready here."""
-    from harness.record.store import find_home
+    from harness.record.artifacts import find_home
     from harness.workflows import components
 
     found = components.all_of(find_home(Path(home)))

@@ -22,7 +22,7 @@ def command(files: tuple[str, ...], run: str | None, home: str, as_json: bool) -
 
     FILE: a shipped paper by name (all of them if none is named), or a TOML file of yours.
     """
-    from harness.record.store import find_home
+    from harness.record.artifacts import find_home
     from harness.report import published
 
     papers = [published.read(word) for word in files or published.names()]

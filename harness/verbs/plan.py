@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.verbs._options import Whole, grid_options, json_option, layout_options, request_of
+from harness.verbs._options import BoundedInt, grid_options, json_option, layout_options, request_of
 
 if TYPE_CHECKING:
     from harness.search.plan import Plan
-    from harness.workflows.forecast import Forecast, Known
+    from harness.workflows.forecast import FinishedTrial, Forecast
 
 rank = 20
 
@@ -22,7 +22,7 @@ rank = 20
 @click.command()
 @grid_options
 @click.option("--deadline", metavar="TIME", help="Will it be done in 36h, 1h30m, 2d? Calibrates cells that never ran.")
-@click.option("--slots", type=Whole(1), help="With --deadline: trials at a time.  [default: as bench has them]")
+@click.option("--slots", type=BoundedInt(1), help="With --deadline: trials at a time.  [default: as bench has them]")
 @layout_options
 @json_option
 def command(**given: Any) -> None:
@@ -38,7 +38,7 @@ def command(**given: Any) -> None:
 def show(given: dict[str, Any]) -> None:
     from harness.record.ledger import Ledger
     from harness.search import plan as planning
-    from harness.workflows import walk
+    from harness.workflows import run_bench
 
     request = request_of(given)
     grid = planning.make(request, Ledger.open(request.home))
@@ -52,9 +52,9 @@ def show(given: dict[str, Any]) -> None:
         click.echo(f"{row['to_run']:4d} to run  {row['state']:8s} {cell}")
     for cell, reason in grid.skipped:
         click.echo(f"{0:4d} to run  skipped  {cell}: {reason}")
-    for line in walk.remarks(grid):
+    for line in run_bench.remarks(grid):
         click.echo(line)
-    return click.echo(walk.overview(grid))
+    return click.echo(run_bench.overview(grid))
 
 
 def _deadline(grid: Plan, given: dict[str, Any]) -> None:
@@ -83,8 +83,8 @@ def _machines(grid: Plan, address: str | None) -> AbstractContextManager[dict[st
     return ray_tune.cluster(address)
 
 
-def _forecast(grid: Plan, past: list[Known], given: dict[str, Any], resources: dict[str, Any]) -> Forecast:
-    from harness.engine.layout import layout
+def _forecast(grid: Plan, past: list[FinishedTrial], given: dict[str, Any], resources: dict[str, Any]) -> Forecast:
+    from harness.engine.slots import layout
     from harness.workflows import calibrate, forecast
 
     here = layout(resources, grid.width, given["threads"], given["gpu"] if grid.pending else None)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from harness.verbs._options import Number, home_option, json_option, prep_of, prep_options
+from harness.verbs._options import FiniteFloat, home_option, json_option, prep_of, prep_options
 
 rank = 70
 
@@ -17,14 +17,14 @@ rank = 70
 @click.argument("datasets", nargs=-1, required=True)
 @click.option("--encoders", default="minilm", show_default=True, help="Embeddings to compute as well; '' for none.")
 @click.option(
-    "--cost", type=Number(0), metavar="PRICE", help="Only say what api: encoders would cost at PRICE a 1M tokens."
+    "--cost", type=FiniteFloat(0), metavar="PRICE", help="Only say what api: encoders would cost at PRICE a 1M tokens."
 )
 @prep_options
 @home_option
 @json_option
 def command(**given: Any) -> None:
     """Fetch and prepare data sets, compute embeddings and bases. Done twice, it only says that it is done."""
-    from harness.record.store import check_home
+    from harness.record.artifacts import check_home
     from harness.workflows import components
 
     home = check_home(Path(given["home"]))

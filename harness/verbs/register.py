@@ -25,10 +25,10 @@ rank = 80
 @home_option
 def command(name: str, folder: Path, embeddings: tuple[str, ...], home: str) -> None:
     """Give a folder of your own a name, so that --datasets NAME (and 'all') finds it."""
-    from harness.data import raw
-    from harness.record.store import check_home
+    from harness.data import reader
+    from harness.record.artifacts import check_home
 
-    found = raw.register(name, folder, check_home(Path(home)), dict(map(_named, embeddings)))
+    found = reader.register(name, folder, check_home(Path(home)), dict(map(_named, embeddings)))
     click.echo(f"{name} is {found.interactions.parent}.")
     for note in found.notes:
         click.echo(f"{note}.", err=True)

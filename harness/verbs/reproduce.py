@@ -9,15 +9,23 @@ from typing import Any
 
 import click
 
-from harness.verbs._options import Number, Whole, home_option, json_option, run_option, source_of, spaces_options
+from harness.verbs._options import (
+    BoundedInt,
+    FiniteFloat,
+    home_option,
+    json_option,
+    run_option,
+    source_of,
+    spaces_options,
+)
 
 rank = 45
 
 
 @click.command()
 @click.argument("row")
-@click.option("--seeds", type=Whole(1), help="Only the first so many of its seeds.  [default: all]")
-@click.option("--tolerance", type=Number(0), help="Of NDCG@10.  [default: the interval of the difference]")
+@click.option("--seeds", type=BoundedInt(1), help="Only the first so many of its seeds.  [default: all]")
+@click.option("--tolerance", type=FiniteFloat(0), help="Of NDCG@10.  [default: the interval of the difference]")
 @click.option("--dataset", default="", help="Name or folder of its data, where this home no longer has them.")
 @click.option("--search", is_flag=True, help="Search its cell again as well, from the first trial, in a scratch home.")
 @spaces_options
@@ -30,11 +38,11 @@ def command(row: str, home: str, search: bool, as_json: bool, **given: Any) -> N
     ROW: dataset/encoder/backbone/adapter as tables name it (parts may be left out), or the id of a trial or study. Exit
     code 0 if the numbers are equal or not distinguishable, 1 if they differ.
     """
-    from harness.record.store import find_home
+    from harness.record.artifacts import find_home
     from harness.workflows import reproduce
 
     folder = find_home(Path(home))
-    asked = reproduce.Asked(row, given["dataset"], given["run"], given["seeds"], given["tolerance"])
+    asked = reproduce.ReproduceRequest(row, given["dataset"], given["run"], given["seeds"], given["tolerance"])
     if search:
         found = reproduce.search(folder, asked, source_of(given), _say)
     else:

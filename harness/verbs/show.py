@@ -20,7 +20,7 @@ rank = 60
 @json_option
 def command(name: str, home: str, as_json: bool, **given: Any) -> None:
     """One component (parameters, search space, source) or one data set (card, warnings)."""
-    from harness.record.store import find_home
+    from harness.record.artifacts import find_home
     from harness.workflows import components
 
     found = components.one(name, find_home(Path(home)), prep_of(given), given["text"])

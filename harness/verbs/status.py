@@ -9,21 +9,23 @@ from pathlib import Path
 
 import click
 
-from harness.verbs._options import Number, home_option, json_option
+from harness.verbs._options import FiniteFloat, home_option, json_option
 
 rank = 30
 
 
 @click.command()
 @home_option
-@click.option("--watch", type=Number(0.2), is_flag=False, flag_value=5.0, metavar="[SECONDS]", help="Print it again.")
+@click.option(
+    "--watch", type=FiniteFloat(0.2), is_flag=False, flag_value=5.0, metavar="[SECONDS]", help="Print it again."
+)
 @json_option
 def command(home: str, watch: float | None, as_json: bool) -> None:
     """Where the newest bench stands: cells, best so far, time left, failures. Works from another terminal.
 
     --watch prints it again every 5 or so many seconds until the bench is over, over the old one on a terminal.
     """
-    from harness.record.store import find_home
+    from harness.record.artifacts import find_home
     from harness.workflows import status as reading
 
     folder = find_home(Path(home))

@@ -17,8 +17,8 @@ rank = 100
 def command(home: str, tracking: str | None) -> None:
     """Write to MLflow what it lacks of the ledger. Done twice, it writes nothing."""
     from harness.record import tracking as mirror
+    from harness.record.artifacts import check_home
     from harness.record.ledger import Ledger
-    from harness.record.store import check_home
 
     folder = check_home(Path(home))
     count = mirror.sync(

@@ -13,15 +13,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from harness.engine.layout import Layout
-from harness.record.ledger import Ledger, Segment
+from harness.engine.slots import Layout
+from harness.record.ledger import Ledger
+from harness.record.segments import Segment
 from harness.search import studies
 from harness.search.plan import Plan, Study
-from harness.system import interpreter, scratch
+from harness.system import interpreter, tempdirs
 from harness.system.files import write_text
-from harness.system.stop import Stop
+from harness.system.signals import Stop
 from harness.types import Budget, digest
-from harness.workflows import forecast, walk
+from harness.workflows import forecast, run_bench
 from harness.workflows.forecast import Pace
 
 EPOCHS = 3  # the second is timed: not slowed by what is done for the first time, nor by what is done after the last
@@ -45,7 +46,7 @@ def paces(grid: Plan, wanted: list[Study], layout: Layout, cluster: dict[str, An
 
 
 def _file(home: Path, study: Study, layout: Layout, cluster: dict[str, Any] | None) -> Path:
-    key = [study.id, walk.machine(), layout.slots, layout.threads]
+    key = [study.id, run_bench.machine(), layout.slots, layout.threads]
     key += [layout.gpu, cluster] if layout.gpu or cluster else []
     return home / forecast.CALIBRATED / f"{digest(key)}.json"
 
@@ -61,19 +62,19 @@ def _measure(grid: Plan, wanted: list[Study], layout: Layout) -> dict[str, Pace]
     interpreter.check()
     from harness.engine import ray_tune
 
-    walk.say(f"Calibrating {len(wanted)} cells: {EPOCHS} epochs of each default point.")
-    bases = walk.ready(grid)
+    run_bench.say(f"Calibrating {len(wanted)} cells: {EPOCHS} epochs of each default point.")
+    bases = run_bench.ready(grid)
     ids = {study.id for study in grid.studies}
     wanted = [study for study in wanted if study.id in ids]
-    with scratch.folder("calibrate") as home:
+    with tempdirs.folder("calibrate") as home:
         ledger = Ledger()
         budget = Budget("calibration", trials=1, epochs=EPOCHS, patience=0, seeds=0)
         probes = {study.id: replace(study, budget=budget, ledger=ledger, starts=()) for study in wanted}
         clock, segment = _Clock(), Segment(home)
         try:
             with Stop() as stop:
-                running = studies.Grid(list(probes.values()), segment, clock)
-                ray_tune.run(running, walk.shared_of(grid, wanted, bases), home, layout, 0.0, stop, walk.say)
+                running = studies.TrialQueue(list(probes.values()), segment, clock)
+                ray_tune.run(running, run_bench.shared_of(grid, wanted, bases), home, layout, 0.0, stop, run_bench.say)
         finally:
             segment.close()
         paced = {study_id: clock.pace(probe) for study_id, probe in probes.items()}
@@ -86,7 +87,7 @@ class _Clock:
     def __init__(self) -> None:
         self.heard: dict[str, list[float]] = {}
 
-    def __call__(self, event: studies.Event) -> None:
+    def __call__(self, event: studies.GridEvent) -> None:
         if event.kind == "epoch":
             self.heard.setdefault(event.assignment.study.id, []).append(time.monotonic())
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness import registry
 from harness.data import cards, library
-from harness.search import spaces
+from harness.search import axes, spaces
 from harness.types import HarnessError, PrepSpec
 
 KINDS = {
@@ -133,23 +133,25 @@ def _component(kind: str, package: str, name: str) -> dict[str, Any]:
         "parameters": schema.params,
     }
     if kind in spaces.COMPONENT_FOLDERS:
-        axes = spaces.read(
-            spaces.Source().path(f"{kind}/{schema.name}.toml"), schema.name, schema.params, schema.domains
+        space = spaces.read(
+            spaces.SpaceSource().path(f"{kind}/{schema.name}.toml"), schema.name, schema.params, schema.domains
         )
-        found["space"] = {k: str(v) for k, v in axes.items() if isinstance(v, spaces.Range | spaces.Choices)}
+        found["space"] = {k: str(v) for k, v in space.items() if isinstance(v, axes.Range | axes.Choices)}
     return found
 
 
 def price(word: str, encoders: str, spec: PrepSpec, home: Path, dollars: float, text: str = "") -> list[str]:
     """What paid encoders would still cost on a data set, a line each, at a price a million tokens; nothing is sent."""
-    from harness.data import preparation
-    from harness.text import vectors
+    from harness.data import preparation, reader
+    from harness.text import embeddings
+    from harness.text.encoders._base import encoder as encoder_of
+    from harness.text.encoders.api import Api
 
-    texts = vectors.texts_of(preparation.prepare(preparation.open_dataset(word, home, text), spec, home))
+    texts = embeddings.texts_of(preparation.prepare(reader.open_dataset(word, home, text), spec, home))
     lines = []
-    for encoder in (vectors.encoder(name, home) for name in registry.split_list(encoders)):
-        if isinstance(encoder, vectors.Api):
-            left = vectors.cost(encoder, texts, home, dollars)
+    for encoder in (encoder_of(name, home) for name in registry.split_list(encoders)):
+        if isinstance(encoder, Api):
+            left = embeddings.cost(encoder, texts, home, dollars)
             lines.append(
                 f"{word} / {encoder.label}: {left.texts:,} texts, about {left.tokens:,} tokens, {left.money:.2f}"
             )
@@ -160,21 +162,22 @@ def price(word: str, encoders: str, spec: PrepSpec, home: Path, dollars: float, 
 
 def prepare(word: str, encoders: str, spec: PrepSpec, home: Path, text: str = "") -> dict[str, Any]:
     """Fetch, prepare and embed one data set; its card, with what each encoder's basis came to."""
-    from harness.data import preparation
+    from harness.data import preparation, reader
     from harness.search import plan
-    from harness.text import vectors
+    from harness.text import embeddings
+    from harness.text.encoders._base import encoder as encoder_of
 
-    prepared = preparation.prepare(preparation.open_dataset(word, home, text), spec, home)
-    texts = vectors.texts_of(prepared)
+    prepared = preparation.prepare(reader.open_dataset(word, home, text), spec, home)
+    texts = embeddings.texts_of(prepared)
     card = {"kind": "dataset", "name": prepared.name, "hash": prepared.hash, **prepared.card}
     for encoder_word in registry.split_list(encoders):
-        encoder = vectors.encoder(encoder_word, home)
-        if not vectors.can_encode(encoder, texts):
+        encoder = encoder_of(encoder_word, home)
+        if not embeddings.can_encode(encoder, texts):
             card["warnings"] = [*card["warnings"], f"There is no text, so {encoder.label} has nothing to encode."]
             continue
-        key = vectors.embedding_hash(encoder, texts)
-        basis = vectors.basis(vectors.embed(encoder, texts, home), key, home)
-        counts = vectors.embedding_info(encoder, texts, home)
+        key = embeddings.embedding_hash(encoder, texts)
+        basis = embeddings.basis(embeddings.embed(encoder, texts, home), key, home)
+        counts = embeddings.embedding_info(encoder, texts, home)
         card.setdefault("embeddings", {})[plan.label(encoder)] = {"hash": key, **counts, **basis.info}
     return card
 

@@ -10,10 +10,10 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from harness.engine import head
-from harness.record import store
+from harness.engine import ray_head
+from harness.record import artifacts
 from harness.record.ledger import Ledger
-from harness.system import scratch
+from harness.system import tempdirs
 from harness.types import HarnessError
 
 PACKAGES = ("torch", "ray", "optuna", "mlflow", "polars", "numpy", "sentence-transformers", "safetensors")
@@ -59,11 +59,11 @@ def _memory() -> dict[str, Any]:
 def _home(home: Path) -> list[dict[str, Any]]:
     remedy = "name another with --home or HARNESS_HOME"
     try:
-        folder = store.find_home(home)
+        folder = artifacts.find_home(home)
     except HarnessError as error:
         return [_check("home", False, str(error), remedy)]
     there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not scratch.writable(there):
+    if not tempdirs.writable(there):
         return [_check("home", False, f"{folder}: {there} cannot be written", remedy)]
     free = shutil.disk_usage(there).free
     ledger = Ledger.open(folder)
@@ -86,14 +86,14 @@ def _room(ledger: Ledger) -> int:
 def _sockets() -> dict[str, Any]:
     """Where a bench puts Ray's sockets, and which variable's folder it passes over for that."""
     try:
-        found = scratch.short_root(head.ROOM)
+        found = tempdirs.short_root(ray_head.ROOM)
     except HarnessError as error:
         return _check("ray sockets", False, str(error), "name a folder with a short path with RAY_TMPDIR")
     passed = [
         f"{name} is passed over: {why}"
         for name in ("RAY_TMPDIR", "TMPDIR")
         if (own := os.environ.get(name)) and Path(own).absolute() != found
-        if (why := scratch.unfit(Path(own), head.ROOM))
+        if (why := tempdirs.unfit(Path(own), ray_head.ROOM))
     ]
     return _check("ray sockets", True, "; ".join([f"below {found}", *passed]))
 

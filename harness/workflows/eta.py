@@ -14,14 +14,14 @@ from statistics import fmean
 from typing import Any
 
 from harness.record.ledger import Ledger
-from harness.report import results
+from harness.report import ledger_frames
 from harness.types import Cell
 
 SAMPLE = 30  # of a cell's trials, the last ones, tell what one takes
 
 
 @dataclass
-class Work:
+class CellWork:
     """One cell: trials it still needs, seconds of those that ended, and what of the trials in flight is done, as a
     share of one trial (two half-done trials: 1.0). ``seconds_left``: of a budget in seconds, None without one.
     ``trains``: False for a baseline."""
@@ -47,18 +47,18 @@ class Work:
         return max(left + self.confirming * (confirm or 0.0) - self.flying * (search or confirm or 0.0), 0.0)
 
 
-def work(ledger: Ledger, described: dict[str, Any], epochs: Mapping[str, int]) -> Work:
+def work(ledger: Ledger, described: dict[str, Any], epochs: Mapping[str, int]) -> CellWork:
     """What a launch event's study still needs, by the ledger; `epochs`: what trials in flight have behind them."""
     planned = ledger.planned(described)
     history = ledger.history(described["study"], planned)
     ended = {i: r for i, r in history.values() if r is not None}
-    wanted = results.confirmations(ledger, described)
+    wanted = ledger_frames.confirmations(ledger, described)
     confirmed = [i for i in wanted if ledger.result(i) is not None]
     alive = any(r.status == "done" for r in ended.values())
     searching = planned - sum(r is not None for _, r in history.values())
     confirming = described["seeds"] - len(confirmed) if searching or alive or "confirm" in described else 0
     known = [*ended][-SAMPLE:]
-    found = Work(searching, confirming, _taken(ledger, known), _taken(ledger, confirmed))
+    found = CellWork(searching, confirming, _taken(ledger, known), _taken(ledger, confirmed))
     found.trains = not Cell(**described["cell"]).is_baseline
     if "cell_seconds" in described:
         found.seconds_left = described["cell_seconds"] - sum(map(ledger.seconds, ended))
@@ -75,7 +75,7 @@ def _taken(ledger: Ledger, trials: Sequence[str]) -> list[float]:
     return [seconds for i in trials if (seconds := ledger.seconds(i)) > 0]
 
 
-def needs(works: Sequence[Work]) -> list[float] | None:
+def needs(works: Sequence[CellWork]) -> list[float] | None:
     """Seconds each cell still needs; a cell of which nothing ended is taken for the mean of the others. None while
     nothing ended at all."""
     searched = [fmean(w.searched) for w in works if w.searched]
@@ -100,7 +100,7 @@ def finishes(seconds: Sequence[float], slots: int, pace: float | None) -> list[f
     return found
 
 
-def pace(works: Sequence[Work], ran: Sequence[float], elapsed: float, slots: int) -> float | None:
+def pace(works: Sequence[CellWork], ran: Sequence[float], elapsed: float, slots: int) -> float | None:
     """Trial seconds that pass in a second of a slot in this run, which began `elapsed` seconds ago and ended trials of
     `ran` seconds; at most 1. None while no trial of this run took any time: one that fails at once takes none."""
     flying = 0.0

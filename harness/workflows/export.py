@@ -18,25 +18,25 @@ from torch import Tensor
 
 from adapters._base import Adapter
 from harness import registry
-from harness.data import preparation
-from harness.data.preparation import Queries, Split
+from harness.data import splits
+from harness.data.splits import Queries, Split
 from harness.metrics._all import HEADLINE, means
 from harness.metrics._ties import Ranks
-from harness.record import store
+from harness.record import artifacts
 from harness.record.ledger import Ledger
-from harness.report import rows
-from harness.report.rows import Row
+from harness.report import row_lookup
+from harness.report.row_lookup import LedgerRow
 from harness.system import files
-from harness.training import exported, ranking, trial
+from harness.training import exported_model, ranking, trial
 from harness.types import HarnessError, Trial
-from harness.workflows import walk
+from harness.workflows import run_bench
 
 SELFTESTS, LENGTHS, ANSWERS = 5, (1, 2, 5, 12, 40), 10
 WORST = 1e-4  # difference of test NDCG@10 from the stored ranks beyond which an export is refused
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class ExportReport:
     """What was written: `folder`, `files`, the `seed` of the run, how many of the test ranks are those of the bench
     (`equal` of `queries`), and what the export can do with unseen items."""
 
@@ -52,7 +52,7 @@ class Report:
 
 def write(
     home: Path, word: str, folder: Path, seed: int | None = None, dataset: str = "", run: str | None = None
-) -> Report:
+) -> ExportReport:
     """Export the row that `word` names: the run of that seed, or else the one that is best in validation.
 
     `dataset`: where its data are, if the cache has them no more; `run`: of the table as it stood at that launch.
@@ -63,25 +63,25 @@ def write(
     if folder.exists():
         raise HarnessError(f"--output {folder} is there already; name a folder that is not.")
     ledger = Ledger.open(home)
-    row = rows.find(rows.of(ledger, run), word)
+    row = row_lookup.find(row_lookup.of(ledger, run), word)
     if row.cell.is_baseline:
         raise HarnessError(f"{row.words} trains nothing, so there are no weights to export.")
     chosen = _run(ledger, row, seed)
-    source = rows.weights_file(home, chosen)
-    prepared = rows.sequences(home, row, chosen.inputs["data"], dataset)
-    split = preparation.split(prepared, chosen.protocol)
+    source = row_lookup.weights_file(home, chosen)
+    prepared = row_lookup.sequences(home, row, chosen.inputs["data"], dataset)
+    split = splits.split(prepared, chosen.protocol)
     made = _Made(home, row, chosen, prepared, split, safetensors.torch.load_file(source))
     checked: dict[str, int] = {}
 
     def build(new: Path) -> None:
         made.write(new)
-        checked.update(_verified(exported.load(new), split, chosen, rows.ranks(home, chosen)))
+        checked.update(_verified(exported_model.load(new), split, chosen, row_lookup.ranks(home, chosen)))
 
     try:
         files.build_folder(folder, build)
     except OSError as error:
         raise HarnessError(f"--output {folder} cannot be written: {error.strerror}.") from error
-    return Report(
+    return ExportReport(
         folder,
         row.words,
         chosen.id,
@@ -93,8 +93,8 @@ def write(
     )
 
 
-def _run(ledger: Ledger, row: Row, seed: int | None) -> Trial:
-    done = rows.confirmed(ledger, row)
+def _run(ledger: Ledger, row: LedgerRow, seed: int | None) -> Trial:
+    done = row_lookup.confirmed(ledger, row)
     if seed is None:
         return max(done, key=lambda own: (ledger.trials[own.id].result.best, -own.seed))  # pyright: ignore[reportOptionalMemberAccess]
     found = [own for own in done if own.seed == seed]
@@ -109,9 +109,9 @@ class _Made:
     def __init__(
         self,
         home: Path,
-        row: Row,
+        row: LedgerRow,
         chosen: Trial,
-        prepared: preparation.Prepared,
+        prepared: splits.Prepared,
         split: Split,
         weights: dict[str, Tensor],
     ) -> None:
@@ -127,7 +127,7 @@ class _Made:
         if not adapter.uses_text or adapter.linear_map is Adapter.linear_map:
             return None, f"none, since {name} is no linear map of an item's text"
         try:
-            arrays = rows.text(home, self.row, self.trial.inputs["embedding"], self.prepared)
+            arrays = row_lookup.text(home, self.row, self.trial.inputs["embedding"], self.prepared)
         except HarnessError as error:
             return None, f"none, since the text is not here: {error}"
         spectrum = trial.spectrum(arrays, self.split.n_items)
@@ -165,32 +165,32 @@ class _Made:
         events = _training_events(self.split)
         np.add.at(trained, events - 1, 1)
         tables = {"item_table": self.table, "popularity": torch.from_numpy(trained)}
-        safetensors.torch.save_file(tables, folder / exported.TABLE)
+        safetensors.torch.save_file(tables, folder / exported_model.TABLE)
         own = {name: value for name, value in self.weights.items() if name.startswith("backbone.")}
         prefix = "table.adapter.mixer."
         own |= {f"mixer.{k.removeprefix(prefix)}": v for k, v in self.weights.items() if k.startswith(prefix)}
-        safetensors.torch.save_file(own, folder / exported.BACKBONE)
+        safetensors.torch.save_file(own, folder / exported_model.BACKBONE)
         if self.linear is not None:
             W, b = self.linear
-            safetensors.torch.save_file({"W": W.contiguous(), "b": b.contiguous()}, folder / exported.LINEAR)
+            safetensors.torch.save_file({"W": W.contiguous(), "b": b.contiguous()}, folder / exported_model.LINEAR)
         ids = self.prepared.catalogue["item_id"].to_list()
-        files.write_text(folder / exported.ITEMS, json.dumps(ids, ensure_ascii=False) + "\n")
+        files.write_text(folder / exported_model.ITEMS, json.dumps(ids, ensure_ascii=False) + "\n")
         self._write_config(folder, [])
-        cases = _cases(exported.load(folder, check=False))
-        files.write_json(folder / exported.SELFTEST, cases)
+        cases = _cases(exported_model.load(folder, check=False))
+        files.write_json(folder / exported_model.SELFTEST, cases)
         files.write_text(folder / "README.md", _readme(self.row, self._config(), self.unseen))
-        names = [exported.TABLE, exported.BACKBONE, exported.ITEMS, exported.SELFTEST]
-        self._write_config(folder, names + ([exported.LINEAR] if self.linear is not None else []))
+        names = [exported_model.TABLE, exported_model.BACKBONE, exported_model.ITEMS, exported_model.SELFTEST]
+        self._write_config(folder, names + ([exported_model.LINEAR] if self.linear is not None else []))
 
     def _write_config(self, folder: Path, names: list[str]) -> None:
         config = self._config() | {"files": {name: files.sha256(folder / name) for name in names}}
-        files.write_json(folder / exported.CONFIG, config)
+        files.write_json(folder / exported_model.CONFIG, config)
 
     def _config(self) -> dict[str, Any]:
         own, params = self.trial, self.trial.params
-        found = walk.provenance()
+        found = run_bench.provenance()
         return {
-            "schema": exported.SCHEMA,
+            "schema": exported_model.SCHEMA,
             "harness": found["harness"],
             "row": self.row.words,
             "trial": own.id,
@@ -225,7 +225,7 @@ def _training_events(split: Split) -> np.ndarray:
     return split.items[within < np.repeat(split.train_ends, np.diff(split.offsets))]
 
 
-def _cases(model: exported.Recommender) -> list[dict[str, Any]]:
+def _cases(model: exported_model.Recommender) -> list[dict[str, Any]]:
     """Histories of known items drawn from the catalogue, and what the model answers."""
     rng = np.random.default_rng(0)
     cases = []
@@ -237,7 +237,7 @@ def _cases(model: exported.Recommender) -> list[dict[str, Any]]:
     return cases
 
 
-def _verified(model: exported.Recommender, split: Split, chosen: Trial, stored: pl.DataFrame) -> dict[str, int]:
+def _verified(model: exported_model.Recommender, split: Split, chosen: Trial, stored: pl.DataFrame) -> dict[str, int]:
     """How many test ranks of the exported model are those of the bench. Raises HarnessError if their NDCG@10 is not."""
     test = split.test
     assert test is not None
@@ -252,10 +252,10 @@ def _verified(model: exported.Recommender, split: Split, chosen: Trial, stored: 
         return model.states(own, times)
 
     ranks = ranking.ranks(states, split, test, filter_seen=chosen.protocol.filter_seen, table=model.keys)
-    ranks = Ranks.untied(ranks.middle) if store.mid_ranked(chosen) else ranks
+    ranks = Ranks.untied(ranks.middle) if artifacts.mid_ranked(chosen) else ranks
     if len(ranks) != stored.height or (stored["user"].to_numpy() != test.users).any():
         raise HarnessError(f"The stored test ranks of {chosen.cell} are of other users than its split.")
-    was = store.bounds(stored)
+    was = artifacts.bounds(stored)
     gap = abs(means(ranks, test.users)[HEADLINE] - means(was, test.users)[HEADLINE])
     if gap > WORST:
         raise HarnessError(
@@ -265,7 +265,7 @@ def _verified(model: exported.Recommender, split: Split, chosen: Trial, stored: 
     return {"queries": len(ranks), "equal": int(ranks.equal(was).sum())}
 
 
-def _readme(row: Row, config: dict[str, Any], unseen: str) -> str:
+def _readme(row: LedgerRow, config: dict[str, Any], unseen: str) -> str:
     backbone, encoder, own = config["components"]["backbone"]["name"], config["encoder"], config["data"]
     reads_times = registry.schema(registry.BACKBONES, backbone).attributes.get("uses_time")
     times = ", times=[[seconds of each, of the moment asked for]]" if reads_times else ""
@@ -286,12 +286,12 @@ answer.items, answer.scores, answer.unknown
 
 | file | holds |
 |---|---|
-| `{exported.TABLE}` | `item_table`, {width} float32 an item; `popularity`, training events of each |
-| `{exported.BACKBONE}` | weights of `{backbone}`, and of what mixes the views of an item that has several |
-| `{exported.ITEMS}` | item ids; id i is row i of the table |
-| `{exported.LINEAR}` | W and b for unseen items, where there is such a map |
-| `{exported.CONFIG}` | components, parameters, hashes, protocol, versions |
-| `{exported.SELFTEST}` | drawn histories and their answers, compared whenever the folder is loaded |
+| `{exported_model.TABLE}` | `item_table`, {width} float32 an item; `popularity`, training events of each |
+| `{exported_model.BACKBONE}` | weights of `{backbone}`, and of what mixes the views of an item that has several |
+| `{exported_model.ITEMS}` | item ids; id i is row i of the table |
+| `{exported_model.LINEAR}` | W and b for unseen items, where there is such a map |
+| `{exported_model.CONFIG}` | components, parameters, hashes, protocol, versions |
+| `{exported_model.SELFTEST}` | drawn histories and their answers, compared whenever the folder is loaded |
 
 Unseen items: {unseen}.
 Text embeddings: `{encoder["label"]}` over the template `{encoder["text"]}`.

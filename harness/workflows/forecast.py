@@ -51,7 +51,7 @@ class Price:
 
 
 @dataclass(frozen=True)
-class Cost:
+class CellCost:
     """A cell's trials that are left, and the seconds of each kind together."""
 
     cell: Cell
@@ -69,7 +69,7 @@ class Forecast:
     """Costs by cell; seconds of the clock to the end, and their 90 % interval. ``unpriced``: cells left out, because no
     trial of their kind has finished and their calibration failed."""
 
-    costs: list[Cost]
+    costs: list[CellCost]
     slots: int
     threads: int
     seconds: float
@@ -83,7 +83,7 @@ class Forecast:
 
 
 @dataclass(frozen=True)
-class Cut:
+class Saving:
     """One way to be done sooner: what it changes, the seconds and core-hours it saves, and the end with it."""
 
     what: str
@@ -109,7 +109,7 @@ def duration(text: str) -> float:
 
 
 @dataclass(frozen=True)
-class Known:
+class FinishedTrial:
     """A finished trial, as far as prices go."""
 
     id: str
@@ -121,7 +121,7 @@ class Known:
     seconds: float
 
 
-def known(ledger: Ledger) -> list[Known]:
+def known(ledger: Ledger) -> list[FinishedTrial]:
     """All finished trials of a ledger that trained something. Reads each from disk, once."""
     found = []
     for trial_id, entry in ledger.trials.items():
@@ -130,7 +130,9 @@ def known(ledger: Ledger) -> list[Known]:
             if trial.epochs and result is not None:
                 cell, inputs = (trial.cell.backbone, trial.cell.adapter), _inputs(trial.inputs)
                 planned = (trial.epochs, trial.patience)
-                found.append(Known(trial_id, trial.role, cell, inputs, planned, max(len(result.curve), 1), seconds))
+                found.append(
+                    FinishedTrial(trial_id, trial.role, cell, inputs, planned, max(len(result.curve), 1), seconds)
+                )
     return found
 
 
@@ -138,7 +140,7 @@ def _inputs(inputs: Mapping[str, Any]) -> tuple[str, str]:
     return inputs.get("data", ""), inputs.get("embedding", "")
 
 
-def of(grid: Plan, past: Sequence[Known], paces: Mapping[str, Pace], slots: int, threads: int) -> Forecast:
+def of(grid: Plan, past: Sequence[FinishedTrial], paces: Mapping[str, Pace], slots: int, threads: int) -> Forecast:
     """The forecast of all that a grid still runs. `past`: the `known` trials of its ledger; `paces`: calibrations by
     study id, for studies that are `unknown`."""
     costs, unpriced, shares = [], [], _shares(past)
@@ -152,17 +154,17 @@ def of(grid: Plan, past: Sequence[Known], paces: Mapping[str, Pace], slots: int,
         if study.budget.cell_seconds is not None and price.search > 0:
             spent = sum({i: study.ledger.seconds(i) for i, _ in study.history().values()}.values())
             searching = min(searching, math.ceil(max(study.budget.cell_seconds - spent, 0.0) / price.search))
-        costs.append(Cost(study.cell, searching, confirming, price))
+        costs.append(CellCost(study.cell, searching, confirming, price))
     return replace(_total(costs, slots, threads), unpriced=tuple(unpriced))
 
 
-def unknown(grid: Plan, past: Sequence[Known]) -> list[Study]:
+def unknown(grid: Plan, past: Sequence[FinishedTrial]) -> list[Study]:
     """Pending studies that have no price without a calibration."""
     shares = _shares(past)
     return [study for study in grid.pending if _price(study, past, shares, {}) is None]
 
 
-def _total(costs: list[Cost], slots: int, threads: int) -> Forecast:
+def _total(costs: list[CellCost], slots: int, threads: int) -> Forecast:
     work = sum(cost.seconds for cost in costs)
     longest = max((max(c.price.search * (c.trials > 0), c.price.confirm * (c.seeds > 0)) for c in costs), default=0.0)
     seconds = START + work / slots + longest * (1 - 1 / slots) / 2 if work else 0.0
@@ -173,7 +175,7 @@ def _total(costs: list[Cost], slots: int, threads: int) -> Forecast:
     return Forecast(costs, slots, threads, seconds, seconds * math.exp(-Z * error), seconds * math.exp(Z * error))
 
 
-def _shares(past: Iterable[Known]) -> dict[tuple[str, int, int], float]:
+def _shares(past: Iterable[FinishedTrial]) -> dict[tuple[str, int, int], float]:
     """Mean share of the epochs that finished trials trained, by (role, epochs, patience)."""
     found: dict[tuple[str, int, int], list[float]] = {}
     for one in past:
@@ -182,7 +184,7 @@ def _shares(past: Iterable[Known]) -> dict[tuple[str, int, int], float]:
 
 
 def _price(
-    study: Study, past: Sequence[Known], shares: Mapping[tuple[str, int, int], float], paces: Mapping[str, Pace]
+    study: Study, past: Sequence[FinishedTrial], shares: Mapping[tuple[str, int, int], float], paces: Mapping[str, Pace]
 ) -> Price | None:
     """None where nothing is known; a baseline trains nothing."""
     if study.cell.is_baseline:
@@ -204,7 +206,7 @@ def _price(
     return Price(_rate(search) * length, last, source, ERRORS[source] + spread)
 
 
-def _rate(trials: Sequence[Known]) -> float:
+def _rate(trials: Sequence[FinishedTrial]) -> float:
     """Seconds an epoch."""
     return sum(one.seconds for one in trials) / sum(one.epochs for one in trials)
 
@@ -221,7 +223,7 @@ def _calibrated(study: Study, shares: Mapping[tuple[str, int, int], float], pace
     return Price(search, confirm + pace.finish, "calibration", ERRORS["calibration"])  # the test is ranked as well
 
 
-def cuts(grid: Plan, forecast: Forecast, deadline: float) -> list[Cut]:
+def cuts(grid: Plan, forecast: Forecast, deadline: float) -> list[Saving]:
     """What to cut, first what costs a table least: trials, then seeds, then epochs, then data sets. Of each the mildest
     cut that meets the deadline alone, or else the utmost; empty where nothing has to be cut."""
     if forecast.high <= deadline:
@@ -229,15 +231,15 @@ def cuts(grid: Plan, forecast: Forecast, deadline: float) -> list[Cut]:
     budget = grid.request.budget
     done = {study.cell: study.ledger.ended(study.id, study.trials) for study in grid.pending}
 
-    def trials(to: int) -> list[Cost]:
+    def trials(to: int) -> list[CellCost]:
         return [replace(c, trials=min(c.trials, max(to - done[c.cell], 0))) for c in forecast.costs]
 
-    def seeds(to: int) -> list[Cost]:
+    def seeds(to: int) -> list[CellCost]:
         return [
             replace(c, seeds=max(c.seeds - (budget.seeds - to), 0) if c.seeds > 1 else c.seeds) for c in forecast.costs
         ]
 
-    def epochs(to: int) -> list[Cost]:
+    def epochs(to: int) -> list[CellCost]:
         factor = to / budget.epochs
         return [
             replace(c, price=replace(c.price, search=factor * c.price.search, confirm=factor * c.price.confirm))
@@ -246,7 +248,7 @@ def cuts(grid: Plan, forecast: Forecast, deadline: float) -> list[Cut]:
 
     by_data = sorted({c.cell.dataset for c in forecast.costs}, key=lambda name: -_of(forecast.costs, name))
 
-    def dropped(to: int) -> list[Cost]:
+    def dropped(to: int) -> list[CellCost]:
         return [c for c in forecast.costs if c.cell.dataset not in by_data[:to]]
 
     ways = [
@@ -266,17 +268,17 @@ def _down(planned: int, least: int) -> range:
     return range(planned - 1, min(least, planned - 1) - 1, -1) if planned > least else range(0)
 
 
-def _of(costs: Iterable[Cost], dataset: str) -> float:
+def _of(costs: Iterable[CellCost], dataset: str) -> float:
     return sum(cost.seconds for cost in costs if cost.cell.dataset == dataset)
 
 
-def _mildest(steps: Iterable[tuple[str, list[Cost]]], forecast: Forecast, deadline: float) -> Cut | None:
+def _mildest(steps: Iterable[tuple[str, list[CellCost]]], forecast: Forecast, deadline: float) -> Saving | None:
     """The first step that meets the deadline, else the last; a step is its name and what is then left to pay."""
     cut = None
     for what, costs in steps:
         found = _total(costs, forecast.slots, forecast.threads)
         saved = forecast.core_hours - found.core_hours
-        cut = Cut(what, forecast.seconds - found.seconds, saved, found.seconds, found.high <= deadline)
+        cut = Saving(what, forecast.seconds - found.seconds, saved, found.seconds, found.high <= deadline)
         if cut.fits:
             break
     return cut
@@ -310,7 +312,7 @@ def told(home: Path, about: str, took: float) -> str | None:
         return None
 
 
-def to_json(forecast: Forecast, deadline: float, found: list[Cut]) -> dict[str, Any]:
+def to_json(forecast: Forecast, deadline: float, found: list[Saving]) -> dict[str, Any]:
     """For scripts: seconds throughout."""
     return {
         "deadline": deadline,
@@ -330,7 +332,7 @@ def to_json(forecast: Forecast, deadline: float, found: list[Cut]) -> dict[str, 
     }
 
 
-def text(forecast: Forecast, deadline: float, found: list[Cut]) -> str:
+def text(forecast: Forecast, deadline: float, found: list[Saving]) -> str:
     """For a terminal."""
     from harness.workflows.progress import clock
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from harness.search.plan import Study
-    from harness.search.studies import Event
+    from harness.search.studies import GridEvent
 
 EVERY = 30.0  # seconds between plain lines about trials that still run
 SHARE = 0.01  # of the time at most goes into estimates: on a grid of 100,000 trials one takes a while
@@ -30,7 +30,7 @@ class Progress:
         self.ran: list[float] = []  # seconds of this run's trials
         self._left, self._due = "", 0.0
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: GridEvent) -> None:
         cell = event.assignment.trial.cell
         if self.began is None:
             self.began = time.monotonic()
@@ -84,7 +84,7 @@ class Progress:
             self.stream.flush()
 
 
-def describe(event: Event) -> str:
+def describe(event: GridEvent) -> str:
     """One ended trial in words."""
     trial, result = event.assignment.trial, event.result
     assert result is not None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from harness.record import artifacts
 from harness.record import ledger as events
-from harness.record import store
-from harness.record.ledger import Segment
-from harness.report import results
+from harness.record.segments import Segment
+from harness.report import ledger_frames
 from harness.search.plan import Plan
-from harness.system import sealed
+from harness.system import checksums
 
 RANKS = "ranks.parquet"
 
@@ -28,7 +28,7 @@ def void_lost(grid: Plan, tell: Callable[[str], None]) -> int:
     try:
         for trial_id, fault in lost.items():
             if fault == "damaged":
-                sealed.set_aside(store.artifact_folder(home, trial_id), f"{RANKS} is not what was written")
+                checksums.set_aside(artifacts.artifact_folder(home, trial_id), f"{RANKS} is not what was written")
             event = events.voided(segment, trial_id, f"{RANKS} is {fault}")
             grid.studies[0].ledger.take(segment.run, event)
     finally:
@@ -39,14 +39,14 @@ def void_lost(grid: Plan, tell: Callable[[str], None]) -> int:
 def _confirmed(grid: Plan) -> set[str]:
     found = set()
     for study in grid.studies:
-        ids = results.confirmations(study.ledger, study.describe())
+        ids = ledger_frames.confirmations(study.ledger, study.describe())
         found |= {i for i in ids if i in study.ledger.trials and study.ledger.trials[i].status == "done"}
     return found
 
 
 def _fault(grid: Plan, trial_id: str) -> str:
     """What is wrong with a run's ranks; those of an earlier harness, which have no seal, are read."""
-    fault = store.fault(grid.request.home, trial_id, RANKS)
-    if not fault and store.load_ranks(grid.request.home, trial_id) is None:
+    fault = artifacts.fault(grid.request.home, trial_id, RANKS)
+    if not fault and artifacts.load_ranks(grid.request.home, trial_id) is None:
         return "damaged"
     return fault

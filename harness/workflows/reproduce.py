@@ -13,23 +13,24 @@ from typing import Any
 import numpy as np
 
 from harness import registry
-from harness.data import library, preparation
+from harness.data import library, splits
 from harness.metrics._all import HEADLINE, means, per_user
 from harness.metrics._ties import Ranks
-from harness.record import store
+from harness.record import artifacts
 from harness.record.ledger import Ledger
-from harness.report import rows
-from harness.report.rows import Row
+from harness.report import row_lookup
+from harness.report.row_lookup import LedgerRow
 from harness.search import plan, spaces
-from harness.stats import crossed, resampling
-from harness.system import scratch
-from harness.text import vectors
+from harness.stats import crossed_effects, resampling
+from harness.system import tempdirs
+from harness.text import embeddings
+from harness.text.encoders import _base
 from harness.types import NO_TEXT, Budget, Engine, HarnessError, PrepSpec, Protocol, Trial
-from harness.workflows import walk
+from harness.workflows import run_bench
 
 
 @dataclass(frozen=True)
-class Seed:
+class SeedComparison:
     """One run, recorded and made again. ``equal``: of ``queries`` test ranks, how many are the same to the last bit."""
 
     seed: int
@@ -50,7 +51,7 @@ class Reproduction:
 
     row: str
     checks: dict[str, tuple[Any, Any]]
-    seeds: tuple[Seed, ...]
+    seeds: tuple[SeedComparison, ...]
     difference: resampling.Interval
     tolerance: float | None
     verdict: str
@@ -65,7 +66,7 @@ class Reproduction:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReproduceRequest:
     """What is to be made again and how it is judged.
 
     ``dataset``: name or folder of its data, where the cache has them no more; ``launch``: of the table as it stood
@@ -83,21 +84,21 @@ Say = Callable[[str], None]
 Made = tuple[dict[str, float], Ranks]  # test metrics and test ranks of a run
 
 
-def run(home: Path, asked: Asked, say: Say = lambda _: None) -> Reproduction:
+def run(home: Path, asked: ReproduceRequest, say: Say = lambda _: None) -> Reproduction:
     """Train the winner of a row again, with its seeds, in this process.
 
     Raises HarnessError if the row is none or has no confirmed run, its data or embedding are not here, or its
     components no longer take its parameters.
     """
     known = _Recorded(home, asked, say)
-    prepared = rows.sequences(home, known.row, known.trials[0].inputs["data"], asked.dataset)
-    split = preparation.split(prepared, known.trials[0].protocol)
-    arrays = rows.text(home, known.row, known.trials[0].inputs["embedding"], prepared)
+    prepared = row_lookup.sequences(home, known.row, known.trials[0].inputs["data"], asked.dataset)
+    split = splits.split(prepared, known.trials[0].protocol)
+    arrays = row_lookup.text(home, known.row, known.trials[0].inputs["embedding"], prepared)
     threads = known.row.launch["provenance"].get("threads")
     return known.beside([_train(own, split, arrays, threads, say) for own in known.trials])
 
 
-def search(home: Path, asked: Asked, source: spaces.Source, say: Say = lambda _: None) -> Reproduction:
+def search(home: Path, asked: ReproduceRequest, source: spaces.SpaceSource, say: Say = lambda _: None) -> Reproduction:
     """Search the row's cell again, from its first trial, in a scratch home, and confirm what wins there.
 
     `source`: the search spaces of its launch. Data and caches are those of `home`. Raises HarnessError as `run` does,
@@ -107,7 +108,7 @@ def search(home: Path, asked: Asked, source: spaces.Source, say: Say = lambda _:
     row = known.row
     if not row.described["trials"]:
         raise HarnessError(f"{row.words} was not searched; leave out --search.")
-    with scratch.folder("reproduce") as folder:
+    with tempdirs.folder("reproduce") as folder:
         request = _request(home, folder, asked, row, source)
         grid = plan.make(request, Ledger())
         [study] = [study for study in grid.studies if not study.cell.is_baseline]
@@ -116,11 +117,11 @@ def search(home: Path, asked: Asked, source: spaces.Source, say: Say = lambda _:
                 f"{row.words}: the search here would be another one: its space, data, versions or sampler are not "
                 "those of the launch. Give its --spaces and --set; without --search the winner alone is run again."
             )
-        walk.run(request, walk.Options(threads=row.launch["provenance"].get("threads"), tracking="off"))
+        run_bench.run(request, run_bench.Options(threads=row.launch["provenance"].get("threads"), tracking="off"))
         made = Ledger.open(request.home)
-        trials = rows.confirmed(made, rows.of(made)[study.cell])[: len(known.trials)]
+        trials = row_lookup.confirmed(made, row_lookup.of(made)[study.cell])[: len(known.trials)]
         again = [
-            (dict(result.test), store.bounds(rows.ranks(request.home, own)))
+            (dict(result.test), artifacts.bounds(row_lookup.ranks(request.home, own)))
             for own in trials
             if (result := made.result(own.id)) is not None
         ]
@@ -129,7 +130,9 @@ def search(home: Path, asked: Asked, source: spaces.Source, say: Say = lambda _:
     return known.beside(again)
 
 
-def _request(home: Path, into: Path, asked: Asked, row: Row, source: spaces.Source) -> plan.Request:
+def _request(
+    home: Path, into: Path, asked: ReproduceRequest, row: LedgerRow, source: spaces.SpaceSource
+) -> plan.Request:
     """A bench of the row's cell alone, in a home that shares data and caches with `home`."""
     for name in ("data", "cache"):
         (home / name).mkdir(exist_ok=True)
@@ -157,14 +160,14 @@ def _request(home: Path, into: Path, asked: Asked, row: Row, source: spaces.Sour
 class _Recorded:
     """What the home holds of a row: its confirmed runs, their results and ranks, and what they rest on."""
 
-    def __init__(self, home: Path, asked: Asked, say: Say) -> None:
+    def __init__(self, home: Path, asked: ReproduceRequest, say: Say) -> None:
         ledger = Ledger.open(home)
         self.asked = asked
-        self.row = rows.find(rows.of(ledger, asked.launch), asked.row)
-        self.trials = rows.confirmed(ledger, self.row)[: asked.seeds]
+        self.row = row_lookup.find(row_lookup.of(ledger, asked.launch), asked.row)
+        self.trials = row_lookup.confirmed(ledger, self.row)[: asked.seeds]
         self.tests = [result.test for own in self.trials if (result := ledger.result(own.id)) is not None]
-        frames = [rows.ranks(home, own) for own in self.trials]
-        self.users, self.ranks = frames[0]["user"].to_numpy(), [store.bounds(frame) for frame in frames]
+        frames = [row_lookup.ranks(home, own) for own in self.trials]
+        self.users, self.ranks = frames[0]["user"].to_numpy(), [artifacts.bounds(frame) for frame in frames]
         self.checks = check(home, self.row, self.trials[0], asked.dataset)
         for name, (was, here) in self.checks.items():
             if was != here:
@@ -177,19 +180,19 @@ class _Recorded:
         for own, test, was, (new_test, now) in zip(self.trials, self.tests, self.ranks, made, strict=True):
             if len(was) != len(now):
                 raise HarnessError(f"{self.row.words}: its ranks are of {len(was)} targets, its split has {len(now)}.")
-            found.append(Seed(own.seed, test, new_test, len(was), int(was.equal(now).sum())))
+            found.append(SeedComparison(own.seed, test, new_test, len(was), int(was.equal(now).sum())))
         if all(seed.equal == seed.queries for seed in found):
             difference, verdict = resampling.Interval(0.0, 0.0, 0.0), "equal"
         else:
             one, other = (_headline(ranks, self.users) for ranks in (self.ranks, [now for _, now in made]))
-            gap = crossed.compare(other, one, self.row.cell.is_baseline)
+            gap = crossed_effects.compare(other, one, self.row.cell.is_baseline)
             difference = resampling.Interval(gap.mean, *gap.within(1.0))
             verdict = _verdict(difference, self.asked.tolerance)
         return Reproduction(self.row.words, self.checks, tuple(found), difference, self.asked.tolerance, verdict)
 
     def _as_recorded(self, own: Trial, test: dict[str, float], ranks: Ranks) -> Made:
         """A new run under the tie rule of its record."""
-        if not store.mid_ranked(own):
+        if not artifacts.mid_ranked(own):
             return test, ranks
         middle = Ranks.untied(ranks.middle)
         return means(middle, self.users), middle
@@ -203,7 +206,7 @@ def _verdict(difference: resampling.Interval, tolerance: float | None) -> str:
 
 def _train(
     own: Trial,
-    split: preparation.Split,
+    split: splits.Split,
     arrays: dict[str, np.ndarray],
     threads: int | None,
     say: Say,
@@ -229,7 +232,7 @@ def _headline(columns: list[Ranks], users: np.ndarray) -> np.ndarray:
     return np.stack([per_user(ranks, metric, int(k), users) for ranks in columns], 1)
 
 
-def check(home: Path, row: Row, own: Trial, dataset: str = "") -> dict[str, tuple[Any, Any]]:
+def check(home: Path, row: LedgerRow, own: Trial, dataset: str = "") -> dict[str, tuple[Any, Any]]:
     """Everything a number rests on, as (recorded, here): data, embedding, component versions, code, packages, machine.
 
     The data are those that are used: prepared ones out of the cache, unless `dataset` names a source to be held
@@ -239,18 +242,18 @@ def check(home: Path, row: Row, own: Trial, dataset: str = "") -> dict[str, tupl
     was = own.inputs["data"]
     found: dict[str, tuple[Any, Any]] = {}
     try:
-        cached = not dataset and rows.cached(home, was)
-        prepared = rows.sequences(home, row, was) if cached else rows.prepare(home, row, dataset)
+        cached = not dataset and row_lookup.cached(home, was)
+        prepared = row_lookup.sequences(home, row, was) if cached else row_lookup.prepare(home, row, dataset)
         found["data"] = (was, prepared.hash)
     except HarnessError:
         found["data"] = (was, "its source is not here")
         prepared = None
     if own.inputs["embedding"]:
         found["embedding"] = (own.inputs["embedding"], _embedding(home, row, prepared))
-        found["basis"] = (own.inputs["basis"], vectors.BASIS_VERSION)
+        found["basis"] = (own.inputs["basis"], embeddings.BASIS_VERSION)
     here = _versions(own)
     found |= {f"version of {name}": (old, here.get(name)) for name, old in own.inputs["versions"].items()}
-    then, now = row.launch["provenance"], walk.provenance()
+    then, now = row.launch["provenance"], run_bench.provenance()
     found["code (git)"] = (_code(then), _code(now))
     found["python"] = (then["python"], now["python"])
     found |= {name: (version, now["versions"].get(name)) for name, version in then["versions"].items()}
@@ -262,13 +265,13 @@ def _code(provenance: dict[str, Any]) -> str:
     return (provenance["git"][:12] or "not a checkout") + (" and changes" if provenance["dirty"] else "")
 
 
-def _embedding(home: Path, row: Row, prepared: preparation.Prepared | None) -> str:
+def _embedding(home: Path, row: LedgerRow, prepared: splits.Prepared | None) -> str:
     """The hash of what the row's encoder would make here."""
     if prepared is None:
         return "its texts are not here"
     try:
-        encoder = vectors.encoder(row.cell.encoder, home)
-        return vectors.embedding_hash(encoder, vectors.texts_of(prepared))
+        encoder = _base.encoder(row.cell.encoder, home)
+        return embeddings.embedding_hash(encoder, embeddings.texts_of(prepared))
     except HarnessError:
         return "its encoder is not here"
 

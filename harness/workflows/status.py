@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.record.leases import running
-from harness.record.ledger import Entry, Ledger
-from harness.report import results
+from harness.record.ledger import Ledger, TrialEntry
+from harness.report import ledger_frames
 from harness.types import Cell
 from harness.workflows import eta
 from harness.workflows.progress import clock
@@ -27,7 +27,7 @@ def of(home: Path) -> dict[str, Any]:
     `skipped`; `damages`.
     """
     ledger = Ledger.open(home, epochs=True)
-    launch = results.newest(ledger)
+    launch = ledger_frames.newest(ledger)
     run = max(ledger.launches)
     cells = [_cell(ledger, described) for described in launch["studies"]]
     mine = [e for e in ledger.trials.values() if e.run == run]
@@ -78,7 +78,7 @@ def _cell(ledger: Ledger, described: dict[str, Any]) -> dict[str, Any]:
     planned = ledger.planned(described)
     history = ledger.history(described["study"], planned)
     searched = [result for _, result in history.values() if result is not None]
-    confirmed = [r for r in map(ledger.result, results.confirmations(ledger, described)) if r is not None]
+    confirmed = [r for r in map(ledger.result, ledger_frames.confirmations(ledger, described)) if r is not None]
     count = Counter(r.status for r in [*searched, *confirmed])
     return {
         "cell": str(Cell(**described["cell"])),
@@ -91,13 +91,13 @@ def _cell(ledger: Ledger, described: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _failures(entries: list[Entry]) -> dict[str, int]:
+def _failures(entries: list[TrialEntry]) -> dict[str, int]:
     """Failed trials by reason, most frequent first; numbers in a reason (epochs, steps, sizes) tell none apart."""
     found = [re.sub(r"\d+(\.\d+)?", "N", e.reason) for e in entries if e.status == "failed"]
     return dict(Counter(found).most_common())
 
 
-def _flight(entry: Entry) -> dict[str, Any]:
+def _flight(entry: TrialEntry) -> dict[str, Any]:
     return {"cell": str(entry.trial.cell), "role": entry.trial.role, "epoch": entry.epochs, "of": entry.trial.epochs}
 
 

@@ -9,7 +9,7 @@ from conftest import make_dataset
 from helpers import bench, ended, harness, metrics_of
 
 from harness.metrics._ties import Ranks
-from harness.record import store
+from harness.record import artifacts
 
 GRID = ["--adapters", "id,svd", "--backbones", "sasrec", "--sampler", "random", "--tracking", "off"]
 
@@ -74,7 +74,7 @@ def confirmed(home, adapter):
     for event in (json.loads(x) for f in home.glob("ledger/*") for x in good(f)):
         trial = event.get("trial", {"role": ""})
         if trial["role"] == "confirm" and trial["cell"]["adapter"] == adapter:
-            return store.artifact_folder(home, event["id"])
+            return artifacts.artifact_folder(home, event["id"])
     raise AssertionError(adapter)
 
 
@@ -85,34 +85,34 @@ def good(file):
 @pytest.mark.parametrize("at", [0, 9, 100, -40, -1])
 def test_a_damaged_checkpoint_is_set_aside_and_the_trial_begins_anew(home, capsys, at):
     data = hashlib.sha512(b"state").digest() * 10
-    assert store.save_checkpoint(home, "t", data)
-    assert store.load_checkpoint(home, "t") == data
-    flip(store.checkpoint_path(home, "t"), at)
-    assert store.load_checkpoint(home, "t") is None
+    assert artifacts.save_checkpoint(home, "t", data)
+    assert artifacts.load_checkpoint(home, "t") == data
+    flip(artifacts.checkpoint_path(home, "t"), at)
+    assert artifacts.load_checkpoint(home, "t") is None
     assert "t.checkpoint.damaged-1" in capsys.readouterr().err
-    assert store.load_checkpoint(home, "t") is None
+    assert artifacts.load_checkpoint(home, "t") is None
 
 
 @pytest.mark.parametrize("name", ["ranks.parquet", "spectrum.json", "model.safetensors"])
 def test_every_artifact_is_known_by_its_checksum(home, name):
     users, ranks = np.arange(50, dtype=np.int32), Ranks(np.arange(1, 51), np.arange(1, 51) * 2)
-    store.save_artifacts(home, "t", users=users, ranks=ranks, spectra={"end": np.ones(4)}, weights=b"w" * 100)
-    assert store.fault(home, "t", name) == ""
-    assert store.bounds(store.load_ranks(home, "t")).equal(ranks).all()
-    file = store.artifact_folder(home, "t") / name
+    artifacts.save_artifacts(home, "t", users=users, ranks=ranks, spectra={"end": np.ones(4)}, weights=b"w" * 100)
+    assert artifacts.fault(home, "t", name) == ""
+    assert artifacts.bounds(artifacts.load_ranks(home, "t")).equal(ranks).all()
+    file = artifacts.artifact_folder(home, "t") / name
     for at in range(0, len(file.read_bytes()), 7):
         flip(file, at)
-        assert store.fault(home, "t", name) == "damaged"
+        assert artifacts.fault(home, "t", name) == "damaged"
         flip(file, at)
     flip(file.with_name("seal.json"), 30)
-    assert store.fault(home, "t", name) == "damaged", "a seal that is damaged vouches for nothing"
+    assert artifacts.fault(home, "t", name) == "damaged", "a seal that is damaged vouches for nothing"
     file.unlink()
-    assert store.fault(home, "t", name) == "missing"
-    assert store.load_ranks(home, "t") is None
+    assert artifacts.fault(home, "t", name) == "missing"
+    assert artifacts.load_ranks(home, "t") is None
 
 
 def test_a_home_whose_only_launch_is_damaged_is_never_taken_for_an_empty_one(home):
-    from harness.record.ledger import Segment
+    from harness.record.segments import Segment
 
     segment = Segment(home)
     segment.append("launched", schema=1)

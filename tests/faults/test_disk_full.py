@@ -14,7 +14,7 @@ from conftest import make_dataset
 from helpers import SMALL_MODEL, TINY, bench, ended, environment, harness, metrics_of
 
 from harness.metrics._ties import Ranks
-from harness.record import store
+from harness.record import artifacts, segments
 from harness.types import HarnessError
 
 GRID = ["--adapters", "id,svd", "--backbones", "sasrec", "--sampler", "random", "--tracking", "off", "--trials", "12"]
@@ -112,17 +112,17 @@ def test_a_full_disk_under_the_cache_is_one_line_and_the_next_call_begins_it_ane
 def test_artifacts_that_could_not_be_written_are_told_and_a_checkpoint_is_no_must(disk):
     home = disk("64k")
     arrays = {"users": np.arange(9), "ranks": Ranks.untied(np.arange(1.0, 10.0)), "spectra": {"end": np.ones(3)}}
-    store.save_artifacts(home, "small", **arrays, weights=b"w" * 1000)
-    store.check_artifacts(home, "small")
-    store.save_artifacts(home, "large", **arrays, weights=bytes(100_000))
+    artifacts.save_artifacts(home, "small", **arrays, weights=b"w" * 1000)
+    artifacts.check_artifacts(home, "small")
+    artifacts.save_artifacts(home, "large", **arrays, weights=bytes(100_000))
     with pytest.raises(HarnessError, match=r"artifacts/large could not be written; .*the same command goes on"):
-        store.check_artifacts(home, "large")
-    assert not store.save_checkpoint(home, "t", bytes(100_000))
-    assert store.load_checkpoint(home, "t") is None
-    assert store.save_checkpoint(home, "t", b"small")
-    store.save_artifacts(home, "small", **arrays, weights=bytes(100_000))
+        artifacts.check_artifacts(home, "large")
+    assert not artifacts.save_checkpoint(home, "t", bytes(100_000))
+    assert artifacts.load_checkpoint(home, "t") is None
+    assert artifacts.save_checkpoint(home, "t", b"small")
+    artifacts.save_artifacts(home, "small", **arrays, weights=bytes(100_000))
     with pytest.raises(HarnessError, match="artifacts/small could not be written"):
-        store.check_artifacts(home, "small")
+        artifacts.check_artifacts(home, "small")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
@@ -174,8 +174,7 @@ def test_a_report_that_cannot_be_written_leaves_the_results_where_they_are(disk,
 
 
 def test_a_bench_says_before_it_begins_that_the_disk_is_too_small_and_doctor_says_it_too(disk, tmp_path):
-    from harness.record import ledger
-    from harness.workflows import room
+    from harness.workflows import disk_space
 
     folder, home = make_dataset(tmp_path / "toy"), disk("64m")
     words = ["--datasets", str(folder), "--encoders", "noise", "--adapters", "id,svd", "--kcore", "0"]
@@ -191,10 +190,10 @@ def test_a_bench_says_before_it_begins_that_the_disk_is_too_small_and_doctor_say
     process.kill()
     process.communicate()
     assert any("Warning: this plan writes about" in line and "are free" in line for line in said), said
-    segment = ledger.Segment(home)
+    segment = segments.Segment(home)
     segment.append("launched", schema=1, room=10**15)
     segment.close()
     found = {c["name"]: c for c in json.loads(harness(home, "doctor", "--json").stdout)["checks"]}
     assert not found["disk"]["ok"]
     assert f"{10**15 / 2**30:.1f} GiB" in found["disk"]["remedy"]
-    assert room.amount(10**15) == "1000000.0 GB"
+    assert disk_space.amount(10**15) == "1000000.0 GB"

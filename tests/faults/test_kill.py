@@ -42,7 +42,7 @@ def warm(tmp_path_factory):
     folder = make_dataset(root / "toy")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["harness.cli", "harness.workflows.walk", "harness.engine.ray_tune", "harness.training.trial"]
+        ["harness.cli", "harness.workflows.run_bench", "harness.engine.ray_tune", "harness.training.trial"]
     )
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     Path(root / "log.txt").touch()

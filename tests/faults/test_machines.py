@@ -13,7 +13,7 @@ OWN = """
 import json, os, stat, sys
 import psutil, ray
 from harness.engine import ray_tune as search
-from harness.engine.layout import Layout
+from harness.engine.slots import Layout
 
 @ray.remote
 def pid():
@@ -87,8 +87,8 @@ def test_six_trials_on_two_nodes_of_four_gpus_take_three_of_each(tmp_path):
     from ray import tune
     from ray.cluster_utils import Cluster
 
-    from harness.engine import layout as layouts
     from harness.engine import ray_tune
+    from harness.engine import slots as layouts
 
     def trial(config):
         node = ray.get_runtime_context().get_node_id()

@@ -20,7 +20,7 @@ from proxy import Proxy
 
 from harness.record import mirror, tracking
 from harness.record.ledger import Ledger
-from harness.report import results, tables
+from harness.report import ledger_frames, tables
 from harness.types import HarnessError
 
 
@@ -199,7 +199,7 @@ def test_a_write_broken_off_at_any_call_is_finished_under_the_same_run(proxy, ho
             assert known.setdefault(trial_id, run_id) == run_id, "an MLflow run keeps its id"
     assert broken > 8
     check_mirror(proxy.uri, ledger)
-    table = tables.build(results.build(*tracking.read(proxy.uri, home)))
+    table = tables.build(ledger_frames.build(*tracking.read(proxy.uri, home)))
     address = rf'"tracking":"{proxy.uri}/#/experiments/\d+/runs"'
     assert re.search(address, tables.render(table, "html")), "numbers lead to their runs as from the ledger"
     assert {i: runs[0][0] for i, runs in contents(proxy.uri).items()}.items() >= known.items()

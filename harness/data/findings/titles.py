@@ -44,7 +44,7 @@ PROSE = ("description", "productdescription", "summary", "overview", "abstract",
 
 
 @dataclass(frozen=True)
-class Choice:
+class TextColumn:
     """The column that is read as text where none is called title; `column` is empty if none will do.
 
     `sure`: its name says that it is a title. `passed`: column -> why it is not read.
@@ -65,7 +65,7 @@ class Choice:
         )
 
 
-def choose(names: list[str], read: Callable[[str], pl.Series]) -> Choice:
+def choose(names: list[str], read: Callable[[str], pl.Series]) -> TextColumn:
     """The column to read as text among `names`, all of text, in the order of the file; `read` gives the values of one.
 
     A column called title or name, in any case, goes before other titles and names, those before descriptions, and
@@ -78,8 +78,8 @@ def choose(names: list[str], read: Callable[[str], pl.Series]) -> Choice:
         elif why := unfit(read(name)):
             passed[name] = why
         else:
-            return Choice(name, _rank(name) < len(NAMES), passed)
-    return Choice("", False, passed)
+            return TextColumn(name, _rank(name) < len(NAMES), passed)
+    return TextColumn("", False, passed)
 
 
 def _rank(name: str) -> int:
@@ -92,7 +92,7 @@ def _rank(name: str) -> int:
     return len(NAMES) + (2 if plain in PROSE else 3)
 
 
-def chosen(choice: Choice, items: int) -> Iterator[Finding]:
+def chosen(choice: TextColumn, items: int) -> Iterator[Finding]:
     """Which column is read as the text of `items`, where none is called title."""
     if not choice.column and not choice.passed:
         return

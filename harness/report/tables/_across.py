@@ -8,7 +8,7 @@ from math import erf, sqrt
 
 import numpy as np
 
-from harness.report.tables._sample import Sample, is_reference
+from harness.report.tables._scores import RowScores, is_reference
 from harness.stats import resampling
 from harness.types import Cell
 
@@ -56,7 +56,7 @@ class Across:
         )
 
 
-def across(backbone: str, samples: dict[str, dict[Method, Sample]]) -> Across | None:
+def across(backbone: str, samples: dict[str, dict[Method, RowScores]]) -> Across | None:
     """The comparison over data sets, from each one's rows with results by method; None where fewer than two data sets
     have two methods in common."""
     datasets, methods = common({name: set(own) for name, own in samples.items()})
@@ -187,7 +187,7 @@ def _groups(ranks: list[float], difference: float | None) -> list[str]:
     return resampling.letters(np.abs(at[:, None] - at) > difference)
 
 
-def _left_out(samples: dict[str, dict[Method, Sample]], datasets: list[str], methods: list[Method]) -> Iterable[str]:
+def _left_out(samples: dict[str, dict[Method, RowScores]], datasets: list[str], methods: list[Method]) -> Iterable[str]:
     for name in sorted(set(samples) - set(datasets)):
         yield f"data set {name} ({len(samples[name])} rows with results)"
     for method in sorted(set().union(*samples.values()) - set(methods)):

@@ -26,7 +26,7 @@ class BestOf:
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchCurve:
     """The search trials of one cell. ``values``: what each that ended showed; ``best``: of the first 1, 2, ... trials,
     in their order and as far as all have ended, the best that was not stopped, None if none is done."""
 
@@ -35,7 +35,7 @@ class Search:
     planned: int
 
     @classmethod
-    def of(cls, searched: pl.DataFrame, planned: int) -> Search:
+    def of(cls, searched: pl.DataFrame, planned: int) -> SearchCurve:
         """From its search trials, as `Results.trials` has them. A failed trial counts as 0, what the user would have
         had; a pruned one as the best that it had shown."""
         known = [(number, status, best) for number, status, best in _columns(searched) if status != "running"]
@@ -45,7 +45,7 @@ class Search:
         return cls(np.array([*curve.values()]), [*accumulate(map(done.get, ended), _better)], planned)
 
 
-def best_of(searches: dict[Cell, Search]) -> dict[Cell, tuple[BestOf, ...]]:
+def best_of(searches: dict[Cell, SearchCurve]) -> dict[Cell, tuple[BestOf, ...]]:
     """The search of each cell at 1, 2, 4, ... trials and at as many as were planned."""
     intervals: dict[tuple[Cell, int], resampling.Interval] = {}
     for n in sorted({len(own.values) for own in searches.values()}):  # resamples are alike for as many trials
@@ -72,7 +72,7 @@ def _better(a: float | None, b: float | None) -> float | None:
     return b if a is None else a if b is None else max(a, b)
 
 
-def _at(k: int, search: Search, found: resampling.Interval | None) -> BestOf:
+def _at(k: int, search: SearchCurve, found: resampling.Interval | None) -> BestOf:
     observed = search.best[k - 1] if k <= len(search.best) else None
     if found is not None:
         return BestOf(k, observed, found.mean, found.low, found.high)

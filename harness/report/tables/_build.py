@@ -13,12 +13,12 @@ import polars as pl
 from harness.metrics._all import HEADLINE
 from harness.report.tables import _slices as slices
 from harness.report.tables._across import across, method_of
-from harness.report.tables._budget import Search, best_of
+from harness.report.tables._budget import SearchCurve, best_of
 from harness.report.tables._cautions import cautions
-from harness.report.tables._field import Field
 from harness.report.tables._frames import KEY, Confirmed, Results, cell_of, confirmed, finite, json_object
-from harness.report.tables._sample import metrics, samples
-from harness.report.tables._table import COSTS, Fit, Row, Section, Spent, Table, Trials
+from harness.report.tables._scores import metrics, samples
+from harness.report.tables._section import SectionComparison
+from harness.report.tables._table import COSTS, Row, RunSummary, SearchCost, Section, Table, TrialCounts
 from harness.stats import resampling
 from harness.types import BASELINE, EXPECTED, Cell
 
@@ -61,7 +61,7 @@ class _DataSet:
         self.runs = {cell: runs[cell] for cell in self.records if cell in runs}
         own = {cell: searches[cell] for cell in self.records if cell in searches}
         planned = {cell: int(self.records[cell]["trials_planned"] or 0) for cell in own}
-        self.budgets = best_of({cell: Search.of(trials, planned[cell]) for cell, trials in own.items()})
+        self.budgets = best_of({cell: SearchCurve.of(trials, planned[cell]) for cell, trials in own.items()})
         first = next(iter(self.runs.values()), None)
         self.draws = resampling.user_draws(len(np.unique(first.users))) if first else np.empty((0, 0), np.uint8)
         if self.draws.size <= resampling.CELLS:
@@ -75,11 +75,11 @@ class _DataSet:
     def members(self, backbone: str) -> list[Cell]:
         return [cell for cell in self.records if cell.backbone in (backbone, BASELINE)]
 
-    def field(self, backbone: str) -> Field:
+    def field(self, backbone: str) -> SectionComparison:
         known = [self.samples[cell] for cell in self.members(backbone) if cell in self.samples]
-        return Field(known, self.draws)
+        return SectionComparison(known, self.draws)
 
-    def parts(self, queries: pl.DataFrame) -> list[slices.Part]:
+    def parts(self, queries: pl.DataFrame) -> list[slices.SliceDraws]:
         return slices.parts(self.name, queries.filter(pl.col("dataset") == self.name), self.runs)
 
 
@@ -99,7 +99,9 @@ def _rising(trials: pl.LazyFrame) -> set[Cell]:
     return {cell_of(record) for record in found.iter_rows(named=True)}
 
 
-def _section(made: _DataSet, backbone: str, field: Field, header: dict[str, Any], parts: list[slices.Part]) -> Section:
+def _section(
+    made: _DataSet, backbone: str, field: SectionComparison, header: dict[str, Any], parts: list[slices.SliceDraws]
+) -> Section:
     members = made.members(backbone)
     rows = _rows(made, members, field)
     users = next((len(made.samples[cell].users) for cell in members if cell in made.samples), None)
@@ -119,7 +121,7 @@ def _said(components: dict[str, Any], backbone: str, rows: list[Row]) -> dict[st
     return {name: components[name] for name in dict.fromkeys(bare) if name in components}
 
 
-def _rows(made: _DataSet, members: list[Cell], field: Field) -> list[Row]:
+def _rows(made: _DataSet, members: list[Cell], field: SectionComparison) -> list[Row]:
     """Rows of one section, best first, holes last."""
     most = _most([made.records[cell] for cell in members if not cell.is_baseline])
     rows = [_row(made, cell, field, most) for cell in members]
@@ -155,9 +157,9 @@ def _less(record: dict[str, Any], most: _Most) -> bool:
     return fewer or int(record["seeds_planned"] or 0) < most.seeds
 
 
-def _row(made: _DataSet, cell: Cell, field: Field, most: _Most) -> Row:
+def _row(made: _DataSet, cell: Cell, field: SectionComparison, most: _Most) -> Row:
     record, own, runs = made.records[cell], field.get(cell), made.runs.get(cell)
-    trials = Trials(*(int(record[f"trials_{name}"] or 0) for name in ("done", "pruned", "failed", "planned")))
+    trials = TrialCounts(*(int(record[f"trials_{name}"] or 0) for name in ("done", "pruned", "failed", "planned")))
     marks = field.marks(own) if own else []
     seeds_done, seeds_planned = int(record["seeds_done"] or 0), int(record["seeds_planned"] or 0)
     if own and (trials.done + trials.pruned < trials.planned or seeds_done < seeds_planned):
@@ -189,9 +191,9 @@ def _row(made: _DataSet, cell: Cell, field: Field, most: _Most) -> Row:
     )
 
 
-def _spent(record: dict[str, Any]) -> Spent:
+def _spent(record: dict[str, Any]) -> SearchCost:
     searched = record["searched"]
-    return Spent(
+    return SearchCost(
         epochs=int(record["search_epochs"] or 0),
         searched=None if searched is None else tuple(searched),
         tuned=record["tuned"] or "",
@@ -201,7 +203,7 @@ def _spent(record: dict[str, Any]) -> Spent:
     )
 
 
-def _costs(fit: Fit | None, search_seconds: float) -> dict[str, float | None]:
+def _costs(fit: RunSummary | None, search_seconds: float) -> dict[str, float | None]:
     known = {"search_seconds": search_seconds}
     if fit is not None:
         known |= {"parameters": fit.parameters, "train_seconds": fit.seconds}
@@ -222,10 +224,10 @@ def fronts(rows: list[tuple[float | None, dict[str, float | None]]]) -> list[tup
     ]
 
 
-def _fit(cell: Cell, runs: list[dict[str, Any]]) -> Fit:
+def _fit(cell: Cell, runs: list[dict[str, Any]]) -> RunSummary:
     infos = [json_object(run["info"], f"{cell}, seed {run['seed']}: info") for run in runs]
     parameters = [run["parameters"] for run in runs if run["parameters"] is not None]
-    return Fit(
+    return RunSummary(
         valid=_mean(run["best_valid"] for run in runs),
         seconds=_mean(run["seconds"] for run in runs),
         parameters=max(parameters, default=None),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.report.tables._format import label
-from harness.report.tables._sample import REFERENCE, is_reference
+from harness.report.tables._scores import REFERENCE, is_reference
 from harness.report.tables._table import Row
 from harness.types import MIDDLE
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.report.tables._sample import ALPHA, REFERENCE, Gain
-from harness.report.tables._table import Row, Spent
+from harness.report.tables._scores import REFERENCE, Gain
+from harness.report.tables._table import Row, SearchCost
 from harness.stats import resampling
+from harness.stats.crossed_effects import ALPHA
 from harness.types import NO_TEXT, Cell
 
 FRONT = "◆"
@@ -79,12 +80,12 @@ def trials(row: Row) -> str:
     return f"{value.done}/{value.pruned}/{value.failed} of {value.planned}" if value.planned else DASH
 
 
-def dimensions(spent: Spent) -> str:
+def dimensions(spent: SearchCost) -> str:
     """How many dimensions were searched; a dash where that was not recorded."""
     return DASH if spent.searched is None else str(len(spent.searched))
 
 
-def tuned(spent: Spent) -> str:
+def tuned(spent: SearchCost) -> str:
     """How a row's parameters were found, and the published setting that said so."""
     own = spent.tuned or DASH
     return f"{own} ({spent.setting})" if spent.setting else own

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.stats import resampling
-from harness.stats.crossed import Section
+from harness.stats.crossed_effects import CrossedRows
 from harness.types import Cell
 
 
@@ -25,7 +25,7 @@ class Pairs:
     p: np.ndarray
 
     @classmethod
-    def of(cls, cells: tuple[Cell, ...], section: Section) -> Pairs:
+    def of(cls, cells: tuple[Cell, ...], section: CrossedRows) -> Pairs:
         return cls(cells, *section.gains, section.p)
 
     def adjusted(self, reference: Cell) -> dict[Cell, float]:

@@ -10,7 +10,7 @@ import polars as pl
 
 from harness.metrics._all import HEADLINE, per_user
 from harness.report.tables._frames import Confirmed
-from harness.report.tables._sample import is_reference
+from harness.report.tables._scores import is_reference
 from harness.stats import resampling
 from harness.types import Cell, HarnessError, digest
 
@@ -58,7 +58,7 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Part:
+class SliceDraws:
     """A slice of a data set with the resampled means float64 (R,) of each of its cells that has results."""
 
     dimension: str
@@ -85,7 +85,7 @@ class Part:
         return resampling.percentile(100 * (self.means[cell] / self.means[reference] - 1), 100 * (ratio - 1))
 
 
-def parts(dataset: str, queries: pl.DataFrame, runs: dict[Cell, Confirmed]) -> list[Part]:
+def parts(dataset: str, queries: pl.DataFrame, runs: dict[Cell, Confirmed]) -> list[SliceDraws]:
     """The slices of a data set that hold any query. queries: its part of `Results.queries`, in the order of the ranks.
 
     Raises HarnessError if they are of other users than the ranks.
@@ -133,7 +133,7 @@ def _scores(own: Confirmed) -> np.ndarray:
     return np.stack([per_user(ranks, metric.lower(), int(k)) for ranks in own.ranks], 1)
 
 
-def _part(dimension: str, name: str, at: np.ndarray, users: np.ndarray, scores: dict[Cell, np.ndarray]) -> Part:
+def _part(dimension: str, name: str, at: np.ndarray, users: np.ndarray, scores: dict[Cell, np.ndarray]) -> SliceDraws:
     chosen, place = np.unique(users[at], return_inverse=True)
     counts = np.bincount(place)
     means, draws = {}, {}
@@ -147,7 +147,7 @@ def _part(dimension: str, name: str, at: np.ndarray, users: np.ndarray, scores: 
         means[cell] = round(float(own.mean()), resampling.DIGITS)
         drawn = resampled[:, column] + seeds @ (by_seed - by_seed.mean())
         draws[cell] = np.round(drawn, resampling.DIGITS).clip(0, 1)  # few targets and seeds far apart reach beyond
-    return Part(dimension, name, int(at.sum()), len(chosen), means, draws)
+    return SliceDraws(dimension, name, int(at.sum()), len(chosen), means, draws)
 
 
 def _by_user(values: np.ndarray, place: np.ndarray, counts: np.ndarray) -> np.ndarray:

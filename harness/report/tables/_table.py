@@ -10,19 +10,17 @@ import polars as pl
 from harness.report.tables._across import Across
 from harness.report.tables._budget import BestOf
 from harness.report.tables._pairs import Pairs
-from harness.report.tables._sample import ALPHA, REFERENCE, Gain
+from harness.report.tables._scores import Gain
 from harness.report.tables._slices import Slice
 from harness.stats import resampling
 from harness.types import Cell
-
-__all__ = ["ALPHA", "COSTS", "REFERENCE", "SPECTRAL", "Fit", "Row", "Section", "Spent", "Table", "Trials"]
 
 SPECTRAL = ("effective_rank_start", "text_mass_beyond_d", "table_mass_beyond_d", "table_mass_outside_text")  # of info
 COSTS = ("parameters", "train_seconds", "search_seconds", "peak_mb", "energy_wh")
 
 
 @dataclass(frozen=True)
-class Trials:
+class TrialCounts:
     """What a cell's search came to, in trials."""
 
     done: int
@@ -32,7 +30,7 @@ class Trials:
 
 
 @dataclass(frozen=True)
-class Fit:
+class RunSummary:
     """The confirmed runs of a row: means over seeds of validation NDCG@10, training seconds, effective rank and the
     numbers in info; parameters trained; the configuration that the search chose."""
 
@@ -45,7 +43,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Spent:
+class SearchCost:
     """What a row's search was given and took: its line of the parity certificate.
 
     ``epochs``: of all search trials together. ``searched``: the dimensions of its space, None if the launch did not
@@ -84,12 +82,12 @@ class Row:
     metrics: dict[str, resampling.Interval]
     vs_id: Gain | None
     vs_rival: Gain | None
-    trials: Trials
+    trials: TrialCounts
     search_seconds: float
-    spent: Spent
+    spent: SearchCost
     seeds_done: int
     seeds_planned: int
-    fit: Fit | None
+    fit: RunSummary | None
     group: str
     first: float | None
     tied: float | None

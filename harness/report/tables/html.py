@@ -11,9 +11,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.data import cards
-from harness.report.tables import _words as words
+from harness.report.tables import _captions as captions
+from harness.report.tables import _columns, _format
 from harness.report.tables._page._board import board, embedded
-from harness.report.tables._table import REFERENCE, Row, Section, Table
+from harness.report.tables._scores import REFERENCE
+from harness.report.tables._table import Row, Section, Table
 from harness.stats import resampling
 
 FOLDER = Path(__file__).parent / "_page"
@@ -27,19 +29,20 @@ def render(table: Table) -> str:
     """The page. Its policy allows no request and no script or style but its own; all text is escaped."""
     loader = FileSystemLoader(FOLDER)
     page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page.filters["shown"] = lambda value: words.safe(str(value))
+    page.filters["shown"] = lambda value: _format.safe(str(value))
     script = f"(() => {{\n{_joined('js', SCRIPTS, 'js')}\n}})();"  # its names are none of the window's
     style = _joined(".", STYLES, "css")
     return page.get_template("page.html").render(
         table=table,
-        words=words,
-        columns=words.compact(table),
+        captions=captions,
+        format=_format,
+        columns=_columns.compact(table),
         datasets=list(dict.fromkeys(section.dataset for section in table.sections)),
         lead=_lead(table),
         missing=_missing(table),
         cards=_cards(table),
         few=any(one.too_few for one in table.across) or not table.across,
-        provenance=words.facts(table.header.get("provenance") or {}),
+        provenance=captions.facts(table.header.get("provenance") or {}),
         reference=REFERENCE,
         interval=_interval,
         board=Markup(embedded(board(table))),
@@ -94,5 +97,5 @@ def _cards(table: Table) -> list[tuple[str, dict[str, Any]]]:
             rest = {key: value for key, value in section.card.items() if key not in main and key != "warnings"}
             users = {"test_users": section.test_users} if section.test_users else {}
             said = [pair for pair in cards.told(section.card) if pair[0] in SAID]
-            found[section.dataset] = {"main": words.facts(main | users) + said, "rest": words.facts(rest)}
+            found[section.dataset] = {"main": captions.facts(main | users) + said, "rest": captions.facts(rest)}
     return list(found.items())

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from harness.report.tables import _words as words
+from harness.report.tables import _captions as captions
 from harness.report.tables._table import Table
 
 FORMAT = 1  # raised when a key changes its meaning
@@ -14,7 +14,7 @@ FORMAT = 1  # raised when a key changes its meaning
 
 def render(table: Table) -> str:
     """An object with format, headline, metrics, header, sections (rows as `Row` has them), trials and notes."""
-    value = {"format": FORMAT, **asdict(table), "notes": words.footnotes(table)}
+    value = {"format": FORMAT, **asdict(table), "notes": captions.footnotes(table)}
     for section in value["sections"]:
         del section["pairs"]  # n x n numbers that its rows sum up
     del value["spectra"]

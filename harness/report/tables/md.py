@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import re
 
-from harness.report.tables import _words as words
+from harness.report.tables import _captions as captions
+from harness.report.tables import _columns, _format
 from harness.report.tables._table import Row, Section, Table
 
 
 def render(table: Table) -> str:
     """The table in Markdown; names cannot break a cell, open a tag or make a link."""
-    blocks = ["# Leaderboard", _bullets(words.header_lines(table, words.ABOVE))]
+    blocks = ["# Leaderboard", _bullets(captions.header_lines(table, captions.ABOVE))]
     for section in table.sections:
-        blocks += [f"## {escape(words.title(section))}", *map(escape, words.section_lines(section))]
-        blocks += [_compact(table, section), escape(words.parity(table, section)), _bullets(words.notes(section))]
+        blocks += [f"## {escape(captions.title(section))}", *map(escape, captions.section_lines(section))]
+        blocks += [_compact(table, section), escape(captions.parity(table, section)), _bullets(captions.notes(section))]
         if any(row.metrics for row in section.rows):
             blocks += ["Every metric on the test set, mean and 95 % interval:", _metrics(table, section)]
         blocks += [*_topics(table, section), *_budget(section), *_slices(section)]
     for one in table.across:
-        blocks += [f"## Over data sets × {escape(one.backbone)}", _texts(*words.across_rows(one))]
-        blocks += [_bullets(words.across_lines(one))]
-    for name, lines in words.cards_of(table):
+        blocks += [f"## Over data sets × {escape(one.backbone)}", _texts(*captions.across_rows(one))]
+        blocks += [_bullets(captions.across_lines(one))]
+    for name, lines in captions.cards_of(table):
         blocks += [f"## Data: {escape(name)}", _bullets(lines)]
-    blocks += ["## Notes", _bullets(words.footnotes(table))]
-    blocks += [_bullets(words.header_lines(table, ("provenance",)))]
+    blocks += ["## Notes", _bullets(captions.footnotes(table))]
+    blocks += [_bullets(captions.header_lines(table, ("provenance",)))]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
@@ -33,14 +34,14 @@ def escape(text: str) -> str:
     >>> escape("mlp|<b>[x](y)")
     'mlp\\|\\<b\\>\\[x\\](y)'
     """
-    return re.sub(r"([\\`*\[\]<>|#~$&])", r"\\\1", words.safe(text))
+    return re.sub(r"([\\`*\[\]<>|#~$&])", r"\\\1", _format.safe(text))
 
 
 def _compact(table: Table, section: Section) -> str:
-    return _columns([column for column in words.columns(table) if not column.topic], section)
+    return _columns_table([column for column in _columns.columns(table) if not column.topic], section)
 
 
-def _columns(columns: list[words.Column], section: Section) -> str:
+def _columns_table(columns: list[_columns.Column], section: Section) -> str:
     rows = [[_cell(row, column) for column in columns] for row in section.rows]
     return _grid([escape(column.title) for column in columns], [column.right for column in columns], rows)
 
@@ -48,14 +49,14 @@ def _columns(columns: list[words.Column], section: Section) -> str:
 def _topics(table: Table, section: Section) -> list[str]:
     """A table of every topic that there is anything to say of, with the rows' names before it."""
     blocks = []
-    for topic, title in words.TOPICS.items():
-        if found := words.of_topic(table, topic):
-            blocks += [f"{title}:", _columns([*words.names()[2:], *found], section)]
+    for topic, title in _columns.TOPICS.items():
+        if found := _columns.of_topic(table, topic):
+            blocks += [f"{title}:", _columns_table([*_columns.names()[2:], *found], section)]
     return blocks
 
 
 def _budget(section: Section) -> list[str]:
-    titles, rows = words.budget_rows(section)
+    titles, rows = captions.budget_rows(section)
     if not rows:
         return []
     return [
@@ -66,9 +67,9 @@ def _budget(section: Section) -> list[str]:
 
 def _slices(section: Section) -> list[str]:
     blocks = []
-    for dimension, slices in words.slice_groups(section).items():
+    for dimension, slices in captions.slice_groups(section).items():
         title = f"Test NDCG@10 by {dimension} (how many targets), and gain over id:"
-        blocks += [escape(title), _texts(*words.slice_rows(section, slices))]
+        blocks += [escape(title), _texts(*captions.slice_rows(section, slices))]
     return blocks
 
 
@@ -78,7 +79,7 @@ def _texts(titles: list[str], rows: list[list[str]]) -> str:
     return _grid([escape(title) for title in titles], [False] + [True] * (len(titles) - 1), escaped)
 
 
-def _cell(row: Row, column: words.Column) -> str:
+def _cell(row: Row, column: _columns.Column) -> str:
     """The cell's text; the best row's numbers are bold, the second's underlined."""
     text = escape(column.text(row))
     if column.title.endswith("[95 %]"):
@@ -89,7 +90,7 @@ def _cell(row: Row, column: words.Column) -> str:
 def _metrics(table: Table, section: Section) -> str:
     names = list(table.metrics)
     rows = [
-        [escape(words.label(row.cell)), *(escape(words.interval(row.metrics[name])) for name in names)]
+        [escape(_format.label(row.cell)), *(escape(_format.interval(row.metrics[name])) for name in names)]
         for row in section.rows
         if row.metrics
     ]

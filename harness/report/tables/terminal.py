@@ -8,7 +8,8 @@ import sys
 
 from rich.cells import cell_len
 
-from harness.report.tables import _words as words
+from harness.report.tables import _captions as captions
+from harness.report.tables import _columns, _format
 from harness.report.tables._table import Row, Section, Table
 
 GAP = 2
@@ -31,9 +32,9 @@ def coloured(table: Table, width: int) -> str:
     return _document(table, [_rich_grid(section, fitting(table, section, width), width) for section in table.sections])
 
 
-def fitting(table: Table, section: Section, width: int) -> list[words.Column]:
+def fitting(table: Table, section: Section, width: int) -> list[_columns.Column]:
     """The columns that fit, the most dispensable leaving first; those of `keep` 99 stay."""
-    kept = words.compact(table)
+    kept = _columns.compact(table)
     while sum(_width(column, section) + GAP for column in kept) > width:
         weakest = min(kept, key=lambda column: column.keep)
         if weakest.keep == 99:
@@ -46,40 +47,40 @@ def slices(table: Table) -> str:
     """Scores on parts of the test, for reading in a terminal; says so where nothing is known of the targets."""
     lines = []
     for section in table.sections:
-        for dimension, found in words.slice_groups(section).items():
-            lines += ["", f"{words.title(section)}: test NDCG@10 by {dimension} (targets), gain over id"]
-            lines += _texts(*words.slice_rows(section, found))
-    return "\n".join(map(words.safe, lines or ["", "No slices: nothing is recorded of the test targets."])) + "\n"
+        for dimension, found in captions.slice_groups(section).items():
+            lines += ["", f"{captions.title(section)}: test NDCG@10 by {dimension} (targets), gain over id"]
+            lines += _texts(*captions.slice_rows(section, found))
+    return "\n".join(map(_format.safe, lines or ["", "No slices: nothing is recorded of the test targets."])) + "\n"
 
 
 def _document(table: Table, grids: list[str]) -> str:
-    lines = [words.safe(text) for text in words.header_lines(table, (*words.ABOVE, "provenance"))]
+    lines = [_format.safe(text) for text in captions.header_lines(table, (*captions.ABOVE, "provenance"))]
     for section, grid in zip(table.sections, grids, strict=True):
-        above = [words.title(section), *words.section_lines(section)]
-        below = [words.parity(table, section), *words.notes(section)]
-        lines += ["", *map(words.safe, above), grid, *map(words.safe, below)]
+        above = [captions.title(section), *captions.section_lines(section)]
+        below = [captions.parity(table, section), *captions.notes(section)]
+        lines += ["", *map(_format.safe, above), grid, *map(_format.safe, below)]
     for one in table.across:
-        about = [f"Over data sets × {one.backbone}", *_texts(*words.across_rows(one)), *words.across_lines(one)]
-        lines += ["", *map(words.safe, about)]
-    return "\n".join([*lines, "", *words.footnotes(table)]) + "\n"
+        about = [f"Over data sets × {one.backbone}", *_texts(*captions.across_rows(one)), *captions.across_lines(one)]
+        lines += ["", *map(_format.safe, about)]
+    return "\n".join([*lines, "", *captions.footnotes(table)]) + "\n"
 
 
 def _texts(titles: list[str], rows: list[list[str]]) -> list[str]:
     """Aligned lines of a table of plain texts."""
-    cells = [[words.safe(text) for text in row] for row in (titles, *rows)]
+    cells = [[_format.safe(text) for text in row] for row in (titles, *rows)]
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     padded = [[cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)] for row in cells]
     return [(" " * GAP).join(row).rstrip() for row in padded]
 
 
-def _plain_grid(section: Section, columns: list[words.Column]) -> str:
+def _plain_grid(section: Section, columns: list[_columns.Column]) -> str:
     widths = [_width(column, section) for column in columns]
     rows = [[column.title for column in columns], ["-" * width for width in widths]]
-    rows += [[words.safe(column.text(row)) for column in columns] for row in section.rows]
+    rows += [[_format.safe(column.text(row)) for column in columns] for row in section.rows]
     return "\n".join(_aligned(cells, columns, widths) for cells in rows)
 
 
-def _aligned(cells: list[str], columns: list[words.Column], widths: list[int]) -> str:
+def _aligned(cells: list[str], columns: list[_columns.Column], widths: list[int]) -> str:
     padded = []
     for cell, column, width in zip(cells, columns, widths, strict=True):
         blank = " " * (width - cell_len(cell))
@@ -87,7 +88,7 @@ def _aligned(cells: list[str], columns: list[words.Column], widths: list[int]) -
     return (" " * GAP).join(padded).rstrip()
 
 
-def _rich_grid(section: Section, columns: list[words.Column], width: int) -> str:
+def _rich_grid(section: Section, columns: list[_columns.Column], width: int) -> str:
     from rich.console import Console
     from rich.table import Table as Grid
     from rich.text import Text
@@ -96,7 +97,7 @@ def _rich_grid(section: Section, columns: list[words.Column], width: int) -> str
     for column in columns:
         grid.add_column(Text(column.title), justify="right" if column.right else "left", no_wrap=True)
     for row in section.rows:
-        grid.add_row(*(Text(words.safe(column.text(row))) for column in columns), style=_style(row))
+        grid.add_row(*(Text(_format.safe(column.text(row))) for column in columns), style=_style(row))
     console = Console(file=io.StringIO(), force_terminal=True, width=width + GAP)
     with console.capture() as capture:
         console.print(grid)
@@ -109,5 +110,5 @@ def _style(row: Row) -> str:
     return next((STYLES[mark] for mark in row.marks if mark in STYLES), "")
 
 
-def _width(column: words.Column, section: Section) -> int:
-    return max(cell_len(words.safe(text)) for text in (column.title, *(column.text(row) for row in section.rows)))
+def _width(column: _columns.Column, section: Section) -> int:
+    return max(cell_len(_format.safe(text)) for text in (column.title, *(column.text(row) for row in section.rows)))

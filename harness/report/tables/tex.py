@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import unicodedata
 
-from harness.report.tables import _words as words
+from harness.report.tables import _captions as captions
+from harness.report.tables import _columns, _format
 from harness.report.tables._across import Across
 from harness.report.tables._table import Row, Section, Table
 from harness.stats import resampling
@@ -52,7 +53,7 @@ def render(table: Table) -> str:
         blocks += [_scores(table, section), *_further(table, section), *_topics(table, section)]
         blocks += [*_budget(section), *_slices(section)]
     blocks += map(_across, table.across)
-    told = words.explanations(table) + words.header_lines(table, ("statistics", "code"))
+    told = captions.explanations(table) + captions.header_lines(table, ("statistics", "code"))
     blocks.append("\n".join([r"{\footnotesize", *map(_paragraph, told), "}"]))
     return "\n\n".join(blocks) + "\n"
 
@@ -63,7 +64,7 @@ def escape(text: str) -> str:
     >>> escape("50% of a_b\\x"), escape("é 中")
     ('50\\% of a\\_b\\textbackslash{}x', "\\'{e} U+4E2D")
     """
-    return "".join(_set(char) for char in words.safe(text))
+    return "".join(_set(char) for char in _format.safe(text))
 
 
 def _set(char: str) -> str:
@@ -79,9 +80,9 @@ def _set(char: str) -> str:
 def _scores(table: Table, section: Section) -> str:
     """The metrics at the headline's cut-off and the gain over `id`, and what a reader of them must know."""
     names = [name for name in table.metrics if name.endswith(_cutoff(table))]
-    caption = f"Test scores on {words.title(section)}, mean over users and seeds."
-    notes = [*words.section_lines(section), words.parity(table, section), *words.notes(section)]
-    notes += [*words.header_lines(table, ("protocol", "prep", "budget", "engine")), *_marks(section)]
+    caption = f"Test scores on {captions.title(section)}, mean over users and seeds."
+    notes = [*captions.section_lines(section), captions.parity(table, section), *captions.notes(section)]
+    notes += [*captions.header_lines(table, ("protocol", "prep", "budget", "engine")), *_marks(section)]
     return _float(caption, _metrics(section, names, table.headline), notes)
 
 
@@ -90,7 +91,7 @@ def _further(table: Table, section: Section) -> list[str]:
     names = [name for name in table.metrics if not name.endswith(_cutoff(table))]
     if not names or not any(row.metrics for row in section.rows):
         return []
-    caption = f"Further test scores on {words.title(section)}, mean over users and seeds."
+    caption = f"Further test scores on {captions.title(section)}, mean over users and seeds."
     return [_float(caption, _metrics(section, names, ""), [])]
 
 
@@ -108,8 +109,8 @@ def _metrics(section: Section, names: list[str], headline: str) -> str:
         cells = [_state(row.state, len(titles) - 2)]
         if row.metrics:
             cells = [_score(row, name, best[name], name == headline) for name in names]
-            cells += [escape(_minus(words.gain(row.vs_id))) for _ in gains]
-        lines.append([escape(words.adapter(row.cell)), escape(words.encoder(row.cell)), *cells])
+            cells += [escape(_minus(_format.gain(row.vs_id))) for _ in gains]
+        lines.append([escape(_format.adapter(row.cell)), escape(_format.encoder(row.cell)), *cells])
     return _tabular("ll" + "r" * (len(titles) - 2), [_cells(titles, "" if headline else SMALL)], lines)
 
 
@@ -125,7 +126,7 @@ def _places(section: Section, name: str) -> list[float]:
 
 def _score(row: Row, name: str, best: list[float], headline: bool) -> str:
     mean = round(row.metrics[name].mean, 4)
-    text = words.score(row.metrics[name].mean)
+    text = _format.score(row.metrics[name].mean)
     text = rf"\textbf{{{text}}}" if mean == best[0] else rf"\underline{{{text}}}" if mean in best else text
     signs = "".join(SIGNS[mark] for mark in row.marks if mark in SIGNS) if headline else ""
     group = rf"\mathrm{{{row.group}}}" if headline and row.group else ""
@@ -135,26 +136,26 @@ def _score(row: Row, name: str, best: list[float], headline: bool) -> str:
 def _marks(section: Section) -> list[str]:
     """What the marks of the section's scores mean."""
     used = {mark for row in section.rows for mark in row.marks}
-    signs = [f"{words.SYMBOLS[mark]} {words.MEANINGS[mark]}" for mark in SIGNS if mark in used]
+    signs = [f"{_format.SYMBOLS[mark]} {_format.MEANINGS[mark]}" for mark in SIGNS if mark in used]
     known = any(row.metrics for row in section.rows)
     return [f"Bold: best, underlined: second. {'; '.join([SUPERSCRIPTS, *signs])}."] if known else []
 
 
 def _topics(table: Table, section: Section) -> list[str]:
     blocks = []
-    for topic, title in words.TOPICS.items():
-        if facts := words.of_topic(table, topic):
-            columns = [column for column in words.names() if column.title in ("adapter", "encoder")] + facts
+    for topic, title in _columns.TOPICS.items():
+        if facts := _columns.of_topic(table, topic):
+            columns = [column for column in _columns.names() if column.title in ("adapter", "encoder")] + facts
             rows = [_cells([column.text(row) for column in columns]) for row in section.rows]
             spec = "".join("r" if column.right else "l" for column in columns)
             head = [_cells([column.title for column in columns], SMALL)]
-            blocks.append(_block(f"{title}: {words.title(section)}", _tabular(spec, head, rows)))
+            blocks.append(_block(f"{title}: {captions.title(section)}", _tabular(spec, head, rows)))
     return blocks
 
 
 def _budget(section: Section) -> list[str]:
     """Searches at smaller budgets: the best of the first k trials above what is expected of any k of them."""
-    titles, rows = words.budget_rows(section)
+    titles, rows = captions.budget_rows(section)
     if not rows:
         return []
     lines = []
@@ -166,24 +167,24 @@ def _budget(section: Section) -> list[str]:
         ]
     about = "Validation NDCG@10 at equal budget, best of the first k trials (expected best of any k)"
     tabular = _tabular("l" + "r" * (len(titles) - 1), [_cells(titles)], lines)
-    return [_block(f"{about}: {words.title(section)}", tabular)]
+    return [_block(f"{about}: {captions.title(section)}", tabular)]
 
 
 def _slices(section: Section) -> list[str]:
     """Scores on the parts of the test and gains there, each above its interval."""
     blocks = []
-    for dimension, slices in words.slice_groups(section).items():
+    for dimension, slices in captions.slice_groups(section).items():
         known = [{score.cell: score for score in one.scores} for one in slices]
         scores, gains = [], []
         for row in (row for row in section.rows if row.metrics):
             own = [scores_of[row.cell] for scores_of in known]
-            scores += _two_lines(words.label(row.cell), [(score.score, ".4f", ".3f") for score in own])
+            scores += _two_lines(_format.label(row.cell), [(score.score, ".4f", ".3f") for score in own])
             if any(score.vs_id for score in own):
-                gains += _two_lines(words.label(row.cell), [(score.vs_id, "+.1f", "+.0f") for score in own])
+                gains += _two_lines(_format.label(row.cell), [(score.vs_id, "+.1f", "+.0f") for score in own])
         named = [_halves(one.name) for one in slices]
         counts = [f"{last} ({one.queries:,})".strip() for (_, last), one in zip(named, slices, strict=True)]
         head = [_cells(["row", *(first for first, _ in named)], SMALL), _cells(["", *counts], SMALL)]
-        spec, about = "l" + "r" * len(slices), f"by {dimension} (targets): {words.title(section)}"
+        spec, about = "l" + "r" * len(slices), f"by {dimension} (targets): {captions.title(section)}"
         blocks.append(_block(f"Test NDCG@10 {about}", _tabular(spec, head, scores)))
         if gains:
             blocks.append(_block(f"Gain over id in % {about}", _tabular(spec, head, gains)))
@@ -192,7 +193,7 @@ def _slices(section: Section) -> list[str]:
 
 def _across(one: Across) -> str:
     """Methods over data sets, each number above its interval."""
-    titles, texts = words.across_rows(one)
+    titles, texts = captions.across_rows(one)
     rows = []
     for standing, row in zip(one.standings, texts, strict=True):
         known = ((standing.rank, ".2f"), (standing.wins, ".2f"), (standing.gain, "+.1f"), (standing.elo, ".0f"))
@@ -201,12 +202,12 @@ def _across(one: Across) -> str:
         rows += [[*first, escape(standing.group)], [*second, ""]] if one.critical_difference else [first, second]
     head = [_cells([*half], SMALL) for half in zip(*map(_halves, titles), strict=True)]
     tabular = _tabular("l" + "r" * (len(titles) - 1), head, rows)
-    return _float(f"Over data sets, {one.backbone}.", tabular, words.across_lines(one))
+    return _float(f"Over data sets, {one.backbone}.", tabular, captions.across_lines(one))
 
 
 def _two_lines(name: str, values: list[tuple[resampling.Interval | None, str, str]]) -> list[list[str]]:
     """Means in a line, their intervals, smaller, in one below it; `values`: with the formats of both."""
-    means = [words.DASH if value is None else f"{value.mean:{form}}" for value, form, _ in values]
+    means = [_format.DASH if value is None else f"{value.mean:{form}}" for value, form, _ in values]
     ends = ["" if value is None else f"[{value.low:{form}}, {value.high:{form}}]" for value, _, form in values]
     return [[SMALL + escape(name), *_cells([*map(_minus, means)])], _cells(["", *map(_minus, ends)], SMALL)]
 

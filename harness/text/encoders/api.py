@@ -50,7 +50,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
-class Cost:
+class EncodingCost:
     """What is left to pay: `texts` to send, `tokens` (estimated) in them, `money` in the currency of the price."""
 
     texts: int
@@ -111,14 +111,14 @@ class Api(TextEncoder):
 
         return Job(order, batches, cut, f"{self.max_tokens:,} tokens by estimate, {longest:,} bytes")
 
-    def cost(self, texts: Texts, price: float, made: Path | None = None) -> Cost:
+    def cost(self, texts: Texts, price: float, made: Path | None = None) -> EncodingCost:
         """What it comes to, nothing being sent. `price`: of a million tokens. `made`: the folder of rows kept so far.
 
         Raises HarnessError if no item has text.
         """
         order, lengths = self._order(distinct(texts))
         left = lengths[Parts(made, order).done :] if made else lengths
-        return Cost(len(left), sum(left), sum(left) * price / 1e6)
+        return EncodingCost(len(left), sum(left), sum(left) * price / 1e6)
 
     def _order(self, texts: list[str]) -> tuple[list[str], list[int]]:
         """The texts, longest first, and the tokens estimated for each."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.data.preparation import Split
+from harness.data.splits import Split
 
 
 def users_of_events(split: Split) -> np.ndarray:

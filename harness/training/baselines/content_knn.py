@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adapters._base import Spectrum
-from harness.data.preparation import Queries, Split
+from harness.data.splits import Queries, Split
 
 LAST, DECAY = 5, 0.7
 SQUARES = (1e-10, 1e15)  # entries whose squares float32 holds, and F.normalize sees

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from adapters._base import Spectrum
-from harness.data.preparation import Queries, Split
+from harness.data.splits import Queries, Split
 from harness.training.baselines._train import training_mask, users_of_events
 
 STEPS = 3

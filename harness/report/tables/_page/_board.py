@@ -10,13 +10,16 @@ from typing import Any
 import polars as pl
 
 from harness import registry
-from harness.report.tables import _words as words
+from harness.report.tables import _captions as captions
+from harness.report.tables import _format
 from harness.report.tables._across import Across
 from harness.report.tables._frames import KEY, json_object
 from harness.report.tables._page import _columns
 from harness.report.tables._page._importance import importance
+from harness.report.tables._scores import REFERENCE
 from harness.report.tables._slices import Slice
-from harness.report.tables._table import ALPHA, REFERENCE, Row, Section, Table
+from harness.report.tables._table import Row, Section, Table
+from harness.stats.crossed_effects import ALPHA
 from harness.stats.resampling import Interval
 from harness.types import Cell, HarnessError
 
@@ -54,8 +57,8 @@ def board(table: Table) -> dict[str, Any]:
         "tracking": page
         if (page := str(table.header.get("tracking") or "")).startswith(("http://", "https://"))
         else None,
-        "symbols": words.SYMBOLS,
-        "meanings": words.MEANINGS,
+        "symbols": _format.SYMBOLS,
+        "meanings": _format.MEANINGS,
     }
 
 
@@ -82,7 +85,7 @@ def _short(value: Any) -> Any:
 
 def _section(section: Section, cells: dict[Cell, int]) -> dict[str, Any]:
     value = {
-        "title": words.safe(words.title(section)),
+        "title": _format.safe(captions.title(section)),
         "dataset": section.dataset,
         "backbone": section.backbone,
         "users": section.test_users,
@@ -128,16 +131,16 @@ def _pairs(section: Section, cells: dict[Cell, int]) -> dict[str, Any]:
     return {"cells": [cells[cell] for cell in pairs.cells], **numbers}
 
 
-def _cell(row: Row, known: list[tuple[_columns.Column, _columns.Value]]) -> dict[str, Any]:
+def _cell(row: Row, known: list[tuple[_columns.PageColumn, _columns.Value]]) -> dict[str, Any]:
     cell = row.cell
     value: dict[str, Any] = {
         "cell": [getattr(cell, key) for key in KEY],
-        "label": words.safe(words.label(cell)),
+        "label": _format.safe(_format.label(cell)),
         "kinds": kinds(cell),
         "state": row.state,
         "v": _columns.values(row, known),
     }
-    value |= {"reason": words.safe(row.reason)} if row.reason else {}
+    value |= {"reason": _format.safe(row.reason)} if row.reason else {}
     kept = [mark for mark in row.marks if mark in KEPT]
     value |= {"marks": kept} if kept else {}
     if row.fit is None:
@@ -203,7 +206,7 @@ def _search(trials: list[dict[str, Any]]) -> dict[str, Any]:
     names = sorted({name for own in params for name in own})
     fixed = {n: params[0].get(n) for n in names if all(own.get(n) == params[0].get(n) for own in params)}
     axes = [name for name in names if name not in fixed]
-    reasons = {k: words.safe(record["reason"]) for k, record in enumerate(searched) if record["reason"]}
+    reasons = {k: _format.safe(record["reason"]) for k, record in enumerate(searched) if record["reason"]}
     value = _ran(searched)
     value |= {"number": [record["number"] for record in searched], "fixed": fixed, "axes": axes}
     value |= {"points": [[own.get(name) for name in axes] for own in params]}

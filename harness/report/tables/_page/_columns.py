@@ -20,7 +20,7 @@ SHOWN = ("quality", "cost")  # groups that are open at first
 
 
 @dataclass(frozen=True)
-class Column:
+class PageColumn:
     """``kind``: how a value reads: ``score`` (mean with interval), ``number``, ``seconds``, ``count``, ``share``,
     ``trials``, ``seeds``, ``word``. ``better``: ``high``, ``low`` or ``none``. ``digits``: of a number, after the
     point."""
@@ -70,7 +70,7 @@ INFO = {  # of the numbers in a run's info
 }
 
 
-def columns(table: Table) -> list[tuple[Column, Value]]:
+def columns(table: Table) -> list[tuple[PageColumn, Value]]:
     """Every column with its value: scores as [mean, low, high], trials as [done, pruned, failed, planned], seeds as
     [done, planned], all else a number; None where a row has none."""
     return [*_scores(table), *_cost(table), *_spectral(table), *_search(table)]
@@ -80,44 +80,47 @@ def described(table: Table) -> list[dict[str, Any]]:
     return [asdict(column) for column, _ in columns(table)]
 
 
-def values(row: Row, known: list[tuple[Column, Value]]) -> list[Any]:
+def values(row: Row, known: list[tuple[PageColumn, Value]]) -> list[Any]:
     return [value(row) for _, value in known]
 
 
-def _scores(table: Table) -> Iterable[tuple[Column, Value]]:
+def _scores(table: Table) -> Iterable[tuple[PageColumn, Value]]:
     at = table.headline[table.headline.rindex("@") :]
     for name in sorted(table.metrics, key=lambda name: (not name.endswith(at), name != table.headline)):
         group = "quality" if name.endswith(at) else "cutoffs"
         text = f"test {name}, mean over users and seeds with its 95 % interval"
-        yield Column(f"m:{name}", name, group, "score", "high", "0 to 1", text, 4), _score_of(name)
+        yield PageColumn(f"m:{name}", name, group, "score", "high", "0 to 1", text, 4), _score_of(name)
     text = "share of test targets that share their score with another item"
-    yield Column("tied", "tied", "quality", "share", "none", "share", text), lambda row: row.tied
+    yield PageColumn("tied", "tied", "quality", "share", "none", "share", text), lambda row: row.tied
 
 
-def _cost(table: Table) -> Iterable[tuple[Column, Value]]:
+def _cost(table: Table) -> Iterable[tuple[PageColumn, Value]]:
     for name, (title, kind, unit, text) in COST.items():
         if any(row.costs[name] is not None for row in _all(table)):
-            yield Column(name, title, "cost", kind, "low", unit, text, DIGITS.get(name, 2)), _cost_of(name)
+            yield PageColumn(name, title, "cost", kind, "low", unit, text, DIGITS.get(name, 2)), _cost_of(name)
 
 
-def _spectral(table: Table) -> Iterable[tuple[Column, Value]]:
+def _spectral(table: Table) -> Iterable[tuple[PageColumn, Value]]:
     text = "effective rank of the trained item table: exp of the entropy of its singular values, 1 to d"
     yield (
-        Column("effective_rank", "eff. rank", "spectral", "number", "none", "directions", text, 1),
+        PageColumn("effective_rank", "eff. rank", "spectral", "number", "none", "directions", text, 1),
         lambda row: row.fit and row.fit.effective_rank,
     )
     held = {name for row in _all(table) if row.fit for name in row.fit.info}
     for name, (title, kind, text) in INFO.items():
         if name in held:
-            yield Column(f"i:{name}", title, "spectral", kind, "none", "", text), _info_of(name)
+            yield PageColumn(f"i:{name}", title, "spectral", kind, "none", "", text), _info_of(name)
 
 
-def _search(table: Table) -> Iterable[tuple[Column, Value]]:
-    def column(key: str, title: str, kind: str, unit: str, text: str) -> Column:
-        return Column(key, title, "search", kind, "none", unit, text)
+def _search(table: Table) -> Iterable[tuple[PageColumn, Value]]:
+    def column(key: str, title: str, kind: str, unit: str, text: str) -> PageColumn:
+        return PageColumn(key, title, "search", kind, "none", unit, text)
 
     text = f"validation {table.headline} that the search chose the row by; no estimate of the test score"
-    yield Column("valid", "valid", "search", "number", "high", "0 to 1", text, 4), lambda row: row.fit and row.fit.valid
+    yield (
+        PageColumn("valid", "valid", "search", "number", "high", "0 to 1", text, 4),
+        lambda row: row.fit and row.fit.valid,
+    )
     text = "search trials done / pruned / failed of those planned"
     yield column("trials", "trials", "trials", "trials", text), _trials
     text = "confirmed seeds of those planned"

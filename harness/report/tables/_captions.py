@@ -8,36 +8,24 @@ from typing import Any
 from harness.data import cards
 from harness.report.tables._across import Across, Standing
 from harness.report.tables._across import label as method_label
-from harness.report.tables._columns import TOPICS as TOPICS
-from harness.report.tables._columns import Column as Column
-from harness.report.tables._columns import columns as columns
-from harness.report.tables._columns import compact as compact
-from harness.report.tables._columns import names as names
-from harness.report.tables._columns import of_topic as of_topic
-from harness.report.tables._format import DASH as DASH
-from harness.report.tables._format import FRONT as FRONT
-from harness.report.tables._format import MEANINGS as MEANINGS
-from harness.report.tables._format import SYMBOLS as SYMBOLS
-from harness.report.tables._format import adapter as adapter
-from harness.report.tables._format import count as count
-from harness.report.tables._format import encoder as encoder
-from harness.report.tables._format import fact as fact
-from harness.report.tables._format import gain as gain
-from harness.report.tables._format import interval as interval
-from harness.report.tables._format import label as label
-from harness.report.tables._format import number as number
-from harness.report.tables._format import percent as percent
-from harness.report.tables._format import safe as safe
-from harness.report.tables._format import score as score
-from harness.report.tables._format import seconds as seconds
-from harness.report.tables._format import symbols as symbols
-from harness.report.tables._format import trials as trials
-from harness.report.tables._sample import ALPHA, REFERENCE
+from harness.report.tables._format import (
+    DASH,
+    FRONT,
+    MEANINGS,
+    SYMBOLS,
+    fact,
+    interval,
+    label,
+    percent,
+    score,
+    trials,
+)
+from harness.report.tables._scores import REFERENCE
 from harness.report.tables._slices import Slice
 from harness.report.tables._table import Row, Section, Table
 from harness.stats import resampling
-from harness.stats.crossed import FEW as FEW_USERS
-from harness.stats.crossed import POWER
+from harness.stats.crossed_effects import ALPHA, POWER
+from harness.stats.crossed_effects import FEW as FEW_USERS
 from harness.types import EXPECTED, MIDDLE
 
 FEW = 30  # users of a part of the test, below which a bootstrap covers less than it says

@@ -11,8 +11,7 @@ from harness import registry
 from harness.metrics._all import CUTOFFS, HEADLINE, per_user
 from harness.report.tables._frames import Confirmed
 from harness.stats import resampling
-from harness.stats.crossed import ALPHA as ALPHA
-from harness.stats.crossed import Scores, summary
+from harness.stats.crossed_effects import ScoreSummary, summary
 from harness.types import NO_TEXT, Cell, digest
 
 REFERENCE = "id"  # the adapter without text that every other is measured against
@@ -41,13 +40,13 @@ class Gain:
 
 
 @dataclass(frozen=True)
-class Sample:
+class RowScores:
     """A row's scores (M metrics, R rounds, U users): a summary of each metric, and resampled means of the headline
     metric, draws (R,). ``stream`` seeds its resampled seeds. ``tied``: share of the test targets that share their score
     with another candidate. ``rising``: in most seeds the best epoch is the last one allowed."""
 
     cell: Cell
-    scores: tuple[Scores, ...]
+    scores: tuple[ScoreSummary, ...]
     draws: np.ndarray
     stream: int
     tied: float = 0.0
@@ -70,14 +69,14 @@ def metrics() -> list[str]:
     return [f"{name.upper()}@{k}" for name in ordered for k in CUTOFFS]
 
 
-def samples(runs: dict[Cell, Confirmed], draws: np.ndarray, rising: set[Cell]) -> dict[Cell, Sample]:
+def samples(runs: dict[Cell, Confirmed], draws: np.ndarray, rising: set[Cell]) -> dict[Cell, RowScores]:
     """Scores of the cells of a data set under the user draws (R, U) that all of them share."""
     streams = {cell: int(digest(str(cell))[:8], 16) for cell in runs}  # seeds of two rows are independent
     headline = {cell: _score(own, HEADLINE) for cell, own in runs.items()}
     seeds = {cell: resampling.seed_draws(own.shape[1], len(draws), streams[cell]) for cell, own in headline.items()}
     drawn = resampling.bootstraps([(headline[cell], seeds[cell]) for cell in runs], draws) if runs else []
     return {
-        cell: Sample(
+        cell: RowScores(
             cell=cell,
             scores=tuple(summary(_score(own, name), deterministic=cell.is_baseline) for name in metrics()),
             draws=resampled.clip(min=0),  # few users and seeds far apart reach below

@@ -38,7 +38,7 @@ Times = Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True)
-class Answer:
+class Recommendation:
     """What a history is answered with: `items` (ids) and their `scores`, best first.
 
     `unknown`: how many of its events were passed over, because the catalogue has no such item. `popular`: nothing was
@@ -51,7 +51,7 @@ class Answer:
     popular: bool
 
 
-class Fixed(Adapter):
+class FixedTable(Adapter):
     """An item table that is given, (N, k d), with what mixes its k views."""
 
     uses_text = False
@@ -98,7 +98,7 @@ class Recommender:
     def needs_times(self) -> bool:
         return self.model.backbone.uses_time
 
-    def recommend(self, histories: Histories, k: int = 10, times: Times | None = None) -> list[Answer]:
+    def recommend(self, histories: Histories, k: int = 10, times: Times | None = None) -> list[Recommendation]:
         """The k best items after each history of item ids, oldest first.
 
         Items of the history are left out where the bench left them out. Ids that the catalogue lacks are passed over
@@ -109,14 +109,14 @@ class Recommender:
         _check(histories, k)
         if self.needs_times:
             _check_times(self.config["components"]["backbone"]["name"], histories, times)
-        found: list[Answer] = []
+        found: list[Recommendation] = []
         for start in range(0, len(histories), BLOCK):
             stop = min(start + BLOCK, len(histories))
             block = None if times is None or not self.needs_times else times[start:stop]
             found += self._recommend(histories[start:stop], k, block)
         return found
 
-    def _recommend(self, histories: Histories, k: int, times: Times | None) -> list[Answer]:
+    def _recommend(self, histories: Histories, k: int, times: Times | None) -> list[Recommendation]:
         known = [[number for word in history if (number := self.place.get(str(word)))] for history in histories]
         asked = [row for row, numbers in enumerate(known) if numbers]
         scores = self.popularity.double().repeat(len(histories), 1)
@@ -132,7 +132,7 @@ class Recommender:
             kept = [(self.ids[i], v) for i, v in zip(places[row].tolist(), values[row].tolist(), strict=True)]
             kept = [(name, value) for name, value in kept if value != -torch.inf]
             unknown = len(histories[row]) - len(numbers)
-            answers.append(Answer([n for n, _ in kept], [v for _, v in kept], unknown, not numbers))
+            answers.append(Recommendation([n for n, _ in kept], [v for _, v in kept], unknown, not numbers))
         return answers
 
     def _known_times(self, history: Sequence[Any], times: Sequence[float]) -> list[int]:
@@ -222,7 +222,7 @@ def _model(config: dict[str, Any], table: Tensor, weights: dict[str, Tensor]) ->
     if mixer is not None:
         mixer.load_state_dict(_under(weights, "mixer"))
     criterion = registry.load(registry.LOSSES, parts["loss"]["name"])(len(table), **parts["loss"]["params"])
-    fixed = Fixed(table, adapter.views, mixer)
+    fixed = FixedTable(table, adapter.views, mixer)
     return SequenceModel(ItemTable(fixed, d, fusion="none", out_std=1.0, id_std=0.0), backbone, criterion)
 
 

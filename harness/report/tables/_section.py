@@ -6,16 +6,16 @@ import numpy as np
 
 from harness.metrics._all import HEADLINE
 from harness.report.tables._pairs import Pairs
-from harness.report.tables._sample import ALPHA, Gain, Sample, is_reference, metrics
+from harness.report.tables._scores import Gain, RowScores, is_reference, metrics
 from harness.stats import resampling
-from harness.stats.crossed import Section
+from harness.stats.crossed_effects import ALPHA, CrossedRows
 from harness.types import Cell
 
 
-class Field:
+class SectionComparison:
     """The rows of one section that have results, compared with one another. draws (R, U): of their users."""
 
-    def __init__(self, samples: list[Sample], draws: np.ndarray) -> None:
+    def __init__(self, samples: list[RowScores], draws: np.ndarray) -> None:
         self.ranked = sorted(samples, key=lambda s: (-s.headline, s.cell))
         self.place = {sample.cell: place for place, sample in enumerate(self.ranked)}
         self.reference = next((s for s in self.ranked if is_reference(s.cell)), None)
@@ -26,7 +26,7 @@ class Field:
             self._compare(draws)
 
     def _compare(self, draws: np.ndarray) -> None:
-        known = {name: Section([row.scores[m] for row in self.ranked]) for m, name in enumerate(metrics())}
+        known = {name: CrossedRows([row.scores[m] for row in self.ranked]) for m, name in enumerate(metrics())}
         self.headline = known[HEADLINE]
         self._intervals = {name: section.intervals() for name, section in known.items()}
         self.pairs = Pairs.of(tuple(row.cell for row in self.ranked), self.headline)
@@ -35,34 +35,34 @@ class Field:
         self.p_id = self.pairs.adjusted(self.reference.cell) if self.reference else {}
         self.first = self.headline.firsts(draws, [row.stream for row in self.ranked])
 
-    def get(self, cell: Cell) -> Sample | None:
+    def get(self, cell: Cell) -> RowScores | None:
         return self.ranked[self.place[cell]] if cell in self.place else None
 
-    def intervals(self, row: Sample) -> dict[str, resampling.Interval]:
+    def intervals(self, row: RowScores) -> dict[str, resampling.Interval]:
         """Mean of every metric with its 95 % interval."""
         return {name: known[self.place[row.cell]] for name, known in self._intervals.items()}
 
-    def rank(self, row: Sample) -> int:
+    def rank(self, row: RowScores) -> int:
         return 1 + sum(other.headline > row.headline for other in self.ranked)
 
-    def stability(self, row: Sample) -> float:
+    def stability(self, row: RowScores) -> float:
         """Share of the resamples of users and seeds in which the row ranks first; rows with equal scores share it."""
         return float(self.first[self.place[row.cell]])
 
-    def group(self, row: Sample) -> str:
+    def group(self, row: RowScores) -> str:
         return self.groups[self.place[row.cell]]
 
-    def vs_id(self, row: Sample) -> Gain | None:
+    def vs_id(self, row: RowScores) -> Gain | None:
         if self.reference is None or row is self.reference:
             return None
         return self._gain(row, self.reference, self.p_id[row.cell], len(self.p_id))
 
-    def vs_rival(self, row: Sample) -> Gain | None:
+    def vs_rival(self, row: RowScores) -> Gain | None:
         """The gain over the best row that is neither this one nor a baseline."""
         rival = next((s for s in self.ranked if s is not row and not s.cell.is_baseline), None)
         return self._gain(row, rival, None, 1) if rival else None
 
-    def _gain(self, row: Sample, other: Sample, p: float | None, tests: int) -> Gain | None:
+    def _gain(self, row: RowScores, other: RowScores, p: float | None, tests: int) -> Gain | None:
         """The relative gain in the headline metric; None where the other row may score nothing. `tests`: size of the
         family that the comparison belongs to."""
         assert self.pairs is not None
@@ -89,7 +89,7 @@ class Field:
         families = {"against the best row": n - 1, "of all pairs": n * (n - 1) // 2} if n > 1 else {}
         return [f"Tests {name}: {why}" for name, tests in families.items() if (why := self.headline.too_few(tests))]
 
-    def marks(self, row: Sample) -> list[str]:
+    def marks(self, row: RowScores) -> list[str]:
         place = {1: "best", 2: "second"}.get(self.rank(row))
         p_best = self.p_best.get(row.cell, 0.0)
         p_id = self.p_id.get(row.cell, 1.0)

@@ -27,7 +27,7 @@ from functools import cached_property
 import numpy as np
 from scipy import special
 
-from harness.stats import flips, student
+from harness.stats import sign_flips, student_t
 from harness.stats.resampling import DIGITS, Interval, check, resampled
 from harness.types import HarnessError
 
@@ -41,7 +41,7 @@ EVIDENCE = 1.353  # gain in log-likelihood at which rows differ: half the 10 % p
 
 
 @dataclass(frozen=True)
-class Scores:
+class ScoreSummary:
     """Summary of a row's scores (U, S) in one metric.
 
     users: means over seeds (U,). seeds: S. seed: variance of the seed means, over S. residual: variance of the noise of
@@ -74,7 +74,7 @@ class Prior:
     df: float
     evidence: float
 
-    def expected(self, row: Scores) -> float:
+    def expected(self, row: ScoreSummary) -> float:
         """Seeds' part of a row before its seeds are seen. A single seed's noise is in its users' part already."""
         residual = row.residual if row.seeds > 1 else 0.0
         return self.scale * (residual + self.excess / row.seeds)
@@ -104,10 +104,10 @@ class Difference:
         """Smallest true difference that a test finds with 80 % power; `tests`: size of the family, of which Holm's
         strictest step is taken. In the units of the metric."""
         df = np.array(self.df)
-        return float(self.error * (student.quantile(1 - ALPHA / (2 * tests), df) + student.quantile(POWER, df)))
+        return float(self.error * (student_t.quantile(1 - ALPHA / (2 * tests), df) + student_t.quantile(POWER, df)))
 
 
-def summary(scores: np.ndarray, deterministic: bool = False) -> Scores:
+def summary(scores: np.ndarray, deterministic: bool = False) -> ScoreSummary:
     """Summarise scores (U, S); `deterministic` for a row without training (a baseline), which needs one seed.
 
     Raises HarnessError unless the scores are finite and two-dimensional.
@@ -117,16 +117,16 @@ def summary(scores: np.ndarray, deterministic: bool = False) -> Scores:
     by_user, by_seed = scores.mean(1), scores.mean(0)
     by_user_rounded = by_user.round(DIGITS)  # equal rows stay equal in another order of addition
     if deterministic or seeds == 1:
-        return Scores(by_user_rounded, seeds, deterministic=deterministic)
+        return ScoreSummary(by_user_rounded, seeds, deterministic=deterministic)
     noise = scores - by_user[:, None] - (by_seed - by_seed.mean())
     residual = float((noise**2).sum()) / max(1, (users - 1) * (seeds - 1)) / (users * seeds)
     seed, residual = _settled(np.array([by_seed.var(ddof=1) / seeds, residual]))
     if np.sqrt(max(seed, residual)) < 10.0**-DIGITS:
-        return Scores(by_user_rounded, seeds, deterministic=True)
-    return Scores(by_user_rounded, seeds, float(seed), float(residual))
+        return ScoreSummary(by_user_rounded, seeds, deterministic=True)
+    return ScoreSummary(by_user_rounded, seeds, float(seed), float(residual))
 
 
-def fit_prior(rows: Iterable[Scores]) -> Prior | None:
+def fit_prior(rows: Iterable[ScoreSummary]) -> Prior | None:
     """Fit the prior to the rows with several seeds; None with fewer than two of them.
 
     As limma does for genes (Smyth, "Linear models and empirical Bayes methods for assessing differential expression in
@@ -170,7 +170,7 @@ def _fit_scales(ratios: np.ndarray, df: np.ndarray) -> tuple[np.ndarray, np.ndar
     return scale[:, 0], terms.sum(1)
 
 
-class Section:
+class CrossedRows:
     """Rows that share their users, compared in one metric: everything about a row, and about every two of them.
 
     seed (n,): moderated seeds' part of the variance of each mean. residual (n,): user-by-seed noise in the users' part.
@@ -180,7 +180,7 @@ class Section:
     Raises HarnessError on no rows or rows of different numbers of users.
     """
 
-    def __init__(self, rows: Sequence[Scores]) -> None:
+    def __init__(self, rows: Sequence[ScoreSummary]) -> None:
         if not rows:
             raise HarnessError("A section has at least one row.")
         counts = {len(row.users) for row in rows}
@@ -240,7 +240,7 @@ class Section:
     def intervals(self) -> list[Interval]:
         """Mean of each row and its 95 % interval, not below 0; NaN with one user."""
         variance, df = self.single
-        half = student.quantile(1 - ALPHA / 2, df) * np.sqrt(variance)
+        half = student_t.quantile(1 - ALPHA / 2, df) * np.sqrt(variance)
         ends = zip(self.means.tolist(), np.maximum(self.means - half, 0), self.means + half, strict=True)
         return [Interval(mean, float(low), float(high)) for mean, low, high in ends]
 
@@ -255,7 +255,7 @@ class Section:
         and of the sign flips'."""
         variance, df = self.pairs
         with np.errstate(divide="ignore", invalid="ignore"):
-            p = student.two_sided(self.differences / np.sqrt(variance), df)
+            p = student_t.two_sided(self.differences / np.sqrt(variance), df)
         p[(variance == 0) & (self.differences != 0)] = 2.0 ** (1 - self.count)  # all users differ alike: as sign flips
         p[(self.differences == 0) | np.isnan(p)] = 1
         return np.maximum(p, self._flipped[0]) if self.few else p
@@ -296,16 +296,16 @@ class Section:
 
     @cached_property
     def _quantiles(self) -> np.ndarray:
-        return student.quantile(1 - ALPHA / 2, self.pairs[1])
+        return student_t.quantile(1 - ALPHA / 2, self.pairs[1])
 
     @cached_property
     def _flipped(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """p-values, lower and upper ends (n, n) of the sign flips."""
-        return flips.pairs(self.users, ALPHA)
+        return sign_flips.pairs(self.users, ALPHA)
 
     def too_few(self, tests: int) -> str:
         """Why a family of so many tests finds nothing whatever the rows score; empty if it can."""
-        least = flips.smallest(self.count) if self.few else 0.0
+        least = sign_flips.smallest(self.count) if self.few else 0.0
         if least * tests < ALPHA:
             return ""
         return (
@@ -326,7 +326,7 @@ class Section:
         return (first / first.sum(1, keepdims=True)).mean(0)
 
 
-def _moderate(row: Scores, prior: Prior | None) -> tuple[float, float, float, float]:
+def _moderate(row: ScoreSummary, prior: Prior | None) -> tuple[float, float, float, float]:
     """`seed`, `residual`, `loose` and `borrowed` of a row."""
     df = row.seeds - 1
     if row.deterministic or (prior is None and not df):
@@ -343,7 +343,7 @@ def compare(a: np.ndarray, b: np.ndarray, deterministic: bool = False) -> Differ
 
     Raises HarnessError on scores that are not finite or of other users.
     """
-    return Section([summary(scores, deterministic) for scores in (a, b)]).difference(0, 1)
+    return CrossedRows([summary(scores, deterministic) for scores in (a, b)]).difference(0, 1)
 
 
 def _both(values: np.ndarray) -> np.ndarray:

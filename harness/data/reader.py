@@ -14,7 +14,7 @@ from string import Formatter
 import polars as pl
 
 from harness import registry
-from harness.data import folders, library, scans
+from harness.data import data_files, library, scans
 from harness.data.findings import titles
 from harness.data.findings.ids import VISIBLE
 from harness.data.scans import reading
@@ -49,14 +49,14 @@ class RawDataset:
     redistributable: bool | None = None  # None: nobody has said
     matrices: dict[str, Path] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    choice: titles.Choice | None = None  # how `text` was chosen, where neither the folder nor the user says it
+    choice: titles.TextColumn | None = None  # how `text` was chosen, where neither the folder nor the user says it
 
 
 def open_dataset(word: str, home: Path, text: str = "") -> RawDataset:
     """The data set of that name, or the one in that folder; `text`: a template in place of its own.
 
     A name is one of the user's folders in `<home>/config.toml`, or a built-in data set, which is fetched under `home`
-    if need be. A folder holds interactions and items as `harness.data.folders.data_files` finds them and, if wanted,
+    if need be. A folder holds interactions and items as `harness.data.data_files.data_files` finds them and, if wanted,
     dataset.toml with name, text, licence, citation, redistributable (yes or no) and a table of embeddings. Raises
     HarnessError if `word` is neither, the config is malformed, the folder is not as it should be, or the template names
     a column that is not there.
@@ -123,11 +123,11 @@ def raw_hash(raw: RawDataset) -> str:
 def file_hashes(raw: RawDataset) -> dict[str, str]:
     """sha256 of both files, or a digest of their parts. Raises HarnessError if one is missing or its suffix unknown."""
     for path in (raw.interactions, raw.items):
-        if not path.exists() and folders.kind(path):
+        if not path.exists() and data_files.kind(path):
             raise HarnessError(f"{path} does not exist.")
-        if not (folders.kind(path) or path.is_dir()):
-            raise HarnessError(f"{path}: a data file ends in {folders.FORMATS}.")
-    return {"interactions": folders.sha256(raw.interactions), "items": folders.sha256(raw.items)}
+        if not (data_files.kind(path) or path.is_dir()):
+            raise HarnessError(f"{path}: a data file ends in {data_files.FORMATS}.")
+    return {"interactions": data_files.sha256(raw.interactions), "items": data_files.sha256(raw.items)}
 
 
 def read_events(path: Path, also: tuple[str, ...] = ()) -> pl.DataFrame:
@@ -200,7 +200,7 @@ def _named(name: str, home: Path) -> RawDataset:
     if (folder := library.folders(home).get(name)) is None:
         known = library.component(name)
         return RawDataset(
-            known.name, *folders.data_files(known.fetch(home)), known.text, known.licence, known.citation, False
+            known.name, *data_files.data_files(known.fetch(home)), known.text, known.licence, known.citation, False
         )
     if not folder.is_dir():
         raise HarnessError(f"'{name}' is {folder} in {library.config_file(home)}, but that is not a folder.")
@@ -214,8 +214,8 @@ def _named(name: str, home: Path) -> RawDataset:
 
 def _open_folder(folder: Path, name: str = "") -> RawDataset:
     """The data set in a folder; its name is the one given, or its own."""
-    interactions, items = folders.data_files(folder)
-    settings, matrices = _settings(folders.settings_file(folder))
+    interactions, items = data_files.data_files(folder)
+    settings, matrices = _settings(data_files.settings_file(folder))
     name = name or settings.get("name", folder.resolve().name)
     if not re.fullmatch(library.NAME, name):
         raise HarnessError(
@@ -250,7 +250,7 @@ def _settings(path: Path) -> tuple[dict[str, str], dict[str, Path]]:
     return settings, library.matrices_of(path, settings.pop(library.MATRICES, {}))
 
 
-def _default_text(items: Path) -> tuple[str, titles.Choice | None]:
+def _default_text(items: Path) -> tuple[str, titles.TextColumn | None]:
     """The template {title}, or that of the column that is most like a title, and how it was chosen."""
     with reading(items):
         schema = scans.kinds(items)

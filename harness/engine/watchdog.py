@@ -21,7 +21,7 @@ from pathlib import Path
 SCALE = 10.0  # times its own longest epoch may a trial be silent, if that is more than the bound
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>\S+)')
 _OURS = re.compile(r"(?:adapters|backbones|harness)/[\w./]+\.py$")
-_PASSED = ("harness/engine/watch.py", "harness/engine/worker.py")  # frames of every worker; they blame nothing
+_PASSED = ("harness/engine/watchdog.py", "harness/engine/worker.py")  # frames of every worker; they blame nothing
 
 
 def words_path(pid: int) -> Path:

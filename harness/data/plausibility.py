@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from harness.data.findings import ERROR, INFO, Finding, catalogue, clocks, ids, titles
-from harness.data.raw import RawDataset, read_events, read_items
+from harness.data.reader import RawDataset, read_events, read_items
 from harness.metrics._all import CUTOFFS, HEADLINE
 from harness.system import files
 from harness.types import HarnessError

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data.preparation import Split
+from harness.data.splits import Split
 
 
 def gather(items: Tensor, starts: np.ndarray, lengths: np.ndarray) -> Tensor:

@@ -16,19 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from harness import registry
-from harness.data import preparation, targets
-from harness.engine import layout as sharing
-from harness.record import leases, store
-from harness.record.ledger import SCHEMA, Ledger, Segment
-from harness.report import reports, results, tables
+from harness.data import slice_facts, splits
+from harness.engine import slots as sharing
+from harness.record import artifacts, leases
+from harness.record.ledger import SCHEMA, Ledger
+from harness.record.segments import Segment
+from harness.report import ledger_frames, report_files, tables
 from harness.search import plan
 from harness.search.plan import Plan, Request, Study
 from harness.system import failpoints, interpreter
-from harness.system.sources import code_hash
-from harness.system.stop import Stop
-from harness.text import vectors
+from harness.system.code_hash import code_hash
+from harness.system.signals import Stop
+from harness.text import embeddings
 from harness.types import EXPECTED, HarnessError, Protocol
-from harness.workflows import forecast, repair, room
+from harness.workflows import disk_space, forecast, repair
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
         say(f"Skipped {cell}: {reason}")
     begun, about = time.monotonic(), forecast.key(grid)
     if grid.pending:
-        room.warn(grid, say)
+        disk_space.warn(grid, say)
     _describe_targets(grid)
     bases = ready(grid) if grid.pending else {}
     ran = _search(grid, bases, options, stop) if grid.pending else 0
@@ -98,9 +99,9 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     if not ran and not stop.signum:
         say("Nothing is left to do: every trial of this grid is in the ledger.")
     failpoints.reach("searched")
-    made_of = reports.made_of(ledger)
-    table = tables.build(results.build(ledger, store.sources(request.home)))
-    report = reports.kept(request.home, made_of) or reports.write(table, request.home, made_of)
+    made_of = report_files.made_of(ledger)
+    table = tables.build(ledger_frames.build(ledger, artifacts.sources(request.home)))
+    report = report_files.kept(request.home, made_of) or report_files.write(table, request.home, made_of)
     return Outcome(table, report, ran, grid.counts(), stop.signum)
 
 
@@ -129,7 +130,7 @@ def other_code(grid: Plan) -> list[str]:
     own, made = code_hash(), []
     for study in grid.studies if grid.pending else []:
         searched = [trial_id for trial_id, _ in study.history().values()]
-        for trial_id in [*searched, *results.confirmations(study.ledger, study.describe())]:
+        for trial_id in [*searched, *ledger_frames.confirmations(study.ledger, study.describe())]:
             entry = study.ledger.trials.get(trial_id)
             if entry is not None and entry.result is not None and entry.run in study.ledger.launches:
                 made.append(study.ledger.launches[entry.run]["provenance"].get("code", own))
@@ -148,8 +149,8 @@ def _describe_targets(grid: Plan) -> None:
     protocol, home = grid.request.protocol, grid.request.home
     for material in grid.materials.values():
         prepared = material.prepared
-        key = store.queries_key(prepared.hash, protocol.identity())
-        store.save_queries(home, key, lambda own=prepared: targets.describe(own, preparation.split(own, protocol)))
+        key = artifacts.queries_key(prepared.hash, protocol.identity())
+        artifacts.save_queries(home, key, lambda own=prepared: slice_facts.describe(own, splits.split(own, protocol)))
 
 
 def ready(grid: Plan) -> Bases:
@@ -175,14 +176,14 @@ def _search(grid: Plan, bases: Bases, options: Options, stop: Stop) -> int:
     from harness.engine import ray_tune
     from harness.record import mirror as mirrors
     from harness.record import tracking
-    from harness.search import peers, studies
+    from harness.search import other_benches, studies
     from harness.workflows.progress import Progress
 
     pending = grid.pending
     home, ledger = grid.request.home, pending[0].ledger
     with _segment(home) as segment, ray_tune.cluster(options.address) as resources:
         layout = sharing.layout(resources, grid.width, options.threads, options.gpu)
-        event = launch(grid, {"resources": resources, **asdict(layout)}) | {"room": room.needed(grid)}
+        event = launch(grid, {"resources": resources, **asdict(layout)}) | {"room": disk_space.needed(grid)}
         ledger.take(segment.run, segment.append("launched", **event))
         failpoints.reach("launched")
         uri = options.tracking or tracking.default_uri(home)
@@ -193,7 +194,7 @@ def _search(grid: Plan, bases: Bases, options: Options, stop: Stop) -> int:
             f"Running on {layout.slots} slots of {layout.threads} thread(s){share}, {resources['nodes']} node(s)."
         )
 
-        def listen(event: studies.Event) -> None:
+        def listen(event: studies.GridEvent) -> None:
             progress(event)
             if event.kind == "ended" and mirror is not None:
                 mirror.put(event.assignment.trial.id)
@@ -201,8 +202,8 @@ def _search(grid: Plan, bases: Bases, options: Options, stop: Stop) -> int:
         try:
             shared = shared_of(grid, pending, bases)
             with leases.Leases(home, segment.run, progress.line) as held:
-                others = peers.Peers(held, ledger, segment.run, progress.line)
-                made = studies.Grid(pending, segment, listen, others)
+                others = other_benches.OtherBenches(held, ledger, segment.run, progress.line)
+                made = studies.TrialQueue(pending, segment, listen, others)
                 ray_tune.run(made, shared, home, layout, options.watchdog, stop, progress.line)
         finally:
             progress.close()
@@ -234,7 +235,7 @@ def _launched_alike(grid: Plan) -> bool:
     return newest["table"] == grid.request.table_key and {key: newest[key] for key in wanted} == wanted
 
 
-Bases = dict[str, tuple[vectors.Basis, Any]]
+Bases = dict[str, tuple[embeddings.Basis, Any]]
 
 
 def _vectors(grid: Plan) -> Bases:
@@ -243,15 +244,15 @@ def _vectors(grid: Plan) -> Bases:
     found: Bases = {}
     for dataset, word, key in sorted(wanted):
         material = grid.materials[dataset]
-        E = vectors.embed(material.encoders[word], material.texts, grid.request.home)
-        basis = vectors.basis(E, key, grid.request.home)
+        E = embeddings.embed(material.encoders[word], material.texts, grid.request.home)
+        basis = embeddings.basis(E, key, grid.request.home)
         for note in basis.info["notes"]:
             say(f"{dataset} / {word}: {note}")
         found[key] = (basis, E)
     return found
 
 
-def arrays(basis: vectors.Basis, E: Any) -> dict[str, Any]:
+def arrays(basis: embeddings.Basis, E: Any) -> dict[str, Any]:
     return {"U": basis.U, "S": basis.S, "V": basis.V, "mean": basis.mean, "E": E}
 
 
@@ -260,14 +261,14 @@ def _skip_unbuildable(grid: Plan, bases: Bases) -> None:
     from harness.training import trial
 
     kept: list[Study] = []
-    splits = {name: preparation.split(m.prepared, grid.request.protocol) for name, m in grid.materials.items()}
+    split_of = {name: splits.split(m.prepared, grid.request.protocol) for name, m in grid.materials.items()}
     for study in grid.studies:
         reason = None
         if study.state == "pending" and not study.cell.is_baseline:
             key, n = study.inputs["embedding"], grid.materials[study.cell.dataset].prepared.catalogue.height
             spectrum = trial.spectrum(arrays(*bases[key]) if key else {}, n)
             try:
-                trial.build(study.trial("search", 0, study.space.default), splits[study.cell.dataset], spectrum)
+                trial.build(study.trial("search", 0, study.space.default), split_of[study.cell.dataset], spectrum)
             except ValueError as error:
                 reason = str(error)
             except Exception as error:  # a fault of the component: its trials fail with their reason, and are counted
@@ -284,16 +285,16 @@ def _skip_unbuildable(grid: Plan, bases: Bases) -> None:
 
 
 def shared_of(grid: Plan, pending: list[Study], bases: Bases) -> dict[str, Any]:
-    """What actors read, by hash: sealed splits for searches, open ones for confirmations, bases with their E."""
-    splits: dict[tuple[str, str], preparation.Split] = {}
+    """What actors read, by hash: sealed split_of for searches, open ones for confirmations, bases with their E."""
+    split_of: dict[tuple[str, str], splits.Split] = {}
     for name in {study.cell.dataset for study in pending}:
         prepared = grid.materials[name].prepared
-        whole = preparation.split(prepared, grid.request.protocol)
-        splits[prepared.hash, "confirm"] = whole
-        splits[prepared.hash, "search"] = whole.sealed()
+        whole = splits.split(prepared, grid.request.protocol)
+        split_of[prepared.hash, "confirm"] = whole
+        split_of[prepared.hash, "search"] = whole.sealed()
     spectra = {key: arrays(basis, E) for key, (basis, E) in bases.items()}
     return {
-        "splits": splits,
+        "splits": split_of,
         "spectra": spectra,
         "sizes": {m.prepared.hash: m.prepared.catalogue.height for m in grid.materials.values()},
     }
@@ -316,9 +317,9 @@ def launch(grid: Plan, extra: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _card(prepared: preparation.Prepared, protocol: Protocol) -> dict[str, Any]:
+def _card(prepared: splits.Prepared, protocol: Protocol) -> dict[str, Any]:
     """A data set's card with what this protocol, not leave-one-out, asks of it."""
-    return prepared.card | preparation.asked(preparation.split(prepared, protocol)) | {"hash": prepared.hash}
+    return prepared.card | splits.asked(splits.split(prepared, protocol)) | {"hash": prepared.hash}
 
 
 def launch_cells(grid: Plan) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from harness.record.ledger import Ledger
 from harness.report import tables
 from harness.system import failpoints
+from harness.system.code_hash import code_hash
 from harness.system.files import next_stamp, sha256, write_json
-from harness.system.sources import code_hash
 from harness.types import digest
 
 FORMATS = ("md", "tex", "csv", "json", "html", "parquet")

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from harness.data import preparation
-from harness.record import store
+from harness.data import preparation, reader, splits
+from harness.record import artifacts
 from harness.record.ledger import Ledger
 from harness.registry import quoted, suggest
-from harness.report import results
-from harness.text import vectors
+from harness.report import ledger_frames
+from harness.text import embeddings
+from harness.text.encoders import _base
 from harness.types import Cell, HarnessError, PrepSpec, Trial
 
 ID = r"[0-9a-f]{6,24}"
@@ -29,7 +30,7 @@ SHOWN = 8  # rows named in an error
 
 
 @dataclass(frozen=True)
-class Row:
+class LedgerRow:
     """One cell of a home's table.
 
     ``described``: how its newest launch names its study (`plan.Study.describe`); ``launch``: that launch event.
@@ -59,22 +60,22 @@ class Row:
         return " ".join(["harness bench", *parts, *grid])
 
 
-def of(ledger: Ledger, run: str | None = None) -> dict[Cell, Row]:
+def of(ledger: Ledger, run: str | None = None) -> dict[Cell, LedgerRow]:
     """The rows of the newest table, or of the table as it stood at launch `run`. Raises HarnessError without any.
 
     A cell that the newest launch naming it skipped is no row, whatever an earlier launch trained.
     """
-    found: dict[Cell, Row] = {}
-    for launch in results.launches(ledger, run):
+    found: dict[Cell, LedgerRow] = {}
+    for launch in ledger_frames.launches(ledger, run):
         for described in launch["studies"]:
             cell = Cell(**described["cell"])
-            found[cell] = Row(cell, described, launch, tuple(results.confirmations(ledger, described)))
+            found[cell] = LedgerRow(cell, described, launch, tuple(ledger_frames.confirmations(ledger, described)))
         for described in launch["skipped"]:
             found.pop(Cell(**described["cell"]), None)
     return found
 
 
-def find(rows: dict[Cell, Row], word: str) -> Row:
+def find(rows: dict[Cell, LedgerRow], word: str) -> LedgerRow:
     """The row that a word names. Raises HarnessError if none or more than one is, with the nearest names."""
     parts = [part.strip() for part in word.strip().strip("/").split("/")]
     exact = [row for row in rows.values() if row.words == "/".join(parts)]
@@ -102,7 +103,7 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-def confirmed(ledger: Ledger, row: Row) -> list[Trial]:
+def confirmed(ledger: Ledger, row: LedgerRow) -> list[Trial]:
     """Its confirming trials that are done. Raises HarnessError, with the command to run, if there is none."""
     done = [i for i in row.planned if (result := ledger.result(i)) is not None and result.status == "done"]
     if not done:
@@ -111,7 +112,7 @@ def confirmed(ledger: Ledger, row: Row) -> list[Trial]:
     return [ledger.trials[i].trial for i in done]
 
 
-def sequences(home: Path, row: Row, key: str, word: str = "") -> preparation.Prepared:
+def sequences(home: Path, row: LedgerRow, key: str, word: str = "") -> splits.Prepared:
     """The prepared data set of that hash: out of the cache, or prepared again from `word` (its name or folder; as the
     row names it if empty). Raises HarnessError if neither gives it."""
     if not cached(home, key):
@@ -125,7 +126,7 @@ def sequences(home: Path, row: Row, key: str, word: str = "") -> preparation.Pre
     folder = _prepared(home, key)
     try:
         times = folder / "times.npy"
-        return preparation.Prepared(
+        return splits.Prepared(
             name=row.cell.dataset,
             hash=key,
             items=_mapped(folder / "items.npy"),
@@ -148,10 +149,10 @@ def _prepared(home: Path, key: str) -> Path:
     return home / "cache" / "prepared" / key
 
 
-def prepare(home: Path, row: Row, word: str = "") -> preparation.Prepared:
+def prepare(home: Path, row: LedgerRow, word: str = "") -> splits.Prepared:
     """The row's data set prepared from its source as the row's launch did. Raises HarnessError if it is not found."""
     try:
-        raw = preparation.open_dataset(word or row.cell.dataset, home, row.card.get("text") or "")
+        raw = reader.open_dataset(word or row.cell.dataset, home, row.card.get("text") or "")
     except HarnessError as error:
         raise HarnessError(f"{error} Say with --dataset FOLDER where {row.cell.dataset} is.") from error
     return preparation.prepare(raw, PrepSpec(**row.launch["prep"]), home)
@@ -161,30 +162,30 @@ def _mapped(path: Path) -> np.ndarray:
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def text(home: Path, row: Row, key: str, prepared: preparation.Prepared) -> dict[str, np.ndarray]:
+def text(home: Path, row: LedgerRow, key: str, prepared: splits.Prepared) -> dict[str, np.ndarray]:
     """Arrays U, S, V, mean, E of the embedding of that hash: out of the cache, or encoded again. Empty for a row
     without text. Raises HarnessError if the encoder here would make another embedding."""
     if not key:
         return {}
-    E = vectors.kept(key, home)
+    E = embeddings.kept(key, home)
     if E is None:
-        encoder, texts = vectors.encoder(row.cell.encoder, home), vectors.texts_of(prepared)
-        if vectors.embedding_hash(encoder, texts) != key:
+        encoder, texts = _base.encoder(row.cell.encoder, home), embeddings.texts_of(prepared)
+        if embeddings.embedding_hash(encoder, texts) != key:
             raise HarnessError(
                 f"The embedding '{row.cell.encoder}' of {row.words} (hash {key}) is not in the cache of this home, and "
                 "what the encoder would make here is another one."
             )
-        E = vectors.embed(encoder, texts, home)
-    basis = vectors.basis(E, key, home)
+        E = embeddings.embed(encoder, texts, home)
+    basis = embeddings.basis(E, key, home)
     return {"U": basis.U, "S": basis.S, "V": basis.V, "mean": basis.mean, "E": E}
 
 
 def weights_file(home: Path, trial: Trial) -> Path:
     """Its weights, checked to be a whole safetensors file of this very trial. Raises HarnessError if they are not."""
-    path = store.artifact_folder(home, trial.id) / "model.safetensors"
+    path = artifacts.artifact_folder(home, trial.id) / "model.safetensors"
     if not path.is_file():
         raise HarnessError(f"The weights of {trial.cell}, seed {trial.seed}, are missing: {path} is not there.")
-    if store.fault(home, trial.id, path.name) == "damaged":
+    if artifacts.fault(home, trial.id, path.name) == "damaged":
         raise HarnessError(
             f"The weights of {trial.cell}, seed {trial.seed}, are damaged: {path}. Move {path.parent} away and repeat "
             "the bench: the run is made again."
@@ -207,7 +208,7 @@ def weights_file(home: Path, trial: Trial) -> Path:
 
 def ranks(home: Path, trial: Trial) -> pl.DataFrame:
     """Test ranks `user`, `low`, `high` of a confirmed trial. Raises HarnessError if they are gone or damaged."""
-    found = store.load_ranks(home, trial.id)
+    found = artifacts.load_ranks(home, trial.id)
     if found is None:
         raise HarnessError(f"The test ranks of {trial.cell}, seed {trial.seed}, are missing or damaged.")
     return found

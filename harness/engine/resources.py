@@ -12,7 +12,7 @@ from pathlib import Path
 JOULES_A_WH = 3600.0
 
 
-class Meter:
+class ResourceMeter:
     """Measures from its construction to `read`.
 
     share: of the energy of the machine's processors that is counted, where several trials run side by side. root:

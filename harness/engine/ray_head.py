@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from harness.system import scratch
+from harness.system import tempdirs
 from harness.types import HarnessError
 
 # Seconds after which a head is given up; Ray's own limit, from its own variable, comes a little later.
@@ -25,7 +25,7 @@ LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # Bytes that Ray adds to its folder's path for its longest socket, and bytes that the path of a socket may have.
 SOCKET = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
 LONGEST = (103 if sys.platform == "darwin" else 107) - SOCKET
-ROOM = LONGEST - scratch.added("ray")  # bytes for the path of the folder above
+ROOM = LONGEST - tempdirs.added("ray")  # bytes for the path of the folder above
 
 
 @contextlib.contextmanager
@@ -35,7 +35,7 @@ def own() -> Iterator[dict[str, Any]]:
 
     Yields what `ray.init` wants to know of it. Raises HarnessError if there is no folder whose path is short enough.
     """
-    with scratch.folder("ray", LONGEST) as folder, scratch.folder("spill") as roomy:
+    with tempdirs.folder("ray", LONGEST) as folder, tempdirs.folder("spill") as roomy:
         token = folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))

@@ -32,7 +32,7 @@ def worse(own: Scores, best: Scores) -> bool:
     return bool(found.pvalue < LEVEL)  # pyright: ignore[reportAttributeAccessIssue] - SciPy's result is made at run time
 
 
-class Paired:
+class WilcoxonPruner:
     """What is known of the users of one cell: of its trials under way, and of the best finished one."""
 
     def __init__(self, grace: int) -> None:

@@ -12,9 +12,9 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from harness import registry
-from harness.record import store
-from harness.record.ledger import Entry, Ledger
-from harness.record.store import FrameOf, Sources
+from harness.record import artifacts
+from harness.record.artifacts import ArtifactSources, FrameOf
+from harness.record.ledger import Ledger, TrialEntry
 from harness.report.tables import Results
 from harness.report.tables._frames import QUERIES, SPECTRA, TRIALS
 from harness.search import spaces
@@ -48,7 +48,7 @@ CELLS = {
 
 def of_home(home: Path, run: str | None = None, at_trials: int | None = None) -> Results:
     """What a home folder holds, as `build` makes it of its ledger."""
-    return build(Ledger.open(home), store.sources(home), run, at_trials)
+    return build(Ledger.open(home), artifacts.sources(home), run, at_trials)
 
 
 def newest(ledger: Ledger, run: str | None = None) -> dict[str, Any]:
@@ -71,7 +71,9 @@ def launches(ledger: Ledger, run: str | None = None) -> list[dict[str, Any]]:
     return [ledger.launches[name] for name in names if ledger.launches[name]["table"] == wanted]
 
 
-def build(ledger: Ledger, beside: Sources | FrameOf, run: str | None = None, at_trials: int | None = None) -> Results:
+def build(
+    ledger: Ledger, beside: ArtifactSources | FrameOf, run: str | None = None, at_trials: int | None = None
+) -> Results:
     """Everything that stands in one table with a launch: all cells of launches of the same protocol, preparation and
     epochs. Of two studies of one cell (a changed space or component) the newer launch's counts.
 
@@ -79,7 +81,7 @@ def build(ledger: Ledger, beside: Sources | FrameOf, run: str | None = None, at_
     known only where it was confirmed. Raises HarnessError if there is no such launch.
     """
     launch = newest(ledger, run)
-    known = beside if isinstance(beside, Sources) else Sources(beside)
+    known = beside if isinstance(beside, ArtifactSources) else ArtifactSources(beside)
     studies, skipped, cards = _planned(ledger, run)
     if at_trials is not None:
         studies = {cell: _cut(own, at_trials) for cell, own in studies.items()}
@@ -157,17 +159,17 @@ def _header(
     return header if at_trials is None else header | {"at_trials": at_trials}
 
 
-def _queries(protocol: dict[str, Any], cards: dict[str, Any], known: Sources) -> pl.DataFrame:
+def _queries(protocol: dict[str, Any], cards: dict[str, Any], known: ArtifactSources) -> pl.DataFrame:
     """What is known of the test targets of each data set, of those that it was recorded for."""
     frames = []
     for name, card in cards.items():
-        found = known.queries(store.queries_key(card["hash"], protocol))
+        found = known.queries(artifacts.queries_key(card["hash"], protocol))
         if found is not None:
             frames.append(found.select(pl.lit(name).alias("dataset"), *[c for c in QUERIES if c != "dataset"]))
     return pl.concat(frames).cast(QUERIES) if frames else pl.DataFrame(schema=QUERIES)  # pyright: ignore[reportArgumentType]
 
 
-def _spectra(trials: list[str], known: Sources) -> pl.DataFrame:
+def _spectra(trials: list[str], known: ArtifactSources) -> pl.DataFrame:
     found = [(trial_id, known.spectra(trial_id)) for trial_id in trials]
     records = [{"trial": trial_id, **own} for trial_id, own in found if own is not None]
     return pl.DataFrame(records, schema=SPECTRA)
@@ -207,7 +209,7 @@ def _confirmed(ledger: Ledger, described: dict[str, Any]) -> list[str]:
     return [i for i in confirmations(ledger, described) if _status(ledger, i) == "done"]
 
 
-def _searched(ledger: Ledger, described: dict[str, Any]) -> list[tuple[int, str, Entry]]:
+def _searched(ledger: Ledger, described: dict[str, Any]) -> list[tuple[int, str, TrialEntry]]:
     return ledger.searched(described["study"], ledger.planned(described))
 
 
@@ -260,16 +262,16 @@ def _trials_of(ledger: Ledger, cell: Cell, described: dict[str, Any], columns: S
     return pl.DataFrame(given, schema=schema)
 
 
-def _value(of: Callable[[TrialResult], Any], else_: Any) -> Callable[[str, int, str, Entry], Any]:
+def _value(of: Callable[[TrialResult], Any], else_: Any) -> Callable[[str, int, str, TrialEntry], Any]:
     """A column out of a trial's result, and what stands there while it has none."""
     return lambda role, number, trial_id, entry: else_ if (result := entry.result) is None else of(result)
 
 
-def _unless_failed(name: str) -> Callable[[str, int, str, Entry], Any]:
+def _unless_failed(name: str) -> Callable[[str, int, str, TrialEntry], Any]:
     return _value(lambda result: None if result.status == "failed" else getattr(result, name), None)
 
 
-COLUMNS: dict[str, Callable[[str, int, str, Entry], Any]] = {
+COLUMNS: dict[str, Callable[[str, int, str, TrialEntry], Any]] = {
     "trial": lambda role, number, trial_id, entry: trial_id,
     "role": lambda role, number, trial_id, entry: role,
     "number": lambda role, number, trial_id, entry: number,
@@ -340,7 +342,7 @@ def _warm(described: dict[str, Any]) -> str:
     return str(described.get("warm_start") or "yes") if described.get("warm") else ""
 
 
-def _state(ledger: Ledger, described: dict[str, Any], ended: list[Entry], seeds_found: int) -> tuple[str, str]:
+def _state(ledger: Ledger, described: dict[str, Any], ended: list[TrialEntry], seeds_found: int) -> tuple[str, str]:
     """State and reason of a cell. Where it is not at its end, the reason says how far it is."""
     confirmed = [_status(ledger, i) for i in confirmations(ledger, described)]
     planned = ledger.planned(described)
@@ -367,7 +369,7 @@ def _running(ledger: Ledger, described: dict[str, Any]) -> bool:
     return any(entry.status is None and entry.run not in ledger.finished for entry in entries)
 
 
-def _reason(ledger: Ledger, described: dict[str, Any], searched: list[Entry]) -> str:
+def _reason(ledger: Ledger, described: dict[str, Any], searched: list[TrialEntry]) -> str:
     """The most frequent reason of a cell's failures."""
     confirmed = [ledger.trials[i] for i in confirmations(ledger, described) if i in ledger.trials]
     reasons = [entry.reason for entry in [*searched, *confirmed] if entry.status == "failed"]

@@ -20,33 +20,16 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from harness.system import files, sealed
-from harness.system.sealed import Damaged
-from harness.text.basis import Tell, decompose, parts
-from harness.text.encoders._base import Derived, Encoder, TextEncoder, Texts, encoder
-from harness.text.encoders.api import Api, Cost
+from harness.system import checksums, files
+from harness.system.checksums import Damaged
+from harness.text.basis import ProgressListener, decompose, parts
+from harness.text.encoders._base import Derived, Encoder, TextEncoder, Texts
+from harness.text.encoders.api import Api, EncodingCost
 from harness.types import HarnessError, digest
 
 if TYPE_CHECKING:
-    from harness.data.preparation import Prepared
+    from harness.data.splits import Prepared
 
-__all__ = [
-    "BASIS_VERSION",
-    "Api",
-    "Basis",
-    "Cost",
-    "Encoder",
-    "Texts",
-    "basis",
-    "can_encode",
-    "cost",
-    "embed",
-    "embedding_hash",
-    "embedding_info",
-    "encoder",
-    "kept",
-    "texts_of",
-]
 
 BASIS_VERSION = 1
 LOWEST_TOLERANCE = 1e-6
@@ -102,11 +85,11 @@ def embedding_info(encoder: Encoder, texts: Texts, home: Path) -> dict[str, Any]
     return {key: value for key, value in info.items() if key != "encoder"}
 
 
-def cost(encoder: Api, texts: Texts, home: Path, price: float) -> Cost:
+def cost(encoder: Api, texts: Texts, home: Path, price: float) -> EncodingCost:
     """What is left to pay for an embedding, at a price a million tokens; nothing is sent, no key is needed."""
     folder = _folder(encoder, texts, home)
     if folder.is_dir():
-        return Cost(0, 0, 0.0)
+        return EncodingCost(0, 0, 0.0)
     return encoder.cost(texts, price, _made(folder))
 
 
@@ -186,7 +169,7 @@ def _alone(path: Path, word: str) -> Iterator[None]:
         lock.release()
 
 
-def reporter(what: str, stream: TextIO | None = None, unit: str = "texts") -> Tell:
+def reporter(what: str, stream: TextIO | None = None, unit: str = "texts") -> ProgressListener:
     """Tells on `stream` (stderr) how far `what` is: in place on a terminal, else a line every ten seconds.
 
     How far is told in units, or in percent if `unit` is empty. A phase of so many units that cannot tell how far it is
@@ -285,7 +268,7 @@ def _seal(folder: Path, info: dict[str, Any]) -> None:
         arrays[path.stem] = {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": files.sha256(path)}
     about = {"arrays": arrays, "info": info}
     files.write_json(folder / "about.json", about | {"digest": digest(about)})
-    sealed.stamp(folder, names)
+    checksums.stamp(folder, names)
 
 
 def _unseal(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -300,7 +283,7 @@ def _unseal(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             array = arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
             if (list(array.shape), str(array.dtype)) != (was["shape"], was["dtype"]):
                 raise ValueError(f"{name}.npy is not what was written")
-        sealed.check(folder, {f"{name}.npy": was["sha256"] for name, was in about["arrays"].items()})
+        checksums.check(folder, {f"{name}.npy": was["sha256"] for name, was in about["arrays"].items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         raise Damaged(folder, error) from error
     return arrays, about["info"]
@@ -313,7 +296,7 @@ def _opened(make: Callable[[], Path], again: str = "") -> tuple[dict[str, np.nda
     try:
         return _unseal(folder)
     except Damaged as error:
-        aside = sealed.set_aside(folder, error.__cause__)
+        aside = checksums.set_aside(folder, error.__cause__)
         if again and aside is not None:
             raise HarnessError(f"{error} It is set aside as {aside.name}. {again}") from error
     return _unseal(make())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from harness.data.preparation import Prepared, Queries, Split, cold
+from harness.data.splits import Prepared, Queries, Split, cold
 
 BANDS = ("head", "mid", "tail")  # of the warm items, each with a third of the training events
 

@@ -9,7 +9,7 @@ from harness.record.ledger import Ledger
 from harness.search.plan import Study
 
 
-class Alone:
+class NoOtherBenches:
     """No other process: everything is ours, nothing changes but by us."""
 
     def take(self, key: str) -> bool:
@@ -28,7 +28,7 @@ class Alone:
         """Nothing is to be done here now: look at what others do, and say what is waited for."""
 
 
-class Peers(Alone):
+class OtherBenches(NoOtherBenches):
     """Processes that share the home's leases; `run` names our own segment, `tell` takes lines for people."""
 
     def __init__(self, leases: Leases, ledger: Ledger, run: str, tell: Callable[[str], None]) -> None:

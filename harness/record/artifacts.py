@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 
 from harness.metrics._ties import Ranks
-from harness.system import sealed
+from harness.system import checksums
 from harness.system.files import GOES_ON, atomic, sha256, write_json
 from harness.types import HarnessError, Trial, digest
 
@@ -34,7 +34,7 @@ FrameOf = Callable[[str], pl.DataFrame | None]
 
 
 @dataclass(frozen=True)
-class Sources:
+class ArtifactSources:
     """What of a bench lies beside its ledger, each None where it is missing: `ranks` and `spectra` of a trial by its
     id, `queries` by `queries_key`. `page`: the tracking server's page of runs."""
 
@@ -44,9 +44,9 @@ class Sources:
     page: str | None = None
 
 
-def sources(home: Path) -> Sources:
+def sources(home: Path) -> ArtifactSources:
     """Those of a home folder."""
-    return Sources(
+    return ArtifactSources(
         lambda trial_id: load_ranks(home, trial_id),
         lambda key: load_queries(home, key),
         lambda trial_id: load_spectra(home, trial_id),
@@ -118,7 +118,7 @@ def load_checkpoint(home: Path, trial_id: str) -> bytes | None:
         return None
     if hashlib.sha256(found[:-32]).digest() == found[-32:]:
         return found[:-32]
-    sealed.set_aside(path, "its checksum is wrong; the trial begins anew")
+    checksums.set_aside(path, "its checksum is wrong; the trial begins anew")
     return None
 
 
@@ -133,9 +133,9 @@ def save_artifacts(
     there is no seal, which `check_artifacts` tells."""
     folder = artifact_folder(home, trial_id)
     try:
-        (folder / sealed.SEAL).unlink(missing_ok=True)
+        (folder / checksums.SEAL).unlink(missing_ok=True)
         _write_artifacts(folder, users, ranks, spectra, weights)
-        sealed.seal(folder)
+        checksums.seal(folder)
     except (OSError, pl.exceptions.PolarsError):
         return
 
@@ -143,7 +143,7 @@ def save_artifacts(
 def check_artifacts(home: Path, trial_id: str) -> None:
     """Raises HarnessError if what a trial left could not be written whole."""
     folder = artifact_folder(home, trial_id)
-    if not (folder / sealed.SEAL).is_file():
+    if not (folder / checksums.SEAL).is_file():
         free = shutil.disk_usage(home).free
         raise HarnessError(f"{folder} could not be written; the disk has {free:,} bytes left. {GOES_ON}")
 
@@ -173,7 +173,7 @@ def fault(home: Path, trial_id: str, name: str) -> str:
     if not (folder / name).is_file():
         return "missing"
     try:
-        was = (sealed.sums(folder) or {}).get(name)
+        was = (checksums.sums(folder) or {}).get(name)
         return "damaged" if was and sha256(folder / name) != was else ""
     except (OSError, ValueError):
         return "damaged"
