@@ -163,7 +163,7 @@ def test_a_raised_version_of_a_component_changes_its_cells_alone(place, monkeypa
     assert changed == uses
 
 
-RECORDED = Path(__file__).parent / "golden" / "ledgers" / "schema-1-core-3.jsonl"
+RECORDED = Path(__file__).parents[1] / "golden" / "ledgers" / "schema-1-core-3.jsonl"
 
 
 def test_a_recorded_ledger_stays_done(tmp_path):

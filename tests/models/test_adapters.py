@@ -16,7 +16,7 @@ from adapters.spectran import SpecTran, softshrink_energy
 from adapters.svd import SVD
 from adapters.svd_whiten import SVDWhiten
 
-DATA = Path(__file__).parents[1].parent / "shared" / "data"
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
 
 LINEAR_METHODS = {
     "linear raw": lambda s: Linear(s, 5, preprocess="raw"),

@@ -16,7 +16,7 @@ from harness.text import embeddings
 from harness.text.embeddings import basis
 from harness.types import HarnessError
 
-DATA = Path(__file__).parents[1].parent / "shared" / "data"
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the research copies of the data sets are not here")
 
 

@@ -20,7 +20,7 @@ from made_boards import FORMULA, cell, hostile, results, row_of, seeds
 from harness.report.tables import Results, Table, build, render, terminal
 from harness.types import HarnessError
 
-GOLDEN = Path(__file__).parent / "golden" / "leaderboard"
+GOLDEN = Path(__file__).parents[1] / "golden" / "leaderboard"
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from harness.search import plan
 from harness.types import Budget, Engine, PrepSpec, Protocol, digest
 
 ID, SVD = ("beauty", "none", "sasrec", "id"), ("beauty", "minilm", "sasrec", "svd")
-OLD = Path(__file__).parent / "golden" / "ledgers" / "schema-1-with-opened.jsonl"
+OLD = Path(__file__).parents[1] / "golden" / "ledgers" / "schema-1-with-opened.jsonl"
 
 
 def over_all_orders(metric: str, low: int, high: int, k: int) -> float:

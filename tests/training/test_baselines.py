@@ -16,7 +16,7 @@ from harness.training.baselines.transition_knn import TransitionKNN
 from harness.training.ranking import ranks
 from harness.types import PrepSpec, Protocol
 
-REAL = Path(__file__).parents[1].parent / "shared" / "data"
+REAL = Path(__file__).parents[2].parent / "shared" / "data"
 
 
 @pytest.fixture

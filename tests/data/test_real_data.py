@@ -13,7 +13,7 @@ from harness.text.encoders import _base
 from harness.training import trial
 from harness.types import BASELINE, NO_TEXT, Cell, PrepSpec, Protocol, Trial
 
-FOLDER = Path(__file__).parents[1].parent / "shared" / "data" / "ml-100k"
+FOLDER = Path(__file__).parents[2].parent / "shared" / "data" / "ml-100k"
 EPOCHS = 4
 CELLS = [(name, "sasrec") for name in registry.names(registry.ADAPTERS)]
 CELLS += [("id", name) for name in registry.names(registry.BACKBONES) if name != "sasrec"]

@@ -19,7 +19,7 @@ from harness.training import ranking, trial
 from harness.training.ranking import ranks
 from harness.types import Cell, PrepSpec, Protocol, Trial
 
-REAL = Path(__file__).parents[1].parent / "shared" / "data"
+REAL = Path(__file__).parents[2].parent / "shared" / "data"
 
 
 def a_split(histories, n_items):

@@ -502,7 +502,7 @@ def test_beauty_comes_to_the_published_counts_under_two_presets_and_its_order_ma
 
 @pytest.mark.slow
 def test_32_million_events_are_prepared_in_under_six_gigabytes(tmp_path):
-    script = Path(__file__).parents[1] / "benchmarks" / "prepare.py"
+    script = Path(__file__).parents[2] / "benchmarks" / "prepare.py"
     for what in (["make", "32000204"], ["default"]):
         command = [sys.executable, str(script), "--child", str(tmp_path / "large"), *what]
         done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -216,7 +216,7 @@ def test_a_disk_that_takes_half_a_line_leaves_no_half_line(home):
     assert [json.loads(line)["kind"] for line in path.read_text().splitlines()] == ["launched", "note"]
 
 
-OLD = sorted((Path(__file__).parent / "golden" / "ledgers").glob("*.jsonl"))
+OLD = sorted((Path(__file__).parents[1] / "golden" / "ledgers").glob("*.jsonl"))
 
 
 @pytest.mark.parametrize("path", OLD, ids=lambda path: path.stem)

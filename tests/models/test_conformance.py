@@ -28,7 +28,7 @@ OWED = {  # base class, and what stands before the hyper-parameters
     registry.BACKBONES: (Backbone, ["d", "max_len"]),
     registry.LOSSES: (Loss, ["n_items"]),
 }
-GOLDEN = Path(__file__).parent / "golden" / "losses.json"
+GOLDEN = Path(__file__).parents[1] / "golden" / "losses.json"
 FLAGS = {"uses_text": True, "fuses": False, "pace": 1, "by_name_only": False, "note": ""}  # what is read from source
 D, MAX_LEN = 8, 6
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "tutorial.md"
 FENCE = re.compile(r"^```(python|bash|toml|text)( file=(\S+))?\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 DRIVER = """
