@@ -89,7 +89,9 @@ PRUNERS: dict[str, Callable[[int], optuna.pruners.BasePruner]] = {
     "hyperband": lambda epochs: optuna.pruners.HyperbandPruner(
         min_resource=grace(epochs), max_resource=max(epochs, grace(epochs)), reduction_factor=HALVING
     ),
-    "wilcoxon": lambda epochs: optuna.pruners.NopPruner(),  # `paired` decides, out of what a study has no place for
+    "wilcoxon": lambda epochs: (
+        optuna.pruners.NopPruner()
+    ),  # `wilcoxon_pruner` decides, out of what a study has no place for
     "none": lambda epochs: optuna.pruners.NopPruner(),
 }
 

@@ -12,7 +12,7 @@ from harness.types import HarnessError
 
 HOLD = """
 import time
-from harness.system import scratch
+from harness.system import tempdirs as scratch
 with scratch.folder("tune") as folder:
     (folder / "big").mkdir()
     print(folder, flush=True)
