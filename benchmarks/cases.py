@@ -18,7 +18,7 @@ from harness.text import embeddings
 from harness.text.encoders import _base
 from harness.training import trial
 from harness.training.losses._base import Loss
-from harness.types import Cell, PrepSpec, Protocol, Trial
+from harness.types import Cell, Inputs, PrepSpec, Protocol, Trial
 
 FOLDER = _measure.HERE.parent.parent / "shared" / "data"  # beside the checkout; --data names another one
 MODEL = {"d": 64, "max_len": 50, "n_blocks": 2, "n_heads": 2, "dropout": 0.2}  # feed-forward layers of width d
@@ -92,7 +92,7 @@ def make_trial(name: str, adapter: str, backbone: str, params: dict[str, Any], s
         0,
         default | {k: shared[k] for k in shared if k in default} | params,
         Protocol(),
-        {},
+        Inputs(),
     )
 
 

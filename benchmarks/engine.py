@@ -31,13 +31,14 @@ from ray import tune
 
 from harness.engine import ray_tune
 from harness.engine.slots import Layout
+from harness.engine.worker_reports import Ended
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.search import axes, spaces
 from harness.search.plan import Study
 from harness.search.studies import GridEvent, TrialQueue
 from harness.system.signals import Stop
-from harness.types import Budget, Cell, Engine, Protocol, TrialResult
+from harness.types import Budget, Cell, Engine, Inputs, Protocol, TrialResult
 
 SLOTS = 2
 TRIVIAL = 100  # trials that take no time, of each side that uses processes again
@@ -56,7 +57,7 @@ class Sleeper(ray_tune.TrialActor):
         self.worker._step = lambda: sleep(self.worker)
 
 
-def sleep(worker: Any) -> dict[str, Any]:
+def sleep(worker: Any) -> Ended:
     """A trial of one epoch that asks and tells the driver's machine what a real one does."""
     worker.post("begin", worker.work.id, *worker.place)
     begin, params = time.time(), worker.work.params
@@ -73,7 +74,7 @@ def study(number: int, seconds: float, ledger: Ledger, budget: Budget = BUDGET) 
     cell = Cell("made", "none", "sasrec", f"cell{number}")
     axis = axes.Range(0.0, 1.0)
     space = spaces.Space({"seconds": seconds}, {"x": axis}, {"seconds": seconds, "x": 0.5})
-    return Study(cell, space, budget, Protocol(), Engine("tpe", "median"), {"data": "made", "number": number}, ledger)
+    return Study(cell, space, budget, Protocol(), Engine("tpe", "median"), Inputs(data=f"made {number}"), ledger)
 
 
 def ours(seconds: list[float], budget: Budget = BUDGET, apart: bool = False) -> list[Span]:

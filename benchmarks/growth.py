@@ -19,7 +19,7 @@ from harness.data.splits import Queries, Split
 from harness.search import spaces
 from harness.training import batches, trial
 from harness.training.batches import Windows
-from harness.types import Cell, Protocol, Trial
+from harness.types import Cell, Inputs, Protocol, Trial
 
 torch.set_num_threads(1)
 D_TEXT = 128  # text dimension where it is not what grows
@@ -111,7 +111,7 @@ def cost(split: Split, adapter: str, spectrum: Spectrum, backbone: str = "sasrec
     cell = Cell("made", "made", backbone, adapter)
     point = spaces.of_cell(cell, source).default
     point = {name: "none" if name == "text.fusion" else value for name, value in point.items()} | params
-    training = trial.Training(Trial(cell, "search", 0, 1, 0, point, Protocol(), {}), split, spectrum)
+    training = trial.Training(Trial(cell, "search", 0, 1, 0, point, Protocol(), Inputs()), split, spectrum)
     training.model.train()
     steps = 3 if split.n_items >= 1_000_000 else 12
     generator, taken = torch.Generator().manual_seed(0), []

@@ -80,7 +80,7 @@ def fill(home: Path, folder: Path, trials: int) -> int:
     from harness.record import ledger, segments
     from harness.search import plan
     from harness.types import BUDGETS, Engine, PrepSpec
-    from harness.workflows import run_bench
+    from harness.workflows import provenance
 
     budget = replace(BUDGETS["quick"], trials=trials, epochs=EPOCHS, seeds=SEEDS)
     request = plan.Request(
@@ -96,7 +96,7 @@ def fill(home: Path, folder: Path, trials: int) -> int:
     grid = plan.make(request, ledger.Ledger())
     os.fsync = lambda handle: None  # a made ledger need not survive a loss of power
     segment = segments.Segment(home)
-    segment.append("launched", **run_bench.launch(grid, {}))
+    segment.append("launched", **provenance.launch(grid, {}).to_json())
     rng, count = np.random.default_rng(1), 0
     for study in grid.studies:
         searched = [study.trial("search", 0, study.space.default | {"train.lr": x}) for x in rng.random(study.trials)]

@@ -23,7 +23,7 @@ import numpy as np
 from harness.data import splits
 from harness.data.splits import Prepared
 from harness.search import spaces
-from harness.types import BUDGETS, NO_TEXT, Budget, Cell, Protocol, Trial
+from harness.types import BUDGETS, NO_TEXT, Budget, Cell, Inputs, Protocol, Trial
 
 DATASETS, ADAPTERS = ("ml-100k", "amazon2014-office"), ("id", "spectran")
 SEEDS, LEVEL = (1, 2, 3), 20
@@ -39,7 +39,7 @@ def curves(whole: Prepared, adapter: str, folder: Path, home: Path) -> tuple[np.
     arrays = {} if adapter == "id" else cases.text(whole, folder, home)
     found, start = [], time.process_time()
     for seed in SEEDS:
-        made = cases.training(Trial(cell, "search", seed, LEVEL, 0, params, Protocol(), {}), split, arrays)
+        made = cases.training(Trial(cell, "search", seed, LEVEL, 0, params, Protocol(), Inputs()), split, arrays)
         while not made.over:
             made.epoch()
         found.append(made.curve)

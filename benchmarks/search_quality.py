@@ -27,7 +27,7 @@ from harness.search import spaces
 from harness.search.plan import Study
 from harness.search.studies import TrialQueue
 from harness.training import trial
-from harness.types import Budget, Cell, Engine, PrepSpec, Protocol, Trial, TrialResult, digest
+from harness.types import Budget, Cell, Engine, Inputs, PrepSpec, Protocol, Trial, TrialResult, digest
 
 TRIALS, SEEDS, EPOCHS = 16, 10, 5
 PINS = {"train.d": 16, "train.max_len": 20}
@@ -42,7 +42,7 @@ def study(sampler: str, seed: int, ledger: Ledger) -> Study:
     cell = Cell("ml-100k", "file", "sasrec", "linear")
     space = spaces.of_cell(cell, spaces.SpaceSource(fixed=PINS))
     budget = Budget("search", TRIALS, EPOCHS, 0, 0)
-    made = Study(cell, space, budget, Protocol(), Engine(sampler, "none"), {"data": "ml-100k"}, ledger)
+    made = Study(cell, space, budget, Protocol(), Engine(sampler, "none"), Inputs(data="ml-100k"), ledger)
     vars(made)["id"] = digest([made.id, seed])
     return made
 

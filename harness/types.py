@@ -186,12 +186,20 @@ BUDGETS = {
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """Hashes and versions that a trial's result depends on; part of its identity."""
+
+    data: str = ""  # hash of the prepared data set
+    embedding: str = ""  # hash of the text embedding; "" for a cell without text
+    basis: int = 0  # version of the spectral basis; 0 for a cell without text
+    versions: dict[str, int] = field(default_factory=dict)  # recorded name of a component -> its version
+
+
+@dataclass(frozen=True)
 class Trial:
     """One training run to make: everything the training core is told, and nothing of where it runs.
 
     ``params`` are flat and dotted: ``train.lr``, ``text.fusion``, ``adapter.hidden``, ``backbone.n_blocks``.
-    ``inputs`` holds the hashes and versions that the result depends on: prepared data, embedding,
-    component versions.
     """
 
     cell: Cell
@@ -201,7 +209,7 @@ class Trial:
     patience: int
     params: dict[str, Any]
     protocol: Protocol
-    inputs: dict[str, Any]
+    inputs: Inputs
 
     @cached_property
     def id(self) -> str:
@@ -212,6 +220,7 @@ class Trial:
         value = {field.name: getattr(self, field.name) for field in fields(self)}
         value["cell"] = [self.cell.backbone, self.cell.adapter]
         value["protocol"] = self.protocol.identity()
+        value["inputs"] = asdict(self.inputs)
         return digest(value)
 
     def confirmation(self, seed: int) -> Trial:
@@ -223,7 +232,8 @@ class Trial:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Trial:
-        return cls(**{**value, "cell": Cell(**value["cell"]), "protocol": Protocol(**value["protocol"])})
+        nested = {"cell": Cell, "protocol": Protocol, "inputs": Inputs}
+        return cls(**{**value, **{name: kind(**value[name]) for name, kind in nested.items()}})
 
 
 @dataclass

@@ -16,7 +16,7 @@ from harness.search.plan import Plan, Request
 from harness.search.studies import TrialQueue
 from harness.training import trial
 from harness.types import Budget, PrepSpec
-from harness.workflows import run_bench
+from harness.workflows import provenance, shared_data
 
 SMALL = {"train.d": 16, "train.max_len": 8, "train.batch_size": 96}
 BUDGET = Budget("made", trials=1, epochs=2, patience=2, seeds=2)
@@ -32,17 +32,18 @@ def run(made: Request) -> Plan:
     """The whole grid of a request, one trial after the other, into its home's ledger and artifacts."""
     ledger = Ledger.open(made.home)
     grid = plan.make(made, ledger)
-    bases = run_bench.ready(grid)
+    bases = shared_data.prepare(grid)
     segment = Segment(made.home)
     ledger.take(
-        segment.run, segment.append("launched", **run_bench.launch(grid, {"slots": 1, "threads": 1, "gpu": 0.0}))
+        segment.run,
+        segment.append("launched", **provenance.launch(grid, {"slots": 1, "threads": 1, "gpu": 0.0}).to_json()),
     )
     engine = TrialQueue([study for study in grid.studies if study.state == "pending"], segment, lambda _: None)
     while (assignment := engine.next()) is not None:
         own, material = assignment.trial, grid.materials[assignment.study.cell.dataset]
         split = splits.split(material.prepared, made.protocol)
-        key = own.inputs["embedding"]
-        spectrum = trial.spectrum(run_bench.arrays(*bases[key]) if key else {}, split.n_items)
+        key = own.inputs.embedding
+        spectrum = trial.spectrum(shared_data.arrays(*bases[key]) if key else {}, split.n_items)
         result, left = trial.run(own, split if own.role == "confirm" else split.sealed(), spectrum)
         artifacts.save_artifacts(
             made.home, own.id, users=left.users, ranks=left.ranks, spectra=left.spectra, weights=left.weights

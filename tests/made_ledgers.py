@@ -12,7 +12,7 @@ from harness.record import artifacts
 from harness.record import ledger as ledger_events
 from harness.record.ledger import SCHEMA
 from harness.record.segments import Segment
-from harness.types import BASELINE, BUDGETS, EXPECTED, NO_TEXT, Cell, Protocol, Trial, TrialResult, digest
+from harness.types import BASELINE, BUDGETS, EXPECTED, NO_TEXT, Cell, Inputs, Protocol, Trial, TrialResult, digest
 
 USERS = 120
 PROTOCOL = Protocol()
@@ -31,7 +31,7 @@ class MadeStudy:
         return digest(str(self.cell))
 
     def trial(self, role, seed: int, lr: float) -> Trial:
-        return Trial(self.cell, role, seed, 4, 2, {"train.lr": lr}, PROTOCOL, {"data": self.cell.dataset})
+        return Trial(self.cell, role, seed, 4, 2, {"train.lr": lr}, PROTOCOL, Inputs(data=self.cell.dataset))
 
     def searched(self) -> list[Trial]:
         rng = np.random.default_rng(int(self.id[:6], 16))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -41,6 +40,7 @@ from harness.engine import slots as layouts
 from harness.engine.slots import Layout
 from harness.engine.watchdog import last_words
 from harness.engine.worker import Recorder, SharedData, Unreachable, Worker
+from harness.engine.worker_reports import Ended, Epoch, Refusal, from_tune, to_tune
 from harness.record import artifacts
 from harness.search.studies import Assignment, TrialQueue
 from harness.system import tempdirs
@@ -77,7 +77,7 @@ class TrialActor(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        return self.worker.step()
+        return to_tune(self.worker.step())
 
     def cleanup(self) -> None:
         self.worker.close()
@@ -148,7 +148,7 @@ class GridScheduler(_Unsaved, FIFOScheduler):
     def __init__(self, searcher: GridSearcher, recorder: Any, slots: int, tell: Callable[[str], None]) -> None:
         super().__init__()
         self.searcher, self.recorder, self.slots, self.tell = searcher, recorder, slots, tell
-        self.told: dict[str, int] = {}  # epochs of each trial that its study knows of
+        self.reported: dict[str, int] = {}  # trial id -> epochs that its study knows
         self.held: set[str] = set()  # trials at rest since we were asked to stop
         self.controller: Any = None
 
@@ -162,46 +162,45 @@ class GridScheduler(_Unsaved, FIFOScheduler):
         self.controller = tune_controller
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if "refusal" in result:
+        report = from_tune(result)
+        if isinstance(report, Refusal):
             raise HarnessError(
-                f"A worker on {trial.get_ray_actor_ip()} cannot take part: {result['refusal']}. All nodes need "
-                "one harness, and nobody may edit it under a running bench. The same command, run anew, goes on."
+                f"A worker on {trial.get_ray_actor_ip()} cannot take part: {report.reason}. All nodes need the same "
+                "harness, and its files must not change while a bench runs. Run the same command again to continue."
             )
         if trial.trial_id not in self.searcher.flying:
             return self.STOP
         stopping = bool(self.searcher.stop.signum)
-        if self._over(trial.trial_id, result):
+        if self._over(trial.trial_id, report):
             self.held |= {trial.trial_id} if stopping else set()
             return self.NOOP if stopping else self.STOP  # a slot that is kept starts no other trial
-        if stopping and result["saved"]:
+        if stopping and isinstance(report, Epoch) and report.saved:
             self.held.add(trial.trial_id)
             return self.NOOP
         return self.CONTINUE
 
-    def _over(self, ray_id: str, result: dict[str, Any]) -> bool:
+    def _over(self, ray_id: str, report: Epoch | Ended) -> bool:
         """Record an epoch or an end; True if the trial has ended, by itself or by its study's pruner."""
         trial_id = self.searcher.flying[ray_id].trial.id
-        users: list[Scores] = json.loads(result.get("users", "[]"))
-        if "outcome" in result:
-            outcome = TrialResult(**json.loads(result["outcome"]))
-            self._tell(trial_id, outcome.curve, users)
-            self.searcher.end(ray_id, outcome)
+        if isinstance(report, Ended):
+            self._report(trial_id, report.result.curve, report.users)
+            self.searcher.end(ray_id, report.result)
             return True
-        curve: list[float] = json.loads(result["curve"])
-        if not self._tell(trial_id, curve, users):
+        curve = report.curve
+        if not self._report(trial_id, curve, report.users):
             return False
         best = max(range(len(curve)), key=curve.__getitem__)
-        info = {"seconds": result["seconds"], "epochs": float(len(curve))}
+        info = {"seconds": report.seconds, "epochs": float(len(curve))}
         self.searcher.end(ray_id, TrialResult("pruned", "", curve[best], best, curve, info=info))
         return True
 
-    def _tell(self, trial_id: str, curve: list[float], users: list[Scores]) -> bool:
-        """Report what the study has not heard: one epoch, or many where a trial came from a checkpoint, or none where
-        it repeats some after its worker died. `users`: scores of the last epochs. True if it is to be pruned."""
+    def _report(self, trial_id: str, curve: list[float], users: list[Scores]) -> bool:
+        """Pass new epochs to the study: one, several if the trial resumed from a checkpoint, or none if it repeats
+        epochs after its worker died. `users`: scores of the last epochs. True if the trial is to be pruned."""
         prune, scores = False, [()] * (len(curve) - len(users)) + users
-        for epoch in range(self.told.get(trial_id, 0), len(curve)):
+        for epoch in range(self.reported.get(trial_id, 0), len(curve)):
             prune = self.searcher.grid.epoch(trial_id, epoch, curve[epoch], scores[epoch])
-            self.told[trial_id] = epoch + 1
+            self.reported[trial_id] = epoch + 1
         return prune
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:

@@ -5,7 +5,6 @@ actor and gives it two ways out, to the node's store of shared objects and to th
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import time
 from collections import OrderedDict
@@ -19,9 +18,10 @@ from harness.data.splits import Split
 from harness.engine.resources import ResourceMeter
 from harness.engine.slots import Layout
 from harness.engine.watchdog import Watchdog, die_with_parent
+from harness.engine.worker_reports import Ended, Epoch, Refusal, Report
 from harness.record import artifacts
 from harness.system.code_hash import code_hash
-from harness.training.user_scores import packed
+from harness.training.user_scores import Scores
 from harness.types import Trial, TrialResult
 
 SAVE_SHARE = 0.05  # of a trial's time at most goes into checkpoints
@@ -124,22 +124,21 @@ class Worker:
         """The trial of the next steps."""
         self.work = trial
         self.training: Any = None
-        self.told = 0  # epochs whose users this process has told
+        self.reported = 0  # epochs whose user scores this process has reported
         self.meter = ResourceMeter(1 / self.slots, gpu_share=self.shared.layout.gpu)
         self.saved_at, self.save_cost = time.monotonic(), 0.0
         self.longest = 0.0
 
-    def step(self) -> dict[str, Any]:
-        """An epoch: `value`, `curve` (JSON), `seconds` and whether all this is `saved`; or, at the trial's end, its
-        `outcome` (JSON); with either, `users` (JSON), the scores of its last epochs by user. Or a `refusal`. Faults of
-        the trial itself are outcomes, so that the process lives on.
+    def step(self) -> Report:
+        """Train one epoch and report it, or the trial's end. Faults of the trial itself are reported as its end, so
+        that the process survives them.
 
-        Raises OutOfMemory, since only a new process has all memory again, and Unreachable.
+        Raises OutOfMemory, because only a new process has all memory again, and Unreachable.
         """
         from harness.training.trial import TrialFailed
 
         if self.refusal:
-            return {"value": 0.0, "refusal": self.refusal}
+            return Refusal(self.refusal)
         self.watchdog.start(self.longest)
         start = time.monotonic()
         try:
@@ -168,12 +167,12 @@ class Worker:
         """Seconds of whole epochs: what a failed trial takes off its cell's budget."""
         return {"seconds": self.training.seconds} if self.training is not None else {}
 
-    def _step(self) -> dict[str, Any]:
+    def _step(self) -> Report:
         from harness.training import trial as core
 
         if self.training is None:
             saved = self.post("begin", self.work.id, *self.place)
-            key, role = self.work.inputs["data"], self.work.role
+            key, role = self.work.inputs.data, self.work.role
             split: Split = self._fetch(f"{key}/{role}", self.shared.splits[key, role])
             if self.work.cell.is_baseline:
                 return self._finish(*core.run_baseline(self.work, split, self._spectrum(), self.watchdog.beat))
@@ -187,23 +186,22 @@ class Worker:
         if self.training.over:
             return self._finish(*self.training.finish())
         saved = self._save()
-        known = {"value": curve[-1], "curve": json.dumps(curve), "seconds": self.training.seconds, "saved": saved}
-        return known | self._users()
+        return Epoch(list(curve), self.training.seconds, saved, self._users())
 
-    def _users(self) -> dict[str, str]:
-        """The scores of every epoch that this process has not told yet: all of them after a checkpoint, since nobody
-        knows what the driver heard before."""
+    def _users(self) -> list[Scores]:
+        """The user scores of every epoch that this process has not reported yet: all of them after a checkpoint, since
+        nobody knows which ones reached the driver before."""
         if self.training is None or not self.training.tells_users:
-            return {}
-        rows, self.told = self.training.users[self.told :], len(self.training.users)
-        return {"users": packed(rows)}
+            return []
+        rows, self.reported = self.training.users[self.reported :], len(self.training.users)
+        return rows
 
     def _spectrum(self) -> Any:
         from harness.training.trial import spectrum
 
-        key = self.work.inputs["embedding"]
+        key = self.work.inputs.embedding
         if not key:
-            return spectrum({}, self.shared.sizes[self.work.inputs["data"]])
+            return spectrum({}, self.shared.sizes[self.work.inputs.data])
         return spectrum(self._fetch(f"{key}/basis", self.shared.spectra[key]), 0)
 
     def _fetch(self, name: str, reference: Any) -> Any:
@@ -229,15 +227,15 @@ class Worker:
         self.save_cost = self.saved_at - now
         return True
 
-    def _finish(self, result: TrialResult, artifacts: Any) -> dict[str, Any]:
+    def _finish(self, result: TrialResult, artifacts: Any) -> Ended:
         if self.work.role == "confirm":
             self.post("finish", self.work.id, vars(artifacts))
         return self._ended(result)
 
-    def _ended(self, result: TrialResult) -> dict[str, Any]:
+    def _ended(self, result: TrialResult) -> Ended:
         users, self.training = self._users(), None
         result.info |= self.meter.read()
-        return {"value": result.best, "outcome": json.dumps(vars(result))} | users
+        return Ended(result, users)
 
 
 def out_of_memory(error: Exception) -> bool:

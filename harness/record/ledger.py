@@ -19,10 +19,10 @@ from pathlib import Path
 from sys import intern
 from typing import Any, cast
 
+from harness.record.launches import SCHEMA, LaunchRecord, StudyRecord
 from harness.record.segments import Damage, FileOffset, Segment, SegmentReader, parse
 from harness.types import HarnessError, Role, Status, Trial, TrialResult
 
-SCHEMA = 1
 _STARTED = re.compile(
     rb'\{"kind":"started","seq":\d+,"time":([\d.]+),"id":"(\w+)","study":"(\w*)","number":(\d+),'
     rb'"trial":\{"cell":\{[^{}]*\},"role":"(\w+)",'
@@ -125,13 +125,13 @@ class Ledger:
     """The union of all segments.
 
     ``trials``: by id. ``studies``: study id -> search number -> trial id. ``winners``: study id -> decided event,
-    the newest. ``launches``: run -> launch event. ``opened``: trial id -> how often its test was handed out.
+    the newest. ``launches``: run -> its record. ``opened``: trial id -> how often its test was handed out.
     """
 
     trials: dict[str, TrialEntry] = field(default_factory=dict)
     studies: dict[str, dict[int, str]] = field(default_factory=dict)
     winners: dict[str, dict[str, Any]] = field(default_factory=dict)
-    launches: dict[str, dict[str, Any]] = field(default_factory=dict)
+    launches: dict[str, LaunchRecord] = field(default_factory=dict)
     opened: dict[str, int] = field(default_factory=dict)
     finished: dict[str, dict[str, Any]] = field(default_factory=dict)
     damages: list[Damage] = field(default_factory=list)
@@ -194,7 +194,7 @@ class Ledger:
                     f"ledger/{run}.jsonl was written by a newer harness (ledger schema {event['schema']}, "
                     f"this one reads up to {SCHEMA}); update harness."
                 )
-            self.launches[run] = event
+            self.launches[run] = LaunchRecord.from_json(event)
         elif kind == "started":
             trial = Trial.from_json(event["trial"])
             given = TrialEntry(trial, run, trial.role, event["study"], event["number"], time=event["time"])
@@ -298,9 +298,15 @@ class Ledger:
         entry = self.trials.get(trial_id)
         return entry.seconds if entry and entry.status is not None else 0.0
 
-    def planned(self, described: dict[str, Any]) -> int:
-        """Search trials of a study as a launch event describes it."""
-        return self.affordable(described["study"], described["trials"], described.get("cell_seconds"))
+    def planned(self, study: StudyRecord) -> int:
+        """Search trials of a recorded study: fewer than it planned once the cell's seconds are spent."""
+        return self.affordable(study.id, study.trials, study.cell_seconds)
+
+    def confirmations(self, study: StudyRecord) -> list[str]:
+        """Ids of the planned confirmations of a recorded study's winner; empty while it is undecided."""
+        if study.confirm is not None:
+            return list(study.confirm)
+        return self.confirming(study.id, self.planned(study), study.seeds)
 
     def ended(self, study: str, trials: int) -> int:
         """How many of a study's first `trials` numbers have ended."""

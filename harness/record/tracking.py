@@ -26,6 +26,7 @@ import polars as pl
 from harness import registry
 from harness.record import artifacts
 from harness.record.artifacts import ArtifactSources
+from harness.record.launches import LaunchRecord
 from harness.record.ledger import Ledger, TrialEntry
 from harness.system import checksums
 from harness.types import HarnessError
@@ -179,10 +180,10 @@ class Tracker:
             made = (
                 begun.get(run)
                 or self.client.create_run(
-                    self.experiment, start_time=int(launch["time"] * 1000), tags={BENCH: run}, run_name=f"bench {run}"
+                    self.experiment, start_time=int(launch.time * 1000), tags={BENCH: run}, run_name=f"bench {run}"
                 ).info.run_id
             )
-            self.client.log_dict(made, launch, "launch.json")
+            self.client.log_dict(made, {"kind": "launched", "time": launch.time, **launch.to_json()}, "launch.json")
             for key in queries_keys(launch):
                 if (file := artifacts.queries_path(self.home, key)).is_file():
                     self.client.log_artifact(made, str(file), "queries")
@@ -275,9 +276,9 @@ def sync(uri: str, home: Path, ledger: Ledger, tell: Callable[[str], None] = lam
         raise HarnessError(f"MLflow at {redact(uri)} did not take it: {first_line(error)}") from error
 
 
-def queries_keys(launch: dict[str, Any]) -> list[str]:
+def queries_keys(launch: LaunchRecord) -> list[str]:
     """Names of what is known of the test targets of a launch's data sets."""
-    return [artifacts.queries_key(card["hash"], launch["protocol"]) for card in launch["data"].values()]
+    return [artifacts.queries_key(card["hash"], launch.protocol.identity()) for card in launch.data.values()]
 
 
 def read(uri: str, home: Path) -> tuple[Ledger, ArtifactSources]:
@@ -299,9 +300,9 @@ def read(uri: str, home: Path) -> tuple[Ledger, ArtifactSources]:
                     continue
                 folder = Path(scratch) / run.info.run_id
                 folder.mkdir()
-                launch = json.loads(tracker.load(run.info.run_id, "launch.json", folder).read_text())
-                ledger.take(run.data.tags[BENCH], launch)
-                described |= dict.fromkeys(queries_keys(launch), run.info.run_id)
+                event = json.loads(tracker.load(run.info.run_id, "launch.json", folder).read_text())
+                ledger.take(run.data.tags[BENCH], event)
+                described |= dict.fromkeys(queries_keys(ledger.launches[run.data.tags[BENCH]]), run.info.run_id)
             for run in tracker.runs(TRIAL):
                 if COMPLETE not in run.data.tags:
                     continue

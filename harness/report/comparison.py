@@ -18,11 +18,12 @@ import polars as pl
 from harness import registry
 from harness.metrics._all import CUTOFFS, HEADLINE, per_user
 from harness.record import artifacts
+from harness.record.launches import LaunchRecord
 from harness.record.ledger import Ledger
 from harness.report import row_lookup
 from harness.report.row_lookup import LedgerRow
 from harness.stats import crossed_effects, resampling
-from harness.types import MIDDLE, Cell, HarnessError, PrepSpec, Protocol
+from harness.types import Cell, HarnessError, Inputs
 
 ALPHA = 0.05
 MLFLOW = "mlflow:"
@@ -35,7 +36,7 @@ class Side:
     name: str
     ledger: Ledger
     rows: dict[Cell, LedgerRow]
-    launch: dict[str, Any]
+    launch: LaunchRecord
     ranks_of: Callable[[str], pl.DataFrame | None] = field(repr=False)
 
 
@@ -173,9 +174,9 @@ def _side(word: str, ledger: Ledger, run: str | None, ranks_of: Callable[[str], 
 
 
 def _protocols_differ(a: Side, b: Side) -> str:
-    found = [asdict(Protocol(**side.launch["protocol"])) for side in (a, b)]
+    found = [asdict(side.launch.protocol) for side in (a, b)]
     for one, side in zip(found, (a, b), strict=True):
-        one["ties"] = side.launch.get("ties", MIDDLE)
+        one["ties"] = side.launch.ties
     names = [f"{key} is {found[0][key]} / {found[1][key]}" for key in found[0] if found[0][key] != found[1][key]]
     return f"the protocols differ: {', '.join(names)}" if names else ""
 
@@ -196,7 +197,7 @@ def _cell(cell: Cell, sides: tuple[Side, Side], barrier: str) -> ComparedCell:
         ids.append(done)
         ranks.append([frame.sort("user", maintain_order=True) for frame in frames if frame is not None])
     trials = [own.ledger.trials[found[0]].trial for own, found in zip(sides, ids, strict=True)]
-    hashes = [trial.inputs["data"] for trial in trials]
+    hashes = [trial.inputs.data for trial in trials]
     if hashes[0] != hashes[1]:
         return ComparedCell(
             cell, f"the data differ (hash {hashes[0][:8]} / {hashes[1][:8]}): their users are not the same"
@@ -217,17 +218,17 @@ def _cell(cell: Cell, sides: tuple[Side, Side], barrier: str) -> ComparedCell:
     return ComparedCell(cell, "", False, metrics, p, tuple(notes))
 
 
-def _notes(a: dict[str, Any], b: dict[str, Any], inputs_a: dict[str, Any], inputs_b: dict[str, Any]) -> list[str]:
+def _notes(a: dict[str, Any], b: dict[str, Any], inputs_a: Inputs, inputs_b: Inputs) -> list[str]:
     """What of the two winning configurations and of what they were made of is not equal."""
     notes = [f"{key} {a.get(key)} / {b.get(key)}" for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
-    one, other = inputs_a["versions"], inputs_b["versions"]
+    one, other = inputs_a.versions, inputs_b.versions
     notes += [
         f"version of {key} {one.get(key)} / {other.get(key)}"
         for key in sorted(one.keys() | other.keys())
         if one.get(key) != other.get(key)
     ]
-    if inputs_a["embedding"] != inputs_b["embedding"]:
-        notes.append(f"embedding {inputs_a['embedding'][:8]} / {inputs_b['embedding'][:8]}")
+    if inputs_a.embedding != inputs_b.embedding:
+        notes.append(f"embedding {inputs_a.embedding[:8]} / {inputs_b.embedding[:8]}")
     return notes
 
 
@@ -266,16 +267,16 @@ def _settings(sides: tuple[Side, Side], common: list[Cell]) -> dict[str, tuple[A
 
 
 def _flat(side: Side, common: list[Cell]) -> dict[str, Any]:
-    launch, provenance = side.launch, side.launch["provenance"]
+    launch, provenance = side.launch, side.launch.provenance
     parts = {
-        "protocol": asdict(Protocol(**launch["protocol"])),
-        "preparation": asdict(PrepSpec(**launch["prep"])),
-        "budget": launch["budget"],
-        "search": launch["engine"],
+        "protocol": asdict(launch.protocol),
+        "preparation": asdict(launch.prep),
+        "budget": launch.budget.to_json(),
+        "search": launch.search,
         "versions": {"python": provenance["python"], "harness": provenance["harness"], **provenance["versions"]},
         "machine": provenance["machine"],
         "code": {"git": provenance["git"], "changed since": provenance["dirty"]},
-        "data": {name: launch["data"][name]["hash"] for name in {c.dataset for c in common} if name in launch["data"]},
+        "data": {name: launch.data[name]["hash"] for name in {c.dataset for c in common} if name in launch.data},
     }
     return {f"{part} {key}": value for part, known in parts.items() for key, value in known.items()}
 

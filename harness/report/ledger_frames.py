@@ -14,11 +14,12 @@ from polars.io.plugins import register_io_source
 from harness import registry
 from harness.record import artifacts
 from harness.record.artifacts import ArtifactSources, FrameOf
+from harness.record.launches import LaunchRecord, StudyRecord
 from harness.record.ledger import Ledger, TrialEntry
 from harness.report.tables import Results
 from harness.report.tables._frames import QUERIES, SPECTRA, TRIALS
 from harness.search import spaces
-from harness.types import MIDDLE, Cell, HarnessError, TrialResult
+from harness.types import Cell, HarnessError, TrialResult
 
 CELL = ["dataset", "encoder", "backbone", "adapter"]
 RUNS = {
@@ -51,8 +52,8 @@ def of_home(home: Path, run: str | None = None, at_trials: int | None = None) ->
     return build(Ledger.open(home), artifacts.sources(home), run, at_trials)
 
 
-def newest(ledger: Ledger, run: str | None = None) -> dict[str, Any]:
-    """The newest launch event, or that of `run`. Raises HarnessError if there is none."""
+def newest(ledger: Ledger, run: str | None = None) -> LaunchRecord:
+    """The newest launch, or that of `run`. Raises HarnessError if there is none."""
     if not ledger.launches and ledger.damages:
         raise HarnessError(f"No launch can be read, since the ledger is damaged: {ledger.damages[0]}.")
     if not ledger.launches:
@@ -64,11 +65,11 @@ def newest(ledger: Ledger, run: str | None = None) -> dict[str, Any]:
     return ledger.launches[run]
 
 
-def launches(ledger: Ledger, run: str | None = None) -> list[dict[str, Any]]:
+def launches(ledger: Ledger, run: str | None = None) -> list[LaunchRecord]:
     """The launches that stand in one table with the newest, or with `run` and not after it, oldest first."""
-    wanted = newest(ledger, run)["table"]
+    wanted = newest(ledger, run).table
     names = [name for name in sorted(ledger.launches) if run is None or name <= run]
-    return [ledger.launches[name] for name in names if ledger.launches[name]["table"] == wanted]
+    return [ledger.launches[name] for name in names if ledger.launches[name].table == wanted]
 
 
 def build(
@@ -84,7 +85,7 @@ def build(
     known = beside if isinstance(beside, ArtifactSources) else ArtifactSources(beside)
     studies, skipped, cards = _planned(ledger, run)
     if at_trials is not None:
-        studies = {cell: _cut(own, at_trials) for cell, own in studies.items()}
+        studies = {cell: study.cut_to(at_trials) for cell, study in studies.items()}
     found = {cell: _found(ledger, own, known.ranks) for cell, own in studies.items()}
     rows = [_run_row(ledger, cell, trial_id) for cell, own in found.items() for trial_id in own]
     ranks = {trial_id: frame for own in found.values() for trial_id, frame in own.items()}
@@ -96,17 +97,12 @@ def build(
         pl.DataFrame(cells, schema=CELLS).sort(CELL),
         _header(ledger, launch, studies, cards, at_trials) | ({"tracking": known.page} if known.page else {}),
         _trials(ledger, studies),
-        _queries(launch["protocol"], cards, known),
+        _queries(launch.protocol.identity(), cards, known),
         _spectra([row["trial"] for row in rows], known),
     )
 
 
-Studies = dict[Cell, dict[str, Any]]
-
-
-def _cut(described: dict[str, Any], trials: int) -> dict[str, Any]:
-    """A study as if it had ended after so many trials."""
-    return described | {"trials": trials, "cut": True} if described["trials"] > trials else described
+Studies = dict[Cell, StudyRecord]
 
 
 def _planned(ledger: Ledger, run: str | None) -> tuple[Studies, dict[Cell, str], dict[str, Any]]:
@@ -117,23 +113,20 @@ def _planned(ledger: Ledger, run: str | None) -> tuple[Studies, dict[Cell, str],
     studies: Studies = {}
     skipped: dict[Cell, str] = {}
     cards: dict[str, Any] = {}
-    for event in launches(ledger, run):
-        warm = {"warm_start": (event.get("engine") or {}).get("warm_start")}
-        for described in event["studies"]:
-            cell = Cell(**described["cell"])
-            skipped.pop(cell, None)
-            studies[cell] = warm | described
-        for described in event["skipped"]:
-            cell = Cell(**described["cell"])
-            studies.pop(cell, None)
-            skipped[cell] = described["reason"]
-        cards |= event["data"]
+    for launch in launches(ledger, run):
+        for study in launch.studies:
+            skipped.pop(study.cell, None)
+            studies[study.cell] = study
+        for left_out in launch.skipped:
+            studies.pop(left_out.cell, None)
+            skipped[left_out.cell] = left_out.reason
+        cards |= launch.data
     return studies, skipped, cards
 
 
-def _found(ledger: Ledger, described: dict[str, Any], ranks_of: FrameOf) -> dict[str, pl.DataFrame]:
+def _found(ledger: Ledger, study: StudyRecord, ranks_of: FrameOf) -> dict[str, pl.DataFrame]:
     """The ranks of a study's finished confirmations, of those that are there and whole."""
-    frames = {trial_id: ranks_of(trial_id) for trial_id in _confirmed(ledger, described)}
+    frames = {trial_id: ranks_of(trial_id) for trial_id in _confirmed(ledger, study)}
     return {trial_id: frame for trial_id, frame in frames.items() if frame is not None}
 
 
@@ -147,15 +140,23 @@ def _ranks(frames: dict[str, pl.DataFrame]) -> pl.DataFrame:
 
 
 def _header(
-    ledger: Ledger, launch: dict[str, Any], studies: Studies, cards: dict[str, Any], at_trials: int | None
+    ledger: Ledger, launch: LaunchRecord, studies: Studies, cards: dict[str, Any], at_trials: int | None
 ) -> dict[str, Any]:
-    header = {key: launch[key] for key in ("protocol", "prep", "budget", "engine", "provenance")} | {"data": cards}
-    header |= {"ties": launch.get("ties", MIDDLE), "components": _remarks(studies)}
-    settings = sorted({own["setting"] for own in studies.values() if "setting" in own})
+    header: dict[str, Any] = {
+        "protocol": launch.protocol.identity(),
+        "prep": launch.prep.identity(),
+        "budget": launch.budget.to_json(),
+        "engine": launch.search,
+        "provenance": launch.provenance,
+        "data": cards,
+    }
+    header |= {"ties": launch.ties, "components": _remarks(studies)}
+    settings = sorted({study.setting for study in studies.values() if study.setting})
     header |= {"settings": {name: spaces.about(name) for name in settings}} if settings else {}
     pages = [page for name in sorted(ledger.finished) if (page := ledger.finished[name].get("tracking"))]
     header |= {"tracking": pages[-1]} if pages else {}
-    header["test_opened"] = sum(ledger.opened.get(i, 0) for d in studies.values() for i in confirmations(ledger, d))
+    confirmed = [trial_id for study in studies.values() for trial_id in ledger.confirmations(study)]
+    header["test_opened"] = sum(ledger.opened.get(trial_id, 0) for trial_id in confirmed)
     return header if at_trials is None else header | {"at_trials": at_trials}
 
 
@@ -197,20 +198,13 @@ def _names(cell: Cell) -> dict[str, str]:
     return {key: getattr(cell, key) for key in CELL}
 
 
-def confirmations(ledger: Ledger, described: dict[str, Any]) -> list[str]:
-    """Ids of the planned confirmations of a study's winner; none while it is undecided."""
-    if "confirm" in described:
-        return described["confirm"]
-    return ledger.confirming(described["study"], ledger.planned(described), described["seeds"])
-
-
-def _confirmed(ledger: Ledger, described: dict[str, Any]) -> list[str]:
+def _confirmed(ledger: Ledger, study: StudyRecord) -> list[str]:
     """Those of them that are done."""
-    return [i for i in confirmations(ledger, described) if _status(ledger, i) == "done"]
+    return [i for i in ledger.confirmations(study) if _status(ledger, i) == "done"]
 
 
-def _searched(ledger: Ledger, described: dict[str, Any]) -> list[tuple[int, str, TrialEntry]]:
-    return ledger.searched(described["study"], ledger.planned(described))
+def _searched(ledger: Ledger, study: StudyRecord) -> list[tuple[int, str, TrialEntry]]:
+    return ledger.searched(study.id, ledger.planned(study))
 
 
 def _status(ledger: Ledger, trial_id: str) -> str:
@@ -241,8 +235,8 @@ def _trials(ledger: Ledger, studies: Studies) -> pl.LazyFrame:
     def read(
         columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, _: int | None
     ) -> Iterator[pl.DataFrame]:
-        for cell, described in studies.items():
-            frame = _trials_of(ledger, cell, described, columns or list(TRIALS))
+        for cell, study in studies.items():
+            frame = _trials_of(ledger, cell, study, columns or list(TRIALS))
             frame = frame if predicate is None else frame.filter(predicate)
             yield frame if rows is None else frame.head(rows)
             rows = None if rows is None else max(rows - frame.height, 0)
@@ -250,12 +244,12 @@ def _trials(ledger: Ledger, studies: Studies) -> pl.LazyFrame:
     return register_io_source(read, schema=TRIALS)
 
 
-def _trials_of(ledger: Ledger, cell: Cell, described: dict[str, Any], columns: Sequence[str]) -> pl.DataFrame:
+def _trials_of(ledger: Ledger, cell: Cell, study: StudyRecord, columns: Sequence[str]) -> pl.DataFrame:
     """A study's trials that were ever started: its search by number, then its confirmations by place."""
-    found = [("search", *own) for own in _searched(ledger, described)]
-    confirming = enumerate(confirmations(ledger, described))
+    found = [("search", *own) for own in _searched(ledger, study)]
+    confirming = enumerate(ledger.confirmations(study))
     found += [("confirm", place, i, ledger.trials[i]) for place, i in confirming if i in ledger.trials]
-    known = {"study": described["study"]} | _names(cell)
+    known = {"study": study.id} | _names(cell)
     values = {name: known[name] if name in known else [COLUMNS[name](*own) for own in found] for name in columns}
     schema = {name: TRIALS[name] for name in columns}
     given = {name: [value] * len(found) if name in known else value for name, value in values.items()}
@@ -291,87 +285,84 @@ COLUMNS: dict[str, Callable[[str, int, str, TrialEntry], Any]] = {
 }
 
 
-def _cell_row(ledger: Ledger, cell: Cell, described: dict[str, Any], seeds_found: int) -> dict[str, Any]:
-    ended = [entry for _, _, entry in _searched(ledger, described) if entry.status is not None]
+def _cell_row(ledger: Ledger, cell: Cell, study: StudyRecord, seeds_found: int) -> dict[str, Any]:
+    ended = [entry for _, _, entry in _searched(ledger, study) if entry.status is not None]
     count = {s: sum(e.status == s for e in ended) for s in ("done", "pruned", "failed")}
-    state, reason = _state(ledger, described, ended, seeds_found)
-    searched = described.get("searched")
+    state, reason = _state(ledger, study, ended, seeds_found)
     return _names(cell) | {
         "trials_done": count["done"],
         "trials_pruned": count["pruned"],
         "trials_failed": count["failed"],
-        "trials_planned": ledger.planned(described),
+        "trials_planned": ledger.planned(study),
         "search_seconds": sum(entry.seconds for entry in ended),
         "search_epochs": sum(entry.trained for entry in ended),
-        "searched": searched,
-        "tuned": "nothing"
-        if cell.is_baseline
-        else "fixed"
-        if searched == []
-        else "searched"
-        if described["trials"]
-        else "default",
-        "setting": described.get("setting", ""),
-        "warm_start": _warm(described),
-        "cell_seconds": described.get("cell_seconds"),
+        "searched": None if study.searched is None else list(study.searched),
+        "tuned": _tuned(study),
+        "setting": study.setting,
+        "warm_start": study.warm_source,
+        "cell_seconds": study.cell_seconds,
         "seeds_done": seeds_found,
-        "seeds_planned": described["seeds"],
+        "seeds_planned": study.seeds,
         "state": state,
         "reason": reason,
     }
 
 
-def _ended_early(described: dict[str, Any], planned: int) -> str:
+def _tuned(study: StudyRecord) -> str:
+    """Where a cell's configuration comes from: `nothing`, `fixed`, `default` or `searched`."""
+    if study.cell.is_baseline:
+        return "nothing"
+    if study.searched == ():
+        return "fixed"
+    return "searched" if study.trials else "default"
+
+
+def _ended_early(study: StudyRecord, planned: int) -> str:
     """Why a complete search has fewer trials than it was allowed."""
-    if planned < described["trials"]:
-        return f"its {described['cell_seconds']:g} seconds were spent after {planned} trials"
-    if "allowed" in described:
-        return f"its grid was searched whole after {planned} of {described['allowed']} trials"
+    if planned < study.trials:
+        return f"its {study.cell_seconds:g} seconds were spent after {planned} trials"
+    if study.allowed is not None:
+        return f"its grid was searched whole after {planned} of {study.allowed} trials"
     return ""
 
 
-def _collapse(ledger: Ledger, described: dict[str, Any]) -> str:
+def _collapse(ledger: Ledger, study: StudyRecord) -> str:
     """Said of a cell all of whose runs came to one vector for all items: no scores, no choice, middle ranks."""
-    runs = [ledger.result(i) for i in _confirmed(ledger, described)]
+    runs = [ledger.result(i) for i in _confirmed(ledger, study)]
     ranks = [run.info.get("effective_rank") for run in runs if run is not None]
     return "collapsed: its items all have one vector" if ranks and all(rank == 0 for rank in ranks) else ""
 
 
-def _warm(described: dict[str, Any]) -> str:
-    """The data set whose best configurations a search began with; empty where it began cold."""
-    return str(described.get("warm_start") or "yes") if described.get("warm") else ""
-
-
-def _state(ledger: Ledger, described: dict[str, Any], ended: list[TrialEntry], seeds_found: int) -> tuple[str, str]:
+def _state(ledger: Ledger, study: StudyRecord, ended: list[TrialEntry], seeds_found: int) -> tuple[str, str]:
     """State and reason of a cell. Where it is not at its end, the reason says how far it is."""
-    confirmed = [_status(ledger, i) for i in confirmations(ledger, described)]
-    planned = ledger.planned(described)
+    confirmed = [_status(ledger, i) for i in ledger.confirmations(study)]
+    planned = ledger.planned(study)
     searched = len(ended) == planned
-    if seeds_found == described["seeds"]:
-        return "done", _collapse(ledger, described) or _ended_early(described, planned)
+    if seeds_found == study.seeds:
+        return "done", _collapse(ledger, study) or _ended_early(study, planned)
     if "failed" in confirmed or (searched and ended and not any(e.status == "done" for e in ended)):
-        return "failed", _reason(ledger, described, ended)
+        return "failed", _reason(ledger, study, ended)
     lost = confirmed.count("done") - seeds_found
     if lost:
         return "partial", f"the ranks of {lost} of its runs are missing or damaged; the same bench makes them again"
-    if described.get("cut") and searched and not seeds_found:
+    if study.cut and searched and not seeds_found:
         return "partial", f"the best of its first {planned} trials was not confirmed"
-    far = f"{len(ended)} of {planned} trials, {seeds_found} of {described['seeds']} seeds"
-    if _running(ledger, described):
+    far = f"{len(ended)} of {planned} trials, {seeds_found} of {study.seeds} seeds"
+    if _running(ledger, study):
         return "running", far
     return ("partial", far) if ended or seeds_found else ("pending", "")
 
 
-def _running(ledger: Ledger, described: dict[str, Any]) -> bool:
+def _running(ledger: Ledger, study: StudyRecord) -> bool:
     """Whether a trial of the study is started and not ended in a launch that has not finished (or was killed)."""
-    entries = [entry for _, _, entry in _searched(ledger, described)]
-    entries += [ledger.trials[i] for i in confirmations(ledger, described) if i in ledger.trials]
+    entries = [entry for _, _, entry in _searched(ledger, study)]
+    entries += [ledger.trials[i] for i in ledger.confirmations(study) if i in ledger.trials]
     return any(entry.status is None and entry.run not in ledger.finished for entry in entries)
 
 
-def _reason(ledger: Ledger, described: dict[str, Any], searched: list[TrialEntry]) -> str:
+def _reason(ledger: Ledger, study: StudyRecord, searched: list[TrialEntry]) -> str:
     """The most frequent reason of a cell's failures."""
-    confirmed = [ledger.trials[i] for i in confirmations(ledger, described) if i in ledger.trials]
+    confirmed = [ledger.trials[i] for i in ledger.confirmations(study) if i in ledger.trials]
     reasons = [entry.reason for entry in [*searched, *confirmed] if entry.status == "failed"]
     alike = [re.sub(r"\d+", "0", reason) for reason in reasons]  # epochs, steps and sizes do not make another reason
     return reasons[alike.index(max(alike, key=alike.count))] if reasons else ""

@@ -18,12 +18,13 @@ import polars as pl
 
 from harness.data import preparation, reader, splits
 from harness.record import artifacts
+from harness.record.launches import LaunchRecord, StudyRecord
 from harness.record.ledger import Ledger
 from harness.registry import quoted, suggest
 from harness.report import ledger_frames
 from harness.text import embeddings
 from harness.text.encoders import _base
-from harness.types import Cell, HarnessError, PrepSpec, Trial
+from harness.types import Cell, HarnessError, Trial
 
 ID = r"[0-9a-f]{6,24}"
 SHOWN = 8  # rows named in an error
@@ -33,13 +34,13 @@ SHOWN = 8  # rows named in an error
 class LedgerRow:
     """One cell of a home's table.
 
-    ``described``: how its newest launch names its study (`plan.Study.describe`); ``launch``: that launch event.
-    ``planned``: ids of the confirming trials of its winner, none while it is undecided.
+    ``study``: as its newest launch recorded it; ``launch``: that launch. ``planned``: ids of the confirmations of its
+    winner, empty while it is undecided.
     """
 
     cell: Cell
-    described: dict[str, Any]
-    launch: dict[str, Any]
+    study: StudyRecord
+    launch: LaunchRecord
     planned: tuple[str, ...]
 
     @property
@@ -49,7 +50,7 @@ class LedgerRow:
     @property
     def card(self) -> dict[str, Any]:
         """The data set's card as it stood at the launch."""
-        return self.launch["data"][self.cell.dataset]
+        return self.launch.data[self.cell.dataset]
 
     @property
     def command(self) -> str:
@@ -65,14 +66,13 @@ def of(ledger: Ledger, run: str | None = None) -> dict[Cell, LedgerRow]:
 
     A cell that the newest launch naming it skipped is no row, whatever an earlier launch trained.
     """
-    found: dict[Cell, LedgerRow] = {}
+    rows: dict[Cell, LedgerRow] = {}
     for launch in ledger_frames.launches(ledger, run):
-        for described in launch["studies"]:
-            cell = Cell(**described["cell"])
-            found[cell] = LedgerRow(cell, described, launch, tuple(ledger_frames.confirmations(ledger, described)))
-        for described in launch["skipped"]:
-            found.pop(Cell(**described["cell"]), None)
-    return found
+        for study in launch.studies:
+            rows[study.cell] = LedgerRow(study.cell, study, launch, tuple(ledger.confirmations(study)))
+        for skipped in launch.skipped:
+            rows.pop(skipped.cell, None)
+    return rows
 
 
 def find(rows: dict[Cell, LedgerRow], word: str) -> LedgerRow:
@@ -81,7 +81,7 @@ def find(rows: dict[Cell, LedgerRow], word: str) -> LedgerRow:
     exact = [row for row in rows.values() if row.words == "/".join(parts)]
     hits = exact or [row for row in rows.values() if _within(parts, row.words.split("/"))]
     if not hits and re.fullmatch(ID, word):
-        hits = [row for row in rows.values() if any(i.startswith(word) for i in (row.described["study"], *row.planned))]
+        hits = [row for row in rows.values() if any(i.startswith(word) for i in (row.study.id, *row.planned))]
     if len(hits) == 1:
         return hits[0]
     if hits:
@@ -155,7 +155,7 @@ def prepare(home: Path, row: LedgerRow, word: str = "") -> splits.Prepared:
         raw = reader.open_dataset(word or row.cell.dataset, home, row.card.get("text") or "")
     except HarnessError as error:
         raise HarnessError(f"{error} Say with --dataset FOLDER where {row.cell.dataset} is.") from error
-    return preparation.prepare(raw, PrepSpec(**row.launch["prep"]), home)
+    return preparation.prepare(raw, row.launch.prep, home)
 
 
 def _mapped(path: Path) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any
 
 from harness import registry
 from harness.data import library, preparation, reader, splits
+from harness.record.launches import StudyRecord
 from harness.record.ledger import Ledger
 from harness.search import axes, grids, spaces, warm_start
 from harness.text import embeddings
@@ -29,6 +30,7 @@ from harness.types import (
     Cell,
     Engine,
     HarnessError,
+    Inputs,
     PrepSpec,
     Protocol,
     Role,
@@ -85,7 +87,7 @@ class Study:
     budget: Budget
     protocol: Protocol
     engine: Engine
-    inputs: dict[str, Any]
+    inputs: Inputs
     ledger: Ledger = field(repr=False)
     starts: tuple[dict[str, Any], ...] = ()  # configurations of a warm start, tried after the default point
     setting: str = ""  # the published one that its space is of
@@ -97,7 +99,7 @@ class Study:
         same = [self.cell.backbone, self.cell.adapter, self.space.to_json(), epochs, patience]
         engine = {key: value for key, value in self.engine.identity().items() if key != "warm_start"}
         given = [self.starts] if self.starts else []
-        return digest([*same, self.protocol.identity(), engine, self.inputs, *given])
+        return digest([*same, self.protocol.identity(), engine, asdict(self.inputs), *given])
 
     @cached_property
     def most(self) -> int:
@@ -201,17 +203,21 @@ class Study:
         results = [self.ledger.result(trial.id) for trial in self.confirmations(winner)]
         return "done" if all(r is not None and r.status == "done" for r in results) else "failed"
 
-    def describe(self) -> dict[str, Any]:
-        """How a launch event names this study."""
-        known: dict[str, Any] = {"searched": sorted(self.space.searched)}
-        if not self.most:
-            known["confirm"] = [trial.id for trial in self.confirmations(self._only)]
-        bound = {} if self.budget.cell_seconds is None else {"cell_seconds": self.budget.cell_seconds}
-        early = {"allowed": self.budget.trials} if 1 < self.most < self.budget.trials else {}
-        warm = {"warm": len(self.starts)} if self.engine.warm_start else {}
-        warm |= {"setting": self.setting} if self.setting else {}
-        named = {"study": self.id, "cell": asdict(self.cell), "trials": self.most, "seeds": self.seeds}
-        return named | bound | early | warm | known
+    def record(self) -> StudyRecord:
+        """How a launch records this study."""
+        return StudyRecord(
+            id=self.id,
+            cell=self.cell,
+            trials=self.most,
+            seeds=self.seeds,
+            searched=tuple(sorted(self.space.searched)),
+            confirm=None if self.most else tuple(trial.id for trial in self.confirmations(self._only)),
+            cell_seconds=self.budget.cell_seconds,
+            allowed=self.budget.trials if 1 < self.most < self.budget.trials else None,
+            warm=len(self.starts) if self.engine.warm_start else None,
+            setting=self.setting,
+            warm_start=self.engine.warm_start,
+        )
 
 
 @dataclass
@@ -232,16 +238,16 @@ class Plan:
         """Trials that can be under way at once at most, done ones counted: every search can run all its own."""
         return sum(max(study.trials, study.seeds) for study in self.studies if not study.cell.is_baseline)
 
-    def search(self) -> dict[str, Any]:
-        """How the cells are searched, as a launch event has it: the engine and, where its sampler has no model of some
-        parameters, their names."""
-        engine = self.request.engine
-        names = {n for study in self.studies for n in at_random(study.space, engine.sampler)}
+    def drawn_at_random(self) -> tuple[str, ...]:
+        """Searched parameters that the sampler has no model of."""
+        sampler = self.request.engine.sampler
+        return tuple(sorted({name for study in self.studies for name in at_random(study.space, sampler)}))
+
+    def warm_cells(self) -> str:
+        """How many searches begin with configurations of the warm start ("3 of 8"); "" without a warm start."""
         searched = [study for study in self.studies if study.most > 1]
-        warm = (
-            {"warm_cells": f"{sum(bool(s.starts) for s in searched)} of {len(searched)}"} if engine.warm_start else {}
-        )
-        return engine.identity() | warm | ({"drawn_at_random": sorted(names)} if names else {})
+        count = sum(bool(study.starts) for study in searched)
+        return f"{count} of {len(searched)}" if self.request.engine.warm_start else ""
 
     def counts(self) -> dict[str, int]:
         """`cells`, `done`, `failed`, `skipped`, `trials` planned and `to_run`."""
@@ -379,12 +385,12 @@ def select_encoders(request: Request) -> dict[str, _base.Encoder]:
 
 def study(cell: Cell, request: Request, material: EncodedDataset, ledger: Ledger) -> Study:
     space = spaces.Space({}, {}, {}) if cell.is_baseline else spaces.of_cell(cell, request.spaces)
-    inputs = {
-        "data": material.prepared.hash,
-        "embedding": material.embedding_hashes.get(cell.encoder, ""),
-        "basis": embeddings.BASIS_VERSION if cell.encoder != NO_TEXT else 0,
-        "versions": versions(cell, request.spaces.loss()),
-    }
+    inputs = Inputs(
+        data=material.prepared.hash,
+        embedding=material.embedding_hashes.get(cell.encoder, ""),
+        basis=embeddings.BASIS_VERSION if cell.encoder != NO_TEXT else 0,
+        versions=versions(cell, request.spaces.loss()),
+    )
     starts = warm_start.starts(ledger, cell, space, request.engine.warm_start) if space.searched else ()
     given = (request.budget, request.protocol, request.engine)
     return Study(cell, space, *given, inputs, ledger, starts, spaces.setting(cell, request.spaces))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from harness.record.launches import StudyRecord
 from harness.record.ledger import Ledger
 from harness.search.spaces import Space
 from harness.types import Cell, HarnessError
@@ -22,14 +23,14 @@ def starts(ledger: Ledger, cell: Cell, space: Space, dataset: str) -> tuple[dict
         return ()
     source = replace(cell, dataset=dataset)
     for run in sorted(ledger.launches, reverse=True):
-        for described in ledger.launches[run]["studies"]:
-            if Cell(**described["cell"]) == source and (found := _best(ledger, described, space)):
-                return found
+        for study in ledger.launches[run].studies:
+            if study.cell == source and (configurations := _best(ledger, study, space)):
+                return configurations
     return ()
 
 
-def _best(ledger: Ledger, described: dict[str, Any], space: Space) -> tuple[dict[str, Any], ...]:
-    history = ledger.history(described["study"], ledger.planned(described))
+def _best(ledger: Ledger, study: StudyRecord, space: Space) -> tuple[dict[str, Any], ...]:
+    history = ledger.history(study.id, ledger.planned(study))
     done = [(-r.best, n, i) for n, (i, r) in history.items() if r is not None and r.status == "done"]
     found: list[dict[str, Any]] = []
     for *_, trial_id in sorted(done):
@@ -54,7 +55,7 @@ def _moved(params: dict[str, Any], space: Space) -> dict[str, Any] | None:
 
 def check(ledger: Ledger, dataset: str) -> None:
     """Raises HarnessError if nothing was searched on a data set of that name."""
-    known = sorted({s["cell"]["dataset"] for launch in ledger.launches.values() for s in launch["studies"]})
+    known = sorted({study.cell.dataset for launch in ledger.launches.values() for study in launch.studies})
     if dataset and dataset not in known:
         from harness.registry import suggest
 

@@ -125,7 +125,7 @@ class Training:
         found, users = self.ranks(self.split.valid), self.split.valid.users
         value = round(means(found, users)[HEADLINE], 8)  # as the ledger keeps it
         self.curve.append(value)
-        self.users.append(user_scores.scores(found, users, self.trial.inputs["data"]) if self.tells_users else ())
+        self.users.append(user_scores.scores(found, users, self.trial.inputs.data) if self.tells_users else ())
         if self.best_epoch == number:
             self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         self.seconds += time.monotonic() - start

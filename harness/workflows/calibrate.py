@@ -19,10 +19,11 @@ from harness.record.segments import Segment
 from harness.search import studies
 from harness.search.plan import Plan, Study
 from harness.system import interpreter, tempdirs
+from harness.system.console import log
 from harness.system.files import write_text
 from harness.system.signals import Stop
 from harness.types import Budget, digest
-from harness.workflows import forecast, run_bench
+from harness.workflows import forecast, provenance, shared_data
 from harness.workflows.forecast import Pace
 
 EPOCHS = 3  # the second is timed: not slowed by what is done for the first time, nor by what is done after the last
@@ -46,7 +47,7 @@ def paces(grid: Plan, wanted: list[Study], layout: Layout, cluster: dict[str, An
 
 
 def _file(home: Path, study: Study, layout: Layout, cluster: dict[str, Any] | None) -> Path:
-    key = [study.id, run_bench.machine(), layout.slots, layout.threads]
+    key = [study.id, provenance.machine(), layout.slots, layout.threads]
     key += [layout.gpu, cluster] if layout.gpu or cluster else []
     return home / forecast.CALIBRATED / f"{digest(key)}.json"
 
@@ -62,8 +63,8 @@ def _measure(grid: Plan, wanted: list[Study], layout: Layout) -> dict[str, Pace]
     interpreter.check()
     from harness.engine import ray_tune
 
-    run_bench.say(f"Calibrating {len(wanted)} cells: {EPOCHS} epochs of each default point.")
-    bases = run_bench.ready(grid)
+    log(f"Calibrating {len(wanted)} cells: {EPOCHS} epochs of each default point.")
+    bases = shared_data.prepare(grid)
     ids = {study.id for study in grid.studies}
     wanted = [study for study in wanted if study.id in ids]
     with tempdirs.folder("calibrate") as home:
@@ -74,7 +75,7 @@ def _measure(grid: Plan, wanted: list[Study], layout: Layout) -> dict[str, Pace]
         try:
             with Stop() as stop:
                 running = studies.TrialQueue(list(probes.values()), segment, clock)
-                ray_tune.run(running, run_bench.shared_of(grid, wanted, bases), home, layout, 0.0, stop, run_bench.say)
+                ray_tune.run(running, shared_data.collect(grid, wanted, bases), home, layout, 0.0, stop, log)
         finally:
             segment.close()
         paced = {study_id: clock.pace(probe) for study_id, probe in probes.items()}

@@ -37,7 +37,7 @@ def _users(grid: Plan, study: Study) -> int:
 
 def _vectors(grid: Plan, pending: list[Study]) -> int:
     cache = grid.request.home / "cache" / "embeddings"
-    keys = {(study.cell.dataset, study.inputs["embedding"]) for study in pending if study.inputs["embedding"]}
+    keys = {(study.cell.dataset, study.inputs.embedding) for study in pending if study.inputs.embedding}
     absent = [dataset for dataset, key in keys if not (cache / key).is_dir()]
     return sum(2 * 4 * WIDTH * grid.materials[dataset].prepared.catalogue.height for dataset in absent)
 

@@ -80,7 +80,7 @@ def _home(home: Path) -> list[dict[str, Any]]:
 def _room(ledger: Ledger) -> int:
     """Bytes that the newest bench will write, as it reckoned when it began; 0 if it is over."""
     run = ledger.newest
-    return 0 if run is None or run in ledger.finished else ledger.launches[run].get("room", 0)
+    return 0 if run is None or run in ledger.finished else ledger.launches[run].disk_bytes
 
 
 def _sockets() -> dict[str, Any]:

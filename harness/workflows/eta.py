@@ -11,11 +11,9 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
 
+from harness.record.launches import StudyRecord
 from harness.record.ledger import Ledger
-from harness.report import ledger_frames
-from harness.types import Cell
 
 SAMPLE = 30  # of a cell's trials, the last ones, tell what one takes
 
@@ -47,21 +45,21 @@ class CellWork:
         return max(left + self.confirming * (confirm or 0.0) - self.flying * (search or confirm or 0.0), 0.0)
 
 
-def work(ledger: Ledger, described: dict[str, Any], epochs: Mapping[str, int]) -> CellWork:
-    """What a launch event's study still needs, by the ledger; `epochs`: what trials in flight have behind them."""
-    planned = ledger.planned(described)
-    history = ledger.history(described["study"], planned)
+def work(ledger: Ledger, study: StudyRecord, epochs: Mapping[str, int]) -> CellWork:
+    """Remaining work of a recorded study; `epochs`: trial id in flight -> epochs it has finished."""
+    planned = ledger.planned(study)
+    history = ledger.history(study.id, planned)
     ended = {i: r for i, r in history.values() if r is not None}
-    wanted = ledger_frames.confirmations(ledger, described)
+    wanted = ledger.confirmations(study)
     confirmed = [i for i in wanted if ledger.result(i) is not None]
     alive = any(r.status == "done" for r in ended.values())
     searching = planned - sum(r is not None for _, r in history.values())
-    confirming = described["seeds"] - len(confirmed) if searching or alive or "confirm" in described else 0
+    confirming = study.seeds - len(confirmed) if searching or alive or study.confirm is not None else 0
     known = [*ended][-SAMPLE:]
     found = CellWork(searching, confirming, _taken(ledger, known), _taken(ledger, confirmed))
-    found.trains = not Cell(**described["cell"]).is_baseline
-    if "cell_seconds" in described:
-        found.seconds_left = described["cell_seconds"] - sum(map(ledger.seconds, ended))
+    found.trains = not study.cell.is_baseline
+    if study.cell_seconds is not None:
+        found.seconds_left = study.cell_seconds - sum(map(ledger.seconds, ended))
     for trial_id in [*(i for i, r in history.values() if r is None), *wanted]:
         if trial_id in epochs and ledger.result(trial_id) is None:
             lengths = [n for i in [*known[-3:], *confirmed[-3:]] if (n := ledger.trials[i].trained) > 0]

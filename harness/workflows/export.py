@@ -29,7 +29,7 @@ from harness.report.row_lookup import LedgerRow
 from harness.system import files
 from harness.training import exported_model, ranking, trial
 from harness.types import HarnessError, Trial
-from harness.workflows import run_bench
+from harness.workflows.provenance import provenance
 
 SELFTESTS, LENGTHS, ANSWERS = 5, (1, 2, 5, 12, 40), 10
 WORST = 1e-4  # difference of test NDCG@10 from the stored ranks beyond which an export is refused
@@ -68,7 +68,7 @@ def write(
         raise HarnessError(f"{row.words} trains nothing, so there are no weights to export.")
     chosen = _run(ledger, row, seed)
     source = row_lookup.weights_file(home, chosen)
-    prepared = row_lookup.sequences(home, row, chosen.inputs["data"], dataset)
+    prepared = row_lookup.sequences(home, row, chosen.inputs.data, dataset)
     split = splits.split(prepared, chosen.protocol)
     made = _Made(home, row, chosen, prepared, split, safetensors.torch.load_file(source))
     checked: dict[str, int] = {}
@@ -127,7 +127,7 @@ class _Made:
         if not adapter.uses_text or adapter.linear_map is Adapter.linear_map:
             return None, f"none, since {name} is no linear map of an item's text"
         try:
-            arrays = row_lookup.text(home, self.row, self.trial.inputs["embedding"], self.prepared)
+            arrays = row_lookup.text(home, self.row, self.trial.inputs.embedding, self.prepared)
         except HarnessError as error:
             return None, f"none, since the text is not here: {error}"
         spectrum = trial.spectrum(arrays, self.split.n_items)
@@ -188,7 +188,7 @@ class _Made:
 
     def _config(self) -> dict[str, Any]:
         own, params = self.trial, self.trial.params
-        found = run_bench.provenance()
+        found = provenance()
         return {
             "schema": exported_model.SCHEMA,
             "harness": found["harness"],
@@ -206,9 +206,9 @@ class _Made:
                 "loss": _component(registry.LOSSES, params["train.loss"], trial.part(params, "loss")),
             },
             "params": params,
-            "encoder": {"label": own.cell.encoder, "hash": own.inputs["embedding"], "text": self.row.card.get("text")},
+            "encoder": {"label": own.cell.encoder, "hash": own.inputs.embedding, "text": self.row.card.get("text")},
             "data": {key: self.row.card.get(key) for key in ("users", "items", "events", "licence", "citation")}
-            | {"name": own.cell.dataset, "hash": own.inputs["data"]},
+            | {"name": own.cell.dataset, "hash": own.inputs.data},
             "unseen_items": self.unseen,
             "provenance": {"git": found["git"], "python": found["python"], **found["versions"]},
         }

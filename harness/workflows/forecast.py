@@ -128,16 +128,12 @@ def known(ledger: Ledger) -> list[FinishedTrial]:
         if entry.status in ("done", "pruned") and (seconds := ledger.seconds(trial_id)) > 0:
             trial, result = entry.trial, entry.result
             if trial.epochs and result is not None:
-                cell, inputs = (trial.cell.backbone, trial.cell.adapter), _inputs(trial.inputs)
+                cell, inputs = (trial.cell.backbone, trial.cell.adapter), (trial.inputs.data, trial.inputs.embedding)
                 planned = (trial.epochs, trial.patience)
                 found.append(
                     FinishedTrial(trial_id, trial.role, cell, inputs, planned, max(len(result.curve), 1), seconds)
                 )
     return found
-
-
-def _inputs(inputs: Mapping[str, Any]) -> tuple[str, str]:
-    return inputs.get("data", ""), inputs.get("embedding", "")
 
 
 def of(grid: Plan, past: Sequence[FinishedTrial], paces: Mapping[str, Pace], slots: int, threads: int) -> Forecast:
@@ -189,7 +185,7 @@ def _price(
     """None where nothing is known; a baseline trains nothing."""
     if study.cell.is_baseline:
         return Price(0.0, 1.0, "no training", 1.0)
-    cell, inputs = (study.cell.backbone, study.cell.adapter), _inputs(study.inputs)
+    cell, inputs = (study.cell.backbone, study.cell.adapter), (study.inputs.data, study.inputs.embedding)
     like = [one for one in past if one.cell == cell and one.inputs == inputs]
     own = {trial_id for trial_id, _ in study.history().values()}
     ours = [one for one in like if one.id in own]

@@ -71,7 +71,7 @@ class Progress:
         from harness.workflows import eta
 
         self.total = self.ended + sum(study.to_run() for study in self.studies)
-        works = [eta.work(study.ledger, study.describe(), self.epochs) for study in self.studies]
+        works = [eta.work(study.ledger, study.record(), self.epochs) for study in self.studies]
         needed = eta.needs(works)
         if needed is None or self.began is None:
             return ""

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from harness.record import artifacts
 from harness.record import ledger as events
 from harness.record.segments import Segment
-from harness.report import ledger_frames
 from harness.search.plan import Plan
 from harness.system import checksums
 
@@ -39,7 +38,7 @@ def void_lost(grid: Plan, tell: Callable[[str], None]) -> int:
 def _confirmed(grid: Plan) -> set[str]:
     found = set()
     for study in grid.studies:
-        ids = ledger_frames.confirmations(study.ledger, study.describe())
+        ids = study.ledger.confirmations(study.record())
         found |= {i for i in ids if i in study.ledger.trials and study.ledger.trials[i].status == "done"}
     return found
 

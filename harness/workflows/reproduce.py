@@ -25,8 +25,9 @@ from harness.stats import crossed_effects, resampling
 from harness.system import tempdirs
 from harness.text import embeddings
 from harness.text.encoders import _base
-from harness.types import NO_TEXT, Budget, Engine, HarnessError, PrepSpec, Protocol, Trial
+from harness.types import NO_TEXT, HarnessError, Trial
 from harness.workflows import run_bench
+from harness.workflows.provenance import provenance
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,10 @@ def run(home: Path, asked: ReproduceRequest, say: Say = lambda _: None) -> Repro
     components no longer take its parameters.
     """
     known = _Recorded(home, asked, say)
-    prepared = row_lookup.sequences(home, known.row, known.trials[0].inputs["data"], asked.dataset)
+    prepared = row_lookup.sequences(home, known.row, known.trials[0].inputs.data, asked.dataset)
     split = splits.split(prepared, known.trials[0].protocol)
-    arrays = row_lookup.text(home, known.row, known.trials[0].inputs["embedding"], prepared)
-    threads = known.row.launch["provenance"].get("threads")
+    arrays = row_lookup.text(home, known.row, known.trials[0].inputs.embedding, prepared)
+    threads = known.row.launch.provenance.get("threads")
     return known.beside([_train(own, split, arrays, threads, say) for own in known.trials])
 
 
@@ -106,18 +107,18 @@ def search(home: Path, asked: ReproduceRequest, source: spaces.SpaceSource, say:
     """
     known = _Recorded(home, asked, say)
     row = known.row
-    if not row.described["trials"]:
+    if not row.study.trials:
         raise HarnessError(f"{row.words} was not searched; leave out --search.")
     with tempdirs.folder("reproduce") as folder:
         request = _request(home, folder, asked, row, source)
         grid = plan.make(request, Ledger())
         [study] = [study for study in grid.studies if not study.cell.is_baseline]
-        if study.id != row.described["study"]:
+        if study.id != row.study.id:
             raise HarnessError(
                 f"{row.words}: the search here would be another one: its space, data, versions or sampler are not "
                 "those of the launch. Give its --spaces and --set; without --search the winner alone is run again."
             )
-        run_bench.run(request, run_bench.Options(threads=row.launch["provenance"].get("threads"), tracking="off"))
+        run_bench.run(request, run_bench.Options(threads=row.launch.provenance.get("threads"), tracking="off"))
         made = Ledger.open(request.home)
         trials = row_lookup.confirmed(made, row_lookup.of(made)[study.cell])[: len(known.trials)]
         again = [
@@ -141,18 +142,18 @@ def _request(
     for name, folder in library.folders(home).items():
         library.write_entry(name, folder, into, matrices.get(name, {}))
     launch = row.launch
-    budget = Budget(**launch["budget"])
+    budget = launch.budget
     return plan.Request(
         home=into,
         datasets=asked.dataset or row.cell.dataset,
         adapters=row.cell.adapter,
         backbones=row.cell.backbone,
         encoders="noise" if row.cell.encoder == NO_TEXT else registry.quoted(row.cell.encoder),
-        budget=replace(budget, trials=max(row.described["trials"], 1), seeds=row.described["seeds"]),
-        protocol=Protocol(**launch["protocol"]),
-        prep=PrepSpec(**launch["prep"]),
+        budget=replace(budget, trials=max(row.study.trials, 1), seeds=row.study.seeds),
+        protocol=launch.protocol,
+        prep=launch.prep,
         text=row.card.get("text") or "",
-        engine=Engine(**launch["engine"]),
+        engine=launch.engine,
         spaces=source,
     )
 
@@ -239,7 +240,7 @@ def check(home: Path, row: LedgerRow, own: Trial, dataset: str = "") -> dict[str
     against them; a name alone may mean another source than it did. A data set or encoder that cannot be found here
     counts as "not here".
     """
-    was = own.inputs["data"]
+    was = own.inputs.data
     found: dict[str, tuple[Any, Any]] = {}
     try:
         cached = not dataset and row_lookup.cached(home, was)
@@ -248,12 +249,12 @@ def check(home: Path, row: LedgerRow, own: Trial, dataset: str = "") -> dict[str
     except HarnessError:
         found["data"] = (was, "its source is not here")
         prepared = None
-    if own.inputs["embedding"]:
-        found["embedding"] = (own.inputs["embedding"], _embedding(home, row, prepared))
-        found["basis"] = (own.inputs["basis"], embeddings.BASIS_VERSION)
+    if own.inputs.embedding:
+        found["embedding"] = (own.inputs.embedding, _embedding(home, row, prepared))
+        found["basis"] = (own.inputs.basis, embeddings.BASIS_VERSION)
     here = _versions(own)
-    found |= {f"version of {name}": (old, here.get(name)) for name, old in own.inputs["versions"].items()}
-    then, now = row.launch["provenance"], run_bench.provenance()
+    found |= {f"version of {name}": (old, here.get(name)) for name, old in own.inputs.versions.items()}
+    then, now = row.launch.provenance, provenance()
     found["code (git)"] = (_code(then), _code(now))
     found["python"] = (then["python"], now["python"])
     found |= {name: (version, now["versions"].get(name)) for name, version in then["versions"].items()}

@@ -1,35 +1,27 @@
-"""The walk of a bench, top to bottom: plan, prepare vectors, search, confirm, report."""
+"""Run a bench end to end: plan, embed, search, confirm, report."""
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-from harness import registry
 from harness.data import slice_facts, splits
 from harness.engine import slots as sharing
 from harness.record import artifacts, leases
-from harness.record.ledger import SCHEMA, Ledger
+from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.report import ledger_frames, report_files, tables
 from harness.search import plan
-from harness.search.plan import Plan, Request, Study
+from harness.search.plan import Plan, Request
 from harness.system import failpoints, interpreter
 from harness.system.code_hash import code_hash
+from harness.system.console import log
 from harness.system.signals import Stop
-from harness.text import embeddings
-from harness.types import EXPECTED, HarnessError, Protocol
-from harness.workflows import disk_space, forecast, repair
+from harness.workflows import disk_space, forecast, repair, shared_data
+from harness.workflows.provenance import launch, names_grid
 
 
 @dataclass(frozen=True)
@@ -58,11 +50,6 @@ class Outcome:
         return 128 + self.signum if self.signum else 1 if self.counts["failed"] else 0
 
 
-def say(text: str) -> None:
-    """A line of progress; stdout is kept for the result."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def run(request: Request, options: Options) -> Outcome:
     """Run what is missing of a grid and make its table; asked to stop while trials run, the table so far.
 
@@ -77,27 +64,27 @@ def run(request: Request, options: Options) -> Outcome:
 def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     ledger = Ledger.open(request.home)
     for damage in ledger.damages:
-        say(f"Warning: {damage}" + ("" if damage.torn else "; that event counts as not recorded"))
+        log(f"Warning: {damage}" + ("" if damage.torn else "; that event counts as not recorded"))
     grid = plan.make(request, ledger)
-    repair.void_lost(grid, say)
-    say(overview(grid))
+    repair.void_lost(grid, log)
+    log(overview(grid))
     for line in [*remarks(grid), *other_code(grid)]:
-        say(line)
+        log(line)
     for cell, reason in grid.skipped:
-        say(f"Skipped {cell}: {reason}")
+        log(f"Skipped {cell}: {reason}")
     begun, about = time.monotonic(), forecast.key(grid)
     if grid.pending:
-        disk_space.warn(grid, say)
+        disk_space.warn(grid, log)
     _describe_targets(grid)
-    bases = ready(grid) if grid.pending else {}
+    bases = shared_data.prepare(grid) if grid.pending else {}
     ran = _search(grid, bases, options, stop) if grid.pending else 0
     if ran and not stop.signum and (line := forecast.told(request.home, about, time.monotonic() - begun)):
-        say(line)
+        log(line)
     if not ran and not stop.signum and not _launched_alike(grid):
         with _segment(request.home) as segment:
-            ledger.take(segment.run, segment.append("launched", **launch(grid, {})))
+            ledger.take(segment.run, segment.append("launched", **launch(grid, {}).to_json()))
     if not ran and not stop.signum:
-        say("Nothing is left to do: every trial of this grid is in the ledger.")
+        log("Nothing is left to do: every trial of this grid is in the ledger.")
     failpoints.reach("searched")
     made_of = report_files.made_of(ledger)
     table = tables.build(ledger_frames.build(ledger, artifacts.sources(request.home)))
@@ -113,16 +100,16 @@ def overview(grid: Plan) -> str:
 
 
 def remarks(grid: Plan) -> list[str]:
-    """What of the search is not as its options alone say: parameters without a model, cells without a warm start."""
-    found, search = [], grid.search()
-    if names := search.get("drawn_at_random"):
-        found.append(f"Sampler '{search['sampler']}' has no model of {', '.join(names)}: drawn at random.")
-    if "warm_cells" in search:
-        found.append(
-            f"{search['warm_cells']} cells begin with the best configurations on {search['warm_start']}; cells of that "
-            "data set and cells not searched there begin cold."
+    """Lines about searches that differ from their options: parameters without a model, cells without a warm start."""
+    lines, engine = [], grid.request.engine
+    if names := grid.drawn_at_random():
+        lines.append(f"Sampler '{engine.sampler}' has no model of {', '.join(names)}: drawn at random.")
+    if reached := grid.warm_cells():
+        lines.append(
+            f"{reached} cells begin with the best configurations on {engine.warm_start}; cells of that data set and "
+            "cells not searched there begin cold."
         )
-    return found
+    return lines
 
 
 def other_code(grid: Plan) -> list[str]:
@@ -130,10 +117,10 @@ def other_code(grid: Plan) -> list[str]:
     own, made = code_hash(), []
     for study in grid.studies if grid.pending else []:
         searched = [trial_id for trial_id, _ in study.history().values()]
-        for trial_id in [*searched, *ledger_frames.confirmations(study.ledger, study.describe())]:
+        for trial_id in [*searched, *study.ledger.confirmations(study.record())]:
             entry = study.ledger.trials.get(trial_id)
             if entry is not None and entry.result is not None and entry.run in study.ledger.launches:
-                made.append(study.ledger.launches[entry.run]["provenance"].get("code", own))
+                made.append(study.ledger.launches[entry.run].provenance.get("code", own))
     others = sorted({*made} - {own})
     if not others:
         return []
@@ -153,25 +140,7 @@ def _describe_targets(grid: Plan) -> None:
         artifacts.save_queries(home, key, lambda own=prepared: slice_facts.describe(own, splits.split(own, protocol)))
 
 
-def ready(grid: Plan) -> Bases:
-    """Vectors of what still runs; cells that cannot be built are out of the grid afterwards."""
-    bases = _vectors(grid)
-    _skip_unbuildable(grid, bases)
-    _warn_of_slow_products(grid)
-    return bases
-
-
-def _warn_of_slow_products(grid: Plan) -> None:
-    """bfloat16 is asked for to be faster; on a processor without the instructions it is far slower."""
-    from harness.training import trial
-
-    if any(study.space.default.get("train.precision") == "bfloat16" for study in grid.pending):
-        times = trial.bfloat16_slows()
-        if times > 1.5:
-            say(f"Warning: train.precision=bfloat16, but this processor makes such products {times:.0f}x slower.")
-
-
-def _search(grid: Plan, bases: Bases, options: Options, stop: Stop) -> int:
+def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) -> int:
     """Run all that is pending, or until asked to stop; returns how many trials ended."""
     from harness.engine import ray_tune
     from harness.record import mirror as mirrors
@@ -183,8 +152,8 @@ def _search(grid: Plan, bases: Bases, options: Options, stop: Stop) -> int:
     home, ledger = grid.request.home, pending[0].ledger
     with _segment(home) as segment, ray_tune.cluster(options.address) as resources:
         layout = sharing.layout(resources, grid.width, options.threads, options.gpu)
-        event = launch(grid, {"resources": resources, **asdict(layout)}) | {"room": disk_space.needed(grid)}
-        ledger.take(segment.run, segment.append("launched", **event))
+        record = launch(grid, {"resources": resources, **asdict(layout)}, disk_space.needed(grid))
+        ledger.take(segment.run, segment.append("launched", **record.to_json()))
         failpoints.reach("launched")
         uri = options.tracking or tracking.default_uri(home)
         progress = Progress(pending, layout.slots)
@@ -200,7 +169,7 @@ def _search(grid: Plan, bases: Bases, options: Options, stop: Stop) -> int:
                 mirror.put(event.assignment.trial.id)
 
         try:
-            shared = shared_of(grid, pending, bases)
+            shared = shared_data.collect(grid, pending, bases)
             with leases.Leases(home, segment.run, progress.line) as held:
                 others = other_benches.OtherBenches(held, ledger, segment.run, progress.line)
                 made = studies.TrialQueue(pending, segment, listen, others)
@@ -209,7 +178,7 @@ def _search(grid: Plan, bases: Bases, options: Options, stop: Stop) -> int:
             progress.close()
             behind = mirror.close(2.0 if stop.signum else 60.0) if mirror is not None else 0
             if behind:
-                say(f"{behind} trials are not in MLflow yet; `harness sync` writes them.")
+                log(f"{behind} trials are not in MLflow yet; `harness sync` writes them.")
         if stop.signum:
             segment.append("stopped", signal=stop.signum)
         else:
@@ -228,138 +197,6 @@ def _segment(home: Path) -> Iterator[Segment]:
 
 
 def _launched_alike(grid: Plan) -> bool:
-    """Whether the newest launch already names this very grid and what is skipped of it, so that its table is ours."""
-    if not grid.studies or not (launches := grid.studies[0].ledger.launches):
-        return False
-    newest, wanted = launches[max(launches)], launch_cells(grid)
-    return newest["table"] == grid.request.table_key and {key: newest[key] for key in wanted} == wanted
-
-
-Bases = dict[str, tuple[embeddings.Basis, Any]]
-
-
-def _vectors(grid: Plan) -> Bases:
-    """Embeddings and bases of the studies that still run, by embedding hash; computed now if they are not cached."""
-    wanted = {(s.cell.dataset, s.cell.encoder, s.inputs["embedding"]) for s in grid.pending if s.inputs["embedding"]}
-    found: Bases = {}
-    for dataset, word, key in sorted(wanted):
-        material = grid.materials[dataset]
-        E = embeddings.embed(material.encoders[word], material.texts, grid.request.home)
-        basis = embeddings.basis(E, key, grid.request.home)
-        for note in basis.info["notes"]:
-            say(f"{dataset} / {word}: {note}")
-        found[key] = (basis, E)
-    return found
-
-
-def arrays(basis: embeddings.Basis, E: Any) -> dict[str, Any]:
-    return {"U": basis.U, "S": basis.S, "V": basis.V, "mean": basis.mean, "E": E}
-
-
-def _skip_unbuildable(grid: Plan, bases: Bases) -> None:
-    """Build every pending cell's default model once; what cannot be built is skipped with its sentence."""
-    from harness.training import trial
-
-    kept: list[Study] = []
-    split_of = {name: splits.split(m.prepared, grid.request.protocol) for name, m in grid.materials.items()}
-    for study in grid.studies:
-        reason = None
-        if study.state == "pending" and not study.cell.is_baseline:
-            key, n = study.inputs["embedding"], grid.materials[study.cell.dataset].prepared.catalogue.height
-            spectrum = trial.spectrum(arrays(*bases[key]) if key else {}, n)
-            try:
-                trial.build(study.trial("search", 0, study.space.default), split_of[study.cell.dataset], spectrum)
-            except ValueError as error:
-                reason = str(error)
-            except Exception as error:  # a fault of the component: its trials fail with their reason, and are counted
-                say(f"{study.cell} cannot be built: {type(error).__name__}: {error}")
-        if reason is None:
-            kept.append(study)
-        else:
-            grid.skipped.append((study.cell, reason))
-            say(f"Skipped {study.cell}: {reason}")
-    if grid.skipped and not any(not s.cell.is_baseline for s in kept):
-        cell, reason = grid.skipped[0]
-        raise HarnessError(f"No cell of this grid can be built; {cell}: {reason}")
-    grid.studies[:] = kept
-
-
-def shared_of(grid: Plan, pending: list[Study], bases: Bases) -> dict[str, Any]:
-    """What actors read, by hash: sealed split_of for searches, open ones for confirmations, bases with their E."""
-    split_of: dict[tuple[str, str], splits.Split] = {}
-    for name in {study.cell.dataset for study in pending}:
-        prepared = grid.materials[name].prepared
-        whole = splits.split(prepared, grid.request.protocol)
-        split_of[prepared.hash, "confirm"] = whole
-        split_of[prepared.hash, "search"] = whole.sealed()
-    spectra = {key: arrays(basis, E) for key, (basis, E) in bases.items()}
-    return {
-        "splits": split_of,
-        "spectra": spectra,
-        "sizes": {m.prepared.hash: m.prepared.catalogue.height for m in grid.materials.values()},
-    }
-
-
-def launch(grid: Plan, extra: dict[str, Any]) -> dict[str, Any]:
-    """The launch event: all that a reader of the table has to know of how it came about."""
-    request = grid.request
-    return {
-        "schema": SCHEMA,
-        "table": request.table_key,
-        "protocol": request.protocol.identity(),
-        "ties": EXPECTED,
-        "prep": request.prep.identity(),
-        "budget": request.budget.to_json(),
-        "engine": grid.search(),
-        **launch_cells(grid),
-        "data": {name: _card(m.prepared, request.protocol) for name, m in grid.materials.items()},
-        "provenance": provenance() | extra,
-    }
-
-
-def _card(prepared: splits.Prepared, protocol: Protocol) -> dict[str, Any]:
-    """A data set's card with what this protocol, not leave-one-out, asks of it."""
-    return prepared.card | splits.asked(splits.split(prepared, protocol)) | {"hash": prepared.hash}
-
-
-def launch_cells(grid: Plan) -> dict[str, Any]:
-    """The part of a launch event that names its cells: `studies` and `skipped`."""
-    skipped = [{"cell": asdict(cell), "reason": reason} for cell, reason in grid.skipped]
-    return {"studies": [study.describe() for study in grid.studies], "skipped": skipped}
-
-
-def provenance() -> dict[str, Any]:
-    """Code, versions and machine. No paths, no host name, no environment."""
-    root = registry.folder_of("harness").parent
-    git = ["git", "-C", str(root)]
-    sha = _output([*git, "rev-parse", "HEAD"]) if (root / ".git").exists() else ""
-    packages = ("torch", "ray", "optuna", "mlflow", "polars", "numpy", "sentence-transformers")
-    return {
-        "harness": metadata.version("harness-bench"),
-        "git": sha,
-        "code": code_hash(),
-        "dirty": bool(sha and _output([*git, "status", "--porcelain", "--untracked-files=no"])),
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in packages},
-        "machine": machine(),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    }
-
-
-def machine() -> dict[str, Any]:
-    return {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()}
-
-
-def _output(command: list[str]) -> str:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
-    except OSError:
-        return ""
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    """Whether the newest launch already recorded this grid, so that its table is the one to report."""
+    launches = grid.studies[0].ledger.launches if grid.studies else {}
+    return bool(launches) and names_grid(launches[max(launches)], grid)

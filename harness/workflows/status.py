@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from harness.record.launches import StudyRecord
 from harness.record.leases import running
 from harness.record.ledger import Ledger, TrialEntry
 from harness.report import ledger_frames
@@ -29,7 +30,7 @@ def of(home: Path) -> dict[str, Any]:
     ledger = Ledger.open(home, epochs=True)
     launch = ledger_frames.newest(ledger)
     run = max(ledger.launches)
-    cells = [_cell(ledger, described) for described in launch["studies"]]
+    cells = [_cell(ledger, study) for study in launch.studies]
     mine = [e for e in ledger.trials.values() if e.run == run]
     flying = [e for e in mine if e.status is None]
     planned, ended = sum(c["planned"] for c in cells), sum(c["ended"] for c in cells)
@@ -45,7 +46,7 @@ def of(home: Path) -> dict[str, Any]:
         "trials": {"ended": ended, "planned": planned},
         "eta": round(max(ends)) if ends else None,
         "cells": cells,
-        "skipped": launch["skipped"],
+        "skipped": [cell.to_json() for cell in launch.skipped],
         "in_flight": [] if over else [_flight(e) for e in flying],
         "failures": _failures(mine),
         "damages": [str(damage) for damage in ledger.damages],
@@ -65,28 +66,28 @@ def _ends(ledger: Ledger, run: str, elapsed: float) -> list[float] | None:
     """Seconds from now to the end of each cell, of a run that has been running so long; None while nothing ended."""
     epochs = {i: e.epochs for i, e in ledger.trials.items() if e.run == run and e.status is None and e.epochs}
     launch = ledger.launches[run]
-    works = [eta.work(ledger, described, epochs) for described in launch["studies"]]
+    works = [eta.work(ledger, study, epochs) for study in launch.studies]
     ran = [ledger.seconds(trial_id) for trial_id, e in ledger.trials.items() if e.run == run and e.status is not None]
     needed = eta.needs(works)
     if not ran or needed is None:
         return None
-    slots = int(launch["provenance"].get("slots", 1))
+    slots = int(launch.provenance.get("slots", 1))
     return eta.finishes(needed, slots, eta.pace(works, ran, elapsed, slots))
 
 
-def _cell(ledger: Ledger, described: dict[str, Any]) -> dict[str, Any]:
-    planned = ledger.planned(described)
-    history = ledger.history(described["study"], planned)
+def _cell(ledger: Ledger, study: StudyRecord) -> dict[str, Any]:
+    planned = ledger.planned(study)
+    history = ledger.history(study.id, planned)
     searched = [result for _, result in history.values() if result is not None]
-    confirmed = [r for r in map(ledger.result, ledger_frames.confirmations(ledger, described)) if r is not None]
+    confirmed = [r for r in map(ledger.result, ledger.confirmations(study)) if r is not None]
     count = Counter(r.status for r in [*searched, *confirmed])
     return {
-        "cell": str(Cell(**described["cell"])),
+        "cell": str(study.cell),
         "ended": len(searched) + len(confirmed),
-        "planned": planned + described["seeds"],
+        "planned": planned + study.seeds,
         **{status: count[status] for status in ("done", "pruned", "failed")},
         "confirmed": len(confirmed),
-        "seeds": described["seeds"],
+        "seeds": study.seeds,
         "best": max((r.best for r in searched or confirmed if r.status == "done"), default=None),
     }
 

@@ -30,7 +30,7 @@ from harness.data.splits import Prepared, cold, split
 from harness.metrics._all import per_user
 from harness.system import checksums
 from harness.training.trial import run_baseline, spectrum
-from harness.types import STEPS, Cell, HarnessError, PrepSpec, Protocol, Trial, digest
+from harness.types import STEPS, Cell, HarnessError, Inputs, PrepSpec, Protocol, Trial, digest
 
 OFF = PrepSpec(kcore=0)
 ITEMS = {
@@ -56,7 +56,9 @@ def sequences(prepared: Prepared) -> dict[str, str]:
 def test_the_identity_of_what_was_there_before_is_what_it_was():
     assert PrepSpec(3, "item_id").identity() == {"kcore": 3, "tie_policy": "item_id", "require_text": False}
     assert Protocol("gts").identity() == {"split": "gts", "filter_seen": True, "quantile": 0.9}
-    trial = Trial(Cell("a", "minilm", "sasrec", "mlp"), "search", 0, 8, 3, {"train.lr": 0.1}, Protocol(), {"data": "h"})
+    trial = Trial(
+        Cell("a", "minilm", "sasrec", "mlp"), "search", 0, 8, 3, {"train.lr": 0.1}, Protocol(), Inputs(data="h")
+    )
     written = {
         **{
             "cell": ["sasrec", "mlp"],
@@ -66,7 +68,7 @@ def test_the_identity_of_what_was_there_before_is_what_it_was():
             "patience": 3,
             "params": {"train.lr": 0.1},
         },
-        **{"protocol": {"split": "loo", "filter_seen": True, "quantile": 0.9}, "inputs": {"data": "h"}},
+        **{"protocol": {"split": "loo", "filter_seen": True, "quantile": 0.9}, "inputs": asdict(Inputs(data="h"))},
     }
     assert trial.id == digest(written)
 
@@ -285,7 +287,7 @@ def test_how_warm_and_cold_targets_fare_is_told_apart_in_every_confirmed_row(tmp
     assert whole.test is not None
     unseen = cold(whole, whole.test)
     assert (unseen.sum(), len(unseen)) == (4, 8)
-    trial = Trial(Cell("x", "none", "none", "popularity"), "confirm", 0, 0, 0, {}, protocol, {})
+    trial = Trial(Cell("x", "none", "none", "popularity"), "confirm", 0, 0, 0, {}, protocol, Inputs())
     result, left = run_baseline(trial, whole, spectrum({}, whole.n_items))
     gains = per_user(left.ranks, "ndcg", 10)
     info = result.info

@@ -11,7 +11,7 @@ from harness.search import spaces
 from harness.text import embeddings
 from harness.text.encoders import _base
 from harness.training import trial
-from harness.types import BASELINE, NO_TEXT, Cell, PrepSpec, Protocol, Trial
+from harness.types import BASELINE, NO_TEXT, Cell, Inputs, PrepSpec, Protocol, Trial
 
 FOLDER = Path(__file__).parents[2].parent / "shared" / "data" / "ml-100k"
 EPOCHS = 4
@@ -38,7 +38,7 @@ def material(tmp_path_factory):
 @pytest.fixture(scope="module")
 def floor(material):
     split, _ = material
-    popular = Trial(Cell("ml-100k", NO_TEXT, BASELINE, "popularity"), "confirm", 0, 0, 0, {}, Protocol(), {})
+    popular = Trial(Cell("ml-100k", NO_TEXT, BASELINE, "popularity"), "confirm", 0, 0, 0, {}, Protocol(), Inputs())
     return trial.run(popular, split, trial.spectrum({}, split.n_items))[0]
 
 
@@ -48,7 +48,7 @@ def test_a_few_epochs_beat_popularity(material, floor, adapter, backbone):
     cell = Cell("ml-100k", "minilm", backbone, adapter)
     pace = registry.schema(registry.BACKBONES, backbone).attributes.get("pace", 1)
     params = spaces.of_cell(cell, spaces.SpaceSource()).default
-    made = Trial(cell, "confirm", 1, pace * EPOCHS, 0, params, Protocol(), {})
+    made = Trial(cell, "confirm", 1, pace * EPOCHS, 0, params, Protocol(), Inputs())
     reads = registry.schema(registry.ADAPTERS, adapter).attributes.get("uses_text", True)
     result, _ = trial.run(made, split, trial.spectrum(arrays if reads else {}, split.n_items))
     assert result.test[HEADLINE] > floor.test[HEADLINE]

@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from harness.types import Cell, Protocol, Trial
+from harness.types import Cell, Inputs, Protocol, Trial
 
-BASE = Trial(Cell("a", "minilm", "sasrec", "mlp"), "search", 0, 8, 3, {"train.lr": 0.1}, Protocol(), {"data": "h"})
+BASE = Trial(Cell("a", "minilm", "sasrec", "mlp"), "search", 0, 8, 3, {"train.lr": 0.1}, Protocol(), Inputs(data="h"))
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ BASE = Trial(Cell("a", "minilm", "sasrec", "mlp"), "search", 0, 8, 3, {"train.lr
         {"params": {"train.lr": 0.1, "adapter.hidden": 64}},
         {"protocol": Protocol("gts")},
         {"protocol": Protocol(filter_seen=False)},
-        {"inputs": {"data": "other"}},
+        {"inputs": Inputs(data="other")},
     ],
 )
 def test_identity_changes_with_what_changes_the_result(changed):

@@ -20,7 +20,7 @@ from harness.record.ledger import Ledger
 from harness.report.ledger_frames import build as frames_of
 from harness.report.tables import Results, build, formats, render
 from harness.search import plan
-from harness.types import Budget, Engine, PrepSpec, Protocol, digest
+from harness.types import digest
 
 ID, SVD = ("beauty", "none", "sasrec", "id"), ("beauty", "minilm", "sasrec", "svd")
 OLD = Path(__file__).parents[1] / "golden" / "ledgers" / "schema-1-with-opened.jsonl"
@@ -133,12 +133,11 @@ def test_old_and_new_results_never_stand_in_one_table(home):
     (home / "ledger").mkdir()
     (home / "ledger" / f"20260101T000000-{OLD.stem}.jsonl").write_bytes(OLD.read_bytes())
     [launch] = Ledger.open(home).launches.values()
-    protocol, prep, engine = Protocol(**launch["protocol"]), PrepSpec(**launch["prep"]), Engine(**launch["engine"])
-    budget = Budget(**launch["budget"])
+    protocol, prep, engine, budget = launch.protocol, launch.prep, launch.engine, launch.budget
     was = [protocol.identity(), prep.identity(), budget.epochs, budget.patience, engine.identity()]
-    assert digest(was) == launch["table"], "the key of an earlier version"
+    assert digest(was) == launch.table, "the key of an earlier version"
     request = plan.Request(home=home, protocol=protocol, prep=prep, budget=budget, engine=engine)
-    assert request.table_key != launch["table"]
+    assert request.table_key != launch.table
     assert plan.CORE_VERSION >= artifacts.TIES_KEPT
 
 

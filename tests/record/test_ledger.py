@@ -11,11 +11,11 @@ import pytest
 from harness.record import ledger
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
-from harness.types import Cell, HarnessError, Protocol, Trial, TrialResult
+from harness.types import Cell, HarnessError, Inputs, Protocol, Trial, TrialResult
 
 
 def a_trial(seed=0, role="search", **params):
-    return Trial(Cell("toy", "noise", "sasrec", "mlp"), role, seed, 3, 2, params, Protocol(), {"data": "x"})
+    return Trial(Cell("toy", "noise", "sasrec", "mlp"), role, seed, 3, 2, params, Protocol(), Inputs(data="x"))
 
 
 def write(home, *trials, best=0.5):
@@ -227,14 +227,14 @@ def test_a_ledger_of_every_earlier_writer_opens(home, path):
     assert read.damages == []
     (launch,) = read.launches.values()
     done = [entry for entry in read.trials.values() if entry.result is not None]
-    assert len(done) == len(read.trials) == sum(s["trials"] + s["seeds"] for s in launch["studies"])
+    assert len(done) == len(read.trials) == sum(study.trials + study.seeds for study in launch.studies)
     for entry in done:
         assert entry.trial.cell.dataset == "toy"
         assert entry.result.valid.keys() == entry.result.valid.keys() | {"NDCG@10"}
-    for study in launch["studies"]:
-        winner = read.winner(study["study"], study["trials"])
-        if study["trials"]:
-            assert all(read.result(winner.confirmation(1 + k).id) is not None for k in range(study["seeds"]))
+    for study in launch.studies:
+        winner = read.winner(study.id, study.trials)
+        if study.trials:
+            assert all(read.result(winner.confirmation(1 + k).id) is not None for k in range(study.seeds))
 
 
 @pytest.mark.parametrize(

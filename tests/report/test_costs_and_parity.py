@@ -164,15 +164,15 @@ def test_a_bench_with_a_published_setting_leaves_its_name_in_the_launch_and_an_o
     for folder in ("gsasrec", "spectran", own, None):
         asked = request(tmp_path, str(dataset), "id,svd", spaces=spaces.SpaceSource(folder and Path(folder)))
         grid = plan.make(asked, Ledger())
-        named[folder] = {s.cell.adapter: s.describe().get("setting") for s in grid.studies}
+        named[folder] = {s.cell.adapter: s.record().setting for s in grid.studies}
     assert named["gsasrec"] == {
-        "popularity": None,
-        "transition_knn": None,
-        "content_knn": None,
+        "popularity": "",
+        "transition_knn": "",
+        "content_knn": "",
         "id": "gsasrec",
         "svd": "gsasrec",
     }
-    assert set(named[own].values()) == set(named[None].values()) == {None}
+    assert set(named[own].values()) == set(named[None].values()) == {""}
 
 
 def test_the_table_of_a_ledger_says_what_the_published_setting_is(tmp_path, monkeypatch):

@@ -98,8 +98,8 @@ def test_every_value_that_a_result_depends_on_changes_the_trial(place, data):
         replace(trial, role="confirm"),
         replace(trial, protocol=Protocol(split="gts")),
         replace(trial, protocol=Protocol(filter_seen=False)),
-        replace(trial, inputs=trial.inputs | {"data": "another"}),
-        replace(trial, inputs=trial.inputs | {"embedding": "another"}),
+        replace(trial, inputs=replace(trial.inputs, data="another")),
+        replace(trial, inputs=replace(trial.inputs, embedding="another")),
         replace(trial, cell=replace(trial.cell, adapter="id")),
         replace(trial, cell=replace(trial.cell, backbone="hstu")),
     ]

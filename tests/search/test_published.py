@@ -15,7 +15,7 @@ from harness import registry
 from harness.data import preparation, reader, splits
 from harness.search import axes, spaces
 from harness.training import trial
-from harness.types import Cell, PrepSpec, Protocol, Trial
+from harness.types import Cell, Inputs, PrepSpec, Protocol, Trial
 
 ROOT = registry.folder_of("search_spaces") / "published"
 FOLDERS = sorted(folder.name for folder in ROOT.iterdir())
@@ -107,7 +107,7 @@ def toy(tmp_path_factory):
 def test_a_published_cell_can_be_trained(folder, adapter, backbone, toy):
     split, arrays = toy
     params = space_of(folder, adapter, backbone).default
-    work = Trial(Cell("toy", "noise", backbone, adapter), "search", 0, 1, 1, params, Protocol(), {"data": "x"})
+    work = Trial(Cell("toy", "noise", backbone, adapter), "search", 0, 1, 1, params, Protocol(), Inputs(data="x"))
     training = trial.Training(work, split, trial.spectrum(arrays, split.n_items))
     starts, lengths = training.windows.starts[:30], training.windows.lengths[:30]
     losses = [training.step(training.batch(starts, lengths), torch.Generator().manual_seed(s)).item() for s in range(2)]

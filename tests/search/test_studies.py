@@ -11,7 +11,7 @@ from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.search import axes, grids, plan, spaces, warm_start
 from harness.search.studies import TrialQueue
-from harness.types import BASELINE, PRUNERS, SAMPLERS, Budget, Cell, Engine, HarnessError, Protocol, TrialResult
+from harness.types import BASELINE, PRUNERS, SAMPLERS, Budget, Cell, Engine, HarnessError, Inputs, Protocol, TrialResult
 
 BUDGET = Budget("tiny", trials=5, epochs=10, patience=3, seeds=2)
 
@@ -19,7 +19,7 @@ BUDGET = Budget("tiny", trials=5, epochs=10, patience=3, seeds=2)
 def study(ledger, adapter="mlp", engine=None, budget=BUDGET, fixed=None):
     cell = Cell("toy", "noise", "sasrec[dropout=0.2,attn_dropout=0.2,ffn_mult=1]", adapter)
     space = spaces.of_cell(cell, spaces.SpaceSource(fixed=fixed or {}))
-    return plan.Study(cell, space, budget, Protocol(), engine or Engine("random", "none"), {"data": "x"}, ledger)
+    return plan.Study(cell, space, budget, Protocol(), engine or Engine("random", "none"), Inputs(data="x"), ledger)
 
 
 def objective(trial):
@@ -185,7 +185,7 @@ def test_cells_follow_one_another_and_no_slot_waits(home):
 def test_a_baseline_has_one_deterministic_run(home):
     ledger = Ledger.open(home)
     cell = Cell("toy", "none", BASELINE, "popularity")
-    base = plan.Study(cell, spaces.Space({}, {}, {}), BUDGET, Protocol(), Engine(), {"data": "x"}, ledger)
+    base = plan.Study(cell, spaces.Space({}, {}, {}), BUDGET, Protocol(), Engine(), Inputs(data="x"), ledger)
     grid = TrialQueue([base], Segment(home), lambda event: None)
     found = grid.next()
     assert (found.trial.role, found.trial.seed) == ("confirm", 0)
@@ -319,7 +319,7 @@ def test_a_grid_is_searched_whole_and_ends_early(home):
     tried = {name: {ledger.trials[i].trial.params[name] for i in ran} for name in searched}
     assert all(set(grids.values(axis)) <= tried[name] for name, axis in searched.items())
     assert done.state == "done"
-    assert done.describe()["allowed"] == 99
+    assert done.record().allowed == 99
 
 
 def ledger_role(home, trial_id):
@@ -359,12 +359,14 @@ def elsewhere(ledger, dataset="other", **changes):
     made = study(ledger)
     cell = replace(made.cell, dataset=dataset)
     starts = warm_start.starts(ledger, cell, made.space, "toy")
-    return replace(made, cell=cell, inputs={"data": "y"}, starts=starts, engine=replace(made.engine, warm_start="toy"))
+    return replace(
+        made, cell=cell, inputs=Inputs(data="y"), starts=starts, engine=replace(made.engine, warm_start="toy")
+    )
 
 
 def launched(home, made):
     segment = Segment(home)
-    segment.append("launched", schema=1, studies=[made.describe()], skipped=[])
+    segment.append("launched", schema=1, studies=[made.record().to_json()], skipped=[])
     segment.close()
 
 
@@ -379,7 +381,7 @@ def test_a_warm_start_tries_the_best_configurations_of_the_other_search_after_th
     assert first[0] == source.space.default
     wanted = [t.params for t in sorted(searched, key=objective, reverse=True) if t.params != source.space.default]
     assert first[1:4] == wanted[: warm_start.POINTS] == [t.params for t in ranked][: warm_start.POINTS]
-    assert made.describe()["warm"] == 3
+    assert made.record().warm == 3
 
 
 def test_a_warm_start_is_another_study_by_what_it_starts_with_alone(home):
@@ -424,7 +426,7 @@ def test_without_a_search_the_default_configuration_is_confirmed_over_the_seeds(
     assert [(t.role, t.seed) for t in confirmed] == [("confirm", 1), ("confirm", 2)]
     assert all(t.params == done.space.default for t in confirmed)
     assert (done.state, done.to_run()) == ("done", 0)
-    assert done.describe()["confirm"] == ran
+    assert list(done.record().confirm) == ran
     assert drive(home, budget=none)[0] == [], "nothing is left to run"
 
 

@@ -17,7 +17,7 @@ from harness.metrics._all import means, per_user
 from harness.search import spaces
 from harness.training import ranking, trial
 from harness.training.ranking import ranks
-from harness.types import Cell, PrepSpec, Protocol, Trial
+from harness.types import Cell, Inputs, PrepSpec, Protocol, Trial
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -256,7 +256,7 @@ def test_a_model_ranks_by_the_scores_it_is_trained_on(dataset, home, loss):
     params = spaces.of_cell(cell, spaces.SpaceSource(fixed={"train.loss": loss})).default
     params |= {"train.d": 16, "train.max_len": 6}
     training = trial.Training(
-        Trial(cell, "search", 1, 1, 0, params, Protocol(), {}), split, trial.spectrum({}, split.n_items)
+        Trial(cell, "search", 1, 1, 0, params, Protocol(), Inputs()), split, trial.spectrum({}, split.n_items)
     )
     training.epoch()
     with torch.no_grad():

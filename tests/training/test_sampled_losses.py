@@ -15,7 +15,7 @@ from harness.training import trial
 from harness.training.losses import _pairs
 from harness.training.losses._pairs import pair_scores
 from harness.training.model import Batch
-from harness.types import Cell, PrepSpec, Protocol, Trial
+from harness.types import Cell, Inputs, PrepSpec, Protocol, Trial
 
 SAMPLED = ["bce", "gbce", "infonce", "sampled_softmax"]
 each_loss = pytest.mark.parametrize("name", SAMPLED)
@@ -277,7 +277,7 @@ def spectrum_of(split):
 def a_trial(loss, adapter="id", epochs=15, **params):
     cell = Cell("toy", "noise", "sasrec", adapter)
     default = spaces.of_cell(cell, spaces.SpaceSource(fixed={"train.loss": loss})).default
-    return Trial(cell, "confirm", 1, epochs, epochs, default | SMALL | params, Protocol(), {"data": "x"})
+    return Trial(cell, "confirm", 1, epochs, epochs, default | SMALL | params, Protocol(), Inputs(data="x"))
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def a_trial(loss, adapter="id", epochs=15, **params):
 )
 def test_training_by_any_loss_beats_popularity(split, name, epochs, own):
     result, _ = trial.run(a_trial(name, epochs=epochs, **own), split, spectrum_of(split))
-    baseline = Trial(Cell("toy", "none", "none", "popularity"), "confirm", 0, 0, 0, {}, Protocol(), {})
+    baseline = Trial(Cell("toy", "none", "none", "popularity"), "confirm", 0, 0, 0, {}, Protocol(), Inputs())
     popular, _ = trial.run(baseline, split, spectrum_of(split))
     assert result.test["NDCG@10"] > 2 * popular.test["NDCG@10"]
 

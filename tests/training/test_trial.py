@@ -16,8 +16,8 @@ from harness.search import plan, spaces
 from harness.search.plan import Request
 from harness.training import trial
 from harness.training.batches import Windows, gather
-from harness.types import Cell, PrepSpec, Protocol, Trial
-from harness.workflows import run_bench
+from harness.types import Cell, Inputs, PrepSpec, Protocol, Trial
+from harness.workflows import shared_data
 
 SMALL = {"train.d": 16, "train.max_len": 6, "train.batch_size": 96, "train.lr": 0.01}
 
@@ -37,7 +37,7 @@ def spectrum_of(split, D=24, seed=0):
 def a_trial(adapter="linear", backbone="sasrec", role="confirm", epochs=4, patience=4, seed=1, **params):
     cell = Cell("toy", "noise", backbone, adapter)
     default = spaces.of_cell(cell, spaces.SpaceSource()).default | SMALL | {"backbone.dropout": 0.1}
-    return Trial(cell, role, seed, epochs, patience, default | params, Protocol(), {"data": "0123456789ab"})
+    return Trial(cell, role, seed, epochs, patience, default | params, Protocol(), Inputs(data="0123456789ab"))
 
 
 @pytest.mark.parametrize("backbone", ["sasrec", "gru4rec"])
@@ -224,7 +224,7 @@ def test_products_that_are_asked_to_be_faster_and_are_slower_are_told(dataset, h
     grid = plan.make(request, Ledger.open(home))
     for times, told in ((11.0, True), (0.5, False)):
         monkeypatch.setattr(trial, "bfloat16_slows", lambda times=times: times)
-        run_bench._warn_of_slow_products(grid)
+        shared_data.warn_of_slow_products(grid)
         assert ("11x slower" in capsys.readouterr().err) == told
 
 

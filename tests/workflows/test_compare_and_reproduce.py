@@ -168,7 +168,7 @@ def test_a_baseline_and_an_id_prefix_name_rows_as_well(root):
     assert reproduce.run(root / "one", ReproduceRequest(row.planned[0][:8])).row == row.words
     assert (
         row_lookup.find(
-            row_lookup.of(ledger), row_lookup.find(row_lookup.of(ledger), "sasrec/id").described["study"][:10]
+            row_lookup.of(ledger), row_lookup.find(row_lookup.of(ledger), "sasrec/id").study.id[:10]
         ).cell.adapter
         == "id"
     )

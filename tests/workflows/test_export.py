@@ -79,7 +79,7 @@ def test_every_kind_of_model_ranks_the_test_targets_as_the_bench_did(made, tmp_p
     for number, row in enumerate(found):
         model = loaded(made, row.words, tmp_path / str(number), run)
         [own] = row_lookup.confirmed(ledger, row)
-        split = splits.split(row_lookup.sequences(made, row, own.inputs["data"]), own.protocol)
+        split = splits.split(row_lookup.sequences(made, row, own.inputs.data), own.protocol)
         compared = 0
         for query, stored in enumerate(artifacts.load_ranks(made, own.id).iter_rows(named=True)):
             answered = answered_rank(model, split, query)
@@ -154,7 +154,7 @@ def test_the_text_of_an_unseen_item_makes_its_vector(made, tmp_path):
     model = loaded(made, "sasrec/linear", tmp_path / "x")
     row = row_lookup.find(row_lookup.of(Ledger.open(made)), "sasrec/linear")
     [own] = row_lookup.confirmed(Ledger.open(made), row)
-    E = row_lookup.text(made, row, own.inputs["embedding"], row_lookup.sequences(made, row, own.inputs["data"]))["E"]
+    E = row_lookup.text(made, row, own.inputs.embedding, row_lookup.sequences(made, row, own.inputs.data))["E"]
     more = model.extended(["twin of i007", "new"], np.stack([E[7], E.mean(0)]))
     torch.testing.assert_close(more.table[ITEMS], model.table[7], rtol=1e-4, atol=1e-5)
     [answer] = more.recommend([["i003"]], ITEMS + 2)

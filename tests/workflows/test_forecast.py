@@ -16,7 +16,7 @@ from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.search import plan, spaces
 from harness.search.studies import TrialQueue
-from harness.types import Budget, Cell, Engine, HarnessError, Protocol, TrialResult
+from harness.types import Budget, Cell, Engine, HarnessError, Inputs, Protocol, TrialResult
 from harness.verbs import plan as verb
 from harness.workflows import eta, forecast, status
 from harness.workflows.progress import Progress
@@ -27,14 +27,14 @@ BUDGET = Budget("tiny", trials=6, epochs=10, patience=3, seeds=2)
 def study(ledger, adapter="mlp", dataset="toy", **changes):
     cell = Cell(dataset, "noise", "sasrec", adapter)
     space = spaces.of_cell(cell, spaces.SpaceSource())
-    made = plan.Study(cell, space, BUDGET, Protocol(), Engine("random", "none"), {"data": dataset}, ledger)
+    made = plan.Study(cell, space, BUDGET, Protocol(), Engine("random", "none"), Inputs(data=dataset), ledger)
     return replace(made, **changes)
 
 
 def run(home, studies, seconds, limit=10**9, reason=""):
     """A real grid whose trials take made seconds by cell; its launch is recorded as a bench does it."""
     segment, ran = Segment(home), 0
-    cells = [s.describe() for s in studies]
+    cells = [s.record().to_json() for s in studies]
     segment.append("launched", schema=1, studies=cells, skipped=[], provenance={"slots": 2})
     grid = TrialQueue([s for s in studies if s.state == "pending"], segment, lambda event: None)
     while ran < limit and (found := grid.next()) is not None:
@@ -52,7 +52,7 @@ def run(home, studies, seconds, limit=10**9, reason=""):
 def test_time_left_counts_every_cell_at_its_own_pace(home):
     made = [study(Ledger.open(home), name) for name in ("svd", "mlp")]
     ledger = run(home, made, {"svd": 1.0, "mlp": 10.0}, limit=10)  # svd whole (8), mlp 2 of 8
-    works = [eta.work(ledger, s.describe(), {}) for s in made]
+    works = [eta.work(ledger, s.record(), {}) for s in made]
     assert eta.needs(works) == [0.0, pytest.approx(6 * 10.0)]
     assert eta.needs([eta.CellWork(3, 1), works[1]])[0] == pytest.approx(4 * 10.0), "an unknown cell is like the others"
     assert eta.needs([eta.CellWork(3, 1)]) is None, "nothing ended: nobody knows"

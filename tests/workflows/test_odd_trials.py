@@ -15,7 +15,7 @@ from harness.record.segments import Segment
 from harness.report import ledger_frames, tables
 from harness.search import plan, spaces, warm_start
 from harness.search.studies import Assignment, GridEvent, StudySearch, TrialQueue
-from harness.types import Budget, Cell, Engine, Protocol, TrialResult
+from harness.types import Budget, Cell, Engine, Inputs, Protocol, TrialResult
 from harness.workflows import calibrate, eta, forecast, status
 from harness.workflows.progress import Progress
 
@@ -46,14 +46,14 @@ LAUNCH = {
 def study(ledger, adapter="mlp", engine=("random", "none")):
     cell = Cell("toy", "noise", "sasrec", adapter)
     space = spaces.of_cell(cell, spaces.SpaceSource())
-    return plan.Study(cell, space, BUDGET, Protocol(), Engine(*engine), {"data": "toy"}, ledger)
+    return plan.Study(cell, space, BUDGET, Protocol(), Engine(*engine), Inputs(data="toy"), ledger)
 
 
 def run(home, adapter, outcomes, engine=("random", "none"), launched=("mlp",)):
     """A launch in which the trials of one adapter end in these ways, one after the other."""
     ledger = Ledger.open(home)
     with closing(Segment(home)) as segment:
-        cells = [study(ledger, name, engine).describe() for name in launched]
+        cells = [study(ledger, name, engine).record().to_json() for name in launched]
         segment.append("launched", studies=cells, **LAUNCH)
         grid = TrialQueue([study(ledger, adapter, engine)], segment, lambda event: None)
         for outcome in outcomes:
@@ -144,7 +144,7 @@ def test_trials_that_took_no_time_predict_none():
 
 def test_seconds_of_trials_that_failed_at_once_are_not_averaged(home):
     ledger = run(home, "mlp", [FAILED, FAILED, GOOD])
-    work = eta.work(ledger, study(ledger).describe(), {})
+    work = eta.work(ledger, study(ledger).record(), {})
     assert work.searched == [8.0]
     assert work.needs(None, None) == pytest.approx(3 * 8.0 + 2 * 8.0)
 

@@ -1,0 +1,73 @@
+"""The protocol between a worker and the driver: what one step of a worker reports.
+
+A report crosses the process border as one JSON string in Tune's result, next to the `value` that Tune wants.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from harness.training.user_scores import Scores
+from harness.types import TrialResult
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """An epoch of a trial that goes on."""
+
+    curve: list[float]  # validation NDCG@10 of every epoch so far
+    seconds: float  # that the trial has trained and validated so far
+    saved: bool  # whether a checkpoint holds all of this
+    users: list[Scores]  # scores by user of the last epochs that were not reported yet
+
+    @property
+    def value(self) -> float:
+        return self.curve[-1]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The end of a trial, whether done or failed."""
+
+    result: TrialResult
+    users: list[Scores]
+
+    @property
+    def value(self) -> float:
+        return self.result.best
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The worker cannot take part in this bench; no trial was touched."""
+
+    reason: str
+    value: float = 0.0
+
+
+Report = Epoch | Ended | Refusal
+
+
+def to_tune(report: Report) -> dict[str, Any]:
+    """A report as a result of a Tune trainable."""
+    fields = {name: value for name, value in vars(report).items() if name != "value"}
+    fields |= {"result": asdict(report.result)} if isinstance(report, Ended) else {}
+    text = json.dumps({"kind": type(report).__name__, **fields}, separators=(",", ":"))
+    return {"value": report.value, "report": text}
+
+
+def from_tune(result: dict[str, Any]) -> Report:
+    """The report in a result of `to_tune`.
+
+    >>> from_tune(to_tune(Epoch([0.1, 0.2], 3.5, True, [[1, 2]])))
+    Epoch(curve=[0.1, 0.2], seconds=3.5, saved=True, users=[[1, 2]])
+    """
+    fields = json.loads(result["report"])
+    kind = fields.pop("kind")
+    if kind == "Epoch":
+        return Epoch(**fields)
+    if kind == "Refusal":
+        return Refusal(**fields)
+    return Ended(TrialResult(**fields["result"]), fields["users"])

@@ -1,0 +1,166 @@
+"""A launch of a bench and the studies it planned, as the ledger records them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
+
+from harness.types import MIDDLE, Budget, Cell, Engine, HarnessError, PrepSpec, Protocol
+
+SCHEMA = 1  # of the ledger: raise it when older versions can no longer read what is written
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """The study of one cell, as its launch planned it."""
+
+    id: str  # identity of the study: cell, search space, budget, protocol, inputs
+    cell: Cell
+    trials: int  # planned search trials; 0: the default configuration is confirmed without a search
+    seeds: int  # planned confirmations
+    searched: tuple[str, ...] | None = None  # searched parameters; None: not recorded (older versions)
+    confirm: tuple[str, ...] | None = None  # ids of the confirmations, for a cell without a search
+    cell_seconds: float | None = None  # time budget of the search, seconds
+    allowed: int | None = None  # search trials of the budget, if a grid has fewer points
+    warm: int | None = None  # configurations taken from the warm start; None: no warm start
+    setting: str = ""  # name of the published setting
+    warm_start: str = ""  # data set of the launch's warm start; recorded with the launch's engine
+    cut: bool = False  # truncated by `cut_to`; not recorded
+
+    def cut_to(self, trials: int) -> StudyRecord:
+        """This study as if its search had ended after `trials` trials."""
+        return replace(self, trials=trials, cut=True) if self.trials > trials else self
+
+    @property
+    def warm_source(self) -> str:
+        """Data set whose best configurations started the search ("yes" if its name is not recorded); "" without."""
+        return (self.warm_start or "yes") if self.warm else ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of a `launched` event; fields that are off are left out."""
+        optional = {
+            "cell_seconds": self.cell_seconds,
+            "allowed": self.allowed,
+            "warm": self.warm,
+            "setting": self.setting or None,
+            "searched": None if self.searched is None else list(self.searched),
+            "confirm": None if self.confirm is None else list(self.confirm),
+        }
+        value = {"study": self.id, "cell": asdict(self.cell), "trials": self.trials, "seeds": self.seeds}
+        return value | {name: part for name, part in optional.items() if part is not None}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], warm_start: str = "") -> StudyRecord:
+        searched, confirm = value.get("searched"), value.get("confirm")
+        return cls(
+            id=value["study"],
+            cell=Cell(**value["cell"]),
+            trials=value["trials"],
+            seeds=value["seeds"],
+            searched=None if searched is None else tuple(searched),
+            confirm=None if confirm is None else tuple(confirm),
+            cell_seconds=value.get("cell_seconds"),
+            allowed=value.get("allowed"),
+            warm=value.get("warm"),
+            setting=value.get("setting", ""),
+            warm_start=warm_start,
+        )
+
+
+@dataclass(frozen=True)
+class SkippedCell:
+    """A cell that a launch left out."""
+
+    cell: Cell
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"cell": asdict(self.cell), "reason": self.reason}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> SkippedCell:
+        return cls(Cell(**value["cell"]), value["reason"])
+
+
+@dataclass(frozen=True)
+class LaunchRecord:
+    """A `launched` event: everything a reader of the table must know about how it came about."""
+
+    table: str  # key of the table: launches with equal keys share one
+    protocol: Protocol
+    prep: PrepSpec
+    budget: Budget
+    engine: Engine
+    studies: tuple[StudyRecord, ...]
+    skipped: tuple[SkippedCell, ...]
+    data: dict[str, dict[str, Any]]  # data set -> its card
+    provenance: dict[str, Any]  # code, versions, machine, date, slots
+    ties: str = MIDDLE  # how tied targets are measured; launches before the key existed used mid-ranks
+    warm_cells: str = ""  # "3 of 8" cells that a warm start reached
+    drawn_at_random: tuple[str, ...] = ()  # searched parameters that the sampler has no model of
+    disk_bytes: int = 0  # estimate of the disk that the launch needs
+    time: float = 0.0  # when it was recorded, seconds since the epoch
+    schema: int = SCHEMA
+
+    @property
+    def search(self) -> dict[str, Any]:
+        """The engine as tables show it: sampler, pruner, warm start, parameters drawn at random."""
+        optional = {"warm_cells": self.warm_cells, "drawn_at_random": list(self.drawn_at_random)}
+        return self.engine.identity() | {name: value for name, value in optional.items() if value}
+
+    def to_json(self) -> dict[str, Any]:
+        """The event's keys, without `kind`, `seq` and `time`, which the segment adds."""
+        value = {
+            "schema": self.schema,
+            "table": self.table,
+            "protocol": self.protocol.identity(),
+            "ties": self.ties,
+            "prep": self.prep.identity(),
+            "budget": self.budget.to_json(),
+            "engine": self.search,
+            "studies": [study.to_json() for study in self.studies],
+            "skipped": [cell.to_json() for cell in self.skipped],
+            "data": self.data,
+            "provenance": self.provenance,
+        }
+        return value | ({"room": self.disk_bytes} if self.disk_bytes else {})
+
+    @classmethod
+    def from_json(cls, event: dict[str, Any]) -> LaunchRecord:
+        """Read an event of this or an earlier version; unknown keys are passed over, missing ones have no content.
+
+        Raises HarnessError for an option that this version does not know: its results would be misread.
+        """
+        search = dict(event.get("engine", {}))
+        warm_cells, drawn_at_random = search.pop("warm_cells", ""), search.pop("drawn_at_random", ())
+        engine = _options(Engine, search)
+        return cls(
+            table=event.get("table", ""),
+            protocol=_options(Protocol, event.get("protocol", {})),
+            prep=_options(PrepSpec, event.get("prep", {})),
+            budget=_options(Budget, NO_BUDGET | event.get("budget", {})),
+            engine=engine,
+            studies=tuple(StudyRecord.from_json(study, engine.warm_start) for study in event.get("studies", ())),
+            skipped=tuple(SkippedCell.from_json(cell) for cell in event.get("skipped", ())),
+            data=event.get("data", {}),
+            provenance=event.get("provenance", {}),
+            ties=event.get("ties", MIDDLE),
+            warm_cells=warm_cells,
+            drawn_at_random=tuple(drawn_at_random),
+            disk_bytes=event.get("room", 0),
+            time=event.get("time", 0.0),
+            schema=event["schema"],
+        )
+
+
+NO_BUDGET = {"name": "", "trials": 0, "epochs": 0, "patience": 0, "seeds": 0}
+Options = TypeVar("Options")
+
+
+def _options(kind: type[Options], values: dict[str, Any]) -> Options:
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise HarnessError(
+            f"A launch in the ledger has options that this version does not know ({error}); update harness."
+        ) from None

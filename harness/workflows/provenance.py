@@ -1,0 +1,88 @@
+"""How a bench came about: code, versions and machine, and the launch record that carries them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from harness import registry
+from harness.data import splits
+from harness.record.launches import LaunchRecord, SkippedCell
+from harness.search.plan import Plan
+from harness.system.code_hash import code_hash
+from harness.types import EXPECTED, Protocol
+
+
+def launch(grid: Plan, run: dict[str, Any], disk_bytes: int = 0) -> LaunchRecord:
+    """The launch record of a grid. `run`: slots, threads, GPU share and resources, added to the provenance;
+    `disk_bytes`: estimated need of disk."""
+    request = grid.request
+    return LaunchRecord(
+        table=request.table_key,
+        protocol=request.protocol,
+        ties=EXPECTED,
+        prep=request.prep,
+        budget=request.budget,
+        engine=request.engine,
+        warm_cells=grid.warm_cells(),
+        drawn_at_random=grid.drawn_at_random(),
+        studies=tuple(study.record() for study in grid.studies),
+        skipped=tuple(SkippedCell(cell, reason) for cell, reason in grid.skipped),
+        data={name: _card(m.prepared, request.protocol) for name, m in grid.materials.items()},
+        provenance=provenance() | run,
+        disk_bytes=disk_bytes,
+    )
+
+
+def names_grid(launch: LaunchRecord, grid: Plan) -> bool:
+    """Whether a launch recorded exactly this grid, skipped cells included."""
+    skipped = tuple(SkippedCell(cell, reason) for cell, reason in grid.skipped)
+    studies = tuple(study.record() for study in grid.studies)
+    return (launch.table, launch.studies, launch.skipped) == (grid.request.table_key, studies, skipped)
+
+
+def _card(prepared: splits.Prepared, protocol: Protocol) -> dict[str, Any]:
+    """A data set's card, with the facts that depend on the protocol."""
+    return prepared.card | splits.asked(splits.split(prepared, protocol)) | {"hash": prepared.hash}
+
+
+def provenance() -> dict[str, Any]:
+    """Code, versions and machine; no paths, host name or environment."""
+    root = registry.folder_of("harness").parent
+    git = ["git", "-C", str(root)]
+    sha = _output([*git, "rev-parse", "HEAD"]) if (root / ".git").exists() else ""
+    packages = ("torch", "ray", "optuna", "mlflow", "polars", "numpy", "sentence-transformers")
+    return {
+        "harness": metadata.version("harness-bench"),
+        "git": sha,
+        "code": code_hash(),
+        "dirty": bool(sha and _output([*git, "status", "--porcelain", "--untracked-files=no"])),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in packages},
+        "machine": machine(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def machine() -> dict[str, Any]:
+    return {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()}
+
+
+def _output(command: list[str]) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
+    except OSError:
+        return ""
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,94 @@
+"""The data that trials read: embeddings with their bases, and splits; computed before anything is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.data import splits
+from harness.search.plan import Plan, Study
+from harness.system.console import log
+from harness.text import embeddings
+from harness.types import HarnessError
+
+Bases = dict[str, tuple[embeddings.Basis, Any]]  # embedding hash -> basis and embedding matrix (N, D)
+
+
+def prepare(grid: Plan) -> Bases:
+    """Compute the embeddings and bases of pending studies, and drop cells that cannot be built from the grid."""
+    bases = _bases(grid)
+    _skip_unbuildable(grid, bases)
+    warn_of_slow_products(grid)
+    return bases
+
+
+def warn_of_slow_products(grid: Plan) -> None:
+    """Warn if bfloat16, chosen for speed, is slower because the processor lacks the instructions."""
+    from harness.training import trial
+
+    if any(study.space.default.get("train.precision") == "bfloat16" for study in grid.pending):
+        times = trial.bfloat16_slows()
+        if times > 1.5:
+            log(f"Warning: train.precision=bfloat16, but this processor makes such products {times:.0f}x slower.")
+
+
+def _bases(grid: Plan) -> Bases:
+    """Embeddings and bases of pending studies, read from the cache or computed."""
+    wanted = {(s.cell.dataset, s.cell.encoder, s.inputs.embedding) for s in grid.pending if s.inputs.embedding}
+    found: Bases = {}
+    for dataset, word, key in sorted(wanted):
+        material = grid.materials[dataset]
+        E = embeddings.embed(material.encoders[word], material.texts, grid.request.home)
+        basis = embeddings.basis(E, key, grid.request.home)
+        for note in basis.info["notes"]:
+            log(f"{dataset} / {word}: {note}")
+        found[key] = (basis, E)
+    return found
+
+
+def arrays(basis: embeddings.Basis, E: Any) -> dict[str, Any]:
+    return {"U": basis.U, "S": basis.S, "V": basis.V, "mean": basis.mean, "E": E}
+
+
+def _skip_unbuildable(grid: Plan, bases: Bases) -> None:
+    """Build the default model of every pending cell once; skip cells that cannot be built, with the reason."""
+    from harness.training import trial
+
+    kept: list[Study] = []
+    split_of = {name: splits.split(m.prepared, grid.request.protocol) for name, m in grid.materials.items()}
+    for study in grid.studies:
+        reason = None
+        if study.state == "pending" and not study.cell.is_baseline:
+            key, n = study.inputs.embedding, grid.materials[study.cell.dataset].prepared.catalogue.height
+            spectrum = trial.spectrum(arrays(*bases[key]) if key else {}, n)
+            try:
+                trial.build(study.trial("search", 0, study.space.default), split_of[study.cell.dataset], spectrum)
+            except ValueError as error:
+                reason = str(error)
+            except Exception as error:  # a fault of the component: its trials will fail with this reason and be counted
+                log(f"{study.cell} cannot be built: {type(error).__name__}: {error}")
+        if reason is None:
+            kept.append(study)
+        else:
+            grid.skipped.append((study.cell, reason))
+            log(f"Skipped {study.cell}: {reason}")
+    if grid.skipped and not any(not s.cell.is_baseline for s in kept):
+        cell, reason = grid.skipped[0]
+        raise HarnessError(f"No cell of this grid can be built; {cell}: {reason}")
+    grid.studies[:] = kept
+
+
+def collect(grid: Plan, pending: list[Study], bases: Bases) -> dict[str, Any]:
+    """The objects that workers read, by hash: `splits` (sealed for searches, open for confirmations), `spectra` (bases
+    with their embeddings) and `sizes` (items of each data set)."""
+    split_of: dict[tuple[str, str], splits.Split] = {}
+    for name in {study.cell.dataset for study in pending}:
+        prepared = grid.materials[name].prepared
+        whole = splits.split(prepared, grid.request.protocol)
+        split_of[prepared.hash, "confirm"] = whole
+        split_of[prepared.hash, "search"] = whole.sealed()
+    spectra = {key: arrays(basis, E) for key, (basis, E) in bases.items()}
+    return {
+        "splits": split_of,
+        "spectra": spectra,
+        "sizes": {m.prepared.hash: m.prepared.catalogue.height for m in grid.materials.values()},
+    }
