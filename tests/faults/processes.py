@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import psutil
-from helpers import SMALL_MODEL, TINY, environment, harness, metrics_of
+from command_line import SMALL_MODEL, TINY, environment, harness, metrics_of
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -4,8 +4,8 @@ import json
 import os
 
 import pytest
-from conftest import make_dataset
-from helpers import bench, ended, environment, events, harness, metrics_of
+from command_line import bench, ended, environment, events, harness, metrics_of
+from dataset_files import make_dataset
 
 GRID = ["--adapters", "id", "--backbones", "sasrec", "--sampler", "random", "--tracking", "off"]
 SHIFTED = """

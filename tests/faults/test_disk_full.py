@@ -10,8 +10,8 @@ import time
 
 import numpy as np
 import pytest
-from conftest import make_dataset
-from helpers import SMALL_MODEL, TINY, bench, ended, environment, harness, metrics_of
+from command_line import SMALL_MODEL, TINY, bench, ended, environment, harness, metrics_of
+from dataset_files import make_dataset
 
 from harness.metrics._ties import Ranks
 from harness.record import artifacts, segments
@@ -158,10 +158,10 @@ def test_a_limit_on_the_size_of_files_is_one_line_too(home, tmp_path, limit):
 
 
 def test_a_report_that_cannot_be_written_leaves_the_results_where_they_are(disk, tmp_path):
-    import made_ledgers
+    import synthetic_ledgers
 
     home = disk("2m")
-    made_ledgers.write(home, datasets=1)
+    synthetic_ledgers.write(home, datasets=1)
     filler = home / "filler"
     fill(filler)
     process = harness(home, "leaderboard", "--output", str(home / "table.md"), "--format", "md")

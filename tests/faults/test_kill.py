@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import make_dataset
-from helpers import bench, ended, environment, events
+from command_line import bench, ended, environment, events
+from dataset_files import make_dataset
 from processes import alive, bench_words, kill_a_worker, lines, offspring, start, sweep, table, wait_for
 
 # Which trials a pruner stops depends on what ended before them, and so on the order in which slots come free.

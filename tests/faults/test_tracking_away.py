@@ -11,11 +11,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import made_ledgers
 import pytest
 import requests
-from conftest import make_dataset
-from helpers import SMALL_MODEL, TINY, bench, ended, environment, harness, metrics_of
+import synthetic_ledgers
+from command_line import SMALL_MODEL, TINY, bench, ended, environment, harness, metrics_of
+from dataset_files import make_dataset
 from proxy import Proxy
 
 from harness.record import mirror, tracking
@@ -160,7 +160,7 @@ def check_mirror(uri, ledger):
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["away", "slow", 500, 429])
 def test_the_mirror_outlives_every_outage_and_catches_up_in_the_run(proxy, home, mode, monkeypatch):
-    made_ledgers.write(home, datasets=1, trials=1, seeds=1)
+    synthetic_ledgers.write(home, datasets=1, trials=1, seeds=1)
     ledger, warnings = Ledger.open(home), []
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     proxy.mode, proxy.seconds = mode, 4.0
@@ -183,7 +183,7 @@ def test_the_mirror_outlives_every_outage_and_catches_up_in_the_run(proxy, home,
 
 @pytest.mark.slow
 def test_a_write_broken_off_at_any_call_is_finished_under_the_same_run(proxy, home):
-    made_ledgers.write(home, datasets=1, trials=1, seeds=1)
+    synthetic_ledgers.write(home, datasets=1, trials=1, seeds=1)
     ledger, known, broken = Ledger.open(home), {}, 0
     for calls in range(1, 40):
         proxy.mode, proxy.failing = "pass", calls
@@ -207,7 +207,7 @@ def test_a_write_broken_off_at_any_call_is_finished_under_the_same_run(proxy, ho
 
 
 def test_a_damaged_mlflow_file_is_set_aside_and_written_anew(home, capsys):
-    made_ledgers.write(home, datasets=1, trials=1, seeds=1)
+    synthetic_ledgers.write(home, datasets=1, trials=1, seeds=1)
     ledger, uri = Ledger.open(home), tracking.default_uri(home)
     assert harness(home, "sync").returncode == 0  # in a process of its own, as this one would keep the file open
     file = home / "mlflow" / "mlflow.db"
@@ -234,7 +234,7 @@ def delete(uri):
 
 
 def test_a_deleted_experiment_is_told_with_the_way_out_and_that_way_works(home):
-    made_ledgers.write(home, datasets=1, trials=1, seeds=1)
+    synthetic_ledgers.write(home, datasets=1, trials=1, seeds=1)
     ledger, uri, warnings = Ledger.open(home), tracking.default_uri(home), []
     assert tracking.sync(uri, home, ledger) == len(ledger.trials)
     client = delete(uri)
@@ -267,7 +267,7 @@ def test_a_store_without_our_experiment_is_told_and_none_is_made(home):
 
 @pytest.mark.slow
 def test_what_mlflow_prints_of_its_runs_does_not_reach_stdout(proxy, home, capfd):
-    made_ledgers.write(home, datasets=1, trials=1, seeds=1)
+    synthetic_ledgers.write(home, datasets=1, trials=1, seeds=1)
     ledger = Ledger.open(home)
     assert tracking.sync(proxy.uri, home, ledger) == len(ledger.trials)
     tracking.read(proxy.uri, home)

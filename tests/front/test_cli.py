@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
-from conftest import make_dataset
-from helpers import bench, environment, harness
+from command_line import bench, environment, harness
+from dataset_files import make_dataset
 
 from harness.cli import main
 

@@ -8,6 +8,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from small_trials import SMALL, a_trial, spectrum_of
 
 from harness import registry
 from harness.data import preparation, reader, splits
@@ -16,28 +17,8 @@ from harness.search import plan, spaces
 from harness.search.plan import Request
 from harness.training import trial
 from harness.training.batches import Windows, gather
-from harness.types import Cell, PrepSpec, Protocol, Trial
+from harness.types import Cell, PrepSpec, Protocol
 from harness.workflows import run_bench
-
-SMALL = {"train.d": 16, "train.max_len": 6, "train.batch_size": 96, "train.lr": 0.01}
-
-
-@pytest.fixture
-def split(dataset, home):
-    return splits.split(preparation.prepare(reader.open_dataset(str(dataset), home), PrepSpec(), home), Protocol())
-
-
-def spectrum_of(split, D=24, seed=0):
-    E = np.random.default_rng(seed).normal(size=(split.n_items, D)).astype(np.float32)
-    mean = E.mean(0)
-    U, S, Vt = np.linalg.svd(E - mean, full_matrices=False)
-    return trial.spectrum({"U": U, "S": S, "V": np.ascontiguousarray(Vt.T), "mean": mean, "E": E}, 0)
-
-
-def a_trial(adapter="linear", backbone="sasrec", role="confirm", epochs=4, patience=4, seed=1, **params):
-    cell = Cell("toy", "noise", backbone, adapter)
-    default = spaces.of_cell(cell, spaces.SpaceSource()).default | SMALL | {"backbone.dropout": 0.1}
-    return Trial(cell, role, seed, epochs, patience, default | params, Protocol(), {"data": "0123456789ab"})
 
 
 @pytest.mark.parametrize("backbone", ["sasrec", "gru4rec"])

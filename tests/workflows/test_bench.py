@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import make_dataset
-from helpers import SMALL_MODEL, TINY, bench, ended, environment, events, harness, metrics_of
+from command_line import SMALL_MODEL, TINY, bench, ended, environment, events, harness, metrics_of
+from dataset_files import make_dataset
 
 GRID = ["--adapters", "id,svd,spectran", "--backbones", "sasrec,gru4rec"]
 

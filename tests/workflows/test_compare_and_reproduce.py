@@ -6,13 +6,13 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import made_homes
 import numpy as np
 import pytest
+import small_homes
 import torch
-from conftest import make_dataset
-from helpers import environment
-from helpers import harness as command
+from command_line import environment
+from command_line import harness as command
+from dataset_files import make_dataset
 
 from harness.metrics._ties import Ranks
 from harness.record import artifacts, tracking
@@ -33,12 +33,12 @@ def root(tmp_path_factory):
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("compare")
     dataset = make_dataset(folder / "toy")
-    budgets = {"one": {}, "longer": {"budget": replace(made_homes.BUDGET, epochs=6)}}
+    budgets = {"one": {}, "longer": {"budget": replace(small_homes.BUDGET, epochs=6)}}
     budgets["keep-seen"] = {"protocol": Protocol(filter_seen=False)}
     for name, own in budgets.items():
         (folder / name).mkdir()
-        made_homes.run(made_homes.request(folder / name, dataset, "id,linear", **own))
-    made_homes.run(made_homes.request(folder / "one", dataset, "svd"))
+        small_homes.run(small_homes.request(folder / name, dataset, "id,linear", **own))
+    small_homes.run(small_homes.request(folder / "one", dataset, "svd"))
     return folder
 
 
@@ -104,7 +104,7 @@ def test_other_protocols_and_other_data_are_not_compared_and_say_why(root, tmp_p
     assert all(cell.why_not == "the protocols differ: filter_seen is True / False" for cell in found.cells)
     other = tmp_path / "other"
     other.mkdir()
-    made_homes.run(made_homes.request(other, make_dataset(tmp_path / "toy", seed=1), "id"))
+    small_homes.run(small_homes.request(other, make_dataset(tmp_path / "toy", seed=1), "id"))
     found = comparison.compare(str(root / "one"), str(other), root / "one")
     [cell] = [c for c in found.cells if c.cell.adapter == "id"]
     assert "the data differ (hash" in cell.why_not
@@ -153,13 +153,13 @@ def test_compare_on_the_command_line(root, tmp_path):
 
 def test_a_row_is_reproduced_to_the_last_bit_and_the_home_stays_as_it_is(root):
     home = root / "one"
-    before = made_homes.snapshot(home)
+    before = small_homes.snapshot(home)
     found = reproduce.run(home, ReproduceRequest("sasrec/linear", dataset=str(root / "toy")))
     assert found.verdict == "equal"
     assert [(seed.seed, seed.equal, seed.queries) for seed in found.seeds] == [(1, 60, 60), (2, 60, 60)]
     assert all(seed.recorded == seed.reproduced for seed in found.seeds)
     assert {name for name, (was, here) in found.checks.items() if was != here} <= {"code (git)"}
-    assert made_homes.snapshot(home) == before
+    assert small_homes.snapshot(home) == before
 
 
 def test_a_baseline_and_an_id_prefix_name_rows_as_well(root):
@@ -213,13 +213,13 @@ def test_without_its_cache_a_row_is_made_of_its_source_or_says_what_is_missing(r
 @pytest.mark.slow
 def test_a_whole_search_is_made_again_in_a_scratch_home(root):
     home = root / "one"
-    before, told = made_homes.snapshot(home), []
+    before, told = small_homes.snapshot(home), []
     asked = ReproduceRequest("sasrec/linear", dataset=str(root / "toy"))
-    found = reproduce.search(home, asked, spaces.SpaceSource(fixed=made_homes.SMALL), told.append)
+    found = reproduce.search(home, asked, spaces.SpaceSource(fixed=small_homes.SMALL), told.append)
     assert found.verdict == "equal"
     assert [seed.seed for seed in found.seeds] == [1, 2]
     assert "The same configuration won." in told
-    assert made_homes.snapshot(home) == before
+    assert small_homes.snapshot(home) == before
 
 
 def test_another_search_is_not_taken_for_the_recorded_one(root):

@@ -4,7 +4,7 @@ import ir_measures
 import numpy as np
 import pytest
 from ir_measures import RR, Success, nDCG
-from test_ranking import a_split, random_histories, rows_of
+from small_splits import a_split, random_histories, rows_of
 
 from harness.metrics._all import CUTOFFS, means, per_user
 from harness.training.ranking import ranks
