@@ -1,4 +1,4 @@
-"""Run the real command line in a process of its own, the way a user does."""
+"""Run the command line: in this process, or in one of its own where the process matters (Ray, kills, full disks)."""
 
 from __future__ import annotations
 
@@ -9,22 +9,45 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
+
+from harness.cli import main
+
 TINY = ["--encoders", "noise", "--trials", "2", "--epochs", "2", "--seeds", "1", "--kcore", "0"]
 SMALL_MODEL = ["--set", "train.d=16", "--set", "train.max_len=8", "--set", "train.batch_size=96"]
 
 
+def settings(home: Path) -> dict[str, str]:
+    return {"HARNESS_HOME": str(home), "OMP_NUM_THREADS": "1", "COLUMNS": "160", "NO_COLOR": "1"}
+
+
 def environment(home: Path) -> dict[str, str]:
-    return {**os.environ, "HARNESS_HOME": str(home), "OMP_NUM_THREADS": "1", "COLUMNS": "160", "NO_COLOR": "1"}
+    return os.environ | settings(home)
 
 
-def harness(home: Path, *words: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
+def harness(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in this process. An exception that it does not report as an error is raised."""
+    result = CliRunner().invoke(main, words, env=settings(home))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return subprocess.CompletedProcess(words, result.exit_code, result.stdout, result.stderr)
+
+
+def harness_process(home: Path, *words: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own, as a user does."""
     command = [sys.executable, "-m", "harness.cli", *words]
     return subprocess.run(command, env=environment(home), capture_output=True, text=True, timeout=timeout, check=False)
 
 
-def bench(home: Path, dataset: Path, *words: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
-    """A bench of a few seconds; words given later win."""
-    return harness(home, "bench", "--datasets", str(dataset), *TINY, *SMALL_MODEL, *words, **kwargs)
+def bench_words(dataset: Path, *words: str) -> list[str]:
+    """The words of a bench of a few seconds; words given later win."""
+    return ["bench", "--datasets", str(dataset), *TINY, *SMALL_MODEL, *words]
+
+
+def bench(home: Path, dataset: Path, *words: str, mlflow: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run a small bench in a process of its own. MLflow is off by default: creating its database takes seconds."""
+    tracking = [] if mlflow else ["--tracking", "off"]
+    return harness_process(home, *bench_words(dataset, *tracking, *words))
 
 
 def events(home: Path, *kinds: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import requests
 import synthetic_ledgers
-from command_line import SMALL_MODEL, TINY, bench, ended, environment, harness, metrics_of
+from command_line import SMALL_MODEL, TINY, bench, ended, environment, harness, harness_process, metrics_of
 from dataset_files import make_dataset
 from proxy import Proxy
 
@@ -87,14 +87,14 @@ def test_a_server_that_dies_costs_a_warning_and_sync_catches_up(dataset, home, t
 
     server = serve(tmp_path / "server", port)
     try:
-        first = harness(home, "sync", "--tracking", uri)
+        first = harness_process(home, "sync", "--tracking", uri)
         assert first.returncode == 0, first.stderr
-        second = harness(home, "sync", "--tracking", uri)
+        second = harness_process(home, "sync", "--tracking", uri)
         assert "MLflow has every trial" in second.stdout
         counts = Counter(run.data.tags["harness.trial"] for run in mirrored(uri))
         assert counts == Counter(ended(home))
-        local = harness(home, "leaderboard", "--format", "csv")
-        remote = harness(home, "leaderboard", "--format", "csv", "--from-mlflow", uri)
+        local = harness_process(home, "leaderboard", "--format", "csv")
+        remote = harness_process(home, "leaderboard", "--format", "csv", "--from-mlflow", uri)
         assert remote.returncode == 0, remote.stderr
         assert remote.stdout == local.stdout
     finally:
@@ -107,7 +107,7 @@ def test_no_server_at_all_is_one_clear_line_for_sync_and_no_fault_for_the_bench(
     process = bench(home, dataset, *words)
     assert process.returncode == 0, process.stderr
     assert process.stderr.count("is away") == 1
-    synced = harness(home, "sync", "--tracking", uri)
+    synced = harness_process(home, "sync", "--tracking", uri)
     assert synced.returncode == 2
     assert synced.stderr.startswith("Error: MLflow at http://127.0.0.1")
     assert "secret" not in process.stderr + synced.stderr
@@ -209,14 +209,14 @@ def test_a_write_broken_off_at_any_call_is_finished_under_the_same_run(proxy, ho
 def test_a_damaged_mlflow_file_is_set_aside_and_written_anew(home, capsys):
     synthetic_ledgers.write(home, datasets=1, trials=1, seeds=1)
     ledger, uri = Ledger.open(home), tracking.default_uri(home)
-    assert harness(home, "sync").returncode == 0  # in a process of its own, as this one would keep the file open
+    assert harness_process(home, "sync").returncode == 0  # this process would keep the file open
     file = home / "mlflow" / "mlflow.db"
     content = bytearray(file.read_bytes())
     content[:4096] = bytes(4096)
     file.write_bytes(content)
     with pytest.raises(HarnessError, match=r"mlflow.db is damaged .*harness sync"):
         tracking.read(uri, home)
-    process = harness(home, "sync")
+    process = harness_process(home, "sync")
     assert process.returncode == 0, process.stderr
     assert "mlflow.db.damaged-1" in process.stderr
     assert f"{len(ledger.trials)} trials written" in process.stdout
