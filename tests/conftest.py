@@ -1,10 +1,11 @@
-"""Small made data sets and a home folder for every test; servers are started by the tests that need them."""
+"""A small data set, a home folder and an MLflow store for the tests that ask for them."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,25 @@ def home(tmp_path: Path) -> Path:
     folder = tmp_path / "home"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs. Creating one takes seconds, so tests copy it."""
+    from mlflow import MlflowClient
+
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def mlflow_store(empty_mlflow: Path) -> Callable[[Path], str]:
+    """Put an empty MLflow database at a path and return its URI."""
+
+    def put(file: Path) -> str:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(empty_mlflow, file)
+        return f"sqlite:///{file}"
+
+    return put

@@ -233,9 +233,9 @@ def delete(uri):
     return client
 
 
-def test_a_deleted_experiment_is_told_with_the_way_out_and_that_way_works(home):
+def test_a_deleted_experiment_is_told_with_the_way_out_and_that_way_works(home, mlflow_store):
     synthetic_ledgers.write(home, datasets=1, trials=1, seeds=1)
-    ledger, uri, warnings = Ledger.open(home), tracking.default_uri(home), []
+    ledger, uri, warnings = Ledger.open(home), mlflow_store(home / "mlflow" / "mlflow.db"), []
     assert tracking.sync(uri, home, ledger) == len(ledger.trials)
     client = delete(uri)
     remedy = r"deleted the experiment 'harness'.* mlflow experiments restore --experiment-id (\d+), .*--tracking"
@@ -253,11 +253,10 @@ def test_a_deleted_experiment_is_told_with_the_way_out_and_that_way_works(home):
     check_mirror(uri, ledger)
 
 
-def test_a_store_without_our_experiment_is_told_and_none_is_made(home):
+def test_a_store_without_our_experiment_is_told_and_none_is_made(home, mlflow_store):
     from mlflow import MlflowClient
 
-    uri = tracking.default_uri(home)
-    (home / "mlflow").mkdir()
+    uri = mlflow_store(home / "mlflow" / "mlflow.db")
     client = MlflowClient(tracking_uri=uri)
     client.create_experiment("another's")
     with pytest.raises(HarnessError, match=r"no experiment 'harness'.*harness sync"):

@@ -246,12 +246,11 @@ def test_a_cell_that_was_trained_and_is_skipped_later_is_skipped_everywhere(tmp_
 
 
 @pytest.mark.parametrize("skipped_last", [False, True])
-def test_mlflow_alone_knows_the_newest_state_of_a_skipped_cell(tmp_path, skipped_last):
+def test_mlflow_alone_knows_the_newest_state_of_a_skipped_cell(tmp_path, mlflow_store, skipped_last):
     home = tmp_path / "home"
-    for write in (
-        (synthetic_ledgers.write, launch_that_skips) if skipped_last else (launch_that_skips, synthetic_ledgers.write)
-    ):
+    writers = [launch_that_skips, synthetic_ledgers.write]
+    for write in writers[::-1] if skipped_last else writers:
         write(home)
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    uri = mlflow_store(tmp_path / "mlflow.db")
     tracking.sync(uri, home, Ledger.open(home))
     assert state(ledger_frames.build(*tracking.read(uri, home))) == ("skipped" if skipped_last else "done")

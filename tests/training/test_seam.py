@@ -93,7 +93,7 @@ def test_ranking_asks_a_cloze_backbone_for_one_masked_position_after_the_history
 
 
 def test_interactions_are_the_training_events_and_nothing_else(split):
-    found = trial._interactions(split)
+    found = trial.build(a_trial("llminit"), split, spectrum_of(split)).table.adapter.spectrum.interactions
     for user in range(len(split.train_ends)):
         own = found.items[found.offsets[user] : found.offsets[user + 1]] + 1
         assert own.tolist() == split.history(user, split.train_ends[user]).tolist()

@@ -59,17 +59,20 @@ def test_two_launches_of_a_home_differ_in_what_the_second_added(root):
     assert [cell.adapter for cell in again.only_a] == ["svd"], "a beginning names a launch"
 
 
+def ndcg(home, row):
+    """NDCG@10 of a row's confirming runs, (users, seeds), from the recorded ranks."""
+    ledger = Ledger.open(home)
+    confirmed = row_lookup.confirmed(ledger, row_lookup.find(row_lookup.of(ledger), row))
+    ranks = np.stack([artifacts.load_ranks(home, trial.id)["low"] for trial in confirmed], 1)
+    return np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0)
+
+
 def test_differences_are_paired_by_user_and_settings_are_told(root):
     a, b = root / "one", root / "longer"
     found = comparison.compare(str(a), str(b), a)
     assert found.settings["budget epochs"] == (2, 6)
     cell = next(c for c in found.cells if c.cell.adapter == "id")
-    scores = []
-    for home in (a, b):
-        ledger = Ledger.open(home)
-        own = row_lookup.confirmed(ledger, row_lookup.find(row_lookup.of(ledger), "sasrec/id"))
-        ranks = np.stack([artifacts.load_ranks(home, trial.id)["low"] for trial in own], 1)
-        scores.append(np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0))
+    scores = ndcg(a, "sasrec/id"), ndcg(b, "sasrec/id")
     expected = CrossedRows([summary(values) for values in scores]).difference(1, 0)
     gap = cell.metrics["NDCG@10"]
     assert gap.difference == pytest.approx(scores[1].mean() - scores[0].mean(), abs=1e-9)
@@ -86,15 +89,8 @@ def test_holm_adjusts_over_the_cells_that_are_tested(root):
     assert len(tested) == 2
     raw = []
     for cell in tested:
-        ranks = []
-        for home in (root / "one", root / "longer"):
-            ledger = Ledger.open(home)
-            own = row_lookup.confirmed(
-                ledger, row_lookup.find(row_lookup.of(ledger), str(cell.cell).replace(" / ", "/"))
-            )
-            ranks.append([artifacts.load_ranks(home, trial.id) for trial in own])
-        values = [comparison._scores(frames, frames[0]["user"].to_numpy()) for frames in ranks]
-        raw.append(comparison._differences(*values, cell.cell.is_baseline)[1])
+        scores = [ndcg(root / home, str(cell.cell).replace(" / ", "/")) for home in ("one", "longer")]
+        raw.append(CrossedRows([summary(values) for values in scores]).difference(1, 0).p)
     assert [cell.p for cell in tested] == pytest.approx(resampling.holm(np.array(raw)).tolist())
 
 
@@ -124,8 +120,8 @@ def test_lost_ranks_and_missing_confirmations_are_reasons(root, tmp_path):
     assert "not compared: the test ranks" in comparison.text(found)
 
 
-def test_an_mlflow_mirror_is_compared_like_a_home(root, tmp_path):
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+def test_an_mlflow_mirror_is_compared_like_a_home(root, tmp_path, mlflow_store):
+    uri = mlflow_store(tmp_path / "mlflow.db")
     tracking.sync(uri, root / "one", Ledger.open(root / "one"))
     found = comparison.compare(f"mlflow:{uri}", str(root / "one"), tmp_path)
     assert found.exit_code == 0
