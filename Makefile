@@ -1,5 +1,7 @@
 # The same checks as CI, in the environment that is active.
 PYTHON ?= python
+# Test files that run at a time; those that kill processes and fill disks run one by one.
+WORKERS ?= 2
 
 .PHONY: check format lint contracts types test soak
 
@@ -20,8 +22,9 @@ types:
 	$(PYTHON) -m pyright --pythonpath "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
 
 test:
-	$(PYTHON) -m pytest -m "not slow and not soak"
-	$(PYTHON) -m pytest -m slow
+	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not soak"
+	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile -m slow --ignore=tests/faults
+	$(PYTHON) -m pytest -m slow tests/faults
 
 soak:
 	$(PYTHON) -m pytest -m soak

@@ -17,11 +17,11 @@ def prepare(grid: Plan) -> Bases:
     """Compute the embeddings and bases of pending studies, and drop cells that cannot be built from the grid."""
     bases = _bases(grid)
     _skip_unbuildable(grid, bases)
-    warn_of_slow_products(grid)
+    _warn_of_slow_products(grid)
     return bases
 
 
-def warn_of_slow_products(grid: Plan) -> None:
+def _warn_of_slow_products(grid: Plan) -> None:
     """Warn if bfloat16, chosen for speed, is slower because the processor lacks the instructions."""
     from harness.training import trial
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from dataset_files import SHARED, columns, write_dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from made_data import SHARED, columns, write_dataset
 
 from harness.checks import linter
 from harness.data import cards, preparation, reader

@@ -7,21 +7,18 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import polars as pl
 import pytest
-from conftest import make_dataset
-from helpers import harness
-from made_data import SHARED, write_dataset
-from test_fetch import Handler, Server, left, make_tar, make_zip, sha
+from command_line import harness
+from dataset_files import SHARED, make_dataset, write_dataset
+from file_server import Handler, Server, left, make_tar, make_zip, sha
 
 from harness import registry
-from harness.data import fetch, library
+from harness.data import library
 from harness.data.datasets import _read, amazon2018, amazon2023, goodreads, gowalla, ml, steam, yelp
 from harness.data.preparation import prepare
 from harness.data.reader import open_dataset, ready, register
@@ -29,21 +26,6 @@ from harness.types import HarnessError, PrepSpec
 from harness.workflows import components
 
 DAY = 1_400_000_000 // 86400 * 86400
-
-
-@pytest.fixture
-def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """All hosts of the world, on the loopback: `serve` puts a file where its address says."""
-    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # whoever leaves the loopback runs into a wall
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server() as found:
-        threading.Thread(target=found.serve_forever, args=(0.02,), daemon=True).start()
-        monkeypatch.setenv(fetch.MIRROR, found.url("/web"))
-        yield found
-        found.over.set()
-        found.shutdown()
 
 
 def serve(web: Server, url: str, body: bytes) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from helpers import harness
+from command_line import harness
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

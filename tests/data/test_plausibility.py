@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from made_data import columns, write_dataset
+from dataset_files import columns, write_dataset
 
 from harness.data import plausibility, preparation, reader, splits
 from harness.data.findings import Finding

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from made_data import write_dataset, write_frame
+from dataset_files import write_dataset, write_frame
 
 from harness.data import reader
 from harness.data.preparation import prepare

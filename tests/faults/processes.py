@@ -11,13 +11,9 @@ import time
 from pathlib import Path
 
 import psutil
-from helpers import SMALL_MODEL, TINY, environment, harness, metrics_of
+from command_line import bench_words, environment, harness, metrics_of
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def bench_words(dataset, *words):
-    return ["bench", "--datasets", str(dataset), *TINY, *SMALL_MODEL, *words]
 
 
 def start(home, dataset, *words, source=None, failpoint=""):

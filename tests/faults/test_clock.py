@@ -4,8 +4,8 @@ import json
 import os
 
 import pytest
-from conftest import make_dataset
-from helpers import bench, ended, environment, events, harness, metrics_of
+from command_line import bench, ended, environment, events, harness_process, metrics_of
+from dataset_files import make_dataset
 
 GRID = ["--adapters", "id", "--backbones", "sasrec", "--sampler", "random", "--tracking", "off"]
 SHIFTED = """
@@ -43,7 +43,7 @@ def clock(tmp_path, monkeypatch):
 
 
 def table(home):
-    return json.loads(harness(home, "leaderboard", "--format", "json").stdout)
+    return json.loads(harness_process(home, "leaderboard", "--format", "json").stdout)
 
 
 @pytest.mark.slow
@@ -59,7 +59,7 @@ def test_a_bench_after_the_clock_went_back_is_the_newest_one(clock, tmp_path):
     assert launches[first]["time"] > launches[second]["time"], "by the clock it would be the older one"
     assert launches[second]["budget"]["trials"] == 3
     assert table(home)["header"]["budget"]["trials"] == 3
-    status = json.loads(harness(home, "status", "--json").stdout)
+    status = json.loads(harness_process(home, "status", "--json").stdout)
     assert (status["run"], status["over"]) == (second, True)
     reports = sorted((home / "reports").iterdir())
     assert json.loads((reports[-1] / "leaderboard.json").read_text())["header"]["budget"]["trials"] == 3

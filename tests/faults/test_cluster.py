@@ -4,8 +4,8 @@ import json
 from collections import Counter
 
 import pytest
-from conftest import make_dataset
-from helpers import bench, ended, events, harness, metrics_of
+from command_line import bench, ended, events, harness, metrics_of
+from dataset_files import make_dataset
 from processes import count, start, wait_for
 
 GRID = ["--adapters", "id,spectran", "--backbones", "sasrec", "--sampler", "random", "--pruner", "none"]

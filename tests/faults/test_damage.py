@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from conftest import make_dataset
-from helpers import bench, ended, harness, metrics_of
+from command_line import bench, ended, harness, metrics_of
+from dataset_files import make_dataset
 
 from harness.metrics._ties import Ranks
 from harness.record import artifacts

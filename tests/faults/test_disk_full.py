@@ -10,8 +10,8 @@ import time
 
 import numpy as np
 import pytest
-from conftest import make_dataset
-from helpers import SMALL_MODEL, TINY, bench, ended, environment, harness, metrics_of
+from command_line import SMALL_MODEL, TINY, bench, ended, environment, harness, harness_process, metrics_of
+from dataset_files import make_dataset
 
 from harness.metrics._ties import Ranks
 from harness.record import artifacts, segments
@@ -92,7 +92,7 @@ def test_a_disk_that_fills_up_while_trials_run_costs_nothing_that_ended(disk, tm
 
 
 def prepare(home, folder, encoder="noise"):
-    return harness(home, "prepare", str(folder), "--encoders", encoder, "--kcore", "0")
+    return harness_process(home, "prepare", str(folder), "--encoders", encoder, "--kcore", "0")
 
 
 def test_a_full_disk_under_the_cache_is_one_line_and_the_next_call_begins_it_anew(disk, tmp_path):
@@ -131,7 +131,7 @@ def test_a_home_that_may_only_be_read_is_one_clear_line(disk, tmp_path):
     assert prepare(home, folder).returncode == 0
     disk("64m", "remount", "ro")
     for words in (["bench", "--datasets", str(folder), "--encoders", "noise"], ["sync"]):
-        process = harness(home, *words)
+        process = harness_process(home, *words)
         assert process.returncode == 2
         assert process.stderr.startswith("Error: The home folder")
         assert "Read-only file system" in process.stderr
@@ -158,18 +158,18 @@ def test_a_limit_on_the_size_of_files_is_one_line_too(home, tmp_path, limit):
 
 
 def test_a_report_that_cannot_be_written_leaves_the_results_where_they_are(disk, tmp_path):
-    import made_ledgers
+    import synthetic_ledgers
 
     home = disk("2m")
-    made_ledgers.write(home, datasets=1)
+    synthetic_ledgers.write(home, datasets=1)
     filler = home / "filler"
     fill(filler)
-    process = harness(home, "leaderboard", "--output", str(home / "table.md"), "--format", "md")
+    process = harness_process(home, "leaderboard", "--output", str(home / "table.md"), "--format", "md")
     assert process.returncode == 2
     assert "cannot be written: No space left on device" in process.stderr
     assert not (home / "table.md").exists()
     filler.unlink()
-    assert harness(home, "leaderboard", "--output", str(home / "table.md"), "--format", "md").returncode == 0
+    assert harness_process(home, "leaderboard", "--output", str(home / "table.md"), "--format", "md").returncode == 0
     shutil.rmtree(home / "artifacts")
 
 
@@ -193,7 +193,7 @@ def test_a_bench_says_before_it_begins_that_the_disk_is_too_small_and_doctor_say
     segment = segments.Segment(home)
     segment.append("launched", schema=1, room=10**15)
     segment.close()
-    found = {c["name"]: c for c in json.loads(harness(home, "doctor", "--json").stdout)["checks"]}
+    found = {c["name"]: c for c in json.loads(harness_process(home, "doctor", "--json").stdout)["checks"]}
     assert not found["disk"]["ok"]
     assert f"{10**15 / 2**30:.1f} GiB" in found["disk"]["remedy"]
     assert disk_space.amount(10**15) == "1000000.0 GB"

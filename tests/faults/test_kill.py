@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import make_dataset
-from helpers import bench, ended, environment, events
-from processes import alive, bench_words, kill_a_worker, lines, offspring, start, sweep, table, wait_for
+from command_line import bench, bench_words, ended, environment, events
+from dataset_files import make_dataset
+from processes import alive, kill_a_worker, lines, offspring, start, sweep, table, wait_for
 
 # Which trials a pruner stops depends on what ended before them, and so on the order in which slots come free.
 SMALL = ["--adapters", "id,svd,spectran", "--backbones", "sasrec", "--sampler", "random", "--trials", "4"]

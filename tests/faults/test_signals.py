@@ -8,8 +8,8 @@ from collections import Counter
 
 import psutil
 import pytest
-from conftest import make_dataset
-from helpers import ended, events
+from command_line import ended, events
+from dataset_files import make_dataset
 from processes import alive, count, offspring, start, wait_for
 
 LONG = ["--adapters", "id,svd", "--sampler", "random", "--pruner", "none", "--tracking", "off"]

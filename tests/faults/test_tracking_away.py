@@ -11,11 +11,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import made_ledgers
 import pytest
 import requests
-from conftest import make_dataset
-from helpers import SMALL_MODEL, TINY, bench, ended, environment, harness, metrics_of
+import synthetic_ledgers
+from command_line import SMALL_MODEL, TINY, bench, ended, environment, harness, harness_process, metrics_of
+from dataset_files import make_dataset
 from proxy import Proxy
 
 from harness.record import mirror, tracking
@@ -87,14 +87,14 @@ def test_a_server_that_dies_costs_a_warning_and_sync_catches_up(dataset, home, t
 
     server = serve(tmp_path / "server", port)
     try:
-        first = harness(home, "sync", "--tracking", uri)
+        first = harness_process(home, "sync", "--tracking", uri)
         assert first.returncode == 0, first.stderr
-        second = harness(home, "sync", "--tracking", uri)
+        second = harness_process(home, "sync", "--tracking", uri)
         assert "MLflow has every trial" in second.stdout
         counts = Counter(run.data.tags["harness.trial"] for run in mirrored(uri))
         assert counts == Counter(ended(home))
-        local = harness(home, "leaderboard", "--format", "csv")
-        remote = harness(home, "leaderboard", "--format", "csv", "--from-mlflow", uri)
+        local = harness_process(home, "leaderboard", "--format", "csv")
+        remote = harness_process(home, "leaderboard", "--format", "csv", "--from-mlflow", uri)
         assert remote.returncode == 0, remote.stderr
         assert remote.stdout == local.stdout
     finally:
@@ -107,7 +107,7 @@ def test_no_server_at_all_is_one_clear_line_for_sync_and_no_fault_for_the_bench(
     process = bench(home, dataset, *words)
     assert process.returncode == 0, process.stderr
     assert process.stderr.count("is away") == 1
-    synced = harness(home, "sync", "--tracking", uri)
+    synced = harness_process(home, "sync", "--tracking", uri)
     assert synced.returncode == 2
     assert synced.stderr.startswith("Error: MLflow at http://127.0.0.1")
     assert "secret" not in process.stderr + synced.stderr
@@ -160,7 +160,7 @@ def check_mirror(uri, ledger):
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["away", "slow", 500, 429])
 def test_the_mirror_outlives_every_outage_and_catches_up_in_the_run(proxy, home, mode, monkeypatch):
-    made_ledgers.write(home, datasets=1, trials=1, seeds=1)
+    synthetic_ledgers.write(home, datasets=1, trials=1, seeds=1)
     ledger, warnings = Ledger.open(home), []
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     proxy.mode, proxy.seconds = mode, 4.0
@@ -183,7 +183,7 @@ def test_the_mirror_outlives_every_outage_and_catches_up_in_the_run(proxy, home,
 
 @pytest.mark.slow
 def test_a_write_broken_off_at_any_call_is_finished_under_the_same_run(proxy, home):
-    made_ledgers.write(home, datasets=1, trials=1, seeds=1)
+    synthetic_ledgers.write(home, datasets=1, trials=1, seeds=1)
     ledger, known, broken = Ledger.open(home), {}, 0
     for calls in range(1, 40):
         proxy.mode, proxy.failing = "pass", calls
@@ -207,16 +207,16 @@ def test_a_write_broken_off_at_any_call_is_finished_under_the_same_run(proxy, ho
 
 
 def test_a_damaged_mlflow_file_is_set_aside_and_written_anew(home, capsys):
-    made_ledgers.write(home, datasets=1, trials=1, seeds=1)
+    synthetic_ledgers.write(home, datasets=1, trials=1, seeds=1)
     ledger, uri = Ledger.open(home), tracking.default_uri(home)
-    assert harness(home, "sync").returncode == 0  # in a process of its own, as this one would keep the file open
+    assert harness_process(home, "sync").returncode == 0  # this process would keep the file open
     file = home / "mlflow" / "mlflow.db"
     content = bytearray(file.read_bytes())
     content[:4096] = bytes(4096)
     file.write_bytes(content)
     with pytest.raises(HarnessError, match=r"mlflow.db is damaged .*harness sync"):
         tracking.read(uri, home)
-    process = harness(home, "sync")
+    process = harness_process(home, "sync")
     assert process.returncode == 0, process.stderr
     assert "mlflow.db.damaged-1" in process.stderr
     assert f"{len(ledger.trials)} trials written" in process.stdout
@@ -233,9 +233,9 @@ def delete(uri):
     return client
 
 
-def test_a_deleted_experiment_is_told_with_the_way_out_and_that_way_works(home):
-    made_ledgers.write(home, datasets=1, trials=1, seeds=1)
-    ledger, uri, warnings = Ledger.open(home), tracking.default_uri(home), []
+def test_a_deleted_experiment_is_told_with_the_way_out_and_that_way_works(home, mlflow_store):
+    synthetic_ledgers.write(home, datasets=1, trials=1, seeds=1)
+    ledger, uri, warnings = Ledger.open(home), mlflow_store(home / "mlflow" / "mlflow.db"), []
     assert tracking.sync(uri, home, ledger) == len(ledger.trials)
     client = delete(uri)
     remedy = r"deleted the experiment 'harness'.* mlflow experiments restore --experiment-id (\d+), .*--tracking"
@@ -253,11 +253,10 @@ def test_a_deleted_experiment_is_told_with_the_way_out_and_that_way_works(home):
     check_mirror(uri, ledger)
 
 
-def test_a_store_without_our_experiment_is_told_and_none_is_made(home):
+def test_a_store_without_our_experiment_is_told_and_none_is_made(home, mlflow_store):
     from mlflow import MlflowClient
 
-    uri = tracking.default_uri(home)
-    (home / "mlflow").mkdir()
+    uri = mlflow_store(home / "mlflow" / "mlflow.db")
     client = MlflowClient(tracking_uri=uri)
     client.create_experiment("another's")
     with pytest.raises(HarnessError, match=r"no experiment 'harness'.*harness sync"):
@@ -267,7 +266,7 @@ def test_a_store_without_our_experiment_is_told_and_none_is_made(home):
 
 @pytest.mark.slow
 def test_what_mlflow_prints_of_its_runs_does_not_reach_stdout(proxy, home, capfd):
-    made_ledgers.write(home, datasets=1, trials=1, seeds=1)
+    synthetic_ledgers.write(home, datasets=1, trials=1, seeds=1)
     ledger = Ledger.open(home)
     assert tracking.sync(proxy.uri, home, ledger) == len(ledger.trials)
     tracking.read(proxy.uri, home)

@@ -10,8 +10,8 @@ from collections import Counter
 
 import psutil
 import pytest
-from conftest import make_dataset
-from helpers import SMALL_MODEL, TINY, bench, ended, environment, events, harness, metrics_of
+from command_line import SMALL_MODEL, TINY, bench, ended, environment, events, harness, metrics_of
+from dataset_files import make_dataset
 
 GRID = ["--backbones", "sasrec", "--sampler", "random", "--pruner", "none", "--trials", "4", "--epochs", "5"]
 GRID += ["--tracking", "off"]

@@ -5,12 +5,12 @@ import subprocess
 import sys
 
 import click
-import made_homes
 import polars as pl
 import pytest
+import small_homes
 import torch
-from conftest import make_dataset
-from helpers import environment
+from command_line import environment
+from dataset_files import make_dataset
 
 import harness
 from harness import api
@@ -25,7 +25,7 @@ def root(tmp_path_factory):
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("api")
     (folder / "home").mkdir()
-    made_homes.run(made_homes.request(folder / "home", make_dataset(folder / "toy"), "id,linear"))
+    small_homes.run(small_homes.request(folder / "home", make_dataset(folder / "toy"), "id,linear"))
     return folder
 
 

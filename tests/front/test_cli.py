@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
-from conftest import make_dataset
-from helpers import bench, environment, harness
+from command_line import bench_words, environment, harness, harness_process
+from dataset_files import make_dataset
 
 from harness.cli import main
 
@@ -22,6 +22,11 @@ def refused(process, *parts):
     assert lines[-1].startswith("Error: "), process.stderr
     for part in parts:
         assert part in lines[-1]
+
+
+def bench(home, dataset, *words):
+    """A bench that ends before it starts Ray, in this process."""
+    return harness(home, *bench_words(dataset, "--tracking", "off", *words))
 
 
 @pytest.mark.parametrize(
@@ -106,7 +111,7 @@ def test_a_data_set_without_text_skips_what_reads_text(dataset, home):
 
 
 def test_an_unknown_option_exits_with_2(home):
-    assert harness(home, "bench", "--trails", "3").returncode == 2
+    assert harness_process(home, "bench", "--trails", "3").returncode == 2
 
 
 def test_a_missing_column_is_named(dataset, home):

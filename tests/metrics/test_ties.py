@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_boards import HEADER, cell, results, seeds
+from synthetic_results import HEADER, cell, results, seeds
 
 from harness import registry
 from harness.metrics._all import CUTOFFS, means, per_user

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from spectra import toy_spectrum
+from synthetic_spectra import toy_spectrum
 
 from adapters._base import FUSIONS, Adapter, ItemTable, Spectrum, Step
 from backbones._base import Backbone

@@ -4,10 +4,10 @@ import json
 import os
 import time
 
-import made_ledgers
 import numpy as np
 import pytest
-from helpers import harness
+import synthetic_ledgers
+from command_line import harness
 
 from harness.record import artifacts, ledger
 from harness.record.ledger import Ledger
@@ -25,10 +25,10 @@ def aged(path, monkeypatch=None):
 @pytest.fixture
 def full(home):
     """A home with a finished bench, a trial under way, and things that were left behind."""
-    made_ledgers.write(home, datasets=1)
+    synthetic_ledgers.write(home, datasets=1)
     trials = Ledger.open(home).trials
     over = next(iter(trials))
-    running = made_ledgers.studies(1)[1].trial("search", 0, 0.5)
+    running = synthetic_ledgers.studies(1)[1].trial("search", 0, 0.5)
     segment = Segment(home)
     ledger.started(segment, running, "study", 9)
     segment.close()

@@ -85,7 +85,7 @@ def test_a_holder_elsewhere_is_dead_once_its_beat_stands_still_by_our_own_clock(
             time.sleep(0.1)
         far._stop.set()
         far._thread.join()
-        os.utime(far._pulse, (2e9, 2e9))  # the far machine's clock is years ahead: no matter
+        os.utime(home / "leases" / "far.beat", (2e9, 2e9))  # the far machine's clock is years ahead: no matter
         assert mine.claim("cell") == "far", "a change was seen"
         deadline = time.monotonic() + 20
         while mine.claim("cell"):

@@ -1,4 +1,5 @@
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -149,10 +150,12 @@ def test_a_refreshed_ledger_takes_what_others_have_written_since_and_its_own_onl
     read, first, second = Ledger.open(home), a_trial(lr=0.1), a_trial(lr=0.2)
     read.take(mine.run, ledger.started(mine, first, "study", 0))
     ledger.started(other, second, "study", 1)
-    other._file.write(b'{"kind":"ended","seq":1')  # another process in the middle of a write is no damage
+    size = other.path.stat().st_size
+    with other.path.open("ab") as file:
+        file.write(b'{"kind":"ended","seq":1')  # another process in the middle of a write is no damage
     read.refresh(mine.run)
     assert (read.trials[first.id].starts, read.trials[second.id].starts, read.damages) == (1, 1, [])
-    other._file.truncate(other._size)
+    os.truncate(other.path, size)
     ledger.ended(other, second.id, TrialResult("done", best=0.4))
     read.refresh(mine.run)
     assert read.result(second.id).best == 0.4
@@ -195,7 +198,7 @@ from harness.record.segments import Segment
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 segment = Segment(Path(sys.argv[1]))
 segment.append("launched", schema=1)
-resource.setrlimit(resource.RLIMIT_FSIZE, (segment._size + 40, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_FSIZE, (segment.path.stat().st_size + 40, resource.RLIM_INFINITY))
 try:
     segment.append("note", text="x" * 100)
 except Exception as error:

@@ -6,11 +6,11 @@ import json
 import subprocess
 from collections import Counter
 
-import made_homes
 import pytest
+import small_homes
 import torch
-from conftest import make_dataset
-from helpers import events, harness
+from command_line import events, harness
+from dataset_files import make_dataset
 
 from harness.record import artifacts
 from harness.record.ledger import Ledger
@@ -30,7 +30,7 @@ def root(tmp_path_factory):
     dataset = make_dataset(folder / "toy")
     for name, adapters in {"a": "id,svd", "b": "svd,linear", "whole": "id,svd,linear"}.items():
         (folder / name).mkdir()
-        made_homes.run(made_homes.request(folder / name, dataset, adapters))
+        small_homes.run(small_homes.request(folder / name, dataset, adapters))
     artifacts.save_checkpoint(folder / "b", "e" * 24, b"of a trial under way")
     (folder / "merged").mkdir()
     for home in ("a", "b"):
@@ -61,7 +61,7 @@ def test_nothing_of_merged_homes_is_run_again(root):
     home = root / "merged"
     read = Ledger.open(home)
     assert not read.damages
-    assert plan.make(made_homes.request(home, root / "toy", "id,svd,linear"), read).counts()["to_run"] == 0
+    assert plan.make(small_homes.request(home, root / "toy", "id,svd,linear"), read).counts()["to_run"] == 0
     ran = Counter(event["id"] for event in events(home, "ended"))
     assert max(ran.values()) == 2, "what both had is there twice"
     assert len(ran) == len(read.trials) == len(Ledger.open(root / "whole").trials)

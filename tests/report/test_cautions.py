@@ -7,7 +7,7 @@ import json
 import numpy as np
 import polars as pl
 import pytest
-from made_boards import HEADER, cell, hostile, results, row_of, seeds, targets
+from synthetic_results import HEADER, cell, hostile, results, row_of, seeds, targets
 
 from harness.report.tables import Results, build, formats, render
 from harness.report.tables._frames import TRIALS

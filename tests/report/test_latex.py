@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import latex
-import made_boards
-import made_report
 import polars as pl
 import pytest
-from made_boards import FORMULA, PIPE
+import synthetic_results
+import synthetic_tables
+from synthetic_results import FORMULA, PIPE
 
 from harness.report.tables import Table, render, tex
 
@@ -35,23 +35,23 @@ needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there
 @pytest.fixture(scope="module")
 def hostile() -> Table:
     """Nasty names, holes of every kind, all marks, slices, costs."""
-    made = made_boards.hostile()
+    made = synthetic_results.hostile()
     renamed = [f"{name}-{number}" for number, name in enumerate(NAMES)]
-    rows = {("toys", "none", "sasrec", "id"): made_boards.seeds(0.2)}
-    rows |= {("toys", PIPE, "sasrec", name): made_boards.seeds(0.1 * n) for n, name in enumerate(renamed)}
-    other = made_boards.results(rows)
+    rows = {("toys", "none", "sasrec", "id"): synthetic_results.seeds(0.2)}
+    rows |= {("toys", PIPE, "sasrec", name): synthetic_results.seeds(0.1 * n) for n, name in enumerate(renamed)}
+    other = synthetic_results.results(rows)
     frames = {name: getattr(made, name).vstack(getattr(other, name)) for name in ("runs", "ranks")}
     cells = made.cells.vstack(other.cells.select(made.cells.columns).cast(dict(made.cells.schema)))
-    return made_report.searched(made_boards.Results(**frames, cells=cells, header=made.header))
+    return synthetic_tables.searched(synthetic_results.Results(**frames, cells=cells, header=made.header))
 
 
 @pytest.fixture(scope="module")
 def usual() -> Table:
     """Names as ours are, the longest among them, on as many data sets as get ratings."""
-    made = made_report.wide(10, 3)
+    made = synthetic_tables.wide(10, 3)
     longer = {"adapter01": "spectran_softmax", "adapter02": "whitenrec_plus", "popularity": "transition_knn"}
     frames = {name: getattr(made, name).with_columns(pl.col("adapter").replace(longer)) for name in ("runs", "cells")}
-    table = made_report.searched(replace(made, **frames))
+    table = synthetic_tables.searched(replace(made, **frames))
     assert {one.name for one in table.sections[0].slices} >= {"up to 5 events", "21 to 50 events", "6 to 10 words"}
     return table
 

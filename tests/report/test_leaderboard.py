@@ -7,7 +7,7 @@ import math
 import numpy as np
 import polars as pl
 import pytest
-from made_boards import SCRIPT, cell, hostile, results, row_of, run, seeds, targets
+from synthetic_results import SCRIPT, cell, hostile, results, row_of, run, seeds, targets
 
 from harness.report.tables import Results, Table, build, formats, render
 from harness.report.tables import _captions as words

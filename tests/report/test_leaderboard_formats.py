@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as parquet
 import pytest
-from made_boards import FORMULA, cell, hostile, results, row_of, seeds
+from synthetic_results import FORMULA, cell, hostile, results, row_of, seeds
 
 from harness.report.tables import Results, Table, build, render, terminal
 from harness.types import HarnessError

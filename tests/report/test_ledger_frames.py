@@ -7,9 +7,9 @@ import shutil
 from contextlib import closing
 from dataclasses import asdict, replace
 
-import made_ledgers
 import polars as pl
 import pytest
+import synthetic_ledgers
 
 from harness.record import artifacts, tracking
 from harness.record.ledger import Ledger
@@ -21,7 +21,7 @@ from harness.workflows import status
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
-    made_ledgers.write(folder)
+    synthetic_ledgers.write(folder)
     return folder
 
 
@@ -31,7 +31,7 @@ def built(home) -> tables.Results:
 
 def test_every_trial_of_the_tables_cells_is_in_the_trials(home):
     trials = built(home).trials.collect()
-    planned = made_ledgers.studies()
+    planned = synthetic_ledgers.studies()
     assert trials.height == sum(study.trials + study.seeds for study in planned)
     for study in planned:
         own = trials.filter(pl.col("study") == study.id)
@@ -41,7 +41,7 @@ def test_every_trial_of_the_tables_cells_is_in_the_trials(home):
         confirmed = own.filter(pl.col("role") == "confirm")
         assert confirmed["seed"].to_list() == [trial.seed for trial in study.confirmations()]
         for record, trial in zip(searched.iter_rows(named=True), study.searched(), strict=True):
-            wanted = made_ledgers.result_of(trial)
+            wanted = synthetic_ledgers.result_of(trial)
             assert record["status"] == wanted.status
             assert record["reason"] == wanted.reason
             assert record["curve"] == wanted.curve
@@ -69,16 +69,16 @@ def test_a_search_cut_to_k_trials_has_their_best_as_its_winner(home):
         assert made.cells["trials_planned"].max() == k
         assert made.trials.collect().filter(pl.col("role") == "search")["number"].max() == k - 1
         rows = {row.cell: row for section in table.sections for row in section.rows}
-        for study in (s for s in made_ledgers.studies() if s.trials):
+        for study in (s for s in synthetic_ledgers.studies() if s.trials):
             row, searched = rows[study.cell], study.searched()[:k]
-            done = [t for t in searched if made_ledgers.result_of(t).status == "done"]
+            done = [t for t in searched if synthetic_ledgers.result_of(t).status == "done"]
             if not done:
                 assert row.state == "failed"
                 continue
-            winner = max(done, key=lambda trial: made_ledgers.result_of(trial).best)
+            winner = max(done, key=lambda trial: synthetic_ledgers.result_of(trial).best)
             assert bool(row.metrics) == (winner == study.winner())
             assert row.metrics or row.reason == f"the best of its first {k} trials was not confirmed"
-            assert row.best_of[-1].observed == made_ledgers.result_of(winner).best
+            assert row.best_of[-1].observed == synthetic_ledgers.result_of(winner).best
     assert f"first {k} trials" in tables.render(table, "md")
 
 
@@ -90,8 +90,8 @@ def test_a_budget_beyond_the_search_changes_nothing(home):
 def test_searches_at_smaller_budgets_are_those_of_their_first_trials(home):
     table = tables.build(built(home))
     for row in (row for section in table.sections for row in section.rows if row.best_of):
-        study = next(s for s in made_ledgers.studies() if s.cell == row.cell)
-        found = [made_ledgers.result_of(trial) for trial in study.searched()]
+        study = next(s for s in synthetic_ledgers.studies() if s.cell == row.cell)
+        found = [synthetic_ledgers.result_of(trial) for trial in study.searched()]
         values = [r.best if r.status == "done" else 0.0 for r in found]
         assert [one.k for one in row.best_of] == [1, 2, 4]
         for one in row.best_of:
@@ -103,9 +103,9 @@ def test_searches_at_smaller_budgets_are_those_of_their_first_trials(home):
 def test_the_certificate_says_what_each_search_took(home):
     table = tables.build(built(home))
     for row in (row for section in table.sections for row in section.rows):
-        study = next(s for s in made_ledgers.studies() if s.cell == row.cell)
+        study = next(s for s in synthetic_ledgers.studies() if s.cell == row.cell)
         assert row.spent.tuned == ("nothing" if row.cell.is_baseline else "searched")
-        found = [made_ledgers.result_of(trial) for trial in study.searched()]
+        found = [synthetic_ledgers.result_of(trial) for trial in study.searched()]
         assert row.spent.epochs == sum(int(r.info.get("epochs", len(r.curve))) for r in found)
         assert row.search_seconds == sum(r.info.get("seconds", 0.0) for r in found)
 
@@ -116,7 +116,7 @@ def test_a_table_can_be_made_at_every_moment_and_shows_what_is_complete(home, tm
     [file] = home.glob("ledger/*.jsonl")
     lines = file.read_bytes().splitlines(keepends=True)
     (tmp_path / "ledger").mkdir()
-    planned = {study.cell for study in made_ledgers.studies()}
+    planned = {study.cell for study in synthetic_ledgers.studies()}
     seen: set[str] = set()
     finished = 0
     for count in [*range(1, len(lines), 2), len(lines)]:
@@ -149,7 +149,7 @@ def test_a_table_can_be_made_at_every_moment_and_shows_what_is_complete(home, tm
 
 def test_queries_and_spectra_of_a_home_reach_the_table(home, tmp_path):
     key = artifacts.queries_key("0" * 24, {"split": "loo", "filter_seen": True, "quantile": 0.9})
-    frame = pl.DataFrame({"user": range(made_ledgers.USERS)}).with_columns(
+    frame = pl.DataFrame({"user": range(synthetic_ledgers.USERS)}).with_columns(
         cold=pl.col("user") % 2 == 0,
         popularity=pl.col("user"),
         band=pl.lit("mid"),
@@ -195,14 +195,14 @@ def test_the_page_of_runs_is_that_of_the_store_which_the_results_were_read_from(
     assert ledger_frames.build(ledger, replace(beside, page=page)).header["tracking"] == page
 
 
-SKIPPED = made_ledgers.studies()[2]  # svd on set0
+SKIPPED = synthetic_ledgers.studies()[2]  # svd on set0
 REASON = "SVD keeps d=64 components, but the text has rank 32"
 
 
 def launch_that_skips(home):
     """A launch of the same grid, of which one cell could not be built and the others are done."""
-    kept = [study for study in made_ledgers.studies() if study.cell != SKIPPED.cell]
-    event = made_ledgers.launch(kept, 4, 2)
+    kept = [study for study in synthetic_ledgers.studies() if study.cell != SKIPPED.cell]
+    event = synthetic_ledgers.launch(kept, 4, 2)
     event["skipped"] = [{"cell": asdict(SKIPPED.cell), "reason": REASON}]
     with closing(Segment(home)) as segment:
         segment.append("launched", **event)
@@ -222,7 +222,7 @@ def state(made) -> str:
 def test_a_cell_that_was_skipped_once_and_trained_later_is_trained_everywhere(tmp_path):
     launch_that_skips(tmp_path)
     first = Ledger.open(tmp_path).newest
-    made_ledgers.write(tmp_path)
+    synthetic_ledgers.write(tmp_path)
     made = ledger_frames.of_home(tmp_path)
     assert state(made) == "done"
     assert not any(shown(made))
@@ -234,7 +234,7 @@ def test_a_cell_that_was_skipped_once_and_trained_later_is_trained_everywhere(tm
 
 
 def test_a_cell_that_was_trained_and_is_skipped_later_is_skipped_everywhere(tmp_path):
-    made_ledgers.write(tmp_path / "trained")
+    synthetic_ledgers.write(tmp_path / "trained")
     shutil.copytree(tmp_path / "trained", tmp_path / "home")
     launch_that_skips(tmp_path / "home")
     made = ledger_frames.of_home(tmp_path / "home")
@@ -246,10 +246,11 @@ def test_a_cell_that_was_trained_and_is_skipped_later_is_skipped_everywhere(tmp_
 
 
 @pytest.mark.parametrize("skipped_last", [False, True])
-def test_mlflow_alone_knows_the_newest_state_of_a_skipped_cell(tmp_path, skipped_last):
+def test_mlflow_alone_knows_the_newest_state_of_a_skipped_cell(tmp_path, mlflow_store, skipped_last):
     home = tmp_path / "home"
-    for write in (made_ledgers.write, launch_that_skips) if skipped_last else (launch_that_skips, made_ledgers.write):
+    writers = [launch_that_skips, synthetic_ledgers.write]
+    for write in writers[::-1] if skipped_last else writers:
         write(home)
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    uri = mlflow_store(tmp_path / "mlflow.db")
     tracking.sync(uri, home, Ledger.open(home))
     assert state(ledger_frames.build(*tracking.read(uri, home))) == ("skipped" if skipped_last else "done")

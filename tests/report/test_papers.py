@@ -3,10 +3,10 @@
 import json
 from dataclasses import replace
 
-import made_boards
 import polars as pl
 import pytest
-from helpers import harness as command
+import synthetic_results
+from command_line import harness as command
 
 from harness import registry
 from harness.report import published, tables
@@ -37,7 +37,7 @@ confidence = "repository"
 
 @pytest.fixture
 def table():
-    boards = made_boards.results({("beauty", "none", "sasrec", "id"): made_boards.seeds(0.6)})
+    boards = synthetic_results.results({("beauty", "none", "sasrec", "id"): synthetic_results.seeds(0.6)})
     params = json.dumps({"train.d": 64, "train.loss": "softmax"})
     return tables.build(replace(boards, runs=boards.runs.with_columns(params=pl.lit(params))))
 
@@ -75,7 +75,7 @@ def test_each_fact_that_is_not_equal_is_told_in_words(tmp_path, table, old, new,
 
 
 def test_the_text_encoder_is_compared_where_the_row_reads_text(tmp_path):
-    boards = made_boards.results({("beauty", "minilm", "sasrec", "svd"): made_boards.seeds(0.0)})
+    boards = synthetic_results.results({("beauty", "minilm", "sasrec", "svd"): synthetic_results.seeds(0.0)})
     text = PAPER.replace('adapter = "id"', 'adapter = "svd"').replace("d = 64", 'd = 64\nencoder = "LLaMA3-8B"')
     [line] = published.beside(paper(tmp_path, text), tables.build(boards))
     assert "text encoder LLaMA3-8B / minilm" in line.differs
@@ -98,10 +98,11 @@ def test_a_row_that_is_not_here_is_a_hole_with_what_to_run(tmp_path, table):
 
 def test_of_several_rows_the_best_stands_beside_a_number_of_an_unknown_backbone(tmp_path):
     rows = {
-        ("beauty", "none", backbone, "id"): made_boards.seeds(x) for backbone, x in (("sasrec", 0.6), ("hstu", 0.1))
+        ("beauty", "none", backbone, "id"): synthetic_results.seeds(x)
+        for backbone, x in (("sasrec", 0.6), ("hstu", 0.1))
     }
     [line] = published.beside(
-        paper(tmp_path, PAPER.replace('"sasrec"', '"*"')), tables.build(made_boards.results(rows))
+        paper(tmp_path, PAPER.replace('"sasrec"', '"*"')), tables.build(synthetic_results.results(rows))
     )
     assert line.row == "beauty/none/hstu/id"
     assert "backbone" in line.unstated

@@ -15,13 +15,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 import browser as chromium
-import made_boards
 import numpy as np
 import polars as pl
 import pytest
-from made_boards import FORMULA, SCRIPT, hostile
-from made_report import searched, wide
+import synthetic_results
 from scipy.stats import rankdata
+from synthetic_results import FORMULA, SCRIPT, hostile
+from synthetic_tables import searched, wide
 
 from harness.report.tables import Results, Row, Section, Table, render
 from harness.stats import resampling
@@ -301,9 +301,9 @@ def test_unnarrowed_the_comparison_over_data_sets_is_the_tables_own(tab, grid_pa
 def test_with_holes_the_page_compares_what_the_table_compares(tab, tmp_path, known, compared):
     rows = {}
     for number, (name, adapters) in enumerate(known.items()):
-        rows[name, "none", "sasrec", "id"] = made_boards.seeds(0.5 + 0.1 * number)
-        rows |= {(name, "e", "sasrec", a): made_boards.seeds(0.1 * k) for k, a in enumerate(adapters)}
-    table = searched(made_boards.results(rows))
+        rows[name, "none", "sasrec", "id"] = synthetic_results.seeds(0.5 + 0.1 * number)
+        rows |= {(name, "e", "sasrec", a): synthetic_results.seeds(0.1 * k) for k, a in enumerate(adapters)}
+    table = searched(synthetic_results.results(rows))
     tab.open(written(table, tmp_path))
     assert [list(one.datasets) for one in table.across] == ([compared] if compared else [])
     if not compared:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import made_ledgers
 import pytest
+import synthetic_ledgers
 
 from harness.record import ledger
 from harness.record.ledger import Ledger
@@ -13,7 +13,7 @@ from harness.report import ledger_frames, report_files, tables
 
 @pytest.fixture
 def home(tmp_path):
-    made_ledgers.write(tmp_path)
+    synthetic_ledgers.write(tmp_path)
     return tmp_path
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from conftest import make_dataset
-from made_boards import results, targets
+from dataset_files import make_dataset
+from synthetic_results import results, targets
 
 from harness.data import preparation, reader, splits
 from harness.data import slice_facts as facts

@@ -5,10 +5,10 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import made_homes
 import polars as pl
 import pytest
-from conftest import make_dataset
+import small_homes
+from dataset_files import make_dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -174,9 +174,9 @@ def test_a_recorded_ledger_stays_done(tmp_path):
     """
     home, folder = tmp_path / "home", make_dataset(tmp_path / "toy")
     (home / "ledger").mkdir(parents=True)
-    asked = made_homes.request(home, folder, "id,svd,spectran", backbones="sasrec,gru4rec")
+    asked = small_homes.request(home, folder, "id,svd,spectran", backbones="sasrec,gru4rec")
     if os.environ.get("UPDATE_GOLDEN"):
-        made_homes.run(asked)
+        small_homes.run(asked)
         (written,) = (home / "ledger").glob("*.jsonl")
         RECORDED.write_bytes(written.read_bytes())
         written.unlink()

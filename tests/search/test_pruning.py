@@ -8,8 +8,8 @@ import signal
 
 import numpy as np
 import pytest
-from conftest import make_dataset
-from helpers import bench, events, harness, metrics_of
+from command_line import bench, events, harness, metrics_of
+from dataset_files import make_dataset
 from scipy.stats import wilcoxon
 
 from harness.metrics._all import means

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_dataset
+from dataset_files import make_dataset
 
 from harness import registry
 from harness.data import preparation, reader, splits

@@ -10,9 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_splits import a_split, random_histories, rows_of
 
 from harness.data import preparation, reader, splits
-from harness.data.splits import Queries, Split
+from harness.data.splits import Queries
 from harness.metrics._all import means, per_user
 from harness.search import spaces
 from harness.training import ranking, trial
@@ -20,20 +21,6 @@ from harness.training.ranking import ranks
 from harness.types import Cell, Inputs, PrepSpec, Protocol, Trial
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"
-
-
-def a_split(histories, n_items):
-    offsets = np.cumsum([0, *map(len, histories)]).astype(np.int64)
-    items = np.concatenate([np.asarray(h, np.int32) for h in histories])
-    users = np.arange(len(histories), dtype=np.int32)
-    ends = np.asarray([len(h) - 1 for h in histories], np.int64)
-    queries = Queries(users, ends)
-    return Split(n_items, items, offsets, None, ends, queries, queries), queries
-
-
-def random_histories(n_users, n_items, seed=0, longest=12):
-    rng = np.random.default_rng(seed)
-    return [rng.integers(1, n_items + 1, rng.integers(2, longest)).tolist() for _ in range(n_users)]
 
 
 def slow_rank(scores, history, target, filter_seen):
@@ -52,12 +39,6 @@ def slow_ranks(scores, histories, filter_seen):
 
 def bounds(found):
     return list(zip(found.low.tolist(), found.high.tolist(), strict=True))
-
-
-def rows_of(values):
-    """A scorer that knows what to give for each user."""
-    values = torch.as_tensor(values)
-    return lambda queries: values[queries.users.astype(np.int64)]
 
 
 def cut_into(queries, tile):
@@ -224,7 +205,7 @@ def test_a_scorer_of_whole_rows_is_asked_for_few_at_a_time_where_the_catalogue_i
 CHILD = """
 from pathlib import Path
 import numpy as np, torch
-from harness.data.preparation import Queries, Split
+from harness.data.splits import Queries, Split
 from harness.training.ranking import ranks
 
 def memory(field):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_trial import a_trial, spectrum_of, split  # noqa: F401
+from small_trials import a_trial, spectrum_of
 
 from adapters._base import Adapter, ItemTable, Spectrum
 from backbones._base import MASKED, Backbone
@@ -92,21 +92,21 @@ def test_ranking_asks_a_cloze_backbone_for_one_masked_position_after_the_history
     assert (model.last_states(torch.tensor([[3, 1, 2], [5, 0, 0]]), model.table()) == 7).all()
 
 
-def test_interactions_are_the_training_events_and_nothing_else(split):  # noqa: F811
-    found = trial._interactions(split)
+def test_interactions_are_the_training_events_and_nothing_else(split):
+    found = trial.build(a_trial("llminit"), split, spectrum_of(split)).table.adapter.spectrum.interactions
     for user in range(len(split.train_ends)):
         own = found.items[found.offsets[user] : found.offsets[user + 1]] + 1
         assert own.tolist() == split.history(user, split.train_ends[user]).tolist()
     assert found.counts(split.n_items).sum() == split.train_ends.sum()
 
 
-def test_an_adapter_is_given_interactions_exactly_where_it_asks_for_them(split):  # noqa: F811
+def test_an_adapter_is_given_interactions_exactly_where_it_asks_for_them(split):
     for name, asks in (("llminit", True), ("svd", False)):
         made = trial.build(a_trial(name), split, spectrum_of(split))
         assert (len(made.table.adapter.spectrum.interactions.items) > 0) is asks
 
 
-def test_times_are_those_of_the_inputs_and_of_what_follows(split, monkeypatch):  # noqa: F811
+def test_times_are_those_of_the_inputs_and_of_what_follows(split, monkeypatch):
     training = trial.Training(a_trial("id", "hstu_time"), split, spectrum_of(split))
     starts, lengths = training.windows.starts[:3], training.windows.lengths[:3]
     batch = training.batch(starts, lengths)
@@ -131,23 +131,23 @@ def test_times_are_those_of_the_inputs_and_of_what_follows(split, monkeypatch): 
         assert times[row, :length].tolist() == split.times[first - length : first].tolist()
 
 
-def test_a_backbone_that_reads_times_is_refused_where_there_are_none(split):  # noqa: F811
+def test_a_backbone_that_reads_times_is_refused_where_there_are_none(split):
     with pytest.raises(ValueError, match="hstu_time reads the times of events"):
         trial.build(a_trial("id", "hstu_time"), replace(split, times=None), spectrum_of(split))
 
 
-def test_a_backbone_that_reads_times_is_refused_with_a_method_that_encodes_other_users(split):  # noqa: F811
+def test_a_backbone_that_reads_times_is_refused_with_a_method_that_encodes_other_users(split):
     with pytest.raises(ValueError, match="llmesr encodes sequences of other users, hstu_time needs their times"):
         trial.build(a_trial("llmesr", "hstu_time"), split, spectrum_of(split))
 
 
-def test_a_method_that_joins_text_and_id_itself_is_refused_another_fusion(split):  # noqa: F811
+def test_a_method_that_joins_text_and_id_itself_is_refused_another_fusion(split):
     with pytest.raises(ValueError, match="joins text and ID itself"):
         trial.build(a_trial("alphafuse", **{"text.fusion": "add"}), split, spectrum_of(split))
 
 
 @pytest.mark.parametrize("backbone", registry.names(registry.BACKBONES))
-def test_every_backbone_learns_what_follows_what(split, backbone):  # noqa: F811
+def test_every_backbone_learns_what_follows_what(split, backbone):
     epochs = 25 * registry.schema(registry.BACKBONES, backbone).attributes.get("pace", 1)
     result, _ = trial.run(a_trial("id", backbone, epochs=epochs, patience=epochs), split, spectrum_of(split))
     popular = replace(
@@ -167,7 +167,7 @@ RANDOM = [
 
 
 @pytest.mark.parametrize(("adapter", "backbone"), [*RANDOM, ("llmesr", "bert4rec"), ("llmemb", "hstu_time")])
-def test_going_on_from_a_checkpoint_equals_never_having_stopped(split, adapter, backbone):  # noqa: F811
+def test_going_on_from_a_checkpoint_equals_never_having_stopped(split, adapter, backbone):
     work = a_trial(adapter, backbone, epochs=4, patience=4)
     whole, artifacts = trial.run(work, split, spectrum_of(split))
     first, second = (trial.Training(work, split, spectrum_of(split)) for _ in range(2))
@@ -183,7 +183,7 @@ def test_going_on_from_a_checkpoint_equals_never_having_stopped(split, adapter, 
 @pytest.mark.parametrize(
     ("adapter", "backbone"), [("llmesr", "sasrec"), ("rlmrec_con", "bert4rec"), ("id", "bert4rec")]
 )
-def test_rows_gathered_for_a_sampled_loss_give_the_loss_of_the_whole_table(split, monkeypatch, adapter, backbone):  # noqa: F811
+def test_rows_gathered_for_a_sampled_loss_give_the_loss_of_the_whole_table(split, monkeypatch, adapter, backbone):
     found = []
     for whole_above in (0.0, 1.0):
         monkeypatch.setattr("harness.training.model.WHOLE_ABOVE", whole_above)
@@ -201,7 +201,7 @@ def test_rows_gathered_for_a_sampled_loss_give_the_loss_of_the_whole_table(split
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
-def test_diagnostics_hold_directions_of_states_and_items(split):  # noqa: F811
+def test_diagnostics_hold_directions_of_states_and_items(split):
     result, _ = trial.run(a_trial("spectran", epochs=2), split, spectrum_of(split))
     assert 0 < result.info["alignment"] < 4
     assert -4.5 < result.info["state_uniformity"] < 0

@@ -8,6 +8,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from small_trials import SMALL, a_trial, spectrum_of
 
 from harness import registry
 from harness.data import preparation, reader, splits
@@ -16,28 +17,8 @@ from harness.search import plan, spaces
 from harness.search.plan import Request
 from harness.training import trial
 from harness.training.batches import Windows, gather
-from harness.types import Cell, Inputs, PrepSpec, Protocol, Trial
+from harness.types import Cell, PrepSpec, Protocol
 from harness.workflows import shared_data
-
-SMALL = {"train.d": 16, "train.max_len": 6, "train.batch_size": 96, "train.lr": 0.01}
-
-
-@pytest.fixture
-def split(dataset, home):
-    return splits.split(preparation.prepare(reader.open_dataset(str(dataset), home), PrepSpec(), home), Protocol())
-
-
-def spectrum_of(split, D=24, seed=0):
-    E = np.random.default_rng(seed).normal(size=(split.n_items, D)).astype(np.float32)
-    mean = E.mean(0)
-    U, S, Vt = np.linalg.svd(E - mean, full_matrices=False)
-    return trial.spectrum({"U": U, "S": S, "V": np.ascontiguousarray(Vt.T), "mean": mean, "E": E}, 0)
-
-
-def a_trial(adapter="linear", backbone="sasrec", role="confirm", epochs=4, patience=4, seed=1, **params):
-    cell = Cell("toy", "noise", backbone, adapter)
-    default = spaces.of_cell(cell, spaces.SpaceSource()).default | SMALL | {"backbone.dropout": 0.1}
-    return Trial(cell, role, seed, epochs, patience, default | params, Protocol(), Inputs(data="0123456789ab"))
 
 
 @pytest.mark.parametrize("backbone", ["sasrec", "gru4rec"])
@@ -77,10 +58,9 @@ def test_going_on_from_a_checkpoint_equals_never_having_stopped(split, adapter):
 def drawn(cell, seed):
     """A point of the cell's space, drawn at random."""
     space = spaces.of_cell(cell, spaces.SpaceSource())
-    asked = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask(space.free())
-    for name, axis in space.conditional(asked.params | space.fixed).items():
-        asked._suggest(name, axis)
-    return asked.params
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    free = study.ask(space.free()).params
+    return free | study.ask(space.conditional(free | space.fixed)).params
 
 
 @pytest.mark.parametrize(
@@ -224,7 +204,7 @@ def test_products_that_are_asked_to_be_faster_and_are_slower_are_told(dataset, h
     grid = plan.make(request, Ledger.open(home))
     for times, told in ((11.0, True), (0.5, False)):
         monkeypatch.setattr(trial, "bfloat16_slows", lambda times=times: times)
-        shared_data.warn_of_slow_products(grid)
+        shared_data.prepare(grid)
         assert ("11x slower" in capsys.readouterr().err) == told
 
 

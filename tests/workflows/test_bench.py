@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import make_dataset
-from helpers import SMALL_MODEL, TINY, bench, ended, environment, events, harness, metrics_of
+from command_line import SMALL_MODEL, TINY, bench, ended, environment, events, harness, metrics_of
+from dataset_files import make_dataset
 
 GRID = ["--adapters", "id,svd,spectran", "--backbones", "sasrec,gru4rec"]
 
@@ -22,7 +22,7 @@ def done(tmp_path_factory):
     """One bench that several tests look at: (home, data set folder, its process)."""
     root = tmp_path_factory.mktemp("bench")
     folder = make_dataset(root / "toy")
-    return root / "home", folder, bench(root / "home", folder, *GRID)
+    return root / "home", folder, bench(root / "home", folder, *GRID, mlflow=True)
 
 
 def test_the_bench_ends_well_and_prints_a_table_of_every_cell(done):
@@ -67,7 +67,7 @@ def test_the_test_is_opened_for_winners_only(done):
 def test_the_second_run_has_nothing_to_do_and_gives_the_same_table(done):
     home, folder, _ = done
     before = len(ended(home))
-    again = bench(home, folder, *GRID, "--json")
+    again = bench(home, folder, *GRID, "--json", mlflow=True)
     assert again.returncode == 0, again.stderr
     assert "Nothing is left to do" in again.stderr
     assert len(ended(home)) == before

@@ -6,13 +6,13 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import made_homes
 import numpy as np
 import pytest
+import small_homes
 import torch
-from conftest import make_dataset
-from helpers import environment
-from helpers import harness as command
+from command_line import environment
+from command_line import harness as command
+from dataset_files import make_dataset
 
 from harness.metrics._ties import Ranks
 from harness.record import artifacts, tracking
@@ -33,12 +33,12 @@ def root(tmp_path_factory):
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("compare")
     dataset = make_dataset(folder / "toy")
-    budgets = {"one": {}, "longer": {"budget": replace(made_homes.BUDGET, epochs=6)}}
+    budgets = {"one": {}, "longer": {"budget": replace(small_homes.BUDGET, epochs=6)}}
     budgets["keep-seen"] = {"protocol": Protocol(filter_seen=False)}
     for name, own in budgets.items():
         (folder / name).mkdir()
-        made_homes.run(made_homes.request(folder / name, dataset, "id,linear", **own))
-    made_homes.run(made_homes.request(folder / "one", dataset, "svd"))
+        small_homes.run(small_homes.request(folder / name, dataset, "id,linear", **own))
+    small_homes.run(small_homes.request(folder / "one", dataset, "svd"))
     return folder
 
 
@@ -59,17 +59,20 @@ def test_two_launches_of_a_home_differ_in_what_the_second_added(root):
     assert [cell.adapter for cell in again.only_a] == ["svd"], "a beginning names a launch"
 
 
+def ndcg(home, row):
+    """NDCG@10 of a row's confirming runs, (users, seeds), from the recorded ranks."""
+    ledger = Ledger.open(home)
+    confirmed = row_lookup.confirmed(ledger, row_lookup.find(row_lookup.of(ledger), row))
+    ranks = np.stack([artifacts.load_ranks(home, trial.id)["low"] for trial in confirmed], 1)
+    return np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0)
+
+
 def test_differences_are_paired_by_user_and_settings_are_told(root):
     a, b = root / "one", root / "longer"
     found = comparison.compare(str(a), str(b), a)
     assert found.settings["budget epochs"] == (2, 6)
     cell = next(c for c in found.cells if c.cell.adapter == "id")
-    scores = []
-    for home in (a, b):
-        ledger = Ledger.open(home)
-        own = row_lookup.confirmed(ledger, row_lookup.find(row_lookup.of(ledger), "sasrec/id"))
-        ranks = np.stack([artifacts.load_ranks(home, trial.id)["low"] for trial in own], 1)
-        scores.append(np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0))
+    scores = ndcg(a, "sasrec/id"), ndcg(b, "sasrec/id")
     expected = CrossedRows([summary(values) for values in scores]).difference(1, 0)
     gap = cell.metrics["NDCG@10"]
     assert gap.difference == pytest.approx(scores[1].mean() - scores[0].mean(), abs=1e-9)
@@ -86,15 +89,8 @@ def test_holm_adjusts_over_the_cells_that_are_tested(root):
     assert len(tested) == 2
     raw = []
     for cell in tested:
-        ranks = []
-        for home in (root / "one", root / "longer"):
-            ledger = Ledger.open(home)
-            own = row_lookup.confirmed(
-                ledger, row_lookup.find(row_lookup.of(ledger), str(cell.cell).replace(" / ", "/"))
-            )
-            ranks.append([artifacts.load_ranks(home, trial.id) for trial in own])
-        values = [comparison._scores(frames, frames[0]["user"].to_numpy()) for frames in ranks]
-        raw.append(comparison._differences(*values, cell.cell.is_baseline)[1])
+        scores = [ndcg(root / home, str(cell.cell).replace(" / ", "/")) for home in ("one", "longer")]
+        raw.append(CrossedRows([summary(values) for values in scores]).difference(1, 0).p)
     assert [cell.p for cell in tested] == pytest.approx(resampling.holm(np.array(raw)).tolist())
 
 
@@ -104,7 +100,7 @@ def test_other_protocols_and_other_data_are_not_compared_and_say_why(root, tmp_p
     assert all(cell.why_not == "the protocols differ: filter_seen is True / False" for cell in found.cells)
     other = tmp_path / "other"
     other.mkdir()
-    made_homes.run(made_homes.request(other, make_dataset(tmp_path / "toy", seed=1), "id"))
+    small_homes.run(small_homes.request(other, make_dataset(tmp_path / "toy", seed=1), "id"))
     found = comparison.compare(str(root / "one"), str(other), root / "one")
     [cell] = [c for c in found.cells if c.cell.adapter == "id"]
     assert "the data differ (hash" in cell.why_not
@@ -124,8 +120,8 @@ def test_lost_ranks_and_missing_confirmations_are_reasons(root, tmp_path):
     assert "not compared: the test ranks" in comparison.text(found)
 
 
-def test_an_mlflow_mirror_is_compared_like_a_home(root, tmp_path):
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+def test_an_mlflow_mirror_is_compared_like_a_home(root, tmp_path, mlflow_store):
+    uri = mlflow_store(tmp_path / "mlflow.db")
     tracking.sync(uri, root / "one", Ledger.open(root / "one"))
     found = comparison.compare(f"mlflow:{uri}", str(root / "one"), tmp_path)
     assert found.exit_code == 0
@@ -153,13 +149,13 @@ def test_compare_on_the_command_line(root, tmp_path):
 
 def test_a_row_is_reproduced_to_the_last_bit_and_the_home_stays_as_it_is(root):
     home = root / "one"
-    before = made_homes.snapshot(home)
+    before = small_homes.snapshot(home)
     found = reproduce.run(home, ReproduceRequest("sasrec/linear", dataset=str(root / "toy")))
     assert found.verdict == "equal"
     assert [(seed.seed, seed.equal, seed.queries) for seed in found.seeds] == [(1, 60, 60), (2, 60, 60)]
     assert all(seed.recorded == seed.reproduced for seed in found.seeds)
     assert {name for name, (was, here) in found.checks.items() if was != here} <= {"code (git)"}
-    assert made_homes.snapshot(home) == before
+    assert small_homes.snapshot(home) == before
 
 
 def test_a_baseline_and_an_id_prefix_name_rows_as_well(root):
@@ -213,13 +209,13 @@ def test_without_its_cache_a_row_is_made_of_its_source_or_says_what_is_missing(r
 @pytest.mark.slow
 def test_a_whole_search_is_made_again_in_a_scratch_home(root):
     home = root / "one"
-    before, told = made_homes.snapshot(home), []
+    before, told = small_homes.snapshot(home), []
     asked = ReproduceRequest("sasrec/linear", dataset=str(root / "toy"))
-    found = reproduce.search(home, asked, spaces.SpaceSource(fixed=made_homes.SMALL), told.append)
+    found = reproduce.search(home, asked, spaces.SpaceSource(fixed=small_homes.SMALL), told.append)
     assert found.verdict == "equal"
     assert [seed.seed for seed in found.seeds] == [1, 2]
     assert "The same configuration won." in told
-    assert made_homes.snapshot(home) == before
+    assert small_homes.snapshot(home) == before
 
 
 def test_another_search_is_not_taken_for_the_recorded_one(root):

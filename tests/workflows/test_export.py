@@ -5,12 +5,12 @@ import shutil
 import subprocess
 import sys
 
-import made_homes
 import numpy as np
 import pytest
+import small_homes
 import torch
-from conftest import make_dataset
-from helpers import harness as command
+from command_line import harness as command
+from dataset_files import make_dataset
 
 from harness import registry
 from harness.data import splits
@@ -24,7 +24,7 @@ from harness.workflows import export
 
 BACKBONES = registry.names(registry.BACKBONES)
 ITEMS = 40
-BUDGET = made_homes.BUDGET.__class__("made", trials=1, epochs=1, patience=1, seeds=1)
+BUDGET = small_homes.BUDGET.__class__("made", trials=1, epochs=1, patience=1, seeds=1)
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +34,11 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("export")
     home, dataset = root / "home", make_dataset(root / "toy", items=ITEMS)
     home.mkdir()
-    made_homes.run(made_homes.request(home, dataset, "id", backbones="*", budget=BUDGET))
-    made_homes.run(made_homes.request(home, dataset, "spectran,llmesr", backbones="sasrec,bert4rec", budget=BUDGET))
-    pins = {**made_homes.SMALL, "text.fusion": "none", "train.loss": "infonce"}
+    small_homes.run(small_homes.request(home, dataset, "id", backbones="*", budget=BUDGET))
+    small_homes.run(small_homes.request(home, dataset, "spectran,llmesr", backbones="sasrec,bert4rec", budget=BUDGET))
+    pins = {**small_homes.SMALL, "text.fusion": "none", "train.loss": "infonce"}
     other = {"backbones": "sasrec", "budget": BUDGET, "pins": pins, "protocol": Protocol(filter_seen=False)}
-    made_homes.run(made_homes.request(home, dataset, "linear", **other))
+    small_homes.run(small_homes.request(home, dataset, "linear", **other))
     return home
 
 

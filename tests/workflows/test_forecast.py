@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from helpers import SMALL_MODEL, bench, harness
+from command_line import SMALL_MODEL, bench, harness
 
 from harness.engine import slots
 from harness.record import leases

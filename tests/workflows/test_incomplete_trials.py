@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import asdict, replace
 
 import pytest
-from helpers import bench
+from command_line import bench
 
 from harness.record import ledger as ledger_events
 from harness.record.ledger import Ledger

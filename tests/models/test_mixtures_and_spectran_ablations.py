@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from spectra import toy_spectrum
+from synthetic_spectra import toy_spectrum
 from torch.nn import functional as F
 
 from adapters._base import ItemTable

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import made_ledgers
 import pytest
-from conftest import make_dataset
+import synthetic_ledgers
+from dataset_files import make_dataset
 from hypothesis import given
 from hypothesis import strategies as st
-from made_boards import cell, results, run, seeds
-from made_homes import request
+from small_homes import request
+from synthetic_results import cell, results, run, seeds
 
 from harness.record.ledger import Ledger
 from harness.report import ledger_frames as ledger_results
@@ -176,11 +176,11 @@ def test_a_bench_with_a_published_setting_leaves_its_name_in_the_launch_and_an_o
 
 
 def test_the_table_of_a_ledger_says_what_the_published_setting_is(tmp_path, monkeypatch):
-    described = made_ledgers.MadeStudy.describe
+    described = synthetic_ledgers.MadeStudy.describe
     monkeypatch.setattr(
-        made_ledgers.MadeStudy, "describe", lambda study: described(study) | {"searched": [], "setting": "gsasrec"}
+        synthetic_ledgers.MadeStudy, "describe", lambda study: described(study) | {"searched": [], "setting": "gsasrec"}
     )
-    made_ledgers.write(tmp_path, datasets=1)
+    synthetic_ledgers.write(tmp_path, datasets=1)
     found = ledger_results.of_home(tmp_path)
     assert found.header["settings"] == {"gsasrec": spaces.about("gsasrec")}
     assert (

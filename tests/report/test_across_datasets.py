@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_boards import cell, results, targets
+from synthetic_results import cell, results, targets
 
 from harness.report.tables import build, render
 from harness.report.tables._across import across, common, critical_difference, studentized_range

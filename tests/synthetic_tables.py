@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-import made_boards
 import numpy as np
 import polars as pl
+import synthetic_results
 
 from harness.report.tables import Results, Table, build
 from harness.report.tables._frames import KEY, QUERIES, SPECTRA, TRIALS
@@ -44,10 +44,10 @@ def wide(datasets: int, adapters: int, users: int = 60) -> Results:
         for a in range(adapters):
             key = (f"data{d}", "minilm" if a else "none", "sasrec", f"adapter{a:02d}" if a else "id")
             shift = ((a * 37 + d * 11) % 23) / 23
-            rows[key] = [made_boards.targets(shift, users, seed=s + 3 * d) for s in range(3)]
-        rows[f"data{d}", "none", "none", "popularity"] = [made_boards.targets(3.0, users)]
-    cells = [made_boards.cell(key, seeds_done=len(own), seeds_planned=len(own)) for key, own in rows.items()]
-    return made_boards.results(rows, cells)
+            rows[key] = [synthetic_results.targets(shift, users, seed=s + 3 * d) for s in range(3)]
+        rows[f"data{d}", "none", "none", "popularity"] = [synthetic_results.targets(3.0, users)]
+    cells = [synthetic_results.cell(key, seeds_done=len(own), seeds_planned=len(own)) for key, own in rows.items()]
+    return synthetic_results.results(rows, cells)
 
 
 def _of(cell: dict, trials: int, epochs: int) -> list[dict]:
@@ -60,7 +60,7 @@ def _of(cell: dict, trials: int, epochs: int) -> list[dict]:
         status = "failed" if number % 7 == 6 else "pruned" if number % 5 == 4 else "done"
         lr = float(10 ** rng.uniform(-4, -2))
         params = {"adapter.hidden": int(rng.choice([64, 128, 256])), "train.lr": lr, "train.d": 64}
-        params["text.fusion"] = str(rng.choice(["none", "add", made_boards.SCRIPT]))
+        params["text.fusion"] = str(rng.choice(["none", "add", synthetic_results.SCRIPT]))
         found.append(_trial(cell, "search", number, status, params, 0.05 + 0.01 * np.log10(lr), epochs))
     seeds = [_trial(cell, "confirm", s, "done", {"train.lr": 0.01}, 0.04, epochs) for s in range(cell["seeds_done"])]
     return found + seeds

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from spectra import spectrum_of, toy_spectrum
+from synthetic_spectra import spectrum_of, toy_spectrum
 
 from adapters._base import Interactions, ItemTable, Spectrum
 from adapters.ace import ACE

@@ -15,10 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import make_dataset
+from dataset_files import SHARED, columns, make_dataset, write_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_data import SHARED, columns, write_dataset
 
 from harness.cli import main
 from harness.data import preparation, presets, reader, splits, steps

@@ -5,8 +5,8 @@ import os
 from collections import Counter
 
 import pytest
-from conftest import make_dataset
-from helpers import ended, events, harness
+from command_line import ended, events, harness
+from dataset_files import make_dataset
 from processes import copied, kill_a_worker, start, wait_for
 
 # An adapter whose trials are well at its default point and go wrong anywhere else.

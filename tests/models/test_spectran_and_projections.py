@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from spectra import spectrum_of, toy_spectrum
+from synthetic_spectra import spectrum_of, toy_spectrum
 from torch.nn import functional as F
 
 from adapters._base import ItemTable

@@ -5,8 +5,8 @@ import time
 
 import psutil
 import pytest
-from conftest import make_dataset
-from helpers import ended, events
+from command_line import ended, events
+from dataset_files import make_dataset
 from processes import offspring, start, title
 
 ACTORS = ("ray::ResourceTrainable", "ray::TrialActor")  # at work, and with nothing to do

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from dataset_files import SHARED, columns, write_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_data import SHARED, columns, write_dataset
 
 from harness.data import preparation, reader, steps
 from harness.data.preparation import prepare

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_dataset
-from helpers import harness
+from command_line import harness
+from dataset_files import make_dataset
 
 from harness import registry
 from harness.checks import linter

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from spectra import spectrum_of, toy_interactions, toy_spectrum
+from synthetic_spectra import spectrum_of, toy_interactions, toy_spectrum
 
 from adapters._align import LENGTH, soft_contrast
 from adapters._base import Interactions, ItemTable, Spectrum, Step
