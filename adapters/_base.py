@@ -6,9 +6,11 @@ X = U diag(S) V^T its thin singular value decomposition. k views of an item are 
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -131,16 +133,19 @@ class Step:
 
 
 class Adapter(nn.Module):
-    """An item table made of frozen text.
+    """An item table computed from frozen text.
 
-    A subclass takes ``(spectrum, d, *, <its hyper-parameters>)``; the keyword-only parameters and their
-    defaults are its schema. Raises ValueError, one clear sentence, where a table of width d cannot be built.
+    A subclass takes ``(spectrum, d, *, <its hyper-parameters>)``; the keyword-only parameters and their defaults are
+    its schema. Its constructor raises a one-sentence ValueError if it cannot build a table of width d.
 
-    What it may say of itself: ``version`` is raised when behaviour changes; ``uses_text`` is False for controls that
-    read no text; ``uses_interactions`` asks for `Spectrum.interactions`; ``fuses`` says that the method joins text and
-    ID itself, so that the seam does not; ``encodes`` that its auxiliary loss calls `Step.encode`, which no backbone
-    that reads event times can serve; ``views`` is k, where an item has k vectors; ``by_name_only`` leaves it out of the
-    selection ``all`` (ablations); ``note`` is a caution that stands under tables with a row of it.
+    Class attributes: ``version``, raised when behaviour changes; ``uses_text``, False for controls that read no text;
+    ``uses_interactions``: needs `Spectrum.interactions`; ``fuses``: combines text and ID itself, so the seam must not;
+    ``encodes``: its auxiliary loss calls `Step.encode`, which backbones that read event times do not support;
+    ``views``: k, the number of vectors an item has; ``by_name_only``: not part of the selection ``all`` (ablations);
+    ``note``: a caution printed under tables with a row of this adapter.
+
+    A variant that inherits its constructor can narrow it: ``fixed`` sets inherited hyper-parameters, which then leave
+    constructor and schema; ``choices`` lists the values that an inherited hyper-parameter may still take.
     """
 
     version = 1
@@ -151,6 +156,13 @@ class Adapter(nn.Module):
     views = 1
     by_name_only = False
     note = ""
+    fixed: ClassVar[dict[str, Any]] = {}
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "fixed" in vars(cls):
+            cls.__init__ = _with_fixed(cls.__init__, cls.fixed)
 
     def __init__(self, spectrum: Spectrum, d: int) -> None:
         super().__init__()
@@ -196,6 +208,20 @@ class Adapter(nn.Module):
     def frozen(self, name: str, value: Tensor) -> None:
         """Hold a fixed matrix: moves with the module, is not trained, and is not in the state_dict."""
         self.register_buffer(name, value, persistent=False)
+
+
+def _with_fixed(constructor: Callable[..., None], fixed: dict[str, Any]) -> Callable[..., None]:
+    """The constructor with the keyword-only parameters ``fixed`` set; they leave its signature, and passing one is a
+    TypeError."""
+
+    @functools.wraps(constructor)
+    def init(self: Adapter, *args: Any, **params: Any) -> None:
+        constructor(self, *args, **fixed, **params)
+
+    signature = inspect.signature(constructor)
+    free = [parameter for name, parameter in signature.parameters.items() if name not in fixed]
+    vars(init)["__signature__"] = signature.replace(parameters=free)
+    return init
 
 
 class ItemTable(nn.Module):

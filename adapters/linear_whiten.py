@@ -6,12 +6,10 @@ by a rotation that the linear map absorbs.
 
 from __future__ import annotations
 
-from ._base import Spectrum
 from .linear import Linear
 
 
 class LinearWhiten(Linear):
     """T = sqrt(N_text - 1) U W + b, (N, d): `Linear` with ``preprocess`` fixed to whiten."""
 
-    def __init__(self, spectrum: Spectrum, d: int) -> None:
-        super().__init__(spectrum, d, preprocess="whiten")
+    fixed = {"preprocess": "whiten"}

@@ -7,7 +7,6 @@ the position encoding the table starts near rank 1.
 
 from __future__ import annotations
 
-from ._base import Count, Degree, Kept, NonNegative, Pos, Positive, Spectrum, Start
 from .spectran import SpecTran
 
 
@@ -15,29 +14,4 @@ class SpecTranSoftmax(SpecTran):
     """`SpecTran` with ``phi`` fixed to softmax, and no threshold. Raises ValueError where it does."""
 
     by_name_only = True
-
-    def __init__(
-        self,
-        spectrum: Spectrum,
-        d: int,
-        *,
-        pos: Pos = "taylor",
-        degree: Degree = 2,
-        start: Start = "whiten",
-        value_power: NonNegative = 0.0,
-        d_k: Count = 128,
-        rho: Positive = 0.3,
-        rank: Kept | None = None,
-    ) -> None:
-        super().__init__(
-            spectrum,
-            d,
-            phi="softmax",
-            pos=pos,
-            degree=degree,
-            start=start,
-            value_power=value_power,
-            d_k=d_k,
-            rho=rho,
-            rank=rank,
-        )
+    fixed = {"phi": "softmax", "c": 0.0, "lam_learnable": False}

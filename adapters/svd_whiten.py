@@ -6,12 +6,10 @@ also where SpecTran starts.
 
 from __future__ import annotations
 
-from ._base import Spectrum
 from .svd import SVD
 
 
 class SVDWhiten(SVD):
     """T = sqrt(N_text - 1) U_d, (N, d): `SVD` with ``power`` fixed to 0."""
 
-    def __init__(self, spectrum: Spectrum, d: int, *, trainable: bool = False) -> None:
-        super().__init__(spectrum, d, power=0.0, trainable=trainable)
+    fixed = {"power": 0.0}

@@ -214,6 +214,15 @@ def test_an_ablation_takes_what_still_means_something_at_the_defaults_of_spectra
 
 
 @each_ablation
+def test_an_ablation_does_not_take_what_it_fixes(name):
+    method, switch, left_out, _ = ABLATIONS[name]
+    whole = registry.schema(registry.ADAPTERS, "spectran").params
+    for parameter in {*switch, *left_out}:
+        with pytest.raises(TypeError, match=f"'{parameter}'"):
+            method(toy_spectrum(), 5, **{parameter: whole[parameter]})
+
+
+@each_ablation
 def test_an_ablation_searches_what_spectran_searches_of_these(name):
     whole, own = (
         spaces.of_cell(Cell("toy", "minilm", "sasrec", adapter), spaces.SpaceSource()) for adapter in ("spectran", name)
