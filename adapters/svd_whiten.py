@@ -1,7 +1,7 @@
 """Whitened SVD truncation: the d leading spectral components at unit variance.
 
-Sources: the standardised language embedding of AlphaFuse (Hu et al. 2025, arXiv 2504.19218); `SVD` at power 0, which is
-also where SpecTran starts.
+Sources: the standardised language embedding of AlphaFuse (Hu et al. 2025, arXiv 2504.19218). Equal to `SVD` at power 0,
+which is also the initial table of SpecTran.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class BERT4Rec(Backbone):
         if d % n_heads:
             raise ValueError(f"BERT4Rec splits d={d} among n_heads={n_heads}, which does not divide it")
         if emb_scale not in EMB_SCALES:
-            raise ValueError(f"emb_scale is '{emb_scale}'; it takes: {', '.join(EMB_SCALES)}")
+            raise ValueError(f"emb_scale is '{emb_scale}'; it must be one of: {', '.join(EMB_SCALES)}")
         for name, value in {"mask_prob": mask_prob, "last_prob": last_prob}.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} is {value}; it must lie in [0, 1]")

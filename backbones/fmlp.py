@@ -47,7 +47,7 @@ class FMLP(Backbone):
         if prefixes < 1:
             raise ValueError(f"prefixes is {prefixes}; it must be at least 1")
         if emb_scale not in EMB_SCALES:
-            raise ValueError(f"emb_scale is '{emb_scale}'; it takes: {', '.join(EMB_SCALES)}")
+            raise ValueError(f"emb_scale is '{emb_scale}'; it must be one of: {', '.join(EMB_SCALES)}")
         self.prefixes = prefixes
         self.scale = d**0.5 if emb_scale == "sqrt_d" else 1.0
         self.position = nn.Parameter(torch.randn(max_len, d) * INIT_STD)

@@ -39,7 +39,7 @@ class GRU4Rec(Backbone):
     ) -> None:
         super().__init__(d, max_len)
         if emb_scale not in EMB_SCALES:
-            raise ValueError(f"emb_scale is '{emb_scale}'; it takes: {', '.join(EMB_SCALES)}")
+            raise ValueError(f"emb_scale is '{emb_scale}'; it must be one of: {', '.join(EMB_SCALES)}")
         self.scale = d**0.5 if emb_scale == "sqrt_d" else 1.0
         self.dropout = Dropout(dropout)
         self.gru = nn.GRU(d, hidden_mult * d, n_layers, batch_first=True)

@@ -47,7 +47,7 @@ class HSTU(Backbone):
         if d % n_heads:
             raise ValueError(f"HSTU splits d={d} among n_heads={n_heads}, which does not divide it")
         if emb_scale not in EMB_SCALES:
-            raise ValueError(f"emb_scale is '{emb_scale}'; it takes: {', '.join(EMB_SCALES)}")
+            raise ValueError(f"emb_scale is '{emb_scale}'; it must be one of: {', '.join(EMB_SCALES)}")
         self.scale = d**0.5 if emb_scale == "sqrt_d" else 1.0
         std = d**-0.5
         self.position = nn.Parameter(nn.init.trunc_normal_(torch.empty(max_len, d), std=std, a=-2 * std, b=2 * std))

@@ -50,7 +50,7 @@ class SASRec(Backbone):
         if d % n_heads:
             raise ValueError(f"SASRec splits d={d} among n_heads={n_heads}, which does not divide it")
         if emb_scale not in EMB_SCALES:
-            raise ValueError(f"emb_scale is '{emb_scale}'; it takes: {', '.join(EMB_SCALES)}")
+            raise ValueError(f"emb_scale is '{emb_scale}'; it must be one of: {', '.join(EMB_SCALES)}")
         self.scale = d**0.5 if emb_scale == "sqrt_d" else 1.0
         self.position = nn.Parameter(torch.randn(max_len, d) * INIT_STD)
         self.dropout = Dropout(dropout)
