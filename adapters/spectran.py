@@ -161,6 +161,6 @@ def _check(phi: str, pos: str, start: str, degree: int) -> None:
         if value not in allowed:
             raise ValueError(f"{name} is '{value}'; it must be one of: {', '.join(allowed)}")
     if phi == "none" and pos == "none":
-        raise ValueError("SpecTran has no table without both attention (phi) and position encoding (pos)")
+        raise ValueError("SpecTran needs attention (phi) or a position encoding (pos), but both are 'none'")
     if pos == "taylor" and degree < START.index(start):
         raise ValueError(f"start is 'plain', which needs a Taylor degree of at least 1, but degree is {degree}")

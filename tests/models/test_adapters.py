@@ -267,7 +267,7 @@ def test_a_fixed_threshold_is_not_trained():
         ({"phi": "relu"}, "phi is 'relu'; it must be one of: softshrink"),
         ({"pos": "sine"}, "pos is 'sine'; it must be one of: taylor"),
         ({"start": "zero"}, "start is 'zero'; it must be one of: whiten, plain"),
-        ({"phi": "none", "pos": "none"}, "has no table"),
+        ({"phi": "none", "pos": "none"}, "both are 'none'"),
         ({"start": "plain", "degree": 0}, "degree is 0"),
     ],
 )
