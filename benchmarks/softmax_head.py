@@ -32,7 +32,7 @@ def main() -> None:
         "goal: 50 %. "
         "`error` is the relative error (L2 norm) of the table's gradient against float64."
     )
-    write("head", "Softmax over the whole catalogue", note, table(rows))
+    write("softmax_head", "Softmax over the whole catalogue", note, table(rows))
 
 
 def measure(P: int, N: int, d: int) -> dict[str, object]:
