@@ -127,7 +127,7 @@ def main() -> None:
             f"{sizes.N:,} items, text {sizes.D} wide of rank {sizes.r}, d {sizes.d}, {BATCH} targets a step. The "
             f"product behind the model's times, X W of (N, D) and (D, d), ran at {2 * each / 1e6:.0f} GFLOP/s."
         )
-        _measure.write("components", "What a step costs under each adapter and backbone", about, *parts)
+        _measure.write("components", "Cost of a step with each adapter and backbone", about, *parts)
 
 
 def adapters(split: Split, arrays: dict[str, np.ndarray], sizes: Sizes, each: float) -> str:

@@ -171,7 +171,7 @@ def rows_of(size: int, cells: int, root: Path) -> list[dict[str, object]]:
         row = {
             "trials": count,
             "ledger MB": round(megabytes),
-            "what": name,
+            "command": name,
             "CPU s": cpu,
             "of parsing all": cpu / naive,
         }

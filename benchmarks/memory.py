@@ -26,7 +26,7 @@ EXPORT = "export"
 OURS = {"harness": "id", "harness, linear on text": "linear", "harness, spectran on text": "spectran"}
 
 
-def child(what: str, folder: Path, home: Path) -> Any:
+def child(task: str, folder: Path, home: Path) -> Any:
     """Run in a child process: return the request for the peers, or the peak memory in bytes of an adapter's trial."""
     import cases  # imported here to keep the parent small
 
@@ -34,11 +34,11 @@ def child(what: str, folder: Path, home: Path) -> Any:
     if whole is None:
         raise SystemExit(f"{folder / DATASET} is not there.")
     split = cases.shortened(whole, cases.MODEL["max_len"])
-    if what == EXPORT:
+    if task == EXPORT:
         settings = {"model": cases.MODEL, "train": cases.TRAIN, "batch": cases.SEQUENCES}
         return settings | {"interactions": cases.export(split, home / "events.npz")}
-    arrays = {} if what == "id" else cases.text(whole, folder, home)
-    trial = cases.make_trial(whole.name, what, "sasrec", {"train.batch_size": cases.batch_size(split)})
+    arrays = {} if task == "id" else cases.text(whole, folder, home)
+    trial = cases.make_trial(whole.name, task, "sasrec", {"train.batch_size": cases.batch_size(split)})
     training = cases.training(trial, split, arrays)
     before = _measure.peak_memory()
     for _ in range(EPOCHS):
@@ -47,11 +47,11 @@ def child(what: str, folder: Path, home: Path) -> Any:
     return {"before": before, "peak": _measure.peak_memory()}
 
 
-def in_child(what: str, folder: Path, home: Path) -> Any:
-    command = [sys.executable, __file__, "--data", str(folder), "--child", what, str(home)]
+def in_child(task: str, folder: Path, home: Path) -> Any:
+    command = [sys.executable, __file__, "--data", str(folder), "--child", task, str(home)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{what}: {(done.stderr.strip().splitlines() or ['no error output'])[-1]}")
+        raise SystemExit(f"{task}: {(done.stderr.strip().splitlines() or ['no error output'])[-1]}")
     return json.loads(done.stdout)
 
 
