@@ -1,1 +1,1 @@
-"""Adapters: a frozen text embedding matrix (N items x D) becomes an item table (N x d). One file an adapter."""
+"""Adapters: turn a frozen text embedding matrix (N items x D) into an item table (N x d). One file per adapter."""

@@ -1,4 +1,4 @@
-"""What every adapter is given (`Spectrum`), what it owes (`Adapter`), and how its table meets an ID embedding.
+"""The input of an adapter (`Spectrum`), its base class (`Adapter`), and the fusion with an ID embedding (`ItemTable`).
 
 Letters: N items, D text dimension, d model dimension, r rank kept; X = E - mean is the centred text matrix and
 X = U diag(S) V^T its thin singular value decomposition. k views of an item are k vectors of width d side by side.
@@ -6,24 +6,26 @@ X = U diag(S) V^T its thin singular value decomposition. k views of an item are 
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Ranges of hyper-parameters, read from the source by `harness.domains`: a wrong value is refused before any training.
+# Ranges of hyper-parameters. `harness.domains` reads them from the source and rejects bad values before any training.
 Count = Annotated[int, ">= 1", "<= 65536"]
-Kept = Annotated[int, ">= 1", "<= 65536", ">= d"]  # components of the text, of which d columns are made
+Kept = Annotated[int, ">= 1", "<= 65536", ">= d"]  # text components, from which d columns are computed
 Depth = Annotated[int, ">= 1", "<= 64"]
-Rate = Annotated[float, ">= 0", "< 1"]  # of dropout
+Rate = Annotated[float, ">= 0", "< 1"]  # dropout
 Share = Annotated[float, "> 0", "< 1"]
 Positive = Annotated[float, "> 0"]
 NonNegative = Annotated[float, ">= 0"]
 Preprocess = Literal["raw", "center", "whiten"]
-Phi = Literal["softshrink", "softmax", "identity", "none"]  # these four are of SpecTran and its ablations
+Phi = Literal["softshrink", "softmax", "identity", "none"]  # these four belong to SpecTran and its ablations
 Pos = Literal["taylor", "free_diag", "none"]
 Start = Literal["whiten", "plain"]
 Degree = Annotated[int, ">= 0", "<= 64"]
@@ -31,9 +33,9 @@ Degree = Annotated[int, ">= 0", "<= 64"]
 
 @dataclass(frozen=True)
 class Interactions:
-    """The training part of the sequences, for methods that start from behaviour: nothing of validation or test.
+    """The training part of the sequences, without validation and test events, for methods that use behaviour.
 
-    items: (events,) int64 item indices in [0, N), one user after the other, each in order. offsets: (users + 1,) int64.
+    items: (events,) int64 item indices in [0, N), user by user, each user's in order. offsets: (users + 1,) int64.
     """
 
     items: Tensor
@@ -44,7 +46,7 @@ class Interactions:
         return cls(torch.zeros(0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
 
     def counts(self, n: int) -> Tensor:
-        """Training events of each of n items, (n,) int64."""
+        """Number of training events of each of n items, (n,) int64."""
         return torch.bincount(self.items, minlength=n)
 
 
@@ -53,8 +55,8 @@ class Spectrum:
     """The frozen text of a catalogue and its spectral basis. All float32, never trained.
 
     U: (N, r), orthonormal columns; rows of items without text are zero. S: (r,), descending, all above the
-    rank cut. V: (D, r), columns of canonical sign (largest entry positive). mean: (D,), what was taken from
-    E before the decomposition (zeros if centring was off). E: (N, D), the raw embeddings.
+    rank cut. V: (D, r), columns of canonical sign (largest entry positive). mean: (D,), subtracted from E before the
+    decomposition (zeros if centring was off). E: (N, D), the raw embeddings.
     """
 
     U: Tensor
@@ -62,11 +64,11 @@ class Spectrum:
     V: Tensor
     mean: Tensor
     E: Tensor
-    interactions: Interactions = field(default_factory=Interactions.none)  # given where `Adapter.uses_interactions`
+    interactions: Interactions = field(default_factory=Interactions.none)  # only filled if `Adapter.uses_interactions`
 
     @classmethod
     def blank(cls, n: int) -> Spectrum:
-        """The spectrum of a catalogue of n items whose text nobody reads."""
+        """A spectrum of rank 0 for n items, for models that read no text."""
         U, S, V, mean, E = (torch.zeros(shape) for shape in ((n, 0), (0,), (0, 0), (0,), (n, 0)))
         return cls(U, S, V, mean, E)
 
@@ -76,7 +78,7 @@ class Spectrum:
 
     @property
     def unit(self) -> float:
-        """sqrt(N_text - 1), N_text items with text: what brings the columns of U to unit variance over them."""
+        """sqrt(N_text - 1), N_text items with text: the factor that gives the columns of U unit variance over them."""
         return max(int((self.E != 0).any(1).sum()) - 1, 1) ** 0.5
 
     @property
@@ -85,9 +87,9 @@ class Spectrum:
 
     def features(self, preprocess: str) -> Tensor:
         """The text as an adapter's input: ``raw`` E (N, D), ``center`` E - mean (N, D), ``whiten`` (N, r), the
-        PCA-whitened scores sqrt(N_text - 1) U, of unit variance in every column over the items with text.
+        PCA-whitened scores sqrt(N_text - 1) U, every column of unit variance over the items with text.
 
-        Items without text are zero rows. Raises ValueError for another word.
+        Rows of items without text are zero. Raises ValueError for any other ``preprocess``.
         """
         if preprocess == "raw":
             return self.E
@@ -95,10 +97,10 @@ class Spectrum:
             return (self.E - self.mean) * (self.E != 0).any(1, keepdim=True)
         if preprocess == "whiten":
             return self.U * self.unit
-        raise ValueError(f"preprocess is '{preprocess}'; it takes: raw, center, whiten")
+        raise ValueError(f"preprocess is '{preprocess}'; it must be one of: raw, center, whiten")
 
     def affine(self, preprocess: str, B: Tensor) -> tuple[Tensor, Tensor]:
-        """(W, b) with features(preprocess) @ B = E @ W + b on rows with text: B (features, d), W (D, d), b (d,).
+        """Return (W, b) with features(preprocess) @ B = E @ W + b on rows with text: B (features, d), W (D, d), b (d,).
 
         Computed in float64 on the CPU, returned in float32.
         """
@@ -111,11 +113,11 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class Step:
-    """What an auxiliary loss is given of a training step of B sequences and P trained positions.
+    """The input of an auxiliary loss: a training step of B sequences and P trained positions.
 
-    sequences: (B, L) int64 item numbers, 0 = padding on the right, item index + 1 otherwise. users: (B,) int64, whose
-    they are. states: (P, k d), what the backbone made of the trained positions. targets: (P,) int64 item indices.
-    encode: item numbers (B', L') to the states (B', k d) that would rank what follows each of these sequences.
+    sequences: (B, L) int64 item numbers, 0 = padding on the right, item index + 1 otherwise. users: (B,) int64, the
+    user of each sequence. states: (P, k d), the backbone's states at the trained positions. targets: (P,) int64 item
+    indices. encode: maps item numbers (B', L') to the states (B', k d) from which the next items would be ranked.
     """
 
     sequences: Tensor
@@ -125,22 +127,25 @@ class Step:
     encode: Callable[[Tensor], Tensor]
 
     def items(self) -> Tensor:
-        """The different items of the step as indices, (m,) int64, ascending."""
+        """Indices of the distinct items in the step's sequences, (m,) int64, ascending."""
         numbers = self.sequences.unique()
         return numbers[numbers > 0] - 1
 
 
 class Adapter(nn.Module):
-    """An item table made of frozen text.
+    """An item table computed from frozen text.
 
-    A subclass takes ``(spectrum, d, *, <its hyper-parameters>)``; the keyword-only parameters and their
-    defaults are its schema. Raises ValueError, one clear sentence, where a table of width d cannot be built.
+    A subclass takes ``(spectrum, d, *, <its hyper-parameters>)``; the keyword-only parameters and their defaults are
+    its schema. Its constructor raises a one-sentence ValueError if it cannot build a table of width d.
 
-    What it may say of itself: ``version`` is raised when behaviour changes; ``uses_text`` is False for controls that
-    read no text; ``uses_interactions`` asks for `Spectrum.interactions`; ``fuses`` says that the method joins text and
-    ID itself, so that the seam does not; ``encodes`` that its auxiliary loss calls `Step.encode`, which no backbone
-    that reads event times can serve; ``views`` is k, where an item has k vectors; ``by_name_only`` leaves it out of the
-    selection ``all`` (ablations); ``note`` is a caution that stands under tables with a row of it.
+    Class attributes: ``version``, raised when behaviour changes; ``uses_text``, False for controls that read no text;
+    ``uses_interactions``: needs `Spectrum.interactions`; ``fuses``: combines text and ID itself, so the seam must not;
+    ``encodes``: its auxiliary loss calls `Step.encode`, which backbones that read event times do not support;
+    ``views``: k, the number of vectors an item has; ``by_name_only``: not part of the selection ``all`` (ablations);
+    ``note``: a caution printed under tables with a row of this adapter.
+
+    A variant that inherits its constructor can narrow it: ``fixed`` sets inherited hyper-parameters, which then leave
+    constructor and schema; ``choices`` lists the values that an inherited hyper-parameter may still take.
     """
 
     version = 1
@@ -151,6 +156,13 @@ class Adapter(nn.Module):
     views = 1
     by_name_only = False
     note = ""
+    fixed: ClassVar[dict[str, Any]] = {}
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "fixed" in vars(cls):
+            cls.__init__ = _with_fixed(cls.__init__, cls.fixed)
 
     def __init__(self, spectrum: Spectrum, d: int) -> None:
         super().__init__()
@@ -161,63 +173,79 @@ class Adapter(nn.Module):
 
     @classmethod
     def mixer_of(cls, d: int, params: dict[str, Any]) -> nn.Module | None:
-        """What `mix` is made of where it is trained, built from the width and hyper-parameters alone: an exported model
-        has no text to build the adapter with. Its ``forward`` takes what `mix` takes."""
+        """The trained module behind `mix`, or None; its ``forward`` has the parameters of `mix`.
+
+        Built from width and hyper-parameters only: an exported model has no text to build the adapter from.
+        """
         return None
 
     def forward(self) -> Tensor:
-        """The table, (N, d), one row an item; (N, k d) where an item has k views."""
+        """The table, (N, d), one row per item; (N, k d) with k views."""
         raise NotImplementedError
 
     def rows(self, ids: Tensor) -> Tensor:
-        """Rows ``ids`` (m,) int64 of the table, (m, k d). Overridden where a row costs less than the table."""
+        """Rows ``ids`` (m,) int64 of the table, (m, k d). Override if some rows cost less than the whole table."""
         return self()[ids]
 
     def mix(self, x: Tensor, real: Tensor, causal: bool) -> Tensor:
-        """Item vectors of sequences, (B, L, k d), on their way into the backbone, which then reads every view alone.
+        """Transform the item vectors of sequences, (B, L, k d), before the backbone encodes each view separately.
 
-        real: (B, L) bool, False on padding, which stands on the right. ``causal``: position t may read nothing after
-        t. The default asks the ``mixer``; without one it changes nothing.
+        real: (B, L) bool, False on padding, which is on the right. ``causal``: position t must not read positions
+        after t. Calls the ``mixer``; without one the vectors are unchanged.
         """
         return x if self.mixer is None else self.mixer(x, real, causal)
 
     def aux(self, step: Step) -> Tensor | None:
-        """An auxiliary loss, shape (), added to that of the targets, its weight included; None where there is none."""
+        """An auxiliary loss, shape (), already weighted, added to the loss of the targets; None if there is none."""
         return None
 
     def linear_map(self) -> tuple[Tensor, Tensor] | None:
-        """(W, b) with table = E @ W + b for items with text, where the method is such a map: W (D, d), b (d,)."""
+        """(W, b) with table = E @ W + b for items with text, W (D, d), b (d,); None if the method is no such map."""
         return None
 
     def diagnostics(self) -> dict[str, float]:
-        """What the method can say of its own state beyond the collapse measures of its table."""
+        """Measures of the method's state, by name, in addition to the collapse measures of its table."""
         return {}
 
     def frozen(self, name: str, value: Tensor) -> None:
-        """Hold a fixed matrix: moves with the module, is not trained, and is not in the state_dict."""
+        """Register a constant matrix: it moves with the module, is not trained, and is not in the state_dict."""
         self.register_buffer(name, value, persistent=False)
 
 
+def _with_fixed(constructor: Callable[..., None], fixed: dict[str, Any]) -> Callable[..., None]:
+    """Return the constructor with the keyword-only parameters ``fixed`` set and removed from its signature; passing one
+    of them raises TypeError."""
+
+    @functools.wraps(constructor)
+    def init(self: Adapter, *args: Any, **params: Any) -> None:
+        constructor(self, *args, **fixed, **params)
+
+    signature = inspect.signature(constructor)
+    free = [parameter for name, parameter in signature.parameters.items() if name not in fixed]
+    vars(init)["__signature__"] = signature.replace(parameters=free)
+    return init
+
+
 class ItemTable(nn.Module):
-    """The seam between text and backbone: scale, fuse with an ID embedding, put the padding row on top.
+    """The seam between text and backbone: scale the adapter's table, fuse it with an ID embedding, add a padding row.
 
     ``fusion``: ``none``, ``add`` (text + id), ``gate`` (g*text + (1-g)*id, g = sigmoid([text, id] W + b)),
-    ``concat`` ([text, id], each d/2 wide; the adapter is then built at d - d//2). The text part is multiplied by
-    a trainable gain that starts its entries at standard deviation ``out_std``, so that no adapter is favoured
-    by its initial scale. The gain is trained as its logarithm: it stays positive, and a step of the optimiser
-    changes it by the same share whatever it started from. ID entries start as N(0, ``id_std``^2).
+    ``concat`` ([text, id], each d/2 wide; the adapter is then built at d - d//2). The text part is multiplied by a
+    trainable gain, initialised so that its entries have standard deviation ``out_std``: no adapter is favoured by its
+    initial scale. The gain is trained as its logarithm: it stays positive, and a step of the optimiser changes it by
+    the same ratio whatever its initial value. ID entries start as N(0, ``id_std``^2).
     """
 
     def __init__(self, adapter: Adapter, d: int, *, fusion: str, out_std: float, id_std: float) -> None:
         super().__init__()
         if fusion not in FUSIONS:
-            raise ValueError(f"fusion is '{fusion}'; it takes: {', '.join(FUSIONS)}")
+            raise ValueError(f"fusion is '{fusion}'; it must be one of: {', '.join(FUSIONS)}")
         if fusion != "none" and adapter.fuses:
             raise ValueError(
-                f"{type(adapter).__name__} joins text and ID itself; fusion is 'none' there, not '{fusion}'"
+                f"{type(adapter).__name__} joins text and ID itself; fusion must be 'none', not '{fusion}'"
             )
         self.adapter, self.fusion, self.d = adapter, fusion, d
-        with torch.no_grad():  # in eval mode: an adapter's dropout is no part of its scale
+        with torch.no_grad():  # in eval mode: dropout must not affect the measured scale
             std = adapter.eval()().std().clamp_min(1e-12)
             adapter.train()
         self.log_gain = nn.Parameter((out_std / std).log()) if adapter.uses_text else None
@@ -228,20 +256,20 @@ class ItemTable(nn.Module):
 
     @property
     def gain(self) -> Tensor | None:
-        """What the text part is multiplied by, > 0, shape (); None for a control that reads no text."""
+        """The positive factor on the text part, shape (); None for a control that reads no text."""
         return None if self.log_gain is None else self.log_gain.exp()
 
     def text(self) -> Tensor:
-        """The adapter's own part at its current scale: (N, d), under ``concat`` (N, d - d//2), in k views (N, k d)."""
+        """The adapter's table times the gain: (N, d); (N, d - d//2) under ``concat``; (N, k d) with k views."""
         return self._scaled(self.adapter())
 
     def forward(self) -> Tensor:
-        """The table the backbone reads and is scored against, (N + 1, k d); row 0 is padding and always zero."""
+        """The table that the backbone reads and scores against, (N + 1, k d); row 0 is padding and always zero."""
         table = self.text()
         return F.pad(table if self.fusion == "none" else self._fused(table, self.id), (0, 0, 1, 0))
 
     def rows(self, items: Tensor) -> Tensor:
-        """The rows of item numbers (m,) int64, 0 = padding, of the table that `forward` gives, (m, k d)."""
+        """Rows (m, k d) of the table of `forward` for item numbers (m,) int64, 0 = padding."""
         ids = (items - 1).clamp_min(0)
         rows = self._scaled(self.adapter.rows(ids))
         if self.fusion != "none":
@@ -249,24 +277,23 @@ class ItemTable(nn.Module):
         return rows.masked_fill(items[:, None] == 0, 0.0)
 
     def linear_map(self) -> tuple[Tensor, Tensor] | None:
-        """(W, b), W (D, k d), b (k d,): the vector e W + b of an item that is not in the catalogue, from its text e.
+        """(W, b), W (D, k d), b (k d,): e W + b is the vector of an item outside the catalogue with text e.
 
-        It is what the row of such an item would be if its ID embedding were zero: under ``none`` the row itself, under
-        ``add`` and ``concat`` its text part. None where the adapter is no linear map, and under ``gate``, whose mixture
-        is none.
+        It equals the row that the item would have with a zero ID embedding: the whole row under ``none``, its text part
+        under ``add`` and ``concat``. None if the adapter is not a linear map, and under ``gate``, which is not linear.
         """
-        found = None if self.fusion == "gate" or self.gain is None else self.adapter.linear_map()
-        if found is None or self.gain is None:
+        text_map = None if self.fusion == "gate" or self.gain is None else self.adapter.linear_map()
+        if text_map is None or self.gain is None:
             return None
-        id_width = self.d * self.adapter.views - found[0].shape[1]
-        W, b = (F.pad(part * self.gain.detach().cpu(), (0, id_width)) for part in found)
+        id_width = self.d * self.adapter.views - text_map[0].shape[1]
+        W, b = (F.pad(part * self.gain.detach().cpu(), (0, id_width)) for part in text_map)
         return W, b
 
     def _scaled(self, rows: Tensor) -> Tensor:
         return rows if self.gain is None else rows * self.gain
 
     def _fused(self, text: Tensor, id: Tensor) -> Tensor:
-        """Rows of text and of the ID embedding become rows of the table, (m, d)."""
+        """Fuse rows of the text part with rows of the ID embedding into rows of the table, (m, d)."""
         if self.fusion == "add":
             return text + id
         both = torch.cat([text, id], 1)
@@ -280,7 +307,7 @@ FUSIONS = ("none", "add", "gate", "concat")
 
 
 def widths(d: int, fusion: str) -> tuple[int, int]:
-    """Columns of the adapter's table and of the ID embedding under a fusion.
+    """Numbers of columns of the adapter's table and of the ID embedding under a fusion.
 
     >>> widths(64, "add"), widths(64, "concat")
     ((64, 64), (32, 32))

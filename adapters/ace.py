@@ -1,13 +1,13 @@
-"""ACE: a free table that starts from the text with its spectrum softened, between whitened and plain truncation.
+"""ACE: a free table initialised from text with a softened spectrum, between whitened and plain truncation.
 
-Source: Lee, Kim & Lee 2026, arXiv 2605.29322 (SIGIR). A linear autoencoder that tells each item from all items by ridge
-regression, min_B ||X^T - X^T B||^2 + lambda ||B||^2, has the solution
+Source: Lee, Kim & Lee 2026, arXiv 2605.29322 (SIGIR). A linear autoencoder that predicts each item from all items by
+ridge regression, min_B ||X^T - X^T B||^2 + lambda ||B||^2, has the solution
 
     B = (X X^T + lambda I)^-1 X X^T = U diag(s^2 / (s^2 + lambda)) U^T.
 
 The table starts as U_d diag(g(S_d)), g(s) = sqrt(s^2 / (s^2 + lambda)), whose inner products are those of B on the d
 leading components: lambda = 0 is whitening, a large lambda plain truncation up to scale. Their lambda, 0 to 5000, is in
-units of S^2 and so depends on the encoder and the number of items; ours is counted in medians of S^2. Their overall
+units of S^2 and so depends on the encoder and the number of items; ours is in units of the median of S^2. Their overall
 scale is the seam's gain here.
 """
 
@@ -20,10 +20,10 @@ from .svd import COPY_STD
 
 
 class ACE(Adapter):
-    """A trainable table (N, d) that starts as U_d diag(g(S_d)) with lambda = ``softness`` times the median of S^2,
-    scaled to standard deviation 0.05 so that a step of the optimiser moves it as far as it would an ID embedding.
+    """A trainable table (N, d) that starts as U_d diag(g(S_d)), lambda = ``softness`` times the median of S^2.
 
-    Raises ValueError where ``softness`` is negative or d exceeds the rank.
+    It is scaled to standard deviation 0.05, so an optimiser step changes it by as much as an ID embedding.
+    Raises ValueError if ``softness`` is negative or d exceeds the rank.
     """
 
     fuses = True  # an ID embedding added to a free table would be the same free table
@@ -31,7 +31,7 @@ class ACE(Adapter):
     def __init__(self, spectrum: Spectrum, d: int, *, softness: NonNegative = 10.0) -> None:
         super().__init__(spectrum, d)
         if softness < 0:
-            raise ValueError(f"softness is {softness}; it must be 0 or above")
+            raise ValueError(f"softness is {softness}; it must be at least 0")
         if d > spectrum.rank:
             raise ValueError(f"ACE keeps d={d} components, but the text has rank {spectrum.rank}")
         energy = spectrum.S.square()

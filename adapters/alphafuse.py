@@ -1,10 +1,10 @@
-"""AlphaFuse: the leading components of the text, with the ID embedding learned in the weakest of them.
+"""AlphaFuse: the leading components of the text, with an ID embedding learned in the weakest of them.
 
-Source: Hu et al. 2025, arXiv 2504.19218: the text X is written in its singular basis, its d leading components are kept
-and put to unit variance (standardisation, X V_d diag(lambda)^-1/2), and the ID embedding of width d_n is learned in the
-null space, the trailing d_n of these d columns: added to the text there, or in its place (their ``cover``). The null
-space is given by its width and not by their threshold on the eigenvalues, items weigh alike in mean and covariance, and
-the whole is brought to the scale of an ID embedding, all ours: there, unit variance meets IDs of N(0, 1).
+Source: Hu et al. 2025, arXiv 2504.19218. The text X is projected onto its d leading singular directions and
+standardised to unit variance, X V_d diag(lambda)^-1/2. The ID embedding, of width d_n, is learned in the null space,
+the last d_n of these d columns: added to the text there, or in its place (their ``cover``). Ours: the null space is set
+by its width instead of their threshold on the eigenvalues; all items weigh equally in mean and covariance; and the
+table is scaled to the size of an ID embedding, where theirs combines unit variance with IDs of N(0, 1).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ ID_INIT = ("zeros", "normal")
 
 
 class AlphaFuse(Adapter):
-    """T = L + [0, ID], (N, d): L frozen text of standard deviation 0.05; ID trained, (N, d_n), in the last d_n =
-    round(``null_share`` d) columns.
+    """T = L + [0, ID], (N, d): L is frozen text of standard deviation 0.05; ID, (N, d_n), is trained and fills the last
+    d_n = round(``null_share`` d) columns.
 
     ``whiten``: the columns of L are U_d, of equal variance; otherwise U_d diag(S_d), plain truncation. ``cover``: the
-    last d_n columns of L are left out, so that T = [L_{d - d_n}, ID]. ``id_init``: ID starts as zeros, or normal at the
+    last d_n columns of L are dropped, T = [L_{d - d_n}, ID]. ``id_init``: ID starts as zeros, or normal with the
     standard deviation of L.
-    Raises ValueError where ``id_init`` is unknown, text or ID would have no column, or the rank gives too few.
+    Raises ValueError if ``id_init`` is unknown, text or ID would have no column, or the rank is too small.
     """
 
     fuses = True
@@ -48,9 +48,9 @@ class AlphaFuse(Adapter):
         null = round(null_share * d)
         kept = d - null if cover else d
         if id_init not in ID_INIT:
-            raise ValueError(f"id_init is '{id_init}'; it takes: {', '.join(ID_INIT)}")
+            raise ValueError(f"id_init is '{id_init}'; it must be one of: {', '.join(ID_INIT)}")
         if not 0 < null < d:
-            raise ValueError(f"null_share {null_share} gives the ID {null} of d={d} columns; it takes 1 to {d - 1}")
+            raise ValueError(f"null_share {null_share} gives the ID {null} of d={d} columns; it needs 1 to {d - 1}")
         if kept > spectrum.rank:
             raise ValueError(f"AlphaFuse keeps {kept} components at d={d}, but the text has rank {spectrum.rank}")
         text = spectrum.U[:, :kept] if whiten else spectrum.U[:, :kept] * spectrum.S[:kept]
@@ -66,5 +66,5 @@ class AlphaFuse(Adapter):
         return self.text[ids] + self._placed(F.embedding(ids, self.id))
 
     def _placed(self, id: Tensor) -> Tensor:
-        """[0, ID], (m, d), of rows of the ID embedding (m, d_n)."""
+        """Pad rows of the ID embedding (m, d_n) to [0, ID], (m, d)."""
         return F.pad(id, (self.d - id.shape[1], 0))

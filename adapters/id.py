@@ -1,4 +1,4 @@
-"""ID: a free embedding per item that reads no text, the control every text adapter has to beat.
+"""ID: a free embedding per item, without text; the control that every text adapter has to beat.
 
 Source: the item embedding of SASRec (Kang & McAuley 2018, arXiv 1808.09781); normal initialisation as in RecBole
 (Zhao et al. 2021).
@@ -13,9 +13,9 @@ from ._base import Adapter, Positive, Spectrum
 
 
 class ID(Adapter):
-    """A trainable table (N, d) of entries N(0, ``init_std``^2).
+    """A trainable table (N, d) with initial entries N(0, ``init_std``^2).
 
-    The seam gives it no gain, so ``init_std`` is the scale the backbone sees.
+    The seam applies no gain to it, so ``init_std`` is the scale that the backbone sees.
     """
 
     uses_text = False

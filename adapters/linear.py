@@ -1,4 +1,4 @@
-"""Linear: one affine map of the frozen text, T = X W + b.
+"""Linear: an affine map of the frozen text, T = X W + b.
 
 Source: the text branch of MoRec (Yuan et al. 2023, arXiv 2303.13835) and the evaluation head of LLM2Rec (He et al.
 2025): Xavier-normal weight, zero bias, nothing after the map.
@@ -12,9 +12,9 @@ from ._base import Adapter, Preprocess, Spectrum
 
 
 class Linear(Adapter):
-    """T = features(``preprocess``) W + b, (N, d); an item without text has the row b.
+    """T = features(``preprocess``) W + b, (N, d); the row of an item without text is b.
 
-    Raises ValueError where ``preprocess`` is none of raw, center, whiten.
+    Raises ValueError if ``preprocess`` is unknown.
     """
 
     features: Tensor

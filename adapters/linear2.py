@@ -1,9 +1,9 @@
-"""Linear2: two linear layers with nothing between them, the adapter of LLM-ESR and LLMEmb.
+"""Linear2: two linear layers without an activation between them, the adapter of LLM-ESR and LLMEmb.
 
 Sources: Liu et al. 2024, arXiv 2405.20646 (LLM-ESR), and Liu et al. 2025, arXiv 2409.19925 (LLMEmb): Linear(D, D / 2),
-then Linear(D / 2, d), Xavier-normal weights. A linear map of rank at most d either way, so what it adds to `Linear` is
-its factorisation, which changes the course of training. Biases start at zero (theirs escape the initialisation). Their
-text is trained along or reduced by PCA in some set-ups; here it is frozen, and ``preprocess`` is searched.
+then Linear(D / 2, d), Xavier-normal weights. Like `Linear` it is a linear map of rank at most d; it differs in its
+factorisation, which changes the course of training. Biases start at zero (the authors' initialisation skips theirs). In
+some of their set-ups the text is trained too or reduced by PCA; here it is frozen, and ``preprocess`` is searched.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from ._base import Adapter, Preprocess, Spectrum
 
 
 class Linear2(Adapter):
-    """T = (X W_1 + b_1) W_2 + b_2 of X = features(``preprocess``), (N, d), with D // 2 units between; computed as
-    X (W_1 W_2) + (b_1 W_2 + b_2), the same at a fraction of the cost. An item without text has the row b_1 W_2 + b_2.
+    """T = (X W_1 + b_1) W_2 + b_2, (N, d), X = features(``preprocess``), hidden width half that of X.
 
-    Raises ValueError where ``preprocess`` is none of raw, center, whiten.
+    Computed as X (W_1 W_2) + (b_1 W_2 + b_2), which is equal and costs a fraction. The row of an item without text is
+    b_1 W_2 + b_2.
+    Raises ValueError if ``preprocess`` is unknown.
     """
 
     features: Tensor

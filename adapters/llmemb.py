@@ -1,18 +1,18 @@
-"""LLMEmb: a factorised linear map of the frozen text, held close to collaborative item vectors.
+"""LLMEmb: a factorised linear map of the frozen text, aligned with collaborative item vectors.
 
-Source: LLMEmb, recommendation adaptation training (Liu et al. 2024, arXiv 2409.19925): e_i = W_2 (W_1 s_i + b_1) + b_2
-replaces the item embedding, s_i frozen, hidden width half that of the text, and L_align, a contrastive loss between e_i
-and the embedding of item i in a trained SASRec, is added with weight alpha; the loss is that of the reference code
-(`_align.soft_contrast`), alpha .01 and tau 2 are its values.
+Source: LLMEmb, recommendation adaptation training (Liu et al. 2024, arXiv 2409.19925). e_i = W_2 (W_1 s_i + b_1) + b_2
+replaces the item embedding, s_i frozen, hidden width half that of the text. L_align, a contrastive loss between e_i and
+the embedding of item i in a trained SASRec, is added with weight alpha. The loss is that of the reference code
+(`_align.soft_contrast`), which uses alpha .01 and tau 2.
 
-The collaborative vectors are ours. A trained SASRec to start from would be a second training run in every trial, twice
-the budget of any other row, so they come in closed form from the same training sequences: the truncated singular value
+Ours: the collaborative vectors. A trained SASRec would need a second training run in every trial, twice the budget of
+any other row. Instead they are computed in closed form from the same training sequences: the truncated singular value
 decomposition U_d Sigma_d^(1/2) of the positive pointwise mutual information M_ij = max(0, log(n_ij n / (n_i n_j))) of
-items that stand at most ``window`` events apart, which is what skip-gram embeddings factorise (Levy & Goldberg 2014,
-Neural Word Embedding as Implicit Matrix Factorization). The loss takes dot products, so that lengths count: these
-vectors have length `LENGTH` each, and e_i enters it times the constant with which it starts at that length. Left out:
-the fine-tuning of the language model (it is a matter of the encoder) and its PCA (``preprocess`` is searched instead).
-The loss is taken over the step's different items, not once an event.
+items within ``window`` events of each other, the matrix that skip-gram embeddings factorise (Levy & Goldberg 2014,
+Neural Word Embedding as Implicit Matrix Factorization). The loss uses dot products, so lengths matter: these vectors
+have length `LENGTH`, and e_i is multiplied by a constant that gives it this length at initialisation. Left out: the
+fine-tuning of the language model (that concerns the encoder) and its PCA (``preprocess`` is searched instead). The loss
+counts each distinct item of the step once, not each event.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._align import LENGTH, described, soft_contrast, start_length, two_linear, users_of
+from ._align import LENGTH, has_text, soft_contrast, start_length, two_linear, users_of
 from ._base import Adapter, Count, Interactions, NonNegative, Positive, Preprocess, Spectrum, Step
 
 SPARE, PASSES = 16, 16  # extra columns and passes of the subspace iteration
-NOISE = 1e-6  # share of the longest collaborative vector below which a vector is rounding
+NOISE = 1e-6  # vectors shorter than this share of the longest are rounding errors
 
 
 class LLMEmb(Adapter):
     """T = (X W_1 + b_1) W_2 + b_2, (N, d), X = features(``preprocess``).
 
     aux = ``alpha`` * soft-target contrastive loss at ``tau`` between c T_i and the frozen collaborative vector Y_i over
-    the step's different items that have both text and a positive co-occurrence in training; the constant c brings T to
-    the length of Y at the start.
-    Raises ValueError where ``preprocess`` is none of raw, center, whiten, or ``window`` is below 1.
+    the step's distinct items with both text and a positive co-occurrence in training. The constant c scales T to the
+    length of Y at initialisation.
+    Raises ValueError if ``preprocess`` is unknown or ``window`` is below 1.
     """
 
     version = 2
@@ -56,7 +56,7 @@ class LLMEmb(Adapter):
     ) -> None:
         super().__init__(spectrum, d)
         if window < 1:
-            raise ValueError(f"window is {window}; items of one history must be allowed at least 1 event apart")
+            raise ValueError(f"window is {window}; it must be at least 1 event")
         self.alpha, self.tau, self.preprocess = alpha, tau, preprocess
         self.frozen("features", spectrum.features(preprocess))
         self.map = two_linear(self.features.shape[1], d)
@@ -65,7 +65,7 @@ class LLMEmb(Adapter):
         lengths = Y.norm(dim=1, keepdim=True)
         placed = lengths > NOISE * lengths.max()
         self.frozen("collaborative", (LENGTH * Y / lengths.where(placed, torch.inf)).float())
-        self.frozen("aligned", placed.squeeze(1) & described(spectrum.E))
+        self.frozen("aligned", placed.squeeze(1) & has_text(spectrum.E))
 
     def forward(self) -> Tensor:
         return self.map(self.features)
@@ -86,13 +86,13 @@ class LLMEmb(Adapter):
         return W, b + (W2 @ b1 + b2).float()
 
     def diagnostics(self) -> dict[str, float]:
-        """``aligned_share``: the share of the items that the auxiliary loss can reach."""
+        """``aligned_share``: the share of items that the auxiliary loss covers."""
         return {"aligned_share": self.aligned.float().mean().item()}
 
 
 def _ppmi(interactions: Interactions, n: int, window: int) -> Tensor:
-    """Positive pointwise mutual information of different items at most ``window`` events apart in one history, (N, N)
-    sparse, symmetric, float64."""
+    """Positive pointwise mutual information of distinct items within ``window`` events of each other in a history,
+    (N, N) sparse, symmetric, float64."""
     users, items = users_of(interactions.offsets), interactions.items
     keys = [items[:0]]
     for gap in range(1, window + 1):
@@ -109,8 +109,10 @@ def _ppmi(interactions: Interactions, n: int, window: int) -> Tensor:
 
 
 def _leading(M: Tensor, d: int) -> Tensor:
-    """U_d Sigma_d^(1/2), (N, d), of a symmetric sparse M (N, N), by subspace iteration from a fixed start: the same in
-    every run, and nothing of size N^2. Columns beyond N are zero."""
+    """Compute U_d Sigma_d^(1/2), (N, d), of a symmetric sparse M (N, N) by subspace iteration from a fixed start.
+
+    Identical in every run, and without a dense N x N matrix. Columns beyond N are zero.
+    """
     n = len(M)
     start = torch.randn(n, min(d + SPARE, n), generator=torch.Generator().manual_seed(0), dtype=M.dtype)
     Q = torch.linalg.qr(start)[0]

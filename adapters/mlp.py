@@ -1,8 +1,8 @@
-"""MLP: a feed-forward network on the frozen text, the commonest adapter of the field.
+"""MLP: a feed-forward network on the frozen text, the most common adapter in the literature.
 
 Source: the projection of RLMRec (Ren et al. 2024, arXiv 2310.15950): one hidden layer, Xavier-uniform weights. Ours:
-GELU, or ReLU, where RLMRec has LeakyReLU, a hidden width that is searched where theirs is (D + d) / 2, and dropout.
-`rlmrec_con` and `rlmrec_gen` keep RLMRec's map as it is.
+GELU or ReLU instead of LeakyReLU, a searched hidden width instead of (D + d) / 2, and dropout. `rlmrec_con` and
+`rlmrec_gen` keep RLMRec's map unchanged.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU}
 
 
 class MLP(Adapter):
-    """T = g(... g(X W_1 + b_1) ...) W_out + b_out, (N, d), with ``layers`` hidden layers of width ``hidden``, and
-    ``dropout`` behind each of them.
+    """T = g(... g(X W_1 + b_1) ...) W_out + b_out, (N, d), with ``layers`` hidden layers of width ``hidden``, each
+    followed by ``dropout``.
 
-    Raises ValueError where ``activation`` or ``preprocess`` is unknown or ``layers`` is below 1.
+    Raises ValueError if ``activation`` or ``preprocess`` is unknown or ``layers`` is below 1.
     """
 
     features: Tensor
@@ -38,7 +38,7 @@ class MLP(Adapter):
     ) -> None:
         super().__init__(spectrum, d)
         if activation not in ACTIVATIONS:
-            raise ValueError(f"activation is '{activation}'; it takes: {', '.join(ACTIVATIONS)}")
+            raise ValueError(f"activation is '{activation}'; it must be one of: {', '.join(ACTIVATIONS)}")
         if layers < 1:
             raise ValueError(f"MLP needs at least 1 hidden layer, layers is {layers}")
         self.frozen("features", spectrum.features(preprocess))

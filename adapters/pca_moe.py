@@ -1,8 +1,8 @@
 """PCA-MoE: the leading principal components of the text through a mixture of experts.
 
-Source: RecXplore (Shi et al. 2025, arXiv 2509.14979), whose comparison of adapters found PCA followed by a mixture of
-experts best. The mixture is UniSRec's (Hou et al. 2022, arXiv 2206.05941), see `UniSRecMoE`. The number of components
-and whether they are brought to unit variance were not at hand: both are searched.
+Source: RecXplore (Shi et al. 2025, arXiv 2509.14979), whose comparison of adapters ranked PCA followed by a mixture of
+experts best. The mixture is UniSRec's (Hou et al. 2022, arXiv 2206.05941), see `UniSRecMoE`. The paper's number of
+components, and whether it scales them to unit variance, were not available to us: both are searched.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from .unisrec_moe import UniSRecMoE
 
 
 class PCAMoE(UniSRecMoE):
-    """`UniSRecMoE` over the ``k`` leading principal component scores, U_k diag(S_k), or, under ``whiten``, over
-    sqrt(N_text - 1) U_k; all components where the text has fewer than k.
+    """`UniSRecMoE` over the ``k`` leading principal component scores, U_k diag(S_k), or sqrt(N_text - 1) U_k under
+    ``whiten``; over all components if the text has fewer than k.
 
-    Raises ValueError where ``k`` or ``experts`` is below 1 or ``dropout`` outside [0, 1).
+    Raises ValueError if ``k`` or ``experts`` is below 1 or ``dropout`` outside [0, 1).
     """
 
     def __init__(
@@ -32,8 +32,8 @@ class PCAMoE(UniSRecMoE):
         dropout: Rate = 0.2,
     ) -> None:
         if k < 1:
-            raise ValueError(f"PCA keeps at least 1 component, k is {k}")
+            raise ValueError(f"PCA needs at least 1 component, k is {k}")
         scores = spectrum.U[:, :k] * (spectrum.unit if whiten else spectrum.S[:k])
-        reduced = dataclasses.replace(spectrum, E=scores)  # the scores are all the text that the mixture reads
+        reduced = dataclasses.replace(spectrum, E=scores)  # the mixture reads these scores as its text
         super().__init__(reduced, d, experts=experts, noisy=noisy, dropout=dropout, preprocess="raw")
         self.spectrum = spectrum

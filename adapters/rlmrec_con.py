@@ -1,11 +1,12 @@
-"""RLMRec-Con: a free item table, held close to the text by a contrastive loss.
+"""RLMRec-Con: a free item table, aligned with the text by a contrastive loss.
 
-Source: RLMRec, contrastive alignment (Ren et al. 2024, arXiv 2310.15950): an MLP carries the text s_i into the space of
+Source: RLMRec, contrastive alignment (Ren et al. 2024, arXiv 2310.15950): an MLP maps the text s_i into the space of
 the collaborative vector e_i, and L = - sum_i log exp(sim(e_i, MLP(s_i)) / tau) / sum_j exp(sim(e_i, MLP(s_j)) / tau),
-sim the cosine, is added to the loss of the recommender. As in the reference code, e_i is the anchor and the texts of
-the other items of the step are the negatives; one hidden layer of width (D + d) / 2. Left out: the profiles that a
-language model writes of items and users (the text is the catalogue's own, and users have none), hence the alignment of
-users; and the graph encoder, whose output e_i is: here it is the table itself, before the sequence encoder.
+sim the cosine, is added to the loss of the recommender. As in the reference code, e_i is the anchor, the texts of the
+other items of the step are the negatives, and the MLP has one hidden layer of width (D + d) / 2. Left out: the profiles
+of items and users written by a language model (the text is that of the catalogue, and users have none), and therefore
+the alignment of users; and the graph encoder, whose output is their e_i: here e_i is the table itself, before the
+sequence encoder.
 """
 
 from __future__ import annotations
@@ -14,23 +15,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._align import described, info_nce, perceptron
+from ._align import has_text, info_nce, perceptron
 from ._base import Adapter, NonNegative, Positive, Preprocess, Spectrum, Step
 from .svd import COPY_STD
 
 
 class RLMRecCon(Adapter):
-    """A trainable table T (N, d), entries N(0, 0.05^2); the text only enters the auxiliary loss.
+    """A trainable table T (N, d), initial entries N(0, 0.05^2); the text is used only in the auxiliary loss.
 
     aux = ``weight`` * InfoNCE at temperature ``tau`` between T_i and MLP(features(``preprocess``)_i) over the step's
-    different items; those without text are left out, as their common zero row says nothing of them.
-    Raises ValueError where ``preprocess`` is none of raw, center, whiten.
+    distinct items. Items without text are left out, since all of them have the same zero row.
+    Raises ValueError if ``preprocess`` is unknown.
     """
 
     fuses = True
 
     features: Tensor
-    described: Tensor
+    has_text: Tensor
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class RLMRecCon(Adapter):
         super().__init__(spectrum, d)
         self.weight, self.tau = weight, tau
         self.frozen("features", spectrum.features(preprocess))
-        self.frozen("described", described(spectrum.E))
+        self.frozen("has_text", has_text(spectrum.E))
         self.table = nn.Parameter(torch.randn(self.n, d) * COPY_STD)
         self.projection = perceptron(self.features.shape[1], d)
 
@@ -56,8 +57,8 @@ class RLMRecCon(Adapter):
 
     def aux(self, step: Step) -> Tensor | None:
         ids = step.items()
-        ids = ids[self.described[ids]]
+        ids = ids[self.has_text[ids]]
         if not len(ids):
             return None
-        own = torch.arange(len(ids), device=ids.device)
-        return self.weight * info_nce(self.rows(ids), self.projection(self.features[ids]), own, self.tau)
+        positive = torch.arange(len(ids), device=ids.device)
+        return self.weight * info_nce(self.rows(ids), self.projection(self.features[ids]), positive, self.tau)

@@ -1,11 +1,11 @@
 """SpecTran: sparse attention over the whole spectrum of the text, plus a spectral position encoding.
 
-Source: SpecTran (arXiv 2601.21986, 2026): E_s = U [phi(Q K^T) + A]^T with U the left singular vectors, phi a Softshrink
-of learnable threshold, and A diagonal, a Taylor polynomial of the singular values on the first d components.
-What the paper leaves open (scaling, centring, initialisation) is ours and said below.
+Source: SpecTran (arXiv 2601.21986, 2026): E_s = U [phi(Q K^T) + A]^T, with U the left singular vectors, phi a
+Softshrink with a learnable threshold, and A diagonal, a Taylor polynomial of the singular values on the first d
+components. The paper leaves scaling, centring and initialisation open; our choices are stated below.
 
 Letters: s_j = S_j / S_0; M = P + A the mixing matrix (d, r), P = phi(Q K^T / sqrt(d_k)), Q (d, d_k), K (r, d_k),
-A_ii = sum_t beta_t s_i^t. The table does not depend on the item but through U: it is one matrix product.
+A_ii = sum_t beta_t s_i^t. M is the same for all items, so the table is one matrix product.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ class SpecTran(Adapter):
     """T = sqrt(N_text - 1) U diag(s)^``value_power`` M^T, (N, d). The paper's overall scale (gamma) is the seam's gain.
 
     ``phi``: softshrink | softmax (the paper's ablation) | identity (no sparsity) | none (no attention).
-    ``pos``: taylor, of degree ``degree`` | free_diag (d free weights) | none. ``start``: beta starts as (1, 0, ...),
-    whitened truncation, or as (0, 1, 0, ...), plain truncation.
-    ``c``, ``rho``: scores start as N(0, s0^2) with threshold lambda = c s0 and s0 such that every row of P has norm
-    rho against A's 1: small enough not to drown A, yet never wholly inside the threshold, where the gradients of Q, K
-    and lambda would be zero for ever. lambda is trained in units of s0 and enters by its absolute value, so that it
-    stays positive and a step of the optimiser is small against the scores; ``lam_learnable`` False keeps it fixed.
+    ``pos``: taylor, of degree ``degree`` | free_diag (d free weights) | none. ``start``: beta starts as (1, 0, ...)
+    for ``whiten``, whitened truncation, or (0, 1, 0, ...) for ``plain``, plain truncation.
+    ``c``, ``rho``: scores start as N(0, s0^2) with threshold lambda = c s0, and s0 is set so that every row of P has
+    norm rho, against 1 for A. P is then too small to drown A, but never entirely below the threshold, where the
+    gradients of Q, K and lambda would stay zero. lambda is trained in units of s0 and used by its absolute value: it
+    stays positive, and an optimiser step is small against the scores. ``lam_learnable`` False keeps it fixed.
     At ``c`` = 0 lambda starts at 0, where the absolute value has gradient 0, and stays there whatever
-    ``lam_learnable``: the attention is that of `spectran_dense`. Every c > 0 is trained.
-    ``rank``: leading components used, None for all.
-    Raises ValueError where a switch is unknown, d exceeds the components, or no part of M is left.
+    ``lam_learnable``: the attention equals that of `spectran_dense`. Every c > 0 is trained.
+    ``rank``: number of leading components used, None for all.
+    Raises ValueError if a switch is unknown, d exceeds the number of components, or neither P nor A is left.
     """
 
     basis: Tensor
@@ -64,7 +64,7 @@ class SpecTran(Adapter):
         r = spectrum.rank if rank is None else min(rank, spectrum.rank)
         _check(phi, pos, start, degree)
         if d > r:
-            raise ValueError(f"SpecTran makes d={d} columns of at least as many components, but there are {r}")
+            raise ValueError(f"SpecTran needs at least d={d} components, but there are {r}")
         self.phi, self.pos, self.r = phi, pos, r
         s = spectrum.S[:r] / spectrum.S[0]
         self.frozen("basis", spectrum.U[:, :r])
@@ -95,7 +95,7 @@ class SpecTran(Adapter):
             return self.basis.new_zeros(self.d, self.r)
         scores = self.Q @ self.K.T / math.sqrt(self.K.shape[1])
         if self.phi == "softshrink":
-            return scores.sign() * (scores.abs() - self.lam).relu()  # F.softshrink takes no trained threshold
+            return scores.sign() * (scores.abs() - self.lam).relu()  # F.softshrink cannot train its threshold
         return scores.softmax(1) if self.phi == "softmax" else scores
 
     def position(self) -> Tensor:
@@ -110,7 +110,7 @@ class SpecTran(Adapter):
         return self.attention() + self.position()
 
     def weights(self) -> Tensor:
-        """What the rows of U are multiplied by, sqrt(N_text - 1) diag(s)^value_power M^T, (r, d)."""
+        """The factor on the rows of U, sqrt(N_text - 1) diag(s)^value_power M^T, (r, d)."""
         return (self.mixing() * self.values).T
 
     def forward(self) -> Tensor:
@@ -125,29 +125,29 @@ class SpecTran(Adapter):
 
     @torch.no_grad()
     def active_fraction(self) -> float:
-        """Share of the entries of P that are not zero; 0 or nearly so: the attention cannot learn any more."""
+        """Share of nonzero entries in P; near 0 the attention can no longer learn."""
         return (self.attention() != 0).float().mean().item()
 
     @torch.no_grad()
     def diagnostics(self) -> dict[str, float]:
         """``active_fraction``; ``subordinate_mass``, the share of sum M^2 beyond component d (the paper's case study);
-        ``attention_share``, ||P||^2 / (||P||^2 + ||A||^2); ``lambda`` and ``beta_<t>`` where there are such.
+        ``attention_share``, ||P||^2 / (||P||^2 + ||A||^2); ``lambda`` with Softshrink; ``beta_<t>`` with Taylor.
         """
         energy, mass = self.mixing().square(), [m.square().sum() for m in (self.attention(), self.position())]
-        found = {
+        measures = {
             "active_fraction": self.active_fraction(),
             "subordinate_mass": (energy[:, self.d :].sum() / energy.sum()).item(),
             "attention_share": (mass[0] / (mass[0] + mass[1])).item(),
         }
         if self.phi == "softshrink":
-            found["lambda"] = self.lam.item()
+            measures["lambda"] = self.lam.item()
         if self.pos == "taylor":
-            found |= {f"beta_{t}": value for t, value in enumerate(self.beta.tolist())}
-        return found
+            measures |= {f"beta_{t}": value for t, value in enumerate(self.beta.tolist())}
+        return measures
 
 
 def softshrink_energy(c: float) -> float:
-    """E[phi(z)^2] of z ~ N(0, 1) under a Softshrink of threshold c: 2 [(1 + c^2) Phi(-c) - c pdf(c)].
+    """E[phi(z)^2] for z ~ N(0, 1) and phi a Softshrink of threshold c: 2 [(1 + c^2) Phi(-c) - c pdf(c)].
 
     >>> round(softshrink_energy(0.0), 4), round(softshrink_energy(1.0), 4), round(softshrink_energy(2.0), 4)
     (1.0, 0.1507, 0.0115)
@@ -157,10 +157,10 @@ def softshrink_energy(c: float) -> float:
 
 
 def _check(phi: str, pos: str, start: str, degree: int) -> None:
-    for name, value, known in (("phi", phi, PHI), ("pos", pos, POS), ("start", start, START)):
-        if value not in known:
-            raise ValueError(f"{name} is '{value}'; it takes: {', '.join(known)}")
+    for name, value, allowed in (("phi", phi, PHI), ("pos", pos, POS), ("start", start, START)):
+        if value not in allowed:
+            raise ValueError(f"{name} is '{value}'; it must be one of: {', '.join(allowed)}")
     if phi == "none" and pos == "none":
-        raise ValueError("SpecTran without attention (phi) and without position encoding (pos) makes no table")
+        raise ValueError("SpecTran needs attention (phi) or a position encoding (pos), but both are 'none'")
     if pos == "taylor" and degree < START.index(start):
-        raise ValueError(f"start is 'plain', a weight on the first power, but the Taylor degree is {degree}")
+        raise ValueError(f"start is 'plain', which needs a Taylor degree of at least 1, but degree is {degree}")

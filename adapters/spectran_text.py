@@ -1,4 +1,4 @@
-"""SpecTran from text alone: no ID embedding is added, so that the row shows what the adapter makes of the text.
+"""SpecTran from text only, without an ID embedding: shows how much the adapter extracts from the text.
 
 Source: ours, for SpecTran (arXiv 2601.21986, 2026), which fuses its table with an ID embedding.
 """
@@ -9,7 +9,7 @@ from .spectran import SpecTran
 
 
 class SpecTranText(SpecTran):
-    """`SpecTran` that takes no other ``fusion`` than none."""
+    """`SpecTran` with ``fusion`` fixed to none."""
 
     by_name_only = True
-    fuses = True  # the seam shall add no ID embedding
+    fuses = True  # so the seam adds no ID embedding

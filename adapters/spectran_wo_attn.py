@@ -1,30 +1,17 @@
-"""SpecTran without attention: SVD truncation whose spectral weights are learned.
+"""SpecTran without attention: SVD truncation with learned spectral weights.
 
-Source: the ablation without global attention of SpecTran (arXiv 2601.21986, 2026): E_s = U A^T. The components behind
-the first d are then read by nothing.
+Source: the ablation without global attention of SpecTran (arXiv 2601.21986, 2026): E_s = U A^T. Components after the
+first d are then not used.
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
-from ._base import Degree, NonNegative, Spectrum, Start
 from .spectran import SpecTran
 
 
 class SpecTranWithoutAttention(SpecTran):
-    """`SpecTran` with ``phi`` fixed to none, and no parameter of the attention. Raises ValueError where it does."""
+    """`SpecTran` with ``phi`` fixed to none and without the attention's parameters. Raises ValueError as it does."""
 
     by_name_only = True
-
-    def __init__(
-        self,
-        spectrum: Spectrum,
-        d: int,
-        *,
-        pos: Literal["taylor", "free_diag"] = "taylor",
-        degree: Degree = 2,
-        start: Start = "whiten",
-        value_power: NonNegative = 0.0,
-    ) -> None:
-        super().__init__(spectrum, d, phi="none", pos=pos, degree=degree, start=start, value_power=value_power)
+    fixed = {"phi": "none", "d_k": 128, "c": 1.0, "rho": 0.3, "lam_learnable": True, "rank": None}
+    choices = {"pos": ("taylor", "free_diag")}

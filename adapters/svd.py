@@ -1,7 +1,7 @@
 """SVD truncation: the d leading spectral components, weighted by a power of the singular values.
 
-Sources: frozen PCA scores as in LLM-ESR (Liu et al. 2024); the trainable copy is the text-initialised
-ID table of LLM2X (Harte et al. 2023) and LLMInit (Zhang et al. 2025).
+Sources: frozen PCA scores as in LLM-ESR (Liu et al. 2024); the trainable copy is the text-initialised ID table of LLM2X
+(Harte et al. 2023) and LLMInit (Zhang et al. 2025).
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from ._base import Adapter, NonNegative, Spectrum
 
-COPY_STD = 0.05  # of a trainable copy's entries: the scale of an ID embedding, at which the learning rate is searched
+COPY_STD = 0.05  # standard deviation of a trainable copy: that of an ID embedding, which the learning rates suit
 
 
 class SVD(Adapter):
     """T = sqrt(N_text - 1) U_d diag(S_d / S_0)^``power``, (N, d): PCA scores up to a factor at power 1, whitened
     (unit covariance) at power 0.
 
-    ``trainable``: T is only where a free table starts. That copy is scaled to standard deviation 0.05 (the seam's
-    gain makes up for it), so that a step of the optimiser moves it as far as it would an ID embedding.
-    Raises ValueError where d exceeds the rank.
+    ``trainable``: a free table initialised with T, scaled to standard deviation 0.05 (the seam's gain compensates), so
+    an optimiser step changes it by as much as an ID embedding.
+    Raises ValueError if d exceeds the rank.
     """
 
     weights: Tensor

@@ -1,14 +1,14 @@
 """WhitenRec: a feed-forward projection of fully whitened text.
 
 Source: Zhang et al. 2024, arXiv 2402.10602: Z = X Phi with the ZCA whitening Phi = V diag(lambda)^-1/2 V^T of the
-covariance, whose output stays as near to X as a white matrix can, then a projection head trained with the backbone.
-PCA whitening, X V diag(lambda)^-1/2, differs from Z by the rotation V. The head is taken from the code of the authors'
-companion paper (Zhang et al. 2024, AAAI, DWSRec): two layers, ReLU, dropout 0.2 before each. Ours: the hidden width is
-searched as that of `MLP` is (theirs is d, 300), no ReLU after the last layer (it would leave the table one sign), and
+covariance, which makes Z the white matrix closest to X, then a projection head trained with the backbone. PCA
+whitening, X V diag(lambda)^-1/2, differs from Z by the rotation V. The head follows the code of the authors' companion
+paper (Zhang et al. 2024, AAAI, DWSRec): two layers, ReLU, dropout 0.2 before each. Ours: the hidden width is searched
+as in `MLP` (theirs is d, 300), no ReLU after the last layer (it would make the whole table non-negative), and
 Xavier-uniform weights.
 
-The score is not part of the adapter: the authors score by cosine / 0.07 over the whole catalogue, while here every row
-of a bench has the same score, by default the dot product under a softmax over all items.
+The score is not part of the adapter: the authors score by cosine / 0.07 over the whole catalogue, while here all rows
+of a bench share one score, by default the dot product under a softmax over all items.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ._base import Adapter, Count, Rate, Spectrum
 
 
 class WhitenRec(Adapter):
-    """T = W_2 relu(W_1 z + b_1) + b_2, (N, d), of the rows z of Z = sqrt(N_text - 1) U V^T, (N, D), with ``hidden``
-    units and ``dropout`` on what each layer reads. The row of an item without text is that of z = 0.
+    """T = W_2 relu(W_1 z + b_1) + b_2, (N, d), for rows z of Z = sqrt(N_text - 1) U V^T, (N, D), with ``hidden``
+    units and ``dropout`` on the input of each layer. Items without text have z = 0.
 
-    Directions below the rank cut of the spectrum are left out of Z.
+    Z leaves out directions below the rank cut of the spectrum.
     """
 
     features: Tensor

@@ -1,12 +1,12 @@
 """WhitenRec+: fully whitened and relaxed whitened text through one projection head, summed.
 
 Source: Zhang et al. 2024, arXiv 2402.10602: full whitening may break the neighbourhoods of similar texts, so a second,
-relaxed copy is whitened only within each of G groups of neighbouring dimensions, and keeps the correlations between
+relaxed copy is whitened only within each of G groups of neighbouring dimensions and keeps the correlations between
 groups. Both go through the same head and are added. G is 4 to 128 in the authors' code (of the companion paper DWSRec,
-AAAI 2024), which asks that it divide D; here the groups differ in size by one where it does not.
+AAAI 2024), which requires that G divides D; here group sizes differ by one if it does not.
 
-As in `whitenrec`, the score is the one that all rows of a bench share, by default the dot product under a softmax over
-all items; the authors score by cosine / 0.07 over the whole catalogue.
+As in `whitenrec`, the score is shared by all rows of a bench, by default the dot product under a softmax over all
+items; the authors score by cosine / 0.07 over the whole catalogue.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import Tensor
 from ._base import Count, Rate, Spectrum
 from .whitenrec import WhitenRec
 
-FLOOR = 1e-12  # of eigenvalues against the largest of their group: the cut of the basis, 1e-6 of S[0], squared
+FLOOR = 1e-12  # smallest eigenvalue relative to the largest of its group: the basis' cut, 1e-6 of S[0], squared
 
 
 class WhitenRecPlus(WhitenRec):
     """T = h(Z) + h(Z_G), (N, d): h the head and Z the whitened text of `WhitenRec`, Z_G (N, D) its relaxed copy in
-    ``groups`` groups, of which there are at most D.
+    min(``groups``, D) groups.
 
-    Raises ValueError where ``groups`` is below 1.
+    Raises ValueError if ``groups`` is below 1.
     """
 
     relaxed: Tensor
@@ -47,7 +47,7 @@ class WhitenRecPlus(WhitenRec):
 
 
 def _whitened(X: Tensor, unit: float) -> Tensor:
-    """ZCA of centred columns (N, D_g) in float64, unit = sqrt(N_text - 1); directions below the floor become zero."""
+    """ZCA-whiten centred float64 columns (N, D_g), unit = sqrt(N_text - 1); directions below the floor become zero."""
     eigenvalues, V = torch.linalg.eigh(X.T @ X / unit**2)
     kept = eigenvalues > FLOOR * eigenvalues[-1]
     return X @ (V[:, kept] * eigenvalues[kept].rsqrt()) @ V[:, kept].T

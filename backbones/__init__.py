@@ -1,1 +1,1 @@
-"""Backbones: a sequence of item vectors (B, L, d) becomes a state at every position (B, L, d). One file a backbone."""
+"""Backbones: map sequences of item vectors (B, L, d) to a state at each position (B, L, d). One file per backbone."""

@@ -1,4 +1,4 @@
-"""What every backbone owes: states from item vectors, and how it is trained (`views`, `mask`)."""
+"""The base class of backbones, which turn item vectors into states, and layers that several backbones share."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Ranges of hyper-parameters, read from the source by `harness.domains`: a wrong value is refused before any training.
+# Ranges of hyper-parameters. `harness.domains` reads them from the source and rejects bad values before any training.
 Count = Annotated[int, ">= 1", "<= 65536"]
 Depth = Annotated[int, ">= 1", "<= 64"]
 Multiple = Annotated[int, ">= 1", "<= 64"]
 Heads = Annotated[int, ">= 1", "<= 1024", "divides d"]
-Rate = Annotated[float, ">= 0", "< 0.99"]  # of dropout
+Rate = Annotated[float, ">= 0", "< 0.99"]  # dropout
 Probability = Annotated[float, ">= 0", "<= 1"]
 Scale = Literal["one", "sqrt_d"]
 
@@ -26,15 +26,13 @@ class Backbone(nn.Module):
     A subclass takes ``(d, max_len, *, <its hyper-parameters>)``; keyword-only parameters and their defaults are
     its schema. Sequences are padded on the right.
 
-    What it may say of itself: ``version`` is raised when behaviour changes; ``causal`` says that the state at t reads
-    nothing after t; ``uses_time`` asks for the times of the events, that of the item to be predicted included;
-    ``pace`` is the number of epochs (and of epochs of patience) that it is given for each of the budget's, above 1
-    where an epoch trains a share of the positions; ``by_name_only`` leaves it out of the selection ``all``; ``note`` is
-    a caution that stands under tables with a row of it.
+    Class attributes: ``version``, raised when behaviour changes; ``causal``: the state at t reads nothing after t;
+    ``uses_time``: needs the times of the events, including that of the item to be predicted; ``pace``: multiplies the
+    budget's epochs and patience, above 1 if an epoch trains only a share of the positions; ``by_name_only``: not part
+    of the selection ``all``; ``note``: a caution printed under tables with a row of this backbone.
 
-    ``mask``: a backbone trained by the cloze task owns the vector (d,) of masked positions, item number `MASKED` in
-    its `views`. Ranking then asks for the state of one masked position after the history: rows have length
-    max_len + 1.
+    ``mask``: the vector (d,) of masked positions (item number `MASKED` in `views`), for backbones trained by the cloze
+    task. They rank by the state of a masked position appended to the history, so rows have length max_len + 1.
     """
 
     version = 1
@@ -51,35 +49,34 @@ class Backbone(nn.Module):
         self.mask = None
 
     def forward(self, x: Tensor, real: Tensor, times: Tensor | None = None) -> Tensor:
-        """x: (B, L, d) item vectors, L <= max_len (+ 1 with a `mask`); real: (B, L) bool, False on padding. Returns
-        (B, L, d).
+        """Return states (B, L, d) of item vectors x (B, L, d), L <= max_len (+ 1 with a `mask`).
 
-        times: (B, L + 1) int64 seconds, those of the L items and of what follows the last, zeros on padding; given
-        exactly where ``uses_time``.
+        real: (B, L) bool, False on padding. times: (B, L + 1) int64 seconds, of the L items and of the item after the
+        last, zeros on padding; passed if and only if ``uses_time``.
         """
         raise NotImplementedError
 
     def last(self, x: Tensor, real: Tensor, at: Tensor, times: Tensor | None = None) -> Tensor:
-        """States (B, d) at position ``at`` (B,) int64 of each row: all that ranking asks for.
+        """Return the state (B, d) at position ``at`` (B,) int64 of each row, which is all that ranking needs.
 
-        Overridden where the other positions need not be computed to their end.
+        Override if the last layers need not be computed at other positions.
         """
         return self(x, real, times)[torch.arange(len(x), device=x.device), at]
 
     def views(self, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Inputs and targets, equal in shape, out of item numbers (B, L + 1), 0 = padding; a target 0 is not trained.
+        """Split item numbers (B, L + 1), 0 = padding, into inputs and targets of equal shape; target 0 is not trained.
 
-        The default is next-item prediction, (B, L) each. Others may give L + 1 positions with `MASKED` inputs (see
+        The default is next-item prediction, (B, L) each. Overrides may return L + 1 positions with `MASKED` inputs (see
         ``mask``), or more rows.
         """
         return items[:, :-1], items[:, 1:]
 
 
 class Dropout(nn.Module):
-    """Dropout at ``rate`` rounded to 1/256 (Srivastava et al. 2014), from one random byte an element.
+    """Dropout at ``rate`` rounded to 1/256 (Srivastava et al. 2014), from one random byte per element.
 
-    The stock module draws a random number an element, which on a CPU took 14 to 18 % of a training step; this one takes
-    a quarter of its time.
+    PyTorch's module draws a random number per element, which on a CPU took 14 to 18 % of a training step; this one
+    takes a quarter of the time.
     """
 
     def __init__(self, rate: float, name: str = "dropout") -> None:
@@ -93,15 +90,15 @@ class Dropout(nn.Module):
             return x
         words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device).random_(-(2**63), None)
         draws = words.view(torch.uint8)[: x.numel()].view(x.shape)
-        kept = torch.ge(draws, self.dropped, out=torch.empty_like(x))  # at once in x's type: a bool would be converted
+        kept = torch.ge(draws, self.dropped, out=torch.empty_like(x))  # in x's dtype: no bool to convert
         return x * kept.mul_(256 / (256 - self.dropped))
 
 
 class Attention(nn.Module):
     """Scaled dot-product softmax attention with dropout of its weights at ``rate`` in training (Vaswani et al. 2017).
 
-    On a CPU, PyTorch's fused attention has no dropout: with ``dropout_p`` it takes a reference path that needed 1.6 to
-    2.0 times the time of the fused one, forward and backward. Written out with `Dropout` it needs 1.4 to 1.6 times.
+    On a CPU, PyTorch's fused attention has no dropout: with ``dropout_p`` it falls back to a reference path, which took
+    1.6 to 2.0 times as long as the fused one, forward and backward. This code with `Dropout` takes 1.4 to 1.6 times.
     """
 
     def __init__(self, rate: float) -> None:
@@ -109,10 +106,10 @@ class Attention(nn.Module):
         self.rate, self.dropout = rate, Dropout(rate, "attn_dropout")
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, reads: Tensor | None = None) -> Tensor:
-        """q: (B, H, Q, w); k, v: (B, H, K, w). Returns (B, H, Q, w).
+        """Attend from q (B, H, Q, w) to k, v (B, H, K, w); returns (B, H, Q, w).
 
-        reads: bool, broadcast to (B, H, Q, K), whether a query reads a key, at least one each; None is the causal mask
-        of Q = K positions.
+        reads: bool, broadcastable to (B, H, Q, K), whether a query reads a key; each query must read at least one. None
+        is the causal mask of Q = K positions.
         """
         rate = self.rate if self.training else 0.0
         if not rate or q.device.type != "cpu":

@@ -1,15 +1,15 @@
 """BERT4Rec: bidirectional self-attention trained to fill in masked items.
 
-Source: Sun et al. 2019 (arXiv 1904.06690): h <- LN(h + Dropout(F(h))), F first attention over the whole row, then a
-GELU layer of width 4 d; scores GELU-projected states against the item table. As in the paper's code: layer norm and
-dropout after the sum of items and positions, layer norm after the projection, weights N(0, 0.02^2), and rows of which
-only the last item is masked, as it is when ranking. Left out: the bias of every item at the output, a popularity prior
-that no other backbone gets; the 80/10/10 choice between mask, random item and the item itself. Decided by us: one item
-of a row always stays, one is always masked. Positions are counted from the end of the row, as the paper's padding on
-the left has it: the position that ranking asks for is then always the same one. Dropout stands where the paper's code
-has it: on the input, the attention weights (``attn_dropout``, 0.1 or 0.2 in its settings) and behind both sub-layers.
-Petrov & Macdonald 2022 (arXiv 2207.07483) found most published BERT4Rec numbers under-trained, hence ``pace``: on
-MovieLens-100K it takes 50 epochs to where `sasrec` is after 7.
+Source: Sun et al. 2019 (arXiv 1904.06690): h <- LN(h + Dropout(F(h))), where F is attention over the whole row, then a
+GELU layer of width 4 d; GELU-projected states are scored against the item table. As in the paper's code: layer norm and
+dropout after the sum of items and positions, layer norm after the projection, weights N(0, 0.02^2), and rows with only
+the last item masked, as in ranking. Dropout is where the paper's code has it: on the input, the attention weights
+(``attn_dropout``, 0.1 or 0.2 in its settings) and after both sub-layers. Left out: the output bias per item, a
+popularity prior that no other backbone gets; the 80/10/10 choice between mask, random item and the item itself. Ours:
+at least one item of a row stays and at least one is masked. Positions are counted from the end of the row, as with the
+paper's padding on the left, so ranking always uses the same position.
+Petrov & Macdonald 2022 (arXiv 2207.07483) found most published BERT4Rec results under-trained, hence ``pace``: on
+MovieLens-100K it needs 50 epochs to reach the level of `sasrec` after 7.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ INIT_STD = 0.02
 
 
 class BERT4Rec(Backbone):
-    """``n_blocks`` post-norm blocks of ``n_heads`` heads over rows of up to max_len + 1 positions, padding hidden.
+    """``n_blocks`` post-norm blocks of ``n_heads`` heads over rows of up to max_len + 1 positions, padding masked out.
 
-    In training every item is masked with probability ``mask_prob``; with probability ``last_prob`` a row masks its last
-    item instead. A row of one item is not trained: nothing would be left to read.
-    ``emb_scale``: item vectors, and the vector of masked ones, enter times 1 or times sqrt(d). The layer norm that
-    follows makes this their weight against the positions.
-    ``attn_dropout``: of the attention weights; ``dropout``: everywhere else.
-    Raises ValueError where n_heads does not divide d, a probability is none or ``emb_scale`` is unknown.
+    In training every item is masked with probability ``mask_prob``; with probability ``last_prob`` only the last item
+    of a row is masked instead. Rows of one item are not trained: no item would be left to read.
+    ``emb_scale``: item vectors and the mask vector are multiplied by 1 or sqrt(d). Since a layer norm follows, this
+    sets their weight against the positions.
+    ``attn_dropout``: rate on the attention weights; ``dropout``: rate everywhere else.
+    Raises ValueError if n_heads does not divide d, a probability is outside [0, 1] or ``emb_scale`` is unknown.
     """
 
     version = 2
     causal = False
     pace = 4
-    note = "trains a share of the positions in an epoch; it is given four times the epochs and the patience"
+    note = "an epoch trains only a share of the positions, so epochs and patience are four times the budget's"
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class BERT4Rec(Backbone):
         if d % n_heads:
             raise ValueError(f"BERT4Rec splits d={d} among n_heads={n_heads}, which does not divide it")
         if emb_scale not in EMB_SCALES:
-            raise ValueError(f"emb_scale is '{emb_scale}'; it takes: {', '.join(EMB_SCALES)}")
+            raise ValueError(f"emb_scale is '{emb_scale}'; it must be one of: {', '.join(EMB_SCALES)}")
         for name, value in {"mask_prob": mask_prob, "last_prob": last_prob}.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} is {value}; it must lie in [0, 1]")
@@ -86,13 +86,13 @@ class BERT4Rec(Backbone):
         return self.dropout(self.norm(self.scale * x + self.position[to_end.clamp_min(0)]))
 
     def views(self, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The cloze task, (B, L + 1) each: rows with masked items, and these items as targets."""
+        """The cloze task, (B, L + 1) each: rows with masked items as inputs, the masked items as targets."""
         real = items > 0
         masked = self.draw(real, generator)
         return items.masked_fill(masked, MASKED), items * masked
 
     def draw(self, real: Tensor, generator: torch.Generator) -> Tensor:
-        """Which positions (B, L + 1) are masked: at least one of a row of two items or more, never all of a row."""
+        """Draw which positions (B, L + 1) are masked: at least one in rows of two or more items, never a whole row."""
         draws = torch.rand(real.shape, generator=generator, device=real.device)
         smallest = draws.masked_fill(~real, 2).argmin(1, keepdim=True)
         largest = draws.masked_fill(~real, -1).argmax(1, keepdim=True)
@@ -113,17 +113,17 @@ class _Block(nn.Module):
         self.dropout, self.weigh = Dropout(dropout), Attention(attn_dropout)
 
     def forward(self, h: Tensor, real: Tensor, at: Tensor | None = None) -> Tensor:
-        """(B, L, d) to (B, L, d), or to (B, 1, d): the output at position ``at`` (B,) of each row alone."""
-        own = h if at is None else h[torch.arange(len(h), device=h.device), at][:, None]
-        own = self.norm_attention(own + self.dropout(self.attention(own, h, real)))
-        return self.norm_ffn(own + self.dropout(self.ffn(own)))
+        """Map (B, L, d) to (B, L, d), or to (B, 1, d): only the output at position ``at`` (B,) of each row."""
+        out = h if at is None else h[torch.arange(len(h), device=h.device), at][:, None]
+        out = self.norm_attention(out + self.dropout(self.attention(out, h, real)))
+        return self.norm_ffn(out + self.dropout(self.ffn(out)))
 
-    def attention(self, own: Tensor, h: Tensor, real: Tensor) -> Tensor:
-        (q,), (k, v) = self.heads(self.query(own), 1), self.heads(self.key_value(h), 2)
+    def attention(self, queries: Tensor, h: Tensor, real: Tensor) -> Tensor:
+        (q,), (k, v) = self.heads(self.query(queries), 1), self.heads(self.key_value(h), 2)
         return self.out(self.weigh(q, k, v, real[:, None, None]).transpose(1, 2).flatten(2))
 
     def heads(self, x: Tensor, parts: int) -> Tensor:
-        """(B, L, parts d) as (parts, B, heads, L, d/heads)."""
+        """Reshape (B, L, parts d) to (parts, B, heads, L, d/heads)."""
         return x.unflatten(2, (parts, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
 
 

@@ -1,12 +1,12 @@
-"""eSASRec: SASRec whose residual branches are gated, with a SwiGLU feed-forward layer.
+"""eSASRec: SASRec with gated residual branches and a SwiGLU feed-forward layer.
 
 Source: Tikhonovich et al. 2025 (arXiv 2508.06450), eq. 1, with the LiGR layer of Borisyuk et al. 2025 (arXiv
-2502.03417): h <- h + sigmoid(h W_g + b_g) * Dropout(F(LN(h))), F first attention, then SwiGLU(h) = (SiLU(h W_1) *
-h W_3) W_2 without biases. The gate reads the residual stream as it stands, not normalised. The paper trains SASRec's
-next-item task with a sampled softmax; here the loss is that of every other backbone. Positions, weights N(0, 0.02^2)
-and the last layer norm are those of our `sasrec`, so that the two differ in their layers alone. Dropout stands where
-the paper's code (RecTools) has it: on the input, the attention weights, between the layers of the SwiGLU and behind
-both branches. There one rate serves all; here the attention weights have a rate of their own, ``attn_dropout``.
+2502.03417): h <- h + sigmoid(h W_g + b_g) * Dropout(F(LN(h))), where F is attention, then SwiGLU(h) = (SiLU(h W_1) *
+h W_3) W_2 without biases. The gate reads the residual stream without normalisation. The paper trains SASRec's next-item
+task with a sampled softmax; here the loss is that of every other backbone. Positions, weights N(0, 0.02^2) and the last
+layer norm are those of our `sasrec`, so the two differ only in their layers. Dropout is where the paper's code
+(RecTools) has it: on the input, the attention weights, between the layers of the SwiGLU and after both branches. That
+code uses one rate for all; here the attention weights have a separate rate, ``attn_dropout``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from .sasrec import INIT_STD, SASRec, _Block, _pick
 class ESASRec(SASRec):
     """``n_blocks`` causal LiGR layers of ``n_heads`` heads and a SwiGLU layer of width ``ff_mult`` d.
 
-    A gate starts near one half. ``emb_scale``: item vectors enter times 1 or times sqrt(d), as in `SASRec`.
-    ``attn_dropout``: of the attention weights; ``dropout``: everywhere else.
-    Raises ValueError where n_heads does not divide d or ``emb_scale`` is unknown.
+    Gates start near one half. ``emb_scale``: item vectors are multiplied by 1 or sqrt(d), as in `SASRec`.
+    ``attn_dropout``: rate on the attention weights; ``dropout``: rate everywhere else.
+    Raises ValueError if n_heads does not divide d or ``emb_scale`` is unknown.
     """
 
     version = 2

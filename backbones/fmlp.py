@@ -1,13 +1,13 @@
-"""FMLP-Rec: filters learned in the frequency domain take the place of attention.
+"""FMLP-Rec: learned filters in the frequency domain instead of attention.
 
 Source: Zhou et al. 2022 (arXiv 2202.13556), eq. 4-8: X <- LN(X + Dropout(irfft(W * rfft(X)))) along the sequence, then
 X <- LN(X + Dropout(FFN(X))) with a GELU layer of width 4 d. As in the paper's code: layer norm and dropout after the
 sum of items and positions, weights and filters N(0, 0.02^2), rows of a fixed length n that end with the last item, so
-that positions are counted from there. Decided by us: the padding before the first item is zero in every block, where
-the code gives it its own states; then irfft(W * rfft(X))_t = sum_s k_{(t - s) mod n} X_s, k = irfft(W), costs nothing
-for padding. Multiplied out, for rows of a few tens of items the transforms would save nothing.
-A filter reads the whole row, so that only its last position can be trained: each row gives ``prefixes`` of its prefixes
-in place of all of them, drawn anew in every epoch, and ``pace`` makes up for part of it.
+positions are counted from there. Ours: the padding before the first item is zero in every block, where the authors'
+code gives it states of its own; then irfft(W * rfft(X))_t = sum_s k_{(t - s) mod n} X_s, k = irfft(W), needs no
+computation for padding. The sum is computed directly: for rows of a few tens of items transforms would save nothing.
+A filter reads the whole row, so only the last position of a row can be trained. Each epoch draws ``prefixes`` prefixes
+of each row instead of using all of them, and ``pace`` partly compensates.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ INIT_STD = 0.02
 class FMLP(Backbone):
     """``n_blocks`` blocks of a filter over max_len positions and a feed-forward layer, both post-norm.
 
-    Every item is read by every other. ``emb_scale``: item vectors enter times 1 or times sqrt(d).
-    Raises ValueError where ``prefixes`` is below 1 or ``emb_scale`` is unknown.
+    Every item reads every other. ``emb_scale``: item vectors are multiplied by 1 or sqrt(d).
+    Raises ValueError if ``prefixes`` is below 1 or ``emb_scale`` is unknown.
     """
 
     causal = False
     pace = 2
-    note = "trains a share of the positions in an epoch; it is given twice the epochs and twice the patience"
+    note = "an epoch trains only a share of the positions, so epochs and patience are twice the budget's"
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class FMLP(Backbone):
         if prefixes < 1:
             raise ValueError(f"prefixes is {prefixes}; it must be at least 1")
         if emb_scale not in EMB_SCALES:
-            raise ValueError(f"emb_scale is '{emb_scale}'; it takes: {', '.join(EMB_SCALES)}")
+            raise ValueError(f"emb_scale is '{emb_scale}'; it must be one of: {', '.join(EMB_SCALES)}")
         self.prefixes = prefixes
         self.scale = d**0.5 if emb_scale == "sqrt_d" else 1.0
         self.position = nn.Parameter(torch.randn(max_len, d) * INIT_STD)
@@ -67,13 +67,15 @@ class FMLP(Backbone):
         return self.blocks[-1](h, real, at)
 
     def embed(self, x: Tensor, real: Tensor) -> Tensor:
-        before = self.max_len - real.sum(1, keepdim=True)  # what is free before the first item
+        before = self.max_len - real.sum(1, keepdim=True)  # length of the padding before the first item
         place = (before + torch.arange(x.shape[1], device=x.device)).clamp_max(self.max_len - 1)
         return self.dropout(self.norm(self.scale * x + F.embedding(place, self.position)))
 
     def views(self, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(R, L) each: up to ``prefixes`` different prefixes of each row, R in all, and what follows each as the only
-        target, at its last position."""
+        """Draw up to ``prefixes`` distinct prefixes of each row, R in all; returns inputs and targets (R, L).
+
+        The only target of a prefix is the item that follows it, at its last position.
+        """
         L = items.shape[1] - 1
         draws = torch.rand(len(items), L, generator=generator, device=items.device)
         drawn, at = draws.masked_fill(items[:, 1:] == 0, -1).topk(min(self.prefixes, L))
@@ -87,14 +89,14 @@ class _Block(nn.Module):
     def __init__(self, d: int, max_len: int, dropout: float) -> None:
         super().__init__()
         self.n = max_len
-        self.filter = nn.Parameter(torch.randn(max_len // 2 + 1, d, 2) * INIT_STD)  # real and imaginary part
+        self.filter = nn.Parameter(torch.randn(max_len // 2 + 1, d, 2) * INIT_STD)  # real and imaginary parts
         self.ffn = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), nn.Linear(4 * d, d))
         self.norm_filter, self.norm_ffn = nn.LayerNorm(d), nn.LayerNorm(d)
         self.dropout = Dropout(dropout)
         self.ffn.apply(_normal)
 
     def forward(self, h: Tensor, real: Tensor, at: Tensor | None = None) -> Tensor:
-        """(B, L, d) to (B, L, d), or to (B, d): the output at position ``at`` (B,) of each row alone."""
+        """Map (B, L, d) to (B, L, d), or to (B, d): only the output at position ``at`` (B,) of each row."""
         filtered = self.filtered(h * real[..., None], at)
         if at is not None:
             h = h[torch.arange(len(h), device=h.device), at]
@@ -102,7 +104,7 @@ class _Block(nn.Module):
         return self.norm_ffn(h + self.dropout(self.ffn(h)))
 
     def filtered(self, h: Tensor, at: Tensor | None) -> Tensor:
-        """The circular convolution of h with the filter, at every position or at one."""
+        """The circular convolution of h with the filter, at every position or only at ``at``."""
         kernel = torch.fft.irfft(torch.view_as_complex(self.filter), n=self.n, dim=0)
         positions = torch.arange(h.shape[1], device=h.device)
         query = positions if at is None else at

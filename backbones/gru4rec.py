@@ -1,9 +1,9 @@
 """GRU4Rec: a gated recurrent unit over the item sequence.
 
-Source: Hidasi et al. 2016 (arXiv 1511.06939); like RecBole's version over whole sequences with dropout on the input, a
-linear head back to width d, and the full-catalogue softmax of every other backbone instead of sampled losses. Left out
-as in RecBole: the official code's second dropout, on the states behind each layer (off by default, 0 to 0.3 in its
-settings).
+Source: Hidasi et al. 2016 (arXiv 1511.06939). Like RecBole's version, it reads whole sequences with dropout on the
+input and has a linear head back to width d; instead of sampled losses it uses the full-catalogue softmax of every other
+backbone. Left out, as in RecBole: the official code's second dropout, on the states after each layer (off by default, 0
+to 0.3 in its settings).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class GRU4Rec(Backbone):
     """``n_layers`` GRU layers of width ``hidden_mult`` d, then Linear(hidden, d).
 
     Each gate's matrices are Xavier-uniform as in the official code, the head Xavier-uniform, biases zero. Reads left
-    to right, so that padding on the right touches no real state.
-    ``emb_scale``: item vectors enter times 1 or times sqrt(d). Vectors that are small enough to score against hardly
-    move the gates: unscaled, validation NDCG@10 on Amazon Office fell from .068 to .062.
-    Raises ValueError where ``emb_scale`` is unknown.
+    to right, so padding on the right does not affect real states.
+    ``emb_scale``: item vectors are multiplied by 1 or sqrt(d). Vectors small enough to score against hardly move the
+    gates: unscaled, validation NDCG@10 on Amazon Office fell from .068 to .062.
+    Raises ValueError if ``emb_scale`` is unknown.
     """
 
     version = 2
@@ -39,7 +39,7 @@ class GRU4Rec(Backbone):
     ) -> None:
         super().__init__(d, max_len)
         if emb_scale not in EMB_SCALES:
-            raise ValueError(f"emb_scale is '{emb_scale}'; it takes: {', '.join(EMB_SCALES)}")
+            raise ValueError(f"emb_scale is '{emb_scale}'; it must be one of: {', '.join(EMB_SCALES)}")
         self.scale = d**0.5 if emb_scale == "sqrt_d" else 1.0
         self.dropout = Dropout(dropout)
         self.gru = nn.GRU(d, hidden_mult * d, n_layers, batch_first=True)

@@ -1,14 +1,15 @@
 """HSTU: pointwise attention with gated outputs and relative position bias.
 
 Source: Zhai et al. 2024 (arXiv 2402.17152), eq. 1-3: U, V, Q, K = SiLU(W_1 LN(X)); A V = SiLU(Q K^T + rab) V / n;
-Y = W_2 (LN(A V) * U), added to X. As in the paper's code: input sqrt(d) x + position, positions that start as a normal
-distribution of standard deviation sqrt(1/d) cut at two of them, dropout on the input and before W_2, layer norms
-without weights (eps 1e-6), W_1 N(0, 0.02^2) without bias, W_2 Xavier-uniform, one bias per layer for all heads, and n
-the constant maximal length: the layer norm behind A V would otherwise depend on how far a batch is padded. That code
-also takes a dropout of the attention weights, but never applies it, and neither do we.
-Of the 2 n - 1 position biases the n that a causal mask leaves readable are kept. Left out: the time bias (`hstu_time`),
-for it reads the time of the event to be predicted; the L2 norm and sampled softmax at the output, a matter of the loss
-(`infonce`). A layer norm in their place gained nothing: validation NDCG@10 on MovieLens-100K was .125 with and without.
+Y = W_2 (LN(A V) * U), added to X. As in the paper's code: input sqrt(d) x + position, positions initialised from a
+normal distribution of standard deviation sqrt(1/d) truncated at two of them, dropout on the input and before W_2, layer
+norms without weights (eps 1e-6), W_1 N(0, 0.02^2) without bias, W_2 Xavier-uniform, one bias per layer for all heads,
+and n the constant maximum length: otherwise the layer norm after A V would depend on the padding of a batch. That code
+also has a parameter for dropout of the attention weights but never applies it, and neither do we.
+Of the 2 n - 1 position biases we keep the n that a causal mask can read. Left out: the time bias (see `hstu_time`),
+which reads the time of the event to be predicted; the L2 norm and sampled softmax at the output, which belong to the
+loss (`infonce`). A layer norm in their place gained nothing: validation NDCG@10 on MovieLens-100K was .125 with and
+without.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ INIT_STD = 0.02
 class HSTU(Backbone):
     """``n_blocks`` causal HSTU layers of ``n_heads`` heads of width d/heads.
 
-    Positions are counted from the start of the row. ``emb_scale``: item vectors enter times 1 or times sqrt(d).
-    Raises ValueError where n_heads does not divide d or ``emb_scale`` is unknown.
+    Positions are counted from the start of the row. ``emb_scale``: item vectors are multiplied by 1 or sqrt(d).
+    Raises ValueError if n_heads does not divide d or ``emb_scale`` is unknown.
     """
 
     version = 2
@@ -47,7 +48,7 @@ class HSTU(Backbone):
         if d % n_heads:
             raise ValueError(f"HSTU splits d={d} among n_heads={n_heads}, which does not divide it")
         if emb_scale not in EMB_SCALES:
-            raise ValueError(f"emb_scale is '{emb_scale}'; it takes: {', '.join(EMB_SCALES)}")
+            raise ValueError(f"emb_scale is '{emb_scale}'; it must be one of: {', '.join(EMB_SCALES)}")
         self.scale = d**0.5 if emb_scale == "sqrt_d" else 1.0
         std = d**-0.5
         self.position = nn.Parameter(nn.init.trunc_normal_(torch.empty(max_len, d), std=std, a=-2 * std, b=2 * std))
@@ -56,11 +57,11 @@ class HSTU(Backbone):
         self.add_biases(n_blocks)
 
     def add_biases(self, n_blocks: int) -> None:
-        """The parameters of rab, a vector for each block."""
+        """Create the parameters of rab, one vector per block."""
         self.position_bias = _vectors(n_blocks, self.max_len)
 
     def biases(self, query: Tensor, length: int, times: Tensor | None) -> list[Tensor]:
-        """rab of each block, (1 or B, Q, length), for queries at positions (1 or B, Q)."""
+        """Return rab of each block, (1 or B, Q, length), for queries at positions (1 or B, Q)."""
         back = _distance(query, length).clamp_min(0)
         return [bias[back] for bias in self.position_bias]
 
@@ -97,22 +98,22 @@ class _Block(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, h: Tensor, bias: Tensor, past: Tensor, at: Tensor | None = None) -> Tensor:
-        """(B, L, d) to (B, L, d), or to (B, 1, d): the output at position ``at`` (B,) of each row alone.
+        """Map (B, L, d) to (B, L, d), or to (B, 1, d): only the output at position ``at`` (B,) of each row.
 
-        bias, past: (1 or B, L or 1, L), rab and whether a query may read a key.
+        bias, past: (1 or B, L or 1, L), rab, and whether a query may read a key.
         """
-        own = h if at is None else h[torch.arange(len(h), device=h.device), at][:, None]
-        (u, q), (v, k) = F.silu(self.uq(self.norm(own))).chunk(2, 2), F.silu(self.vk(self.norm(h))).chunk(2, 2)
+        x = h if at is None else h[torch.arange(len(h), device=h.device), at][:, None]
+        (u, q), (v, k) = F.silu(self.uq(self.norm(x))).chunk(2, 2), F.silu(self.vk(self.norm(h))).chunk(2, 2)
         scores = self.heads(q) @ self.heads(k).transpose(2, 3) + bias[:, None]
         weights = F.silu(scores) * (past[:, None] / self.max_len)
         mixed = (weights @ self.heads(v)).transpose(1, 2).flatten(2)
-        return own + self.out(self.dropout(u * self.norm(mixed)))
+        return x + self.out(self.dropout(u * self.norm(mixed)))
 
     def norm(self, h: Tensor) -> Tensor:
         return F.layer_norm(h, (self.d,), eps=EPS)
 
     def heads(self, x: Tensor) -> Tensor:
-        """(B, L, d) as (B, heads, L, d/heads)."""
+        """Reshape (B, L, d) to (B, heads, L, d/heads)."""
         return x.unflatten(2, (self.n_heads, -1)).transpose(1, 2)
 
 
@@ -121,5 +122,5 @@ def _vectors(n: int, length: int) -> nn.ParameterList:
 
 
 def _distance(query: Tensor, length: int) -> Tensor:
-    """How far back (1 or B, Q, length) each position lies from queries at positions (1 or B, Q)."""
+    """How far back each position is from queries at positions (1 or B, Q), (1 or B, Q, length)."""
     return query[..., None] - torch.arange(length, device=query.device)

@@ -1,8 +1,8 @@
-"""HSTU with time bias: attention also depends on the time between events, that of the event to be predicted included.
+"""HSTU with time bias: attention also depends on the time between events, including the event to be predicted.
 
 Source: Zhai et al. 2024 (arXiv 2402.17152): rab_ij = p_{i-j} + w_b, b = floor(ln(max(1, |t_{i+1} - t_j|)) / 0.301),
-128 buckets. This is the published model; t_{i+1} is the time of the event to be predicted, which a recommender asked
-before that event does not know.
+128 buckets. This is the published model; t_{i+1} is the time of the event to be predicted, which a recommender does not
+know when it has to predict that event.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ N_BUCKETS, BUCKET_WIDTH = 128, 0.301
 
 
 class HSTUTime(HSTU):
-    """`HSTU` plus one number for each bucket of time and layer. ``times``: (B, L + 1) seconds."""
+    """`HSTU` plus one bias per time bucket and layer. ``times``: (B, L + 1) seconds."""
 
     uses_time = True
     by_name_only = True
-    note = "reads the time of the event to be predicted, which other rows do not know"
+    note = "reads the time of the event to be predicted, which other rows do not see"
 
     def add_biases(self, n_blocks: int) -> None:
         super().add_biases(n_blocks)

@@ -1,16 +1,16 @@
-"""Mamba4Rec: a selective state space model over the item sequence, a recurrence whose gates read the item.
+"""Mamba4Rec: a selective state space model over the item sequence, a recurrence whose gates depend on the item.
 
 Source: Liu et al. 2024 (arXiv 2403.03900): dropout and layer norm of the item vectors, then per block a Mamba layer
-(Gu & Dao 2023, arXiv 2312.00752) and a feed-forward layer of width 4 d, h <- LN(Dropout(Mamba(h))), with h added inside
-the norm where there are several blocks, and h <- LN(h + Dropout(FFN(h))). The Mamba layer, letters as in its paper:
+(Gu & Dao 2023, arXiv 2312.00752) and a feed-forward layer of width 4 d: h <- LN(Dropout(Mamba(h))), with h added inside
+the norm if there are several blocks, and h <- LN(h + Dropout(FFN(h))). The Mamba layer, letters as in its paper:
 
     [x, z] = h W_in;  x = SiLU(conv(x));  [delta, B, C] = x W_x;  Delta = softplus(delta W_dt + b_dt)
     S_t = exp(Delta_t A) S_{t-1} + Delta_t B_t x_t;  y_t = C_t S_t + D x_t;  output (y * SiLU(z)) W_out
 
-with A < 0 diagonal and conv causal, a filter a channel. No positions: the recurrence knows the order. Weights N(0,
-0.02^2) as in the authors' code, whose initialisation also overwrites that of Delta; here Delta starts as in Mamba,
-between 0.001 and 0.1. That code needs a GPU kernel; here the recurrence is a loop over time with a gradient of its
-own. On a CPU a step of the default model takes three times that of `sasrec`.
+with A < 0 diagonal and conv causal, one filter per channel. No positions: the recurrence preserves the order. Weights
+N(0, 0.02^2) as in the authors' code, whose initialisation also overwrites that of Delta; here Delta starts between
+0.001 and 0.1, as in Mamba. The authors' code needs a GPU kernel; here the recurrence is a loop over time with a
+hand-written gradient. On a CPU a step of the default model takes three times as long as one of `sasrec`.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from torch.nn import functional as F
 
 from ._base import Backbone, Count, Depth, Dropout, Multiple, Rate
 
-EPS = 1e-12  # of layer norms: item vectors are small
+EPS = 1e-12  # of layer norms; small because item vectors are
 INIT_STD = 0.02
-STEPS = (1e-3, 1e-1)  # between which Delta starts, log-uniform
-STATE_ELEMENTS = {"cpu": 2**17}  # of the states of the rows that are scanned together: what stays in cache
-LOG2_E = math.log2(math.e)  # 2^x is faster than e^x
+STEPS = (1e-3, 1e-1)  # initial range of Delta, log-uniform
+STATE_ELEMENTS = {"cpu": 2**17}  # states of the rows scanned together; this many fit in cache
+LOG2_E = math.log2(math.e)  # converts e^x to 2^x, which is faster
 
 
 class Mamba4Rec(Backbone):
-    """``n_blocks`` blocks of a Mamba layer of ``expand`` d channels with ``d_state`` states each, its filter over the
+    """``n_blocks`` blocks of a Mamba layer with ``expand`` d channels of ``d_state`` states each and a filter over the
     last ``d_conv`` items.
 
-    Raises ValueError where one of these is below 1.
+    Raises ValueError if one of these is below 1.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class _Block(nn.Module):
             _normal(layer)
 
     def forward(self, h: Tensor, at: Tensor | None = None) -> Tensor:
-        """(B, L, d) to (B, L, d), or to (B, d): the output at position ``at`` (B,) of each row alone."""
+        """Map (B, L, d) to (B, L, d), or to (B, d): only the output at position ``at`` (B,) of each row."""
         mixed = self.mamba(h)
         if at is not None:
             mixed, h = (x[torch.arange(len(x), device=x.device), at] for x in (mixed, h))
@@ -106,10 +106,10 @@ class _Mamba(nn.Module):
             _normal(layer)
         nn.init.uniform_(self.step.weight, -(rank**-0.5), rank**-0.5)
         start = torch.empty(width).uniform_(*map(math.log, STEPS)).exp()
-        self.step.bias.data = start + (-torch.expm1(-start)).log()  # softplus of it is start
+        self.step.bias.data = start + (-torch.expm1(-start)).log()  # the inverse softplus of start
 
     def forward(self, h: Tensor) -> Tensor:
-        """(B, L, d) to (B, L, d)."""
+        """Map (B, L, d) to (B, L, d)."""
         x, z = self.into(h).chunk(2, 2)
         reach = self.conv.kernel_size[0] - 1
         x = F.silu(self.conv(F.pad(x.transpose(1, 2), (reach, 0)))).transpose(1, 2)
@@ -119,9 +119,9 @@ class _Mamba(nn.Module):
 
 
 def selective_scan(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
-    """y_t = S_t C_t of S_t = exp(delta_t A) * S_{t-1} + (delta_t x_t) B_t^T and S_0 = 0, (b, L, w), in the type of A.
+    """Return y_t = S_t C_t for S_t = exp(delta_t A) * S_{t-1} + (delta_t x_t) B_t^T and S_0 = 0.
 
-    x, delta: (b, L, w); A: (w, n); B, C: (b, L, n); S: (b, w, n). Differentiable once.
+    x, delta: (b, L, w); A: (w, n); B, C: (b, L, n); S: (b, w, n); y: (b, L, w) in the dtype of A. Differentiable once.
     """
     rows = max(1, STATE_ELEMENTS.get(x.device.type, 2**28) // A.numel())
     parts = zip(*(tensor.to(A.dtype).split(rows) for tensor in (x, delta, B, C)), strict=True)
@@ -130,7 +130,7 @@ def selective_scan(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) ->
 
 
 class _Scan(torch.autograd.Function):
-    """A loop over time in few passes over the state, of which autograd would keep several copies at every step."""
+    """A loop over time with few passes over the state; autograd would keep several copies of it per step."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
@@ -161,8 +161,8 @@ class _Scan(torch.autograd.Function):
             grad_state.addcmul_(grad_y[t].unsqueeze(2), C[t].unsqueeze(1))
             torch.sum(torch.mul(grad_state, B[t].unsqueeze(1), out=scratch), 2, out=grad_drive[t])
             torch.sum(torch.mul(grad_state, drive[t].unsqueeze(2), out=scratch), 1, out=grad_B[t])
-            grad_state *= torch.mul(delta[t].unsqueeze(2), A2, out=scratch).exp2_()  # now that of the state before
-            torch.mul(grad_state, states[t], out=scratch)  # that of the exponent
+            grad_state *= torch.mul(delta[t].unsqueeze(2), A2, out=scratch).exp2_()  # of the previous state
+            torch.mul(grad_state, states[t], out=scratch)  # gradient of the exponent
             grad_A += (scratch * delta[t].unsqueeze(2)).sum(0)
             torch.sum(scratch.mul_(A), 2, out=grad_delta[t])
         grad_delta += grad_drive * x

@@ -1,10 +1,10 @@
 """SASRec: causal self-attention over the item sequence.
 
 Source: Kang & McAuley 2018 (arXiv 1808.09781). As in later re-implementations: layer norm before both sub-layers and at
-the end, GELU, every position trained, weights N(0, 0.02^2) and zero biases (RecBole, Zhao et al. 2021). Dropout stands
-where the paper's code has it, on the input, the attention weights, and behind both feed-forward layers, and, as in
-RecBole, on the output of the attention. The paper's code has one rate for all; here the attention weights have a rate
-of their own, ``attn_dropout``, which starts at the same value.
+the end, GELU, every position trained, weights N(0, 0.02^2) and zero biases (RecBole, Zhao et al. 2021). Dropout is
+where the paper's code has it, on the input, the attention weights, and after both feed-forward layers, and, as in
+RecBole, on the output of the attention. The paper's code has one rate for all; here the attention weights have a
+separate rate, ``attn_dropout``, with the same default.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ INIT_STD = 0.02
 class SASRec(Backbone):
     """``n_blocks`` pre-norm blocks of ``n_heads`` heads and a feed-forward layer of width ``ffn_mult`` d.
 
-    Position t is counted from the start of the row: counted from its last item, the early states of a training row
-    would know how much is still to come. Padding stands on the right, where a causal mask already hides it; states on
-    padding mean nothing.
-    ``emb_scale``: item vectors enter times 1 or times sqrt(d), as in the paper. Unscaled, vectors that are small enough
-    to score against are too small to be heard in the residual stream: at equal epochs validation NDCG@10 fell from
-    .080 to .073 (Amazon Office) and from .102 to .097 (MovieLens-100K).
-    ``attn_dropout``: of the attention weights; ``dropout``: everywhere else.
-    Raises ValueError where n_heads does not divide d or ``emb_scale`` is unknown.
+    Positions are counted from the start of the row: counted from the last item, they would reveal to the early states
+    of a training row how many items follow. Padding is on the right, where the causal mask hides it; states on padding
+    are meaningless.
+    ``emb_scale``: item vectors are multiplied by 1 or sqrt(d), as in the paper. Unscaled, vectors small enough to score
+    against are too small to matter in the residual stream: at equal epochs validation NDCG@10 fell from .080 to .073
+    (Amazon Office) and from .102 to .097 (MovieLens-100K).
+    ``attn_dropout``: rate on the attention weights; ``dropout``: rate everywhere else.
+    Raises ValueError if n_heads does not divide d or ``emb_scale`` is unknown.
     """
 
     version = 3
@@ -50,7 +50,7 @@ class SASRec(Backbone):
         if d % n_heads:
             raise ValueError(f"SASRec splits d={d} among n_heads={n_heads}, which does not divide it")
         if emb_scale not in EMB_SCALES:
-            raise ValueError(f"emb_scale is '{emb_scale}'; it takes: {', '.join(EMB_SCALES)}")
+            raise ValueError(f"emb_scale is '{emb_scale}'; it must be one of: {', '.join(EMB_SCALES)}")
         self.scale = d**0.5 if emb_scale == "sqrt_d" else 1.0
         self.position = nn.Parameter(torch.randn(max_len, d) * INIT_STD)
         self.dropout = Dropout(dropout)
@@ -80,12 +80,12 @@ class _Block(nn.Module):
         self.n_heads = n_heads
         self.norm_attention, self.norm_ffn = nn.LayerNorm(d), nn.LayerNorm(d)
         self.qkv, self.out = nn.Linear(d, 3 * d), nn.Linear(d, d)
-        between = nn.Sequential(nn.GELU(), Dropout(dropout))  # one module: weights kept from before it had dropout fit
+        between = nn.Sequential(nn.GELU(), Dropout(dropout))  # one module, so older weights without dropout still load
         self.ffn = nn.Sequential(nn.Linear(d, ffn_mult * d), between, nn.Linear(ffn_mult * d, d))
         self.dropout, self.weigh = Dropout(dropout), Attention(attn_dropout)
 
     def forward(self, h: Tensor, at: Tensor | None = None) -> Tensor:
-        """(B, L, d) to (B, L, d), or to (B, d): the output at position ``at`` (B,) of each row alone."""
+        """Map (B, L, d) to (B, L, d), or to (B, d): only the output at position ``at`` (B,) of each row."""
         mixed = self.attention(self.norm_attention(h), at)
         h = (h if at is None else _pick(h, at)) + self.dropout(mixed)
         return h + self.dropout(self.ffn(self.norm_ffn(h)))
@@ -95,13 +95,13 @@ class _Block(nn.Module):
             q, k, v = self.heads(self.qkv(h), 3)
             return self.out(self.weigh(q, k, v).transpose(1, 2).flatten(2))
         W, b, d = self.qkv.weight, self.qkv.bias, h.shape[2]
-        (q,) = self.heads(F.linear(_pick(h, at)[:, None], W[:d], b[:d]), 1)  # one query a row
+        (q,) = self.heads(F.linear(_pick(h, at)[:, None], W[:d], b[:d]), 1)  # one query per row
         k, v = self.heads(F.linear(h, W[d:], b[d:]), 2)
         before = torch.arange(h.shape[1], device=h.device) <= at[:, None]
         return self.out(self.weigh(q, k, v, before[:, None, None]).flatten(1))
 
     def heads(self, x: Tensor, parts: int) -> Tensor:
-        """(B, L, parts d) as (parts, B, heads, L, d/heads)."""
+        """Reshape (B, L, parts d) to (parts, B, heads, L, d/heads)."""
         return x.unflatten(2, (parts, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
 
 

@@ -1,7 +1,7 @@
-"""What every benchmark shares: CPU seconds, medians, the machine in words, and results as Markdown.
+"""Helpers of all benchmarks: CPU seconds, medians, a description of the machine, and results as Markdown.
 
-Run a benchmark as `python benchmarks/<name>.py` with one thread (`OMP_NUM_THREADS=1`, set here before torch is
-imported). Both sides of a comparison run alternately in one process or as child processes of one run.
+Run a benchmark with `python benchmarks/<name>.py`. It uses one thread (`OMP_NUM_THREADS=1`, set here before torch is
+imported). Both sides of a comparison run alternately in one process, or as child processes of one run.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ HERE = Path(__file__).resolve().parent
 
 
 def ml_100k(folder: Path) -> str:
-    """The word for MovieLens-100K: `folder`/ml-100k if it is there, else the name, to be fetched."""
+    """`--datasets` value for MovieLens-100K: `folder`/ml-100k if it exists, else the name, which is fetched."""
     return str(folder / "ml-100k") if (folder / "ml-100k").is_dir() else "ml-100k"
 
 
 def cpu_seconds(*sides: Callable[[], object], repeats: int = 5) -> list[float]:
-    """Median CPU seconds of each side, the sides taking turns after one untimed call each."""
+    """Median CPU seconds of each side; sides alternate after one untimed call each."""
     for side in sides:
         side()
-    taken: list[list[float]] = [[] for _ in sides]
+    seconds: list[list[float]] = [[] for _ in sides]
     for _ in range(repeats):
-        for side, times in zip(sides, taken, strict=True):
+        for side, times in zip(sides, seconds, strict=True):
             start = time.process_time()
             side()
             times.append(time.process_time() - start)
-    return [statistics.median(times) for times in taken]
+    return [statistics.median(times) for times in seconds]
 
 
 def peak_memory() -> int:
-    """Largest resident size of this process so far, bytes, as Linux tells it.
+    """Peak resident size of this process so far in bytes, as reported by Linux.
 
-    Not ru_maxrss: in a new process that begins at the size of the process which started it.
+    Not ru_maxrss, which in a new process starts at the size of its parent.
     """
     return _status("VmHWM")
 
 
 def present_memory() -> int:
-    """Resident size of this process now, bytes, as Linux tells it."""
+    """Current resident size of this process in bytes, as reported by Linux."""
     return _status("VmRSS")
 
 
@@ -73,7 +73,7 @@ def machine() -> str:
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows as a Markdown table; floats with three significant digits."""
+    """Format rows as a Markdown table; floats with three significant digits."""
     names = list(rows[0])
     lines = [names, ["---"] * len(names), *([_cell(row[name]) for name in names] for row in rows)]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
@@ -86,7 +86,7 @@ def _cell(value: object) -> str:
 
 
 def write(name: str, title: str, *parts: str) -> Path:
-    """Write results/<name>.md: title, date, commit, machine and the parts; also print it."""
+    """Write results/<name>.md with title, date, commit, machine and the parts, and print it."""
     git = ["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
     command = f"`python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".rstrip() + "`"

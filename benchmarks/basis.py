@@ -1,7 +1,7 @@
-"""The spectral basis against NumPy's SVD in float64 and against the matrix products it cannot do without.
+"""The spectral basis against NumPy's SVD in float64 and against the matrix products that it needs.
 
-`python benchmarks/basis.py [--large]`: `--large` adds a million items (4 GB of embeddings and 4 GB of U in the folder
-for temporary files, a few minutes).
+`python benchmarks/basis.py [--large]`: `--large` adds a million items (a few minutes; 4 GB of embeddings and 4 GB of U
+in the temporary folder).
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ import numpy as np
 from harness.text import embeddings
 
 SHAPES = [(12_101, 384, 3), (12_101, 1024, 1), (12_101, 4096, 1), (2_420, 4096, 1), (100_000, 1024, 1)]  # N, D, repeats
-LARGE = (1_000_000, 1024, 0)  # not repeated: timed while its memory is watched
+LARGE = (1_000_000, 1024, 0)  # no repeats: timed during the run that measures memory
 LARGEST_SVD = 12_101 * 1024  # entries
 BLOCK = 4096  # rows of the products whose rate is measured
 
 ABOUT = """
-E is made of normal numbers whose singular values fall geometrically by 10^3, plus a mean; float32, a file that is
-mapped. CPU seconds of one thread. *ours*: survey, Gram matrix, decomposition, projection, U, S and V written, synced
-and hashed. *bound*: 2 N D s flops of the Gram matrix, s = min(N, D), at the rate of `A.T @ A`, and 2 N D s of the
-projection at the rate of `A @ W`, both of float64 blocks in memory, measured in this run (NumPy computes half of a
-product with its own transpose, hence rates above that of the projection); *eigh*: `numpy.linalg.eigh` of such a Gram
-matrix. *svd*: `numpy.linalg.svd` of the centred matrix in float64, where it is feasible. *error*: the largest relative
-error of a singular value, stored in float32, against that SVD. *peak*: the largest anonymous memory above that before
-the call, sampled every 5 ms; pages of mapped files are not counted, which the system may drop at any time. *reopened*:
-wall milliseconds, median of 20.
+E holds random normal numbers whose singular values fall geometrically by a factor of 10^3, plus a mean; a
+memory-mapped float32 file. CPU seconds of one thread. *ours*: survey, Gram matrix, decomposition, projection; U, S and
+V written, synced and hashed. *bound*: 2 N D s flops of the Gram matrix, s = min(N, D), at the rate of `A.T @ A`, and
+2 N D s of the projection at the rate of `A @ W`, both with float64 blocks in memory, measured in this run (NumPy
+computes only half of a product of a matrix with its transpose, hence rates above that of the projection); *eigh*:
+`numpy.linalg.eigh` of such a Gram matrix. *svd*: `numpy.linalg.svd` of the centred matrix in float64, where feasible.
+*error*: the largest relative error of a singular value, stored in float32, against that SVD. *peak*: the peak of
+anonymous memory above its level before the call, sampled every 5 ms, without pages of mapped files, which the system
+may drop at any time. *reopened*: wall milliseconds, median of 20.
 """
 
 
@@ -44,12 +44,12 @@ def main() -> None:
     rows = []
     for N, D, repeats in shapes:
         with tempfile.TemporaryDirectory() as folder:
-            rows.append(measured(N, D, repeats, Path(folder)))
+            rows.append(measure(N, D, repeats, Path(folder)))
             print(rows[-1], flush=True)
     _measure.write("basis", "The spectral basis", _measure.table(rows), ABOUT.strip())
 
 
-def measured(N: int, D: int, repeats: int, folder: Path) -> dict[str, object]:
+def measure(N: int, D: int, repeats: int, folder: Path) -> dict[str, object]:
     E = matrix(N, D, folder / "E.npy")
     runs = iter(range(100))
 
@@ -95,7 +95,7 @@ def matrix(N: int, D: int, path: Path) -> np.ndarray:
 
 
 def least(N: int, D: int) -> tuple[float, float]:
-    """CPU seconds of the Gram matrix and projection at the rate of large products; of the decomposition."""
+    """CPU seconds of Gram matrix plus projection at the rate of large products, and of the decomposition."""
     s = min(N, D)
     rng = np.random.default_rng(1)
     A, W = rng.standard_normal((BLOCK, s)), rng.standard_normal((s, s))
@@ -105,7 +105,7 @@ def least(N: int, D: int) -> tuple[float, float]:
 
 
 def watched(call: Callable[[], embeddings.Basis]) -> tuple[embeddings.Basis, int, float]:
-    """What a call returns, the bytes of anonymous memory it took at most, and its CPU seconds."""
+    """The result of a call, its peak anonymous memory in bytes, and its CPU seconds."""
     before = largest = anonymous()
     ended = threading.Event()
 
@@ -132,12 +132,12 @@ def anonymous() -> int:
 
 def reopened(call: Callable[[], object]) -> float:
     """Wall milliseconds of a call, median of 20."""
-    taken = []
+    milliseconds = []
     for _ in range(20):
         start = time.perf_counter()
         call()
-        taken.append(1000 * (time.perf_counter() - start))
-    return statistics.median(taken)
+        milliseconds.append(1000 * (time.perf_counter() - start))
+    return statistics.median(milliseconds)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What both sides of a comparison are given: data sets, the same training events, one model, one optimiser setting."""
+"""Inputs shared by both sides of a comparison: data sets, training events, model and optimiser settings."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from harness.training import trial
 from harness.training.losses._base import Loss
 from harness.types import Cell, Inputs, PrepSpec, Protocol, Trial
 
-FOLDER = _measure.HERE.parent.parent / "shared" / "data"  # beside the checkout; --data names another one
+FOLDER = _measure.HERE.parent.parent / "shared" / "data"  # beside the checkout; --data overrides it
 MODEL = {"d": 64, "max_len": 50, "n_blocks": 2, "n_heads": 2, "dropout": 0.2}  # feed-forward layers of width d
 TRAIN = {"lr": 1e-3}
-SEQUENCES = 128  # a step of the peers
+SEQUENCES = 128  # in a step of the peers
 
 
 class Plain(Loss):
-    """What anyone would write: all logits of the real positions, then F.cross_entropy."""
+    """The textbook loss: all logits of the real positions, then F.cross_entropy."""
 
     def __call__(self, h: Tensor, table: Tensor, target: Tensor, negatives: Tensor | None) -> Tensor:
         return F.cross_entropy(h @ table.T, target)
 
 
 def prepared(name: str, folder: Path, home: Path) -> Prepared | None:
-    """The data set in `folder`/`name`, or else the built-in one of that name (fetched); None if there is neither."""
+    """Prepare the data set in `folder`/`name`, or fetch the built-in one of that name; None if there is neither."""
     if (folder / name).is_dir():
         return preparation.prepare(reader.open_dataset(str(folder / name), home), PrepSpec(), home)
     if name.replace("-", "_") in registry.names(registry.DATASETS):
@@ -43,7 +43,7 @@ def prepared(name: str, folder: Path, home: Path) -> Prepared | None:
 
 
 def shortened(whole: Prepared, max_len: int) -> Split:
-    """Leave-one-out, of each user's training events only the last max_len + 1: RecTools trains on no others."""
+    """Leave-one-out with only the last max_len + 1 training events of each user, as RecTools trains on."""
     split = splits.split(whole, Protocol())
     lengths = np.diff(split.offsets)
     cut = np.maximum(split.train_ends - (max_len + 1), 0)
@@ -55,28 +55,28 @@ def shortened(whole: Prepared, max_len: int) -> Split:
 
 
 def targets(split: Split) -> int:
-    """Trained positions of an epoch: every training event but a user's first."""
+    """Trained positions per epoch: every training event except each user's first."""
     return int(np.maximum(split.train_ends - 1, 0).sum())
 
 
 def batch_size(split: Split, sequences: int = SEQUENCES) -> int:
-    """Targets that so many sequences hold on average."""
+    """Average number of targets in this many sequences."""
     return round(sequences * targets(split) / int((split.train_ends > 1).sum()))
 
 
 def export(split: Split, path: Path) -> str:
-    """An .npz for the peers: `train` and `valid`, (events, 2) int64 of user and item, a user's events in order."""
+    """Write an .npz for the peers: `train` and `valid`, (events, 2) int64 of user and item, each user's in order."""
     lengths = np.diff(split.offsets)
     users = np.repeat(np.arange(len(lengths)), lengths)
     within = np.arange(len(users)) - split.offsets[users]
     events = np.stack([users, split.items], 1).astype(np.int64)
-    asked = split.offsets[split.valid.users] + split.valid.ends
-    np.savez(path, train=events[within < split.train_ends[users]], valid=events[asked])
+    validation = split.offsets[split.valid.users] + split.valid.ends
+    np.savez(path, train=events[within < split.train_ends[users]], valid=events[validation])
     return str(path)
 
 
 def make_trial(name: str, adapter: str, backbone: str, params: dict[str, Any], seed: int = 0) -> Trial:
-    """The trial of `MODEL` and `TRAIN`, as far as the cell has their parameters, with `params` laid over them."""
+    """A trial with the settings of `MODEL` and `TRAIN` that the cell has, overridden by `params`."""
     cell = Cell(name, "file", backbone, adapter)
     default = spaces.of_cell(cell, spaces.SpaceSource()).default
     shared = {"train.d": MODEL["d"], "train.max_len": MODEL["max_len"], "backbone.ffn_mult": 1}
@@ -97,7 +97,7 @@ def make_trial(name: str, adapter: str, backbone: str, params: dict[str, Any], s
 
 
 def text(whole: Prepared, folder: Path, home: Path) -> dict[str, np.ndarray]:
-    """U, S, V, mean and E of the MiniLM vectors that lie with the data set, or of noise as wide where none do."""
+    """U, S, V, mean and E of the MiniLM vectors beside the data set, or of noise of the same width if it has none."""
     files = sorted((folder / whole.name).glob("emb_minilm384_*.npy"))
     encoder = _base.encoder(f"file:{files[-1]}" if files else "noise", home)
     texts = embeddings.texts_of(whole)
@@ -106,9 +106,9 @@ def text(whole: Prepared, folder: Path, home: Path) -> dict[str, np.ndarray]:
     return {"U": basis.U, "S": basis.S, "V": basis.V, "mean": basis.mean, "E": E}
 
 
-def training(made: Trial, split: Split, arrays: dict[str, np.ndarray], *, plain: bool = False) -> trial.Training:
-    """The trial under way; `plain`: with `Plain` in place of the fused loss."""
-    started = trial.Training(made, split, trial.spectrum(arrays, split.n_items))
+def training(spec: Trial, split: Split, arrays: dict[str, np.ndarray], *, plain: bool = False) -> trial.Training:
+    """Start a trial; `plain`: with `Plain` instead of the fused loss."""
+    run = trial.Training(spec, split, trial.spectrum(arrays, split.n_items))
     if plain:
-        started.model.criterion = Plain(split.n_items)
-    return started
+        run.model.criterion = Plain(split.n_items)
+    return run

@@ -1,10 +1,10 @@
-"""What a training step costs under every adapter and every backbone, next to what its matrix products should take.
+"""Cost of a training step with each adapter and each backbone, compared with a model of its matrix products.
 
-Amazon Beauty's catalogue (12,101 items) and MiniLM vectors (noise as wide where the data are not there), d 64, 1,024
-targets a step, full softmax, one thread, default parameters without fusion. Adapters are measured under SASRec, their
-own cost is what they add to `id`; backbones are measured with `id`. The model counts multiply-adds of the adapter's
-products, forward and backward (frozen inputs take no gradient); its time is that of the machine's own best rate for
-such a product, measured in the same run.
+Amazon Beauty's catalogue (12,101 items) and MiniLM vectors (noise of the same width without the data), d 64, 1,024
+targets a step, full softmax, one thread, default parameters without fusion. Adapters are measured under SASRec, and
+their cost is the time they add to `id`; backbones are measured with `id`. The model counts multiply-adds of the
+adapter's products, forward and backward (frozen inputs get no gradient); its time uses the machine's best rate for such
+a product, measured in the same run.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ BATCH, STEPS, ROUNDS = 1024, 6, 3
 
 
 class Sizes:
-    """N items, D text dimension, r rank, d model dimension, d_k of SpecTran, E experts, h hidden units, m items of a
-    step, k components before the experts."""
+    """Letters of the cost model: N items, D text dimension, r rank, d model dimension, d_k of SpecTran, E experts,
+    h hidden units, m items per step, k components before the experts."""
 
     def __init__(self, n: int, width: int, rank: int, items: int) -> None:
         self.N, self.D, self.r, self.d, self.m = n, width, rank, 64, items
@@ -73,41 +73,41 @@ MODEL: dict[str, Callable[[Sizes], float]] = {  # multiply-adds of a step, forwa
 
 
 class Side:
-    """One cell's model; a call makes `STEPS` steps and gives the CPU milliseconds of each."""
+    """The model of a cell; a call runs `STEPS` steps and returns the CPU milliseconds of each."""
 
     def __init__(self, split: Split, arrays: dict[str, np.ndarray], adapter: str, backbone: str) -> None:
-        own = registry.schema(registry.ADAPTERS, adapter).attributes
-        reads, fuses = own.get("uses_text", True), own.get("fuses", False)
+        attributes = registry.schema(registry.ADAPTERS, adapter).attributes
+        reads, fuses = attributes.get("uses_text", True), attributes.get("fuses", False)
         params = {"train.batch_size": BATCH} | ({"text.fusion": "none"} if reads and not fuses else {})
-        made = cases.make_trial(DATASET, adapter, backbone, params)
-        self.training = cases.training(made, split, arrays if reads else {})
+        trial = cases.make_trial(DATASET, adapter, backbone, params)
+        self.training = cases.training(trial, split, arrays if reads else {})
         self.training.model.train()
         self.generator = torch.Generator().manual_seed(0)
         self.parameters = sum(p.numel() for p in self.training.model.parameters() if p.requires_grad)
 
     def __call__(self) -> list[float]:
-        taken = []
+        milliseconds = []
         for starts, lengths in islice(self.training.windows.batches(BATCH, np.random.default_rng(0)), STEPS):
             batch = self.training.batch(starts, lengths)
             begin = time.process_time()
             self.training.step(batch, self.generator)
-            taken.append(1e3 * (time.process_time() - begin))
-        return taken
+            milliseconds.append(1e3 * (time.process_time() - begin))
+        return milliseconds
 
 
-def measured(sides: dict[str, Side]) -> dict[str, float]:
-    """Median milliseconds of a step of each side, the sides taking turns after one untimed call each."""
+def measure(sides: dict[str, Side]) -> dict[str, float]:
+    """Median milliseconds per step of each side; sides alternate after one untimed call each."""
     for side in sides.values():
         side()
-    found: dict[str, list[float]] = {name: [] for name in sides}
+    steps: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(ROUNDS):
         for name, side in sides.items():
-            found[name] += side()
-    return {name: statistics.median(values) for name, values in found.items()}
+            steps[name] += side()
+    return {name: statistics.median(values) for name, values in steps.items()}
 
 
 def rate(s: Sizes) -> float:
-    """Multiply-adds a millisecond of the linear adapter's product, the best of some."""
+    """Multiply-adds per millisecond of the linear adapter's product, best of several runs."""
     X, W = torch.randn(s.N, s.D), torch.randn(s.D, s.d)
     best = min(_measure.cpu_seconds(lambda: X @ W, repeats=3)[0] for _ in range(3))
     return s.N * s.D * s.d / best / 1e3
@@ -127,23 +127,23 @@ def main() -> None:
             f"{sizes.N:,} items, text {sizes.D} wide of rank {sizes.r}, d {sizes.d}, {BATCH} targets a step. The "
             f"product behind the model's times, X W of (N, D) and (D, d), ran at {2 * each / 1e6:.0f} GFLOP/s."
         )
-        _measure.write("components", "What a step costs under each adapter and backbone", about, *parts)
+        _measure.write("components", "Cost of a step with each adapter and backbone", about, *parts)
 
 
 def adapters(split: Split, arrays: dict[str, np.ndarray], sizes: Sizes, each: float) -> str:
     names = registry.names(registry.ADAPTERS)
     sides = {name: Side(split, arrays, name, "sasrec") for name in names}
-    found = measured(sides)
+    medians = measure(sides)
     rows = [
         {
             "adapter": name,
             "trained parameters": sides[name].parameters,
-            "step, ms": found[name],
-            "over id, ms": found[name] - found["id"],
+            "step, ms": medians[name],
+            "over id, ms": medians[name] - medians["id"],
             "model, M multiply-adds": MODEL[name](sizes) / 1e6 if name in MODEL else "–",
             "model, ms": MODEL[name](sizes) / each if name in MODEL else "–",
         }
-        for name in sorted(names, key=lambda name: found[name])
+        for name in sorted(names, key=lambda name: medians[name])
     ]
     return "## Adapters, under SASRec\n\n" + _measure.table(rows)
 
@@ -151,15 +151,15 @@ def adapters(split: Split, arrays: dict[str, np.ndarray], sizes: Sizes, each: fl
 def backbones(split: Split, arrays: dict[str, np.ndarray]) -> str:
     names = registry.names(registry.BACKBONES)
     sides = {name: Side(split, arrays, "id", name) for name in names}
-    found = measured(sides)
+    medians = measure(sides)
     rows = [
         {
             "backbone": name,
             "trained parameters": sides[name].parameters,
-            "step, ms": found[name],
-            "over sasrec": found[name] / found["sasrec"],
+            "step, ms": medians[name],
+            "over sasrec": medians[name] / medians["sasrec"],
         }
-        for name in sorted(names, key=lambda name: found[name])
+        for name in sorted(names, key=lambda name: medians[name])
     ]
     return "## Backbones, with the ID embedding\n\n" + _measure.table(rows)
 

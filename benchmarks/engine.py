@@ -1,9 +1,9 @@
-"""What the engine itself costs: seconds a trial, slots that wait, and a bench that has nothing left to do.
+"""Overhead of the engine: seconds per trial, idle slots, and a bench with nothing left to do.
 
-The trials here only sleep, so that all else is the engine's. It runs them as it runs real ones (`search.run`: ledger,
-Optuna, Tune), in actors whose training is replaced; the other sides are Tune's own, in the same run:
+The trials only sleep, so all other time is the engine's. It runs them like real ones (`ray_tune.run`: ledger, Optuna,
+Tune), in actors whose training is replaced; the other sides use plain Tune, in the same run:
 
-    python benchmarks/engine.py --home FOLDER      (FOLDER keeps a small finished bench between calls)
+    python benchmarks/engine.py --home FOLDER      (keeps a small finished bench between calls)
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from harness.system.signals import Stop
 from harness.types import Budget, Cell, Engine, Inputs, Protocol, TrialResult
 
 SLOTS = 2
-TRIVIAL = 100  # trials that take no time, of each side that uses processes again
-FRESH = 16  # of the side that starts a process a trial
-CELLS = (0.3, 1.2, 0.6, 2.0, 0.4, 0.9, 0.2, 0.8)  # seconds a trial, cell by cell
-LONGER = 2.5  # times that for a grid of trials that are longer than the start of a process
+TRIVIAL = 100  # trials that take no time, for each side that reuses processes
+FRESH = 16  # trials of the side that starts a process per trial
+CELLS = (0.3, 1.2, 0.6, 2.0, 0.4, 0.9, 0.2, 0.8)  # seconds per trial, cell by cell
+LONGER = 2.5  # factor for a grid whose trials are longer than the start of a process
 BUDGET = Budget("engine", trials=8, epochs=1, patience=0, seeds=2)
-Span = tuple[float, float]  # begin and end of a trial's own work
+Span = tuple[float, float]  # begin and end of a trial's work
 
 
 class Sleeper(ray_tune.TrialActor):
-    """An actor whose trials sleep as long as their parameters say."""
+    """An actor whose trials sleep for the seconds given by their parameters."""
 
     def setup(self, config: dict[str, Any], shared: Any) -> None:
         super().setup(config, shared)
@@ -58,7 +58,7 @@ class Sleeper(ray_tune.TrialActor):
 
 
 def sleep(worker: Any) -> Ended:
-    """A trial of one epoch that asks and tells the driver's machine what a real one does."""
+    """A trial of one epoch that exchanges the same messages with the driver as a real one."""
     worker.post("begin", worker.work.id, *worker.place)
     begin, params = time.time(), worker.work.params
     time.sleep(params["seconds"])
@@ -71,14 +71,14 @@ ray_tune.TrialActor = Sleeper  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def study(number: int, seconds: float, ledger: Ledger, budget: Budget = BUDGET) -> Study:
-    cell = Cell("made", "none", "sasrec", f"cell{number}")
+    cell = Cell("toy", "none", "sasrec", f"cell{number}")
     axis = axes.Range(0.0, 1.0)
     space = spaces.Space({"seconds": seconds}, {"x": axis}, {"seconds": seconds, "x": 0.5})
-    return Study(cell, space, budget, Protocol(), Engine("tpe", "median"), Inputs(data=f"made {number}"), ledger)
+    return Study(cell, space, budget, Protocol(), Engine("tpe", "median"), Inputs(data=f"toy {number}"), ledger)
 
 
 def ours(seconds: list[float], budget: Budget = BUDGET, apart: bool = False) -> list[Span]:
-    """Spans of all trials of a grid of such cells in one Tune run, or in one a cell."""
+    """Spans of all trials of a grid of such cells, in one Tune run or (`apart`) in one run per cell."""
     spans: list[Span] = []
 
     def listen(event: GridEvent) -> None:
@@ -87,8 +87,8 @@ def ours(seconds: list[float], budget: Budget = BUDGET, apart: bool = False) -> 
 
     with tempfile.TemporaryDirectory() as folder:
         home, ledger = Path(folder), Ledger()
-        made = [study(n, s, ledger, budget) for n, s in enumerate(seconds)]
-        for part in [[one] for one in made] if apart else [made]:
+        studies = [study(n, s, ledger, budget) for n, s in enumerate(seconds)]
+        for part in [[one] for one in studies] if apart else [studies]:
             shared = {"splits": {}, "spectra": {}, "sizes": {}}
             with Stop() as stop:
                 ray_tune.run(TrialQueue(part, Segment(home), listen), shared, home, Layout(SLOTS), 0.0, stop, print)
@@ -96,20 +96,20 @@ def ours(seconds: list[float], budget: Budget = BUDGET, apart: bool = False) -> 
 
 
 def tunes(count: int, reuse: bool) -> list[Span]:
-    """Spans of trivial trials of Tune's function trainable: as it comes, or with processes used again."""
+    """Spans of trivial trials of Tune's function trainable, with default settings or with reused processes."""
 
     def train(config: dict[str, Any]) -> None:
         begin = time.time()
         tune.report({"begin": begin, "end": time.time()})
 
     with tempfile.TemporaryDirectory() as folder, quiet():
-        found = tune.Tuner(
+        results = tune.Tuner(
             train,
             param_space={"x": tune.uniform(0, 1)},
             tune_config=tune.TuneConfig(num_samples=count, reuse_actors=reuse, max_concurrent_trials=SLOTS),
             run_config=tune.RunConfig(storage_path=folder, name="stock", verbose=0),
         ).fit()
-        return [(r.metrics["begin"], r.metrics["end"]) for r in found if r.metrics]
+        return [(r.metrics["begin"], r.metrics["end"]) for r in results if r.metrics]
 
 
 @contextlib.contextmanager
@@ -119,21 +119,21 @@ def quiet() -> Iterator[None]:
 
 
 def gaps(spans: list[Span]) -> list[float]:
-    """Seconds between a trial's work and the next one's in its slot; a trial takes the slot that was free first."""
+    """Seconds between the work of consecutive trials in a slot; a trial takes the slot that has been free longest."""
     free: list[float] = []
-    found = []
+    seconds = []
     for begin, end in sorted(spans):
         if len(free) < SLOTS:
             free.append(end)
             continue
         place = free.index(min(free))
-        found.append(max(begin - free[place], 0.0))
+        seconds.append(max(begin - free[place], 0.0))
         free[place] = end
-    return found
+    return seconds
 
 
 def busy(spans: list[Span]) -> tuple[float, float]:
-    """Share of the slots' time that is work, from the first trial's begin to the last one's end, and that time."""
+    """Busy share of the slots, and the wall seconds from the first trial's begin to the last one's end."""
     wall = max(end for _, end in spans) - min(begin for begin, _ in spans)
     return sum(end - begin for begin, end in spans) / (SLOTS * wall), wall
 
@@ -142,14 +142,14 @@ def overhead() -> list[dict[str, object]]:
     many = Budget("engine", trials=TRIVIAL // 4, epochs=1, patience=0, seeds=0)
     sides = {
         "harness": ours([0.0] * 4, many),
-        "Tune, function trainable, processes used again": tunes(TRIVIAL, reuse=True),
-        "Tune, function trainable, as it comes": tunes(FRESH, reuse=False),
+        "Tune, function trainable, reused processes": tunes(TRIVIAL, reuse=True),
+        "Tune, function trainable, default settings": tunes(FRESH, reuse=False),
     }
     return [
         {
             "side": name,
             "trials": len(spans),
-            "median s a trial": statistics.median(gaps(spans)),
+            "median s per trial": statistics.median(gaps(spans)),
             "p90 s": float(np.quantile(gaps(spans), 0.9)),
         }
         for name, spans in sides.items()
@@ -160,7 +160,7 @@ def slots() -> list[dict[str, object]]:
     rows = []
     for times in (1.0, LONGER):
         cells = [seconds * times for seconds in CELLS]
-        sides = {"one run for the grid": ours(cells), "one run a cell": ours(cells, apart=True)}
+        sides = {"one run for the grid": ours(cells), "one run per cell": ours(cells, apart=True)}
         for name, spans in sides.items():
             share, wall = busy(spans)
             trials = f"{min(cells):g} to {max(cells):g} s"
@@ -170,52 +170,53 @@ def slots() -> list[dict[str, object]]:
 
 
 def resume(home: Path, data: str, repeats: int = 5) -> tuple[list[float], str]:
-    """Seconds of `harness bench`, the whole process, where every trial is in the ledger; what it says of the grid."""
+    """Seconds of whole `harness bench` processes with every trial in the ledger, and the grid as they print it."""
     words = "bench --max-history 20 --adapters id,linear,mlp,svd --encoders noise --trials 3"
     words += " --epochs 2 --seeds 2 --set train.d=16 --set train.max_len=20 --tracking off --json"
     command = [sys.executable, "-m", "harness.cli", *words.split(), "--datasets", data, "--home", str(home)]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     subprocess.run(command, check=True, capture_output=True, env=environment)
-    taken, said = [], ""
+    seconds, log = [], ""
     for _ in range(repeats):
         start = time.monotonic()
-        said = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stderr
-        taken.append(time.monotonic() - start)
-    assert "Nothing is left to do" in said
-    return taken, said.splitlines()[0]
+        log = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stderr
+        seconds.append(time.monotonic() - start)
+    assert "Nothing is left to do" in log
+    return seconds, log.splitlines()[0]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Costs of the engine")
+    parser = argparse.ArgumentParser(description="Measure the overhead of the engine")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=_measure.HERE.parent.parent / "shared" / "data")
     options = parser.parse_args()
     options.home.mkdir(parents=True, exist_ok=True)
-    taken, grid = resume(options.home, _measure.ml_100k(options.data))
-    quietly = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
-    ray.init(address="local", num_cpus=SLOTS, **quietly)
+    seconds, grid = resume(options.home, _measure.ml_100k(options.data))
+    silent = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    ray.init(address="local", num_cpus=SLOTS, **silent)
     costs, waits = overhead(), slots()
     ray.shutdown()
-    more = float(str(costs[0]["median s a trial"])) - float(str(costs[2]["median s a trial"]))
-    again = float(str(costs[0]["median s a trial"])) - float(str(costs[1]["median s a trial"]))
+    more = float(str(costs[0]["median s per trial"])) - float(str(costs[2]["median s per trial"]))
+    reused = float(str(costs[0]["median s per trial"])) - float(str(costs[1]["median s per trial"]))
     _measure.write(
         "engine",
         "The engine itself",
         f"{SLOTS} slots, trials that sleep; all sides in one process and one Ray session, one after the other.",
         "## Overhead a trial",
-        "From the end of a trial's own work to the begin of the next one's in the same slot; trivial trials. Ours "
-        "holds ledger (synced to the disk three times a trial), Optuna's draw and Tune.",
+        "From the end of a trial's work to the begin of the next one's in the same slot; trivial trials. Ours "
+        "includes the ledger (synced to disk three times per trial), Optuna's draw and Tune.",
         _measure.table(costs),
-        f"Ours against Tune's stock function trainable: {more:+.3f} s a trial (goal: at most +0.05); against the same "
-        f"with processes used again: {again:+.3f} s.",
+        f"Ours against Tune's function trainable: {more:+.3f} s per trial (goal: at most +0.05); against the same with "
+        f"reused processes: {reused:+.3f} s.",
         "## Slots on a grid of uneven cells",
-        f"{len(CELLS)} cells of {', '.join(map(str, CELLS))} s a trial, and {LONGER:g} times those, "
+        f"{len(CELLS)} cells of {', '.join(map(str, CELLS))} s per trial, and {LONGER:g} times those, "
         f"{BUDGET.trials} search trials and {BUDGET.seeds} seeds each, from the first trial's begin to the last one's "
         "end (goal: 97 % busy).",
         _measure.table(waits),
         "## Resume of a finished grid",
-        f"`harness bench` on a home that has everything ({grid}), whole process: median "
-        f"{statistics.median(taken):.2f} s of {len(taken)} (goal: under 3 s); {', '.join(f'{t:.2f}' for t in taken)}.",
+        f"`harness bench` on a home with all trials finished ({grid}), whole process: "
+        f"median {statistics.median(seconds):.2f} s of {len(seconds)} (goal: under 3 s); "
+        f"{', '.join(f'{s:.2f}' for s in seconds)}.",
     )
 
 

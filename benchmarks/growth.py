@@ -1,7 +1,7 @@
-"""How the cost of training grows with items, users, text dimension and history length, on made data.
+"""Growth of the training cost with items, users, text dimension and history length, on synthetic data.
 
-Every figure is CPU microseconds a trained target in steady steps: forward, backward, clipping, optimiser; validation
-is not in it.
+Costs are CPU microseconds per trained target in steady steps: forward, backward, clipping, optimiser; without
+validation.
 """
 
 import time
@@ -22,53 +22,53 @@ from harness.training.batches import Windows
 from harness.types import Cell, Inputs, Protocol, Trial
 
 torch.set_num_threads(1)
-D_TEXT = 128  # text dimension where it is not what grows
+D_TEXT = 128  # text dimension unless it is varied
 BATCH = 1024
 
 
 def main() -> None:
     setting = f"Batches of {BATCH:,} targets, d = 64, SASRec of two blocks, text of {D_TEXT} components."
     parts = [
-        "## Items\n\nCPU microseconds a target. Full softmax grows with the catalogue. A sampled loss makes only the "
-        "rows of its step; what still grows under `id` is the optimiser, which moves every row of the table.",
+        "## Items\n\nCPU microseconds per target. Full softmax grows with the catalogue. A sampled loss computes only "
+        "the rows of its step; under `id` the optimiser still grows, since it updates every row of the table.",
         table([items(n) for n in (1_000, 10_000, 100_000, 1_000_000)]),
         "## Users\n\n10,000 items, histories of 2 to 40 events.",
         table([users(n) for n in (2_000, 20_000, 200_000)]),
-        "## Text dimension\n\n12,101 items, full softmax: the whole table is made once a step. Milliseconds a step "
-        "beyond that of `id`.",
+        "## Text dimension\n\n12,101 items, full softmax: the whole table is computed once per step. Milliseconds per "
+        "step beyond those of `id`.",
         table([dimension(D) for D in (384, 768, 1024, 2048, 4096)]),
-        "## History length\n\n1,000 items; all histories as long as the model takes.",
+        "## History length\n\n1,000 items; all histories fill the model's maximum length.",
         table([length(n) for n in (10, 25, 50, 100, 200)]),
     ]
     write("growth", "Growth", setting, *parts)
 
 
 def items(n: int) -> dict[str, float]:
-    split = made(4_000 if n < 1_000_000 else 400, n, (2, 40))
-    found: dict[str, float] = {"items": n}
+    split = random_split(4_000 if n < 1_000_000 else 400, n, (2, 40))
+    costs: dict[str, float] = {"items": n}
     for adapter in ("id", "spectran"):
         for loss, extra in (("softmax", {}), ("softmax", {"train.precision": "bfloat16"}), ("sampled_softmax", {})):
             name = f"{adapter}, {loss}{' bfloat16' if extra else ''}"
-            found[name] = cost(split, adapter, text(n, D_TEXT), **{"train.loss": loss}, **extra)
-    return found
+            costs[name] = cost(split, adapter, text(n, D_TEXT), **{"train.loss": loss}, **extra)
+    return costs
 
 
 def users(n: int) -> dict[str, float]:
-    split = made(n, 10_000, (2, 40))
+    split = random_split(n, 10_000, (2, 40))
     start = time.process_time()
     windows = Windows.of(split, 50)
     cut = time.process_time() - start
     return {
         "users": n,
         "events": len(split.items),
-        "µs a target": cost(split, "id", text(10_000, 1)),
+        "µs per target": cost(split, "id", text(10_000, 1)),
         "cutting windows, ms": 1e3 * cut,
-        "an epoch's batches without training, µs a target": order_cost(windows, split),
+        "an epoch's batches without training, µs per target": order_cost(windows, split),
     }
 
 
 def order_cost(windows: Windows, split: Split) -> float:
-    """Shuffling, sorting and gathering alone."""
+    """CPU microseconds per target of shuffling, sorting and gathering only."""
     flat = torch.tensor(split.items)
     start = time.process_time()
     for cut in windows.batches(BATCH, np.random.default_rng(0)):
@@ -77,20 +77,20 @@ def order_cost(windows: Windows, split: Split) -> float:
 
 
 def dimension(D: int) -> dict[str, float]:
-    split, spectrum = made(4_000, 12_101, (2, 40)), text(12_101, D)
+    split, spectrum = random_split(4_000, 12_101, (2, 40)), text(12_101, D)
     base = cost(split, "id", spectrum)
     rows = {name: 1e-3 * BATCH * (cost(split, name, spectrum) - base) for name in ("linear", "spectran", "mlp")}
     return {"D": D, "id, whole step": 1e-3 * BATCH * base} | rows
 
 
 def length(n: int) -> dict[str, float]:
-    split = made(400_000 // n // 4, 1_000, (n + 1, n + 2))
+    split = random_split(400_000 // n // 4, 1_000, (n + 1, n + 2))
     costs = {b: cost(split, "id", text(1_000, 1), backbone=b, **{"train.max_len": n}) for b in ("sasrec", "gru4rec")}
-    return {"length": n} | {f"{b}, µs a target": value for b, value in costs.items()}
+    return {"length": n} | {f"{b}, µs per target": value for b, value in costs.items()}
 
 
-def made(users: int, n: int, between: tuple[int, int]) -> Split:
-    """Histories of random items, all of them for training."""
+def random_split(users: int, n: int, between: tuple[int, int]) -> Split:
+    """Random histories, all used for training; lengths are drawn from `between`."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(*between, size=users)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -100,27 +100,27 @@ def made(users: int, n: int, between: tuple[int, int]) -> Split:
 
 
 def text(n: int, D: int) -> Spectrum:
-    """A spectrum of the right shapes; cost does not depend on the values."""
+    """A random spectrum of the right shapes; the cost does not depend on its values."""
     U = torch.randn(n, D) / n**0.5
     return Spectrum(U, torch.linspace(1, 0.1, D), torch.eye(D), torch.zeros(D), U)
 
 
 def cost(split: Split, adapter: str, spectrum: Spectrum, backbone: str = "sasrec", **params: object) -> float:
-    """CPU microseconds a target: the median over steps, after a first one."""
+    """CPU microseconds per target: the median over steps without the first."""
     source = spaces.SpaceSource(fixed={"train.loss": params.get("train.loss", "softmax"), "train.batch_size": BATCH})
-    cell = Cell("made", "made", backbone, adapter)
+    cell = Cell("random", "random", backbone, adapter)
     point = spaces.of_cell(cell, source).default
     point = {name: "none" if name == "text.fusion" else value for name, value in point.items()} | params
     training = trial.Training(Trial(cell, "search", 0, 1, 0, point, Protocol(), Inputs()), split, spectrum)
     training.model.train()
     steps = 3 if split.n_items >= 1_000_000 else 12
-    generator, taken = torch.Generator().manual_seed(0), []
+    generator, seconds = torch.Generator().manual_seed(0), []
     for cut in islice(training.windows.batches(BATCH, np.random.default_rng(0)), steps):
         batch = training.batch(*cut)
         start = time.process_time()
         training.step(batch, generator)
-        taken.append((time.process_time() - start) / (cut[1] - 1).sum())
-    return 1e6 * float(np.median(taken[1:]))
+        seconds.append((time.process_time() - start) / (cut[1] - 1).sum())
+    return 1e6 * float(np.median(seconds[1:]))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""What a large ledger costs the verbs that read it: `harness plan`, `leaderboard` and the bench of a finished grid.
+"""Cost of a large ledger for the commands that read it: `harness plan`, `leaderboard` and the bench of a finished grid.
 
-The home is made: every adapter under every backbone on a data set of MovieLens-100K's size, every trial finished, with
-its epochs, as a bench would have written it; the results are numbers without meaning. Each verb is a process of its
-own, as a user starts it. The goals count all of it, Python's start and imports too, in CPU seconds: wall seconds on a
-free core, and still a measure on a busy machine. Beside them stands a reader that parses every line, which is what
-opening a ledger costs if nothing is left out.
+The home is synthetic: every adapter under every backbone on a data set of MovieLens-100K's size, every trial finished,
+with its epochs, as a bench would write it, but with random results. Each command is a separate process, as a user
+starts it. The goals include Python's start and imports and are in CPU seconds, which equal wall seconds on a free core
+and remain comparable on a busy machine. For reference, a reader that parses every line of the ledger is timed too.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ import polars as pl
 
 SIZES = (1_000, 10_000, 100_000)
 SEEDS, EPOCHS = 2, 10
-ROUNDS = 5  # of each, the median is told; a report is written once
+ROUNDS = 5  # of each command, of which the median is reported; a report is written once
 BACKBONES = "sasrec,gru4rec,bert4rec,hstu,esasrec,fmlp,mamba4rec"
-VERBS = {  # goals in seconds at the largest size
+VERBS = {  # command: goal in seconds at the largest size
     "plan": 5.0,
     "leaderboard": 5.0,
     "bench of a finished grid, its report written": 3.0,
@@ -53,9 +52,9 @@ atexit.register(lambda: print("peak", _measure.peak_memory(), file=sys.stderr))
 
 
 def words(folder: Path, trials: int) -> list[str]:
-    given = {"datasets": folder, "encoders": "noise", "backbones": BACKBONES, "adapters": "all", "kcore": 0}
-    given |= {"trials": trials, "epochs": EPOCHS, "seeds": SEEDS, "sampler": "random"}
-    return [word for key, value in given.items() for word in (f"--{key}", str(value))]
+    options = {"datasets": folder, "encoders": "noise", "backbones": BACKBONES, "adapters": "all", "kcore": 0}
+    options |= {"trials": trials, "epochs": EPOCHS, "seeds": SEEDS, "sampler": "random"}
+    return [word for key, value in options.items() for word in (f"--{key}", str(value))]
 
 
 def dataset(folder: Path) -> Path:
@@ -74,7 +73,7 @@ def dataset(folder: Path) -> Path:
 
 
 def fill(home: Path, folder: Path, trials: int) -> int:
-    """Write a home in which the grid of `words` is finished; returns how many trials that are."""
+    """Write a home in which the grid of `words` is finished; returns its number of trials."""
     from dataclasses import replace
 
     from harness.record import ledger, segments
@@ -94,7 +93,7 @@ def fill(home: Path, folder: Path, trials: int) -> int:
         engine=Engine("random", "median"),
     )
     grid = plan.make(request, ledger.Ledger())
-    os.fsync = lambda handle: None  # a made ledger need not survive a loss of power
+    os.fsync = lambda handle: None  # a synthetic ledger need not survive a power failure
     segment = segments.Segment(home)
     segment.append("launched", **provenance.launch(grid, {}).to_json())
     rng, count = np.random.default_rng(1), 0
@@ -133,8 +132,8 @@ def record(segment: Any, trial: Any, study: str, number: int, best: float) -> No
     ledger.ended(segment, trial.id, TrialResult("done", "", best, EPOCHS - 1, curve, metrics, test, info))
 
 
-def measured(home: Path, code: str, arguments: list[str]) -> tuple[float, float, int]:
-    """CPU seconds, wall seconds and peak bytes of a process; stops if it fails."""
+def measure(home: Path, code: str, arguments: list[str]) -> tuple[float, float, int]:
+    """CPU seconds, wall seconds and peak bytes of a process. Raises SystemExit if it fails."""
     command = [sys.executable, "-c", WATCH + code, str(_measure.HERE), *arguments]
     environment = {**os.environ, "HARNESS_HOME": str(home)}
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -155,24 +154,24 @@ def rows_of(size: int, cells: int, root: Path) -> list[dict[str, object]]:
     count = int((home / "count").read_text())
     megabytes = sum(file.stat().st_size for file in (home / "ledger").iterdir()) / 1e6
     cli = "runpy.run_module('harness.cli', run_name='__main__')"
-    given = words(folder, trials)
+    options = words(folder, trials)
     (home / "reports").mkdir(exist_ok=True)
-    for report in (home / "reports").iterdir():  # of an earlier call
+    for report in (home / "reports").iterdir():  # left by an earlier call
         shutil.rmtree(report)
-    commands = ["plan", *given], ["leaderboard", "--format", "csv"], ["bench", *given], ["bench", *given]
+    commands = ["plan", *options], ["leaderboard", "--format", "csv"], ["bench", *options], ["bench", *options]
     verbs = dict(zip(VERBS, commands, strict=True))
-    asked = {"every line parsed": (NAIVE, [str(home)])} | {name: (cli, command) for name, command in verbs.items()}
+    sides = {"every line parsed": (NAIVE, [str(home)])} | {name: (cli, command) for name, command in verbs.items()}
     rows: list[dict[str, object]] = []
     naive = 0.0
-    for name, (code, command) in asked.items():
-        once = measured(home, code, command)
-        more = [] if "written" in name else [measured(home, code, command) for _ in range(ROUNDS - 1)]
+    for name, (code, command) in sides.items():
+        once = measure(home, code, command)
+        more = [] if "written" in name else [measure(home, code, command) for _ in range(ROUNDS - 1)]
         cpu, wall, peak = sorted([once, *more])[len(more) // 2]
         naive = naive or cpu
         row = {
             "trials": count,
             "ledger MB": round(megabytes),
-            "what": name,
+            "command": name,
             "CPU s": cpu,
             "of parsing all": cpu / naive,
         }
@@ -185,21 +184,21 @@ def rows_of(size: int, cells: int, root: Path) -> list[dict[str, object]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
-    parser.add_argument("--fill", nargs=3, metavar=("HOME", "DATA", "TRIALS"), help="used by this script itself")
-    parser.add_argument("--root", type=Path, help="where made homes are kept for another time")
-    asked = parser.parse_args()
-    if asked.fill:
-        home, folder, trials = asked.fill
+    parser.add_argument("--fill", nargs=3, metavar=("HOME", "DATA", "TRIALS"), help="for internal use")
+    parser.add_argument("--root", type=Path, help="keep the synthetic homes in this folder and reuse them")
+    options = parser.parse_args()
+    if options.fill:
+        home, folder, trials = options.fill
         return print(fill(Path(home), Path(folder), int(trials)))
     from harness import registry
 
     cells = len(BACKBONES.split(",")) * len(registry.select(registry.ADAPTERS, "all"))
     with tempfile.TemporaryDirectory() as scratch:
-        root = asked.root or Path(scratch)
+        root = options.root or Path(scratch)
         if not (root / "data").exists():
             dataset(root / "data")
-        rows = [row for size in asked.sizes for row in rows_of(size, cells, root)]
-    about = f"{cells} cells and the baselines, {SEEDS} seeds each, {EPOCHS} epochs a trial."
+        rows = [row for size in options.sizes for row in rows_of(size, cells, root)]
+    about = f"{cells} cells and the baselines, {SEEDS} seeds each, {EPOCHS} epochs per trial."
     about += f" Medians of {ROUNDS} rounds by CPU time; the report is written once."
     about += f" Load of the machine: {os.getloadavg()[0]:.0f}."
     _measure.write("ledger", "A large ledger", about, _measure.table(rows))

@@ -1,5 +1,7 @@
-"""Peak memory on Beauty, each model in a process of its own: of a whole trial of harness (data set, basis, two epochs
-with validation, result), and of training steps of RecTools (which also recommends) and RecBole.
+"""Peak memory on Beauty of a whole harness trial and of training steps of RecTools and RecBole.
+
+Each model runs in a separate process. The trial includes data set, basis, two epochs with validation, and result;
+RecTools also recommends.
 """
 
 from __future__ import annotations
@@ -18,26 +20,26 @@ import peers
 DATASET = "amazon2014-beauty"
 FOLDER = _measure.HERE.parent.parent / "shared" / "data"
 EPOCHS = 2
-BOX, WARM_UP = 8.0, 2  # CPU seconds and steps of the peers: all their steps are of one size
+BOX, WARM_UP = 8.0, 2  # CPU seconds and warm-up steps of the peers; all their steps have the same size
 GOAL = 1e9  # bytes
 EXPORT = "export"
 OURS = {"harness": "id", "harness, linear on text": "linear", "harness, spectran on text": "spectran"}
 
 
-def child(what: str, folder: Path, home: Path) -> Any:
-    """What one process is for: what the peers are asked, or the peak, in bytes, of a trial of an adapter."""
-    import cases  # only here: the parent stays small
+def child(task: str, folder: Path, home: Path) -> Any:
+    """Run in a child process: return the request for the peers, or the peak memory in bytes of an adapter's trial."""
+    import cases  # imported here to keep the parent small
 
     whole = cases.prepared(DATASET, folder, home)
     if whole is None:
         raise SystemExit(f"{folder / DATASET} is not there.")
     split = cases.shortened(whole, cases.MODEL["max_len"])
-    if what == EXPORT:
+    if task == EXPORT:
         settings = {"model": cases.MODEL, "train": cases.TRAIN, "batch": cases.SEQUENCES}
         return settings | {"interactions": cases.export(split, home / "events.npz")}
-    arrays = {} if what == "id" else cases.text(whole, folder, home)
-    made = cases.make_trial(whole.name, what, "sasrec", {"train.batch_size": cases.batch_size(split)})
-    training = cases.training(made, split, arrays)
+    arrays = {} if task == "id" else cases.text(whole, folder, home)
+    trial = cases.make_trial(whole.name, task, "sasrec", {"train.batch_size": cases.batch_size(split)})
+    training = cases.training(trial, split, arrays)
     before = _measure.peak_memory()
     for _ in range(EPOCHS):
         training.epoch()
@@ -45,11 +47,11 @@ def child(what: str, folder: Path, home: Path) -> Any:
     return {"before": before, "peak": _measure.peak_memory()}
 
 
-def in_child(what: str, folder: Path, home: Path) -> Any:
-    command = [sys.executable, __file__, "--data", str(folder), "--child", what, str(home)]
+def in_child(task: str, folder: Path, home: Path) -> Any:
+    command = [sys.executable, __file__, "--data", str(folder), "--child", task, str(home)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{what}: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}")
+        raise SystemExit(f"{task}: {(done.stderr.strip().splitlines() or ['no error output'])[-1]}")
     return json.loads(done.stdout)
 
 
@@ -68,23 +70,23 @@ def row(name: str, peak: int, goal: bool, before: int | None = None) -> dict[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=FOLDER, help="folder of data set folders")
-    parser.add_argument("--child", nargs=2, metavar=("WHAT", "HOME"), help="used by this script itself")
-    asked = parser.parse_args()
-    if asked.child:
-        print(json.dumps(child(asked.child[0], asked.data, Path(asked.child[1]))))
+    parser.add_argument("--child", nargs=2, metavar=("WHAT", "HOME"), help="for internal use")
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(child(options.child[0], options.data, Path(options.child[1]))))
         return
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        settings = in_child(EXPORT, asked.data, home)
+        settings = in_child(EXPORT, options.data, home)
         rows = []
         for name, adapter in OURS.items():
-            found = in_child(adapter, asked.data, home)
-            rows.append(row(name, found["peak"], True, found["before"]))
+            memory = in_child(adapter, options.data, home)
+            rows.append(row(name, memory["peak"], True, memory["before"]))
         rows += [row(peers.title(name), peer(name, settings)["peak"], False) for name in peers.NEEDS]
     about = (
         f"Peak resident memory of a process on {DATASET}, MB of 10⁶ bytes. harness: read, prepare, spectral basis, "
-        f"{EPOCHS} epochs each with validation of all users, result. RecTools and RecBole: steps until {BOX:.0f} CPU "
-        "seconds are over; RecTools then recommends to all users. Same model, 128 sequences a step."
+        f"{EPOCHS} epochs each with validation of all users, result. RecTools and RecBole: steps for {BOX:.0f} CPU "
+        "seconds; RecTools then recommends to all users. Same model, 128 sequences per step."
     )
     _measure.write("memory", "Memory", about, _measure.table(rows))
 

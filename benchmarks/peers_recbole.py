@@ -1,9 +1,9 @@
-"""RecBole's SASRec: trained and timed. Runs inside its environment (see peers.py).
+"""Train and time RecBole's SASRec. Runs in RecBole's environment (see peers.py).
 
 Request: `interactions` (an .npz of cases.export), `model` and `train` (cases.MODEL, cases.TRAIN), `batch` (rows),
 `seed`, `box` (CPU seconds to measure after `warm_up` steps).
-Answer: `targets`, `cpu_seconds`, `steps` (measured ones), `peak` (bytes).
-RecBole makes a row of every prefix of a history and pads it to max_len; a row trains one target.
+Answer: `targets`, `cpu_seconds`, `steps` (measured steps), `peak` (bytes).
+RecBole turns every prefix of a history into a row, padded to max_len; each row trains one target.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from recbole.trainer import Trainer
 from recbole.utils import init_seed
 
 NAME = "peers"
-HELD_OUT = 2  # events a user that RecBole's own leave-one-out keeps from training
+HELD_OUT = 2  # events per user that RecBole's leave-one-out holds out
 
 
 class Clock:
-    """A data loader that counts rows and CPU seconds of whole steps after the warm-up and ends at the box."""
+    """A data loader that counts rows and CPU seconds of whole steps after the warm-up and stops after `box` seconds."""
 
     def __init__(self, loader: Any, warm_up: int, box: float) -> None:
         self.loader, self.warm_up, self.box = loader, warm_up, box
@@ -38,7 +38,7 @@ class Clock:
     def __iter__(self) -> Iterator[Any]:
         start, rows = 0.0, 0
         for step, batch in enumerate(self._forever()):
-            now = time.process_time()  # the step before this batch is over
+            now = time.process_time()  # the previous step has ended
             if step == self.warm_up:
                 start = now
             elif step > self.warm_up:
@@ -54,7 +54,7 @@ class Clock:
 
 
 def write(events: np.ndarray, folder: Path) -> None:
-    """The training events as RecBole's atomic file, each user's followed by two that it will hold out."""
+    """Write the training events as RecBole's atomic file, each user's followed by two that RecBole holds out."""
     users = np.unique(events[:, 0])
     held = np.stack([np.repeat(users, HELD_OUT), np.ones(HELD_OUT * len(users), np.int64)], 1)
     lines = [f"{user}\t{item}\t{time}" for time, (user, item) in enumerate(np.concatenate([events, held]))]
@@ -89,14 +89,14 @@ def config(request: dict) -> Config:
 
 
 def peak() -> int:
-    """Largest resident size of this process, bytes; what getrusage says can be the parent's."""
+    """Peak resident size of this process in bytes; getrusage may report the parent's."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def main(asked: str, answer: str) -> None:
+def main(question: str, answer: str) -> None:
     warnings.filterwarnings("ignore")
-    request = json.loads(Path(asked).read_text())
+    request = json.loads(Path(question).read_text())
     with np.load(request["interactions"], allow_pickle=False) as arrays:
         write(arrays["train"], Path(NAME))
     sys.argv = sys.argv[:1]  # RecBole reads the command line too
@@ -105,8 +105,8 @@ def main(asked: str, answer: str) -> None:
     loader, *_ = data_preparation(settings, create_dataset(settings))
     clock = Clock(loader, request["warm_up"], request["box"])
     Trainer(settings, SASRec(settings, loader.dataset))._train_epoch(clock, 0)
-    taken = {"targets": clock.targets, "cpu_seconds": clock.seconds, "steps": clock.steps, "peak": peak()}
-    Path(answer).write_text(json.dumps(taken))
+    measured = {"targets": clock.targets, "cpu_seconds": clock.seconds, "steps": clock.steps, "peak": peak()}
+    Path(answer).write_text(json.dumps(measured))
 
 
 if __name__ == "__main__":

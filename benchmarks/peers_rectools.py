@@ -1,9 +1,9 @@
-"""RecTools' SASRec: trained, timed and asked for recommendations. Runs inside its environment (see peers.py).
+"""Train and time RecTools' SASRec and get its recommendations. Runs in RecTools' environment (see peers.py).
 
 Request: `interactions` (an .npz of cases.export), `model` and `train` (cases.MODEL, cases.TRAIN), `layers` (`sasrec`:
-RecTools' own default, `pre_ln`: its pre-norm blocks with GELU), `batch` (sequences), `seed`, and either `epochs` or
+RecTools' default, `pre_ln`: its pre-norm blocks with GELU), `batch` (sequences), `seed`, and either `epochs` or
 `box` (CPU seconds to measure after `warm_up` steps); `recommend`: whether to rank the validation targets.
-Answer: `targets`, `cpu_seconds`, `steps` (measured ones), `peak` (bytes), `ranks` (of the validation targets in user
+Answer: `targets`, `cpu_seconds`, `steps` (measured steps), `peak` (bytes), `ranks` (of the validation targets in user
 order, 0 beyond the tenth).
 A target is a real (not padding) next-item position that enters the loss.
 """
@@ -34,7 +34,7 @@ LAYERS = {
 
 
 class Clock(Callback):
-    """Counts targets and CPU seconds of whole steps, data loading included, after the warm-up; stops at the box."""
+    """Count targets and CPU seconds of whole steps with data loading after the warm-up; stop after `box` seconds."""
 
     def __init__(self, warm_up: int, box: float) -> None:
         self.warm_up, self.box = warm_up, box
@@ -60,7 +60,7 @@ def trainer(epochs: int, warm_up: int, box: float) -> Trainer:
 
 
 def dataset(users: np.ndarray, items: np.ndarray) -> Dataset:
-    """Events in the order given."""
+    """A RecTools data set of the events in their given order."""
     order = pd.to_datetime(np.arange(len(users)), unit="s")
     frame = pd.DataFrame({Columns.User: users, Columns.Item: items, Columns.Weight: 1.0, Columns.Datetime: order})
     return Dataset.construct(frame)
@@ -91,31 +91,31 @@ def build(request: dict) -> SASRecModel:
 
 
 def ranks(model: SASRecModel, data: Dataset, users: np.ndarray, items: np.ndarray) -> list[int]:
-    found = model.recommend(users, data, k=TOP, filter_viewed=True)
+    recommended = model.recommend(users, data, k=TOP, filter_viewed=True)
     targets = pd.DataFrame({Columns.User: users, Columns.Item: items})
-    at = targets.merge(found, on=[Columns.User, Columns.Item], how="left")[Columns.Rank]
+    at = targets.merge(recommended, on=[Columns.User, Columns.Item], how="left")[Columns.Rank]
     return at.fillna(0).astype(int).tolist()
 
 
 def peak() -> int:
-    """Largest resident size of this process, bytes; what getrusage says can be the parent's."""
+    """Peak resident size of this process in bytes; getrusage may report the parent's."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def main(asked: str, answer: str) -> None:
+def main(question: str, answer: str) -> None:
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    request = json.loads(Path(asked).read_text())
+    request = json.loads(Path(question).read_text())
     with np.load(request["interactions"], allow_pickle=False) as arrays:
         events, valid = arrays["train"], arrays["valid"]  # (events, 2), (users, 2): user, item
     seed_everything(request["seed"])
     data, model = dataset(*events.T), build(request)
     model.fit(data)
     clock = next(callback for callback in model.fit_trainer.callbacks if isinstance(callback, Clock))
-    found = ranks(model, data, *valid.T) if request["recommend"] else []
-    taken = {"targets": clock.targets, "cpu_seconds": clock.seconds, "steps": clock.steps, "peak": peak()}
-    Path(answer).write_text(json.dumps({**taken, "ranks": found}))
+    target_ranks = ranks(model, data, *valid.T) if request["recommend"] else []
+    measured = {"targets": clock.targets, "cpu_seconds": clock.seconds, "steps": clock.steps, "peak": peak()}
+    Path(answer).write_text(json.dumps({**measured, "ranks": target_ranks}))
 
 
 if __name__ == "__main__":

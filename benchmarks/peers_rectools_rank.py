@@ -1,8 +1,8 @@
-"""RecTools' `recommend` on a SASRec of its own, timed. Runs inside its environment (see peers.py).
+"""Time `recommend` of RecTools' SASRec. Runs in RecTools' environment (see peers.py).
 
-Request: `interactions` (an .npz of cases.export), `model` (cases.MODEL), `k`, `repeats`. The model is fitted to one
-batch only, since how well it ranks changes nothing in how long that takes.
-Answer: `users` (asked for), `cpu_seconds` (of each call after one that is not timed), `rows` (recommendations given).
+Request: `interactions` (an .npz of cases.export), `model` (cases.MODEL), `k`, `repeats`. The model is fitted to only
+one batch, since its quality does not affect the time to rank.
+Answer: `users` (their number), `cpu_seconds` (of each call after an untimed one), `rows` (number of recommendations).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def trainer() -> Trainer:
 
 
 def dataset(users: np.ndarray, items: np.ndarray) -> Dataset:
-    """Events in the order given."""
+    """A RecTools data set of the events in their given order."""
     order = pd.to_datetime(np.arange(len(users)), unit="s")
     frame = pd.DataFrame({Columns.User: users, Columns.Item: items, Columns.Weight: 1.0, Columns.Datetime: order})
     return Dataset.construct(frame)
@@ -45,21 +45,21 @@ def build(model: dict) -> SASRecModel:
     )
 
 
-def main(asked: str, answer: str) -> None:
+def main(question: str, answer: str) -> None:
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    request = json.loads(Path(asked).read_text())
+    request = json.loads(Path(question).read_text())
     with np.load(request["interactions"], allow_pickle=False) as arrays:
         events, users = arrays["train"], arrays["valid"][:, 0]
     seed_everything(0)
     data, model = dataset(*events.T), build(request["model"])
     model.fit(data)
-    taken, found = [], pd.DataFrame()
+    seconds, recommended = [], pd.DataFrame()
     for _ in range(1 + request["repeats"]):
         start = time.process_time()
-        found = model.recommend(users, data, k=request["k"], filter_viewed=True)
-        taken.append(time.process_time() - start)
-    Path(answer).write_text(json.dumps({"users": len(users), "cpu_seconds": taken[1:], "rows": len(found)}))
+        recommended = model.recommend(users, data, k=request["k"], filter_viewed=True)
+        seconds.append(time.process_time() - start)
+    Path(answer).write_text(json.dumps({"users": len(users), "cpu_seconds": seconds[1:], "rows": len(recommended)}))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""Preparing a data set of the size of MovieLens-32M: seconds and peak memory of the reading, ordering, filtering and
-describing, each spec in a process of its own. The events are made (same schema, users, items and skew; no download).
+"""Seconds and peak memory of preparing a data set of MovieLens-32M's size: read, order, filter and describe it.
+
+Each spec runs in a separate process. The events are synthetic (same schema, users, items and skew; no download).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SPECS = ["default", "spectran", "amazon2023", "llm-esr"]
 
 
 def make(folder: Path, events: int, users: int, items: int) -> None:
-    """A data set folder with the columns of MovieLens: ids as text, ratings in halves, times in bursts of a user."""
+    """Write a data set folder with MovieLens' columns: text ids, ratings in halves, each user's times in bursts."""
     import polars as pl
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,7 @@ def make(folder: Path, events: int, users: int, items: int) -> None:
 
 
 def child(folder: Path, word: str) -> dict[str, Any]:
-    """Prepare `folder` under a preset into an empty home: seconds, peak bytes and what came of it."""
+    """Prepare `folder` under a preset into an empty home; return seconds, peak bytes and the prepared counts."""
     from harness.data import preparation, reader
     from harness.data.presets import preset
 
@@ -60,22 +61,22 @@ def child(folder: Path, word: str) -> dict[str, Any]:
     return {"seconds": seconds, "before": before, "peak": _measure.peak_memory(), **counts}
 
 
-def in_child(what: list[str]) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--child", *what]
+def in_child(words: list[str]) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--child", *words]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{' '.join(what)} failed.")
+        raise SystemExit(f"{' '.join(words)} failed.")
     return json.loads(done.stdout or "{}")
 
 
-def row(word: str, found: dict[str, Any]) -> dict[str, object]:
+def row(word: str, measured: dict[str, Any]) -> dict[str, object]:
     return {
         "spec": word,
-        **{name: found[name] for name in ("users", "items", "events")},
-        "seconds": round(found["seconds"]),
-        "peak GB": round(found["peak"] / 1e9, 2),
-        "imports GB": round(found["before"] / 1e9, 2),
-        "under 6 GB": "met" if found["peak"] < GOAL else "missed",
+        **{name: measured[name] for name in ("users", "items", "events")},
+        "seconds": round(measured["seconds"]),
+        "peak GB": round(measured["peak"] / 1e9, 2),
+        "imports GB": round(measured["before"] / 1e9, 2),
+        "under 6 GB": "met" if measured["peak"] < GOAL else "missed",
     }
 
 
@@ -83,26 +84,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=EVENTS)
     parser.add_argument("--specs", nargs="*", default=SPECS)
-    parser.add_argument("--data", type=Path, help="keep the made data set in this folder and use it again")
-    parser.add_argument("--child", nargs="+", metavar="WHAT", help="used by this script itself")
-    asked = parser.parse_args()
-    if asked.child:
-        folder, word = Path(asked.child[0]), asked.child[1]
+    parser.add_argument("--data", type=Path, help="keep the synthetic data set in this folder and reuse it")
+    parser.add_argument("--child", nargs="+", metavar="WHAT", help="for internal use")
+    options = parser.parse_args()
+    if options.child:
+        folder, word = Path(options.child[0]), options.child[1]
         if word == "make":
-            share = int(asked.child[2]) / EVENTS
-            make(folder, int(asked.child[2]), max(int(USERS * share), 50), max(int(ITEMS * share), 50))
+            share = int(options.child[2]) / EVENTS
+            make(folder, int(options.child[2]), max(int(USERS * share), 50), max(int(ITEMS * share), 50))
         else:
             print(json.dumps(child(folder, word)))
         return
-    with tempfile.TemporaryDirectory() as made:
-        folder = asked.data or Path(made) / "large"
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.data or Path(scratch) / "large"
         if not (folder / "items.parquet").is_file():
-            in_child([str(folder), "make", str(asked.events)])
-        rows = [row(word, in_child([str(folder), word])) for word in asked.specs]
+            in_child([str(folder), "make", str(options.events)])
+        rows = [row(word, in_child([str(folder), word])) for word in options.specs]
     about = (
-        f"{asked.events:,} made interactions with the schema of MovieLens-32M (parquet), prepared under each spec by a "
-        "process of its own: read, ordered, filtered, written, card with cold shares and the test of the order. "
-        "Peak resident memory in GB of 10⁹ bytes; of that, what the imports take."
+        f"{options.events:,} synthetic interactions with the schema of MovieLens-32M (parquet), prepared under each "
+        "spec in a separate process: read, ordered, filtered, written, card with cold shares and the order test. "
+        "Peak resident memory in GB of 10⁹ bytes, and the part of it that imports take."
     )
     _measure.write("prepare", "Preparing 32 million interactions", about, _measure.table(rows))
 

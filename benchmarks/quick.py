@@ -1,8 +1,8 @@
-"""Whether the epochs of budget `quick` suffice: validation NDCG@10 by epoch, as a share of the level at 20 epochs.
+"""Do the epochs of budget `quick` suffice? Validation NDCG@10 by epoch as a share of its level at 20 epochs.
 
-SASRec with `id` and with `spectran` at their default points, on MovieLens-100K and Amazon Office, three seeds. The
-level is the best validation value within 20 epochs, so early stopping at a budget of e epochs reaches the best value
-within e. Cells that train a search and seeds pay for trials + seeds runs.
+SASRec with `id` and with `spectran` at their defaults, on MovieLens-100K and Amazon Office, three seeds. The level is
+the best validation value within 20 epochs; likewise, early stopping at a budget of e epochs reaches the best value
+within e. A cell costs its search trials plus its seeds, in runs.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from harness.types import BUDGETS, NO_TEXT, Budget, Cell, Inputs, Protocol, Tria
 DATASETS, ADAPTERS = ("ml-100k", "amazon2014-office"), ("id", "spectran")
 SEEDS, LEVEL = (1, 2, 3), 20
 EPOCHS = (4, 6, 8, 10, 15, LEVEL)
-BEFORE = replace(BUDGETS["quick"], trials=3, epochs=4, patience=2)  # quick until ranks were kept with their ties
+BEFORE = replace(BUDGETS["quick"], trials=3, epochs=4, patience=2)  # `quick` before ranks were recorded with ties
 
 
 def curves(whole: Prepared, adapter: str, folder: Path, home: Path) -> tuple[np.ndarray, float]:
-    """Validation NDCG@10 (seeds, epochs) of default points, and CPU seconds per epoch."""
+    """Validation NDCG@10 (seeds, epochs) at the default parameters, and CPU seconds per epoch."""
     split = splits.split(whole, Protocol()).sealed()
     cell = Cell(whole.name, NO_TEXT if adapter == "id" else "file", "sasrec", adapter)
     params = spaces.of_cell(cell, spaces.SpaceSource()).default
     arrays = {} if adapter == "id" else cases.text(whole, folder, home)
-    found, start = [], time.process_time()
+    values, start = [], time.process_time()
     for seed in SEEDS:
-        made = cases.training(Trial(cell, "search", seed, LEVEL, 0, params, Protocol(), Inputs()), split, arrays)
-        while not made.over:
-            made.epoch()
-        found.append(made.curve)
-    return np.array(found), (time.process_time() - start) / len(SEEDS) / LEVEL
+        training = cases.training(Trial(cell, "search", seed, LEVEL, 0, params, Protocol(), Inputs()), split, arrays)
+        while not training.over:
+            training.epoch()
+        values.append(training.curve)
+    return np.array(values), (time.process_time() - start) / len(SEEDS) / LEVEL
 
 
 def row(name: str, adapter: str, values: np.ndarray, seconds: float) -> dict[str, object]:
     reached = {e: values[:, :e].max(1).mean() for e in EPOCHS}
     shares = {f"{e} epochs": f"{100 * reached[e] / reached[LEVEL]:.1f} %" for e in EPOCHS[:-1]}
-    level = {f"level at {LEVEL}": f"{reached[LEVEL]:.4f}", "CPU s an epoch": seconds}
+    level = {f"level at {LEVEL}": f"{reached[LEVEL]:.4f}", "CPU s per epoch": seconds}
     return {"data": name, "adapter": adapter, **shares, **level}
 
 
@@ -73,7 +73,7 @@ def main() -> None:
                 rows.append(row(name, adapter, *curves(whole, adapter, folder, Path(scratch))))
     _measure.write(
         "quick",
-        "Budget quick: how far default points are after few epochs",
+        "Budget quick: default parameters after few epochs",
         f"Best validation NDCG@10 within e epochs as a share of the best within {LEVEL}, mean over {len(SEEDS)} seeds.",
         _measure.table(rows),
         f"Budget quick before: {cost(BEFORE)}. Now: {cost(BUDGETS['quick'])}, without a search.",

@@ -1,7 +1,7 @@
-"""Ranking all items: harness against the product of states and table alone, the textbook way, and RecTools.
+"""Ranking all items: harness against the product of states and table only, the textbook way, and RecTools.
 
-Histories and queries are Beauty's validation, the items hashed onto a catalogue of the size in question. All with one
-thread; CPU seconds, sides in turns.
+Histories and queries are those of Beauty's validation, with items hashed to a catalogue of the given size. One thread;
+CPU seconds; sides alternate.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from harness.types import Protocol
 
 NAME = "amazon2014-beauty"
 D = 64
-SIZES = {1_349: 30_000, 12_101: 30_000, 100_000: 4_096, 1_000_000: 1_024}  # items: queries at most
+SIZES = {1_349: 30_000, 12_101: 30_000, 100_000: 4_096, 1_000_000: 1_024}  # items: maximum number of queries
 TOP, ROUNDS, GOAL = 10, 3, 10
-BLOCK, TILE = 1024, 512  # queries and items of one product, the fastest of those tried
-TEXTBOOK = 256  # queries of which the textbook way has all scores in memory
+BLOCK, TILE = 1024, 512  # queries and items per product, the fastest combination tried
+TEXTBOOK = 256  # queries whose scores the textbook way has in memory
 
 
-def made(split: Split, n_items: int, most: int) -> tuple[Split, Queries, Tensor, Tensor]:
-    """Beauty over another catalogue, at most so many of its queries; random states (q, d) and table (n_items, d)."""
+def catalogue(split: Split, n_items: int, most: int) -> tuple[Split, Queries, Tensor, Tensor]:
+    """Beauty with another catalogue size and at most `most` queries; random states (q, d) and table (n_items, d)."""
     items = (split.items.astype(np.int64) * 2_654_435_761 % n_items + 1).astype(np.int32)
     every = -(-len(split.valid.users) // most)
     queries = Queries(split.valid.users[::every], split.valid.ends[::every])
@@ -50,7 +50,7 @@ def made(split: Split, n_items: int, most: int) -> tuple[Split, Queries, Tensor,
 
 
 def product(states: Tensor, table: Tensor) -> Callable[[], None]:
-    """All scores, each tile thrown away: what no exact way can undercut on this machine."""
+    """Compute all scores and discard each tile: a lower bound for exact ranking on this machine."""
     out = torch.empty(BLOCK, TILE)
 
     def run() -> None:
@@ -62,7 +62,7 @@ def product(states: Tensor, table: Tensor) -> Callable[[], None]:
 
 
 def textbook(split: Split, queries: Queries, states: Tensor, table: Tensor) -> Callable[[], None]:
-    """All scores of a block of queries, seen ones at minus infinity, the ten largest. Who saw what is not timed."""
+    """Per block of queries: all scores, seen items set to -inf, top ten. Finding the seen items is not timed."""
     seen = [split.history(int(u), int(end)) - 1 for u, end in zip(queries.users, queries.ends, strict=True)]
     blocks = [seen[start : start + TEXTBOOK] for start in range(0, len(seen), TEXTBOOK)]
     rows = [torch.arange(len(b)).repeat_interleave(torch.tensor([len(h) for h in b])) for b in blocks]
@@ -78,22 +78,22 @@ def textbook(split: Split, queries: Queries, states: Tensor, table: Tensor) -> C
 
 
 def size(beauty: Split, n_items: int, most: int) -> dict[str, object]:
-    """One row: nanoseconds a score on each side."""
-    split, queries, states, table = made(beauty, n_items, most)
+    """A row of the table: nanoseconds per score of each side."""
+    split, queries, states, table = catalogue(beauty, n_items, most)
     of_users = torch.from_numpy(queries.users.astype(np.int64))
-    taken = _measure.cpu_seconds(
+    seconds = _measure.cpu_seconds(
         lambda: ranks(lambda q: states[q.users], split, queries, filter_seen=True, table=table),
         product(states[of_users], table),
         textbook(split, queries, states[of_users], table),
         repeats=ROUNDS,
     )
-    ours, bound, book = (seconds / (len(queries.users) * n_items) * 1e9 for seconds in taken)
+    ours, bound, book = (s / (len(queries.users) * n_items) * 1e9 for s in seconds)
     return {
         "items": n_items,
         "queries": len(queries.users),
-        "harness, µs a query": taken[0] / len(queries.users) * 1e6,
-        "harness, ns a score": ours,
-        "product alone": bound,
+        "harness, µs per query": seconds[0] / len(queries.users) * 1e6,
+        "harness, ns per score": ours,
+        "product only": bound,
         "textbook top 10": book,
         "harness / product": ours / bound,
         "textbook / harness": book / ours,
@@ -101,35 +101,35 @@ def size(beauty: Split, n_items: int, most: int) -> dict[str, object]:
 
 
 def memory(beauty: Split) -> tuple[int, int]:
-    """(table, what ranking 1,000 queries against a million items took beside it), bytes. For a process of its own."""
+    """Bytes of a table of a million items and of the extra memory to rank 1,000 queries; for a separate process."""
     torch.set_num_threads(1)
-    split, queries, states, table = made(beauty, 64, 1_000)
+    split, queries, states, table = catalogue(beauty, 64, 1_000)
     ranks(lambda q: states[q.users], split, queries, filter_seen=True, table=table)
-    split, queries, states, table = made(beauty, 1_000_000, 1_000)
+    split, queries, states, table = catalogue(beauty, 1_000_000, 1_000)
     before = _measure.present_memory()
     ranks(lambda q: states[q.users], split, queries, filter_seen=True, table=table)
     return table.nbytes, _measure.peak_memory() - before
 
 
-def in_a_process_of_its_own(split: Split) -> tuple[int, int]:
+def in_separate_process(split: Split) -> tuple[int, int]:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(memory, split).result()
 
 
 def against_rectools(whole: Prepared, split: Split, home: Path) -> dict[str, float]:
-    """Median CPU microseconds a user of each, encoding of the histories included."""
+    """Median CPU microseconds per user of each side, including the encoding of histories."""
     params = {"backbone.n_blocks": cases.MODEL["n_blocks"]}
     training = cases.training(cases.make_trial(whole.name, "id", "sasrec", params), split, {})
     request = {"interactions": cases.export(split, home / "events.npz"), "model": cases.MODEL, "k": TOP, "repeats": 1}
-    title, taken = peers.title("rectools"), {"harness": [], peers.title("rectools"): []}
+    title, times = peers.title("rectools"), {"harness": [], peers.title("rectools"): []}
     training.ranks(split.valid)
     for _ in range(ROUNDS):
         answer = peers.run("rectools", "peers_rectools_rank.py", request)
-        taken[title] += [seconds / answer["users"] * 1e6 for seconds in answer["cpu_seconds"]]
+        times[title] += [seconds / answer["users"] * 1e6 for seconds in answer["cpu_seconds"]]
         start = time.process_time()
         training.ranks(split.valid)
-        taken["harness"].append((time.process_time() - start) / len(split.valid.users) * 1e6)
-    return {name: statistics.median(values) for name, values in taken.items()}
+        times["harness"].append((time.process_time() - start) / len(split.valid.users) * 1e6)
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def peer_part(whole: Prepared, split: Split, home: Path) -> str:
@@ -138,11 +138,14 @@ def peer_part(whole: Prepared, split: Split, home: Path) -> str:
     verdict = "met" if theirs / ours >= GOAL else "missed"
     about = (
         f"## {title} on {whole.name}\n\n{len(split.valid.users):,} users, {split.n_items:,} items, SASRec "
-        f"{cases.MODEL}, untrained, median of {ROUNDS} rounds in turns. RecTools' `recommend` gives each user's {TOP} "
-        "best unseen items as a data frame; harness gives the exact rank of each user's target. Both encode every "
-        "history and leave out what was seen; the making of RecTools' data set is not counted."
+        f"{cases.MODEL}, untrained, median of {ROUNDS} alternating rounds. RecTools' `recommend` returns each user's "
+        f"{TOP} best unseen items as a data frame; harness returns the exact rank of each user's target. Both encode "
+        "all histories and exclude seen items; building RecTools' data set is not timed."
     )
-    rows = [{"": title, "µs a user": theirs, "ratio": 1.0}, {"": "harness", "µs a user": ours, "ratio": theirs / ours}]
+    rows = [
+        {"": title, "µs per user": theirs, "ratio": 1.0},
+        {"": "harness", "µs per user": ours, "ratio": theirs / ours},
+    ]
     return f"{about}\n\n{_measure.table(rows)}\n\nGoal: {GOAL} times as fast; {verdict}."
 
 
@@ -154,13 +157,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         whole = cases.prepared(NAME, folder, Path(home))
         if whole is None:
-            raise SystemExit(f"{folder / NAME} is not there; name the folder of data set folders with --data")
+            raise SystemExit(f"{folder / NAME} does not exist; pass the folder of data set folders with --data")
         split = splits.split(whole, Protocol()).sealed()
         rows = [size(split, n_items, most) for n_items, most in SIZES.items()]
-        table, beside = in_a_process_of_its_own(split)
+        table, beside = in_separate_process(split)
         peer = peer_part(whole, split, Path(home))
     about = (
-        f"Nanoseconds a score: exact ranks, ties and seen items counted, d = {D}; CPU, one thread, median of {ROUNDS}."
+        f"Nanoseconds per score: exact ranks with ties and seen items, d = {D}; CPU, one thread, median of {ROUNDS}."
     )
     kept = "met" if beside < 2 * 2**30 else "missed"
     size_of = f"A million items, d = {D}, 1,000 queries: the table takes {table / 2**20:.0f} MB, ranking against it "

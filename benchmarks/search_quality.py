@@ -1,9 +1,10 @@
-"""Does a model of what was seen find better configurations than plain random search, at the same number of trials?
+"""Do model-based samplers find better configurations than random search in the same number of trials?
 
-Every sampler searches a real cell (MovieLens-100K, SASRec, `linear`) with ten seeds, every trial is really trained: no
-surrogate, no table. Short and narrow training keeps a trial at a few seconds; the space is the shipped one.
+Every sampler searches a real cell (MovieLens-100K, SASRec, `linear`) with ten seeds, and every trial is trained: no
+surrogate and no lookup table. Short training of a narrow model takes a few seconds per trial; the space is the default
+one.
 
-    python benchmarks/search_quality.py run --home FOLDER --samplers tpe,random    (goes on where it was stopped)
+    python benchmarks/search_quality.py run --home FOLDER --samplers tpe,random    (resumes if interrupted)
     python benchmarks/search_quality.py report --home FOLDER
 """
 
@@ -31,48 +32,48 @@ from harness.types import Budget, Cell, Engine, Inputs, PrepSpec, Protocol, Tria
 
 TRIALS, SEEDS, EPOCHS = 16, 10, 5
 PINS = {"train.d": 16, "train.max_len": 20}
-HISTORY = 20  # events of a user that are kept, the last ones: a trial then takes a second or two
+HISTORY = 20  # last events of a user that are kept, so that a trial takes a second or two
 COLOURS: dict[str, str] = {"random": "#777777", "tpe": "#1f77b4", "gp": "#d62728", "cmaes": "#2ca02c"}
 SAMPLERS = list(COLOURS)
-MARKS = (6, 10, 13, 16)  # trials after which the best so far is told
+MARKS = (6, 10, 13, 16)  # trials after which the best value so far is reported
 
 
 def study(sampler: str, seed: int, ledger: Ledger) -> Study:
-    """The cell's search by one sampler; the seed changes what is drawn, and no trial."""
+    """The cell's search by one sampler; the seed changes only which points are drawn, not how trials train."""
     cell = Cell("ml-100k", "file", "sasrec", "linear")
     space = spaces.of_cell(cell, spaces.SpaceSource(fixed=PINS))
     budget = Budget("search", TRIALS, EPOCHS, 0, 0)
-    made = Study(cell, space, budget, Protocol(), Engine(sampler, "none"), Inputs(data="ml-100k"), ledger)
-    vars(made)["id"] = digest([made.id, seed])
-    return made
+    study = Study(cell, space, budget, Protocol(), Engine(sampler, "none"), Inputs(data="ml-100k"), ledger)
+    vars(study)["id"] = digest([study.id, seed])
+    return study
 
 
 def run(home: Path, folder: Path, samplers: list[str]) -> None:
-    """Search with every sampler and seed; what the ledger has is not trained again."""
+    """Search with every sampler and seed, skipping trials that the ledger already has."""
     torch.set_num_threads(1)
     word = str(folder / "ml-100k") if (folder / "ml-100k").is_dir() else "ml-100k"
     whole = preparation.prepare(reader.open_dataset(word, home), PrepSpec(max_history=HISTORY), home)
     split, spectrum = splits.split(whole, Protocol()).sealed(), cases.text(whole, folder, home)
 
     def train(work: Trial) -> TrialResult:
-        started = trial.Training(work, split, trial.spectrum(spectrum, split.n_items))
-        while not started.over:
-            started.epoch()
-        return TrialResult("done", "", max(started.curve), started.best_epoch, started.curve)
+        training = trial.Training(work, split, trial.spectrum(spectrum, split.n_items))
+        while not training.over:
+            training.epoch()
+        return TrialResult("done", "", max(training.curve), training.best_epoch, training.curve)
 
     segment = Segment(home)
     for seed in range(SEEDS):
         for sampler in samplers:
             grid = TrialQueue([study(sampler, seed, Ledger.open(home))], segment, lambda event: None)
             start = time.monotonic()
-            while (found := grid.next()) is not None:
-                grid.ended(found.trial.id, train(found.trial))
+            while (task := grid.next()) is not None:
+                grid.ended(task.trial.id, train(task.trial))
             print(f"{sampler} seed {seed}: {time.monotonic() - start:.0f} s", flush=True)
 
 
 def curves(home: Path) -> dict[str, np.ndarray]:
-    """Best validation NDCG@10 so far, (seeds, trials) a sampler; only whole searches."""
-    ledger, found = Ledger.open(home), {}
+    """Best validation NDCG@10 so far, (seeds, trials) per sampler, from complete searches only."""
+    ledger, best = Ledger.open(home), {}
     for sampler in SAMPLERS:
         rows = []
         for seed in range(SEEDS):
@@ -80,44 +81,44 @@ def curves(home: Path) -> dict[str, np.ndarray]:
             if len(values) == TRIALS:
                 rows.append(np.maximum.accumulate(values))
         if rows:
-            found[sampler] = np.array(rows)
-    return found
+            best[sampler] = np.array(rows)
+    return best
 
 
-def versus(own: np.ndarray, random: np.ndarray) -> dict[str, object]:
-    """A sampler's final bests against random search's; every search has draws of its own, so nothing is paired."""
-    mine, other = own[:, -1], random[:, -1]
+def versus(curves: np.ndarray, random: np.ndarray) -> dict[str, object]:
+    """Compare a sampler's final values with random search's, unpaired, since every search draws independently."""
+    mine, other = curves[:, -1], random[:, -1]
     error = (mine.var(ddof=1) / len(mine) + other.var(ddof=1) / len(other)) ** 0.5
     return {
         "mean gain": f"{mine.mean() - other.mean():+.4f} ± {error:.4f}",
         "above random's mean": f"{(mine > other.mean()).sum()} of {len(mine)} searches",
-        "trials to random's final mean": reached(own, other.mean()),
+        "trials to random's final mean": reached(curves, other.mean()),
     }
 
 
-def reached(own: np.ndarray, level: float) -> str:
-    """The first trial at which the mean curve is at the level."""
-    at = np.flatnonzero(own.mean(0) >= level)
+def reached(curves: np.ndarray, level: float) -> str:
+    """The first trial at which the mean curve reaches the level."""
+    at = np.flatnonzero(curves.mean(0) >= level)
     return str(at[0] + 1) if len(at) else f"not in {TRIALS}"
 
 
 def report(home: Path) -> None:
-    found = curves(home)
+    samplers = curves(home)
     rows = [
-        {"sampler": name, "seeds": len(own)} | {f"after {m}": f"{own[:, m - 1].mean():.4f}" for m in MARKS}
-        | {"spread at the end": f"{own[:, -1].std(ddof=1):.4f}"}
-        for name, own in found.items()
+        {"sampler": name, "seeds": len(best)} | {f"after {m}": f"{best[:, m - 1].mean():.4f}" for m in MARKS}
+        | {"spread at the end": f"{best[:, -1].std(ddof=1):.4f}"}
+        for name, best in samplers.items()
     ]  # fmt: skip
-    against = [{"sampler": n, **versus(own, found["random"])} for n, own in found.items() if n != "random"]
+    against = [{"sampler": n, **versus(best, samplers["random"])} for n, best in samplers.items() if n != "random"]
     picture = _measure.HERE / "results" / "search-quality.svg"
-    picture.write_text(svg({name: own.mean(0) for name, own in found.items()}), encoding="utf-8")
+    picture.write_text(svg({name: best.mean(0) for name, best in samplers.items()}), encoding="utf-8")
     how = (
-        f"MovieLens-100K, the last {HISTORY} events of a user, SASRec with `linear`, the shipped space with "
+        f"MovieLens-100K, the last {HISTORY} events of a user, SASRec with `linear`, the default space with "
         f"{', '.join(f'{k}={v}' for k, v in PINS.items())},"
-        f" {EPOCHS} epochs a trial, training seed 0, no pruning. Nine parameters are searched, one of them "
+        f" {EPOCHS} epochs per trial, training seed 0, no pruning. Nine parameters are searched, one of them "
         f"conditional. "
-        f"{TRIALS} trials a search, the first the default point. Best validation NDCG@10 so far, mean over seeds; a "
-        "seed changes what a sampler draws, never what a trial comes to. Every trial was trained."
+        f"{TRIALS} trials per search, the first at the defaults. Best validation NDCG@10 so far, mean over seeds; a "
+        "seed changes which points a sampler draws, not the result of a point. Every trial was trained."
     )
     _measure.write(
         "search-quality",
@@ -131,7 +132,7 @@ def report(home: Path) -> None:
 
 
 def svg(means: dict[str, np.ndarray], width: int = 640, height: int = 320) -> str:
-    """Mean best-so-far curves from the second trial on, as they are drawn by hand: axes, lines, names."""
+    """Draw the mean best-so-far curves from the second trial on, with axes and names, as SVG."""
     low = min(curve[1] for curve in means.values())
     high = max(curve[-1] for curve in means.values())
 
@@ -157,13 +158,13 @@ def svg(means: dict[str, np.ndarray], width: int = 640, height: int = 320) -> st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Samplers against random search on a real cell")
-    parser.add_argument("what", choices=["run", "report"])
+    parser = argparse.ArgumentParser(description="Compare samplers with random search on a real cell")
+    parser.add_argument("action", choices=["run", "report"])
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=cases.FOLDER)
     parser.add_argument("--samplers", default=",".join(SAMPLERS))
     options = parser.parse_args()
-    if options.what == "report":
+    if options.action == "report":
         return report(options.home)
     os.makedirs(options.home, exist_ok=True)
     return run(options.home, options.data, options.samplers.split(","))

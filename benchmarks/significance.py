@@ -1,12 +1,13 @@
-"""Level, coverage and power of the intervals and tests of tables, simulated with a known truth.
+"""Level, coverage and power of the tables' intervals and tests, simulated with a known truth.
 
-Rows resemble NDCG@10: most users have no hit, users share how likely they are to have one, and a seed moves all users'
-chances by a common factor. `seed sd` is that factor's standard deviation times .05; `noise` is the share of a user's
-luck that a seed draws afresh, the rest stays with the row. Rows are equal in truth except in the power curves. Beside
-the present test stands the one it replaced: 9,999 sign flips (here 1,999) widened by resampled seed means.
+Rows resemble NDCG@10: most users have no hit, a user's chance of a hit is the same in all rows, and a seed multiplies
+all users' chances by one factor. `seed sd` is the standard deviation of that factor times .05; `noise` is the share of
+a user's luck that each seed draws independently, the rest is fixed per row. True means are equal except in the power
+curves. `before` is the test that the present one replaced: 9,999 sign flips (here 1,999) widened by resampled seed
+means.
 
-Simulated tables of a setting, times `--scale`: 1,500 at 300 users and 240 at 5,000 of 12 rows, 4 times as many of two
-rows; 400 of a power.
+Simulated tables per setting, times `--scale`: 1,500 at 300 users and 240 at 5,000, of 12 rows; 4 times as many of two
+rows; 400 per power.
 """
 
 from __future__ import annotations
@@ -23,37 +24,37 @@ from harness.stats.crossed_effects import ALPHA, CrossedRows, summary
 
 BASE = 0.05
 GAINS = 1 / np.log2(2 + np.arange(10))
-ROWS = 12  # of a section
+ROWS = 12  # in a section
 FLIPS = 1999
 
 
 def rows(
     rng: np.random.Generator, n: int, shape: tuple[int, int], sd: float, noise: float, gain: float = 0
 ) -> list[np.ndarray]:
-    """Scores (U, S) of n rows over the same users; the first is better by the share `gain`."""
+    """Simulate scores (U, S) of n rows over the same users; the first is better by the share `gain`."""
     users, seeds = shape
     chance = rng.beta(0.25, 4, users).astype(np.float32)
-    found = []
+    tables = []
     for row in range(n):
         factor = np.maximum(1 + rng.normal(0, sd / BASE, (seeds, 1)), 0) * (1 + gain * (row == 0))
-        fresh, own = rng.random((seeds, users), np.float32), rng.random(users, np.float32)
-        luck = fresh if noise == 1 else np.where(rng.random((seeds, users), np.float32) < noise, fresh, own)
+        fresh, fixed = rng.random((seeds, users), np.float32), rng.random(users, np.float32)
+        luck = fresh if noise == 1 else np.where(rng.random((seeds, users), np.float32) < noise, fresh, fixed)
         reach = np.minimum(chance * factor.astype(np.float32), 1)
         scores, hit = np.zeros((seeds, users)), luck < reach
         scores[hit] = GAINS[(10 * luck[hit] / reach[hit]).astype(int).clip(max=9)]
-        found.append(scores.T)
-    return found
+        tables.append(scores.T)
+    return tables
 
 
 def truth(sd: float) -> float:
-    """Mean score of such rows."""
+    """The expected score of the simulated rows."""
     rng = np.random.default_rng(99)
     chance, factor = rng.beta(0.25, 4, 4_000_000), np.maximum(1 + rng.normal(0, sd / BASE, 4_000_000), 0)
     return float(np.minimum(chance * factor, 1).mean() * GAINS.mean())
 
 
 def before(pair: list[np.ndarray], rng: np.random.Generator) -> float:
-    """p-value of the test that was replaced."""
+    """p-value of the replaced test."""
     a, b = pair
     difference = a.mean(1) - b.mean(1)
     moved = difference[difference != 0]
@@ -64,7 +65,7 @@ def before(pair: list[np.ndarray], rng: np.random.Generator) -> float:
 
 
 def settings() -> Iterator[tuple[int, int, float, float]]:
-    """Seeds, users, seed sd, noise; what seeds differ by cannot be known from one."""
+    """Seeds, users, seed sd, noise; without a seed sd for one seed, from which it cannot be estimated."""
     for one in itertools.product((1, 2, 5), (300, 5000), (0.0, 0.01, 0.03), (0.3, 1.0)):
         if one[0] > 1 or not one[2]:
             yield one
@@ -90,17 +91,17 @@ def levels(scale: float) -> list[dict[str, object]]:
 def section(
     rng: np.random.Generator, shape: tuple[int, int], sd: float, noise: float, mean: float
 ) -> tuple[float, float]:
-    """Share of pairs of equal rows called different, share of intervals that cover the truth."""
-    found = CrossedRows([summary(x) for x in rows(rng, ROWS, shape, sd, noise)])
-    claims = float((found.p[np.triu_indices(ROWS, 1)] < ALPHA).mean())
-    return claims, float(np.mean([one.low <= mean <= one.high for one in found.intervals()]))
+    """Share of pairs of equal rows called different, and of intervals that cover the truth."""
+    crossed = CrossedRows([summary(x) for x in rows(rng, ROWS, shape, sd, noise)])
+    claims = float((crossed.p[np.triu_indices(ROWS, 1)] < ALPHA).mean())
+    return claims, float(np.mean([one.low <= mean <= one.high for one in crossed.intervals()]))
 
 
 def pair(rng: np.random.Generator, shape: tuple[int, int], sd: float, noise: float, mean: float) -> tuple[float, float]:
-    """The same of two rows that are all there is, and of the gain of a row better by a fifth."""
-    found = CrossedRows([summary(x) for x in rows(rng, 2, shape, sd, noise)])
+    """Whether two equal rows are called different, and whether the gain of a row better by a fifth is covered."""
+    crossed = CrossedRows([summary(x) for x in rows(rng, 2, shape, sd, noise)])
     low, high = CrossedRows([summary(x) for x in rows(rng, 2, shape, sd, noise, 0.2)]).gains
-    return found.p[0, 1] < ALPHA, not (low[0, 1] > 20 or high[0, 1] < 20)  # NaN: no bound, which covers
+    return crossed.p[0, 1] < ALPHA, not (low[0, 1] > 20 or high[0, 1] < 20)  # NaN is no bound, so it covers
 
 
 def power(scale: float) -> list[dict[str, object]]:
@@ -111,9 +112,9 @@ def power(scale: float) -> list[dict[str, object]]:
             rng, shape = np.random.default_rng(2), (2000, seeds)
             hits = []
             for _ in range(many):
-                made = rows(rng, ROWS, shape, sd, noise, gain)
-                now = CrossedRows([summary(x) for x in made]).p[0, 1] < ALPHA
-                hits.append((before(made[:2], rng) < ALPHA, now))
+                simulated = rows(rng, ROWS, shape, sd, noise, gain)
+                now = CrossedRows([summary(x) for x in simulated]).p[0, 1] < ALPHA
+                hits.append((before(simulated[:2], rng) < ALPHA, now))
             line[f"+{gain:.0%}"] = " / ".join(f"{share:.2f}" for share in np.mean(hits, 0))
         lines.append(line)
         print(line, flush=True)
@@ -121,13 +122,13 @@ def power(scale: float) -> list[dict[str, object]]:
 
 
 def cost() -> list[dict[str, object]]:
-    """CPU seconds of all p-values and gains of a section."""
+    """CPU seconds to compute all p-values, gains and letters of a section."""
     rng, lines = np.random.default_rng(3), []
     for n, users in ((20, 5000), (100, 5000), (400, 5000), (100, 50_000)):
-        made = [summary(x) for x in rows(rng, n, (users, 5), 0.003, 0.5)]
+        summaries = [summary(x) for x in rows(rng, n, (users, 5), 0.003, 0.5)]
 
-        def run(made: list[crossed_effects.ScoreSummary] = made) -> None:
-            section = CrossedRows(made)
+        def run(summaries: list[crossed_effects.ScoreSummary] = summaries) -> None:
+            section = CrossedRows(summaries)
             differs = resampling.holm_pairs(section.p) < ALPHA
             _ = section.gains, resampling.letters(differs)
 
@@ -145,7 +146,7 @@ def main() -> None:
         (__doc__ or "").partition("\n\n")[2].strip(),
         "## Equal rows called different at a nominal 5 %, and truths covered by 95 % intervals",
         _measure.table(levels(scale)),
-        f"## Power over 2,000 users, before / now, of a row that is better by so much, in a section of {ROWS} rows",
+        f"## Power over 2,000 users, before / now, for a row that is better by this share, in a section of {ROWS} rows",
         _measure.table(power(scale)),
         "## All pairs of a section: p-values, gains and letters",
         _measure.table(cost()),

@@ -1,8 +1,8 @@
-"""The softmax head: fused loss and gradients against F.cross_entropy and against the matrix products alone.
+"""The softmax head: fused loss and gradients against F.cross_entropy and against its matrix products only.
 
-The bound is what the three products of a step (logits, gradient of the states, gradient of the table) cost when nothing
-stands between them, in the block size that suits them best, measured in the same run; the rate of a square product is
-given beside it.
+The bound is the cost of the three products of a step (logits, gradient of the states, gradient of the table) with
+nothing between them, at their fastest block size, measured in the same run. The rate of a square product is reported
+too.
 """
 
 from _measure import cpu_seconds, table, write  # before torch: sets the threads
@@ -19,7 +19,7 @@ torch.set_num_threads(1)
 torch.set_flush_denormal(True)
 
 SHAPES = [(4096, 1_349, 64), (1024, 12_101, 64), (1024, 12_101, 128), (256, 100_000, 64), (64, 1_000_000, 64)]
-BLOCKS = (2**18, 2**19, 2**20, 2**22)  # elements of a block of logits tried for the bound
+BLOCKS = (2**18, 2**19, 2**20, 2**22)  # block sizes tried for the bound, in logits
 
 
 def main() -> None:
@@ -27,12 +27,12 @@ def main() -> None:
     peak = 2 * 1024**3 / cpu_seconds(lambda: square @ square, repeats=15)[0]
     rows = [measure(*shape) for shape in SHAPES]
     note = (
-        f"A square float32 product of 1,024 runs at {peak / 1e9:.0f} GFLOP/s here. Times are nanoseconds a logit, "
+        f"A square float32 product of 1,024 runs at {peak / 1e9:.0f} GFLOP/s here. Times are nanoseconds per logit, "
         "forward and backward, medians. `of the products` is the share of the bound that the fused loss reaches; "
         "goal: 50 %. "
-        "`error` is the relative length of the error of the table's gradient against float64."
+        "`error` is the relative error (L2 norm) of the table's gradient against float64."
     )
-    write("head", "Softmax over the whole catalogue", note, table(rows))
+    write("softmax_head", "Softmax over the whole catalogue", note, table(rows))
 
 
 def measure(P: int, N: int, d: int) -> dict[str, object]:
@@ -82,7 +82,7 @@ def measure(P: int, N: int, d: int) -> dict[str, object]:
 
 
 def products(h: Tensor, items: Tensor, rows: int) -> None:
-    """The three products of a step, block by block, with nothing between them."""
+    """Compute the three products of a step, block by block, with nothing between them."""
     grad_h, grad_items = torch.empty_like(h), torch.zeros_like(items)
     block = h.new_empty(rows, len(items))
     for start in range(0, len(h), rows):
@@ -102,8 +102,8 @@ def reference(h: Tensor, items: Tensor, target: Tensor, block: int = 64) -> Tens
     return grad.index_add_(0, target, h, alpha=-1) / len(h)
 
 
-def error(found: Tensor, exact: Tensor) -> float:
-    return ((found.double() - exact).norm() / exact.norm()).item()
+def error(gradient: Tensor, exact: Tensor) -> float:
+    return ((gradient.double() - exact).norm() / exact.norm()).item()
 
 
 if __name__ == "__main__":

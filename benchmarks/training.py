@@ -1,7 +1,7 @@
 """Trained targets per CPU second: harness against RecTools and RecBole, on the same events, one thread.
 
-A target is a real next-item position that enters the loss. Peers are timed over whole steps after a warm-up, each
-round in a process of its own; harness over whole epochs (`trial.Training.epoch`) after one that is not timed.
+A target is a real (not padding) next-item position that enters the loss. Peers are timed over whole steps after a
+warm-up, each round in a separate process; harness over whole epochs (`trial.Training.epoch`) after an untimed one.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from harness.data.splits import Prepared, Queries, Split
 from harness.training import trial
 
 DATASETS = ("ml-100k", "amazon2014-beauty")
-GOALS = {  # harness over the peer, from the issue that asked for speed
+GOALS = {  # rate of harness over rate of the peer
     ("amazon2014-beauty", "rectools"): 60,
     ("ml-100k", "rectools"): 4,
     ("ml-100k", "recbole"): 120,
 }
-BOX, WARM_UP = 8.0, 2  # CPU seconds a peer is timed for, and the steps before
+BOX, WARM_UP = 8.0, 2  # CPU seconds for which a peer is timed, and untimed steps before
 ROUNDS = 3
 HARNESS, HALF = "harness", "harness, logits in bfloat16"
-SAMPLE = 30_000  # targets of an epoch of ours that is timed without validation
+SAMPLE = 30_000  # targets in a harness epoch that is timed without validation
 
 Side = Callable[[], float]  # one round: targets per CPU second
 
@@ -65,7 +65,7 @@ def ours(training: trial.Training) -> Side:
 
 
 def without_validation(split: Split) -> Split:
-    """Users drawn at random until they hold SAMPLE targets; one query, since an epoch ends with validation."""
+    """Random users with SAMPLE targets together; one query, since an epoch ends with validation."""
     order = np.random.default_rng(0).permutation(len(split.train_ends))
     before = np.cumsum(np.maximum(split.train_ends[order] - 1, 0))
     ends = np.zeros_like(split.train_ends)
@@ -76,15 +76,15 @@ def without_validation(split: Split) -> Split:
 
 
 def sides(whole: Prepared, split: Split, folder: Path, home: Path) -> dict[str, Side]:
-    """All that takes turns on a data set, the peers first."""
+    """The sides that alternate on a data set, peers first."""
     sample, batch = without_validation(split), {"train.batch_size": cases.batch_size(split)}
     arrays = cases.text(whole, folder, home)
 
     def side(
         adapter: str, backbone: str = "sasrec", on: Split = sample, plain: bool = False, precision: str = "float32"
     ) -> Side:
-        made = cases.make_trial(whole.name, adapter, backbone, batch | {"train.precision": precision})
-        return ours(cases.training(made, on, arrays, plain=plain))
+        spec = cases.make_trial(whole.name, adapter, backbone, batch | {"train.precision": precision})
+        return ours(cases.training(spec, on, arrays, plain=plain))
 
     interactions = cases.export(split, home / f"{whole.name}.npz")
     named = {peers.title(name): peer(name, interactions) for name in peers.NEEDS}
@@ -102,17 +102,17 @@ def sides(whole: Prepared, split: Split, folder: Path, home: Path) -> dict[str, 
 def measure(whole: Prepared, folder: Path, home: Path) -> str:
     split = cases.shortened(whole, cases.MODEL["max_len"])
     rounds: dict[str, list[float]] = {}
-    taking_turns = sides(whole, split, folder, home)
+    alternating = sides(whole, split, folder, home)
     for _ in range(ROUNDS):
-        for name, side in taking_turns.items():
+        for name, side in alternating.items():
             rounds.setdefault(name, []).append(side())
     medians = {name: statistics.median(rates) for name, rates in rounds.items()}
     goals = {peers.title(name): goal for (dataset, name), goal in GOALS.items() if dataset == whole.name}
-    rows = [row(name, rounds[name], medians, goals.get(name)) for name in taking_turns]
+    rows = [row(name, rounds[name], medians, goals.get(name)) for name in alternating]
     about = (
-        f"{len(split.train_ends):,} users, {split.n_items:,} items, {cases.targets(split):,} targets an epoch. "
-        f"Steps of {cases.SEQUENCES} sequences; of harness, of as many targets as these hold on average "
-        f"({cases.batch_size(split):,}). RecBole's sequences are the prefixes of histories, one target each."
+        f"{len(split.train_ends):,} users, {split.n_items:,} items, {cases.targets(split):,} targets per epoch. "
+        f"Steps of {cases.SEQUENCES} sequences; for harness, of their average number of targets "
+        f"({cases.batch_size(split):,}). RecBole's sequences are prefixes of histories with one target each."
     )
     return "\n\n".join([f"## {whole.name}", about, _measure.table(rows)])
 
@@ -136,11 +136,13 @@ def main() -> None:
     folder = parser.parse_args().data
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as home:
-        found = {name: cases.prepared(name, folder, Path(home)) for name in DATASETS}
-        parts = [measure(whole, folder, Path(home)) for whole in found.values() if whole]
-    left_out = [f"Left out, since it is not there: {name}." for name, whole in found.items() if not whole]
+        sets = {name: cases.prepared(name, folder, Path(home)) for name in DATASETS}
+        parts = [measure(whole, folder, Path(home)) for whole in sets.values() if whole]
+    left_out = [f"Left out because it is missing: {name}." for name, whole in sets.items() if not whole]
     setting = f"SASRec, {cases.MODEL}, feed-forward width d, full softmax, {cases.TRAIN}, one thread, medians of "
-    how = f"{ROUNDS} rounds in turns. Of each user's training events the last {cases.MODEL['max_len'] + 1}, for all."
+    how = (
+        f"{ROUNDS} alternating rounds. All train on the last {cases.MODEL['max_len'] + 1} training events of each user."
+    )
     _measure.write("training", "Training speed", setting + how, *parts, *left_out)
 
 

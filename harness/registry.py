@@ -11,7 +11,7 @@ import fnmatch
 import importlib
 import importlib.util
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -248,11 +248,22 @@ def schema(package: str, name: str) -> Schema:
     init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     attributes = (inherited.attributes if inherited else {}) | _attributes(node.body)
     if inherited and init is None:
-        return Schema(stem, node.name, doc, inherited.params, attributes, inherited.domains)
+        return _narrowed(Schema(stem, node.name, doc, inherited.params, attributes, inherited.domains))
     params = _keyword_only(init)
     return Schema(
         stem, node.name, doc, params, attributes, _domains(init, params, _annotations(package) | domains.named(tree))
     )
+
+
+def _narrowed(schema: Schema) -> Schema:
+    """The schema without the inherited parameters that the class sets in ``fixed``, and with its ``choices``, parameter
+    -> values, in place of the inherited ones. See `adapters._base.Adapter`."""
+    attributes = dict(schema.attributes)
+    fixed, choices = attributes.pop("fixed", {}), attributes.pop("choices", {})
+    domains = {name: domain for name, domain in schema.domains.items() if name not in fixed}
+    domains |= {name: replace(domains[name], choices=values) for name, values in choices.items()}
+    params = {name: default for name, default in schema.params.items() if name not in fixed}
+    return replace(schema, params=params, attributes=attributes, domains=domains)
 
 
 @cache

@@ -3,6 +3,7 @@ import inspect
 import pytest
 
 from harness import registry
+from harness.domains import Domain
 from harness.types import HarnessError
 
 
@@ -66,3 +67,23 @@ def test_schemas_are_read_without_importing_torch():
     code = "import sys; from harness import registry as r; [r.schema(p, n) for p in (r.ADAPTERS, r.BACKBONES, "
     code += "r.BASELINES, r.LOSSES) for n in r.names(p)]; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_variant_that_fixes_or_narrows_inherited_parameters_has_the_schema_of_the_rest(tmp_path, monkeypatch):
+    package = tmp_path / "toy_components"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "whole.py").write_text(
+        "from typing import Literal\n\nclass Whole:\n    version = 2\n\n    def __init__(self, d, *, "
+        "kind: Literal['a', 'b', 'c'] = 'a', share: float = 0.5, size: int = 3) -> None: ...\n"
+    )
+    (package / "variant.py").write_text(
+        "from .whole import Whole\n\nclass Variant(Whole):\n    fixed = {'share': 1.0, 'size': 4}\n"
+        "    choices = {'kind': ('a', 'b')}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    schema = registry.schema("toy_components", "variant")
+    assert schema.params == {"kind": "a"}
+    assert schema.domains == {"kind": Domain(str, choices=("a", "b"))}
+    assert schema.attributes == {"version": 2}
+    assert registry.schema("toy_components", "whole").domains["kind"].choices == ("a", "b", "c")

@@ -106,8 +106,8 @@ def test_an_item_without_text_has_its_id_alone_in_alphafuse():
 @pytest.mark.parametrize(
     ("d", "given", "message"),
     [
-        (8, {"id_init": "ortho"}, "id_init is 'ortho'; it takes: zeros, normal"),
-        (8, {"null_share": 0.05}, "gives the ID 0 of d=8 columns; it takes 1 to 7"),
+        (8, {"id_init": "ortho"}, "id_init is 'ortho'; it must be one of: zeros, normal"),
+        (8, {"null_share": 0.05}, "gives the ID 0 of d=8 columns; it needs 1 to 7"),
         (8, {"null_share": 1.0}, "gives the ID 8 of d=8 columns"),
         (14, {}, "keeps 14 components at d=14, but the text has rank 12"),
         (26, {"cover": True}, "keeps 13 components at d=26"),
@@ -206,8 +206,8 @@ def test_llminit_of_columns_that_are_all_constant_is_finite():
 @pytest.mark.parametrize(
     ("d", "given", "message"),
     [
-        (5, {"how": "best"}, "how is 'best'; it takes: var, uni, rand, pca"),
-        (5, {"preprocess": "zca"}, "preprocess is 'zca'; it takes: raw"),
+        (5, {"how": "best"}, "how is 'best'; it must be one of: var, uni, rand, pca"),
+        (5, {"preprocess": "zca"}, "preprocess is 'zca'; it must be one of: raw"),
         (13, {}, "d=13 columns of the text, but there are 12"),
         (12, {"how": "pca", "preprocess": "center"}, "d=12 columns of the text, but there are 9"),
     ],
@@ -470,7 +470,7 @@ def test_linear2_narrows_to_half_the_text_and_so_limits_the_rank_of_the_table():
 
 
 def test_linear2_refuses_an_unknown_preprocess():
-    with pytest.raises(ValueError, match="preprocess is 'zca'; it takes: raw"):
+    with pytest.raises(ValueError, match="preprocess is 'zca'; it must be one of: raw"):
         Linear2(toy_spectrum(), 5, preprocess="zca")
 
 

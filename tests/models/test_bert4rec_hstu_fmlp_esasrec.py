@@ -188,7 +188,7 @@ def test_bert4rec_owns_the_vector_of_masked_positions():
         ({"n_heads": 3}, "n_heads=3, which does not divide"),
         ({"mask_prob": 1.5}, "mask_prob is 1.5"),
         ({"last_prob": -0.1}, "last_prob is -0.1"),
-        ({"emb_scale": "two"}, "takes: one, sqrt_d"),
+        ({"emb_scale": "two"}, "one of: one, sqrt_d"),
     ],
 )
 def test_bert4rec_refuses_what_it_cannot_be(own, message):
@@ -296,7 +296,7 @@ def test_positions_of_hstu_start_as_a_normal_distribution_cut_at_two_standard_de
 def test_hstu_refuses_what_it_cannot_be():
     with pytest.raises(ValueError, match="n_heads=3, which does not divide"):
         HSTU(D, MAX_LEN, n_heads=3)
-    with pytest.raises(ValueError, match="takes: one, sqrt_d"):
+    with pytest.raises(ValueError, match="one of: one, sqrt_d"):
         HSTU(D, MAX_LEN, emb_scale="two")
 
 
@@ -383,5 +383,5 @@ def test_every_prefix_is_drawn_equally_often_and_by_the_generator():
 def test_fmlp_refuses_what_it_cannot_be():
     with pytest.raises(ValueError, match="prefixes is 0"):
         FMLP(D, MAX_LEN, prefixes=0)
-    with pytest.raises(ValueError, match="takes: one, sqrt_d"):
+    with pytest.raises(ValueError, match="one of: one, sqrt_d"):
         FMLP(D, MAX_LEN, emb_scale="two")

@@ -134,7 +134,7 @@ def test_diagnostics_count_the_experts_an_item_and_the_experts_in_use():
         ({"experts": 0}, "at least 1 expert, experts is 0"),
         ({"dropout": 1.0}, r"dropout is 1.0; it must lie in \[0, 1\)"),
         ({"dropout": -0.1}, "dropout is -0.1"),
-        ({"preprocess": "zca"}, "preprocess is 'zca'; it takes: raw, center, whiten"),
+        ({"preprocess": "zca"}, "preprocess is 'zca'; it must be one of: raw, center, whiten"),
     ],
 )
 def test_a_mixture_that_cannot_be_is_refused(own, message):
@@ -214,6 +214,15 @@ def test_an_ablation_takes_what_still_means_something_at_the_defaults_of_spectra
 
 
 @each_ablation
+def test_an_ablation_does_not_take_what_it_fixes(name):
+    method, switch, left_out, _ = ABLATIONS[name]
+    whole = registry.schema(registry.ADAPTERS, "spectran").params
+    for parameter in {*switch, *left_out}:
+        with pytest.raises(TypeError, match=f"'{parameter}'"):
+            method(toy_spectrum(), 5, **{parameter: whole[parameter]})
+
+
+@each_ablation
 def test_an_ablation_searches_what_spectran_searches_of_these(name):
     whole, own = (
         spaces.of_cell(Cell("toy", "minilm", "sasrec", adapter), spaces.SpaceSource()) for adapter in ("spectran", name)
@@ -281,7 +290,7 @@ def test_over_scores_the_start_is_plain_truncation():
 
 
 def test_spectran_from_text_alone_takes_no_id_embedding():
-    with pytest.raises(ValueError, match="fusion is 'none' there, not 'add'"):
+    with pytest.raises(ValueError, match="fusion must be 'none', not 'add'"):
         ItemTable(SpecTranText(toy_spectrum(), 8), 8, fusion="add", out_std=0.05, id_std=0.02)
     space = spaces.of_cell(Cell("toy", "minilm", "sasrec", "spectran_text"), spaces.SpaceSource())
     assert space.fixed["text.fusion"] == "none"

@@ -82,7 +82,7 @@ def test_sasrec_refuses_heads_that_do_not_divide_the_width():
 
 
 def test_sasrec_refuses_an_unknown_emb_scale():
-    with pytest.raises(ValueError, match="takes: one, sqrt_d"):
+    with pytest.raises(ValueError, match="one of: one, sqrt_d"):
         SASRec(64, 50, emb_scale="two")
 
 

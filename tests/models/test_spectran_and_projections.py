@@ -78,7 +78,7 @@ def test_raw_features_are_not_copied():
 
 
 def test_an_unknown_preprocess_is_named_with_what_is_allowed():
-    with pytest.raises(ValueError, match="preprocess is 'zca'; it takes: raw, center, whiten"):
+    with pytest.raises(ValueError, match="preprocess is 'zca'; it must be one of: raw, center, whiten"):
         Linear(toy_spectrum(), 5, preprocess="zca")
 
 
@@ -264,10 +264,10 @@ def test_a_fixed_threshold_is_not_trained():
 @pytest.mark.parametrize(
     ("switches", "message"),
     [
-        ({"phi": "relu"}, "phi is 'relu'; it takes: softshrink"),
-        ({"pos": "sine"}, "pos is 'sine'; it takes: taylor"),
-        ({"start": "zero"}, "start is 'zero'; it takes: whiten, plain"),
-        ({"phi": "none", "pos": "none"}, "makes no table"),
+        ({"phi": "relu"}, "phi is 'relu'; it must be one of: softshrink"),
+        ({"pos": "sine"}, "pos is 'sine'; it must be one of: taylor"),
+        ({"start": "zero"}, "start is 'zero'; it must be one of: whiten, plain"),
+        ({"phi": "none", "pos": "none"}, "both are 'none'"),
         ({"start": "plain", "degree": 0}, "degree is 0"),
     ],
 )
@@ -309,7 +309,7 @@ def test_mlp_drops_out_only_in_training():
 
 
 @pytest.mark.parametrize(
-    ("given", "message"), [({"activation": "silu"}, "takes: gelu, relu"), ({"layers": 0}, "at least 1")]
+    ("given", "message"), [({"activation": "silu"}, "one of: gelu, relu"), ({"layers": 0}, "at least 1")]
 )
 def test_mlp_refuses_what_it_cannot_build(given, message):
     with pytest.raises(ValueError, match=message):
