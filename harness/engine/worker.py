@@ -193,7 +193,7 @@ class Worker:
     def _users(self) -> dict[str, str]:
         """The scores of every epoch that this process has not told yet: all of them after a checkpoint, since nobody
         knows what the driver heard before."""
-        if self.training is None or not self.training.tells_users:
+        if self.training is None or not self.training.keep_user_scores:
             return {}
         rows, self.told = self.training.users[self.told :], len(self.training.users)
         return {"users": packed(rows)}
