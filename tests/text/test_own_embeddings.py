@@ -171,7 +171,7 @@ def test_a_path_with_commas_is_written_in_double_quotes(tmp_path, home):
 
 def test_a_path_that_was_cut_at_its_comma_is_refused_with_the_way_to_write_it(tmp_path, home):
     np.save(tmp_path / "E,F.npy", np.ones((2, 2)))
-    with pytest.raises(HarnessError, match=r"There is 'E,F\.npy': put a path that holds a comma in double quotes"):
+    with pytest.raises(HarnessError, match=r"There is 'E,F\.npy': put a path with a comma in double quotes"):
         _base.encoder(f"file:{tmp_path}/E", home)
     (tmp_path / "v1.npy,x").mkdir()
     with pytest.raises(HarnessError, match=r"There is 'v1\.npy,x': put"):

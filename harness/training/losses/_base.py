@@ -72,7 +72,7 @@ def check(h: Tensor, table: Tensor, target: Tensor, negatives: Tensor | None, sh
         shapes = ", ".join(str(tuple(t.shape)) for t in (h, table, target))
         raise ValueError(f"a loss takes h (P, d), table (n, d), target (P,), not {shapes}")
     if not len(h):
-        raise ValueError("a loss needs at least 1 position; there are 0")
+        raise ValueError("a loss cannot be computed for 0 positions")
     if negatives is None or actual != shape:
         raise ValueError(f"negatives have shape {actual}; this loss takes {shape}, as returned by draw")
     return negatives
