@@ -191,7 +191,7 @@ class Worker:
     def _users(self) -> list[Scores]:
         """The user scores of every epoch that this process has not reported yet: all of them after a checkpoint, since
         nobody knows which ones reached the driver before."""
-        if self.training is None or not self.training.tells_users:
+        if self.training is None or not self.training.keep_user_scores:
             return []
         rows, self.reported = self.training.users[self.reported :], len(self.training.users)
         return rows

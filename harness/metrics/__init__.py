@@ -1,1 +1,1 @@
-"""Ranking metrics. One module a metric: a function of a target's rank."""
+"""Ranking metrics. One module per metric: a function of a target's rank."""

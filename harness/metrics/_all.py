@@ -1,4 +1,4 @@
-"""Every metric of the folder at every cut-off, from ranks."""
+"""Compute every metric of this folder at every cut-off from ranks."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from harness import registry
 from harness.metrics._ties import Ranks, expected
 
 CUTOFFS = (5, 10, 20)
-HEADLINE = "NDCG@10"  # what searches maximise, on validation
+HEADLINE = "NDCG@10"  # the objective of searches, on validation
 
 
 def per_user(ranks: Ranks | np.ndarray, metric: str, k: int, users: np.ndarray | None = None) -> np.ndarray:
-    """One metric of every user, float64 (U,), from the ranks (q,) of the targets; of a tie, the expectation.
+    """One metric per user, float64 (U,), from the ranks (q,) of the targets; the expectation for ties.
 
-    ranks: an array stands for ranks without ties. users: (q,) ascending, whose targets they are, where a user may have
-    several: each user is then worth the mean of their own, so that all users weigh alike.
+    ranks: an array means ranks without ties. users: (q,) ascending, the user of each target; the value of a user with
+    several targets is their mean, so that all users have equal weight.
     """
     bounds = ranks if isinstance(ranks, Ranks) else Ranks.untied(ranks)
     values = expected(registry.load(registry.METRICS, metric), bounds, k)
@@ -28,7 +28,7 @@ def per_user(ranks: Ranks | np.ndarray, metric: str, k: int, users: np.ndarray |
 
 
 def means(ranks: Ranks | np.ndarray, users: np.ndarray | None = None) -> dict[str, float]:
-    """`NDCG@10` and the like: the mean over users of each metric at each cut-off; arguments as in `per_user`.
+    """Mean over users of each metric at each cut-off, by name such as `NDCG@10`; arguments as in `per_user`.
 
     >>> means(np.array([1.0, 30.0]))["HR@10"]
     0.5

@@ -1,4 +1,4 @@
-"""Ranks of tied targets, and the expected value of a metric over the random order of a tie."""
+"""Ranks with ties, and the expected value of a metric over random orders of ties."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Ranks:
     """Ranks of test targets, each as the first and last place of its tie: `low` and `high`, (q,), 1 <= low <= high.
 
     A target that shares its score with n other candidates has high = low + n. Whole numbers, except in results of
-    earlier versions, which kept the middle of the two as both.
+    earlier versions, which stored the middle of the two as both.
     """
 
     low: np.ndarray
@@ -35,11 +35,11 @@ class Ranks:
 
     @property
     def tied(self) -> np.ndarray:
-        """Which targets share their score with another candidate, bool (q,)."""
+        """True for targets that share their score with another candidate, bool (q,)."""
         return self.high > self.low
 
     def equal(self, other: Ranks) -> np.ndarray:
-        """Where both bounds agree, bool (q,)."""
+        """True where both bounds agree, bool (q,)."""
         return (self.low == other.low) & (self.high == other.high)
 
     def __len__(self) -> int:
@@ -50,12 +50,12 @@ class Ranks:
 
 
 def expected(metric: Callable[[np.ndarray, int], np.ndarray], ranks: Ranks, k: int) -> np.ndarray:
-    """Expectation of a metric over the order within each tie, all orders equally likely, float64 (q,).
+    """Expectation of a metric over equally likely orders within each tie, float64 (q,).
 
-    `metric` maps whole ranks to values, so the expectation is its mean over the places low..high, taken from prefix
+    `metric` maps whole ranks to values, so the expectation is its mean over the ranks low..high, computed from prefix
     sums (McSherry and Najork, "Computing information retrieval performance measures efficiently in the presence of
-    tied scores", ECIR 2008). The rank in the middle of a tie does not have the expected value: of 19 items tied at
-    the top, the middle one is always a hit at 10, a random one in 10 of 19 cases.
+    tied scores", ECIR 2008). The middle rank of a tie does not give the expected value: of 19 items tied at the top,
+    the middle one is always a hit at 10, a random one in 10 of 19 cases.
 
     >>> expected(lambda ranks, k: (ranks <= k) * 1.0, Ranks(np.array([1]), np.array([19])), 10).round(4)
     array([0.5263])

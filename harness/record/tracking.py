@@ -47,14 +47,14 @@ SCRIPT = """import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
-from harness.training import exported
+from harness.training import exported_model
 
 
 class Recommend(PythonModel):
     # rows of `history`, lists of item ids, and of `times` where the model reads them; a dict a row comes back
 
     def load_context(self, context):
-        self.model = exported.load(context.artifacts["export"])
+        self.model = exported_model.load(context.artifacts["export"])
 
     def predict(self, context, model_input: pd.DataFrame, params=None):
         histories = [list(history) for history in model_input["history"]]

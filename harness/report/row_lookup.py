@@ -167,7 +167,7 @@ def text(home: Path, row: LedgerRow, key: str, prepared: splits.Prepared) -> dic
     without text. Raises HarnessError if the encoder here would make another embedding."""
     if not key:
         return {}
-    E = embeddings.kept(key, home)
+    E = embeddings.cached(key, home)
     if E is None:
         encoder, texts = _base.encoder(row.cell.encoder, home), embeddings.texts_of(prepared)
         if embeddings.embedding_hash(encoder, texts) != key:

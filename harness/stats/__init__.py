@@ -1,4 +1,4 @@
-"""Intervals, paired tests, corrections for many tests, groups of ties. NumPy and SciPy only.
+"""Confidence intervals, paired tests, multiple-test corrections and letter groups. NumPy and SciPy only.
 
 Owns the statistics of the tables. May import system, registry and types.
 """

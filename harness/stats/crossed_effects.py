@@ -1,4 +1,4 @@
-"""Intervals and tests over users and seeds as crossed random effects, in closed form.
+"""Closed-form intervals and tests with users and seeds as crossed random effects.
 
 Letters: U test users, S training seeds, n rows of a section. Scores have the shape (U, S): every seed ranks the same
 users, and all rows of a section share their users. A score is modelled as
@@ -10,9 +10,9 @@ seed means over S. It includes the noise of users under seeds, which is therefor
 (Milliken and Johnson, "Analysis of Messy Data", 1992, chapter 18). The seeds' part of one row has only S - 1 degrees of
 freedom, so the rows of a section share a prior (`fit_prior`).
 
-Degrees of freedom of the sum are the harmonic mean of the parts', weighted by variance. To first order, this is how
-Cochran and Cox ("Experimental Designs", 1957, section 4.14) weight critical values. Satterthwaite's weights,
-the squared variances, let a test at 5 % reject up to 8 % of equal rows at two seeds.
+Degrees of freedom of the sum are the variance-weighted harmonic mean of the parts'. To first order, this is how
+Cochran and Cox ("Experimental Designs", 1957, section 4.14) weight critical values. With Satterthwaite's weights, the
+squared variances, a test at 5 % would reject up to 8 % of equal rows at two seeds.
 
 An interval covers other users of the same population and other seeds of the same configuration. It does not cover
 another hyper-parameter search, split or data set. Level, coverage and power: `benchmarks/results/significance.md`.
@@ -33,20 +33,20 @@ from harness.types import HarnessError
 
 ALPHA = 0.05
 POWER = 0.8
-FEW = 30  # users, below which sign flips are asked as well
+FEW = 30  # users, below which sign-flip tests are used too
 PRIOR_DF = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64], np.float64)
 TINY = 1e-300
 STEPS = 100
-EVIDENCE = 1.353  # gain in log-likelihood at which rows differ: half the 10 % point of chi-squared(1), on a boundary
+EVIDENCE = 1.353  # gain in log-likelihood for rows to differ: half the 10 % point of chi-squared(1), on a boundary
 
 
 @dataclass(frozen=True)
 class ScoreSummary:
     """Summary of a row's scores (U, S) in one metric.
 
-    users: means over seeds (U,). seeds: S. seed: variance of the seed means, over S. residual: variance of the noise of
-    users under seeds, over U S. Both are 0 with one seed, or where all seeds score alike. deterministic: another seed
-    would score the same.
+    users: means over seeds (U,). seeds: S. seed: variance of the seed means, divided by S. residual: variance of the
+    noise of users under seeds, divided by U S. Both are 0 with one seed or if all seeds score alike. deterministic:
+    another seed would score the same.
     """
 
     users: np.ndarray
@@ -62,11 +62,11 @@ class ScoreSummary:
 
 @dataclass(frozen=True)
 class Prior:
-    """Distribution of the seeds' part of rows: scaled inverse chi-squared about `expected`.
+    """Distribution of the seeds' part of rows: scaled inverse chi-squared around `expected`.
 
-    excess: variance between seeds beyond the noise of users under seeds, of a single seed. scale: of the distribution,
-    1 where the rows are pooled and seeds differ by more than that noise. df: its degrees of freedom; infinite where the
-    rows are pooled. evidence: degrees of freedom on which excess and scale rest.
+    excess: variance between single seeds beyond the noise of users under seeds. scale: of the distribution, 1 if the
+    rows are pooled and seeds differ by more than that noise. df: its degrees of freedom; infinite if the rows are
+    pooled. evidence: degrees of freedom from which excess and scale are estimated.
     """
 
     excess: float
@@ -75,7 +75,7 @@ class Prior:
     evidence: float
 
     def expected(self, row: ScoreSummary) -> float:
-        """Seeds' part of a row before its seeds are seen. A single seed's noise is in its users' part already."""
+        """Prior expectation of a row's seeds' part. The noise of a single seed is already in its users' part."""
         residual = row.residual if row.seeds > 1 else 0.0
         return self.scale * (residual + self.excess / row.seeds)
 
@@ -85,7 +85,7 @@ class Difference:
     """Mean of one row minus mean of another over the same users.
 
     error: standard error. df: degrees of freedom. p: two-sided p-value of no difference, not adjusted. low, high: 95 %
-    interval, which excludes 0 exactly where p < .05; NaN where there are too few users for a bound.
+    interval, which excludes 0 exactly if p < .05; NaN if there are too few users for a bound.
     """
 
     mean: float
@@ -96,13 +96,13 @@ class Difference:
     high: float
 
     def within(self, bound: float) -> tuple[float, float]:
-        """The interval of a difference known to lie in -bound..bound; all of that where there are too few users."""
+        """The interval, clipped to the possible range -bound..bound; the whole range if there are too few users."""
         low, high = (self.low, self.high) if np.isfinite([self.low, self.high]).all() else (-bound, bound)
         return max(low, -bound), min(high, bound)
 
     def detectable(self, tests: int = 1) -> float:
-        """Smallest true difference that a test finds with 80 % power; `tests`: size of the family, of which Holm's
-        strictest step is taken. In the units of the metric."""
+        """Smallest true difference that a test detects with 80 % power, in units of the metric; `tests`: size of the
+        family, at the strictest step of Holm."""
         df = np.array(self.df)
         return float(self.error * (student_t.quantile(1 - ALPHA / (2 * tests), df) + student_t.quantile(POWER, df)))
 
@@ -115,7 +115,7 @@ def summary(scores: np.ndarray, deterministic: bool = False) -> ScoreSummary:
     check(scores)
     users, seeds = scores.shape
     by_user, by_seed = scores.mean(1), scores.mean(0)
-    by_user_rounded = by_user.round(DIGITS)  # equal rows stay equal in another order of addition
+    by_user_rounded = by_user.round(DIGITS)  # equal rows stay equal under another order of addition
     if deterministic or seeds == 1:
         return ScoreSummary(by_user_rounded, seeds, deterministic=deterministic)
     noise = scores - by_user[:, None] - (by_seed - by_seed.mean())
@@ -130,9 +130,9 @@ def fit_prior(rows: Iterable[ScoreSummary]) -> Prior | None:
     """Fit the prior to the rows with several seeds; None with fewer than two of them.
 
     As limma does for genes (Smyth, "Linear models and empirical Bayes methods for assessing differential expression in
-    microarray experiments", 2004): the seeds' part over its expectation follows a scaled F(S - 1, df). The expectation
-    is the row's residual plus an excess common to the rows. Scale and df are fitted by likelihood; Smyth's moments of
-    logarithms scatter too much at one degree of freedom. Rows are pooled unless they differ at the 5 % level.
+    microarray experiments", 2004), the seeds' part divided by its expectation follows a scaled F(S - 1, df). The
+    expectation is the row's residual plus an excess common to all rows. Scale and df are fitted by likelihood; Smyth's
+    moments of logarithms vary too much at one degree of freedom. Rows are pooled unless they differ at the 5 % level.
     """
     chosen = [row for row in rows if row.seeds > 1 and row.residual > 0]
     if len(chosen) < 2:
@@ -150,7 +150,7 @@ def fit_prior(rows: Iterable[ScoreSummary]) -> Prior | None:
 
 
 def _fit_pooled(ratios: np.ndarray, df: np.ndarray) -> tuple[float, float]:
-    """Scale and log-likelihood of ratios ~ scale chi-squared(df) / df, without terms of the ratios only."""
+    """Scale and log-likelihood of ratios ~ scale chi-squared(df) / df, without terms that depend only on the ratios."""
     scale = max(float(ratios @ df / df.sum()), TINY)
     terms = df / 2 * np.log(df / (2 * scale)) - special.gammaln(df / 2) - df * ratios / (2 * scale)
     return scale, float(terms.sum())
@@ -171,21 +171,21 @@ def _fit_scales(ratios: np.ndarray, df: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 class CrossedRows:
-    """Rows that share their users, compared in one metric: everything about a row, and about every two of them.
+    """Statistics of rows with the same users in one metric, per row and per pair of rows.
 
     seed (n,): moderated seeds' part of the variance of each mean. residual (n,): user-by-seed noise in the users' part.
-    loose (n,): one over the degrees of freedom of `seed` about the prior. borrowed (n,): how much of `seed` moves with
-    the prior. spread (n, n): variance of the mean difference of users. All of (n, n) have row i against j at [i, j].
+    loose (n,): 1 / degrees of freedom of `seed` around the prior. borrowed (n,): the part of `seed` that moves with
+    the prior. spread (n, n): variance of the users' mean difference. (n, n) arrays compare row i with row j at [i, j].
 
-    Raises HarnessError on no rows or rows of different numbers of users.
+    Raises HarnessError if there are no rows or their numbers of users differ.
     """
 
     def __init__(self, rows: Sequence[ScoreSummary]) -> None:
         if not rows:
-            raise HarnessError("A section has at least one row.")
+            raise HarnessError("A section needs at least one row.")
         counts = {len(row.users) for row in rows}
         if len(counts) != 1:
-            raise HarnessError(f"Rows of one section share their users; these have {sorted(counts)}.")
+            raise HarnessError(f"Rows of a section must have the same users; these have {sorted(counts)} users.")
         self.rows = tuple(rows)
         self.count = counts.pop()
         self.users = np.stack([row.users for row in rows], 1)
@@ -229,7 +229,7 @@ class CrossedRows:
     def _sum(
         self, users: np.ndarray, seed: np.ndarray, loose: np.ndarray, borrowed: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Users' and seeds' part together, and the degrees of freedom of their sum."""
+        """Sum of users' and seeds' part, and its degrees of freedom."""
         users = np.maximum(users, 0)
         total = users + seed
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -238,7 +238,7 @@ class CrossedRows:
         return _settled(total), np.where(total > 0, df, max(1, self.count - 1))
 
     def intervals(self) -> list[Interval]:
-        """Mean of each row and its 95 % interval, not below 0; NaN with one user."""
+        """Mean of each row with its 95 % interval, clipped at 0; NaN with one user."""
         variance, df = self.single
         half = student_t.quantile(1 - ALPHA / 2, df) * np.sqrt(variance)
         ends = zip(self.means.tolist(), np.maximum(self.means - half, 0), self.means + half, strict=True)
@@ -246,17 +246,17 @@ class CrossedRows:
 
     @cached_property
     def differences(self) -> np.ndarray:
-        """Means of i less those of j, (n, n)."""
+        """Mean of row i minus mean of row j, (n, n)."""
         return (self.means[:, None] - self.means).round(DIGITS)
 
     @cached_property
     def p(self) -> np.ndarray:
-        """p-values (n, n) of no difference, not adjusted; 1 on the diagonal. With few users, the larger of the t test's
-        and of the sign flips'."""
+        """p-values (n, n) of no difference, not adjusted; 1 on the diagonal. With few users, the larger of the t test
+        and the sign-flip test."""
         variance, df = self.pairs
         with np.errstate(divide="ignore", invalid="ignore"):
             p = student_t.two_sided(self.differences / np.sqrt(variance), df)
-        p[(variance == 0) & (self.differences != 0)] = 2.0 ** (1 - self.count)  # all users differ alike: as sign flips
+        p[(variance == 0) & (self.differences != 0)] = 2.0 ** (1 - self.count)  # equal for all users: as sign flips
         p[(self.differences == 0) | np.isnan(p)] = 1
         return np.maximum(p, self._flipped[0]) if self.few else p
 
@@ -273,7 +273,7 @@ class CrossedRows:
     def gains(self) -> tuple[np.ndarray, np.ndarray]:
         """95 % intervals (n, n) of the gain of i over j in percent of the mean of j, by Fieller's theorem ("Some
         problems in interval estimation", JRSS B 1954): the ratios that the data do not reject. Unlike those of the
-        delta method, they exclude 0 exactly where p < .05. NaN where the mean of j may be 0."""
+        delta method, they exclude 0 exactly if p < .05. NaN if the mean of j may be 0."""
         variance, _ = self.pairs
         single, square = self.single[0], self._quantiles**2
         products = self.means[:, None] * self.means - square * (single[:, None] + single - variance) / 2
@@ -284,8 +284,8 @@ class CrossedRows:
             if self.few:
                 low = np.minimum(low, self._flipped[1] / self.means)
                 high = np.maximum(high, self._flipped[2] / self.means)
-        known = (bottom > 0) & (self.means > 0) & np.isfinite(low) & np.isfinite(high)
-        return _percent(low, known), _percent(high, known)
+        bounded = (bottom > 0) & (self.means > 0) & np.isfinite(low) & np.isfinite(high)
+        return _percent(low, bounded), _percent(high, bounded)
 
     def difference(self, i: int, j: int) -> Difference:
         """Row i minus row j."""
@@ -300,11 +300,11 @@ class CrossedRows:
 
     @cached_property
     def _flipped(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """p-values, lower and upper ends (n, n) of the sign flips."""
+        """p-values, lower and upper ends (n, n) of the sign-flip tests."""
         return sign_flips.pairs(self.users, ALPHA)
 
     def too_few(self, tests: int) -> str:
-        """Why a family of so many tests finds nothing whatever the rows score; empty if it can."""
+        """Why no result of a family of `tests` tests can be significant; "" if one can."""
         least = sign_flips.smallest(self.count) if self.few else 0.0
         if least * tests < ALPHA:
             return ""
@@ -314,10 +314,10 @@ class CrossedRows:
         )
 
     def firsts(self, draws: np.ndarray, streams: Sequence[int]) -> np.ndarray:
-        """How often each row stays first, (n,): its share of resamples in which its mean is the highest; ties share.
+        """Share of resamples in which each row's mean is the highest, (n,); ties share.
 
-        Users are resampled jointly, `draws` (R, U) of `stats.user_draws`; seeds of each row for themselves, by normal
-        deviates of its stream, with the part of the seeds' variance that resampled users do not have yet.
+        Users are resampled jointly, with `draws` (R, U) from `resampling.user_draws`. Seeds are resampled per row, by
+        normal deviates of the row's stream, with the part of the seeds' variance that resampled users do not include.
         """
         beyond = np.sqrt(np.maximum(self.seed - self.residual, 0))
         normal = np.stack([np.random.default_rng([s, 1]).standard_normal(len(draws)) for s in streams], 1)
@@ -334,14 +334,14 @@ def _moderate(row: ScoreSummary, prior: Prior | None) -> tuple[float, float, flo
     if prior is None or (df and not row.residual):
         return row.seed, row.residual, 1 / df, 0.0
     expected = prior.expected(row)
-    weight = 1 / (1 + df / prior.df)  # of the prior: 1 where pooled
+    weight = 1 / (1 + df / prior.df)  # of the prior: 1 if pooled
     return weight * expected + (1 - weight) * row.seed, row.residual, 1 / (df + prior.df), weight * expected
 
 
 def compare(a: np.ndarray, b: np.ndarray, deterministic: bool = False) -> Difference:
-    """Mean of a minus mean of b from scores (U, S) and (U, S') of the same users in one order: a section of two rows.
+    """Mean of a minus mean of b, from scores (U, S) and (U, S') of the same users in the same order.
 
-    Raises HarnessError on scores that are not finite or of other users.
+    Raises HarnessError if scores are not finite or the numbers of users differ.
     """
     return CrossedRows([summary(scores, deterministic) for scores in (a, b)]).difference(0, 1)
 
@@ -350,8 +350,8 @@ def _both(values: np.ndarray) -> np.ndarray:
     return values[:, None] + values
 
 
-def _percent(shares: np.ndarray, known: np.ndarray) -> np.ndarray:
-    return np.where(known, 100 * np.maximum(shares, -1), np.nan)
+def _percent(shares: np.ndarray, bounded: np.ndarray) -> np.ndarray:
+    return np.where(bounded, 100 * np.maximum(shares, -1), np.nan)
 
 
 def _bounded(ends: np.ndarray) -> np.ndarray:
@@ -359,6 +359,6 @@ def _bounded(ends: np.ndarray) -> np.ndarray:
 
 
 def _settled(values: np.ndarray) -> np.ndarray:
-    """Rounded to 40 bits, so that another order of addition (number of threads) gives the same."""
+    """Round to 40 bits, so that the order of addition (number of threads) does not matter."""
     mantissa, exponent = np.frexp(values)
     return np.ldexp(np.round(mantissa * 2.0**40), exponent - 40)

@@ -1,10 +1,10 @@
-"""Resampled means and best trials, correction for many tests, effect sizes, letters of groups.
+"""Bootstrap of means and best trials, Holm's correction, effect sizes, compact letter displays.
 
-Letters: U test users, S training seeds, P pairs compared, R rounds. Scores are one value a user and seed, (U, S).
-Intervals and tests of a table's rows are in closed form (`crossed`). The bootstrap serves parts of the test,
-comparisons over data sets and searches at smaller budgets. It resamples users jointly for all seeds, and seeds, and
-adds up how far each moves the mean. (Crossing the two in the weights, the pigeonhole bootstrap of Owen, Annals of
-Applied Statistics 2007, counts the noise of one user under one seed three times; this counts it twice.)
+Letters: U test users, S training seeds, P pairs compared, R rounds. Scores are one value per user and seed, (U, S).
+Intervals and tests of a table's rows are in closed form (`crossed_effects`). The bootstrap serves subsets of the test
+users, comparisons over data sets and searches at smaller budgets. It resamples users, jointly for all seeds, and seeds,
+and adds the shifts of the mean. (Crossing the two in the weights, the pigeonhole bootstrap of Owen, Annals of Applied
+Statistics 2007, counts the noise of one user under one seed three times; this counts it twice.)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CELLS = 2**23  # entries of the largest temporary array
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the interval around it."""
+    """A mean and its confidence interval."""
 
     mean: float
     low: float
@@ -33,9 +33,9 @@ class Interval:
 
 
 def user_draws(users: int, rounds: int = ROUNDS, seed: int = 0) -> np.ndarray:
-    """How often each user is drawn in each round, uint8 (rounds, users): rows are multinomial and sum to `users`.
+    """Number of draws of each user in each round, uint8 (rounds, users): rows are multinomial and sum to `users`.
 
-    The draws depend on nothing but the arguments, so rows of a table that share them are resampled in pairs.
+    The draws depend only on the arguments, so table rows with the same arguments are resampled in pairs.
     """
     rng = np.random.default_rng(seed)
     counts = np.empty((rounds, users), np.uint8)
@@ -49,9 +49,9 @@ def user_draws(users: int, rounds: int = ROUNDS, seed: int = 0) -> np.ndarray:
 def seed_draws(seeds: int, rounds: int = ROUNDS, seed: int = 0) -> np.ndarray:
     """Weight of each training seed in each round, float64 (rounds, seeds); rows sum to 1.
 
-    S - 1 of S seeds are drawn with replacement, which makes the variance of their mean unbiased where drawing S
-    would make it (S - 1) / S too small: a fifth at five seeds (Rao and Wu, "Resampling inference with complex survey
-    data", JASA 1988, section 2). One seed has weight 1: nothing can be said of a spread that was not observed.
+    S - 1 of S seeds are drawn with replacement, so that the variance of their mean is unbiased; drawing S would make it
+    too small by the factor (S - 1) / S, by a fifth at five seeds (Rao and Wu, "Resampling inference with complex survey
+    data", JASA 1988, section 2). A single seed has weight 1: its spread was not observed.
     """
     if seeds == 1:
         return np.ones((rounds, 1))
@@ -62,24 +62,24 @@ def seed_draws(seeds: int, rounds: int = ROUNDS, seed: int = 0) -> np.ndarray:
 def bootstrap(values: np.ndarray, users: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     """Resampled means, float64 (R, ...), of values (U, S, ...) under `user_draws` (R, U) and `seed_draws` (R, S).
 
-    Rounded to `DIGITS` decimals, so that they are equal to the last bit whatever the number of threads.
-    Raises HarnessError if the three do not fit together.
+    Rounded to `DIGITS` decimals, so that they are bit-identical for any number of threads.
+    Raises HarnessError if the shapes do not match.
     """
     return bootstraps([(values, seeds)], users)[0]
 
 
 def bootstraps(rows: Sequence[tuple[np.ndarray, np.ndarray]], users: np.ndarray) -> list[np.ndarray]:
-    """`bootstrap` of each of several rows, (values, seeds), of the same users: one matrix product serves all."""
+    """`bootstrap` for several rows, (values, seeds), of the same users, with one matrix product."""
     for values, seeds in rows:
         if values.shape[:2] != (users.shape[1], seeds.shape[1]) or len(users) != len(seeds):
             raise HarnessError(
-                f"The bootstrap is given values of {values.shape[:2]} users and seeds, but draws for "
+                f"The bootstrap got values of {values.shape[:2]} users and seeds, but draws for "
                 f"{(users.shape[1], seeds.shape[1])} in {len(users)} and {len(seeds)} rounds."
             )
     flat = [values.mean(1).reshape(len(values), -1) for values, _ in rows]
-    columns = np.cumsum([own.shape[1] for own in flat])[:-1]
+    columns = np.cumsum([part.shape[1] for part in flat])[:-1]
     by_user = np.split(resampled(users, np.concatenate(flat, 1)), columns, 1)
-    return [_with_seeds(*row, own) for row, own in zip(rows, by_user, strict=True)]
+    return [_with_seeds(*row, part) for row, part in zip(rows, by_user, strict=True)]
 
 
 def _with_seeds(values: np.ndarray, seeds: np.ndarray, by_user: np.ndarray) -> np.ndarray:
@@ -89,7 +89,7 @@ def _with_seeds(values: np.ndarray, seeds: np.ndarray, by_user: np.ndarray) -> n
 
 
 def resampled(users: np.ndarray, by_user: np.ndarray) -> np.ndarray:
-    """Means (R, ...) of values by user (U, ...) under `user_draws` (R, U)."""
+    """Resampled means (R, ...) of values by user (U, ...) under `user_draws` (R, U)."""
     return np.concatenate([np.tensordot(users[part], by_user, 1) for part in _chunks(*users.shape)]) / len(by_user)
 
 
@@ -100,8 +100,8 @@ def percentile(mean: float, draws: np.ndarray) -> Interval:
 
 
 def _quantile(ordered: np.ndarray, q: float) -> float:
-    """As `np.quantile` has it, to the last bit, of sorted values (R,): tables ask for thousands, and its checks take
-    ten times what it does."""
+    """Same as `np.quantile`, to the last bit, for sorted values (R,). Tables need thousands, and NumPy's checks take
+    ten times as long as the computation."""
     place = q * (len(ordered) - 1)
     below = int(place)
     low, high = float(ordered[below]), float(ordered[min(below + 1, len(ordered) - 1)])
@@ -110,7 +110,7 @@ def _quantile(ordered: np.ndarray, q: float) -> float:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """p-values (P,) adjusted for being a family of P tests: below .05 with at most 5 % risk of any false claim.
+    """Adjust the p-values (P,) of a family of P tests: claiming all below .05 has at most 5 % risk of any false claim.
 
     Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 1979.
 
@@ -125,7 +125,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def holm_pairs(p: np.ndarray) -> np.ndarray:
-    """A symmetric matrix (n, n) of p-values, adjusted after Holm over its n (n - 1) / 2 pairs; 1 on the diagonal."""
+    """Adjust a symmetric matrix (n, n) of p-values by Holm over its n (n - 1) / 2 pairs; 1 on the diagonal."""
     above = np.triu_indices(len(p), 1)
     adjusted = np.ones(p.shape)
     adjusted[above] = holm(p[above])
@@ -133,9 +133,9 @@ def holm_pairs(p: np.ndarray) -> np.ndarray:
 
 
 def effect(differences: np.ndarray) -> float | None:
-    """Paired standardised difference of users (U,): their mean over their standard deviation (Cohen's d_z).
+    """Standardised paired difference of users (U,): mean divided by standard deviation (Cohen's d_z).
 
-    None where all users differ by the same, or there is one: the scale is unknown.
+    None if all users differ by the same amount or there is only one: the scale is unknown.
     """
     if len(differences) < 2 or not (spread := differences.std(ddof=1)) > 1e-15:
         return None
@@ -145,11 +145,11 @@ def effect(differences: np.ndarray) -> float | None:
 def letters(differs: np.ndarray) -> list[str]:
     """Compact letter display: two of n rows share a letter exactly if they do not differ; differs: bool (n, n).
 
-    Each letter is a largest set of rows of which no two differ, and the sets cover all pairs that do not (Gramm et al.,
-    "Algorithms for compact letter displays", Computational Statistics & Data Analysis 2008): from each pair not yet
-    covered, the farthest in order first, a set is grown. That takes at most a letter a pair, where all largest sets,
-    which inserting and absorbing finds (Piepho 2004), can be exponentially many; where rows within some distance do not
-    differ, the two are the same. Letters go in the order of the rows, so that the first has an `a`.
+    Each letter is a maximal set of rows that do not differ, and the sets cover all pairs that do not differ (Gramm et
+    al., "Algorithms for compact letter displays", Computational Statistics & Data Analysis 2008). A set is grown from
+    each pair not yet covered, the most distant first. This needs at most one letter per pair; insert-and-absorb (Piepho
+    2004) finds all maximal sets, which can be exponentially many. Both give the same letters if exactly the rows within
+    some distance do not differ. Letters follow the order of the rows, so the first row has an `a`.
 
     >>> differs = np.array([[0, 0, 1], [0, 0, 0], [1, 0, 0]], bool)
     >>> letters(differs)
@@ -167,15 +167,15 @@ def letters(differs: np.ndarray) -> list[str]:
             groups.append(1 << i)
             covered[i] = 1 << i
     ordered = sorted(_members(group)[::-1] for group in groups)
-    found = [""] * n
+    labels = [""] * n
     for place, group in enumerate(ordered):
         for row in group:
-            found[row] += _letter(place)
-    return found
+            labels[row] += _letter(place)
+    return labels
 
 
 def _grown(group: int, candidates: int, alike: list[int]) -> int:
-    """A set of rows, as bits, with every candidate that all its rows are alike to, first rows first."""
+    """Grow a set of rows, as bits, by candidates that differ from none of its rows, first rows first."""
     while candidates:
         low = candidates & -candidates
         group |= low
@@ -189,73 +189,72 @@ def _cover(group: int, covered: list[int]) -> None:
 
 
 def _bits(row: np.ndarray) -> int:
-    """The places of a bool row as bits: place 0 is the lowest."""
+    """A bool row as the bits of an int; index 0 is the lowest bit."""
     return int.from_bytes(np.packbits(row, bitorder="little").tobytes(), "little")
 
 
 def _members(bits: int) -> list[int]:
-    """Places of the bits that are set, highest first."""
-    found = []
+    """Indices of the bits that are set, highest first."""
+    indices = []
     while bits:
-        found.append(bits.bit_length() - 1)
-        bits ^= 1 << found[-1]
-    return found
+        indices.append(bits.bit_length() - 1)
+        bits ^= 1 << indices[-1]
+    return indices
 
 
 def _letter(place: int) -> str:
-    """a to z, then a' to z' and so on."""
+    """The letter at `place`: a to z, then a' to z', and so on."""
     return chr(ord("a") + place % 26) + "'" * (place // 26)
 
 
 def expected_best(values: np.ndarray, k: int) -> float:
-    """Expected best of k of the n values (n,) of a search's trials, had they come in another order; 1 <= k <= n.
+    """Expected best of k out of the n values (n,) of a search's trials, in random order; 1 <= k <= n.
 
-    The mean over all subsets of k trials, which is unbiased for k independent draws (Tang et al., "Showing Your Work
-    Doesn't Always Work", ACL 2020): the i-th smallest is the best of C(i - 1, k - 1) of the C(n, k) subsets. The
-    estimator of Dodge et al. ("Show Your Work", EMNLP 2019), which draws with replacement, is too low, most where k is
-    near n.
+    The mean over all subsets of k trials, unbiased for k independent draws (Tang et al., "Showing Your Work Doesn't
+    Always Work", ACL 2020): the i-th smallest is the best of C(i - 1, k - 1) of the C(n, k) subsets. The estimator of
+    Dodge et al. ("Show Your Work", EMNLP 2019), which draws with replacement, is too low, most of all for k near n.
 
     >>> expected_best(np.array([1.0, 2.0, 3.0]), 1), expected_best(np.array([1.0, 2.0, 3.0]), 3)
     (2.0, 3.0)
     """
     n = len(values)
     if not 1 <= k <= n:
-        raise HarnessError(f"The best of {k} trials cannot be had from {n}.")
+        raise HarnessError(f"The best of {k} trials cannot be estimated from {n}.")
     return float(np.sort(values) @ _shares(n, k))
 
 
 @cache
 def _shares(n: int, k: int) -> np.ndarray:
-    """C(i - 1, k - 1) / C(n, k) for i = 1 ... n, (n,): the last is k / n, each other one its right neighbour times
+    """C(i - 1, k - 1) / C(n, k) for i = 1 ... n, (n,): the last is k / n, every other is its right neighbour times
     (i - k + 1) / i."""
     below = np.arange(n - 1, 0, -1.0)
     return (k / n * np.cumprod(np.concatenate([[1.0], np.maximum(below - k + 1, 0) / below])))[::-1]
 
 
 def expected_best_with_replacement(values: np.ndarray, k: int) -> float:
-    """The same after Dodge et al. 2019: the best of k draws with replacement from the values (n,); any k >= 1."""
+    """Expected best of k draws with replacement from the values (n,), for any k >= 1 (Dodge et al. 2019)."""
     places = np.arange(len(values) + 1) / len(values)
     return float(np.sort(values) @ np.diff(places**k))
 
 
 def expected_best_intervals(values: np.ndarray, k: int, rounds: int = ROUNDS, seed: int = 0) -> list[Interval]:
-    """`expected_best` of each of C searches, from values (n, C), and the interval around it under other trials,
-    resampled; 4 k <= n. Rounded as in `bootstrap`.
+    """`expected_best` of each of C searches, from values (n, C), with bootstrap intervals over trials; 4 k <= n.
+    Rounded as in `bootstrap`.
 
-    The best value seen bounds every resample: beyond, the interval is too narrow (measured with 16 trials: it covers
-    the truth in nine of ten cases at k = 4, in three of four at k = 8)."""
+    No resample exceeds the best observed value, so for larger k the interval is too narrow (measured with 16 trials: it
+    covers the truth in nine of ten cases at k = 4, in three of four at k = 8)."""
     n = len(values)
     if 4 * k > n:
-        raise HarnessError(f"An interval for the best of {k} trials takes {4 * k} of them, not {n}.")
+        raise HarnessError(f"An interval for the best of {k} trials needs {4 * k} trials, not {n}.")
     ordered = np.sort(values, 0)
     draws = np.concatenate([_resampled_shares(n, k, part, seed) @ ordered for part in _chunks(rounds, n)])
     means = (_shares(n, k) @ ordered).round(DIGITS)
-    return [percentile(mean, own) for mean, own in zip(means, draws.round(DIGITS).T, strict=True)]
+    return [percentile(mean, drawn) for mean, drawn in zip(means, draws.round(DIGITS).T, strict=True)]
 
 
 def _resampled_shares(n: int, k: int, part: slice, seed: int) -> np.ndarray:
-    """Weights (rounds, n) of n sorted values in `expected_best` of each resample of some rounds: what its order
-    statistics weigh, summed over those that are one value."""
+    """Weights (rounds, n) of n sorted values in `expected_best` of each resample: the weights of the resample's order
+    statistics, summed per value."""
     places = _places(n, part.start, part.stop, seed)
     weights = np.bincount(places.ravel(), np.tile(_shares(n, k), len(places)), places.size)
     return weights.reshape(places.shape)
@@ -263,13 +262,13 @@ def _resampled_shares(n: int, k: int, part: slice, seed: int) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _places(n: int, start: int, stop: int, seed: int) -> np.ndarray:
-    """Where each resample's order statistics stand in (rounds, n): drawn and sorted once for every k."""
+    """Flat indices of each resample's order statistics in (rounds, n): drawn and sorted once for all k."""
     drawn = np.random.default_rng([seed, start]).integers(n, size=(stop - start, n))
     return np.sort(drawn, 1) + n * np.arange(stop - start)[:, None]
 
 
 def _chunks(rows: int, width: int) -> Iterator[slice]:
-    """Slices of the rows, each of about `CELLS` entries."""
+    """Slices of rows with about `CELLS` entries each."""
     step = max(1, CELLS // max(1, width))
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
@@ -277,4 +276,4 @@ def _chunks(rows: int, width: int) -> Iterator[slice]:
 def check(values: np.ndarray) -> None:
     """Raise HarnessError unless the values are a finite table (users, seeds)."""
     if values.ndim != 2 or not values.size or not np.isfinite(values).all():
-        raise HarnessError(f"Scores are finite numbers of shape (users, seeds), not {values.dtype} {values.shape}.")
+        raise HarnessError(f"Scores must be finite numbers of shape (users, seeds), not {values.dtype} {values.shape}.")

@@ -1,4 +1,4 @@
-"""The machine under the bench: atomic files, checksums, temporary folders, signals, text decoding, the code hash.
+"""Operating-system helpers: atomic files, checksums, temporary folders, signals, text decoding, the code hash.
 
-Knows nothing of the field. May import registry and types.
+Knows nothing about recommendation. May import registry and types.
 """

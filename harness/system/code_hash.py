@@ -1,4 +1,4 @@
-"""Which code runs: one hash over the sources of the engine and of the model code."""
+"""Hash of the source code that runs: harness, adapters and backbones."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ PACKAGES = ("harness", registry.ADAPTERS, registry.BACKBONES)
 
 
 def code_hash() -> str:
-    """sha256 over names and bytes of all .py files of harness, adapters and backbones as installed here, 16 hex
-    digits."""
-    found = hashlib.sha256()
+    """sha256 over names and bytes of all installed .py files of harness, adapters and backbones, 16 hex digits."""
+    hasher = hashlib.sha256()
     for package in PACKAGES:
         root = registry.folder_of(package)
         for file in sorted(root.rglob("*.py")):
             data = file.read_bytes()
-            found.update(f"{package}/{file.relative_to(root).as_posix()} {len(data)}\n".encode() + data)
-    return found.hexdigest()[:16]
+            hasher.update(f"{package}/{file.relative_to(root).as_posix()} {len(data)}\n".encode() + data)
+    return hasher.hexdigest()[:16]

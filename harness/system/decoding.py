@@ -1,4 +1,4 @@
-"""Text that people write: UTF-8, UTF-16 or UTF-32, with or without a byte order mark, with any line ends."""
+"""Decode user-written text: UTF-8, UTF-16 or UTF-32, with or without a byte order mark, any line endings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.types import HarnessError
 
-BOMS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
+BOMS = (  # UTF-32 first: its little-endian mark starts with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF8, "utf-8"),
@@ -20,9 +20,9 @@ ZEROS = {(1, 2, 3): "utf-32-le", (0, 1, 2): "utf-32-be", (1, 3): "utf-16-le", (0
 
 
 def encoding(head: bytes) -> tuple[str, int]:
-    """Codec of a text and the bytes of its byte order mark, from its first bytes.
+    """Detect the codec of a text and the length of its byte order mark from its first bytes.
 
-    Without a mark, zeros around the first two characters show UTF-16 or UTF-32: no letter of ASCII has one in UTF-8.
+    Without a mark, zero bytes in the first two characters indicate UTF-16 or UTF-32: ASCII letters in UTF-8 have none.
 
     >>> encoding("é".encode("utf-16"))
     ('utf-16-le', 2)
@@ -36,15 +36,15 @@ def encoding(head: bytes) -> tuple[str, int]:
 
 
 def text(path: Path) -> str:
-    """A small text file without its byte order mark, all line ends `\\n`.
+    """Read a small text file without its byte order mark, with line endings `\\n`.
 
-    Raises OSError if it cannot be read, HarnessError if its bytes are not in the encoding, naming the line.
+    Raises OSError if it cannot be read, HarnessError with the line number if its bytes are invalid.
     """
     return LINE_END.sub("\n", decoded(path, path.read_bytes()))
 
 
 def decoded(path: Path, data: bytes) -> str:
-    """The bytes of the file `path` as text, line ends kept. Raises HarnessError, naming the first bad line."""
+    """Decode the bytes of the file `path`; keep line endings. Raises HarnessError naming the first invalid line."""
     codec, mark = encoding(data)
     try:
         return data[mark:].decode(codec)
@@ -55,7 +55,7 @@ def decoded(path: Path, data: bytes) -> str:
 
 
 def name(codec: str) -> str:
-    """The codec as people write it.
+    """The usual spelling of a codec.
 
     >>> name("utf-16-le")
     'UTF-16'
@@ -64,7 +64,7 @@ def name(codec: str) -> str:
 
 
 def invalid_utf8(data: bytes, place: int) -> str:
-    """Why the byte at `place` is refused, with its line and the conversion that would probably help.
+    """Describe the invalid byte at `place`, with its line and a conversion that may help.
 
     >>> invalid_utf8(b"item_id,title\\na,caf\\xe9\\n", 19)
     "line 2 is not UTF-8: byte E9, 'é' in cp1252. Convert the file, for example: iconv -f cp1252 -t UTF-8."

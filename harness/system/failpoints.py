@@ -1,11 +1,11 @@
-"""Named places at which a test has this process killed, as the machine may kill it anywhere.
+"""Named points at which tests can kill this process, as a machine may kill it anywhere.
 
-``HARNESS_FAILPOINT=<name>`` or ``<name>:<count>`` in the environment: at the count-th arrival at that place (the
-first, if no count is given) the process ends by SIGKILL, nothing flushed, closed or caught. The places:
+Set ``HARNESS_FAILPOINT=<name>`` or ``<name>:<count>`` in the environment: at the count-th arrival at that point
+(default: the first) the process is ended by SIGKILL; nothing is flushed, closed or caught. The points:
 
-``append``: half the bytes of a ledger line are written; ``launched``: before the first trial; ``ended``: between the
-`ended` and the `decided` event of a search's last trial; ``searched``: after the last trial, before the report;
-``report``: between two files of the report.
+``append``: after half the bytes of a ledger line; ``launched``: before the first trial; ``ended``: between the `ended`
+and the `decided` event of a search's last trial; ``searched``: after the last trial, before the report; ``report``:
+between two files of the report.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _arrived: dict[str, int] = {}
 
 
 def due(name: str) -> bool:
-    """Count an arrival; True if this is the one to die at."""
+    """Count an arrival; return True if the process must die at it."""
     wanted, _, count = os.environ.get("HARNESS_FAILPOINT", "").partition(":")
     if wanted != name:
         return False
@@ -30,6 +30,6 @@ def die() -> None:
 
 
 def reach(name: str) -> None:
-    """Die here if that was asked for."""
+    """Kill the process here if the environment asks for it."""
     if due(name):
         die()

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic writes, and hashes of what is on disk."""
+"""Write files and folders atomically, and hash files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from harness.types import HarnessError
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its name once the block has ended well; synced before."""
+    """Yield a temporary path beside `path`, synced and renamed to `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
@@ -36,42 +36,42 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-GOES_ON = "What ended is kept; once that is mended, the same command goes on."
-REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}  # the disk's faults, not the program's
+GOES_ON = "Finished work is kept; fix this and rerun the same command to continue."
+REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}  # errors of the disk, not of the program
 
 
 def reason(error: OSError) -> str:
-    """Why the disk refused, in words; NumPy keeps that to itself."""
+    """The cause of a disk error, in words; NumPy's errors lack it."""
     return error.strerror or ("no space left on device" if "requested and" in str(error) else str(error))
 
 
-def unwritable(what: object, error: OSError) -> HarnessError:
-    """What to raise where the ledger or a file beside it could not be written."""
-    return HarnessError(f"{what} cannot be written: {reason(error)}. {GOES_ON}")
+def unwritable(target: object, error: OSError) -> HarnessError:
+    """The error to raise if the ledger or a file beside it could not be written."""
+    return HarnessError(f"{target} cannot be written: {reason(error)}. {GOES_ON}")
 
 
 def refused(error: OSError) -> bool:
-    """Whether an error is a disk's that is full, read-only or broken."""
+    """Whether an error means that the disk is full, read-only or broken."""
     return error.errno in REFUSED or (error.errno is None and "requested and" in str(error))
 
 
 def reserve(path: Path) -> None:
-    """Take the room that a sparse file will need. Raises OSError if there is not enough: writing to a mapped file on a
-    full disk would end the process without a word."""
+    """Allocate the disk space of a sparse file. Raises OSError if there is not enough: writing to a mapped file on a
+    full disk would kill the process without a message."""
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, max(path.stat().st_size, 1))
 
 
 def sync_folder(folder: Path) -> None:
-    """Make names that were given or changed in a folder survive a loss of power, where the system can."""
+    """Make created or renamed entries of a folder survive a power loss, if the system supports it."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
         return
     try:
         os.fsync(handle)
-    except OSError:  # some network file systems refuse it for folders
+    except OSError:  # some network file systems do not support it for folders
         pass
     finally:
         os.close(handle)
@@ -81,14 +81,14 @@ STAMP = "%Y%m%dT%H%M%S"
 
 
 def next_stamp(folder: Path) -> str:
-    """The UTC second, `20261125T153150`, or the one after the newest stamp that a name in `folder` begins with, if
-    that is later: what is named by it keeps its order when the clock goes back."""
+    """The current UTC second, such as `20261125T153150`, but always later than the stamps that names in `folder` start
+    with, so that names stay in order if the clock is set back."""
     now = time.strftime(STAMP, time.gmtime(time.time()))
     names = os.listdir(folder) if folder.is_dir() else []
     newest = max((name[:15] for name in names if re.match(r"\d{8}T\d{6}", name)), default="")
     try:
         return max(now, time.strftime(STAMP, time.gmtime(calendar.timegm(time.strptime(newest, STAMP)) + 1)))
-    except ValueError:  # no name yet, or one that is no time
+    except ValueError:  # no name yet, or an invalid time
         return now
 
 
@@ -102,8 +102,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def build_folder(path: Path, build: Callable[[Path], None]) -> Path:
-    """`path`, built once: `build` fills a temporary folder that then takes the name. Two processes may race;
-    one wins, both get a whole folder. Raises HarnessError if the disk is full, read-only or broken."""
+    """Return `path`, built once: `build` fills a temporary folder, which is then renamed. If two processes race, one
+    wins and both get a complete folder. Raises HarnessError if the disk is full, read-only or broken."""
     if path.is_dir():
         return path
     try:
@@ -111,7 +111,7 @@ def build_folder(path: Path, build: Callable[[Path], None]) -> Path:
     except OSError as error:
         if not refused(error):
             raise
-        raise HarnessError(f"{path} cannot be made: {reason(error)}. {GOES_ON}") from error
+        raise HarnessError(f"{path} cannot be created: {reason(error)}. {GOES_ON}") from error
 
 
 def _built(path: Path, build: Callable[[Path], None]) -> Path:
@@ -119,7 +119,7 @@ def _built(path: Path, build: Callable[[Path], None]) -> Path:
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         build(temporary)
-        temporary.chmod(0o777 & ~_umask())  # mkdtemp's folders are for their owner alone
+        temporary.chmod(0o777 & ~_umask())  # mkdtemp gives access only to the owner
         try:
             os.replace(temporary, path)
         except OSError:
@@ -143,6 +143,6 @@ def sha256(path: Path) -> str:
 
 
 def cut_at_comma(path: Path) -> str:
-    """The remedy where a path ends at a comma that separates words: what is on disk goes on behind it. "" if not."""
-    whole = sorted(entry.name for entry in path.parent.glob("*") if entry.name.startswith(f"{path.name},"))
-    return f"There is '{whole[0]}': put a path that holds a comma in double quotes." if whole else ""
+    """A hint if a path was cut at a comma that separates words and a file with the rest exists; "" otherwise."""
+    matches = sorted(entry.name for entry in path.parent.glob("*") if entry.name.startswith(f"{path.name},"))
+    return f"There is '{matches[0]}': put a path with a comma in double quotes." if matches else ""

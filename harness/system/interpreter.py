@@ -1,4 +1,4 @@
-"""Whether this Python keeps everything that a bench needs of it."""
+"""Check that the Python interpreter can run a bench."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.types import HarnessError
 
 
 def check() -> None:
-    """Raises HarnessError if docstrings are stripped: Ray edits some of its own when it is imported."""
+    """Raise HarnessError if docstrings are stripped: Ray edits docstrings when it is imported."""
     if sys.flags.optimize > 1:
         raise HarnessError(
             "Python strips docstrings here (PYTHONOPTIMIZE=2 or -OO), and Ray cannot be imported without them; unset "

@@ -1,7 +1,7 @@
-"""How a command is asked to stop: Ctrl-C (SIGINT), or SIGTERM as a batch system sends it before it kills.
+"""Stop a command on Ctrl-C (SIGINT), or on SIGTERM, which a batch system sends before it kills.
 
-Within `Stop.patiently` the first signal only sets `signum`, and whoever works there comes to an end in good order;
-everywhere else, and at the second signal, it raises `Interrupted` at once.
+Within `Stop.patiently` the first signal only sets `signum`, so that running code can finish in good order. Everywhere
+else, and at the second signal, `Interrupted` is raised at once.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from typing import Any
 from harness.types import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-GRACE = 25.0  # seconds from SIGTERM until epochs under way are given up: SLURM kills 30 s after it by default
+GRACE = 25.0  # seconds after SIGTERM until running epochs are abandoned: SLURM kills 30 s after it by default
 
 
 class Stop:
-    """What a command was asked. A context manager that listens, in the main thread, and then gives the signals back."""
+    """Stop request of a command. A context manager that handles the signals, in the main thread, and then restores the
+    previous handlers."""
 
     def __init__(self) -> None:
-        self.signum = 0  # of the signal that was heard, 0: none
+        self.signum = 0  # of the received signal; 0 if none
         self._since = 0.0
         self._patient = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            self._before = {signum: signal.signal(signum, self._hear) for signum in SIGNALS}
+            self._before = {signum: signal.signal(signum, self._handle) for signum in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -42,7 +43,7 @@ class Stop:
 
     @contextmanager
     def patiently(self) -> Iterator[None]:
-        """Inside, the first signal only sets `signum`."""
+        """In this block, the first signal only sets `signum`."""
         self._patient = True
         try:
             yield
@@ -51,24 +52,24 @@ class Stop:
 
     @property
     def overdue(self) -> bool:
-        """Whether there is no time left to wait for epochs under way."""
+        """Whether there is no time left to wait for running epochs."""
         return self.signum == signal.SIGTERM and time.monotonic() - self._since > GRACE
 
-    def _hear(self, signum: int, frame: FrameType | None) -> None:
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.signum or not self._patient:
             self.signum = self.signum or signum
             raise Interrupted(self.signum)
         self.signum, self._since = signum, time.monotonic()
-        what = "Epochs under way end and are checkpointed, no trial starts"
-        again = "; once more stops now" if signum == signal.SIGINT else ""
+        message = "Running epochs finish and are checkpointed; no more trials start."
+        message += " Press Ctrl-C again to stop now." if signum == signal.SIGINT else ""
         sys.stderr.flush()
-        os.write(2, f"\nStopping ({signal.Signals(signum).name}). {what}{again}.\n".encode())
+        os.write(2, f"\nStopping ({signal.Signals(signum).name}). {message}\n".encode())
 
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Processes started inside do not hear the SIGTERM that a batch system sends to all processes of a job at once:
-    they would die before the command has saved what they know. Whoever takes the signal inside gives it back."""
+    """Shield processes started in this block from the SIGTERM that a batch system sends to all processes of a job:
+    they would die before the command has saved their results. A handler set inside is removed afterwards."""
     handler = signal.getsignal(signal.SIGTERM)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:

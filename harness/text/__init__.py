@@ -1,4 +1,4 @@
-"""Item texts to embeddings to their spectral basis, cached by content.
+"""Encode item texts as embeddings and compute their spectral basis; both cached by content.
 
-Owns the text encoders and the embedding cache. May import data, record and all rooms below them.
+Owns the text encoders and the embedding cache. May import data, record and the packages below them.
 """

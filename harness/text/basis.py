@@ -1,20 +1,20 @@
-"""The spectral basis of a matrix that need not fit in memory; `harness.text.embeddings` keeps it on disk.
+"""Spectral basis of a matrix that need not fit in memory; `harness.text.embeddings` caches it.
 
 Letters: N items, D text dimension, n items with text, r rank kept; X = E - mean (rows without text: zero) and
 X = U diag(S) V^T its thin singular value decomposition. A is the taller of X and X^T, l x s with s = min(N, D).
 
-The basis is transductive: it is computed from the text of all items of the catalogue, including items that occur only
-in validation or test. It reads no interactions.
+The basis is transductive: it uses the text of all items of the catalogue, including items that occur only in
+validation or test. It reads no interactions.
 
-Three passes over E, each a piece at a time: a survey (mean, holes, duplicates), the Gram matrix A^T A in float64, and,
+Three passes over E, piece by piece: a survey (mean, missing rows, duplicates), the Gram matrix A^T A in float64, and,
 after its eigendecomposition A^T A = W diag(sigma^2) W^T, the projection Z = A W / sigma. W and Z are V and U, or U and
-V. The price is that a Gram matrix squares the singular values: what lies below sqrt(2^-52) S[0] = 1.5e-8 S[0] drowns.
-Hence nothing below 1e-6 S[0] is kept; at that cut the columns of U are still orthonormal to 1e-5, and S, taken from the
-lengths of the columns A W and not from the eigenvalues, is good to 1e-9.
+V. The drawback is that a Gram matrix squares the singular values, so those below sqrt(2^-52) S[0] = 1.5e-8 S[0] are
+lost. Hence nothing below 1e-6 S[0] is kept; there the columns of U are still orthonormal to 1e-5, and S, taken from the
+lengths of the columns A W and not from the eigenvalues, is accurate to 1e-9.
 
-Memory beyond the mapped files is the largest of 40 s^2 bytes (the eigendecomposition), three blocks of `ROWS` x s in
-float64 (the passes) and 20 N bytes (counting duplicates): 0.7 GB for D = 4096 and 0.1 GB for D = 1024, up to five
-million items and beyond.
+Memory beyond the mapped files is the maximum of 40 s^2 bytes (the eigendecomposition), three blocks of `ROWS` x s in
+float64 (the passes) and 20 N bytes (counting duplicates): 0.7 GB for D = 4096 and 0.1 GB for D = 1024, even beyond five
+million items.
 """
 
 from __future__ import annotations
@@ -29,26 +29,28 @@ import numpy as np
 from harness.system import files
 from harness.types import HarnessError
 
-ROWS = 4096  # of A in one matrix product: enough for the rate of large products
-CHUNK = 2**20  # bytes of float64 in one piece of what is done entry by entry: it stays in the cache
+ROWS = 4096  # of A per matrix product: enough for the throughput of large products
+CHUNK = 2**20  # bytes of float64 per piece of elementwise work: fits the cache
 PRECISIONS = {"bfloat16": (7, -126), "float16": (10, -14), "float32": (23, -126)}  # mantissa bits, lowest exponent
-EXPONENT = np.uint64(0x7FF0_0000_0000_0000)  # the exponent bits of a float64: alone, they are a power of two
-SURVEY, EIGEN = 100, 9  # costs measured against a multiply-add of the Gram matrix: of an entry, and over s^3
+EXPONENT = np.uint64(0x7FF0_0000_0000_0000)  # exponent bits of a float64; masking the others leaves a power of two
+SURVEY, EIGEN = 100, 9  # measured costs in multiply-adds of the Gram matrix: per entry, and per s^3
 
 
 class ProgressListener(Protocol):
-    """Told how much is done as the work goes on, and of a phase of `size` units before it begins in silence."""
+    """Callback for progress; `phase` announces a phase of `size` units that will not report progress."""
 
     def __call__(self, done: int, total: int, phase: str = "", size: int = 0) -> None: ...
 
 
-def decompose(E: np.ndarray, folder: Path, tell: ProgressListener, *, center: bool, tolerance: float) -> dict[str, Any]:
-    """Write U, S, V and mean of E, (N, D) float32, into `folder` as float32 .npy files; return what `Basis.info` holds.
+def decompose(
+    E: np.ndarray, folder: Path, progress: ProgressListener, *, center: bool, tolerance: float
+) -> dict[str, Any]:
+    """Write U, S, V and mean of E, (N, D) float32, to `folder` as float32 .npy files; return `Basis.info`.
 
     Raises HarnessError if fewer than two rows are not zero or if no direction is left.
     """
-    E = np.asarray(E)  # a row of a np.memmap costs more to make than to hash
-    work = _Work(E.shape, tell)
+    E = np.asarray(E)  # creating a row of an np.memmap costs more than hashing it
+    work = _Work(E.shape, progress)
     survey = _survey(E, center, work)
     gram, rounding = _gram(E, survey, work)
     energy = float(np.trace(gram))
@@ -65,23 +67,23 @@ def decompose(E: np.ndarray, folder: Path, tell: ProgressListener, *, center: bo
 
 
 class _Work:
-    """How much is done, in multiply-adds of the Gram matrix, of the passes and the eigendecomposition of E."""
+    """Progress of the passes and the eigendecomposition of E, in multiply-adds of the Gram matrix."""
 
-    def __init__(self, shape: tuple[int, ...], tell: ProgressListener) -> None:
+    def __init__(self, shape: tuple[int, ...], progress: ProgressListener) -> None:
         entries, s = shape[0] * shape[1], min(shape)
-        self.total = entries * (SURVEY + 3 * s) + EIGEN * s**3  # a Gram matrix is symmetric: half of a projection
-        self.done, self.tell = 0, tell
+        self.total = entries * (SURVEY + 3 * s) + EIGEN * s**3  # a symmetric Gram matrix costs half a projection
+        self.done, self.progress = 0, progress
 
     def add(self, units: int) -> None:
         self.done += units
-        self.tell(self.done, self.total)
+        self.progress(self.done, self.total)
 
     def announce(self, phase: str, size: int) -> None:
-        self.tell(self.done, self.total, phase, size)
+        self.progress(self.done, self.total, phase, size)
 
 
 def parts(long: int, short: int) -> Iterator[slice]:
-    """Slices that cut an axis of length `long` so that `short` x slice fits in CHUNK as float64."""
+    """Slices of an axis of length `long`, sized so that `short` x slice fits CHUNK as float64."""
     return _cut(long, max(1, CHUNK // (8 * max(1, short))))
 
 
@@ -91,7 +93,7 @@ def _cut(length: int, step: int) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class _Survey:
-    """What one pass over the rows of E tells. has_text: (N,) bool; mean: (D,) float64."""
+    """Statistics from one pass over the rows of E. has_text: (N,) bool; mean: (D,) float64."""
 
     has_text: np.ndarray
     mean: np.ndarray
@@ -101,10 +103,10 @@ class _Survey:
 
 
 def _survey(E: np.ndarray, center: bool, work: _Work) -> _Survey:
-    """Duplicates are counted by 64-bit hashes of the rows: two of N different ones agree with chance N^2 / 2^65."""
+    """Duplicates are counted by 64-bit hashes of rows: N different rows collide with probability N^2 / 2^65."""
     N, D = E.shape
     has_text, hashes = np.zeros(N, bool), np.zeros(N, np.int64)
-    sums = np.zeros((2, D))  # of the rows, and of the rows scaled to length one
+    sums = np.zeros((2, D))  # of the rows, and of the rows scaled to length 1
     fits = list(PRECISIONS)
     for part in parts(N, D):
         rows = E[part]
@@ -126,7 +128,7 @@ def _survey(E: np.ndarray, center: bool, work: _Work) -> _Survey:
 
 
 def _fits(rows: np.ndarray, precision: str) -> bool:
-    """Whether float32 values are all values of a coarser type."""
+    """Whether a coarser type represents all of the float32 values exactly."""
     if precision == "float32":
         return True
     if precision == "bfloat16":
@@ -136,9 +138,9 @@ def _fits(rows: np.ndarray, precision: str) -> bool:
 
 
 def _blocks(E: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """E - or E^T, if that is the taller - in float64, ROWS of its rows at a time: slice, (c, s).
+    """Yield E, or E^T if that is taller, in float64, ROWS rows at a time: slice, (c, s).
 
-    The next block is written over the last one.
+    Each block overwrites the previous one.
     """
     N, D = E.shape
     if N >= D:
@@ -156,7 +158,7 @@ def _blocks(E: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
 
 
 def _centre(A: np.ndarray, part: slice, survey: _Survey) -> None:
-    """Make rows of E or of E^T, as `_blocks` gives them, rows of X or X^T, in place."""
+    """Turn rows of E or E^T, as yielded by `_blocks`, into rows of X or X^T, in place."""
     if len(survey.has_text) >= len(survey.mean):
         A -= survey.mean
         A[~survey.has_text[part]] = 0
@@ -172,7 +174,7 @@ def _gram(E: np.ndarray, survey: _Survey, work: _Work) -> tuple[np.ndarray, np.n
     for part, A in _blocks(E):
         rounding += _rounding(A, survey.precision)
         _centre(A, part, survey)
-        gram += np.matmul(A.T, A, out=product)  # NumPy sees the transpose and computes half of it
+        gram += np.matmul(A.T, A, out=product)  # NumPy detects the transpose and computes only half
         work.add(A.size * s)
     return gram, rounding
 
@@ -180,8 +182,8 @@ def _gram(E: np.ndarray, survey: _Survey, work: _Work) -> tuple[np.ndarray, np.n
 def _rounding(A: np.ndarray, precision: str) -> np.ndarray:
     """Expected squared rounding error of each column of A, (s,).
 
-    An entry x of a type with p mantissa bits is off by a uniform half of its last place, 2^(exponent(x) - p), hence
-    by a variance of that place squared / 12.
+    The error of an entry x of a type with p mantissa bits is uniform within half of its last place,
+    2^(exponent(x) - p), so its variance is that place squared / 12.
     """
     bits, lowest = PRECISIONS[precision]
     energy = np.zeros(A.shape[1])
@@ -194,7 +196,7 @@ def _rounding(A: np.ndarray, precision: str) -> np.ndarray:
 
 
 def _eigen(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Roots of the eigenvalues, descending, and the eigenvectors of a positive semi-definite matrix."""
+    """Square roots of the eigenvalues, descending, and eigenvectors of a positive semi-definite matrix."""
     eigenvalues, W = np.linalg.eigh(gram)
     return np.sqrt(eigenvalues[::-1].clip(0)), W[:, ::-1]
 
@@ -218,7 +220,7 @@ def _write(E: np.ndarray, survey: _Survey, sigma: np.ndarray, W: np.ndarray, fol
     length = _project(E, survey, W / sigma, Z, work)
     sign = 1.0 if tall else _sign(Z)
     scale = sign / length
-    if (np.abs(scale - 1) > 2.0**-26).any():  # less would change no float32
+    if (np.abs(scale - 1) > 2.0**-26).any():  # a smaller change would not alter a float32
         for part in parts(*shape):
             Z[part] *= scale
     Z.flush()
@@ -229,7 +231,7 @@ def _write(E: np.ndarray, survey: _Survey, sigma: np.ndarray, W: np.ndarray, fol
 
 
 def _project(E: np.ndarray, survey: _Survey, W: np.ndarray, Z: np.ndarray, work: _Work) -> np.ndarray:
-    """Fill Z, (l, r) float32, with A W; return the lengths of its columns, (r,) float64."""
+    """Fill Z, (l, r) float32, with A W; return its column lengths, (r,) float64."""
     squares = np.zeros(W.shape[1])
     product = np.empty((min(ROWS, len(Z)), W.shape[1]))
     for part, A in _blocks(E):
@@ -242,7 +244,7 @@ def _project(E: np.ndarray, survey: _Survey, W: np.ndarray, Z: np.ndarray, work:
 
 
 def _sign(V: np.ndarray) -> np.ndarray:
-    """+-1 a column, (r,), that makes the entry of largest size positive; of nearly equal sizes the first counts."""
+    """+-1 per column, (r,), to make its largest entry by size positive; among nearly equal sizes the first counts."""
     largest, sign = np.zeros(V.shape[1]), np.zeros(V.shape[1])
     for part in parts(*V.shape):
         np.maximum(largest, np.abs(V[part]).max(0), out=largest)

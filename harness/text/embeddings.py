@@ -1,8 +1,8 @@
-"""Texts -> embeddings E -> spectral basis; addressed by content, computed once, on disk under ``<home>/cache``.
+"""Compute and cache embeddings E of texts and their spectral basis, keyed by content, under ``<home>/cache``.
 
 Letters: N items, D text dimension, N_text items with text, r rank kept; X = E - mean (rows without text: zero) and
-X = U diag(S) V^T its thin singular value decomposition, made by `text.basis` and kept here. Light to import: torch
-is loaded by the encoder that needs it.
+X = U diag(S) V^T its thin singular value decomposition, computed by `text.basis`. Light to import: only encoders that
+need torch load it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LOWEST_TOLERANCE = 1e-6
 
 
 def texts_of(prepared: Prepared) -> Texts:
-    """What an encoder needs of a prepared data set."""
+    """The encoder's view of a prepared data set."""
     columns = prepared.catalogue.select("item_id", "text", "source_row").to_dict(as_series=False)
     return Texts(
         columns["item_id"],
@@ -49,7 +49,7 @@ def texts_of(prepared: Prepared) -> Texts:
 
 
 def can_encode(encoder: Encoder, texts: Texts) -> bool:
-    """Whether there is anything for it to read: a text encoder wants at least one item with text."""
+    """Whether the encoder has input: a text encoder needs at least one item with text."""
     inner = encoder
     while isinstance(inner, Derived):
         inner = inner.inner
@@ -57,7 +57,7 @@ def can_encode(encoder: Encoder, texts: Texts) -> bool:
 
 
 def embedding_hash(encoder: Encoder, texts: Texts) -> str:
-    """Identity of an encoder's matrix over a catalogue, known without computing it."""
+    """Hash that identifies an encoder's matrix for a catalogue, without computing the matrix."""
     encoder = encoder.on(texts)
     return digest({"encoder": encoder.identity(), "inputs": encoder.inputs(texts)})
 
@@ -65,55 +65,55 @@ def embedding_hash(encoder: Encoder, texts: Texts) -> str:
 def embed(encoder: Encoder, texts: Texts, home: Path) -> np.ndarray:
     """E, (N, D) float32, memory-mapped from ``<home>/cache/embeddings/<hash>/E.npy``; zero rows have no text.
 
-    Computed once: one process encodes, others wait for it. What a text encoder has made is kept in ``<hash>.part``
-    beside that folder until E is whole, so that a killed run goes on. Raises HarnessError if the matrix is not (N, D),
-    holds NaN or infinity (the first item is named), has no row that is not zero, or has only equal rows. A damaged
-    file is set aside and made again; one that was paid for is set aside, and HarnessError says what next.
+    Computed once: one process encodes, others wait for it. Finished rows of a text encoder are kept in ``<hash>.part``
+    beside that folder until E is complete, so that a killed run resumes. Raises HarnessError if the matrix is not
+    (N, D), has NaN or infinity (naming the first item), or if all its rows are zero or equal. A damaged file is set
+    aside and recomputed, unless computing it costs money: then HarnessError says what to do.
     """
-    return _opened(lambda: _embedded(encoder, texts, home), _price(encoder))[0]["E"]
+    return _opened(lambda: _embedded(encoder, texts, home), _repay_hint(encoder))[0]["E"]
 
 
-def kept(key: str, home: Path) -> np.ndarray | None:
-    """E of an embedding's hash as `embed` gives it, None where the cache has it not. Raises HarnessError if damaged."""
+def cached(key: str, home: Path) -> np.ndarray | None:
+    """E by its hash as `embed` returns it; None if not cached. Raises HarnessError if damaged."""
     folder = home / "cache" / "embeddings" / key
     return _unseal(folder)[0]["E"] if folder.is_dir() else None
 
 
 def embedding_info(encoder: Encoder, texts: Texts, home: Path) -> dict[str, Any]:
-    """What is known of an embedding beside E; of a text encoder's the counts `missing`, `distinct` and `cut`."""
-    info = _opened(lambda: _embedded(encoder, texts, home), _price(encoder))[1]
+    """Information about an embedding: for a text encoder, the counts `missing`, `distinct` and `cut`."""
+    info = _opened(lambda: _embedded(encoder, texts, home), _repay_hint(encoder))[1]
     return {key: value for key, value in info.items() if key != "encoder"}
 
 
 def cost(encoder: Api, texts: Texts, home: Path, price: float) -> EncodingCost:
-    """What is left to pay for an embedding, at a price a million tokens; nothing is sent, no key is needed."""
+    """Remaining cost of an embedding at `price` per million tokens. Sends nothing and needs no key."""
     folder = _folder(encoder, texts, home)
     if folder.is_dir():
         return EncodingCost(0, 0, 0.0)
-    return encoder.cost(texts, price, _made(folder))
+    return encoder.cost(texts, price, _partial(folder))
 
 
-def _price(encoder: Encoder) -> str:
-    """What is said before an embedding that costs money is computed a second time."""
+def _repay_hint(encoder: Encoder) -> str:
+    """Advice if the embedding is damaged and computing it again would cost money; "" if it is free."""
     if not isinstance(encoder, Api):
         return ""
-    return "Put a good copy in its place, or run the command again: it is then computed, and paid, anew."
+    return "Put a good copy in its place, or rerun the command to compute it, and pay for it, again."
 
 
 def _folder(encoder: Encoder, texts: Texts, home: Path) -> Path:
     return home / "cache" / "embeddings" / embedding_hash(encoder, texts)
 
 
-def _made(folder: Path) -> Path:
-    """Where the rows of an embedding are kept that is not whole yet."""
+def _partial(folder: Path) -> Path:
+    """Folder for the finished rows of an incomplete embedding."""
     return folder.with_name(f"{folder.name}.part")
 
 
 def _embedded(encoder: Encoder, texts: Texts, home: Path) -> Path:
-    """The folder of an embedding, made if it is not there."""
+    """The folder of an embedding, computed if it is missing."""
     encoder = encoder.on(texts)
     folder = _folder(encoder, texts, home)
-    made = _made(folder)
+    partial = _partial(folder)
 
     def build(target: Path) -> None:
         counts: dict[str, Any] = {}
@@ -121,13 +121,13 @@ def _embedded(encoder: Encoder, texts: Texts, home: Path) -> Path:
             E = encoder.derive(embed(encoder.inner, texts, home))
             counts = embedding_info(encoder.inner, texts, home)
         elif isinstance(encoder, TextEncoder):
-            E, counts = encoder.encode_in(made, texts, reporter(encoder.word), lambda shape: _on_disk(target, shape))
+            E, counts = encoder.encode_in(partial, texts, reporter(encoder.word), lambda shape: _on_disk(target, shape))
         else:
             E = np.asarray(encoder.encode(texts, reporter(encoder.word)), np.float32)
         try:
             _check(E, encoder.word, texts)
         except HarnessError:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
             raise
         if isinstance(E, np.memmap) and (target / "E.npy").exists():
             E.flush()
@@ -135,25 +135,25 @@ def _embedded(encoder: Encoder, texts: Texts, home: Path) -> Path:
             np.save(target / "E.npy", E, allow_pickle=False)
         _seal(target, {"encoder": encoder.identity(), **counts})
 
-    if not folder.is_dir() or made.is_dir():
-        with _alone(home / "cache" / "locks" / f"{folder.name}.lock", encoder.word):
-            for left in folder.parent.glob(f".{folder.name}.*"):  # of a process that was killed
+    if not folder.is_dir() or partial.is_dir():
+        with _locked(home / "cache" / "locks" / f"{folder.name}.lock", encoder.word):
+            for left in folder.parent.glob(f".{folder.name}.*"):  # left by a killed process
                 shutil.rmtree(left, ignore_errors=True)
             files.build_folder(folder, build)
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
 def _on_disk(folder: Path, shape: tuple[int, int]) -> np.ndarray:
-    """Zeros, float32, that are the file E.npy."""
+    """Zeros, float32, mapped to the file E.npy."""
     E = np.lib.format.open_memmap(folder / "E.npy", mode="w+", dtype=np.float32, shape=shape)
     files.reserve(folder / "E.npy")
     return E
 
 
 @contextmanager
-def _alone(path: Path, word: str) -> Iterator[None]:
-    """Hold a lock that goes with the process; if another process has it, say so and wait."""
+def _locked(path: Path, word: str) -> Iterator[None]:
+    """Hold a lock that ends with the process; if another process has it, print a line and wait."""
     from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,34 +169,34 @@ def _alone(path: Path, word: str) -> Iterator[None]:
         lock.release()
 
 
-def reporter(what: str, stream: TextIO | None = None, unit: str = "texts") -> ProgressListener:
-    """Tells on `stream` (stderr) how far `what` is: in place on a terminal, else a line every ten seconds.
+def reporter(task: str, stream: TextIO | None = None, unit: str = "texts") -> ProgressListener:
+    """Print the progress of `task` to `stream` (default stderr): in place on a terminal, else a line every ten seconds.
 
-    How far is told in units, or in percent if `unit` is empty. A phase of so many units that cannot tell how far it is
-    is announced, unless it is expected to end before a line would be due.
+    Progress is in units, or in percent if `unit` is empty. A phase that cannot report its progress is announced with
+    its expected duration, unless that is shorter than the time between two lines.
     """
     out = stream or sys.stderr
     start = last = time.monotonic()
     live = out.isatty()
     patience = 0.2 if live else 10
 
-    def tell(done: int, total: int, phase: str = "", size: int = 0) -> None:
+    def report(done: int, total: int, phase: str = "", size: int = 0) -> None:
         nonlocal last
         now = time.monotonic()
         left, ahead = ((now - start) / done * units for units in (total - done, size))
         if max(now - last, ahead) < patience and (done < total or last == start):
             return
         last = now
-        line = f"{what}: {f'{done:,} of {total:,} {unit}' if unit else f'{done / total:.0%}'}, {left:.0f} s left"
+        line = f"{task}: {f'{done:,} of {total:,} {unit}' if unit else f'{done / total:.0%}'}, {left:.0f} s left"
         line += f"; {phase}, about {ahead:.0f} s" if ahead >= patience else ""
         print(f"\r\x1b[K{line}" if live else line, end="\n" if not live or done == total else "", file=out, flush=True)
 
-    return tell
+    return report
 
 
 def _check(E: np.ndarray, word: str, texts: Texts) -> None:
     if E.ndim != 2 or len(E) != len(texts):
-        raise HarnessError(f"'{word}' made an array of shape {E.shape} for {len(texts):,} items; it must be 2-D.")
+        raise HarnessError(f"'{word}' returned shape {E.shape} for {len(texts):,} items; it must be 2-D, a row each.")
     first, differ = None, False
     for part in parts(len(E), E.shape[1]):
         rows = E[part]
@@ -210,22 +210,22 @@ def _check(E: np.ndarray, word: str, texts: Texts) -> None:
     if first is None:
         raise HarnessError(f"'{word}': no item has an embedding; all {len(E):,} rows are zero.")
     if not differ:
-        raise HarnessError(f"'{word}': all items with text have one and the same embedding.")
+        raise HarnessError(f"'{word}': all items with text have the same embedding.")
 
 
 @dataclass(frozen=True)
 class Basis:
     """The spectral basis of E: X = U diag(S) V^T. All float32, memory-mapped, read-only.
 
-    U: (N, r), orthonormal columns, zero rows where there is no text. S: (r,), descending to 1e-6. V: (D, r),
+    U: (N, r), orthonormal columns, zero rows for items without text. S: (r,), descending to 1e-6. V: (D, r),
     orthonormal columns whose largest entry is positive. mean: (D,), over the rows with text; zeros if not centred.
-    With centring the columns of U have mean zero over those rows, so sqrt(N_text - 1) U has unit variance in every
+    With centring, the columns of U have mean zero over those rows, so sqrt(N_text - 1) U has unit variance in every
     column: the PCA-whitened scores. A new row x is whitened by sqrt(N_text - 1) (x - mean) V S^-1.
 
     ``info``: rank, dim (D), items (N), missing, duplicates (rows equal to an earlier one), mean_cosine (over pairs),
     energy_kept (share of the squared Frobenius norm), effective_rank (exp of the entropy of S / sum S; Roy &
-    Vetterli 2007), condition_number (S[0] / S[r-1]), centred, precision (the coarsest float type that holds E),
-    and notes, sentences a reader should see.
+    Vetterli 2007), condition_number (S[0] / S[r-1]), centred, precision (the coarsest float type that represents E
+    exactly), and notes (sentences for the reader).
     """
 
     U: np.ndarray
@@ -239,26 +239,26 @@ class Basis:
 def basis(E: np.ndarray, key: str, home: Path, *, center: bool = True, tolerance: float = LOWEST_TOLERANCE) -> Basis:
     """The basis of E, (N, D) float32, cached under ``<home>/cache/bases/<hash>``; `key` is the hash of E.
 
-    Kept are the directions above both ``tolerance * S[0]`` and twice the rounding noise of the float type E was
-    stored in (each entry is off by up to half its last place). Without the second, null directions of a float16 or
-    bfloat16 matrix, 1e-4 S[0] of pure noise, would be whitened to the variance of the rest.
-    Raises HarnessError for a tolerance below 1e-6 or not below 1, or if no direction is left. A damaged basis is set
-    aside and computed again.
+    Directions are kept if they exceed both ``tolerance * S[0]`` and twice the rounding noise of the float type E was
+    stored in (each entry is off by up to half its last place). Without the second threshold, null directions of a
+    float16 or bfloat16 matrix, 1e-4 S[0] of pure noise, would be whitened to the variance of the rest.
+    Raises HarnessError unless 1e-6 <= tolerance < 1, or if no direction is left. A damaged basis is set aside and
+    recomputed.
     """
     if not LOWEST_TOLERANCE <= tolerance < 1:
         raise HarnessError(f"The rank tolerance is {tolerance}; it must be at least {LOWEST_TOLERANCE} and below 1.")
     name = digest({"embedding": key, "center": center, "tolerance": tolerance, "version": BASIS_VERSION})
 
     def build(folder: Path) -> None:
-        tell = reporter(f"basis of {len(E):,} x {E.shape[1]:,}", unit="")
-        _seal(folder, decompose(E, folder, tell, center=center, tolerance=tolerance))
+        progress = reporter(f"basis of {len(E):,} x {E.shape[1]:,}", unit="")
+        _seal(folder, decompose(E, folder, progress, center=center, tolerance=tolerance))
 
     arrays, info = _opened(lambda: files.build_folder(home / "cache" / "bases" / name, build))
     return Basis(arrays["U"], arrays["S"], arrays["V"], arrays["mean"], name, info)
 
 
 def _seal(folder: Path, info: dict[str, Any]) -> None:
-    """Sync a folder's arrays to disk and write what they must be when they are opened again."""
+    """Sync a folder's arrays to disk and record their shapes, dtypes and checksums."""
     arrays, names = {}, []
     for path in sorted(folder.glob("*.npy")):
         with path.open("rb") as file:
@@ -272,31 +272,31 @@ def _seal(folder: Path, info: dict[str, Any]) -> None:
 
 
 def _unseal(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The memory-mapped arrays of a folder and its info. Raises Damaged if one is not what was written: shape and
-    dtype are always compared, the sha256 as `sealed.check` says."""
+    """The memory-mapped arrays of a folder and its info. Raises Damaged if one differs from what was written: shape and
+    dtype are always compared, the sha256 as in `checksums.check`."""
     arrays = {}
     try:
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
         if about.pop("digest", None) not in (None, digest(about)):
             raise ValueError("about.json is not what was written")
-        for name, was in about["arrays"].items():
+        for name, recorded in about["arrays"].items():
             array = arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            if (list(array.shape), str(array.dtype)) != (was["shape"], was["dtype"]):
+            if (list(array.shape), str(array.dtype)) != (recorded["shape"], recorded["dtype"]):
                 raise ValueError(f"{name}.npy is not what was written")
-        checksums.check(folder, {f"{name}.npy": was["sha256"] for name, was in about["arrays"].items()})
+        checksums.check(folder, {f"{name}.npy": array["sha256"] for name, array in about["arrays"].items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         raise Damaged(folder, error) from error
     return arrays, about["info"]
 
 
-def _opened(make: Callable[[], Path], again: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What is in the folder that `make` gives, which makes it if it is not there. A damaged one is set aside and made
-    again, unless `again` says what that would cost: then HarnessError is raised with it."""
+def _opened(make: Callable[[], Path], hint: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays and info of the folder that `make` returns, after building it if it is missing. A damaged folder is set
+    aside and rebuilt; with a `hint`, HarnessError is raised with it instead."""
     folder = make()
     try:
         return _unseal(folder)
     except Damaged as error:
         aside = checksums.set_aside(folder, error.__cause__)
-        if again and aside is not None:
-            raise HarnessError(f"{error} It is set aside as {aside.name}. {again}") from error
+        if hint and aside is not None:
+            raise HarnessError(f"{error} It was set aside as {aside.name}. {hint}") from error
     return _unseal(make())

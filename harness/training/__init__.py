@@ -1,4 +1,4 @@
-"""One trial, from its description to its result: batches, losses, the training loop, ranking, collapse diagnostics.
+"""Train and evaluate one trial: batches, losses, the training loop, ranking, collapse diagnostics.
 
-Owns what a trial computes. Knows no scheduler and no disk. May import text, data and all rooms below them.
+No scheduler; only `exported_model` reads files. May import text, data and the packages below them.
 """

@@ -1,4 +1,4 @@
-"""Training histories cut into stretches, and stretches into batches of equal weight with little padding."""
+"""Cut training histories into windows and group them into batches of equal weight with little padding."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from harness.data.splits import Split
 
 
 def gather(items: Tensor, starts: np.ndarray, lengths: np.ndarray) -> Tensor:
-    """Stretches of a flat tensor as a right-padded int64 tensor (rows, longest), on the device of `items`: only starts
-    and lengths travel there."""
+    """Slices of a flat tensor as a right-padded int64 tensor (rows, longest), on the device of `items`: only starts and
+    lengths are copied there."""
     begin, length = (torch.from_numpy(x)[:, None].to(items.device, non_blocking=True) for x in (starts, lengths))
     positions = torch.arange(lengths.max(initial=0), device=items.device)
     real = positions < length
@@ -23,8 +23,8 @@ def gather(items: Tensor, starts: np.ndarray, lengths: np.ndarray) -> Tensor:
 
 @dataclass(frozen=True)
 class Windows:
-    """Stretches of training histories of at most max_len + 1 events, cut from the end backwards so that every
-    event but a user's first is the target of exactly one window."""
+    """Slices of training histories of up to max_len + 1 events, cut backwards from the end so that every event but a
+    user's first is the target of exactly one window."""
 
     starts: np.ndarray  # in the split's flat items
     lengths: np.ndarray
@@ -40,11 +40,11 @@ class Windows:
         return cls(split.offsets[users] + starts, ends - starts)
 
     def batches(self, size: int, rng: np.random.Generator, pool: int = 16) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Batches of windows, as their starts and lengths, of about `size` targets each, in random order.
+        """Yield starts and lengths of batches of windows, about `size` targets each, in random order.
 
-        Windows are shuffled, then sorted by length inside pools of `pool` batches, and the batches of a pool
-        shuffled: little padding, steps of equal weight whatever the data, and another order every epoch. Measured with
-        1,024 targets on Amazon Beauty: 11 % of the positions are padding (87 % without pools), 6 % of the windows that
+        Windows are shuffled, then sorted by length within pools of `pool` batches, then the batches of a pool are
+        shuffled. This gives little padding, steps of equal weight and a new order every epoch. Measured with 1,024
+        targets on Amazon Beauty: 11 % of the positions are padding (87 % without pools), and 6 % of the windows that
         share a batch share one again in the next epoch (1.4 % under a full shuffle).
         """
         order = rng.permutation(len(self.starts))
@@ -55,6 +55,6 @@ class Windows:
 
 
 def _cut(windows: np.ndarray, lengths: np.ndarray, size: int) -> list[np.ndarray]:
-    """`windows` in stretches of about `size` targets."""
+    """Split `windows` into runs of about `size` targets."""
     before = np.cumsum(lengths[windows] - 1) - (lengths[windows] - 1)
     return np.split(windows, np.flatnonzero(np.diff(before // size)) + 1)

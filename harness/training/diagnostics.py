@@ -1,9 +1,9 @@
-"""Collapse measures of an item table: how many of its d dimensions carry anything.
+"""Collapse measures of an item table: how many of its d dimensions carry variance.
 
-Most are functions of the singular values of the column-centred table, taken from its d x d Gram matrix in float64:
-O(N d^2), and equal to the SVD's down to 1e-8 of the largest. High rank is a sign of health, no proof of quality:
-whitened truncation has full rank and is a weak model. Alignment and uniformity look at directions, those of states
-against those of the items that came next.
+Most are functions of the singular values of the column-centred table, computed from its d x d Gram matrix in float64:
+O(N d^2), and equal to those of an SVD down to 1e-8 of the largest. High rank is a sign of health, not proof of quality:
+whitened truncation has full rank and is a weak model. Alignment and uniformity compare directions: those of states with
+those of the items that came next.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SAMPLE = 4096  # rows that pairs are made of
-PROJECTED = 2e10  # of a table onto the text: a second or two of a core
+SAMPLE = 4096  # max rows from which pairs are formed
+PROJECTED = 2e10  # max multiplications to project a table onto the text: one or two seconds of a core
 
 
 def collapse(table: Tensor) -> dict[str, float]:
-    """Every measure of a table (N, d) by name. Raises ValueError if an entry is not finite."""
+    """All measures of a table (N, d) by name. Raises ValueError if an entry is not finite."""
     s = singular_values(table)
     return {
         "effective_rank": effective_rank(s),
@@ -32,8 +32,8 @@ def collapse(table: Tensor) -> dict[str, float]:
 
 
 def spectrum(table: Tensor) -> Tensor:
-    """Singular values of the centred table (N, d) over the largest: (d,) float64, descending from 1 (zeros if all rows
-    are equal)."""
+    """Singular values of the centred table (N, d), divided by the largest: (d,) float64, descending from 1; zeros if
+    all rows are equal."""
     s = singular_values(table)
     return s / s[0] if s[0] > 0 else s
 
@@ -41,12 +41,12 @@ def spectrum(table: Tensor) -> Tensor:
 def singular_values(table: Tensor) -> Tensor:
     """Singular values of the column-centred table (N, d): (d,) float64, descending, on the table's device.
 
-    What the Gram route cannot tell from 0, below about 1e-8 of the largest, is 0. Raises ValueError if an entry is
-    not finite.
+    Values below about 1e-8 of the largest, which the Gram matrix cannot resolve, are set to 0. Raises ValueError if an
+    entry is not finite.
     """
     X = table.detach().double()
     if not torch.isfinite(X).all():
-        raise ValueError("the item table holds values that are not finite")
+        raise ValueError("the item table has values that are not finite")
     center = X.mean(0)
     X = X - center
     energy = torch.linalg.eigvalsh(X.T @ X).flip(0)
@@ -81,22 +81,22 @@ def stable_rank(s: Tensor) -> float:
 
 
 def components(s: Tensor, share: float) -> float:
-    """How many leading components hold this share of the variance; 0 if there is none. s: (d,) descending."""
+    """Number of leading components with this share of the variance; 0 if there is no variance. s: (d,) descending."""
     energy = s.square().cumsum(0)
     return float((energy < share * energy[-1]).sum().item() + 1) if s[0] > 0 else 0.0
 
 
 def mass_beyond(s: Tensor, d: int) -> float:
-    """Share of the variance beyond the d leading components, what keeping d of them loses. s: (r,) descending."""
+    """Share of the variance lost by keeping only the d leading components. s: (r,) descending."""
     energy = s.double().square()
     return (energy[d:].sum() / energy.sum()).item() if len(s) and energy[0] > 0 else 0.0
 
 
 def text_use(table: Tensor, U: Tensor, d: int) -> dict[str, float]:
-    """Where the variance of a table (N, k) lies with regard to the text's left singular vectors U (N, r).
+    """Split the variance of a table (N, k) along the text's left singular vectors U (N, r).
 
     ``table_mass_beyond_d``: share along the text's directions after the d leading ones; ``table_mass_outside_text``:
-    share along none of them. A table made of the d leading components alone has 0 and 0. Empty where there is no text
+    share along none of them. Both are 0 for a table made only of the d leading components. Empty if there is no text
     or the product would cost more than `PROJECTED` multiplications.
     """
     if not U.shape[1] or U.shape[0] * U.shape[1] * table.shape[1] > PROJECTED:
@@ -112,7 +112,7 @@ def text_use(table: Tensor, U: Tensor, d: int) -> dict[str, float]:
 
 
 def mean_cosine(table: Tensor) -> float:
-    """Mean cosine over all pairs of different rows of (N, d), zero rows left out; 0 if no pair is left. O(N d)."""
+    """Mean cosine over all pairs of different rows of (N, d), without zero rows; 0 if no pair is left. O(N d)."""
     rows = table.detach().double()
     norms = rows.norm(dim=1, keepdim=True)
     units = (rows / norms)[norms[:, 0] > 0]
@@ -121,7 +121,7 @@ def mean_cosine(table: Tensor) -> float:
 
 
 def alignment(x: Tensor, y: Tensor) -> float:
-    """Mean squared distance of the directions of x and y, row by row, (n, d) each: from 0 (all agree) to 4.
+    """Mean squared distance between the directions of x and y, row by row, (n, d) each: from 0 (all agree) to 4.
 
     Wang & Isola (2020, arXiv 2005.10242), alpha = 2. A zero row has no direction and stays zero.
     """
@@ -129,10 +129,10 @@ def alignment(x: Tensor, y: Tensor) -> float:
 
 
 def uniformity(x: Tensor) -> float:
-    """ln of the mean of exp(-2 |u - v|^2) over pairs of directions u, v of different rows of x (n, d), of at most
-    `SAMPLE` rows evenly spread: 0 where all agree, about -4 where they spread over the sphere.
+    """ln of the mean of exp(-2 |u - v|^2) over pairs of directions u, v of different rows of x (n, d), sampled to
+    `SAMPLE` rows: 0 if all agree, about -4 if they spread over the sphere.
 
-    Wang & Isola (2020), t = 2. Zero rows are left out; 0 if no pair is left.
+    Wang & Isola (2020), t = 2. Zero rows are excluded; 0 if no pair is left.
     """
     units = _directions(sample(x))
     units = units[units.square().sum(1) > 0.5]
@@ -144,7 +144,7 @@ def uniformity(x: Tensor) -> float:
 
 
 def sample(x: Tensor) -> Tensor:
-    """At most `SAMPLE` rows of x, evenly spread."""
+    """Up to `SAMPLE` evenly spaced rows of x."""
     return x[:: -(-len(x) // SAMPLE)] if len(x) else x
 
 

@@ -1,4 +1,4 @@
-"""A model out of its bench: what `harness export` wrote, read back and asked. Torch and the model code only.
+"""Load a model written by `harness export` and recommend items with it. Torch and the model code only.
 
 >>> import harness                                                          # doctest: +SKIP
 >>> model = harness.load_export("exported")                                 # doctest: +SKIP
@@ -39,10 +39,10 @@ Times = Sequence[Sequence[float]]
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What a history is answered with: `items` (ids) and their `scores`, best first.
+    """The recommendations for a history: `items` (ids) and their `scores`, best first.
 
-    `unknown`: how many of its events were passed over, because the catalogue has no such item. `popular`: nothing was
-    left to read, so that these are the items of most training events, and the scores their number.
+    `unknown`: number of its events that were skipped because the catalogue lacks the item. `popular`: no event was
+    left, so these are the items with the most training events, and the scores are those counts.
     """
 
     items: list[str]
@@ -52,7 +52,7 @@ class Recommendation:
 
 
 class FixedTable(Adapter):
-    """An item table that is given, (N, k d), with what mixes its k views."""
+    """A precomputed item table, (N, k d), and the module that mixes its k views."""
 
     uses_text = False
     table: Tensor
@@ -70,7 +70,7 @@ class Recommender:
     """An exported model.
 
     ``ids``: the catalogue's item ids; row i of ``table`` (N, k d) is the vector of ids[i]. ``popularity``: (N,) int64
-    training events. ``linear``: (W, b), the vector e W + b of an unseen item from its text embedding e, or None.
+    training events. ``linear``: (W, b) to map the text embedding e of an unseen item to its vector e W + b, or None.
     """
 
     def __init__(
@@ -99,59 +99,59 @@ class Recommender:
         return self.model.backbone.uses_time
 
     def recommend(self, histories: Histories, k: int = 10, times: Times | None = None) -> list[Recommendation]:
-        """The k best items after each history of item ids, oldest first.
+        """Recommend the k best next items for each history of item ids, oldest first.
 
-        Items of the history are left out where the bench left them out. Ids that the catalogue lacks are passed over
-        and counted. `times`: for backbones that read the times of events, a list a history with the seconds of each of
-        its events and, behind them, of the moment asked for. Raises HarnessError for other shapes, or without times
-        where the backbone reads them.
+        Items of the history are excluded if the bench excluded them. Ids that the catalogue lacks are skipped and
+        counted. `times`, for backbones that read timestamps: for each history, the seconds of its events followed by
+        the time of the recommendation. Raises HarnessError for invalid shapes, or if the backbone needs times and gets
+        none.
         """
         _check(histories, k)
         if self.needs_times:
             _check_times(self.config["components"]["backbone"]["name"], histories, times)
-        found: list[Recommendation] = []
+        recommendations: list[Recommendation] = []
         for start in range(0, len(histories), BLOCK):
             stop = min(start + BLOCK, len(histories))
             block = None if times is None or not self.needs_times else times[start:stop]
-            found += self._recommend(histories[start:stop], k, block)
-        return found
+            recommendations += self._recommend(histories[start:stop], k, block)
+        return recommendations
 
     def _recommend(self, histories: Histories, k: int, times: Times | None) -> list[Recommendation]:
-        known = [[number for word in history if (number := self.place.get(str(word)))] for history in histories]
-        asked = [row for row, numbers in enumerate(known) if numbers]
+        numbered = [[number for word in history if (number := self.place.get(str(word)))] for history in histories]
+        scored = [row for row, numbers in enumerate(numbered) if numbers]
         scores = self.popularity.double().repeat(len(histories), 1)
-        if asked:
-            kept = None if times is None else [self._known_times(histories[row], times[row]) for row in asked]
-            scores[asked] = self.scores([known[row] for row in asked], kept).double()
+        if scored:
+            kept_times = None if times is None else [self._times_in(histories[row], times[row]) for row in scored]
+            scores[scored] = self.scores([numbered[row] for row in scored], kept_times).double()
         if self.config["filter_seen"]:
-            for row, numbers in enumerate(known):
+            for row, numbers in enumerate(numbered):
                 scores[row, torch.tensor(numbers, dtype=torch.int64) - 1] = -torch.inf
         values, places = scores.topk(min(k, len(self.ids)), dim=1)
-        answers = []
-        for row, numbers in enumerate(known):
-            kept = [(self.ids[i], v) for i, v in zip(places[row].tolist(), values[row].tolist(), strict=True)]
-            kept = [(name, value) for name, value in kept if value != -torch.inf]
+        recommendations = []
+        for row, numbers in enumerate(numbered):
+            best = [(self.ids[i], v) for i, v in zip(places[row].tolist(), values[row].tolist(), strict=True)]
+            best = [(name, value) for name, value in best if value != -torch.inf]
             unknown = len(histories[row]) - len(numbers)
-            answers.append(Recommendation([n for n, _ in kept], [v for _, v in kept], unknown, not numbers))
-        return answers
+            recommendations.append(Recommendation([n for n, _ in best], [v for _, v in best], unknown, not numbers))
+        return recommendations
 
-    def _known_times(self, history: Sequence[Any], times: Sequence[float]) -> list[int]:
-        """Times of the events whose items are known, and of the moment asked for."""
-        own = [int(t) for word, t in zip(history, times, strict=False) if str(word) in self.place]
-        return [*own, int(times[-1])]
+    def _times_in(self, history: Sequence[Any], times: Sequence[float]) -> list[int]:
+        """Times of the events whose items are in the catalogue, then the time of the recommendation."""
+        kept = [int(t) for word, t in zip(history, times, strict=False) if str(word) in self.place]
+        return [*kept, int(times[-1])]
 
     @torch.no_grad()
     def scores(self, histories: Sequence[Sequence[int]], times: Sequence[Sequence[int]] | None = None) -> Tensor:
-        """Scores (B, N) of all items after histories of item numbers, 1 to N, none of them empty."""
+        """Scores (B, N) of all items after non-empty histories of item numbers, 1 to N."""
         return self.states(histories, times) @ self._keys.T
 
     @torch.no_grad()
     def states(self, histories: Sequence[Sequence[int]], times: Sequence[Sequence[int]] | None = None) -> Tensor:
-        """States (B, k d) after histories of item numbers, of which the last max_len events are read; the scores are
-        their dot products with `keys`."""
+        """States (B, k d) after histories of item numbers; only the last max_len events are read. Scores are their dot
+        products with `keys`."""
         longest = self.config["max_len"]
         items = _padded([history[-longest:] for history in histories])
-        at = None if times is None else _padded([own[-longest - 1 :] for own in times])
+        at = None if times is None else _padded([row[-longest - 1 :] for row in times])
         return self.model.project(self.model.last_states(items, self._table, at))
 
     @property
@@ -160,23 +160,23 @@ class Recommender:
         return self._keys
 
     def extended(self, ids: Sequence[str], embeddings: Any) -> Recommender:
-        """This model with unseen items: their vectors are made of their text embeddings (m, D), of the encoder and text
-        template that the config names. Raises HarnessError where the method has no such map or an id is known."""
+        """Return this model with unseen items added, whose vectors are mapped from text embeddings (m, D) made with the
+        config's encoder and text template. Raises HarnessError if the method has no such map or an id is not new."""
         if self.linear is None:
-            raise HarnessError(f"This export cannot make vectors of unseen items: {self.config['unseen_items']}")
+            raise HarnessError(f"This export cannot map unseen items to vectors: {self.config['unseen_items']}")
         E, (W, b) = torch.as_tensor(embeddings, dtype=torch.float32), self.linear
         if E.ndim != 2 or E.shape != (len(ids), len(W)):
-            raise HarnessError(f"embeddings are {tuple(E.shape)}; {len(ids)} items take ({len(ids)}, {len(W)}).")
-        known = [name for name in ids if name in self.place]
-        if known or len(set(ids)) < len(ids):
-            raise HarnessError(f"'{(known or list(ids))[0]}' is in the catalogue already, or given twice.")
+            raise HarnessError(f"embeddings have shape {tuple(E.shape)}; {len(ids)} items need ({len(ids)}, {len(W)}).")
+        present = [name for name in ids if name in self.place]
+        if present or len(set(ids)) < len(ids):
+            raise HarnessError(f"'{(present or list(ids))[0]}' is already in the catalogue, or repeated in ids.")
         table = torch.cat([self.table, E @ W + b])
         popularity = torch.cat([self.popularity, torch.zeros(len(ids), dtype=torch.int64)])
         return Recommender(self.config, [*self.ids, *ids], table, popularity, self._weights, self.linear)
 
 
 def load(folder: str | os.PathLike[str], *, check: bool = True) -> Recommender:
-    """The model of an export folder. `check`: compare hashes and answer the self-test's histories first.
+    """Load the model of an export folder. `check`: first compare hashes and run the self-test.
 
     Raises HarnessError, one line, if a file is missing, damaged or of another version, or the self-test fails.
     """
@@ -188,8 +188,8 @@ def load(folder: str | os.PathLike[str], *, check: bool = True) -> Recommender:
     ids = _json(folder / ITEMS)
     linear = _tensors(folder / LINEAR) if (folder / LINEAR).is_file() else None
     try:
-        given = None if linear is None else (linear["W"], linear["b"])
-        model = Recommender(config, ids, tables["item_table"], tables["popularity"], weights, given)
+        text_map = None if linear is None else (linear["W"], linear["b"])
+        model = Recommender(config, ids, tables["item_table"], tables["popularity"], weights, text_map)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise HarnessError(f"{folder} cannot be read as a model: {str(error).splitlines()[0]}") from error
     if check:
@@ -198,7 +198,7 @@ def load(folder: str | os.PathLike[str], *, check: bool = True) -> Recommender:
 
 
 def self_test(model: Recommender, folder: Path) -> None:
-    """Raises HarnessError if the model does not give the scores that were written with it."""
+    """Raise HarnessError unless the model reproduces the scores that were exported with it."""
     for number, case in enumerate(_json(folder / SELFTEST)):
         times = None if case["times"] is None else [case["times"]]
         [answer] = model.recommend([case["history"]], len(case["items"]), times)
@@ -206,8 +206,8 @@ def self_test(model: Recommender, folder: Path) -> None:
         off = max((abs(a - b) for a, b in zip(answer.scores, case["scores"], strict=False)), default=0.0)
         if len(answer.scores) != len(case["scores"]) or off > TOLERANCE * width:
             raise HarnessError(
-                f"{folder}: self-test {number} fails; scores are off by {off:.2g}, of {width:.2g}. The model does not "
-                f"compute here what it did where it was exported (torch {model.config['provenance']['torch']})."
+                f"{folder}: self-test {number} fails: scores up to {width:.2g} differ by {off:.2g}. The model computes "
+                f"other scores here than where it was exported (torch {model.config['provenance']['torch']})."
             )
 
 
@@ -237,25 +237,25 @@ def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
 
 def _check(histories: Histories, k: int) -> None:
     if not isinstance(k, int) or k < 1:
-        raise HarnessError(f"k is {k!r}; it is a whole number from 1.")
+        raise HarnessError(f"k is {k!r}; it must be a whole number of at least 1.")
     if isinstance(histories, str) or any(isinstance(history, str) for history in histories):
-        raise HarnessError("histories are a list of lists of item ids, one list a history.")
+        raise HarnessError("histories must be a list of lists of item ids, one list per history.")
 
 
 def _check_times(backbone: str, histories: Histories, times: Times | None) -> None:
     if times is None:
         raise HarnessError(
-            f"{backbone} reads the times of events: give times, for each history the seconds of its events and, behind "
-            "them, of the moment asked for."
+            f"{backbone} needs timestamps: pass times, for each history the seconds of its events followed by the time "
+            "of the recommendation."
         )
-    wanted, given = [len(history) + 1 for history in histories], [len(own) for own in times]
-    if given != wanted:
-        raise HarnessError(f"times have lengths {given[:5]}, histories ask for {wanted[:5]}: one more than events.")
+    wanted, lengths = [len(history) + 1 for history in histories], [len(row) for row in times]
+    if lengths != wanted:
+        raise HarnessError(f"times have lengths {lengths[:5]}; they must be {wanted[:5]}: one more than the events.")
 
 
 def _config(folder: Path) -> dict[str, Any]:
     if not (folder / CONFIG).is_file():
-        raise HarnessError(f"{folder} is no exported model: it has no {CONFIG}. Make one with: harness export ROW")
+        raise HarnessError(f"{folder} is not an exported model: no {CONFIG}. Create one with: harness export ROW")
     config = _json(folder / CONFIG)
     if config.get("schema", 0) > SCHEMA:
         raise HarnessError(f"{folder} was exported by a newer harness ({config.get('harness')}); update harness.")
@@ -265,8 +265,8 @@ def _config(folder: Path) -> dict[str, Any]:
         here = registry.schema(package, part["name"]).version
         if here != part["version"]:
             raise HarnessError(
-                f"{folder} holds version {part['version']} of {kind} {part['name']}, this harness has version {here}; "
-                f"install harness {config['harness']} to read it."
+                f"{folder} needs version {part['version']} of {kind} {part['name']}; this harness has version {here}. "
+                f"Install harness {config['harness']} to load it."
             )
     return config
 
@@ -274,9 +274,9 @@ def _config(folder: Path) -> dict[str, Any]:
 def _check_files(folder: Path, config: dict[str, Any]) -> None:
     for name, wanted in config["files"].items():
         if not (folder / name).is_file():
-            raise HarnessError(f"{folder} lacks {name}; export the row again.")
+            raise HarnessError(f"{folder} has no {name}; export the row again.")
         if files.sha256(folder / name) != wanted:
-            raise HarnessError(f"{folder / name} is damaged: it is not what was exported; export the row again.")
+            raise HarnessError(f"{folder / name} is damaged: its checksum differs. Export the row again.")
 
 
 def _json(path: Path) -> Any:

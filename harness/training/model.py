@@ -1,4 +1,4 @@
-"""Item table and backbone under one score function: what is trained, ranked and exported. Torch only; reads no data."""
+"""The sequence model that is trained, ranked and exported: item table, backbone, score function. Torch only."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from adapters._base import ItemTable, Step
 from backbones._base import MASKED, Backbone
 from harness.training.losses._base import Loss
 
-# Share of the items in a step from which making all rows costs no more: measured 0.65 (spectran) to 0.9 (mlp).
+# Share of items used in a step above which computing all rows costs no more: measured 0.65 (spectran) to 0.9 (mlp).
 WHOLE_ABOVE = 0.6
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Stretches of training histories. items: (B, L + 1) int64 item numbers, 0 = padding on the right; users: (B,)
-    int64; times: (B, L + 1) int64 seconds, given where the backbone reads them."""
+    """Windows of training histories. items: (B, L + 1) int64 item numbers, 0 = padding on the right; users: (B,)
+    int64; times: (B, L + 1) int64 seconds, if the backbone reads them."""
 
     items: Tensor
     users: Tensor
@@ -31,7 +31,7 @@ class Batch:
 class SequenceModel(nn.Module):
     """Item table and backbone under one score function: scores = project(backbone(table[items])) @ project(table)^T.
 
-    Where an item has k views, the backbone reads each alone, and states and table rows are the k results side by side.
+    If an item has k views, the backbone reads each separately; states and table rows are the k results concatenated.
     """
 
     def __init__(self, table: ItemTable, backbone: Backbone, criterion: Loss, mixed_precision: bool = False) -> None:
@@ -40,11 +40,11 @@ class SequenceModel(nn.Module):
 
     def states(self, items: Tensor, table: Tensor, times: Tensor | None = None) -> Tensor:
         """States (B, L, k d) of item numbers (B, L), 0 = padding on the right, given the table (N + 1, k d); times
-        (B, L + 1) where the backbone reads them."""
+        (B, L + 1) if the backbone reads them."""
         return self._encode(items, table, times, None)
 
     def last_states(self, items: Tensor, table: Tensor, times: Tensor | None = None) -> Tensor:
-        """States (B, k d) that rank what follows each row of item numbers (B, L)."""
+        """States (B, k d) that score the item after each row of item numbers (B, L)."""
         at = (items > 0).sum(1)
         if self.backbone.mask is None:
             return self._encode(items, table, times, at - 1)
@@ -59,7 +59,7 @@ class SequenceModel(nn.Module):
             if backbone.mask is not None:
                 x = torch.where((items == MASKED)[..., None], backbone.mask.repeat(k), x)
             x = adapter.mix(x, real, backbone.causal)
-            if k > 1:  # every view is a row of its own to the backbone
+            if k > 1:  # the backbone sees every view as a separate row
                 x = x.unflatten(2, (k, -1)).permute(2, 0, 1, 3).flatten(0, 1)
                 real = real.repeat(k, 1)
                 at = None if at is None else at.repeat(k)
@@ -69,17 +69,17 @@ class SequenceModel(nn.Module):
         return h.to(table.dtype)
 
     def _mixed(self, table: Tensor, on: tuple[str, ...]) -> AbstractContextManager[Any]:
-        """Matrix products in the trial's precision on these kinds of device. A backbone's are too narrow to gain on a
-        CPU what the conversions cost; those over the catalogue gain there too."""
+        """Autocast to the trial's precision on the device types `on`. On a CPU, a backbone's products are too narrow to
+        repay the conversions; those over the catalogue gain there too."""
         kind = table.device.type
         return torch.autocast(kind, torch.bfloat16) if self.mixed_precision and kind in on else nullcontext()
 
     def project(self, x: Tensor) -> Tensor:
-        """States or item vectors (..., k d), in the space where their dot products are the scores of the loss."""
+        """Map states or item vectors (..., k d) to the space where their dot products are the scores of the loss."""
         return self.criterion.project(x)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Mean loss over the trained positions of a batch, the adapter's auxiliary loss included."""
+        """Mean loss over the trained positions of a batch, plus the adapter's auxiliary loss."""
         inputs, targets = self.backbone.views(batch.items, generator)
         trained = targets > 0
         target = targets[trained]
@@ -101,20 +101,20 @@ class SequenceModel(nn.Module):
         def encode(items: Tensor) -> Tensor:
             if whole:
                 return self.last_states(items, table)
-            own, (rows,) = self._rows(items)
-            return self.last_states(rows, own)
+            subtable, (rows,) = self._rows(items)
+            return self.last_states(rows, subtable)
 
         return Step(batch.items, batch.users, states, target, encode)
 
     def _rows(self, *numbers: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """A table (n + 1, k d) with the rows of these item numbers, or of all where that costs no more, and the numbers
-        as they stand in it; padding and `MASKED` stay what they are."""
+        """A table (n + 1, k d) with the rows of these item numbers (all rows if that costs no more), and the numbers
+        renumbered to match it; padding and `MASKED` are unchanged."""
         used = torch.zeros(self.table.adapter.n + 1, dtype=torch.bool, device=numbers[0].device)
         used[0] = True
         for number in numbers:
             used.index_fill_(0, number.flatten().clamp_min(0), True)
-        found = used.nonzero().squeeze(1)
-        if len(found) > WHOLE_ABOVE * len(used):
+        unique = used.nonzero().squeeze(1)
+        if len(unique) > WHOLE_ABOVE * len(used):
             return self.table(), list(numbers)
         place = used.cumsum(0) - 1
-        return self.table.rows(found), [torch.where(n < 0, n, place[n.clamp_min(0)]) for n in numbers]
+        return self.table.rows(unique), [torch.where(n < 0, n, place[n.clamp_min(0)]) for n in numbers]

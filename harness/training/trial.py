@@ -1,7 +1,7 @@
-"""The training core: one trial, from its description to its result. Torch only; knows no scheduler and no disk.
+"""Train, validate and rank one trial. Torch only: no scheduler, no disk.
 
-A trial's stream of random numbers is seeded anew at every epoch from (seed, epoch), so that one that goes on from a
-checkpoint gives the numbers of one that was never interrupted.
+Random generators are reseeded at every epoch from (seed, epoch), so a trial that resumes from a checkpoint gives the
+same numbers as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-# oneDNN keeps a compiled product for each of the last 1,024 shapes it met, and batches cut by length are of many
-# shapes: on Amazon Beauty that alone was 350 MB. It reads this at its first product; fewer cost no time.
+# oneDNN caches a compiled product for each of the last 1,024 shapes, and batches cut by length have many shapes: on
+# Amazon Beauty the cache took 350 MB. The variable is read at the first product; a smaller cache costs no time.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
 
 import numpy as np
@@ -36,25 +36,25 @@ from harness.training import diagnostics, user_scores
 from harness.training.batches import Windows, gather
 from harness.training.losses._base import Loss
 from harness.training.model import Batch, SequenceModel
-from harness.training.ranking import ranks, told_apart
+from harness.training.ranking import ranks, warm_and_cold
 from harness.types import Trial, TrialResult
 
-CHECKED = {"cpu": 1}  # steps from one look at the loss to the next; on a GPU a look waits for the device, so 64
-POSITIONS = {"cpu": 2**12}  # encoded at a time for ranking: what a core's cache holds; on a GPU 2^17
-PRECISIONS = ("float32", "bfloat16")  # of matrix products; weights, sums and ranks are float32 in any case
+CHECKED = {"cpu": 1}  # steps between checks of the loss; on a GPU a check waits for the device, so 64
+POSITIONS = {"cpu": 2**12}  # encoded at a time for ranking: as many as fit a core's cache; on a GPU 2^17
+PRECISIONS = ("float32", "bfloat16")  # of matrix products; weights, sums and ranks are always float32
 
 
 class TrialFailed(Exception):
-    """The trial itself went wrong (NaN loss, scores not finite); the search goes on without it."""
+    """The trial itself went wrong (NaN loss, non-finite scores); the search continues without it."""
 
 
 @dataclass
 class TrialArtifacts:
-    """What a finished trial leaves besides numbers.
+    """Arrays and weights of a finished trial.
 
-    `ranks` of the test queries, `users` int32 (test queries,), ascending, `spectra`: `start` and `end`, float64
-    (d,), normalised singular values of the item table before and after training, `weights`: safetensors bytes of item
-    table and modules.
+    `ranks`: of the test queries. `users`: int32 (test queries,), ascending. `spectra`: `start` and `end`, float64 (d,),
+    normalised singular values of the item table before and after training. `weights`: safetensors bytes of item table
+    and modules.
     """
 
     ranks: Ranks = field(default_factory=lambda: Ranks.untied(np.zeros(0)))
@@ -64,12 +64,12 @@ class TrialArtifacts:
 
 
 class Training:
-    """One trial under way: call `epoch` until `over`, then `finish`.
+    """One trial in progress: call `epoch` until `over`, then `finish`.
 
-    split: sequences and their queries; spectrum: the catalogue's text; device: where model, sequences and arithmetic
-    live from the first step to the last; beat: called at every sign of life; tells_users: keep `users`, an epoch's
-    scores each (`user_scores.scores`). The weights start equal on every device.
-    Raises ValueError where the components cannot be built with these parameters, TrialFailed where training goes wrong.
+    split: sequences and their queries; spectrum: the catalogue's text; device: holds model and sequences throughout;
+    beat: called regularly to show that the trial is alive; keep_user_scores: append the user scores of each epoch
+    (`user_scores.scores`) to `users`. Initial weights are the same on every device.
+    Raises ValueError if the components cannot be built with these parameters, TrialFailed if training goes wrong.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Training:
         spectrum: Spectrum,
         device: str = "cpu",
         beat: Callable[[], None] = lambda: None,
-        tells_users: bool = False,
+        keep_user_scores: bool = False,
     ) -> None:
         torch.set_flush_denormal(True)  # an unscaled softmax tail is denormal: three times slower steps otherwise
         torch.manual_seed(trial.seed)
@@ -93,7 +93,7 @@ class Training:
         self.windows = Windows.of(split, self.train["max_len"])
         self.curve: list[float] = []
         self.users: list[user_scores.Scores] = []
-        self.tells_users = tells_users
+        self.keep_user_scores = keep_user_scores
         self.best: dict[str, Tensor] = {}
         self.seconds = 0.0
 
@@ -107,7 +107,7 @@ class Training:
         return done >= self.trial.epochs or done - 1 - self.best_epoch >= self.trial.patience > 0
 
     def epoch(self) -> float:
-        """Train one epoch, validate, keep the weights if they are the best. Returns validation NDCG@10."""
+        """Train one epoch, validate, keep the weights if they are the best so far. Return validation NDCG@10."""
         start = time.monotonic()
         number = len(self.curve)
         seed = (self.trial.seed * 1_000_003 + number) % 2**63
@@ -122,23 +122,24 @@ class Training:
             if step % CHECKED.get(self.device.type, 64) == 0:
                 _check_finite(total, number, step)
         _check_finite(total, number, step)
-        found, users = self.ranks(self.split.valid), self.split.valid.users
-        value = round(means(found, users)[HEADLINE], 8)  # as the ledger keeps it
+        valid_ranks, users = self.ranks(self.split.valid), self.split.valid.users
+        value = round(means(valid_ranks, users)[HEADLINE], 8)  # the precision of the ledger
         self.curve.append(value)
-        self.users.append(user_scores.scores(found, users, self.trial.inputs.data) if self.tells_users else ())
+        sampled = self.keep_user_scores
+        self.users.append(user_scores.scores(valid_ranks, users, self.trial.inputs.data) if sampled else ())
         if self.best_epoch == number:
             self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         self.seconds += time.monotonic() - start
         return value
 
     def batch(self, starts: np.ndarray, lengths: np.ndarray) -> Batch:
-        """The stretches of the flat histories that begin there and are so long."""
+        """Slices of the flat histories at `starts` with the given `lengths`."""
         users = np.searchsorted(self.split.offsets, starts, side="right") - 1
         times = None if self.times is None else gather(self.times, starts, lengths)
         return Batch(gather(self.items, starts, lengths), torch.from_numpy(users).to(self.device), times)
 
     def step(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """One step of the optimiser; returns the loss, (), detached."""
+        """Take one optimiser step; return the loss, shape (), detached."""
         loss = self.model.loss(batch, generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -148,7 +149,7 @@ class Training:
 
     @torch.no_grad()
     def ranks(self, queries: Queries) -> Ranks:
-        """Ranks (queries,) of the targets under the present weights."""
+        """Ranks (queries,) of the targets under the current weights."""
         self.model.eval()
         table, project = self.model.table(), self.model.project
         states = lambda block: project(self._last_states(block, table))  # noqa: E731
@@ -159,7 +160,7 @@ class Training:
             raise TrialFailed(f"{error} after epoch {len(self.curve)}") from error
 
     def _last_states(self, queries: Queries, table: Tensor) -> Tensor:
-        """States (q, k d) at the end of each query's history, of which the last max_len events are read."""
+        """States (q, k d) at the end of each query's history; only its last max_len events are read."""
         ends = self.split.offsets[queries.users] + queries.ends
         lengths = np.minimum(queries.ends, self.train["max_len"])
         rows = max(POSITIONS.get(self.device.type, 2**17) // lengths.max(), 1)
@@ -167,25 +168,25 @@ class Training:
         for start in range(0, len(lengths), rows):
             self.beat()
             at = slice(start, start + rows)
-            starts, found = ends[at] - lengths[at], lengths[at]
-            times = None if self.times is None else gather(self.times, starts, found + 1)
-            last.append(self.model.last_states(gather(self.items, starts, found), table, times))
+            starts, sizes = ends[at] - lengths[at], lengths[at]
+            times = None if self.times is None else gather(self.times, starts, sizes + 1)
+            last.append(self.model.last_states(gather(self.items, starts, sizes), table, times))
         return torch.cat(last)
 
     def finish(self) -> tuple[TrialResult, TrialArtifacts]:
-        """The result at the best epoch. Test ranks are made only for a confirming trial."""
+        """The result at the best epoch. Only a confirming trial ranks the test set."""
         start = time.monotonic()
         self.model.load_state_dict(self.best, strict=False)
         result = TrialResult("done", best=max(self.curve), best_epoch=self.best_epoch, curve=self.curve)
         result.valid = means(self.ranks(self.split.valid), self.split.valid.users)
-        artifacts, test, apart = self._artifacts(), self.split.test, {}
+        artifacts, test, by_novelty = self._artifacts(), self.split.test, {}
         if self.trial.role == "confirm":
             if test is None:
                 raise ValueError("a confirming trial needs the unsealed split")
             artifacts.ranks, artifacts.users = self.ranks(test), test.users
             result.test = means(artifacts.ranks, artifacts.users)
-            apart = told_apart(artifacts.ranks, self.split, test)
-        result.info = self._info() | apart | {"seconds": self.seconds + time.monotonic() - start}
+            by_novelty = warm_and_cold(artifacts.ranks, self.split, test)
+        result.info = self._info() | by_novelty | {"seconds": self.seconds + time.monotonic() - start}
         return result, artifacts
 
     @torch.no_grad()
@@ -208,7 +209,7 @@ class Training:
         return diagnostics.spectrum(self.model.table()[1:]).cpu()
 
     def _text_use(self) -> dict[str, float]:
-        """How much of the text and of the table lies beyond the d leading components of the text."""
+        """Variance shares of text and table beyond the d leading components of the text."""
         adapter = self.model.table.adapter
         if not adapter.uses_text:
             return {}
@@ -217,13 +218,13 @@ class Training:
         return beyond | diagnostics.text_use(table, text.U, adapter.d)
 
     def _directions(self) -> dict[str, float]:
-        """Alignment of states with the items that came next, in validation, and uniformity of the states."""
-        asked = self.split.valid
-        spread = slice(None, None, -(-len(asked.users) // diagnostics.SAMPLE))
-        asked = Queries(asked.users[spread], asked.ends[spread])
+        """Alignment of validation states with the items that came next, and uniformity of the states."""
+        queries = self.split.valid
+        spread = slice(None, None, -(-len(queries.users) // diagnostics.SAMPLE))
+        queries = Queries(queries.users[spread], queries.ends[spread])
         table, project = self.model.table(), self.model.project
-        targets = self.items[torch.from_numpy(self.split.offsets[asked.users] + asked.ends).to(self.device)]
-        states = project(self._last_states(asked, table))
+        targets = self.items[torch.from_numpy(self.split.offsets[queries.users] + queries.ends).to(self.device)]
+        states = project(self._last_states(queries, table))
         return {
             "alignment": diagnostics.alignment(states, project(F.embedding(targets, table))),
             "state_uniformity": diagnostics.uniformity(states),
@@ -240,17 +241,17 @@ class Training:
         return TrialArtifacts(spectra=spectra, weights=weights)
 
     def save(self) -> bytes:
-        """Everything needed to go on after the last epoch, as safetensors bytes."""
+        """Everything needed to resume after the last epoch, as safetensors bytes."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
         meta = {"trial": self.trial.id, "curve": json.dumps(self.curve), "seconds": repr(self.seconds)}
-        meta |= {"users": user_scores.packed(self.users)} if self.tells_users else {}
+        meta |= {"users": user_scores.packed(self.users)} if self.keep_user_scores else {}
         return safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}, meta)
 
     def restore(self, saved: bytes) -> bool:
-        """Go on from `save`. False, and nothing changed, if the bytes belong to another trial or are damaged."""
+        """Resume from `save`. Return False and change nothing if the bytes are damaged or another trial's."""
         try:
             tensors = safetensors.torch.load(saved)
             header = json.loads(saved[8 : 8 + int.from_bytes(saved[:8], "little")])["__metadata__"]
@@ -268,7 +269,7 @@ class Training:
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in groups["optimizer"].items():
             index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = _laid_out_as(parameters[int(index)], tensor)
+            state.setdefault(int(index), {})[key] = _in_layout_of(parameters[int(index)], tensor)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.curve, self.seconds = json.loads(header["curve"]), float(header["seconds"])
         self.users = json.loads(header["users"]) if "users" in header else [()] * len(self.curve)
@@ -278,7 +279,7 @@ class Training:
 def run(
     trial: Trial, split: Split, spectrum: Spectrum, on_epoch: Callable[[int, float], None] = lambda *_: None
 ) -> tuple[TrialResult, TrialArtifacts]:
-    """A whole trial in this process, without scheduler or pruning."""
+    """Run a whole trial in this process, without scheduler or pruning."""
     if trial.cell.is_baseline:
         return run_baseline(trial, split, spectrum)
     training = Training(trial, split, spectrum)
@@ -290,7 +291,7 @@ def run(
 def run_baseline(
     trial: Trial, split: Split, spectrum: Spectrum, beat: Callable[[], None] = lambda: None
 ) -> tuple[TrialResult, TrialArtifacts]:
-    """A scorer that trains nothing, ranked as every other row is. beat: called at every block of ranks."""
+    """Rank a scorer that needs no training like every other row. beat: called at every block of ranks."""
     if split.test is None:
         raise ValueError("a confirming trial needs the unsealed split")
     start = time.monotonic()
@@ -304,12 +305,12 @@ def run_baseline(
     valid = means(ranks(scores, split, split.valid, filter_seen=seen), split.valid.users)
     test = ranks(scores, split, split.test, filter_seen=seen)
     result = TrialResult("done", best=valid[HEADLINE], best_epoch=0, valid=valid, test=means(test, split.test.users))
-    result.info = {"seconds": time.monotonic() - start, "parameters": 0.0} | told_apart(test, split, split.test)
+    result.info = {"seconds": time.monotonic() - start, "parameters": 0.0} | warm_and_cold(test, split, split.test)
     return result, TrialArtifacts(ranks=test, users=split.test.users)
 
 
 def spectrum(arrays: dict[str, np.ndarray], n: int) -> Spectrum:
-    """A `Spectrum` over the arrays U, S, V, mean, E without copying them; of n items without text if there are none."""
+    """Wrap the arrays U, S, V, mean, E in a `Spectrum` without copying; without arrays, n items without text."""
     if not arrays:
         return Spectrum.blank(n)
     with warnings.catch_warnings():
@@ -319,12 +320,12 @@ def spectrum(arrays: dict[str, np.ndarray], n: int) -> Spectrum:
 
 
 def bfloat16_slows() -> float:
-    """How many times slower this processor makes a product in bfloat16 than in float32: below 1 where it has the
-    instructions, about 10 where it has not. Takes some milliseconds."""
+    """Time of a matrix product in bfloat16 over that in float32 on this processor: below 1 with bfloat16 instructions,
+    about 10 without. Takes some milliseconds."""
 
     def seconds(dtype: torch.dtype) -> float:
         a, b = torch.ones(256, 64, dtype=dtype), torch.ones(64, 2048, dtype=dtype)
-        torch.mm(a, b)  # the first one makes the kernel
+        torch.mm(a, b)  # the first call compiles the kernel
         start = time.process_time()
         for _ in range(4):
             torch.mm(a, b)
@@ -334,11 +335,11 @@ def bfloat16_slows() -> float:
 
 
 def build(trial: Trial, split: Split, spectrum: Spectrum) -> SequenceModel:
-    """The model of a trial, on the CPU.
+    """Build the model of a trial, on the CPU.
 
-    Raises ValueError where its components cannot be built with these parameters, or want times where there are none.
+    Raises ValueError if its components cannot be built with these parameters or need timestamps that are missing.
     """
-    train, loss, text, own, backbone = (
+    train, loss_params, text_params, adapter_params, backbone_params = (
         part(trial.params, prefix) for prefix in ("train", "loss", "text", "adapter", "backbone")
     )
     if train["precision"] not in PRECISIONS:
@@ -346,19 +347,19 @@ def build(trial: Trial, split: Split, spectrum: Spectrum) -> SequenceModel:
     make_adapter = registry.load(registry.ADAPTERS, registry.split_overrides(trial.cell.adapter)[0])
     make_backbone = registry.load(registry.BACKBONES, registry.split_overrides(trial.cell.backbone)[0])
     if make_backbone.uses_time and split.times is None:
-        raise ValueError(f"{trial.cell.backbone} reads the times of events, but this data set has only their order")
+        raise ValueError(f"{trial.cell.backbone} needs timestamps, but this data set has only the order of events")
     if make_backbone.uses_time and make_adapter.encodes:
         raise ValueError(
-            f"{trial.cell.adapter} encodes sequences of other users, {trial.cell.backbone} needs their times"
+            f"{trial.cell.adapter} encodes sequences of other users, for which {trial.cell.backbone} needs timestamps"
         )
     if make_adapter.uses_interactions:
         spectrum = dataclasses.replace(spectrum, interactions=_interactions(split))
-    text = text or {"fusion": "none", "out_std": 1.0, "id_std": 0.0}
-    adapter: Adapter = make_adapter(spectrum, widths(train["d"], text["fusion"])[0], **own)
-    table = ItemTable(adapter, train["d"], **text)
-    made: Backbone = make_backbone(train["d"], train["max_len"], **backbone)
-    criterion: Loss = registry.load(registry.LOSSES, train["loss"])(adapter.n, **loss)
-    return SequenceModel(table, made, criterion, train["precision"] == "bfloat16")
+    text_params = text_params or {"fusion": "none", "out_std": 1.0, "id_std": 0.0}
+    adapter: Adapter = make_adapter(spectrum, widths(train["d"], text_params["fusion"])[0], **adapter_params)
+    table = ItemTable(adapter, train["d"], **text_params)
+    backbone: Backbone = make_backbone(train["d"], train["max_len"], **backbone_params)
+    criterion: Loss = registry.load(registry.LOSSES, train["loss"])(adapter.n, **loss_params)
+    return SequenceModel(table, backbone, criterion, train["precision"] == "bfloat16")
 
 
 def _interactions(split: Split) -> Interactions:
@@ -370,7 +371,7 @@ def _interactions(split: Split) -> Interactions:
 
 
 def part(params: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """The parameters under one prefix, without it.
+    """The parameters under `prefix`, with the prefix removed.
 
     >>> part({"train.lr": 0.1, "adapter.power": 1.0}, "train")
     {'lr': 0.1}
@@ -388,8 +389,8 @@ def _optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=True)
 
 
-def _laid_out_as(parameter: Tensor, saved: Tensor) -> Tensor:
-    """Its values in the memory order of the parameter: the fused optimiser walks both as they lie in memory."""
+def _in_layout_of(parameter: Tensor, saved: Tensor) -> Tensor:
+    """`saved` in the memory order of `parameter`: the fused optimiser walks both in memory order."""
     return torch.empty_like(parameter).copy_(saved) if saved.shape == parameter.shape else saved
 
 

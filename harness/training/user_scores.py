@@ -1,7 +1,7 @@
-"""Validation scores of a fixed sample of users at every epoch, small enough to be recorded with the epoch's value.
+"""Validation scores of a fixed sample of users, compact enough to be recorded at every epoch.
 
-The sample depends only on the data's hash, so two trials of a cell report the same users; the `wilcoxon` pruner
-compares them one by one.
+The sample depends only on the data's hash, so all trials of a cell report the same users, whom the `wilcoxon` pruner
+compares one by one.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 from harness.metrics._all import HEADLINE, per_user
 from harness.metrics._ties import Ranks
 
-USERS = 256  # upper bound of the sample: 0.7 kB of the ledger an epoch
-UNIT = 10_000  # scores are recorded as integers, in parts of this
+USERS = 256  # max sample size: 0.7 kB of ledger per epoch
+UNIT = 10_000  # scores are recorded as integers in units of 1 / UNIT
 
 Scores = Sequence[int]  # of the sampled users at one epoch; empty if none were recorded
 
 
 def scores(ranks: Ranks | np.ndarray, users: np.ndarray, key: str) -> list[int]:
-    """NDCG@10 of the users that `key` draws, in parts of `UNIT`, from ranks (queries,) of `users` (queries,)."""
+    """NDCG@10 of users sampled by `key`, in units of 1 / `UNIT`, from ranks (queries,) of `users` (queries,)."""
     metric, _, k = HEADLINE.rpartition("@")
     values = per_user(ranks, metric.lower(), int(k), users)
     chosen = np.random.default_rng(int(key[:12], 16)).permutation(len(values))[:USERS]
@@ -29,5 +29,5 @@ def scores(ranks: Ranks | np.ndarray, users: np.ndarray, key: str) -> list[int]:
 
 
 def packed(rows: Sequence[Scores]) -> str:
-    """Scores of several epochs as compact JSON."""
+    """Encode the scores of several epochs as compact JSON."""
     return json.dumps(rows, separators=(",", ":"))

@@ -53,7 +53,7 @@ def one_clear_line(process):
     assert "Traceback" not in process.stderr
     last = process.stderr.strip().splitlines()[-1]
     assert last.startswith("Error: ")
-    assert "the same command goes on" in last
+    assert "rerun the same command" in last
     return last
 
 
@@ -115,7 +115,7 @@ def test_artifacts_that_could_not_be_written_are_told_and_a_checkpoint_is_no_mus
     artifacts.save_artifacts(home, "small", **arrays, weights=b"w" * 1000)
     artifacts.check_artifacts(home, "small")
     artifacts.save_artifacts(home, "large", **arrays, weights=bytes(100_000))
-    with pytest.raises(HarnessError, match=r"artifacts/large could not be written; .*the same command goes on"):
+    with pytest.raises(HarnessError, match=r"artifacts/large could not be written; .*rerun the same command"):
         artifacts.check_artifacts(home, "large")
     assert not artifacts.save_checkpoint(home, "t", bytes(100_000))
     assert artifacts.load_checkpoint(home, "t") is None

@@ -212,7 +212,7 @@ segment.append("note", text="y")
 def test_a_disk_that_takes_half_a_line_leaves_no_half_line(home):
     process = subprocess.run([sys.executable, "-c", FULL, str(home)], capture_output=True, text=True, check=True)
     assert process.stdout.startswith("HarnessError The ledger")
-    assert "the same command goes on" in process.stdout
+    assert "rerun the same command" in process.stdout
     read = Ledger.open(home)
     assert read.damages == []
     (path,) = (home / "ledger").iterdir()

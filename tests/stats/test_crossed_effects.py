@@ -409,12 +409,12 @@ def test_a_difference_of_the_detectable_size_is_found_in_four_of_five_tables(tes
 
 @pytest.mark.parametrize("values", [np.zeros(5), np.zeros((0, 2)), np.array([[0.1], [np.nan]])])
 def test_scores_that_are_no_finite_table_are_refused(values):
-    with pytest.raises(HarnessError, match="Scores are finite numbers of shape"):
+    with pytest.raises(HarnessError, match="Scores must be finite numbers of shape"):
         summary(values)
 
 
 def test_rows_of_different_users_are_refused():
-    with pytest.raises(HarnessError, match="share their users"):
+    with pytest.raises(HarnessError, match="must have the same users"):
         compare(np.zeros((5, 1)), np.zeros((6, 1)))
     with pytest.raises(HarnessError, match="at least one row"):
         CrossedRows([])

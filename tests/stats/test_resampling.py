@@ -178,9 +178,9 @@ def test_the_interval_of_the_expected_best_covers_it(k):
 
 
 def test_the_best_of_more_trials_than_there_are_is_refused():
-    with pytest.raises(HarnessError, match="The best of 5 trials cannot be had from 4"):
+    with pytest.raises(HarnessError, match="The best of 5 trials cannot be estimated from 4"):
         resampling.expected_best(np.arange(4.0), 5)
-    with pytest.raises(HarnessError, match="takes 8 of them, not 4"):
+    with pytest.raises(HarnessError, match="needs 8 trials, not 4"):
         resampling.expected_best_intervals(np.arange(4.0)[:, None], 2)
 
 

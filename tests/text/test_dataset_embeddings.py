@@ -95,8 +95,8 @@ def test_a_plan_over_two_data_sets_takes_one_word_and_alternatives_in_braces(tmp
         ("", "own:titles", "'a' declares no embedding"),
         ('[embeddings]\ntitles = "E.npy"\n', "own:title", "declares no 'title'. Did you mean 'titles'?"),
         ('[embeddings]\nx = "E.npy"\ny = "E.npy"\n', "own", "declares several. Known: x, y."),
-        ('[embeddings]\ntitles = "gone.npy"\n', "own:titles", "gone.npy: there is no such file"),
-        ('[embeddings]\ntitles = "E.pkl"\n', "own:titles", "a matrix file does not end in '.pkl'"),
+        ('[embeddings]\ntitles = "gone.npy"\n', "own:titles", "gone.npy: no such file"),
+        ('[embeddings]\ntitles = "E.pkl"\n', "own:titles", "'.pkl' is not the suffix of a matrix file"),
         ("embeddings = 3\n", "own:titles", "embeddings must be a table"),
         ("[embeddings]\ntitles = 3\n", "own:titles", "embeddings.titles must be the path of a file in quotes"),
         ('[embeddings]\n"../x" = "E.npy"\n', "own:titles", "'../x' cannot name an embedding"),
@@ -171,7 +171,7 @@ def test_a_path_with_commas_is_written_in_double_quotes(tmp_path, home):
 
 def test_a_path_that_was_cut_at_its_comma_is_refused_with_the_way_to_write_it(tmp_path, home):
     np.save(tmp_path / "E,F.npy", np.ones((2, 2)))
-    with pytest.raises(HarnessError, match=r"There is 'E,F\.npy': put a path that holds a comma in double quotes"):
+    with pytest.raises(HarnessError, match=r"There is 'E,F\.npy': put a path with a comma in double quotes"):
         _base.encoder(f"file:{tmp_path}/E", home)
     (tmp_path / "v1.npy,x").mkdir()
     with pytest.raises(HarnessError, match=r"There is 'v1\.npy,x': put"):
@@ -186,7 +186,7 @@ def test_a_path_that_was_cut_at_its_comma_is_refused_with_the_way_to_write_it(tm
 
 def test_a_matrix_that_is_a_folder_is_refused_as_one(tmp_path, home):
     (tmp_path / "E.parquet").mkdir()
-    with pytest.raises(HarnessError, match=r"E\.parquet is a folder; a matrix is one file"):
+    with pytest.raises(HarnessError, match=r"E\.parquet is a folder; a matrix must be one file"):
         _base.encoder(f"file:{tmp_path}/E.parquet", home)
 
 

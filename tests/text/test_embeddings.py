@@ -143,7 +143,7 @@ def test_a_matrix_of_the_wrong_shape_is_refused(tmp_path):
 def test_a_matrix_whose_rows_are_all_equal_or_all_zero_is_refused(tmp_path):
     constant = np.ones((4, 3), np.float32)
     constant[1] = 0  # a missing text does not make the others differ
-    with pytest.raises(HarnessError, match="all items with text have one and the same embedding"):
+    with pytest.raises(HarnessError, match="all items with text have the same embedding"):
         embed(Fixed(constant, tmp_path), catalogue(), tmp_path)
     with pytest.raises(HarnessError, match="all 4 rows are zero"):
         embed(Fixed(np.zeros((4, 3)), tmp_path), catalogue(), tmp_path)

@@ -67,7 +67,7 @@ def test_an_encoder_without_its_argument_or_with_one_too_many_is_refused(tmp_pat
         encoder("st", tmp_path)
     with pytest.raises(HarnessError, match="'shuffled' needs the encoder to shuffle"):
         encoder("shuffled", tmp_path)
-    with pytest.raises(HarnessError, match="'noise' takes nothing behind a colon, but was given '7'"):
+    with pytest.raises(HarnessError, match="'noise' takes no argument, but got '7'"):
         encoder("noise:7", tmp_path)
     with pytest.raises(HarnessError, match="encoders has no 'noize'"):
         encoder("shuffled:noize", tmp_path)
@@ -191,9 +191,9 @@ def test_parquet_ids_may_be_numbers(tmp_path):
 
 
 def test_a_missing_file_and_an_unknown_suffix_are_refused_at_once(tmp_path):
-    with pytest.raises(HarnessError, match="there is no such file"):
+    with pytest.raises(HarnessError, match="no such file"):
         encoder(f"file:{tmp_path}/no.npy", tmp_path)
-    with pytest.raises(HarnessError, match=r"does not end in '.np'. Did you mean '.npy'\?"):
+    with pytest.raises(HarnessError, match=r"'.np' is not the suffix of a matrix file. Did you mean '.npy'\?"):
         encoder(f"file:{tmp_path}/m.np", tmp_path)
 
 
@@ -208,9 +208,9 @@ def test_a_wrong_number_of_rows_is_refused_with_both_numbers(tmp_path):
 def test_ids_that_do_not_match_are_refused_with_counts_and_examples(tmp_path):
     path = saved(tmp_path / "m.npy", matrix(3), ["i0", "x1", "x2"])
     said = refusal(f"file:{path}", catalogue(4), tmp_path)
-    assert "has no row for 3 of 4 items, for example 'i1'; its 3 ids are like 'i0'" in said
+    assert "has no row for 3 of 4 items, for example 'i1'; its 3 ids look like 'i0'" in said
     twice = saved(tmp_path / "twice.npy", matrix(4), ["i0", "i1", "i1", "i2"])
-    assert "has 1 ids more than once, for example 'i1'" in refusal(f"file:{twice}", catalogue(4), tmp_path)
+    assert "repeats 1 ids, for example 'i1'" in refusal(f"file:{twice}", catalogue(4), tmp_path)
 
 
 def test_a_bad_number_in_a_file_names_the_item_and_not_the_row_of_the_file(tmp_path):
@@ -223,10 +223,10 @@ def test_a_bad_number_in_a_file_names_the_item_and_not_the_row_of_the_file(tmp_p
 
 
 def test_arrays_that_are_no_matrix_of_numbers_are_refused(tmp_path):
-    assert "holds 4 float32; it must be a 2-D array" in refusal(
+    assert "contains 4 float32; it must be a 2-D array" in refusal(
         f"file:{saved(tmp_path / 'flat.npy', matrix()[:, 0])}", catalogue(), tmp_path
     )
-    assert "holds 4x3 complex64" in refusal(
+    assert "contains 4x3 complex64" in refusal(
         f"file:{saved(tmp_path / 'c.npy', matrix().astype(np.complex64))}", catalogue(), tmp_path
     )
 
@@ -265,7 +265,7 @@ def test_bits_of_floats_and_packed_bits_are_refused(tmp_path, form, suffix):
         lists = pl.Series(E.tolist(), dtype=pl.List(pl.Series(E[0]).dtype))
         pl.DataFrame({"item_id": ids, "e": lists}).write_parquet(tmp_path / "m.parquet")
     said = refusal(f"file:{tmp_path}/m.{suffix}", catalogue(60), tmp_path)
-    assert f"holds {E.dtype}" in said
+    assert f"contains {E.dtype}" in said
     assert ("np.unpackbits" in said) == (form in PACKED)
     assert "float32" in said
 
@@ -305,15 +305,15 @@ def test_a_row_that_float32_cannot_hold_is_refused_and_not_taken_for_an_item_wit
 def test_an_archive_of_arrays_under_another_name_is_refused(tmp_path):
     np.savez(tmp_path / "m.npz", E=matrix())
     (tmp_path / "m.npz").rename(tmp_path / "m.npy")
-    assert "is no plain .npy array" in refusal(f"file:{tmp_path}/m.npy", catalogue(), tmp_path)
+    assert "damaged or not a plain .npy array" in refusal(f"file:{tmp_path}/m.npy", catalogue(), tmp_path)
 
 
 def test_a_pickled_array_and_damaged_files_are_refused_and_never_run(tmp_path):
     np.save(tmp_path / "pickled.npy", np.array([[object()]]), allow_pickle=True)
-    assert "is no plain .npy array" in refusal(f"file:{tmp_path}/pickled.npy", catalogue(), tmp_path)
+    assert "damaged or not a plain .npy array" in refusal(f"file:{tmp_path}/pickled.npy", catalogue(), tmp_path)
     for suffix in ("npy", "safetensors", "parquet"):
         (tmp_path / f"bad.{suffix}").write_bytes(b"not a matrix at all")
-        assert "or it is damaged" in refusal(f"file:{tmp_path}/bad.{suffix}", catalogue(), tmp_path)
+        assert "is damaged or not" in refusal(f"file:{tmp_path}/bad.{suffix}", catalogue(), tmp_path)
     saved(tmp_path / "m.npy", matrix())
     (tmp_path / "m.ids.txt").write_bytes(b"i0\ni\xe9\ni2\ni3\n")
     assert "m.ids.txt: line 2 is not UTF-8: byte E9" in refusal(f"file:{tmp_path}/m.npy", catalogue(), tmp_path)
@@ -335,7 +335,7 @@ def test_ids_may_be_written_by_any_editor(tmp_path, codec, end):
 def test_a_safetensors_file_must_hold_exactly_one_matrix(tmp_path):
     for tensors, said in (
         ({"a": torch.ones(4, 3), "b": torch.ones(4, 3)}, "has 2 2-D tensors: a, b"),
-        ({"a": torch.ones(4)}, "has 0 2-D tensors. It must have one"),
+        ({"a": torch.ones(4)}, "has 0 2-D tensors. It must have exactly one"),
     ):
         save_file(tensors, tmp_path / "m.safetensors")
         assert said in refusal(f"file:{tmp_path}/m.safetensors", catalogue(), tmp_path)
@@ -348,7 +348,7 @@ def test_a_parquet_file_must_have_ids_and_lists_of_one_length(tmp_path):
             "must have a column item_id and one column of lists; it has: id, e",
         ),
         (pl.DataFrame({"item_id": ["i0"], "e": [1.0]}), "one column of lists; it has: item_id, e"),
-        (pl.DataFrame({"item_id": ["i0", "i1"], "e": [[1.0], [1.0, 2.0]]}), "of one length; they have: [1, 2]"),
+        (pl.DataFrame({"item_id": ["i0", "i1"], "e": [[1.0], [1.0, 2.0]]}), "have one length, not [1, 2]"),
         (pl.DataFrame({"item_id": ["i0", "i1"], "e": [["x"], ["y"]]}), "lists of numbers"),
     ):
         frame.write_parquet(tmp_path / "m.parquet")
@@ -421,7 +421,7 @@ def test_a_catalogue_without_any_text_is_refused(tmp_path, small_model):
 def test_a_hub_model_that_is_not_here_is_refused_offline_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for word in ("st:no-such-owner/no-such-model", "st:/no/such/folder", "st:x@main"):
-        assert f"'{word}' is no folder and no model in the local Hugging Face cache" in refusal(
+        assert f"'{word}' is neither a folder nor a model in the local Hugging Face cache" in refusal(
             word, catalogue(), tmp_path
         )
 

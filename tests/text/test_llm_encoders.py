@@ -89,7 +89,7 @@ def killed_after(parts: int, work: Callable[[], object], home: Path) -> None:
     ("word", "said"),
     [
         ("hf", "'hf' needs a transformers model id or folder"),
-        ("hf:x[poolin=last]", "there is no option 'poolin'. Did you mean 'pooling'"),
+        ("hf:x[poolin=last]", "unknown option 'poolin'. Did you mean 'pooling'"),
         ("hf:x[pooling=cls]", "pooling cannot be 'cls'. Known: mean, last"),
         ("hf:x[dtype=bfloat]", "dtype cannot be 'bfloat'. Did you mean 'bfloat16'"),
         ("hf:x[max_tokens=0]", "max_tokens must be a whole number from 1 to 1,000,000, not '0'"),
@@ -312,7 +312,9 @@ def test_a_decoder_that_cannot_be_loaded_is_refused_in_one_line(decoder, tmp_pat
     from safetensors.torch import load_file, save_file
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert "is no folder and no model in the local Hugging Face cache" in refusal("hf:no/such", different(3), tmp_path)
+    assert "is neither a folder nor a model in the local Hugging Face cache" in refusal(
+        "hf:no/such", different(3), tmp_path
+    )
     copy = tmp_path / "copy"
     copy.mkdir()
     assert "cannot be loaded by transformers" in refusal(f"hf:{copy}", different(3), tmp_path)
@@ -330,7 +332,7 @@ def test_a_decoder_that_cannot_be_loaded_is_refused_in_one_line(decoder, tmp_pat
     weights = load_file(decoder / "model.safetensors")
     del weights["layers.1.mlp.up_proj.weight"]
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
-    assert "do not fit the model's config.json, for example layers.1.mlp" in refusal(
+    assert "do not match the model's config.json, for example layers.1.mlp" in refusal(
         f"hf:{copy}", different(3), tmp_path
     )
 
@@ -357,7 +359,7 @@ def test_a_killed_decoder_goes_on_and_comes_to_the_same_matrix(decoder, tmp_path
     assert 0 < kept < distinct
     assert sum(seen) == distinct - kept
     said = capsys.readouterr().err
-    assert f"{kept:,} of {distinct:,} texts are encoded already; going on from there." in said
+    assert f"{kept:,} of {distinct:,} texts are already encoded; resuming from there." in said
     assert part_files(tmp_path) == []
 
 
@@ -655,7 +657,7 @@ def test_a_model_that_changes_between_two_runs_is_refused(server, tmp_path):
     refusal(f"api:m@{server.url}[batch=3]", different(6), tmp_path)
     server.script = ["narrow"]
     said = refusal(f"api:m@{server.url}[batch=3]", different(6), tmp_path)
-    assert "makes rows of 5 dimensions now and of 6 before" in said
+    assert "now returns rows of 5 dimensions, before of 6" in said
     assert str(part_files(tmp_path)[0].parent) in said
 
 
@@ -776,5 +778,5 @@ def test_an_encoder_that_makes_too_few_rows_is_refused(tmp_path):
         def job(self, distinct: list[str]) -> _base.Job:
             return _base.Job(distinct, lambda start: iter([np.ones((1, 2))]))
 
-    with pytest.raises(HarnessError, match="made 1 rows for 3 texts"):
+    with pytest.raises(HarnessError, match="returned 1 rows for 3 texts"):
         Lazy("", tmp_path).encode(different(3), lambda *_: None)

@@ -220,8 +220,8 @@ def test_a_hyper_parameter_outside_its_range_is_told(name, own, message):
         ((3, 4), (5, 6), (3,), None, r"\(3, 4\), \(5, 6\), \(3,\)"),
         ((3, 4), (5, 4), (2,), None, r"target \(P,\)"),
         ((0, 4), (5, 4), (0,), None, "0 positions"),
-        ((3, 4), (5, 4), (3,), None, "negatives are None"),
-        ((3, 4), (5, 4), (3,), (3, 7), r"negatives are \(3, 7\)"),
+        ((3, 4), (5, 4), (3,), None, "negatives have shape None"),
+        ((3, 4), (5, 4), (3,), (3, 7), r"negatives have shape \(3, 7\)"),
     ],
 )
 def test_shapes_that_disagree_are_told(name, h, table, target, negatives, message):

@@ -132,12 +132,12 @@ def test_times_are_those_of_the_inputs_and_of_what_follows(split, monkeypatch):
 
 
 def test_a_backbone_that_reads_times_is_refused_where_there_are_none(split):
-    with pytest.raises(ValueError, match="hstu_time reads the times of events"):
+    with pytest.raises(ValueError, match="hstu_time needs timestamps"):
         trial.build(a_trial("id", "hstu_time"), replace(split, times=None), spectrum_of(split))
 
 
 def test_a_backbone_that_reads_times_is_refused_with_a_method_that_encodes_other_users(split):
-    with pytest.raises(ValueError, match="llmesr encodes sequences of other users, hstu_time needs their times"):
+    with pytest.raises(ValueError, match="llmesr encodes sequences of other users, for which hstu_time needs"):
         trial.build(a_trial("llmesr", "hstu_time"), split, spectrum_of(split))
 
 

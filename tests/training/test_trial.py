@@ -214,7 +214,7 @@ def test_the_ratio_of_the_two_kinds_of_product_is_a_plausible_number():
 
 def test_scores_by_user_go_with_a_checkpoint_and_are_not_missed_in_one_without_them(split):
     work = a_trial(epochs=3, patience=3)
-    whole, silent = (trial.Training(work, split, spectrum_of(split), tells_users=tells) for tells in (True, False))
+    whole, silent = (trial.Training(work, split, spectrum_of(split), keep_user_scores=tells) for tells in (True, False))
     saved = []
     while not whole.over:
         whole.epoch(), silent.epoch()
@@ -222,7 +222,7 @@ def test_scores_by_user_go_with_a_checkpoint_and_are_not_missed_in_one_without_t
     assert [len(own) for own in whole.users] == [min(256, len(split.valid.users))] * 3
     assert [sum(own) / len(own) / 10_000 for own in whole.users] == pytest.approx(whole.curve, abs=1e-4)
     for number, left in ((0, whole.users[:1]), (1, [()])):
-        again = trial.Training(work, split, spectrum_of(split), tells_users=True)
+        again = trial.Training(work, split, spectrum_of(split), keep_user_scores=True)
         assert again.restore(saved[0][number])
         while not again.over:
             again.epoch()

@@ -129,9 +129,9 @@ def test_of_a_long_history_the_last_events_are_read_and_all_are_seen(sasrec):
 
 def test_a_model_that_reads_times_says_what_it_needs(made, tmp_path):
     model = loaded(made, "hstu_time/id", tmp_path / "x", first_table(made)[1])
-    with pytest.raises(HarnessError, match="hstu_time reads the times of events: give times"):
+    with pytest.raises(HarnessError, match="hstu_time needs timestamps: pass times"):
         model.recommend([["i001"]])
-    with pytest.raises(HarnessError, match=r"lengths \[1\], histories ask for \[2\]"):
+    with pytest.raises(HarnessError, match=r"lengths \[1\]; they must be \[2\]"):
         model.recommend([["i001"]], times=[[5]])
     soon, late = (model.recommend([["i001", "x", "i002"]], 5, [[0, 1, 2, at]])[0] for at in (3, 10**8))
     assert soon.scores != late.scores
@@ -146,7 +146,7 @@ def test_wrong_questions_are_one_line(sasrec):
     ):
         with pytest.raises(HarnessError, match=words):
             model.recommend(histories, k)
-    with pytest.raises(HarnessError, match="cannot make vectors of unseen items: none, since id"):
+    with pytest.raises(HarnessError, match="cannot map unseen items to vectors: none, since id"):
         model.extended(["new"], np.zeros((1, 24)))
 
 
@@ -161,7 +161,7 @@ def test_the_text_of_an_unseen_item_makes_its_vector(made, tmp_path):
     scores = dict(zip(answer.items, answer.scores, strict=True))
     assert scores["twin of i007"] == pytest.approx(scores["i007"], abs=1e-4)
     assert "new" in scores
-    for ids, E2, words in ((["i001"], E[:1], "in the catalogue"), (["new"], E[:2], "embeddings are")):
+    for ids, E2, words in ((["i001"], E[:1], "in the catalogue"), (["new"], E[:2], "embeddings have shape")):
         with pytest.raises(HarnessError, match=words):
             model.extended(ids, E2)
 
@@ -210,7 +210,7 @@ def test_an_export_of_another_version_is_refused(sasrec, tmp_path):
     config = json.loads((folder / exported_model.CONFIG).read_text())
     config["components"]["backbone"]["version"] += 1
     files.write_json(folder / exported_model.CONFIG, config)
-    with pytest.raises(HarnessError, match="of backbone sasrec, this harness has version"):
+    with pytest.raises(HarnessError, match="of backbone sasrec; this harness has version"):
         exported_model.load(folder)
     files.write_json(folder / exported_model.CONFIG, config | {"schema": 99})
     with pytest.raises(HarnessError, match="newer harness"):

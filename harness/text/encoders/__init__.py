@@ -1,1 +1,1 @@
-"""Text encoders: texts become embedding matrices. One module an encoder."""
+"""Text encoders: turn texts into embedding matrices. One module per encoder."""

@@ -1,4 +1,4 @@
-"""Rows of an embedding that are made already, on disk, so that a run that was killed goes on where it was."""
+"""Keep finished rows of an embedding on disk, so that a killed run resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from harness.system import files
 
 
 class Parts:
-    """The first rows of a matrix with one row a text of `order`, in a folder, one .npy file a part, float32.
+    """The first rows of a matrix with one row per text of `order`, in a folder, one float32 .npy file per part.
 
     A part is named by its first row and a seal over the folder's name (the key of the embedding), its texts and its
-    numbers. A file whose seal does not fit is damaged or belongs elsewhere: it and all behind it do not count.
-    ``done``: rows that are there; ``width``: their D, 0 as long as there are none.
+    numbers. A file with a wrong seal is damaged or foreign: it and all later parts are ignored. ``done``: number of
+    rows present; ``width``: their D, 0 while there are none.
     """
 
     def __init__(self, folder: Path, order: list[str]) -> None:
@@ -31,12 +31,12 @@ class Parts:
                 self._count(path, rows)
 
     def prune(self) -> None:
-        """Delete what does not count."""
+        """Delete ignored files."""
         for path in set(self._files()) - set(self.paths):
             path.unlink()
 
     def add(self, rows: np.ndarray) -> None:
-        """Keep the rows that follow, (n, D) float32."""
+        """Append the next rows, (n, D) float32."""
         path = self.folder / f"{self.done:09d}-{self._seal(self.done, rows)}.npy"
         with files.atomic(path) as temporary:
             np.save(temporary, rows, allow_pickle=False)

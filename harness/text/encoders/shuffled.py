@@ -1,7 +1,7 @@
-"""Another encoder's rows dealt to the wrong items: the control that keeps the spectrum and takes the meaning.
+"""Another encoder's rows assigned to the wrong items: a control that keeps the spectrum and removes the meaning.
 
-Rows of items without text stay where they are, so that the same items are missing. The permutation is one random
-cycle, hence a derangement: no item keeps its row (identical texts may still exchange identical rows).
+Rows of items without text stay in place, so the same items are missing. The permutation is one random cycle, hence a
+derangement: no item keeps its row (identical texts may still exchange identical rows).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Any sentence-transformers model, by hub id (``st:<id>`` or ``st:<id>@<revision>``) or by folder (``st:<folder>``).
 
-Pooling, normalisation and prompts are the model's own (Reimers & Gurevych, Sentence-BERT, EMNLP 2019). Weights are
-read from safetensors alone; code that a model brings along is never run.
+Pooling, normalisation and prompts come from the model (Reimers & Gurevych, Sentence-BERT, EMNLP 2019). Weights are
+read only from safetensors; code shipped with a model is never run.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import numpy as np
 from harness.text.encoders._base import Job, Progress, TextEncoder, Texts, file_sha256, hub_commit
 from harness.types import HarnessError
 
-CHUNK = 512  # texts between two reports of progress
+CHUNK = 512  # texts between progress reports
 BATCH = 32
-SPECIAL = 8  # tokens at most that a model sets around a text
+SPECIAL = 8  # max tokens that a model adds around a text
 
 
 class SentenceTransformers(TextEncoder):
     takes = "a sentence-transformers model id or folder"
 
     def identity(self) -> dict[str, Any]:
-        """A folder is known by its files' sha256, a hub model by its id and commit.
+        """A folder is identified by its files' sha256, a hub model by its id and commit.
 
-        Raises HarnessError if the argument is no folder and its commit can be learnt neither from the local cache
-        nor from the hub; ``st:<id>@<commit>`` needs neither.
+        Raises HarnessError if the argument is not a folder and neither the local cache nor the hub knows its commit;
+        ``st:<id>@<commit>`` needs neither.
         """
         folder = Path(self.argument).expanduser()
         if folder.is_dir():
@@ -45,7 +45,7 @@ class SentenceTransformers(TextEncoder):
 
 
 def load_model(model: str, word: str, commit: str | None = None) -> Any:
-    """A SentenceTransformer of a folder, never online, or of a hub id at a commit. Raises HarnessError if it fails."""
+    """Load a SentenceTransformer, from a folder (offline) or the hub at a commit. Raises HarnessError on failure."""
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
 
@@ -60,7 +60,7 @@ def load_model(model: str, word: str, commit: str | None = None) -> Any:
 
 
 def job(model: Any, distinct: list[str]) -> Job:
-    """The encoding of texts by a loaded model, `CHUNK` at a time; the model itself cuts what is too long for it."""
+    """Prepare the encoding of texts by a loaded model, `CHUNK` at a time; the model truncates long texts itself."""
 
     def batches(start: int) -> Iterator[np.ndarray]:
         for first in range(start, len(distinct), CHUNK):
@@ -68,14 +68,14 @@ def job(model: Any, distinct: list[str]) -> Job:
             yield model.encode(chunk, batch_size=BATCH, show_progress_bar=False, convert_to_numpy=True)
 
     limit = getattr(model, "max_seq_length", None)
-    if not isinstance(limit, int):  # none, or infinite
+    if not isinstance(limit, int):  # None or infinite
         return Job(distinct, batches)
     return Job(distinct, batches, _longer(model.tokenizer, distinct, limit), f"{limit:,} tokens")
 
 
 def _longer(tokenizer: Any, texts: list[str], limit: int) -> int:
-    """How many of the texts come to more than `limit` tokens."""
-    # a token is a byte or more, so that most texts are seen to be short without being taken apart
+    """Number of texts with more than `limit` tokens."""
+    # a token is at least one byte, so most texts are known to be short without tokenizing
     doubtful = [text for text in texts if len(text.encode()) + SPECIAL > limit]
     count = 0
     for start in range(0, len(doubtful), CHUNK):
@@ -85,7 +85,7 @@ def _longer(tokenizer: Any, texts: list[str], limit: int) -> int:
 
 
 def encode_texts(model: Any, texts: Texts, progress: Progress) -> np.ndarray:
-    """E, (N, D) float32, by a loaded model. Raises HarnessError if no item has text."""
+    """Encode texts by a loaded model: E, (N, D) float32. Raises HarnessError if no item has text."""
 
     class Loaded(TextEncoder):
         def job(self, distinct: list[str]) -> Job:
@@ -95,7 +95,7 @@ def encode_texts(model: Any, texts: Texts, progress: Progress) -> np.ndarray:
 
 
 def _folder_sha256(folder: Path) -> dict[str, str]:
-    """Relative name -> sha256 of what a model folder holds, but for hidden files and its card."""
+    """Relative name -> sha256 of the files in a model folder, except hidden files and the model card."""
     names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
     shown = sorted(name for name in names if not any(part.startswith(".") for part in name.parts))
     return {name.as_posix(): file_sha256(folder / name) for name in shown}

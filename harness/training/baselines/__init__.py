@@ -1,1 +1,1 @@
-"""Scorers that train nothing and stand as rows of every table. One module a baseline."""
+"""Baselines without training, included as rows of every table. One module per baseline."""

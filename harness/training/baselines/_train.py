@@ -1,4 +1,4 @@
-"""What baselines may learn from: the training part of a split."""
+"""The training part of a split, for baselines."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ def users_of_events(split: Split) -> np.ndarray:
 
 
 def training_mask(split: Split) -> np.ndarray:
-    """True for events that are for training, bool (events,)."""
+    """True for training events, bool (events,)."""
     users = users_of_events(split)
     return np.arange(len(split.items)) - split.offsets[users] < split.train_ends[users]

@@ -1,4 +1,4 @@
-"""Content kNN: items whose text is near the text of the last few items of the history. Trains nothing."""
+"""Content kNN: items whose text is close to that of the last few items of the history. No training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adapters._base import Spectrum
 from harness.data.splits import Queries, Split
 
 LAST, DECAY = 5, 0.7
-SQUARES = (1e-10, 1e15)  # entries whose squares float32 holds, and F.normalize sees
+SQUARES = (1e-10, 1e15)  # range of entries whose squares fit float32 and are not lost in F.normalize
 
 
 class ContentKNN:
@@ -36,9 +36,9 @@ class ContentKNN:
 
 
 def _unit(X: Tensor) -> Tensor:
-    """The rows of X (N, D) brought to length 1, zero rows as they are; (N, D) float32.
+    """The rows of X (N, D) scaled to length 1, (N, D) float32; zero rows stay zero.
 
-    Very large and very small rows are first divided by their largest entry: their squares are no float32.
+    Rows of huge or tiny numbers are first divided by their largest entry, because their squares do not fit float32.
     """
     largest = X.abs().amax(1, keepdim=True)
     odd = ((largest > SQUARES[1]) | (largest < SQUARES[0])) & (largest > 0)

@@ -1,4 +1,4 @@
-"""Popularity: items by their number of training events. The floor every row has to clear."""
+"""Popularity: items by number of training events. The minimum that every row should beat."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Transition kNN: items that followed the last few items of the history, in other users' training histories.
+"""Transition kNN: items that followed the last few items of the history in training histories.
 
-The sequential neighbourhood baseline of Ludewig & Jannach (2018), with steps of up to three.
+The sequential neighbourhood baseline of Ludewig & Jannach (2018), with up to three steps.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ STEPS = 3
 
 
 class TransitionKNN:
-    """score(j) = sum over the last 3 items i of the history, s steps back, of C[i, j] / (s * sqrt|i|), where C counts
-    that j came within 3 steps after i, a step weighing 1/steps, and |i| is the number of i's training events. Of the
-    usual normalisations the square root was the best on Beauty and Toys (HR@10 .0815 and .0908)."""
+    """score(j) = sum over the last 3 items i of the history, s steps back, of C[i, j] / (s * sqrt|i|).
+
+    C counts how often j came 1 to 3 steps after i, weighted by 1/steps; |i| is the number of i's training events. The
+    square root was the best of the usual normalisations on Beauty and Toys (HR@10 .0815 and .0908).
+    """
 
     version = 1
     uses_text = False
@@ -44,7 +46,7 @@ class TransitionKNN:
         parts = (torch.from_numpy(into), torch.from_numpy(unique % n), torch.from_numpy(values))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse (CSR|invariant)")
-            self.into = torch.sparse_csr_tensor(*parts, (n, n))  # row j: what leads to item j
+            self.into = torch.sparse_csr_tensor(*parts, (n, n))  # row j: weights of the items that lead to item j
 
     def scores(self, queries: Queries) -> Tensor:
         """(queries, n_items) float32, higher is better."""

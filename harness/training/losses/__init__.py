@@ -1,1 +1,1 @@
-"""How states and targets become a number to minimise. One file a loss."""
+"""Training losses. One module per loss."""

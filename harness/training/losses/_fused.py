@@ -1,12 +1,12 @@
-"""Full-catalogue softmax cross-entropy without the matrix of logits.
+"""Full-catalogue softmax cross-entropy that never stores the full matrix of logits.
 
-The scores of P positions against N items are P x N numbers that exist only to be reduced. Here they are made a few
-rows at a time, small enough to stay in cache, and turned at once into the loss and both gradients, in the way of fused
-linear cross-entropy (Hsu et al. 2024, arXiv 2410.10989; Wijmans et al. 2024, arXiv 2411.09009).
+The P x N scores of P positions against N items are needed only to be reduced. Here they are computed a few rows at a
+time, in blocks that fit the cache, and turned at once into the loss and both gradients, as in fused linear
+cross-entropy (Hsu et al. 2024, arXiv 2410.10989; Wijmans et al. 2024, arXiv 2411.09009).
 
-A block costs three matrix products and, between them, as few passes as will do: logits are made in base 2 (log2 e goes
-into h), because 2^x is two to three times faster than e^x on a CPU; no maximum is taken where the lengths of the
-vectors already say that nothing can overflow; the softmax is never divided through, its mass goes into h instead.
+A block costs three matrix products and as few passes as possible between them: logits are computed in base 2 (log2 e
+goes into h), because 2^x is two to three times faster than e^x on a CPU; no maximum is taken if the vector lengths rule
+out overflow; the softmax is never normalised: h is divided by its mass instead.
 """
 
 from __future__ import annotations
@@ -18,33 +18,34 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Logits held at a time, by device and type. Measured on a CPU: blocks of 2 MB of float32 stay in cache; bfloat16 wants
-# twice the bytes, because every block's part of the table's gradient is added up in float32.
+# Logits per block, by device and dtype. Measured on a CPU: blocks of 2 MB of float32 stay in cache; bfloat16 needs
+# twice the bytes, because every block's part of the table's gradient is summed in float32.
 BLOCK_ELEMENTS = {("cpu", torch.bfloat16): 2**21, ("cpu", torch.float32): 2**19, ("cpu", torch.float64): 2**19}
-MIN_ROWS = 32  # fewer rows starve the matrix product: a catalogue that leaves room for no more gets blocks that are
-ROWS_OUT_OF_CACHE = 128  # too large for the cache, and then so many rows are best,
-LOGITS_OUT_OF_CACHE = 2**26  # as far as they are no more logits than these, 256 MB
+MIN_ROWS = 32  # fewer rows starve the matrix product: a larger catalogue gets blocks that do not fit the cache,
+ROWS_OUT_OF_CACHE = 128  # for which this number of rows is best,
+LOGITS_OUT_OF_CACHE = 2**26  # up to this number of logits, 256 MB
 LOG2_E = math.log2(math.e)
-SAFE = 60.0  # |logit| in base 2 below which neither the sum of 2^logit nor its inverse leaves float32
+SAFE = 60.0  # max |logit| in base 2 for which the sum of 2^logit and its inverse stay within float32
 
 
 def softmax_loss(h: Tensor, table: Tensor, target: Tensor, *, blocks: torch.dtype | None = None) -> Tensor:
     """Mean over positions of -log softmax(h table^T)[target], shape ().
 
     h: (P, d) states; table: (N, d) items, without the padding row; target: (P,) int64 in [0, N). float32 or float64.
-    blocks: bfloat16 makes logits and matrix products in that type, sums in float32: about twice as fast where the
-    processor has the instructions. Logits are rounded to 8 bits, so that the error grows with their size. Measured:
+    blocks: bfloat16 computes logits and matrix products in that type, sums in float32: about twice as fast if the
+    processor has the instructions. Logits are rounded to 8 bits, so the error grows with their size. Measured:
     gradients are off by up to 3e-3 of their length while logits stay below ten, by 2e-2 at several tens; the loss,
-    whose target score is in full, by less than 1e-3.
-    Differentiable once, in h and table. Raises ValueError where shapes or kinds disagree or there is no position.
+    whose target score has full precision, by less than 1e-3.
+    Differentiable once, in h and table. Raises ValueError if shapes or dtypes disagree or there is no position or item.
     """
     if h.ndim != 2 or table.ndim != 2 or h.shape[1] != table.shape[1] or target.shape != h.shape[:1]:
         shapes = ", ".join(str(tuple(t.shape)) for t in (h, table, target))
         raise ValueError(f"softmax_loss takes h (P, d), table (N, d), target (P,), not {shapes}")
     if not len(h) or not len(table):
-        raise ValueError(f"softmax_loss has nothing to score: {len(h)} positions, {len(table)} items")
+        raise ValueError(f"softmax_loss needs positions and items, not {len(h)} positions and {len(table)} items")
     if target.dtype != torch.int64 or h.dtype != table.dtype:
-        raise ValueError(f"softmax_loss: h is {h.dtype}, table {table.dtype} (equal), target {target.dtype} (int64)")
+        dtypes = f"{h.dtype}, {table.dtype}, {target.dtype}"
+        raise ValueError(f"softmax_loss takes h and table of one dtype and an int64 target, not {dtypes}")
     return _SoftmaxLoss.apply(h, table, target, blocks or h.dtype)  # pyright: ignore[reportReturnType]
 
 
@@ -71,20 +72,20 @@ class _SoftmaxLoss(torch.autograd.Function):
 
 
 def _rows(elements: int, n: int) -> int:
-    """Rows of a block against n items."""
+    """Rows per block for n items, given the max `elements` of a block."""
     if elements // n >= MIN_ROWS:
         return elements // n
     return max(1, min(ROWS_OUT_OF_CACHE, LOGITS_OUT_OF_CACHE // n))
 
 
 class _Head:
-    """The softmax over all items, block by block: sum of log-normalisers, and its part of both gradients, unscaled."""
+    """The softmax over all items, by block: sum of log-normalisers, and its part of both gradients, unscaled."""
 
     def __init__(self, h: Tensor, table: Tensor, kind: torch.dtype, rows: int) -> None:
         self.h, self.h2, self.table = h, (h * LOG2_E).to(kind), table.to(kind)
         self.logits = self.table.new_empty(rows, len(table))
         self.grad_h, self.grad_table = torch.empty_like(h), torch.zeros_like(table)
-        # by Cauchy-Schwarz no logit is larger; a GPU is not asked, since one would wait for its answer
+        # Cauchy-Schwarz bounds the logits; not checked on a GPU, where it would wait for the device
         self.bounded = h.device.type == "cpu" and bool(_longest(h) * _longest(table) * LOG2_E < SAFE)
 
     def block(self, at: slice, gradients: bool) -> Tensor:
@@ -111,8 +112,8 @@ def _longest(rows: Tensor) -> Tensor:
 
 
 def _row_sums(z: Tensor, dtype: torch.dtype) -> Tensor:
-    """Sums of rows, (rows, 1). A narrow type is summed a stretch at a time, since each sum is rounded to it: the
-    kernel that widens instead is several times slower."""
+    """Row sums, (rows, 1). A narrow type is summed in pieces, because each sum is rounded to it; the kernel that widens
+    instead is several times slower."""
     if z.dtype == dtype:
         return z.sum(1, keepdim=True)
     return torch.stack([part.sum(1) for part in z.split(512, dim=1)], 1).to(dtype).sum(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Scores of chosen (position, item) pairs without the (P, m, d) array of gathered rows, forward or backward."""
+"""Scores of selected (position, item) pairs, never storing the (P, m, d) gathered rows, forward or backward."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-BLOCK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}  # gathered at a time; measured on a CPU: 2 to 8 MB are fastest
+BLOCK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}  # gathered at a time; measured on a CPU: blocks of 2 to 8 MB are fastest
 
 
 def pair_scores(h: Tensor, table: Tensor, index: Tensor) -> Tensor:
-    """S, (P, m), with S_pj = h_p . table[index_pj]. h: (P, d); table: (n, d); index: (P, m) int64 in [0, n).
+    """Return S, (P, m), with S_pj = h_p . table[index_pj]. h: (P, d); table: (n, d); index: (P, m) int64 in [0, n).
 
-    Differentiable once, in h and table. Memory beyond the result: one block of gathered rows, and P m for sorting.
+    Differentiable once, in h and table. Extra memory: one block of gathered rows, and P m for sorting.
     """
     return _PairScores.apply(h, table, index)  # pyright: ignore[reportReturnType]
 
@@ -44,7 +44,7 @@ class _PairScores(torch.autograd.Function):
 
 
 def _by_item(grad: Tensor, h: Tensor, index: Tensor, n: int) -> Tensor:
-    """(n, d): for every item the sum of grad_pj h_p over its pairs, as one weighted bag of positions an item."""
+    """Sum grad_pj h_p over the pairs of each item, (n, d), as one weighted bag of positions per item."""
     flat = index.reshape(-1)
     order = flat.argsort(stable=True)
     counts = torch.bincount(flat, minlength=n)

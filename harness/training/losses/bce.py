@@ -1,7 +1,7 @@
-"""BCE: binary cross-entropy of the target and of negatives drawn for every position, SASRec's own loss.
+"""BCE: binary cross-entropy of the target and of negatives drawn for each position; the original loss of SASRec.
 
-Source: Kang & McAuley (2018, arXiv 1808.09781), who draw one negative. The mean over the m + 1 candidates is that of
-Petrov & Macdonald (2023, arXiv 2308.07192): at m = 1 half of SASRec's sum, a factor that Adam does not see.
+Source: Kang & McAuley (2018, arXiv 1808.09781), who draw one negative. The mean over the m + 1 candidates is from
+Petrov & Macdonald (2023, arXiv 2308.07192): at m = 1 half of SASRec's sum, a factor that Adam cancels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ._pairs import pair_scores
 class BCE(Sampled):
     """L = -(log sigma(s_target) + sum over the negatives of log(1 - sigma(s))) / (m + 1), mean over positions.
 
-    ``m`` negatives a position; (P, m + 1) scores are held.
+    ``m`` negatives per position; keeps (P, m + 1) scores in memory.
     """
 
     def __init__(self, n_items: int, *, m: Negatives = 1) -> None:

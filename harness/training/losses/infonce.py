@@ -2,7 +2,7 @@
 
 Source: van den Oord et al. (2018, arXiv 1807.03748), the loss named by SpecTran (2026, arXiv 2601.21986) and used with
 tau 0.07 and 64 negatives in the code of AlphaFuse (Hu et al. 2025, arXiv 2504.19218). The default here is 512, as in
-`sampled_softmax`: shared by all positions they are nearly free, and the two losses then differ in the score alone.
+`sampled_softmax`: shared negatives cost almost nothing, and the two losses then differ only in the score.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from torch.nn import functional as F
 from ._base import Negatives, Positive
 from .sampled_softmax import SampledSoftmax
 
-SHORTEST = 1e-4  # of a vector that is brought to length 1: a row of zeros would else get a gradient beyond all others
+SHORTEST = 1e-4  # min length in normalisation: otherwise a row of zeros gets a gradient larger than all others
 
 
 class InfoNCE(SampledSoftmax):
-    """`SampledSoftmax` of s = cos(h, item) / ``tau``. Ranking is by the cosine as well.
+    """`SampledSoftmax` of s = cos(h, item) / ``tau``. Ranking uses the cosine too.
 
-    Raises ValueError where ``tau`` is not positive.
+    Raises ValueError if ``tau`` is not positive.
     """
 
     def __init__(self, n_items: int, *, tau: Positive = 0.07, m: Negatives = 512) -> None:
         super().__init__(n_items, m=m)
         if tau <= 0:
-            raise ValueError(f"tau is {tau}; a temperature is above 0")
+            raise ValueError(f"tau is {tau}; it must be above 0")
         self.tau = tau
 
     def project(self, x: Tensor) -> Tensor:

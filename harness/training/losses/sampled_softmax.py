@@ -1,10 +1,10 @@
 """Sampled softmax: cross-entropy of the target against a few uniform negatives that all positions share.
 
-Source: as in eSASRec (2025, arXiv 2508.06450). The draw is uniform: a logQ correction would take the same constant from
-every candidate, target and negatives alike, and cancels, so there is none. That makes it noise-contrastive estimation
-by ranking (Ma & Collins 2018, arXiv 1809.01812): whatever m, its minimiser has the full softmax's scores up to a
-constant a position (exactly so while the draw repeats no item). It is no estimate of the full softmax's value: m
-unweighted negatives stand for N - 1, so it is smaller, and the two cannot be compared.
+Source: as in eSASRec (2025, arXiv 2508.06450). The draw is uniform, so a logQ correction would subtract the same
+constant from every candidate and cancel; there is none. The loss is therefore noise-contrastive estimation by ranking
+(Ma & Collins 2018, arXiv 1809.01812): for any m, its minimiser has the scores of the full softmax up to a constant per
+position (exactly, if the draw repeats no item). Its value does not estimate that of the full softmax: m unweighted
+negatives stand for N - 1, so it is smaller, and the two cannot be compared.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ._base import Negatives, Sampled, check
 class SampledSoftmax(Sampled):
     """L = -log exp(s_target) / (exp(s_target) + sum over the negatives of exp(s)), mean over positions.
 
-    ``m`` negatives a step, the same for all positions: one (P, d) by (d, m) product. (P, m + 1) scores are held.
+    ``m`` negatives per step, shared by all positions: one (P, d) by (d, m) product. Keeps (P, m + 1) scores in memory.
     """
 
     def __init__(self, n_items: int, *, m: Negatives = 512) -> None:
@@ -33,6 +33,6 @@ class SampledSoftmax(Sampled):
         negatives = check(h, table, target, negatives, (self.m,))
         positive, negative = (self.project(F.embedding(index, table)) for index in (target, negatives))
         h = self.project(h) / self.tau
-        own = target[:, None] == negatives
-        scores = torch.cat([(h * positive).sum(1, keepdim=True), (h @ negative.T).masked_fill(own, -torch.inf)], 1)
+        hits = target[:, None] == negatives
+        scores = torch.cat([(h * positive).sum(1, keepdim=True), (h @ negative.T).masked_fill(hits, -torch.inf)], 1)
         return F.cross_entropy(scores, torch.zeros_like(target))

@@ -1,7 +1,7 @@
 """Softmax: cross-entropy over the full catalogue, the loss with the strongest evidence in the field.
 
-Source: Klenitskiy & Vasilev (2023, arXiv 2309.07602): trained by it, SASRec overtakes BERT4Rec, and losses over few
-negatives fall far behind. Its kernel, which never holds all logits, is `_fused.softmax_loss`.
+Source: Klenitskiy & Vasilev (2023, arXiv 2309.07602): trained with it, SASRec outperforms BERT4Rec, and losses over few
+negatives fall far behind. The kernel, `_fused.softmax_loss`, never stores all logits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ._fused import softmax_loss
 class Softmax(Loss):
     """L = -log softmax(h table^T)[target], mean over positions.
 
-    Under `torch.autocast` the logits and the matrix products are made in its type, and sums in float32.
+    Under `torch.autocast`, logits and matrix products use its type, sums float32.
     """
 
     def __call__(self, h: Tensor, table: Tensor, target: Tensor, negatives: Tensor | None) -> Tensor:
