@@ -237,9 +237,9 @@ def test_a_new_metric_and_a_new_format_are_one_file_each(tmp_path):
     (copy / "report" / "tables" / "names.py").write_text("def render(table):\n    return ' '.join(table.metrics)\n")
     program = (
         "import sys, polars as pl; import harness.report.tables as board\n"
-        "cells = pl.DataFrame(schema=dict.fromkeys(board._frames.COLUMNS['cells'], pl.String))\n"
-        "runs = pl.DataFrame(schema=dict.fromkeys(board._frames.COLUMNS['runs'], pl.String))\n"
-        "ranks = pl.DataFrame(schema=dict.fromkeys(board._frames.COLUMNS['ranks'], pl.String))\n"
+        "cells = pl.DataFrame(schema=board._frames.SCHEMAS['cells'])\n"
+        "runs = pl.DataFrame(schema=board._frames.SCHEMAS['runs'])\n"
+        "ranks = pl.DataFrame(schema=board._frames.SCHEMAS['ranks'])\n"
         "print(board.render(board.build(board.Results(runs, ranks, cells)), 'names'))\n"
         "print(sorted({'torch', 'ray', 'mlflow', 'optuna', 'jinja2', 'rich'} & set(sys.modules)))\n"
     )
