@@ -222,6 +222,16 @@ def test_a_terminal_gets_colours_and_a_pipe_gets_none(table, monkeypatch):
 FRONT = ("__init__.py", "types.py", "registry.py", "domains.py", "report/__init__.py")
 
 
+def test_notes_explain_only_columns_and_marks_that_occur(table):
+    text = render(table, "terminal")
+    assert "First:" in text
+    assert "Effect size:" not in text, "a column of other formats"
+    assert "Effect size:" in render(table, "md")
+    assert "Text beyond d:" not in render(table, "md"), "no run recorded it"
+    assert "vs best rival %:" not in render(table, "tex")
+    assert "First:" not in terminal.plain(table, 60), "dropped for lack of width"
+
+
 def test_a_new_metric_and_a_new_format_are_one_file_each(tmp_path):
     """In a copy of the package: a file in metrics becomes columns, a file in leaderboard becomes a format."""
     root = Path(terminal.__file__).parents[2]

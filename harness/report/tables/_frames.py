@@ -1,4 +1,4 @@
-"""The frames that a table is made of, checked: one clear line for each way they can be wrong."""
+"""The input frames of a table, their schemas, and checks with a one-line error for each inconsistency."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ TRIALS = {  # one row per started trial, ordered by cell, role and number; a con
     "info": pl.String,  # JSON object
     "started": pl.Float64,  # seconds since 1970; null: unknown
     "ended": pl.Float64,  # seconds since 1970; null: unknown
-    "run": pl.String,  # launch that started it
+    "run": pl.String,  # launch that ended it, or else started it last
 }
 QUERIES = {  # one row per test target, in the order of the ranks
     "dataset": pl.String,
@@ -116,8 +116,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Confirmed:
-    """The test-opened runs of one cell: ranks (Q,) of each of S seeds, the users (Q,) that they are of, ascending, and
-    one dict a run."""
+    """The confirmed runs of one cell: ranks (Q,) of each of S seeds, users (Q,) in ascending order, a dict per run."""
 
     ranks: list[Ranks]
     users: np.ndarray
@@ -125,10 +124,10 @@ class Confirmed:
 
 
 def confirmed(results: Results) -> dict[Cell, Confirmed]:
-    """The confirmed runs by cell, users in one order for all cells of a data set.
+    """Return the confirmed runs by cell, with the same order of users in all cells of a data set.
 
-    Raises HarnessError if a column is missing, a run is outside the plan, doubled or without ranks, a rank is below
-    1, the runs of a cell differ in their parameters, or the cells of a data set rank different users.
+    Raises HarnessError if a column is missing, a run is not planned, duplicated or without ranks, a rank is below 1,
+    the runs of a cell have different parameters, or the cells of a data set rank different users.
     """
     for name, schema in SCHEMAS.items():
         _check_columns(name, getattr(results, name), list(schema))
@@ -136,22 +135,22 @@ def confirmed(results: Results) -> dict[Cell, Confirmed]:
     several = (results.header.get("protocol") or {}).get("target") == "successive"
     ranks = dict(_by_trial(results.ranks, several))
     users: dict[str, np.ndarray] = {}
-    found = {}
+    by_cell = {}
     for cell, runs in _by_cell(results.runs).items():
         if cell not in planned:
-            raise HarnessError(f"runs hold {cell}, which is no cell of the plan.")
+            raise HarnessError(f"The frame 'runs' contains {cell}, which is not a planned cell.")
         _check_runs(cell, runs)
         columns = []
         for run in runs:
-            own, values = ranks.get(run["trial"], (np.empty(0), Ranks.untied(np.empty(0))))
-            if not np.array_equal(users.setdefault(cell.dataset, own), own) or not len(own):
+            ranked, values = ranks.get(run["trial"], (np.empty(0), Ranks.untied(np.empty(0))))
+            if not np.array_equal(users.setdefault(cell.dataset, ranked), ranked) or not len(ranked):
                 raise HarnessError(
-                    f"{cell}, seed {run['seed']}: its test ranks are of {len(own)} users, other rows of "
-                    f"{cell.dataset} of {len(users[cell.dataset])}; a table compares the same users."
+                    f"{cell}, seed {run['seed']}, has test ranks of {len(ranked)} users, other rows of {cell.dataset} "
+                    f"of {len(users[cell.dataset])}; all rows of a table must rank the same users."
                 )
             columns.append(values)
-        found[cell] = Confirmed(columns, users[cell.dataset], runs)
-    return found
+        by_cell[cell] = Confirmed(columns, users[cell.dataset], runs)
+    return by_cell
 
 
 def cell_of(record: dict[str, Any]) -> Cell:
@@ -159,18 +158,18 @@ def cell_of(record: dict[str, Any]) -> Cell:
 
 
 def json_object(text: str | None, where: str) -> dict[str, Any]:
-    """The object that a JSON cell holds; numbers that JSON has no word for become None."""
+    """Parse a JSON object; NaN and infinity become None. Raises HarnessError, naming `where`, if it is not one."""
     try:
         value = json.loads(text or "{}")
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise HarnessError(f"{where} is no JSON object: {str(text)[:60]}")
+        raise HarnessError(f"{where} is not a JSON object: {str(text)[:60]}")
     return finite(value)
 
 
 def finite(value: Any) -> Any:
-    """The value with every NaN and infinity, at any depth, replaced by None."""
+    """Replace every NaN and infinity, at any depth, by None."""
     if isinstance(value, dict):
         return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -178,21 +177,21 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _check_columns(name: str, frame: pl.DataFrame | pl.LazyFrame, wanted: list[str]) -> None:
-    known = frame.collect_schema().names()
-    for column in wanted:
-        if column not in known:
-            raise HarnessError(f"The frame '{name}' has no column '{column}'. {suggest(column, known)}")
+def _check_columns(name: str, frame: pl.DataFrame | pl.LazyFrame, required: list[str]) -> None:
+    columns = frame.collect_schema().names()
+    for column in required:
+        if column not in columns:
+            raise HarnessError(f"The frame '{name}' has no column '{column}'. {suggest(column, columns)}")
 
 
 def _planned(cells: pl.DataFrame) -> set[Cell]:
     planned = Counter(cell_of(record) for record in cells.select(KEY).iter_rows(named=True))
     for cell, count in planned.items():
         if count > 1:
-            raise HarnessError(f"cells hold {cell} {count} times.")
+            raise HarnessError(f"The frame 'cells' contains {cell} {count} times.")
     for state in cells["state"].unique():
         if state not in STATES:
-            raise HarnessError(f"cells hold the state '{state}'. {suggest(str(state), STATES)}")
+            raise HarnessError(f"The frame 'cells' contains the unknown state '{state}'. {suggest(str(state), STATES)}")
     return set(planned)
 
 
@@ -204,27 +203,29 @@ def _by_cell(runs: pl.DataFrame) -> dict[Cell, list[dict[str, Any]]]:
 
 
 def _by_trial(ranks: pl.DataFrame, several: bool) -> Iterator[tuple[str, tuple[np.ndarray, Ranks]]]:
-    """Each trial with its users (Q,) and their ranks (Q,), ordered by user; `several`: a user may have more
-    targets than one, which stay in their order."""
+    """Yield each trial with its users (Q,) and their ranks (Q,), ordered by user.
+
+    several: whether a user may have more than one target; these keep their order.
+    """
     for (trial,), frame in ranks.partition_by("trial", as_dict=True, include_key=False).items():
         if not frame["user"].is_sorted():
             frame = frame.sort("user", maintain_order=True)
         users = frame["user"].to_numpy()
         low, high = (frame[name].cast(pl.Float64).to_numpy() for name in ("low", "high"))
         if not (np.isfinite(high) & (low >= 1)).all():
-            raise HarnessError(f"ranks of trial {trial} hold {np.nanmin(low)}; ranks are finite and start at 1.")
+            raise HarnessError(f"Trial {trial} has the rank {np.nanmin(low)}; ranks must be finite and at least 1.")
         if (low > high).any():
             at = int((low > high).argmax())
-            raise HarnessError(f"ranks of trial {trial} hold low {low[at]:g} above high {high[at]:g}.")
+            raise HarnessError(f"Trial {trial} has a rank with low {low[at]:g} above high {high[at]:g}.")
         if not several and (np.diff(users) == 0).any():
-            raise HarnessError(f"ranks of trial {trial} hold a user more than once.")
+            raise HarnessError(f"Trial {trial} has more than one rank for a user.")
         yield trial, (users, Ranks(low, high))
 
 
 def _check_runs(cell: Cell, runs: list[dict[str, Any]]) -> None:
     seeds = [run["seed"] for run in runs]
     if len(set(seeds)) < len(seeds):
-        raise HarnessError(f"{cell}: runs hold a seed more than once: {', '.join(map(str, seeds))}.")
+        raise HarnessError(f"{cell} has more than one run for a seed: {', '.join(map(str, seeds))}.")
     first, *others = (json_object(run["params"], f"{cell}: params") for run in runs)
     if any(other != first for other in others):
-        raise HarnessError(f"{cell}: its runs differ in their params; a row of a table is one configuration.")
+        raise HarnessError(f"The runs of {cell} have different params; a row of a table is one configuration.")
