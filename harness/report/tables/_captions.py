@@ -101,8 +101,8 @@ def header(table: Table, part: str) -> dict[str, Any]:
 
 
 def header_lines(table: Table, parts: tuple[str, ...]) -> list[str]:
-    named = [(part, header(table, part)) for part in parts]
-    return [line(TITLES[part], values) for part, values in named if values]
+    headers = [(part, header(table, part)) for part in parts]
+    return [line(TITLES[part], values) for part, values in headers if values]
 
 
 def title(section: Section) -> str:
@@ -128,8 +128,8 @@ def warnings(section: Section) -> list[str]:
 
 def cards_of(table: Table) -> list[tuple[str, list[str]]]:
     """Return the lines of each data set's card, each data set once."""
-    found = {s.dataset: [f"{label}: {text}" for label, text in cards.told(s.card)] for s in table.sections}
-    return [(name, lines) for name, lines in found.items() if lines]
+    by_dataset = {s.dataset: [f"{name}: {text}" for name, text in cards.told(s.card)] for s in table.sections}
+    return [(dataset, lines) for dataset, lines in by_dataset.items() if lines]
 
 
 def parity(table: Table, section: Section) -> str:
@@ -186,8 +186,13 @@ def explanations(table: Table, columns: Sequence[Column] | None = None) -> list[
     """Explain the numbers of the given columns, of all by default; columns without values are left out."""
     rows = list(_rows(table))
     titles = {column.title for column in filled(columns or all_columns(table), rows)}
-    lines = [_ranking(table), *_gain_notes(table, titles), *_column_notes(titles), _cost_note(table, titles)]
-    return [line for line in [*lines, _spectrum_note(titles), _small_parts(table)] if line]
+    lines = [
+        _ranking(table),
+        *_gain_notes(table, titles),
+        *(_noted(notes, titles) for notes in COLUMN_NOTES),
+        _cost_note(table, titles),
+    ]
+    return [line for line in [*lines, _noted(SPECTRUM_NOTES, titles), _small_parts(table)] if line]
 
 
 def _rows(table: Table) -> Iterator[Row]:
@@ -215,48 +220,38 @@ def _gain_notes(table: Table, titles: set[str]) -> Iterator[str]:
         )
 
 
-COLUMN_NOTES = (  # (title of the column, its explanation); a line each
-    (
-        (
-            "group",
-            f"Group: rows that share a letter do not differ significantly (adjusted p ≥ {ALPHA}, Holm over all pairs).",
-        ),
-        ("effect size", f"Effect size: mean over standard deviation of the users' differences from '{REFERENCE}'."),
-    ),
-    (
-        ("first", "First: share of resamples of users and seeds in which the row ranks first."),
-        ("tied", "Tied: share of test targets tied with another item; their metrics are expectations over tie order."),
-    ),
-    (
-        (
-            "detectable %",
-            f"Detectable: smallest gain found with {round(100 * POWER)} % power at the strictest step of Holm.",
-        ),
-    ),
+COLUMN_NOTES = (  # title of a column -> its explanation; a line per dict
+    {
+        "group": f"Group: rows sharing a letter do not differ significantly (Holm-adjusted p ≥ {ALPHA} over all pairs).",
+        "effect size": f"Effect size: mean over standard deviation of the users' differences from '{REFERENCE}'.",
+    },
+    {
+        "first": "First: share of resamples of users and seeds in which the row ranks first.",
+        "tied": "Tied: share of test targets tied with another item; their metrics are expectations over tie order.",
+    },
+    {
+        "detectable %": f"Detectable: smallest gain found with {round(100 * POWER)} % power at Holm's strictest step.",
+    },
 )
-COST_NOTES = (
-    ("trials d/p/f of n", "Trials d/p/f of n: done, pruned and failed trials of n planned."),
-    ("dims", "Dims: number of searched dimensions."),
-    ("search", "Search: time of all search trials of the cell."),
-    ("train", "Train: time of one confirmed run."),
-    ("params", "Params: trained parameters."),
-    ("peak MB", "Peak: peak resident memory of the process."),
-)
-SPECTRUM_NOTES = (
-    ("erank", "Erank: effective rank of the item table after training."),
-    ("erank start", "Erank start: the same before training."),
-    ("text beyond d", "Text beyond d: share of the text's variance outside its d leading components."),
-    ("table beyond d", "Table beyond d: share of the item table's variance along those components of the text."),
-    ("outside text", "Outside text: share of the item table's variance outside the span of the text."),
-)
+COST_NOTES = {
+    "trials d/p/f of n": "Trials d/p/f of n: done, pruned and failed trials of n planned.",
+    "dims": "Dims: number of searched dimensions.",
+    "search": "Search: time of all search trials of the cell.",
+    "train": "Train: time of one confirmed run.",
+    "params": "Params: trained parameters.",
+    "peak MB": "Peak: peak resident memory of the process.",
+}
+SPECTRUM_NOTES = {
+    "erank start": "Erank start: effective rank of the item table before training.",
+    "erank": "Erank: effective rank of the item table after training.",
+    "text beyond d": "Text beyond d: share of the text's variance after its d leading components.",
+    "table beyond d": "Table beyond d: share of the item table's variance along the text's later components.",
+    "outside text": "Outside text: share of the item table's variance along no component of the text.",
+}
 
 
-def _noted(notes: Sequence[tuple[str, str]], titles: set[str]) -> str:
-    return " ".join(text for title, text in notes if title in titles)
-
-
-def _column_notes(titles: set[str]) -> list[str]:
-    return [_noted(line, titles) for line in COLUMN_NOTES]
+def _noted(notes: dict[str, str], titles: set[str]) -> str:
+    return " ".join(text for title, text in notes.items() if title in titles)
 
 
 def _cost_note(table: Table, titles: set[str]) -> str:
@@ -264,10 +259,6 @@ def _cost_note(table: Table, titles: set[str]) -> str:
         f"{FRONT} on the Pareto front of {table.headline} and this cost." if any(r.front for r in _rows(table)) else ""
     )
     return " ".join(filter(None, [_noted(COST_NOTES, titles), front, _unmeasured(table)]))
-
-
-def _spectrum_note(titles: set[str]) -> str:
-    return _noted(SPECTRUM_NOTES, titles)
 
 
 def _small_parts(table: Table) -> str:

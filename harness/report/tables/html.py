@@ -89,13 +89,16 @@ def _missing(table: Table) -> list[tuple[Row, Section]]:
 
 def _cards(table: Table) -> list[tuple[str, dict[str, Any]]]:
     """Return (data set, facts of its card): the main ones and the rest."""
-    found = {}
+    by_dataset = {}
     for section in table.sections:
-        if section.card and section.dataset not in found:
+        if section.card and section.dataset not in by_dataset:
             shares = [key for key in section.card if key.endswith("share")]
             main = {key: section.card[key] for key in (*FIRST[:5], *shares, *FIRST[5:]) if key in section.card}
             rest = {key: value for key, value in section.card.items() if key not in main and key != "warnings"}
             users = {"test_users": section.test_users} if section.test_users else {}
-            said = [pair for pair in cards.told(section.card) if pair[0] in SENTENCES]
-            found[section.dataset] = {"main": captions.facts(main | users) + said, "rest": captions.facts(rest)}
-    return list(found.items())
+            sentences = [pair for pair in cards.told(section.card) if pair[0] in SENTENCES]
+            by_dataset[section.dataset] = {
+                "main": captions.facts(main | users) + sentences,
+                "rest": captions.facts(rest),
+            }
+    return list(by_dataset.items())
