@@ -17,34 +17,9 @@ from harness.record.artifacts import ArtifactSources, FrameOf
 from harness.record.launches import LaunchRecord, StudyRecord
 from harness.record.ledger import Ledger, TrialEntry
 from harness.report.tables import Results
-from harness.report.tables._frames import QUERIES, SPECTRA, TRIALS
+from harness.report.tables._frames import CELLS, KEY, QUERIES, RANKS, RUNS, SPECTRA, TRIALS
 from harness.search import spaces
 from harness.types import Cell, HarnessError, TrialResult
-
-CELL = ["dataset", "encoder", "backbone", "adapter"]
-RUNS = {
-    "trial": pl.String,
-    **dict.fromkeys(CELL, pl.String),
-    "seed": pl.Int64,
-    "params": pl.String,
-    "best_valid": pl.Float64,
-    "seconds": pl.Float64,
-    "parameters": pl.Int64,
-    "effective_rank": pl.Float64,
-    "info": pl.String,
-}
-CELLS = {
-    **dict.fromkeys(CELL, pl.String),
-    **dict.fromkeys(["trials_done", "trials_pruned", "trials_failed", "trials_planned"], pl.Int64),
-    "search_seconds": pl.Float64,
-    "search_epochs": pl.Int64,
-    "searched": pl.List(pl.String),
-    **dict.fromkeys(["tuned", "setting", "warm_start"], pl.String),
-    "cell_seconds": pl.Float64,
-    **dict.fromkeys(["seeds_done", "seeds_planned"], pl.Int64),
-    "state": pl.String,
-    "reason": pl.String,
-}
 
 
 def of_home(home: Path, run: str | None = None, at_trials: int | None = None) -> Results:
@@ -94,7 +69,7 @@ def build(
     return Results(
         pl.DataFrame(rows, schema=RUNS),
         _ranks(ranks),
-        pl.DataFrame(cells, schema=CELLS).sort(CELL),
+        pl.DataFrame(cells, schema=CELLS).sort(KEY),
         _header(ledger, launch, studies, cards, at_trials) | ({"tracking": known.page} if known.page else {}),
         _trials(ledger, studies),
         _queries(launch.protocol.identity(), cards, known),
@@ -133,7 +108,7 @@ def _found(ledger: Ledger, study: StudyRecord, ranks_of: FrameOf) -> dict[str, p
 def _ranks(frames: dict[str, pl.DataFrame]) -> pl.DataFrame:
     """Trial, user and bounds of the rank of every test target, from the frames of the trials."""
     if not frames:
-        return pl.DataFrame(schema={"trial": pl.String, "user": pl.Int64, "low": pl.Float64, "high": pl.Float64})
+        return pl.DataFrame(schema=RANKS)
     together = pl.concat(frames.values(), how="vertical_relaxed")  # before any expression: each costs as much as a file
     trial = pl.concat([pl.Series("trial", [name]).new_from_index(0, own.height) for name, own in frames.items()])
     return together.select(trial, pl.col("user").cast(pl.Int64), pl.col("low", "high").cast(pl.Float64))
@@ -195,7 +170,7 @@ def _remarks(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
 
 
 def _names(cell: Cell) -> dict[str, str]:
-    return {key: getattr(cell, key) for key in CELL}
+    return {key: getattr(cell, key) for key in KEY}
 
 
 def _confirmed(ledger: Ledger, study: StudyRecord) -> list[str]:

@@ -103,10 +103,10 @@ def test_a_table_counts_its_tied_targets_and_warns_from_one_percent():
     assert by_row == {"svd": pytest.approx(0.2), "id": 0}
     assert few.cautions == ()
     [caution] = many.cautions
-    assert caution.startswith("Test targets that share their score with another item: svd · minilm 20.0 %.")
+    assert caution.startswith("Test targets tied with another item: svd · minilm 20.0 %.")
     for name in formats():
         if name not in ("csv", "parquet"):
-            assert "share their score with another item: svd" in render(build(board(0.2)), name).replace("{-}", "-")
+            assert "tied with another item: svd" in render(build(board(0.2)), name).replace("{-}", "-")
 
 
 def test_a_table_ranks_by_the_expectation():
@@ -122,7 +122,7 @@ def test_results_of_an_earlier_version_are_named_as_measured_under_the_old_rule(
     old = pl.DataFrame({"user": users.astype(np.int32), "rank": users / 2 + 1})
     table = build(frames_of(ledger, lambda trial_id: artifacts.parse_ranks(_parquet(old))))
     for section in table.sections:
-        assert any(text.startswith("Measured under the tie rule of an earlier version") for text in section.cautions)
+        assert any(text.startswith("Measured with the tie rule of an earlier version") for text in section.cautions)
         assert all(row.metrics["HR@10"].mean == pytest.approx((old["rank"] <= 10).mean()) for row in section.rows)
     assert "ties mid-rank (earlier rule)" in render(table, "md")
     assert all(artifacts.mid_ranked(entry.trial) for entry in ledger.trials.values())

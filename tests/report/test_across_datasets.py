@@ -61,7 +61,7 @@ def test_few_data_sets_get_no_elo_and_a_sentence_says_why():
     assert few.critical_difference is None
     assert {s.elo for s in few.standings} == {None}
     assert {s.group for s in few.standings} == {""}
-    assert "they take 10 data sets, here are 9" in few.too_few
+    assert "they need 10 data sets, not 9" in few.too_few
 
 
 def test_from_ten_data_sets_on_there_is_elo_and_a_critical_difference():
@@ -141,7 +141,7 @@ def test_holes_leave_the_comparison_and_are_named():
     assert found.left_out == ("mlp · minilm (no result on three, two)",)
     for name in ("md", "terminal", "tex"):
         assert "no result on three, two" in render(table, name)
-        assert "they take 10 data sets, here are 3" in render(table, name)
+        assert "they need 10 data sets, not 3" in render(table, name)
     assert found.standings[0].gain.mean == pytest.approx(np.mean([r.vs_id.percent for r in svds(table)]))
 
 

@@ -86,7 +86,7 @@ def test_energy_is_shown_where_the_machine_said_it_and_else_the_notes_say_so():
     rows = {ID: seeds(0.6), SVD: seeds(0.0)}
     own = results(rows)
     silent = build(own)
-    assert "Energy: this machine did not say." in " ".join(words.footnotes(silent))
+    assert "Energy was not measured: this machine does not report it." in " ".join(words.footnotes(silent))
     assert "energy Wh" not in render(silent, "md")
     infos = [run(key, seed, info={"energy_wh": 0.25, "peak_mb": 512.0}) for key in rows for seed in range(3)]
     told = build(Results(type(own.runs)(infos, schema=own.runs.schema), own.ranks, own.cells))
@@ -117,7 +117,7 @@ def test_a_row_that_was_planned_less_is_marked_in_every_format_and_the_mark_expl
     assert r"\ddagger" in render(table, "tex")
     for name in ("csv", "json"):
         assert "less" in render(table, name)
-    explained = "was planned less than other rows of its section"
+    explained = "smaller plan than other rows of its section"
     for name in ("terminal", "md", "tex", "html", "json"):
         assert explained in render(table, name)
     assert "‡" not in render(build(results({key: seeds(0.1) for key in (ID, SVD)})), "md")
@@ -143,7 +143,7 @@ def test_a_row_of_fewer_seconds_was_given_less(seconds, marked):
 def test_the_certificate_names_the_published_setting_and_who_has_it():
     fixed = {"searched": [], "tuned": "fixed", "setting": "gsasrec", "trials_planned": 1, "trials_done": 1}
     header = {"settings": {"gsasrec": "gSASRec, Petrov & Macdonald 2023."}}
-    for others, who in (({}, "svd · minilm"), (fixed, "every trained row")):
+    for others, who in (({}, "svd · minilm"), (fixed, "all trained rows")):
         cells = [cell(ID, **others), cell(SVD, **fixed)]
         table = build(results({ID: seeds(0.6), SVD: seeds(0.0)}, cells, header))
         told = f"Published setting gsasrec (gSASRec, Petrov & Macdonald 2023): {who}."
@@ -184,6 +184,6 @@ def test_the_table_of_a_ledger_says_what_the_published_setting_is(tmp_path, monk
     found = ledger_results.of_home(tmp_path)
     assert found.header["settings"] == {"gsasrec": spaces.about("gsasrec")}
     assert (
-        "Published setting gsasrec (gSASRec, Petrov & Macdonald 2023, arXiv 2308.07192): every trained row."
+        "Published setting gsasrec (gSASRec, Petrov & Macdonald 2023, arXiv 2308.07192): all trained rows."
         in render(build(found), "terminal")
     )

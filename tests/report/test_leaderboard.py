@@ -154,7 +154,7 @@ def test_users_of_several_targets_weigh_alike_where_the_protocol_asks_for_all_of
     row = table.sections[0].rows[0]
     assert row.metrics["HR@10"].mean == pytest.approx((0 + 1 + 1 / 3) / 3, abs=1e-6)
     assert table.sections[0].test_users == 3
-    with pytest.raises(HarnessError, match="a user more than once"):
+    with pytest.raises(HarnessError, match="more than one rank for a user"):
         build(Results(found.runs, several.ranks, found.cells, {"protocol": {"target": "last"}}))
 
 
@@ -192,18 +192,24 @@ def spoiled(made: Results, **frames: pl.DataFrame) -> Results:
     [
         (lambda r: spoiled(r, runs=r.runs.rename({"seed": "sed"})), r"'runs' has no column 'seed'. Did you mean 'sed'"),
         (lambda r: spoiled(r, cells=r.cells.with_columns(state=pl.lit("don"))), r"state 'don'. Did you mean 'done'"),
-        (lambda r: spoiled(r, cells=pl.concat([r.cells, r.cells])), r"cells hold beauty / none / sasrec / id 2 times"),
-        (lambda r: spoiled(r, cells=r.cells.filter(pl.col("adapter") == "id")), r"svd, which is no cell of the plan"),
-        (lambda r: spoiled(r, runs=pl.concat([r.runs, r.runs])), r"a seed more than once: 0, 0, 1, 1"),
+        (
+            lambda r: spoiled(r, cells=pl.concat([r.cells, r.cells])),
+            r"'cells' contains beauty / none / sasrec / id 2 times",
+        ),
+        (lambda r: spoiled(r, cells=r.cells.filter(pl.col("adapter") == "id")), r"svd, which is not a planned cell"),
+        (lambda r: spoiled(r, runs=pl.concat([r.runs, r.runs])), r"more than one run for a seed: 0, 0, 1, 1"),
         (lambda r: spoiled(r, ranks=r.ranks[1:]), r"of 400 users, other rows of beauty of 399"),
-        (lambda r: spoiled(r, ranks=r.ranks.filter(~pl.col("trial").str.ends_with("1"))), r"seed 1: .* of 0 users"),
-        (lambda r: spoiled(r, ranks=r.ranks.with_columns(low=pl.col("low") - 1)), r"hold 0.0; ranks .* start at 1"),
-        (lambda r: spoiled(r, ranks=r.ranks.with_columns(low=pl.col("high") + 1)), r"hold low \d+ above high \d+"),
-        (lambda r: spoiled(r, ranks=pl.concat([r.ranks, r.ranks])), r"hold a user more than once"),
-        (lambda r: spoiled(r, runs=r.runs.with_columns(params=pl.lit("[1]"))), r"params is no JSON object: \[1\]"),
+        (lambda r: spoiled(r, ranks=r.ranks.filter(~pl.col("trial").str.ends_with("1"))), r"seed 1, .* of 0 users"),
+        (
+            lambda r: spoiled(r, ranks=r.ranks.with_columns(low=pl.col("low") - 1)),
+            r"has the rank 0.0; ranks must be .* at least 1",
+        ),
+        (lambda r: spoiled(r, ranks=r.ranks.with_columns(low=pl.col("high") + 1)), r"low \d+ above high \d+"),
+        (lambda r: spoiled(r, ranks=pl.concat([r.ranks, r.ranks])), r"more than one rank for a user"),
+        (lambda r: spoiled(r, runs=r.runs.with_columns(params=pl.lit("[1]"))), r"params is not a JSON object: \[1\]"),
         (
             lambda r: spoiled(r, runs=r.runs.with_columns(params=pl.format('{{"lr":{}}}', pl.col("seed")))),
-            r"differ in their params",
+            r"have different params",
         ),
     ],
 )
@@ -220,7 +226,7 @@ def test_skipped_rows_are_no_part_of_what_was_planned_and_one_is_not_many():
     one = {"trials_planned": 1, "trials_done": 1, "trials_pruned": 0, "seeds_planned": 1, "seeds_done": 1}
     table = build(results({keys[0]: seeds(0.6, 1)}, [cell(keys[0], **one), skipped]))
     assert words.parity(table, table.sections[0]).startswith(
-        "Parity: planned for each trained row 1 trial, up to 8 epochs, 1 seed; every row"
+        "Parity: 1 trial, up to 8 epochs, 1 seed planned for each trained row; all rows complete"
     )
 
 

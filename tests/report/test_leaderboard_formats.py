@@ -222,6 +222,16 @@ def test_a_terminal_gets_colours_and_a_pipe_gets_none(table, monkeypatch):
 FRONT = ("__init__.py", "types.py", "registry.py", "domains.py", "report/__init__.py")
 
 
+def test_notes_explain_only_columns_and_marks_that_occur(table):
+    text = render(table, "terminal")
+    assert "First:" in text
+    assert "Effect size:" not in text, "a column of other formats"
+    assert "Effect size:" in render(table, "md")
+    assert "Text beyond d:" not in render(table, "md"), "no run recorded it"
+    assert "vs best rival %:" not in render(table, "tex")
+    assert "First:" not in terminal.plain(table, 60), "dropped for lack of width"
+
+
 def test_a_new_metric_and_a_new_format_are_one_file_each(tmp_path):
     """In a copy of the package: a file in metrics becomes columns, a file in leaderboard becomes a format."""
     root = Path(terminal.__file__).parents[2]
@@ -237,9 +247,9 @@ def test_a_new_metric_and_a_new_format_are_one_file_each(tmp_path):
     (copy / "report" / "tables" / "names.py").write_text("def render(table):\n    return ' '.join(table.metrics)\n")
     program = (
         "import sys, polars as pl; import harness.report.tables as board\n"
-        "cells = pl.DataFrame(schema=dict.fromkeys(board._frames.COLUMNS['cells'], pl.String))\n"
-        "runs = pl.DataFrame(schema=dict.fromkeys(board._frames.COLUMNS['runs'], pl.String))\n"
-        "ranks = pl.DataFrame(schema=dict.fromkeys(board._frames.COLUMNS['ranks'], pl.String))\n"
+        "cells = pl.DataFrame(schema=board._frames.SCHEMAS['cells'])\n"
+        "runs = pl.DataFrame(schema=board._frames.SCHEMAS['runs'])\n"
+        "ranks = pl.DataFrame(schema=board._frames.SCHEMAS['ranks'])\n"
         "print(board.render(board.build(board.Results(runs, ranks, cells)), 'names'))\n"
         "print(sorted({'torch', 'ray', 'mlflow', 'optuna', 'jinja2', 'rich'} & set(sys.modules)))\n"
     )

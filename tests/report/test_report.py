@@ -252,7 +252,7 @@ def test_narrowed_ranks_marks_gains_and_holm_are_of_the_rows_left(tab, grid_page
         assert row["gain"].rstrip("*↑") == f"{percent:+.1f} [{low:+.1f}, {high:+.1f}]"
         assert ("*" in row["gain"]) == (adjusted[name] < 0.05)
         assert row["p"] == ("<.001" if adjusted[name] < 0.001 else f"{adjusted[name]:.3f}".removeprefix("0"))
-    assert "9 of 18 rows" in tab.run("document.getElementById('told').textContent")
+    assert "9 of 18 rows" in tab.run("document.getElementById('status').textContent")
 
 
 def test_mean_ranks_and_win_rates_across_data_sets_are_of_the_rows_left(tab, grid_page, grid):

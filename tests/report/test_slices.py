@@ -100,7 +100,7 @@ def test_slices_stand_in_every_format_that_holds_them():
     assert "over 20 words" not in render(table, "terminal")
     frame = table.wide()
     assert frame["target:cold"].null_count() == 0
-    assert "nothing is recorded" in terminal.slices(build(made(queries().clear())))
+    assert "no facts about the test targets" in terminal.slices(build(made(queries().clear())))
 
 
 def test_a_part_of_few_users_comes_with_a_caution():
@@ -113,7 +113,7 @@ def test_a_part_of_few_users_comes_with_a_caution():
 
 
 def test_facts_of_other_users_than_the_ranks_are_refused():
-    with pytest.raises(HarnessError, match="what is known of its test targets is of other users than its ranks"):
+    with pytest.raises(HarnessError, match="the recorded test targets and the test ranks have different users"):
         build(made(queries(399)))
 
 

@@ -1,5 +1,8 @@
-"""From frames of results to ranked tables. One module a format: the file's name is the format's name, its function
-`render(table)` makes the text, or the bytes of a file that is none. Knows no engine: frames in, text out."""
+"""Ranked tables from frames of results, in several formats.
+
+Each public module is a format: its name is the format's name, and its function `render(table)` returns the text, or
+bytes for a binary format. Independent of the engine: frames in, text out.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +20,22 @@ __all__ = ["Results", "Row", "Section", "Table", "build", "check_format", "forma
 
 
 def formats() -> list[str]:
-    """Names of the formats a table can be rendered in."""
+    """Return the names of the available formats."""
     return registry.names(__name__)
 
 
 def check_format(format: str) -> None:
-    """Raises HarnessError, with the nearest name, if no file of this folder has that format."""
+    """Raise HarnessError, with the nearest name, for an unknown format."""
     registry.find(__name__, format)
 
 
 def write(table: Table, format: str, path: Path) -> None:
-    """The table as a file, whole or not at all. Raises HarnessError as `check_format` does, OSError if the disk does
-    not take it."""
-    made = render(table, format)
+    """Write the table to a file atomically. Raises HarnessError for an unknown format, OSError if writing fails."""
+    content = render(table, format)
     with atomic(path) as temporary:
-        temporary.write_bytes(made if isinstance(made, bytes) else made.encode())
+        temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def render(table: Table, format: str) -> Any:
-    """The table as text (str), or as bytes where the format is no text. Raises HarnessError as `check_format` does."""
+    """Render the table as text (str), or bytes for a binary format. Raises HarnessError for an unknown format."""
     return importlib.import_module(f"{__name__}.{registry.find(__name__, format)}").render(table)

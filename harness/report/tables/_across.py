@@ -1,4 +1,4 @@
-"""Comparisons over data sets, on common cells alone: every method compared has a result on every data set counted."""
+"""Comparisons over data sets, on common cells only: every compared method has a result on every counted data set."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from harness.report.tables._scores import RowScores, is_reference
 from harness.stats import resampling
 from harness.types import Cell
 
-ENOUGH = 10  # data sets, below which a rating or a critical difference over data sets says nothing
+ENOUGH = 10  # data sets; with fewer, a rating or a critical difference is meaningless
 ELO_ROUNDS = 200
-CHOICES = 1000  # of common methods that are weighed at most, the largest
+CHOICES = 1000  # candidate sets of common methods kept, the largest
 Method = tuple[str, str]  # adapter, encoder
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A method over all data sets counted: mean rank (1 is best, ties share), share of the other methods that it beats
-    (a tie is half), mean gain over `id` in percent, Elo rating (mean of all: 1000). ``group``: letters; methods that
-    share one lie within the critical difference. Elo and groups from `ENOUGH` data sets on."""
+    """A method's results over all counted data sets.
+
+    Mean rank (1 is best, ties share), share of the other methods that it beats (a tie counts half), mean gain over `id`
+    in percent, Elo rating (mean 1000). ``group``: letters; methods that share one are within the critical difference.
+    Elo and groups need `ENOUGH` data sets.
+    """
 
     adapter: str
     encoder: str
@@ -36,8 +39,11 @@ class Standing:
 
 @dataclass(frozen=True)
 class Across:
-    """The methods of one backbone, and the baselines, over data sets, best mean rank first. ``left_out``: what has no
-    result somewhere, in words. ``critical_difference``: of mean ranks (Nemenyi), None below `ENOUGH` data sets."""
+    """The methods of one backbone, and the baselines, over data sets, best mean rank first.
+
+    ``left_out``: descriptions of data sets and methods without results in common. ``critical_difference``: of mean
+    ranks (Nemenyi), None below `ENOUGH` data sets.
+    """
 
     backbone: str
     datasets: tuple[str, ...]
@@ -47,24 +53,26 @@ class Across:
 
     @property
     def too_few(self) -> str:
-        """Why there is no Elo and no critical difference; empty where there is."""
+        """Why there are no Elo ratings and critical difference; empty if there are."""
         if len(self.datasets) >= ENOUGH:
             return ""
         return (
-            f"No Elo rating and no critical difference: they take {ENOUGH} data sets, here are {len(self.datasets)}. "
-            "With so few, a test over data sets finds nothing, and a rating runs away."
+            f"No Elo rating and no critical difference: they need {ENOUGH} data sets, not {len(self.datasets)}. "
+            "With so few, tests over data sets have no power and ratings diverge."
         )
 
 
 def across(backbone: str, samples: dict[str, dict[Method, RowScores]]) -> Across | None:
-    """The comparison over data sets, from each one's rows with results by method; None where fewer than two data sets
-    have two methods in common."""
-    datasets, methods = common({name: set(own) for name, own in samples.items()})
+    """Compare methods over data sets. samples: scores by data set and method.
+
+    Returns None if no two data sets have two methods in common.
+    """
+    datasets, methods = common({name: set(scores) for name, scores in samples.items()})
     if len(datasets) < 2 or len(methods) < 2:
         return None
     means = np.array([[samples[name][method].headline for method in methods] for name in datasets])
     draws = np.stack([np.stack([samples[name][x].draws for x in methods], 1) for name in datasets], 1)
-    weights = resampling.seed_draws(len(datasets), len(draws))  # D - 1 of D data sets a round, as for seeds
+    weights = resampling.seed_draws(len(datasets), len(draws))  # D - 1 of D data sets per round, as for seeds
     scored = _Scored(means, draws, weights)
     cells = [samples[datasets[0]][method].cell for method in methods]
     reference = next((place for place, cell in enumerate(cells) if is_reference(cell)), None)
@@ -81,16 +89,18 @@ def across(backbone: str, samples: dict[str, dict[Method, RowScores]]) -> Across
     return Across(backbone, tuple(datasets), tuple(standings), tuple(_left_out(samples, datasets, methods)), difference)
 
 
-def common(known: dict[str, set[Method]]) -> tuple[list[str], list[Method]]:
-    """Data sets and the methods with a result on each of them: of all choices, the one with the most cells, and of
-    equals the one with the most data sets; none where no two data sets have two methods in common."""
+def common(available: dict[str, set[Method]]) -> tuple[list[str], list[Method]]:
+    """Choose data sets and methods such that every method has a result on every data set.
+
+    Prefers the most cells, then the most data sets. Empty if no two data sets have two methods in common.
+    """
     shared: set[frozenset[Method]] = set()
-    for own in map(frozenset, known.values()):
-        shared |= {own, *(own & other for other in shared)}
+    for present in map(frozenset, available.values()):
+        shared |= {present, *(present & other for other in shared)}
         shared = set(sorted((one for one in shared if len(one) >= 2), key=len)[-CHOICES:])
     best: tuple[list[str], list[Method]] = ([], [])
     for methods in sorted(map(sorted, shared)):
-        datasets = sorted(name for name, own in known.items() if own.issuperset(methods))
+        datasets = sorted(name for name, present in available.items() if present.issuperset(methods))
         if len(datasets) >= 2 and _size(datasets, methods) > _size(*best):
             best = (datasets, methods)
     return best
@@ -101,13 +111,15 @@ def _size(datasets: list[str], methods: list[Method]) -> tuple[int, int]:
 
 
 def critical_difference(methods: int, datasets: int) -> float:
-    """Of mean ranks at 5 % (Nemenyi; Demšar, "Statistical comparisons of classifiers over multiple data sets", JMLR
-    2006, section 3.2.2)."""
+    """Return the critical difference of mean ranks at 5 % (Nemenyi).
+
+    Demšar, "Statistical comparisons of classifiers over multiple data sets", JMLR 2006, section 3.2.2.
+    """
     return studentized_range(methods) / sqrt(2) * sqrt(methods * (methods + 1) / (6 * datasets))
 
 
 def studentized_range(k: int, level: float = resampling.LEVEL) -> float:
-    """Quantile of the range of k standard normal draws, k >= 2, by bisection of its distribution function."""
+    """Return a quantile of the range of k >= 2 standard normal draws, by bisection of its distribution function."""
     x = np.linspace(-8, 8, 2001)
     density = np.exp(-(x**2) / 2) / sqrt(2 * np.pi)
     below = np.array([erf(v / sqrt(2)) for v in x]) / 2 + 0.5
@@ -139,37 +151,39 @@ class _Scored:
         if reference is None or (self.draws[..., reference] <= 0).any():
             return [None] * self.means.shape[-1]
         percent = (100 * (x / x[..., [reference]] - 1) for x in (self.means, self.draws))
-        found: list[resampling.Interval | None] = list(self._intervals(*percent))
-        found[reference] = None
-        return found
+        gains: list[resampling.Interval | None] = list(self._intervals(*percent))
+        gains[reference] = None
+        return gains
 
     def elo(self) -> list[resampling.Interval]:
-        """Ratings that make the observed wins likeliest, with one tie between any two added, so that they stay finite
-        where a method always wins."""
+        """Return maximum-likelihood ratings of the observed wins.
+
+        A tie is added between every two methods, so that ratings stay finite where a method always wins.
+        """
         rounds = slice(ELO_ROUNDS)
         weights = np.concatenate([np.full((1, len(self.means)), 1 / len(self.means)), self.weights[rounds]])
         beaten = np.concatenate([_beats(self.means)[None], _beats(self.draws[rounds])])
         ratings = _bradley_terry(len(self.means) * np.einsum("rd,rdij->rij", weights, beaten))
-        return [resampling.percentile(own[0], own[1:]) for own in ratings.T]
+        return [resampling.percentile(rating[0], rating[1:]) for rating in ratings.T]
 
     def _intervals(self, observed: np.ndarray, drawn: np.ndarray) -> list[resampling.Interval]:
-        found = np.einsum("rd,rdn->rn", self.weights, drawn)
-        return [resampling.percentile(mean, own) for mean, own in zip(observed.mean(0), found.T, strict=True)]
+        means = np.einsum("rd,rdn->rn", self.weights, drawn)
+        return [resampling.percentile(mean, draws) for mean, draws in zip(observed.mean(0), means.T, strict=True)]
 
 
 def _beats(scores: np.ndarray) -> np.ndarray:
-    """1 where the i-th of scores (..., n) is above the j-th, 1/2 where they are equal: (..., n, n)."""
+    """Return 1 where the i-th of scores (..., n) is above the j-th, 1/2 where they are equal: (..., n, n)."""
     difference = scores[..., :, None] - scores[..., None, :]
     return (np.sign(difference) + 1) / 2
 
 
 def _ranks(scores: np.ndarray) -> np.ndarray:
-    """Ranks of scores (..., n) along the last axis, 1 for the highest, ties at mid-rank."""
+    """Return ranks of scores (..., n) along the last axis, 1 for the highest, ties at mid-rank."""
     return scores.shape[-1] + 0.5 - _beats(scores).sum(-1)
 
 
 def _bradley_terry(wins: np.ndarray, steps: int = 300) -> np.ndarray:
-    """Elo ratings (R, n) of wins (R, n, n) by the method of Hunter (Annals of Statistics 2004), mean 1000."""
+    """Return Elo ratings (R, n) of wins (R, n, n), mean 1000, by the method of Hunter (Annals of Statistics 2004)."""
     n = wins.shape[-1]
     wins = (wins + 0.5) * (1 - np.eye(n))
     games = wins + wins.transpose(0, 2, 1)
@@ -192,7 +206,7 @@ def _left_out(samples: dict[str, dict[Method, RowScores]], datasets: list[str], 
         yield f"data set {name} ({len(samples[name])} rows with results)"
     for method in sorted(set().union(*samples.values()) - set(methods)):
         lacking = [name for name in datasets if method not in samples[name]]
-        yield f"{label(method)} (no result on {', '.join(lacking)})" if lacking else f"{label(method)} (elsewhere only)"
+        yield (f"{label(method)} (no result on {', '.join(lacking)})" if lacking else f"{label(method)} (not compared)")
 
 
 def label(method: Method) -> str:

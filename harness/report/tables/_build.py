@@ -1,4 +1,4 @@
-"""From frames to the table: rows ranked and compared, slices, comparisons over data sets. Pure."""
+"""Build the table from frames: rank and compare rows, slices and data sets. Pure functions."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from harness.types import BASELINE, EXPECTED, Cell
 
 
 def build(results: Results) -> Table:
-    """Rank the results. Equal frames give an equal table.
+    """Rank and compare the results. Equal frames give an equal table.
 
-    Raises HarnessError if the frames contradict themselves or one another (`confirmed` lists how).
+    Raises HarnessError if the frames are inconsistent (see `confirmed`).
     """
     runs = confirmed(results)
     records = list(results.cells.sort(KEY).iter_rows(named=True))
@@ -35,19 +35,19 @@ def build(results: Results) -> Table:
     searches = _searches(results.trials)
     sections, over = [], defaultdict(dict)
     for dataset in sorted({record["dataset"] for record in records}):
-        made = _DataSet([record for record in records if record["dataset"] == dataset], runs, searches, rising)
-        parts = made.parts(results.queries)
-        for backbone in made.backbones():
-            field = made.field(backbone)
-            over[backbone][dataset] = {method_of(sample.cell): sample for sample in field.ranked}
-            sections.append(_section(made, backbone, field, header, parts))
-    found = [across(backbone, over[backbone]) for backbone in sorted(over)]
-    compared = tuple(one for one in found if one is not None)
+        data = _DataSet([record for record in records if record["dataset"] == dataset], runs, searches, rising)
+        parts = data.parts(results.queries)
+        for backbone in data.backbones():
+            comparison = data.comparison(backbone)
+            over[backbone][dataset] = {method_of(sample.cell): sample for sample in comparison.ranked}
+            sections.append(_section(data, backbone, comparison, header, parts))
+    comparisons = [across(backbone, over[backbone]) for backbone in sorted(over)]
+    compared = tuple(one for one in comparisons if one is not None)
     return Table(tuple(metrics()), HEADLINE, header, tuple(sections), compared, results.trials.lazy(), results.spectra)
 
 
 class _DataSet:
-    """The cells of one data set: their scores, all under the same draws of users."""
+    """The cells of one data set: their scores, with the same user draws for all."""
 
     def __init__(
         self,
@@ -59,72 +59,81 @@ class _DataSet:
         self.name = records[0]["dataset"]
         self.records = {cell_of(record): record for record in records}
         self.runs = {cell: runs[cell] for cell in self.records if cell in runs}
-        own = {cell: searches[cell] for cell in self.records if cell in searches}
-        planned = {cell: int(self.records[cell]["trials_planned"] or 0) for cell in own}
-        self.budgets = best_of({cell: SearchCurve.of(trials, planned[cell]) for cell, trials in own.items()})
+        trials = {cell: searches[cell] for cell in self.records if cell in searches}
+        planned = {cell: int(self.records[cell]["trials_planned"] or 0) for cell in trials}
+        self.budgets = best_of({cell: SearchCurve.of(frame, planned[cell]) for cell, frame in trials.items()})
         first = next(iter(self.runs.values()), None)
         self.draws = resampling.user_draws(len(np.unique(first.users))) if first else np.empty((0, 0), np.uint8)
         if self.draws.size <= resampling.CELLS:
-            self.draws = self.draws.astype(np.float64)  # as they are multiplied, once for all rows
+            self.draws = self.draws.astype(np.float64)  # converted once; multiplied for every row
         self.samples = samples(self.runs, self.draws, rising)
 
     def backbones(self) -> list[str]:
-        """Those of its sections; baselines have one of their own only where nothing else is planned."""
+        """Return the backbones of its sections; `none` only if just baselines are planned."""
         return sorted({cell.backbone for cell in self.records if not cell.is_baseline}) or [BASELINE]
 
     def members(self, backbone: str) -> list[Cell]:
         return [cell for cell in self.records if cell.backbone in (backbone, BASELINE)]
 
-    def field(self, backbone: str) -> SectionComparison:
-        known = [self.samples[cell] for cell in self.members(backbone) if cell in self.samples]
-        return SectionComparison(known, self.draws)
+    def comparison(self, backbone: str) -> SectionComparison:
+        scored = [self.samples[cell] for cell in self.members(backbone) if cell in self.samples]
+        return SectionComparison(scored, self.draws)
 
     def parts(self, queries: pl.DataFrame) -> list[slices.SliceDraws]:
         return slices.parts(self.name, queries.filter(pl.col("dataset") == self.name), self.runs)
 
 
 def _searches(trials: pl.LazyFrame) -> dict[Cell, pl.DataFrame]:
-    """Numbers, statuses and best values of each cell's search."""
-    known = trials.lazy().select(*KEY, "role", "number", "status", "best").filter(pl.col("role") == "search").collect()
-    searched = known.partition_by(KEY, as_dict=True)
-    return {Cell(*key): frame for key, frame in searched.items()}
+    """Return the numbers, statuses and best values of each cell's search."""
+    frame = trials.lazy().select(*KEY, "role", "number", "status", "best").filter(pl.col("role") == "search").collect()
+    return {Cell(*key): part for key, part in frame.partition_by(KEY, as_dict=True).items()}
 
 
 def _rising(trials: pl.LazyFrame) -> set[Cell]:
-    """Cells whose confirmed runs are best, in more than half of the seeds, at the last epoch that they were allowed."""
+    """Return the cells whose best epoch is the last allowed one in more than half of the seeds."""
     confirmed = (pl.col("role") == "confirm") & (pl.col("status") == "done") & (pl.col("epochs") > 0)
-    known = trials.lazy().select(*KEY, "role", "status", "best_epoch", "epochs").filter(confirmed).collect()
+    frame = trials.lazy().select(*KEY, "role", "status", "best_epoch", "epochs").filter(confirmed).collect()
     last = pl.col("best_epoch") == pl.col("epochs") - 1  # neither patience nor a pruner stops a run there
-    found = known.group_by(KEY).agg(last.mean().alias("share")).filter(pl.col("share") > 0.5)
-    return {cell_of(record) for record in found.iter_rows(named=True)}
+    rising = frame.group_by(KEY).agg(last.mean().alias("share")).filter(pl.col("share") > 0.5)
+    return {cell_of(record) for record in rising.iter_rows(named=True)}
 
 
 def _section(
-    made: _DataSet, backbone: str, field: SectionComparison, header: dict[str, Any], parts: list[slices.SliceDraws]
+    data: _DataSet, backbone: str, comparison: SectionComparison, header: dict[str, Any], parts: list[slices.SliceDraws]
 ) -> Section:
-    members = made.members(backbone)
-    rows = _rows(made, members, field)
-    users = next((len(made.samples[cell].users) for cell in members if cell in made.samples), None)
-    card = (header.get("data") or {}).get(made.name) or {}
-    said = _said(header.get("components") or {}, backbone, rows)
-    pace = next((own["pace"] for own in said.values() if "pace" in own), 1)
-    remarks = tuple(f"{name.partition('/')[2]}: {own['note']}" for name, own in said.items() if "note" in own)
-    cut = tuple(part.of([row.cell for row in rows]) for part in parts)
-    doubts = (*cautions(rows, card, header.get("ties", EXPECTED)), *field.unresolved())
-    return Section(made.name, backbone, users, card, tuple(rows), pace, remarks, doubts, cut, field.pairs)
+    members = data.members(backbone)
+    rows = _rows(data, members, comparison)
+    users = next((len(data.samples[cell].users) for cell in members if cell in data.samples), None)
+    card = (header.get("data") or {}).get(data.name) or {}
+    components = _components(header.get("components") or {}, backbone, rows)
+    pace = next((facts["pace"] for facts in components.values() if "pace" in facts), 1)
+    remarks = [f"{name.partition('/')[2]}: {facts['note']}" for name, facts in components.items() if "note" in facts]
+    doubts = (*cautions(rows, card, header.get("ties", EXPECTED)), *comparison.unresolved())
+    return Section(
+        dataset=data.name,
+        backbone=backbone,
+        test_users=users,
+        card=card,
+        rows=tuple(rows),
+        pace=pace,
+        remarks=tuple(remarks),
+        cautions=doubts,
+        slices=tuple(part.of([row.cell for row in rows]) for part in parts),
+        pairs=comparison.pairs,
+    )
 
 
-def _said(components: dict[str, Any], backbone: str, rows: list[Row]) -> dict[str, dict[str, Any]]:
-    """What the header says of the components of a section, the backbone first."""
+def _components(components: dict[str, Any], backbone: str, rows: list[Row]) -> dict[str, dict[str, Any]]:
+    """Return the header's facts about the components of a section, the backbone first."""
     bare = [f"backbones/{backbone.partition('[')[0]}"]
     bare += [f"adapters/{row.cell.adapter.partition('[')[0]}" for row in rows if not row.cell.is_baseline]
     return {name: components[name] for name in dict.fromkeys(bare) if name in components}
 
 
-def _rows(made: _DataSet, members: list[Cell], field: SectionComparison) -> list[Row]:
-    """Rows of one section, best first, holes last."""
-    most = _most([made.records[cell] for cell in members if not cell.is_baseline])
-    rows = [_row(made, cell, field, most) for cell in members]
+def _rows(data: _DataSet, members: list[Cell], comparison: SectionComparison) -> list[Row]:
+    """Return the rows of one section, best first, holes last."""
+    most = _most([data.records[cell] for cell in members if not cell.is_baseline])
+    rows = [_row(data, cell, comparison, most) for cell in members]
     costs = [(row.metrics[HEADLINE].mean if row.metrics else None, row.costs) for row in rows]
     rows = [replace(row, front=front) for row, front in zip(rows, fronts(costs), strict=True)]
     return sorted(rows, key=lambda row: (row.rank is None, row.rank, row.cell.is_baseline, row.cell))
@@ -132,8 +141,8 @@ def _rows(made: _DataSet, members: list[Cell], field: SectionComparison) -> list
 
 @dataclass(frozen=True)
 class _Most:
-    """Trials, seeds and seconds of the trained row of a section that was planned most of each; trials among those
-    whose limit is trials, seconds among those whose limit is time."""
+    """Largest planned trials, seeds and seconds among the trained rows of a section; trials among rows limited by
+    trials, seconds among rows limited by time."""
 
     trials: int
     seeds: int
@@ -148,8 +157,10 @@ def _most(records: list[dict[str, Any]]) -> _Most:
 
 
 def _less(record: dict[str, Any], most: _Most) -> bool:
-    """Whether a trained row was planned less than others of its section. A cell with as many seconds as any other and
-    fewer trials, since they take longer, was not."""
+    """Whether a trained row has a smaller plan than others of its section.
+
+    Fewer trials within the same time limit are not a smaller plan: slow trials cause them.
+    """
     if record["state"] == "skipped":
         return False
     limit = record["cell_seconds"]
@@ -157,12 +168,12 @@ def _less(record: dict[str, Any], most: _Most) -> bool:
     return fewer or int(record["seeds_planned"] or 0) < most.seeds
 
 
-def _row(made: _DataSet, cell: Cell, field: SectionComparison, most: _Most) -> Row:
-    record, own, runs = made.records[cell], field.get(cell), made.runs.get(cell)
+def _row(data: _DataSet, cell: Cell, comparison: SectionComparison, most: _Most) -> Row:
+    record, scores, runs = data.records[cell], comparison.get(cell), data.runs.get(cell)
     trials = TrialCounts(*(int(record[f"trials_{name}"] or 0) for name in ("done", "pruned", "failed", "planned")))
-    marks = field.marks(own) if own else []
+    marks = comparison.marks(scores) if scores else []
     seeds_done, seeds_planned = int(record["seeds_done"] or 0), int(record["seeds_planned"] or 0)
-    if own and (trials.done + trials.pruned < trials.planned or seeds_done < seeds_planned):
+    if scores and (trials.done + trials.pruned < trials.planned or seeds_done < seeds_planned):
         marks.append("short")
     if not cell.is_baseline and _less(record, most):
         marks.append("less")
@@ -171,21 +182,21 @@ def _row(made: _DataSet, cell: Cell, field: SectionComparison, most: _Most) -> R
         cell=cell,
         state=record["state"],
         reason=record["reason"] or "",
-        rank=field.rank(own) if own else None,
+        rank=comparison.rank(scores) if scores else None,
         marks=tuple(marks),
-        metrics=field.intervals(own) if own else {},
-        vs_id=field.vs_id(own) if own else None,
-        vs_rival=field.vs_rival(own) if own else None,
+        metrics=comparison.intervals(scores) if scores else {},
+        vs_id=comparison.vs_id(scores) if scores else None,
+        vs_rival=comparison.vs_rival(scores) if scores else None,
         trials=trials,
         search_seconds=seconds,
         spent=_spent(record),
         seeds_done=seeds_done,
         seeds_planned=seeds_planned,
         fit=fit,
-        group=field.group(own) if own else "",
-        first=field.stability(own) if own else None,
-        tied=own.tied if own else None,
-        best_of=made.budgets.get(cell, ()),
+        group=comparison.group(scores) if scores else "",
+        first=comparison.stability(scores) if scores else None,
+        tied=scores.tied if scores else None,
+        best_of=data.budgets.get(cell, ()),
         costs=_costs(fit, seconds if trials.planned else 0.0),
         front=(),
     )
@@ -204,23 +215,24 @@ def _spent(record: dict[str, Any]) -> SearchCost:
 
 
 def _costs(fit: RunSummary | None, search_seconds: float) -> dict[str, float | None]:
-    known = {"search_seconds": search_seconds}
+    costs = {"search_seconds": search_seconds}
     if fit is not None:
-        known |= {"parameters": fit.parameters, "train_seconds": fit.seconds}
-        known |= {name: fit.info.get(name) for name in ("peak_mb", "energy_wh")}
-    return {name: known.get(name) for name in COSTS}
+        costs |= {"parameters": fit.parameters, "train_seconds": fit.seconds}
+        costs |= {name: fit.info.get(name) for name in ("peak_mb", "energy_wh")}
+    return {name: costs.get(name) for name in COSTS}
 
 
 def fronts(rows: list[tuple[float | None, dict[str, float | None]]]) -> list[tuple[str, ...]]:
-    """For each (score, costs), the costs by which no other row is at least as good and as cheap, and better in one."""
+    """Return, for each (score, costs), the costs for which no other row is at least as good and as cheap, and better
+    in one."""
 
     def beaten(name: str, score: Any, cost: Any) -> bool:
-        known = [(s, c[name]) for s, c in rows if s is not None and c[name] is not None]
-        return any(s >= score and c <= cost and (s, c) != (score, cost) for s, c in known)
+        points = [(s, c[name]) for s, c in rows if s is not None and c[name] is not None]
+        return any(s >= score and c <= cost and (s, c) != (score, cost) for s, c in points)
 
     return [
-        tuple(name for name, cost in own.items() if None not in (score, cost) and not beaten(name, score, cost))
-        for score, own in rows
+        tuple(name for name, cost in costs.items() if None not in (score, cost) and not beaten(name, score, cost))
+        for score, costs in rows
     ]
 
 
@@ -233,16 +245,16 @@ def _fit(cell: Cell, runs: list[dict[str, Any]]) -> RunSummary:
         parameters=max(parameters, default=None),
         effective_rank=_mean(run["effective_rank"] for run in runs),
         params=json_object(runs[0]["params"], f"{cell}: params"),
-        info={key: _agreed([info.get(key) for info in infos]) for key in sorted(set().union(*infos))},
+        info={key: _combined([info.get(key) for info in infos]) for key in sorted(set().union(*infos))},
     )
 
 
-def _agreed(values: list[Any]) -> Any:
-    """A diagnostic of several runs: the mean of numbers, or else the first run's value."""
+def _combined(values: list[Any]) -> Any:
+    """Combine a diagnostic of several runs: the mean of numbers, else the first run's value."""
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     return _mean(numbers) if numbers else values[0]
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None and np.isfinite(value)]
-    return float(np.mean(known)) if known else None
+    finite_values = [value for value in values if value is not None and np.isfinite(value)]
+    return float(np.mean(finite_values)) if finite_values else None

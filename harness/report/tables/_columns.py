@@ -1,8 +1,8 @@
-"""The columns of the tables that people read."""
+"""Columns of the tables in the formats for people."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,12 @@ TOPICS = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the tables. `keep`: columns of a lower one leave first where width is short; those below `COMPACT`
-    stand in no compact table. `value`: what the column's facts about a row are sorted by, None for scores and names.
-    `topic`: the table of their own that they stand in where there is one (`TOPICS`)."""
+    """A column of the tables.
+
+    ``keep``: priority; where width is short, columns with the lowest are dropped first, and those below `COMPACT` are
+    never in a compact table. ``value``: sort key of a row, None for scores and names. ``topic``: the separate table
+    (`TOPICS`) that shows the column in formats with such tables.
+    """
 
     title: str
     text: Callable[[Row], str]
@@ -32,8 +35,8 @@ class Column:
     topic: str = ""
 
 
-def columns(table: Table) -> list[Column]:
-    """All columns: the headline metric with its interval, the others at its cut-off, then the facts."""
+def all_columns(table: Table) -> list[Column]:
+    """Return all columns: the headline metric with its interval, other metrics at its cut-off, then the facts."""
     head, at = table.headline, table.headline[table.headline.rindex("@") :]
     others = [name for name in table.metrics if name.endswith(at) and name != head]
     return [
@@ -49,7 +52,7 @@ def columns(table: Table) -> list[Column]:
 
 
 def _warmth(table: Table, head: str) -> list[Column]:
-    """The headline metric of targets that training saw and of those it never did, where a row knows them apart."""
+    """Return the headline metric on warm (seen in training) and cold targets, if any row recorded it."""
 
     def value(row: Row, name: str) -> float | None:
         return row.fit and row.fit.info.get(f"test_{name}_{head}")
@@ -62,7 +65,7 @@ def _warmth(table: Table, head: str) -> list[Column]:
 
 
 def names() -> list[Column]:
-    """Which row it is."""
+    """Return the columns that identify a row."""
     return [
         Column("#", lambda row: str(row.rank or f.DASH), 99),
         Column("", f.symbols, 98, right=False),
@@ -72,15 +75,19 @@ def names() -> list[Column]:
 
 
 def compact(table: Table) -> list[Column]:
-    """The columns of a table for a glance."""
-    return [column for column in columns(table) if column.keep >= COMPACT]
+    """Return the columns of a compact table."""
+    return [column for column in all_columns(table) if column.keep >= COMPACT]
 
 
 def of_topic(table: Table, topic: str) -> list[Column]:
-    """The facts of one of `TOPICS`, of those that any row of the table has."""
+    """Return the columns of one of `TOPICS` that have a value in any row."""
     rows = [row for section in table.sections for row in section.rows]
-    found = [column for column in columns(table) if column.topic == topic]
-    return [column for column in found if any(column.text(row) != f.DASH for row in rows)]
+    return filled([column for column in all_columns(table) if column.topic == topic], rows)
+
+
+def filled(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
+    """Return the columns that have a value in any row."""
+    return [column for column in columns if any(column.text(row) != f.DASH for row in rows)]
 
 
 def _facts(head: str) -> list[Column]:
@@ -94,7 +101,7 @@ def _fact(
 
 
 def _gains(head: str) -> list[Column]:
-    """Gains of a row, and what stands behind those over `id`."""
+    """Return the gains of a row, and the statistics of its gain over `id`."""
 
     def of_gain(title: str, name: str, words: Callable[[Any], str]) -> Column:
         def value(row: Row) -> float | None:
@@ -121,7 +128,7 @@ def _vs_id(row: Row) -> str:
 
 
 def _budget() -> list[Column]:
-    """What a row was given and took."""
+    """Return the planned and used budget of a row."""
     return [
         _fact("parity", "seeds", 70, lambda r: r.seeds_done, lambda r: f"{r.seeds_done}/{r.seeds_planned}"),
         _fact("parity", "trials d/p/f of n", 40, lambda r: r.trials.done + r.trials.pruned, f.trials),
@@ -136,7 +143,7 @@ def _budget() -> list[Column]:
 
 
 def _costs() -> list[Column]:
-    """What a row costs; a mark where no other row is as good for less."""
+    """Return the costs of a row, marked where it is on the Pareto front of quality and that cost."""
     shown = (
         ("search_seconds", "search", 10, lambda v: f.seconds(v or None)),
         ("train_seconds", "train", 30, f.seconds),
@@ -149,14 +156,14 @@ def _costs() -> list[Column]:
 
 def _cost(name: str, title: str, keep: int, words: Callable[[Any], str]) -> Column:
     def text(row: Row) -> str:
-        own = words(row.costs[name])
-        return f"{own} {f.FRONT}" if name in row.front and own != f.DASH else own
+        cost = words(row.costs[name])
+        return f"{cost} {f.FRONT}" if name in row.front and cost != f.DASH else cost
 
     return _fact("cost", title, keep, lambda row: row.costs[name], text)
 
 
 def _spectrum() -> list[Column]:
-    """What became of the item table's spectrum."""
+    """Return the facts about the spectrum of the item table."""
 
     def info(name: str) -> Callable[[Row], float | None]:
         return lambda row: row.fit and row.fit.info.get(name)

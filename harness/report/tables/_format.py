@@ -1,4 +1,4 @@
-"""How single values read: scores, intervals, gains, times, names."""
+"""Format single values: scores, intervals, gains, times, names."""
 
 from __future__ import annotations
 
@@ -16,22 +16,21 @@ SYMBOLS = {"best": "★", "second": "☆", "tied": "≈", "differs": "*", "short
 MEANINGS = {
     "best": "best mean of the section",
     "second": "second best mean",
-    "tied": f"not distinguishable from the best (adjusted p ≥ {ALPHA})",
+    "tied": f"not significantly different from the best (adjusted p ≥ {ALPHA})",
     "differs": f"differs from '{REFERENCE}' (adjusted p < {ALPHA})",
-    "short": "had less than planned: fewer finished trials or seeds",
-    "less": "was planned less than other rows of its section: fewer trials or seeds",
-    "rising": "still rising: in most seeds the best epoch is the last one allowed",
+    "short": "incomplete: fewer finished trials or seeds than planned",
+    "less": "smaller plan than other rows of its section: fewer trials or seeds",
+    "rising": "still improving: in most seeds the best epoch is the last allowed one",
 }
 
 
 def safe(text: str) -> str:
-    """Text without what a reader's screen would obey: line breaks become blanks, other control and direction
-    characters U+FFFD."""
+    """Make text safe to display: line breaks become blanks, other control and direction characters U+FFFD."""
     return "".join(char if char.isprintable() else " " if char.isspace() else "\ufffd" for char in text)
 
 
 def symbols(row: Row) -> str:
-    """The row's marks; the star of `differs` stands at the gain."""
+    """Return the symbols of the row's marks, except the star of `differs`, which is printed with the gain."""
     return "".join(SYMBOLS[mark] for mark in row.marks if mark != "differs")
 
 
@@ -44,7 +43,7 @@ def encoder(cell: Cell) -> str:
 
 
 def label(cell: Cell) -> str:
-    """A row's name where no column says the encoder.
+    """Return a row's name, including its encoder.
 
     >>> label(Cell("beauty", "minilm", "sasrec", "svd")), label(Cell("beauty", "none", "sasrec", "id"))
     ('svd · minilm', 'id')
@@ -81,14 +80,14 @@ def trials(row: Row) -> str:
 
 
 def dimensions(spent: SearchCost) -> str:
-    """How many dimensions were searched; a dash where that was not recorded."""
+    """Return the number of searched dimensions; a dash if it was not recorded."""
     return DASH if spent.searched is None else str(len(spent.searched))
 
 
 def tuned(spent: SearchCost) -> str:
-    """How a row's parameters were found, and the published setting that said so."""
-    own = spent.tuned or DASH
-    return f"{own} ({spent.setting})" if spent.setting else own
+    """Return how a row's parameters were chosen, with the published setting if any."""
+    how = spent.tuned or DASH
+    return f"{how} ({spent.setting})" if spent.setting else how
 
 
 def seconds(value: float | None) -> str:
@@ -114,7 +113,7 @@ def count(value: int | None) -> str:
 
 
 def fact(key: str, value: Any) -> str:
-    """A value of a header or card as text: shares and densities in percent, thousands set apart.
+    """Format a value of a header or card: shares and densities in percent, thousands separated.
 
     >>> fact("density", 0.000733), fact("users", 22363), fact("filter_seen", True)
     ('0.0733 %', '22,363', 'yes')

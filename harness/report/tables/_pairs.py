@@ -1,4 +1,4 @@
-"""Every row of a section against every other: what a reader who narrows the table or takes another reference needs."""
+"""Comparisons of all pairs of rows in a section, so that the page can filter rows or change the reference."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from harness.types import Cell
 
 @dataclass(frozen=True)
 class Pairs:
-    """The n rows of a section that have results, compared in the headline metric; entry [i, j] is row i against j.
+    """Comparisons of the n rows with results in the headline metric; entry [i, j] is row i against row j.
 
-    ``low``, ``high`` (n, n): the 95 % interval of the gain of i over j in percent of the mean of j, paired by user;
-    NaN where j may score nothing. ``p`` (n, n): of no difference, not adjusted for the number of tests.
+    ``low``, ``high`` (n, n): 95 % interval of the gain of i over j in percent of the mean of j, paired by user; NaN
+    where the score of j may be zero. ``p`` (n, n): p-value of no difference, not adjusted for the number of tests.
     """
 
     cells: tuple[Cell, ...]
@@ -29,7 +29,7 @@ class Pairs:
         return cls(cells, *section.gains, section.p)
 
     def adjusted(self, reference: Cell) -> dict[Cell, float]:
-        """Holm-adjusted p-values of the family of all rows but the reference against the reference."""
+        """Return the Holm-adjusted p-values of all other rows against the reference."""
         j = self.cells.index(reference)
         others = [i for i in range(len(self.cells)) if i != j]
         p = resampling.holm(self.p[others, j]) if others else np.empty(0)

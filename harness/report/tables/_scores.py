@@ -1,4 +1,4 @@
-"""The statistics of a row and of its differences from others, computed once a row and shared by its sections."""
+"""Statistics of a row and of its differences from others, computed once per row and shared by its sections."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from harness.stats import resampling
 from harness.stats.crossed_effects import ScoreSummary, summary
 from harness.types import NO_TEXT, Cell, digest
 
-REFERENCE = "id"  # the adapter without text that every other is measured against
-FIRST = ("ndcg", "hr", "mrr")  # how papers order them; a new metric follows
+REFERENCE = "id"  # the adapter without text, reference of all gains
+FIRST = ("ndcg", "hr", "mrr")  # order in papers; other metrics follow
 
 
 @dataclass(frozen=True)
 class Gain:
-    """How much better in the headline metric, in percent of the other row's mean, with its 95 % interval.
+    """Gain in the headline metric over another row, in percent of that row's mean, with its 95 % interval.
 
-    ``p``: Holm-adjusted over the rows of the section, None where no test is made. ``difference``: the same in the
-    metric's own units. ``effect``: mean over standard deviation of the users' differences, None where they do not vary.
-    ``detectable``: the smallest gain, in percent, that this comparison would find four times in five.
-    ``preliminary``: the other row is still rising at its last epoch, so the gain would shrink with more epochs.
+    ``p``: Holm-adjusted over the rows of the section, None if not tested. ``difference``: the gain in units of the
+    metric. ``effect``: mean over standard deviation of the users' differences, None if they do not vary.
+    ``detectable``: smallest gain, in percent, that this comparison detects with 80 % power. ``preliminary``: the other
+    row is still improving at its last epoch, so the gain would shrink with more epochs.
     """
 
     against: Cell
@@ -42,8 +42,11 @@ class Gain:
 @dataclass(frozen=True)
 class RowScores:
     """A row's scores (M metrics, R rounds, U users): a summary of each metric, and resampled means of the headline
-    metric, draws (R,). ``stream`` seeds its resampled seeds. ``tied``: share of the test targets that share their score
-    with another candidate. ``rising``: in most seeds the best epoch is the last one allowed."""
+    metric, draws (R,).
+
+    ``stream``: random seed for resampling its training seeds. ``tied``: share of test targets tied with another
+    candidate. ``rising``: in most seeds the best epoch is the last allowed one.
+    """
 
     cell: Cell
     scores: tuple[ScoreSummary, ...]
@@ -58,33 +61,33 @@ class RowScores:
 
     @property
     def users(self) -> np.ndarray:
-        """The headline metric of each user (U,), averaged over seeds."""
+        """Headline metric of each user (U,), averaged over seeds."""
         return self.scores[metrics().index(HEADLINE)].users
 
 
 def metrics() -> list[str]:
-    """`NDCG@5` and the like: every metric of the folder at every cut-off, in the order that tables have them."""
-    known = registry.names(registry.METRICS)
-    ordered = [name for name in FIRST if name in known] + [name for name in known if name not in FIRST]
+    """Return `NDCG@5` etc.: every registered metric at every cut-off, in the order of the tables."""
+    names = registry.names(registry.METRICS)
+    ordered = [name for name in FIRST if name in names] + [name for name in names if name not in FIRST]
     return [f"{name.upper()}@{k}" for name in ordered for k in CUTOFFS]
 
 
 def samples(runs: dict[Cell, Confirmed], draws: np.ndarray, rising: set[Cell]) -> dict[Cell, RowScores]:
-    """Scores of the cells of a data set under the user draws (R, U) that all of them share."""
+    """Return the scores of the cells of a data set, with shared user draws (R, U)."""
     streams = {cell: int(digest(str(cell))[:8], 16) for cell in runs}  # seeds of two rows are independent
-    headline = {cell: _score(own, HEADLINE) for cell, own in runs.items()}
-    seeds = {cell: resampling.seed_draws(own.shape[1], len(draws), streams[cell]) for cell, own in headline.items()}
+    headline = {cell: _score(confirmed, HEADLINE) for cell, confirmed in runs.items()}
+    seeds = {cell: resampling.seed_draws(x.shape[1], len(draws), streams[cell]) for cell, x in headline.items()}
     drawn = resampling.bootstraps([(headline[cell], seeds[cell]) for cell in runs], draws) if runs else []
     return {
         cell: RowScores(
             cell=cell,
-            scores=tuple(summary(_score(own, name), deterministic=cell.is_baseline) for name in metrics()),
-            draws=resampled.clip(min=0),  # few users and seeds far apart reach below
+            scores=tuple(summary(_score(confirmed, name), deterministic=cell.is_baseline) for name in metrics()),
+            draws=resampled.clip(min=0),  # few users or a large seed variance can reach below 0
             stream=streams[cell],
-            tied=float(np.mean([ranks.tied.mean() for ranks in own.ranks])),
+            tied=float(np.mean([ranks.tied.mean() for ranks in confirmed.ranks])),
             rising=cell in rising,
         )
-        for (cell, own), resampled in zip(runs.items(), drawn, strict=True)
+        for (cell, confirmed), resampled in zip(runs.items(), drawn, strict=True)
     }
 
 
@@ -93,7 +96,7 @@ def is_reference(cell: Cell) -> bool:
 
 
 def _score(confirmed: Confirmed, name: str) -> np.ndarray:
-    """One metric (U, S)."""
+    """Return one metric (U, S)."""
     metric, _, k = name.rpartition("@")
     columns = [per_user(ranks, metric.lower(), int(k), confirmed.users) for ranks in confirmed.ranks]
     return np.stack(columns, 1)

@@ -1,4 +1,4 @@
-"""The rows of one section against one another: intervals, ranks, marks, gains and groups."""
+"""Compare the rows of one section: intervals, ranks, marks, gains and groups."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.types import Cell
 
 
 class SectionComparison:
-    """The rows of one section that have results, compared with one another. draws (R, U): of their users."""
+    """Comparison of the rows of one section that have results. draws (R, U): resampled users."""
 
     def __init__(self, samples: list[RowScores], draws: np.ndarray) -> None:
         self.ranked = sorted(samples, key=lambda s: (-s.headline, s.cell))
@@ -26,9 +26,9 @@ class SectionComparison:
             self._compare(draws)
 
     def _compare(self, draws: np.ndarray) -> None:
-        known = {name: CrossedRows([row.scores[m] for row in self.ranked]) for m, name in enumerate(metrics())}
-        self.headline = known[HEADLINE]
-        self._intervals = {name: section.intervals() for name, section in known.items()}
+        by_metric = {name: CrossedRows([row.scores[m] for row in self.ranked]) for m, name in enumerate(metrics())}
+        self.headline = by_metric[HEADLINE]
+        self._intervals = {name: rows.intervals() for name, rows in by_metric.items()}
         self.pairs = Pairs.of(tuple(row.cell for row in self.ranked), self.headline)
         self.groups = resampling.letters(resampling.holm_pairs(self.pairs.p) < ALPHA)
         self.p_best = self.pairs.adjusted(self.ranked[0].cell)
@@ -39,14 +39,14 @@ class SectionComparison:
         return self.ranked[self.place[cell]] if cell in self.place else None
 
     def intervals(self, row: RowScores) -> dict[str, resampling.Interval]:
-        """Mean of every metric with its 95 % interval."""
-        return {name: known[self.place[row.cell]] for name, known in self._intervals.items()}
+        """Return the mean of every metric with its 95 % interval."""
+        return {name: intervals[self.place[row.cell]] for name, intervals in self._intervals.items()}
 
     def rank(self, row: RowScores) -> int:
         return 1 + sum(other.headline > row.headline for other in self.ranked)
 
     def stability(self, row: RowScores) -> float:
-        """Share of the resamples of users and seeds in which the row ranks first; rows with equal scores share it."""
+        """Return the share of resamples of users and seeds in which the row ranks first; tied rows share it."""
         return float(self.first[self.place[row.cell]])
 
     def group(self, row: RowScores) -> str:
@@ -58,33 +58,35 @@ class SectionComparison:
         return self._gain(row, self.reference, self.p_id[row.cell], len(self.p_id))
 
     def vs_rival(self, row: RowScores) -> Gain | None:
-        """The gain over the best row that is neither this one nor a baseline."""
+        """Return the gain over the best other row that is not a baseline."""
         rival = next((s for s in self.ranked if s is not row and not s.cell.is_baseline), None)
         return self._gain(row, rival, None, 1) if rival else None
 
     def _gain(self, row: RowScores, other: RowScores, p: float | None, tests: int) -> Gain | None:
-        """The relative gain in the headline metric; None where the other row may score nothing. `tests`: size of the
-        family that the comparison belongs to."""
+        """Return the relative gain in the headline metric; None where the score of the other row may be zero.
+
+        tests: number of tests in the comparison's family.
+        """
         assert self.pairs is not None
         i, j = self.place[row.cell], self.place[other.cell]
         low, high = float(self.pairs.low[i, j]), float(self.pairs.high[i, j])
         if not np.isfinite([low, high]).all():
             return None
-        found = self.headline.difference(i, j)
+        difference = self.headline.difference(i, j)
         return Gain(
             against=other.cell,
             percent=100 * (row.headline / other.headline - 1),
             low=low,
             high=high,
             p=p,
-            difference=found.mean,
+            difference=difference.mean,
             effect=resampling.effect(row.users - other.users),
-            detectable=100 * found.detectable(tests) / other.headline,
+            detectable=100 * difference.detectable(tests) / other.headline,
             preliminary=other.rising,
         )
 
     def unresolved(self) -> list[str]:
-        """Families of tests that find nothing whatever the rows score, since there are too few users."""
+        """Return a sentence for each family of tests that cannot be significant with so few users."""
         n = len(self.ranked)
         families = {"against the best row": n - 1, "of all pairs": n * (n - 1) // 2} if n > 1 else {}
         return [f"Tests {name}: {why}" for name, tests in families.items() if (why := self.headline.too_few(tests))]
@@ -93,5 +95,5 @@ class SectionComparison:
         place = {1: "best", 2: "second"}.get(self.rank(row))
         p_best = self.p_best.get(row.cell, 0.0)
         p_id = self.p_id.get(row.cell, 1.0)
-        found = (place, p_best >= ALPHA and "tied", p_id < ALPHA and "differs", row.rising and "rising")
-        return [mark for mark in found if mark]
+        marks = (place, p_best >= ALPHA and "tied", p_id < ALPHA and "differs", row.rising and "rising")
+        return [mark for mark in marks if mark]

@@ -1,4 +1,4 @@
-"""The table that every format renders: sections of ranked rows, and holes where no result is."""
+"""The table that every format renders: sections of ranked rows, with holes for missing results."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ from harness.report.tables._slices import Slice
 from harness.stats import resampling
 from harness.types import Cell
 
-SPECTRAL = ("effective_rank_start", "text_mass_beyond_d", "table_mass_beyond_d", "table_mass_outside_text")  # of info
+SPECTRAL = (
+    "effective_rank_start",
+    "text_mass_beyond_d",
+    "table_mass_beyond_d",
+    "table_mass_outside_text",
+)  # keys of info
 COSTS = ("parameters", "train_seconds", "search_seconds", "peak_mb", "energy_wh")
 
 
 @dataclass(frozen=True)
 class TrialCounts:
-    """What a cell's search came to, in trials."""
+    """Number of search trials of a cell, by outcome."""
 
     done: int
     pruned: int
@@ -32,7 +37,7 @@ class TrialCounts:
 @dataclass(frozen=True)
 class RunSummary:
     """The confirmed runs of a row: means over seeds of validation NDCG@10, training seconds, effective rank and the
-    numbers in info; parameters trained; the configuration that the search chose."""
+    numbers in info; the number of trained parameters; the chosen configuration."""
 
     valid: float | None
     seconds: float | None
@@ -44,13 +49,12 @@ class RunSummary:
 
 @dataclass(frozen=True)
 class SearchCost:
-    """What a row's search was given and took: its line of the parity certificate.
+    """Planned and used search budget of a row, for the parity table.
 
-    ``epochs``: of all search trials together. ``searched``: the dimensions of its space, None if the launch did not
-    record them. ``tuned``: ``searched``, ``default`` (no search), ``fixed`` (every parameter given), ``nothing`` (a
-    baseline). ``setting``: name of the published setting that its space holds, empty for none. ``warm_start``: data set
-    whose best configurations the search began with, empty for none. ``cell_seconds``: time limit of its cell, None
-    where trials are the limit.
+    ``epochs``: sum over all search trials. ``searched``: dimensions of its space, None if the launch did not record
+    them. ``tuned``: ``searched``, ``default`` (no search), ``fixed`` (all parameters given), ``nothing`` (a baseline).
+    ``setting``: name of the published setting in its space, or empty. ``warm_start``: data set whose best
+    configurations started the search, or empty. ``cell_seconds``: time limit of its cell, None if trials are the limit.
     """
 
     epochs: int
@@ -65,13 +69,9 @@ class SearchCost:
 class Row:
     """One cell in one section. Without a test result it is a hole: ``fit`` and ``rank`` are None, ``metrics`` empty.
 
-    ``marks``: ``best``, ``second``, ``tied`` (not distinguishable from the best), ``differs`` (from `id`),
-    ``short`` (had less than planned), ``less`` (was planned less than other rows of the section), ``rising`` (in most
-    seeds the best epoch is the last one allowed). ``first``: share of resamples of users and seeds in which the row
-    ranks first. ``tied``: share of test targets that share their score with another candidate. ``group``: letters;
-    two rows that share one cannot be told apart. ``best_of``: its search at smaller budgets. ``costs``: by name (see
-    `COSTS`), None where not known; ``front``: the costs for which no other trained row is at least as good and as
-    cheap, and better in one.
+    ``marks``: ``best``, ``second``, ``tied`` (not significantly different from the best), ``differs`` (from `id`),
+    ``short`` (incomplete), ``less`` (smaller plan than other rows of the section), ``rising`` (in most seeds the best
+    epoch is the last allowed one).
     """
 
     cell: Cell
@@ -88,22 +88,23 @@ class Row:
     seeds_done: int
     seeds_planned: int
     fit: RunSummary | None
-    group: str
-    first: float | None
-    tied: float | None
-    best_of: tuple[BestOf, ...]
-    costs: dict[str, float | None]
-    front: tuple[str, ...]
+    group: str  # letters; rows that share one do not differ significantly
+    first: float | None  # share of resamples of users and seeds in which the row ranks first
+    tied: float | None  # share of test targets tied with another candidate
+    best_of: tuple[BestOf, ...]  # its search at smaller budgets
+    costs: dict[str, float | None]  # a value for each of `COSTS`, None if unknown
+    front: tuple[str, ...]  # costs for which no other row is at least as good and as cheap, and better in one
 
 
 @dataclass(frozen=True)
 class Section:
-    """One data set and backbone; the data set's baselines are rows of each of its sections. ``test_users``: users
-    that each row ranks the target of, None while there is no result. ``card``: what is known of the data set.
-    ``pace``: epochs of a row for each of the budget's. ``remarks``: what its backbone and adapters say of themselves.
-    ``cautions``: reasons to doubt its numbers, in sentences.
-    ``slices``: parts of the test with the rows' scores on each, none where nothing is known of the test's targets.
-    ``pairs``: every two rows compared, None while there is no result."""
+    """The rows of one data set and backbone; the baselines of a data set are rows of each of its sections.
+
+    ``test_users``: users with a ranked target, None without results. ``card``: data card. ``pace``: epochs of a row per
+    epoch of the budget. ``remarks``: notes of its backbone and adapters. ``cautions``: reasons to doubt its numbers, as
+    sentences. ``slices``: parts of the test with the rows' scores, empty without recorded test targets. ``pairs``: the
+    comparison of every two rows, None without results.
+    """
 
     dataset: str
     backbone: str
@@ -119,10 +120,10 @@ class Section:
 
 @dataclass(frozen=True)
 class Table:
-    """Sections, metrics in column order, the headline metric that ranks the rows, and what all of it rests on.
+    """Sections, metrics in column order, the headline metric that ranks the rows, and the results' header.
 
-    ``across``: comparisons over data sets, one a backbone. ``trials``: every trial of the table's cells, as `Results`
-    has them. ``spectra``: singular values of item tables before and after training, as `Results` has them."""
+    ``across``: comparisons over data sets, one per backbone. ``trials``, ``spectra``: the frames of `Results`.
+    """
 
     metrics: tuple[str, ...]
     headline: str
@@ -133,13 +134,13 @@ class Table:
     spectra: pl.DataFrame = field(repr=False, compare=False)
 
     def frame(self) -> pl.DataFrame:
-        """The table wide: a row a row of every section, holes included, numbers as they are, null where none is."""
+        """Return one row per row of every section, including holes; unformatted numbers, null where missing."""
         records = [_record(section, row, self.metrics) for section in self.sections for row in section.rows]
         frame = pl.DataFrame(records, infer_schema_length=None)
         return frame.cast({name: _dtype(name) for name, dtype in frame.schema.items() if dtype == pl.Null})
 
     def wide(self) -> pl.DataFrame:
-        """The frame with the slices beside it: columns `dimension:slice`, its interval and the gain over `id` there."""
+        """Return the frame with slices: columns `dimension:slice`, its interval and the gain over `id` there."""
         records = [_slice_record(section, row.cell) for section in self.sections for row in section.rows]
         names = dict.fromkeys(name for record in records for name in record)
         columns = [pl.Series(name, [r.get(name) for r in records], dtype=pl.Float64) for name in names]
@@ -147,7 +148,7 @@ class Table:
 
 
 def _dtype(column: str) -> type[pl.DataType]:
-    """What a column that knows nothing in any row would hold."""
+    """Return the dtype of a column that is null in every row."""
     if column in ("rank", "parameters"):
         return pl.Int64
     if column.endswith("_preliminary"):
@@ -156,15 +157,15 @@ def _dtype(column: str) -> type[pl.DataType]:
 
 
 def _slice_record(section: Section, cell: Cell) -> dict[str, float]:
-    found = {}
-    for one in section.slices:
-        for own in (own for own in one.scores if own.cell == cell):
-            name = f"{one.dimension}:{one.name}"
-            found |= {name: own.score.mean, f"{name}_low": own.score.low, f"{name}_high": own.score.high}
-            if own.vs_id is not None:
-                ends = {"percent": own.vs_id.mean, "low": own.vs_id.low, "high": own.vs_id.high}
-                found |= {f"{name}_vs_id_{end}": value for end, value in ends.items()}
-    return found
+    record = {}
+    for part in section.slices:
+        for value in (value for value in part.scores if value.cell == cell):
+            name = f"{part.dimension}:{part.name}"
+            record |= {name: value.score.mean, f"{name}_low": value.score.low, f"{name}_high": value.score.high}
+            if (gain := value.vs_id) is not None:
+                ends = {"percent": gain.mean, "low": gain.low, "high": gain.high}
+                record |= {f"{name}_vs_id_{end}": number for end, number in ends.items()}
+    return record
 
 
 def _record(section: Section, row: Row, metrics: tuple[str, ...]) -> dict[str, Any]:
@@ -182,8 +183,8 @@ def _record(section: Section, row: Row, metrics: tuple[str, ...]) -> dict[str, A
     record |= {"seeds_done": row.seeds_done, "seeds_planned": row.seeds_planned}
     record |= {"search_seconds": row.search_seconds, "search_epochs": row.spent.epochs}
     record |= {"searched": None if row.spent.searched is None else " ".join(row.spent.searched)}
-    given = ("tuned", "setting", "warm_start", "cell_seconds")
-    record |= {name: getattr(row.spent, name) for name in given}
+    settings = ("tuned", "setting", "warm_start", "cell_seconds")
+    record |= {name: getattr(row.spent, name) for name in settings}
     record |= {name: row.costs[name] for name in COSTS if name != "search_seconds"} | {"front": " ".join(row.front)}
     record |= {name: fit and fit.info.get(name) for name in SPECTRAL}
     return record | {"effective_rank": fit and fit.effective_rank, "valid": fit and fit.valid}

@@ -1,4 +1,4 @@
-"""CSV, wide: one line a row of the table, numbers as they are, an empty cell where there is none."""
+"""CSV: one line per row of the table, unformatted numbers, an empty cell for a missing value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def render(table: Table) -> str:
-    """One header line, then every row of every section, holes included."""
+    """Render a header line, then every row of every section, including rows without result."""
     frame = table.wide()
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -22,7 +22,7 @@ def render(table: Table) -> str:
 
 
 def guarded(value: Any) -> Any:
-    """The value as a spreadsheet may read it: text that would start a formula gets a leading quote.
+    """Return the value safe for a spreadsheet: text that would start a formula gets a leading quote.
 
     >>> guarded("=1+2"), guarded("-0.5"), guarded(None), guarded(0.1)
     ("'=1+2", '-0.5', '', 0.1)
@@ -30,7 +30,7 @@ def guarded(value: Any) -> Any:
     if value is None:
         return ""
     if isinstance(value, float):
-        return float(f"{value:.8g}")  # digits beyond say nothing of a score
+        return float(f"{value:.8g}")  # further digits are noise
     if isinstance(value, str) and value.startswith(FORMULA) and not _numeric(value):
         return f"'{value}"
     return value

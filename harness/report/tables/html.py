@@ -1,4 +1,4 @@
-"""HTML: one file that needs nothing else. Tables that sort and recompute when narrowed, figures, a page a row."""
+"""HTML: a self-contained page with sortable tables that recompute for filtered rows, figures, a page per row."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from harness.stats import resampling
 FOLDER = Path(__file__).parent / "_page"
 STYLES = ("page", "figures")
 SCRIPTS = ("dom", "model", "grid", "leaderboard", "chart", "figures", "curves", "rowpage", "controls", "app")
-SAID = ("published", "prepared", "order")  # sentences of a card that say more than its numbers
+SENTENCES = ("published", "prepared", "order")  # sentences of a card that add to its numbers
 FIRST = ("users", "items", "events", "density", "mean_length", "licence", "redistributable", "citation", "hash")
 
 
 def render(table: Table) -> str:
-    """The page. Its policy allows no request and no script or style but its own; all text is escaped."""
+    """Render the page. Its policy allows no requests and only its inline script and style; all text is escaped."""
     loader = FileSystemLoader(FOLDER)
     page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters["shown"] = lambda value: _format.safe(str(value))
-    script = f"(() => {{\n{_joined('js', SCRIPTS, 'js')}\n}})();"  # its names are none of the window's
+    script = f"(() => {{\n{_joined('js', SCRIPTS, 'js')}\n}})();"  # a function scope keeps its names off the window
     style = _joined(".", STYLES, "css")
     return page.get_template("page.html").render(
         table=table,
@@ -57,7 +57,7 @@ def _joined(folder: str, names: tuple[str, ...], suffix: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """What a content security policy knows an inline element by."""
+    """Return the hash that allows an inline element in a content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
@@ -66,7 +66,7 @@ def _interval(value: resampling.Interval) -> str:
 
 
 def _lead(table: Table) -> str:
-    """How much is there, and of what: one sentence."""
+    """Summarize the table in one sentence."""
     rows = {row.cell: row for section in table.sections for row in section.rows}
     done = sum(row.state == "done" for row in rows.values())
     datasets = len({section.dataset for section in table.sections})
@@ -78,24 +78,27 @@ def _lead(table: Table) -> str:
 
 
 def _missing(table: Table) -> list[tuple[Row, Section]]:
-    """Every row that is not simply done, once, with the first section that it stands in."""
-    found: dict[Any, tuple[Row, Section]] = {}
+    """Return every incomplete row once, with its first section."""
+    missing: dict[Any, tuple[Row, Section]] = {}
     for section in table.sections:
         for row in section.rows:
             if row.fit is None or row.state != "done":
-                found.setdefault(row.cell, (row, section))
-    return list(found.values())
+                missing.setdefault(row.cell, (row, section))
+    return list(missing.values())
 
 
 def _cards(table: Table) -> list[tuple[str, dict[str, Any]]]:
-    """Data set -> what is first asked of its card, and the rest."""
-    found = {}
+    """Return (data set, facts of its card): the main ones and the rest."""
+    by_dataset = {}
     for section in table.sections:
-        if section.card and section.dataset not in found:
+        if section.card and section.dataset not in by_dataset:
             shares = [key for key in section.card if key.endswith("share")]
             main = {key: section.card[key] for key in (*FIRST[:5], *shares, *FIRST[5:]) if key in section.card}
             rest = {key: value for key, value in section.card.items() if key not in main and key != "warnings"}
             users = {"test_users": section.test_users} if section.test_users else {}
-            said = [pair for pair in cards.told(section.card) if pair[0] in SAID]
-            found[section.dataset] = {"main": captions.facts(main | users) + said, "rest": captions.facts(rest)}
-    return list(found.items())
+            sentences = [pair for pair in cards.told(section.card) if pair[0] in SENTENCES]
+            by_dataset[section.dataset] = {
+                "main": captions.facts(main | users) + sentences,
+                "rest": captions.facts(rest),
+            }
+    return list(by_dataset.items())

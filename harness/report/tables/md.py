@@ -1,4 +1,4 @@
-"""Markdown, as GitHub reads it: a compact table a section, then every metric with its interval."""
+"""GitHub Markdown: a compact table per section, then every metric with its interval."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from harness.report.tables._table import Row, Section, Table
 
 
 def render(table: Table) -> str:
-    """The table in Markdown; names cannot break a cell, open a tag or make a link."""
+    """Render the table as Markdown; names cannot break a cell, open a tag or make a link."""
     blocks = ["# Leaderboard", _bullets(captions.header_lines(table, captions.ABOVE))]
     for section in table.sections:
         blocks += [f"## {escape(captions.title(section))}", *map(escape, captions.section_lines(section))]
         blocks += [_compact(table, section), escape(captions.parity(table, section)), _bullets(captions.notes(section))]
         if any(row.metrics for row in section.rows):
-            blocks += ["Every metric on the test set, mean and 95 % interval:", _metrics(table, section)]
+            blocks += ["All test metrics, mean and 95 % interval:", _metrics(table, section)]
         blocks += [*_topics(table, section), *_budget(section), *_slices(section)]
     for one in table.across:
         blocks += [f"## Over data sets × {escape(one.backbone)}", _texts(*captions.across_rows(one))]
@@ -29,7 +29,7 @@ def render(table: Table) -> str:
 
 
 def escape(text: str) -> str:
-    r"""Text that Markdown shows as it is, on one line.
+    r"""Escape text so that Markdown shows it literally, on one line.
 
     >>> escape("mlp|<b>[x](y)")
     'mlp\\|\\<b\\>\\[x\\](y)'
@@ -38,7 +38,7 @@ def escape(text: str) -> str:
 
 
 def _compact(table: Table, section: Section) -> str:
-    return _columns_table([column for column in _columns.columns(table) if not column.topic], section)
+    return _columns_table([column for column in _columns.all_columns(table) if not column.topic], section)
 
 
 def _columns_table(columns: list[_columns.Column], section: Section) -> str:
@@ -47,11 +47,11 @@ def _columns_table(columns: list[_columns.Column], section: Section) -> str:
 
 
 def _topics(table: Table, section: Section) -> list[str]:
-    """A table of every topic that there is anything to say of, with the rows' names before it."""
+    """Return a table for each topic that has values, with the rows' names first."""
     blocks = []
     for topic, title in _columns.TOPICS.items():
-        if found := _columns.of_topic(table, topic):
-            blocks += [f"{title}:", _columns_table([*_columns.names()[2:], *found], section)]
+        if facts := _columns.of_topic(table, topic):
+            blocks += [f"{title}:", _columns_table([*_columns.names()[2:], *facts], section)]
     return blocks
 
 
@@ -60,7 +60,7 @@ def _budget(section: Section) -> list[str]:
     if not rows:
         return []
     return [
-        "Validation NDCG@10 at equal budget: best of the first k trials (expected best of any k of them):",
+        "Validation NDCG@10 after k trials: best of the first k (expected best of any k):",
         _texts(titles, rows),
     ]
 
@@ -68,19 +68,19 @@ def _budget(section: Section) -> list[str]:
 def _slices(section: Section) -> list[str]:
     blocks = []
     for dimension, slices in captions.slice_groups(section).items():
-        title = f"Test NDCG@10 by {dimension} (how many targets), and gain over id:"
+        title = f"Test NDCG@10 by {dimension} (number of targets), and gain over id:"
         blocks += [escape(title), _texts(*captions.slice_rows(section, slices))]
     return blocks
 
 
 def _texts(titles: list[str], rows: list[list[str]]) -> str:
-    """A table whose first column is a name and whose others are numbers, from plain texts."""
+    """Return a table of plain texts: a column of names, then columns of numbers."""
     escaped = [[escape(text) for text in row] for row in rows]
     return _grid([escape(title) for title in titles], [False] + [True] * (len(titles) - 1), escaped)
 
 
 def _cell(row: Row, column: _columns.Column) -> str:
-    """The cell's text; the best row's numbers are bold, the second's underlined."""
+    """Return the cell's text: bold for the best row, underlined for the second."""
     text = escape(column.text(row))
     if column.title.endswith("[95 %]"):
         text = f"**{text}**" if "best" in row.marks else f"<u>{text}</u>" if "second" in row.marks else text

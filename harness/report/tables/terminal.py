@@ -1,4 +1,4 @@
-"""For reading in a terminal: colours where there is one, else aligned text; columns leave where width is short."""
+"""Terminal: coloured on a terminal, else aligned text; the least important columns are dropped to fit the width."""
 
 from __future__ import annotations
 
@@ -17,23 +17,25 @@ STYLES = {"best": "bold green", "second": "underline", "short": "yellow"}
 
 
 def render(table: Table) -> str:
-    """The compact table. Not cut to a width unless stdout is a terminal or COLUMNS is set."""
+    """Render the compact table. It is fitted to a width only if stdout is a terminal or COLUMNS is set."""
     width = shutil.get_terminal_size((10_000, 24)).columns
     return coloured(table, width) if sys.stdout.isatty() else plain(table, width)
 
 
 def plain(table: Table, width: int) -> str:
-    """Aligned text without escape sequences; table lines are at most `width` columns where that can be had."""
-    return _document(table, [_plain_grid(section, fitting(table, section, width)) for section in table.sections])
+    """Render aligned text without escape sequences, with table lines of up to `width` columns where possible."""
+    shown = [fitting(table, section, width) for section in table.sections]
+    return _document(table, shown, [_plain_grid(*pair) for pair in zip(table.sections, shown, strict=True)])
 
 
 def coloured(table: Table, width: int) -> str:
-    """The same for a terminal: best and second rows set off, holes dimmed."""
-    return _document(table, [_rich_grid(section, fitting(table, section, width), width) for section in table.sections])
+    """Render coloured text: best and second rows highlighted, rows without result dimmed."""
+    shown = [fitting(table, section, width) for section in table.sections]
+    return _document(table, shown, [_rich_grid(*pair, width) for pair in zip(table.sections, shown, strict=True)])
 
 
 def fitting(table: Table, section: Section, width: int) -> list[_columns.Column]:
-    """The columns that fit, the most dispensable leaving first; those of `keep` 99 stay."""
+    """Return the columns that fit, dropping those of lowest `keep` first; columns with `keep` 99 stay."""
     kept = _columns.compact(table)
     while sum(_width(column, section) + GAP for column in kept) > width:
         weakest = min(kept, key=lambda column: column.keep)
@@ -44,16 +46,17 @@ def fitting(table: Table, section: Section, width: int) -> list[_columns.Column]
 
 
 def slices(table: Table) -> str:
-    """Scores on parts of the test, for reading in a terminal; says so where nothing is known of the targets."""
+    """Render the scores on parts of the test, or a line that no facts about the targets were recorded."""
     lines = []
     for section in table.sections:
-        for dimension, found in captions.slice_groups(section).items():
-            lines += ["", f"{captions.title(section)}: test NDCG@10 by {dimension} (targets), gain over id"]
-            lines += _texts(*captions.slice_rows(section, found))
-    return "\n".join(map(_format.safe, lines or ["", "No slices: nothing is recorded of the test targets."])) + "\n"
+        for dimension, group in captions.slice_groups(section).items():
+            lines += ["", f"{captions.title(section)}: test NDCG@10 by {dimension} (number of targets), gain over id"]
+            lines += _texts(*captions.slice_rows(section, group))
+    lines = lines or ["", "No slices: no facts about the test targets were recorded."]
+    return "\n".join(map(_format.safe, lines)) + "\n"
 
 
-def _document(table: Table, grids: list[str]) -> str:
+def _document(table: Table, shown: list[list[_columns.Column]], grids: list[str]) -> str:
     lines = [_format.safe(text) for text in captions.header_lines(table, (*captions.ABOVE, "provenance"))]
     for section, grid in zip(table.sections, grids, strict=True):
         above = [captions.title(section), *captions.section_lines(section)]
@@ -62,11 +65,12 @@ def _document(table: Table, grids: list[str]) -> str:
     for one in table.across:
         about = [f"Over data sets × {one.backbone}", *_texts(*captions.across_rows(one)), *captions.across_lines(one)]
         lines += ["", *map(_format.safe, about)]
-    return "\n".join([*lines, "", *captions.footnotes(table)]) + "\n"
+    notes = captions.footnotes(table, [column for columns in shown for column in columns])
+    return "\n".join([*lines, "", *notes]) + "\n"
 
 
 def _texts(titles: list[str], rows: list[list[str]]) -> list[str]:
-    """Aligned lines of a table of plain texts."""
+    """Return the aligned lines of a table of plain texts."""
     cells = [[_format.safe(text) for text in row] for row in (titles, *rows)]
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     padded = [[cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)] for row in cells]

@@ -1,9 +1,9 @@
 r"""LaTeX: tables for a paper, with booktabs rules; best bold, second underlined, marks of significance.
 
-The result is a fragment for ``\input``; its preamble needs ``\usepackage{booktabs}`` and nothing else. Of each section
-the scores are floats, and what may follow them (costs, parity, parts of the test) is set where it stands; how the
-numbers were made is said once, at the end. Texts are in what pdfLaTeX with its default fonts can set, outlines and no
-bitmaps: what it cannot is written as its code point.
+The result is a fragment for ``\input``; the preamble needs only ``\usepackage{booktabs}``. The scores of each section
+are floats; the tables that follow (costs, parity, parts of the test) are set in place, and the notes come once, at the
+end. Only characters that pdfLaTeX sets with its default outline fonts (no bitmaps) are used; others are written as
+their code point.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.stats import resampling
 
 SPECIAL = {
     **{char: f"\\{char}" for char in "#%&_{}"},
-    "$": r"$\mathdollar$",  # its command in text takes a font that may be bitmaps alone
+    "$": r"$\mathdollar$",  # the text-mode command uses a font that may exist only as bitmaps
     "\\": r"\textbackslash{}",
     "^": r"\textasciicircum{}",
     "~": r"\textasciitilde{}",
@@ -26,12 +26,12 @@ SPECIAL = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': r"{\ttfamily\char34}",
-    "'": "{'}",  # no ligatures to double quotes, nor of ?` and !`
+    "'": "{'}",  # avoids ligatures to double quotes, and those of ?` and !`
     "`": "{`}",
     "[": "{[}",  # after a line break or a rule, a bracket would begin an argument
     "]": "{]}",
-    "*": "{*}",  # nor a star be part of a line break
-    "-": "{-}",  # no ligatures to dashes
+    "*": "{*}",  # after a line break, a star would be part of it
+    "-": "{-}",  # avoids ligatures to dashes
     **{"–": "{--}", "—": "{---}", "…": r"\dots{}", "−": "$-$", "≥": r"$\geq$", "≤": r"$\leq$"},
     **{"×": r"$\times$", "·": r"$\cdot$", "±": r"$\pm$", "≈": r"$\approx$"},
     "★": r"$\star$",
@@ -43,23 +43,25 @@ SPECIAL = {
 }
 SIGNS = {"differs": "*", "tied": r"\approx", "short": r"\dagger", "less": r"\ddagger", "rising": r"\uparrow"}
 SMALL = r"\scriptsize "
-SUPERSCRIPTS = "Superscripts: letters are groups, rows that share one cannot be told apart"
+EXPLAINED = ("group", "vs id %")  # columns of the scores, explained once at the end
+SUPERSCRIPTS = "Superscript letters: groups, rows that share one do not differ significantly"
 
 
 def render(table: Table) -> str:
-    """All tables, one after the other."""
+    """Render all tables, one after the other."""
     blocks = ["% Needs \\usepackage{booktabs}."]
     for section in table.sections:
         blocks += [_scores(table, section), *_further(table, section), *_topics(table, section)]
         blocks += [*_budget(section), *_slices(section)]
     blocks += map(_across, table.across)
-    told = captions.explanations(table) + captions.header_lines(table, ("statistics", "code"))
-    blocks.append("\n".join([r"{\footnotesize", *map(_paragraph, told), "}"]))
+    columns = [column for column in _columns.all_columns(table) if column.topic or column.title in EXPLAINED]
+    notes = captions.explanations(table, columns) + captions.header_lines(table, ("statistics", "code"))
+    blocks.append("\n".join([r"{\footnotesize", *map(_paragraph, notes), "}"]))
     return "\n\n".join(blocks) + "\n"
 
 
 def escape(text: str) -> str:
-    r"""Text that LaTeX sets as it is, on one line.
+    r"""Escape text so that LaTeX sets it literally, on one line.
 
     >>> escape("50% of a_b\\x"), escape("é 中")
     ('50\\% of a\\_b\\textbackslash{}x', "\\'{e} U+4E2D")
@@ -78,7 +80,7 @@ def _set(char: str) -> str:
 
 
 def _scores(table: Table, section: Section) -> str:
-    """The metrics at the headline's cut-off and the gain over `id`, and what a reader of them must know."""
+    """Return the metrics at the headline's cut-off and the gain over `id`, with their notes."""
     names = [name for name in table.metrics if name.endswith(_cutoff(table))]
     caption = f"Test scores on {captions.title(section)}, mean over users and seeds."
     notes = [*captions.section_lines(section), captions.parity(table, section), *captions.notes(section)]
@@ -87,7 +89,7 @@ def _scores(table: Table, section: Section) -> str:
 
 
 def _further(table: Table, section: Section) -> list[str]:
-    """The metrics at the other cut-offs, where there is a result."""
+    """Return the metrics at the other cut-offs, if there is a result."""
     names = [name for name in table.metrics if not name.endswith(_cutoff(table))]
     if not names or not any(row.metrics for row in section.rows):
         return []
@@ -100,7 +102,7 @@ def _cutoff(table: Table) -> str:
 
 
 def _metrics(section: Section, names: list[str], headline: str) -> str:
-    """A column a metric; with a headline, its marks and the gains over `id`. Holes say their state."""
+    """Return a column per metric; with a headline, also its marks and the gains over `id`. Holes show their state."""
     best = {name: _places(section, name) for name in names}
     gains = ["vs id %"] if headline else []
     titles = ["adapter", "encoder", *names, *gains]
@@ -119,7 +121,7 @@ def _state(state: str, columns: int) -> str:
 
 
 def _places(section: Section, name: str) -> list[float]:
-    """The best and the second mean of a metric, as they are printed."""
+    """Return the best and second-best mean of a metric, rounded as printed."""
     means = {round(row.metrics[name].mean, 4) for row in section.rows if row.metrics}
     return sorted(means, reverse=True)[:2]
 
@@ -134,11 +136,11 @@ def _score(row: Row, name: str, best: list[float], headline: bool) -> str:
 
 
 def _marks(section: Section) -> list[str]:
-    """What the marks of the section's scores mean."""
+    """Explain the marks of the section's scores."""
     used = {mark for row in section.rows for mark in row.marks}
     signs = [f"{_format.SYMBOLS[mark]} {_format.MEANINGS[mark]}" for mark in SIGNS if mark in used]
-    known = any(row.metrics for row in section.rows)
-    return [f"Bold: best, underlined: second. {'; '.join([SUPERSCRIPTS, *signs])}."] if known else []
+    scored = any(row.metrics for row in section.rows)
+    return [f"Bold: best, underlined: second. {'; '.join([SUPERSCRIPTS, *signs])}."] if scored else []
 
 
 def _topics(table: Table, section: Section) -> list[str]:
@@ -154,7 +156,7 @@ def _topics(table: Table, section: Section) -> list[str]:
 
 
 def _budget(section: Section) -> list[str]:
-    """Searches at smaller budgets: the best of the first k trials above what is expected of any k of them."""
+    """Return searches at smaller budgets: best of the first k trials, and below it the expected best of any k."""
     titles, rows = captions.budget_rows(section)
     if not rows:
         return []
@@ -165,26 +167,26 @@ def _budget(section: Section) -> list[str]:
             _cells([name, *(first for first, _, _ in pairs)]),
             _cells(["", *(last for _, _, last in pairs)], SMALL),
         ]
-    about = "Validation NDCG@10 at equal budget, best of the first k trials (expected best of any k)"
+    about = "Validation NDCG@10 after k trials: best of the first k (expected best of any k)"
     tabular = _tabular("l" + "r" * (len(titles) - 1), [_cells(titles)], lines)
     return [_block(f"{about}: {captions.title(section)}", tabular)]
 
 
 def _slices(section: Section) -> list[str]:
-    """Scores on the parts of the test and gains there, each above its interval."""
+    """Return scores and gains on the parts of the test, each above its interval."""
     blocks = []
     for dimension, slices in captions.slice_groups(section).items():
-        known = [{score.cell: score for score in one.scores} for one in slices]
+        by_cell = [{score.cell: score for score in one.scores} for one in slices]
         scores, gains = [], []
         for row in (row for row in section.rows if row.metrics):
-            own = [scores_of[row.cell] for scores_of in known]
-            scores += _two_lines(_format.label(row.cell), [(score.score, ".4f", ".3f") for score in own])
-            if any(score.vs_id for score in own):
-                gains += _two_lines(_format.label(row.cell), [(score.vs_id, "+.1f", "+.0f") for score in own])
-        named = [_halves(one.name) for one in slices]
-        counts = [f"{last} ({one.queries:,})".strip() for (_, last), one in zip(named, slices, strict=True)]
-        head = [_cells(["row", *(first for first, _ in named)], SMALL), _cells(["", *counts], SMALL)]
-        spec, about = "l" + "r" * len(slices), f"by {dimension} (targets): {captions.title(section)}"
+            parts = [scores_of[row.cell] for scores_of in by_cell]
+            scores += _two_lines(_format.label(row.cell), [(part.score, ".4f", ".3f") for part in parts])
+            if any(part.vs_id for part in parts):
+                gains += _two_lines(_format.label(row.cell), [(part.vs_id, "+.1f", "+.0f") for part in parts])
+        names = [_halves(one.name) for one in slices]
+        counts = [f"{last} ({one.queries:,})".strip() for (_, last), one in zip(names, slices, strict=True)]
+        head = [_cells(["row", *(first for first, _ in names)], SMALL), _cells(["", *counts], SMALL)]
+        spec, about = "l" + "r" * len(slices), f"by {dimension} (number of targets): {captions.title(section)}"
         blocks.append(_block(f"Test NDCG@10 {about}", _tabular(spec, head, scores)))
         if gains:
             blocks.append(_block(f"Gain over id in % {about}", _tabular(spec, head, gains)))
@@ -192,12 +194,12 @@ def _slices(section: Section) -> list[str]:
 
 
 def _across(one: Across) -> str:
-    """Methods over data sets, each number above its interval."""
+    """Return the comparison over data sets, each number above its interval."""
     titles, texts = captions.across_rows(one)
     rows = []
     for standing, row in zip(one.standings, texts, strict=True):
-        known = ((standing.rank, ".2f"), (standing.wins, ".2f"), (standing.gain, "+.1f"), (standing.elo, ".0f"))
-        values = [(value, form, form) for value, form in known]
+        formats = ((standing.rank, ".2f"), (standing.wins, ".2f"), (standing.gain, "+.1f"), (standing.elo, ".0f"))
+        values = [(value, form, form) for value, form in formats]
         first, second = _two_lines(row[0], values[: len(titles) - 1])
         rows += [[*first, escape(standing.group)], [*second, ""]] if one.critical_difference else [first, second]
     head = [_cells([*half], SMALL) for half in zip(*map(_halves, titles), strict=True)]
@@ -206,14 +208,14 @@ def _across(one: Across) -> str:
 
 
 def _two_lines(name: str, values: list[tuple[resampling.Interval | None, str, str]]) -> list[list[str]]:
-    """Means in a line, their intervals, smaller, in one below it; `values`: with the formats of both."""
+    """Return a line of means and a smaller line of their intervals; `values`: with the formats of both."""
     means = [_format.DASH if value is None else f"{value.mean:{form}}" for value, form, _ in values]
     ends = ["" if value is None else f"[{value.low:{form}}, {value.high:{form}}]" for value, _, form in values]
     return [[SMALL + escape(name), *_cells([*map(_minus, means)])], _cells(["", *map(_minus, ends)], SMALL)]
 
 
 def _halves(title: str) -> tuple[str, str]:
-    """A long title in two lines, broken at the blank nearest to its middle.
+    """Break a long title into two lines at the blank nearest to its middle.
 
     >>> _halves("up to 5 events"), _halves("mean gain over id %"), _halves("no text")
     (('up to 5', 'events'), ('mean gain', 'over id %'), ('no text', ''))
@@ -224,7 +226,7 @@ def _halves(title: str) -> tuple[str, str]:
 
 
 def _minus(number: str) -> str:
-    """A number with the sign that mathematicians write, where a name would have a hyphen."""
+    """Replace the hyphen of a negative number by a minus sign."""
     return number.replace("-", "−")
 
 
@@ -248,7 +250,7 @@ def _float(caption: str, tabular: str, notes: list[str]) -> str:
 
 
 def _block(title: str, tabular: str) -> str:
-    """A table that is no float: many of those would wait for their place longer than LaTeX can hold them."""
+    """Return a table that is not a float: LaTeX cannot defer that many floats."""
     return "\n".join([r"\begin{center}", rf"\footnotesize\textbf{{{escape(title)}}}\\*[1ex]", tabular, r"\end{center}"])
 
 

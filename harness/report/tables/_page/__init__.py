@@ -1,1 +1,1 @@
-"""Parts of the HTML page: what it embeds (`_board`, `_columns`, `_importance`), its skeleton, styles and scripts."""
+"""Parts of the HTML page: embedded data (`_board`, `_columns`, `_importance`), template, styles and scripts."""

@@ -1,4 +1,4 @@
-"""What the page's script works on: the table's rows, comparisons and trials as one compact JSON value."""
+"""Data for the page's script: the table's rows, comparisons and trials as one compact JSON value."""
 
 from __future__ import annotations
 
@@ -23,25 +23,27 @@ from harness.stats.crossed_effects import ALPHA
 from harness.stats.resampling import Interval
 from harness.types import Cell, HarnessError
 
-POINTS = 48  # of a curve at most: what a chart of this size can show
-SCALE = 100_000  # scores of curves and trials travel as whole numbers of 1e-5
+POINTS = 48  # maximum per curve: more are not visible at this chart size
+SCALE = 100_000  # scores of curves and trials are embedded as integers, in units of 1e-5
 STATUS = {"done": "d", "pruned": "p", "failed": "f", "running": "r"}
 SCORED = ("d", "p")
-KEPT = ("short", "less", "rising")  # marks that do not depend on which rows are shown
+KEPT = ("short", "less", "rising")  # marks that do not depend on the shown rows
 
 
 def board(table: Table) -> dict[str, Any]:
-    """``cells``: every row once, with its values column by column (`_columns.columns`) and its search; ``sections``:
-    the cells that stand in each (by index), and how every two of them compare. Scores of curves and trials are in
-    units of 1 / `SCALE`."""
-    known, trials, spectra = _columns.columns(table), _trials(table.trials.collect()), _spectra(table.spectra)
+    """Return the data of the page.
+
+    ``cells``: every row once, with its values by column (`_columns.columns`) and its search. ``sections``: indices of
+    their cells, and comparisons of every two. Scores of curves and trials are in units of 1 / `SCALE`.
+    """
+    columns, trials, spectra = _columns.columns(table), _trials(table.trials.collect()), _spectra(table.spectra)
     cells: dict[Cell, int] = {}
-    found: list[dict[str, Any]] = []
+    values: list[dict[str, Any]] = []
     for section in table.sections:
         for row in section.rows:
             if row.cell not in cells:
-                cells[row.cell] = len(found)
-                found.append(_cell(row, known) | _searched(row, trials.get(row.cell) or [], spectra))
+                cells[row.cell] = len(values)
+                values.append(_cell(row, columns) | _searched(row, trials.get(row.cell) or [], spectra))
     return {
         "headline": table.headline,
         "metrics": list(table.metrics),
@@ -51,7 +53,7 @@ def board(table: Table) -> dict[str, Any]:
         "groups": _columns.GROUPS,
         "shown": list(_columns.SHOWN),
         "columns": _columns.described(table),
-        "cells": found,
+        "cells": values,
         "sections": [_section(section, cells) for section in table.sections],
         "across": [_across(one) for one in table.across],
         "tracking": page
@@ -63,7 +65,7 @@ def board(table: Table) -> dict[str, Any]:
 
 
 def embedded(value: Any) -> str:
-    r"""JSON for a script element: nothing in it can close the element or be taken for markup.
+    r"""Return JSON for a script element, escaped so that it cannot close the element or be read as markup.
 
     >>> embedded({"a": "</script>&"})
     '{"a":"\\u003c/script\\u003e\\u0026"}'
@@ -73,7 +75,7 @@ def embedded(value: Any) -> str:
 
 
 def _short(value: Any) -> Any:
-    """Floats to eight significant digits, none for what is not finite."""
+    """Round floats to eight significant digits; non-finite ones become None."""
     if isinstance(value, dict):
         return {str(key): _short(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -98,30 +100,30 @@ def _section(section: Section, cells: dict[Cell, int]) -> dict[str, Any]:
 
 
 def _slice(part: Slice, cells: dict[Cell, int]) -> dict[str, Any]:
-    """``scores``: [cell, mean, low, high, and of the gain over `id` the same] a row."""
-    scores = [[cells[own.cell], *_interval(own.score), *_interval(own.vs_id)] for own in part.scores]
-    known = {"dimension": part.dimension, "name": part.name, "users": part.users, "queries": part.queries}
-    return known | {"scores": scores}
+    """Return a slice with ``scores``: per row [cell, mean, low, high, and mean, low, high of the gain over `id`]."""
+    scores = [[cells[value.cell], *_interval(value.score), *_interval(value.vs_id)] for value in part.scores]
+    facts = {"dimension": part.dimension, "name": part.name, "users": part.users, "queries": part.queries}
+    return facts | {"scores": scores}
 
 
 def _interval(value: Interval | None) -> list[float | None]:
     return [value.mean, value.low, value.high] if value else [None] * 3
 
 
-def _across(found: Across) -> dict[str, Any]:
-    """The comparison over data sets of the whole table; intervals as [mean, low, high]."""
+def _across(across: Across) -> dict[str, Any]:
+    """Return the comparison over data sets of the unfiltered table; intervals as [mean, low, high]."""
     methods = [
         {
-            "way": [own.adapter, own.encoder],
-            "rank": _interval(own.rank),
-            "wins": _interval(own.wins),
-            "gain": _interval(own.gain),
-            **({"elo": _interval(own.elo), "group": own.group} if own.elo else {}),
+            "way": [standing.adapter, standing.encoder],
+            "rank": _interval(standing.rank),
+            "wins": _interval(standing.wins),
+            "gain": _interval(standing.gain),
+            **({"elo": _interval(standing.elo), "group": standing.group} if standing.elo else {}),
         }
-        for own in found.standings
+        for standing in across.standings
     ]
-    known = {"backbone": found.backbone, "methods": methods, "left_out": list(found.left_out)}
-    return known | {"too_few": found.too_few, "critical_difference": found.critical_difference}
+    value = {"backbone": across.backbone, "methods": methods, "left_out": list(across.left_out)}
+    return value | {"too_few": across.too_few, "critical_difference": across.critical_difference}
 
 
 def _pairs(section: Section, cells: dict[Cell, int]) -> dict[str, Any]:
@@ -131,18 +133,18 @@ def _pairs(section: Section, cells: dict[Cell, int]) -> dict[str, Any]:
     return {"cells": [cells[cell] for cell in pairs.cells], **numbers}
 
 
-def _cell(row: Row, known: list[tuple[_columns.PageColumn, _columns.Value]]) -> dict[str, Any]:
+def _cell(row: Row, columns: list[tuple[_columns.PageColumn, _columns.Value]]) -> dict[str, Any]:
     cell = row.cell
     value: dict[str, Any] = {
         "cell": [getattr(cell, key) for key in KEY],
         "label": _format.safe(_format.label(cell)),
         "kinds": kinds(cell),
         "state": row.state,
-        "v": _columns.values(row, known),
+        "v": _columns.values(row, columns),
     }
     value |= {"reason": _format.safe(row.reason)} if row.reason else {}
-    kept = [mark for mark in row.marks if mark in KEPT]
-    value |= {"marks": kept} if kept else {}
+    marks = [mark for mark in row.marks if mark in KEPT]
+    value |= {"marks": marks} if marks else {}
     if row.fit is None:
         return value
     searched = {} if row.spent.searched is None else {"searched": list(row.spent.searched)}
@@ -150,20 +152,20 @@ def _cell(row: Row, known: list[tuple[_columns.PageColumn, _columns.Value]]) -> 
 
 
 def _searched(row: Row, trials: list[dict[str, Any]], spectra: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What is known of a row's search and runs; of spectra, that of the first run that has one."""
+    """Return the search and runs of a row, with the spectrum of the first run that has one."""
     if not trials:
         return {}
     runs = _runs(trials)
     value = {"search": _search(trials), "runs": runs, "importance": _importance(trials)}
-    value["budgets"] = [[own.k, own.observed, own.expected, own.low, own.high] for own in row.best_of]
+    value["budgets"] = [[one.k, one.observed, one.expected, one.low, one.high] for one in row.best_of]
     spectrum = next((spectra[trial] for trial in runs["id"] if trial in spectra), None)
     return value | ({"spectrum": spectrum} if spectrum else {})
 
 
 def _spectra(frame: pl.DataFrame) -> dict[str, dict[str, Any]]:
-    """Singular values before and after training of each run that has them, to four digits."""
+    """Return the singular values of each recorded run before and after training, to four digits."""
     records = frame.iter_rows(named=True)
-    return {own["trial"]: {"before": _digits(own["start"]), "after": _digits(own["end"])} for own in records}
+    return {run["trial"]: {"before": _digits(run["start"]), "after": _digits(run["end"])} for run in records}
 
 
 def _digits(values: list[float] | None) -> list[float]:
@@ -171,24 +173,24 @@ def _digits(values: list[float] | None) -> list[float]:
 
 
 def kinds(cell: Cell) -> list[str]:
-    """What a reader may want to set aside: ``baseline``, ``control`` (an encoder without meaning), ``ablation``.
+    """Return the kinds that a reader can hide: ``baseline``, ``control`` (a meaningless encoder), ``ablation``.
 
     >>> kinds(Cell("beauty", "shuffled:minilm", "sasrec", "svd")), kinds(Cell("beauty", "none", "none", "popularity"))
     (['control'], ['baseline'])
     """
-    found = ["baseline"] if cell.is_baseline else []
+    names = ["baseline"] if cell.is_baseline else []
     if cell.encoder == "noise" or cell.encoder.startswith("shuffled:"):
-        found.append("control")
+        names.append("control")
     if not cell.is_baseline and _by_name_only(registry.ADAPTERS, cell.adapter):
-        found.append("ablation")
-    return found
+        names.append("ablation")
+    return names
 
 
 def _by_name_only(package: str, word: str) -> bool:
     name = word.partition("[")[0]
     try:
         return bool(registry.schema(package, name).attributes.get("by_name_only"))
-    except HarnessError:  # it was removed since, or never was a component here
+    except HarnessError:  # removed since, or never a component here
         return False
 
 
@@ -200,16 +202,16 @@ def _trials(frame: pl.DataFrame) -> dict[Cell, list[dict[str, Any]]]:
 
 
 def _search(trials: list[dict[str, Any]]) -> dict[str, Any]:
-    """A search column by column; parameters that never change stand apart."""
+    """Return a search by column; constant parameters are listed separately."""
     searched = [record for record in trials if record["role"] == "search"]
     params = [json_object(record["params"], f"trial {record['trial']}: params") for record in searched]
-    names = sorted({name for own in params for name in own})
-    fixed = {n: params[0].get(n) for n in names if all(own.get(n) == params[0].get(n) for own in params)}
+    names = sorted({name for trial in params for name in trial})
+    fixed = {n: params[0].get(n) for n in names if all(trial.get(n) == params[0].get(n) for trial in params)}
     axes = [name for name in names if name not in fixed]
     reasons = {k: _format.safe(record["reason"]) for k, record in enumerate(searched) if record["reason"]}
     value = _ran(searched)
     value |= {"number": [record["number"] for record in searched], "fixed": fixed, "axes": axes}
-    value |= {"points": [[own.get(name) for name in axes] for own in params]}
+    value |= {"points": [[trial.get(name) for name in axes] for trial in params]}
     return value | ({"reasons": reasons} if reasons else {})
 
 
@@ -232,7 +234,7 @@ def _ran(trials: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _curve(curve: list[float | None], best: int | None) -> list[Any]:
-    """[scores] of every epoch, or [scores, epochs] of at most `POINTS` of them, the best among them."""
+    """Return [scores] of every epoch, or [scores, epochs] of up to `POINTS` epochs, including the best."""
     if len(curve) <= POINTS:
         return [[_unit(value) for value in curve]]
     step = (len(curve) - 1) / (POINTS - 2)
@@ -250,8 +252,8 @@ def _tenth(value: float | None) -> float | None:
 
 
 def _importance(trials: list[dict[str, Any]]) -> list[list[Any]]:
-    """[name, share, chance, direction] a parameter, from the trials that have a score."""
+    """Return [name, share, chance, direction] per parameter, from the trials with a score."""
     scored = [r for r in trials if r["role"] == "search" and STATUS[r["status"]] in SCORED and r["best"] is not None]
     params = [json_object(record["params"], f"trial {record['trial']}: params") for record in scored]
-    found = importance(params, [record["best"] for record in scored])
-    return [[item.name, item.share, item.chance, item.direction] for item in found]
+    items = importance(params, [record["best"] for record in scored])
+    return [[item.name, item.share, item.chance, item.direction] for item in items]

@@ -1,4 +1,4 @@
-"""The columns of the page's tables: what each says, in which unit, which way is better, and a row's value in it."""
+"""Columns of the page's tables: explanation, unit, direction, and value of a row."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ GROUPS = {
     "spectral": "Spectrum",
     "search": "Search",
 }
-SHOWN = ("quality", "cost")  # groups that are open at first
+SHOWN = ("quality", "cost")  # groups shown initially
 
 
 @dataclass(frozen=True)
 class PageColumn:
-    """``kind``: how a value reads: ``score`` (mean with interval), ``number``, ``seconds``, ``count``, ``share``,
-    ``trials``, ``seeds``, ``word``. ``better``: ``high``, ``low`` or ``none``. ``digits``: of a number, after the
-    point."""
+    """A column of the page.
+
+    ``kind``: format of its values: ``score`` (mean with interval), ``number``, ``seconds``, ``count``, ``share``,
+    ``trials``, ``seeds``, ``word``. ``better``: ``high``, ``low`` or ``none``. ``digits``: decimal places of a number.
+    """
 
     key: str
     title: str
@@ -37,42 +39,65 @@ class PageColumn:
 
 Value = Callable[[Row], Any]
 
-COST = {  # of the costs that a table may hold
+COST = {  # cost -> title, kind, unit, explanation
     "parameters": ("params", "count", "numbers", "trained parameters"),
     "train_seconds": ("train", "seconds", "seconds", "wall-clock time of one confirmed run, mean over seeds"),
     "search_seconds": ("search", "seconds", "seconds", "wall-clock time of all search trials of the row"),
-    "peak_mb": ("memory", "number", "MB", "resident memory at its highest in a confirmed run, the data included"),
-    "energy_wh": ("energy", "number", "Wh", "energy of a confirmed run, its share of the machine's"),
+    "peak_mb": ("memory", "number", "MB", "peak resident memory of a confirmed run, including the data"),
+    "energy_wh": ("energy", "number", "Wh", "energy of a confirmed run: its share of the machine's consumption"),
 }
 DIGITS = {"peak_mb": 0, "energy_wh": 3}
-INFO = {  # of the numbers in a run's info
+INFO = {  # key of a run's info -> title, kind, explanation
     "effective_rank_start": ("at start", "number", "effective rank of the item table before training, 1 to d"),
     "information_abundance": ("abundance", "number", "sum of the table's singular values over the largest, 1 to d"),
-    "participation_ratio": ("participation", "number", "how many directions share the table's variance, 1 to d"),
-    "stable_rank": ("stable rank", "number", "variance of the item table over that of its first direction, 1 to d"),
-    "components_90": ("90 % in", "number", "leading components of the item table that hold 90 % of its variance"),
-    "components_99": ("99 % in", "number", "leading components of the item table that hold 99 % of its variance"),
-    "text_mass_beyond_d": ("text beyond d", "share", "share of the text's variance beyond its d leading components"),
+    "participation_ratio": (
+        "participation",
+        "number",
+        "effective number of directions that share the table's variance, 1 to d",
+    ),
+    "stable_rank": (
+        "stable rank",
+        "number",
+        "total variance of the item table over that of its first direction, 1 to d",
+    ),
+    "components_90": ("90 % in", "number", "number of leading components with 90 % of the item table's variance"),
+    "components_99": ("99 % in", "number", "number of leading components with 99 % of the item table's variance"),
+    "text_mass_beyond_d": ("text beyond d", "share", "share of the text's variance outside its d leading components"),
     "table_mass_beyond_d": (
         "table beyond d",
         "share",
-        "share of the table's variance along the text's later directions",
+        "share of the table's variance along text directions after the first d",
     ),
     "table_mass_outside_text": (
         "outside text",
         "share",
-        "share of the table's variance along no direction of the text",
+        "share of the table's variance outside the span of the text",
     ),
-    "mean_cosine": ("cosine", "number", "mean cosine over pairs of items: 1, all point the same way"),
-    "uniformity": ("uniformity", "number", "of item directions: 0, all agree; about -4, spread over the sphere"),
-    "alignment": ("alignment", "number", "squared distance of states to the items that came next: 0 agree, 4 oppose"),
-    "state_uniformity": ("state unif.", "number", "of state directions: 0, all agree; about -4, spread out"),
+    "mean_cosine": ("cosine", "number", "mean cosine over pairs of items; 1: all have the same direction"),
+    "uniformity": (
+        "uniformity",
+        "number",
+        "uniformity of item directions; 0: all agree, about -4: spread over the sphere",
+    ),
+    "alignment": (
+        "alignment",
+        "number",
+        "squared distance of states to the next items; 0: same direction, 4: opposite",
+    ),
+    "state_uniformity": (
+        "state unif.",
+        "number",
+        "uniformity of state directions; 0: all agree, about -4: spread over the sphere",
+    ),
 }
 
 
 def columns(table: Table) -> list[tuple[PageColumn, Value]]:
-    """Every column with its value: scores as [mean, low, high], trials as [done, pruned, failed, planned], seeds as
-    [done, planned], all else a number; None where a row has none."""
+    """Return every column with a function that returns a row's value.
+
+    Scores are [mean, low, high], trials [done, pruned, failed, planned], seeds [done, planned], `tuned` a word, others
+    numbers; None if a row has no value.
+    """
     return [*_scores(table), *_cost(table), *_spectral(table), *_search(table)]
 
 
@@ -80,17 +105,17 @@ def described(table: Table) -> list[dict[str, Any]]:
     return [asdict(column) for column, _ in columns(table)]
 
 
-def values(row: Row, known: list[tuple[PageColumn, Value]]) -> list[Any]:
-    return [value(row) for _, value in known]
+def values(row: Row, columns: list[tuple[PageColumn, Value]]) -> list[Any]:
+    return [value(row) for _, value in columns]
 
 
 def _scores(table: Table) -> Iterable[tuple[PageColumn, Value]]:
     at = table.headline[table.headline.rindex("@") :]
     for name in sorted(table.metrics, key=lambda name: (not name.endswith(at), name != table.headline)):
         group = "quality" if name.endswith(at) else "cutoffs"
-        text = f"test {name}, mean over users and seeds with its 95 % interval"
+        text = f"test {name}, mean over users and seeds with 95 % interval"
         yield PageColumn(f"m:{name}", name, group, "score", "high", "0 to 1", text, 4), _score_of(name)
-    text = "share of test targets that share their score with another item"
+    text = "share of test targets tied with another item"
     yield PageColumn("tied", "tied", "quality", "share", "none", "share", text), lambda row: row.tied
 
 
@@ -101,14 +126,14 @@ def _cost(table: Table) -> Iterable[tuple[PageColumn, Value]]:
 
 
 def _spectral(table: Table) -> Iterable[tuple[PageColumn, Value]]:
-    text = "effective rank of the trained item table: exp of the entropy of its singular values, 1 to d"
+    text = "effective rank of the trained item table: exponential of the entropy of its singular values, 1 to d"
     yield (
         PageColumn("effective_rank", "eff. rank", "spectral", "number", "none", "directions", text, 1),
         lambda row: row.fit and row.fit.effective_rank,
     )
-    held = {name for row in _all(table) if row.fit for name in row.fit.info}
+    recorded = {name for row in _all(table) if row.fit for name in row.fit.info}
     for name, (title, kind, text) in INFO.items():
-        if name in held:
+        if name in recorded:
             yield PageColumn(f"i:{name}", title, "spectral", kind, "none", "", text), _info_of(name)
 
 
@@ -116,26 +141,26 @@ def _search(table: Table) -> Iterable[tuple[PageColumn, Value]]:
     def column(key: str, title: str, kind: str, unit: str, text: str) -> PageColumn:
         return PageColumn(key, title, "search", kind, "none", unit, text)
 
-    text = f"validation {table.headline} that the search chose the row by; no estimate of the test score"
+    text = f"validation {table.headline} of the chosen configuration; not an estimate of the test score"
     yield (
         PageColumn("valid", "valid", "search", "number", "high", "0 to 1", text, 4),
         lambda row: row.fit and row.fit.valid,
     )
-    text = "search trials done / pruned / failed of those planned"
+    text = "search trials: done / pruned / failed of planned"
     yield column("trials", "trials", "trials", "trials", text), _trials
-    text = "confirmed seeds of those planned"
+    text = "confirmed seeds of planned"
     yield (
         column("seeds", "seeds", "seeds", "seeds", text),
         lambda row: [row.seeds_done, row.seeds_planned] if row.seeds_planned else None,
     )
-    text = "epochs of all search trials together"
+    text = "epochs, summed over all search trials"
     yield column("epochs", "epochs", "count", "epochs", text), lambda row: row.spent.epochs or None
-    text = "hyper-parameters that the search could change"
+    text = "number of searched hyper-parameters"
     yield (
         column("searched", "searched", "count", "parameters", text),
         lambda row: None if row.spent.searched is None else len(row.spent.searched),
     )
-    text = "searched; fixed (every parameter was given); nothing (a baseline); and the published setting, if it was one"
+    text = "searched, default (no search), fixed (all parameters given), nothing (baseline); published setting, if any"
     yield column("tuned", "tuned", "word", "", text), lambda row: row.spent.tuned and tuned(row.spent)
 
 
@@ -149,20 +174,20 @@ def _cost_of(name: str) -> Value:
 
 def _score_of(name: str) -> Value:
     def value(row: Row) -> list[float] | None:
-        found = row.metrics.get(name)
-        return [found.mean, found.low, found.high] if found else None
+        interval = row.metrics.get(name)
+        return [interval.mean, interval.low, interval.high] if interval else None
 
     return value
 
 
 def _info_of(name: str) -> Value:
     def value(row: Row) -> float | None:
-        found = row.fit and row.fit.info.get(name)
-        return found if isinstance(found, int | float) and not isinstance(found, bool) else None
+        number = row.fit and row.fit.info.get(name)
+        return number if isinstance(number, int | float) and not isinstance(number, bool) else None
 
     return value
 
 
 def _trials(row: Row) -> list[int] | None:
-    own = row.trials
-    return [own.done, own.pruned, own.failed, own.planned] if own.planned else None
+    trials = row.trials
+    return [trials.done, trials.pruned, trials.failed, trials.planned] if trials.planned else None

@@ -1,11 +1,11 @@
-"""How far each hyper-parameter, taken alone, explains a search's validation scores.
+"""Importance of each hyper-parameter: how well it explains the validation scores of a search, without the others.
 
-Trials are cut by one parameter into at most `BINS` groups of equal size (values that are no numbers: one group each).
-Epsilon squared, (SSB - (k-1) MSW) / SST, is the share of the scores' variance that the groups explain, less what as
-many groups explain by chance (Kelley, "An unbiased correlation ratio measure", PNAS 1935). Beside it stands the 95 %
-quantile of the same number with the scores shuffled: a share below it says nothing. Interactions are not seen, and a
-sampler that closes in on good regions leaves few trials elsewhere: it is a hint where the search was sensitive, no
-test. For numbers, Spearman's rank correlation says the direction.
+Trials are divided by one parameter into up to `BINS` groups of equal size (non-numeric values: one group each). Epsilon
+squared, (SSB - (k-1) MSW) / SST, is the share of the scores' variance that the groups explain, corrected for chance
+(Kelley, "An unbiased correlation ratio measure", PNAS 1935). `chance` is the 95 % quantile of the same number for
+shuffled scores: a share below it is noise. Interactions are not measured, and a sampler that concentrates on good
+regions leaves few trials elsewhere, so this is a hint, not a test. For numbers, Spearman's rank correlation gives the
+direction.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-LEAST = 6  # trials below which nothing is said
+LEAST = 6  # minimum number of trials
 BINS = 3
 SHUFFLES = 200
 
 
 @dataclass(frozen=True)
 class Importance:
-    """``share`` and ``chance`` from 0 to 1; ``direction``: rank correlation from -1 to 1, None for words."""
+    """Importance of a parameter. ``share``, ``chance``: 0 to 1; ``direction``: rank correlation, None for words."""
 
     name: str
     share: float
@@ -32,25 +32,25 @@ class Importance:
 
 
 def importance(params: Sequence[dict[str, Any]], scores: Sequence[float]) -> list[Importance]:
-    """Of every parameter that varies, the largest share first; empty below `LEAST` trials or if all scores agree.
+    """Return the importance of every varying parameter, largest share first.
 
-    params: one dict a trial; a parameter that a trial lacks is a value of its own.
+    Empty below `LEAST` trials or if all scores are equal. params: one dict per trial; missing is a separate value.
     """
     y = np.asarray(scores, float)
     if len(y) < LEAST or np.ptp(y) == 0:
         return []
     rng = np.random.default_rng(0)
     shuffled = np.stack([y, *(rng.permutation(y) for _ in range(SHUFFLES))], 1)
-    found = []
-    for name in sorted({name for own in params for name in own}):
-        column = [own.get(name) for own in params]
+    items = []
+    for name in sorted({name for trial in params for name in trial}):
+        column = [trial.get(name) for trial in params]
         groups = _groups(column)
         if (k := groups.max() + 1) < 2 or k >= len(y):
             continue
         shares = _explained(groups, shuffled)
         direction = _spearman(np.array(column, float), y) if _numeric(column) else None
-        found.append(Importance(name, float(shares[0]), float(np.quantile(shares[1:], 0.95)), direction))
-    return sorted(found, key=lambda item: (-item.share, item.name))
+        items.append(Importance(name, float(shares[0]), float(np.quantile(shares[1:], 0.95)), direction))
+    return sorted(items, key=lambda item: (-item.share, item.name))
 
 
 def _numeric(column: list[Any]) -> bool:
@@ -58,7 +58,7 @@ def _numeric(column: list[Any]) -> bool:
 
 
 def _groups(column: list[Any]) -> np.ndarray:
-    """A group number a trial: bins of about equal size for numbers of many values, else one a value."""
+    """Return a group number per trial: bins of about equal size for numbers with many values, else one per value."""
     texts = [str(value) for value in column]
     if not _numeric(column) or len(set(column)) <= BINS:
         return np.unique(texts, return_inverse=True)[1]
@@ -68,7 +68,7 @@ def _groups(column: list[Any]) -> np.ndarray:
 
 
 def _explained(groups: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Epsilon squared of each column of y (n, C), not below 0, of which the first is the one asked for."""
+    """Return epsilon squared of each column of y (n, C), clipped to [0, 1]."""
     n, k = len(y), groups.max() + 1
     member = groups[:, None] == np.arange(k)  # (n, k)
     means = (member.T @ y) / member.sum(0)[:, None]  # (k, C)
@@ -83,7 +83,7 @@ def _spearman(x: np.ndarray, y: np.ndarray) -> float | None:
 
 
 def _ranks(x: np.ndarray) -> np.ndarray:
-    """Ranks with the mean rank for ties."""
+    """Return ranks, with the mean rank for ties."""
     _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     return (ends - (counts - 1) / 2)[inverse]

@@ -1,10 +1,10 @@
-// Start: draw what the reader asked for, follow the address, keep the choice of light or dark.
+// Entry point: draw the page, follow the address, remember the colour scheme.
 
 const filter = unfiltered();
 const orders = new Map();
 let cost = "parameters";
 let dimension = "popularity";
-let drawn = 0; // the width that figures were last drawn at
+let drawn = 0; // window width at the last drawing
 
 function orderOf(key) {
   if (!orders.has(key)) orders.set(key, { key: "rank", direction: "ascending" });
@@ -25,7 +25,7 @@ function draw() {
   drawAcross();
   const whole = BOARD.sections.reduce((sum, section) => sum + section.rows.length, 0);
   const rows = shown.reduce((sum, view) => sum + view.rows.length, 0);
-  byId("told").textContent = rows === whole ? `${whole} row${whole === 1 ? "" : "s"} in ${BOARD.sections.length} table${BOARD.sections.length === 1 ? "" : "s"}` : `${rows} of ${whole} rows: ranks, marks, gains and figures are of these alone; Holm's correction is over them`;
+  byId("status").textContent = rows === whole ? `${whole} row${whole === 1 ? "" : "s"} in ${BOARD.sections.length} table${BOARD.sections.length === 1 ? "" : "s"}` : `${rows} of ${whole} rows: ranks, marks, gains, Holm's correction and figures cover only these`;
 }
 
 function sectionFigures(place, view) {
@@ -35,18 +35,18 @@ function sectionFigures(place, view) {
     cost = key;
     draw();
   };
-  const found = [forest(width, view), qualityCost(width, view, cost, choose)].filter(Boolean);
+  const drawings = [forest(width, view), qualityCost(width, view, cost, choose)].filter(Boolean);
   const wide = searches(width, view);
   if (wide) {
     wide.classList.add("broad");
-    found.push(wide);
+    drawings.push(wide);
   }
   const cut = slices(view, dimension, (name) => { dimension = name; draw(); }, orderOf(`slices of ${view.section.title}`));
   if (cut) {
     cut.classList.add("broad");
-    found.push(cut);
+    drawings.push(cut);
   }
-  place.append(...found);
+  place.append(...drawings);
 }
 
 function drawAcross() {
@@ -63,10 +63,10 @@ function acrossPart(view) {
   return el(
     "div",
     {},
-    el("h3", {}, named(view.backbone)),
+    el("h3", {}, bdi(view.backbone)),
     acrossTable(view, orderOf(view.backbone), whole),
     whole?.critical_difference && criticalDifference({ clientWidth: Math.min(900, byId("boards").clientWidth - 80) }, whole),
-    left.length > 0 && el("p", { class: "under" }, `Without a common result, so not compared: ${left.join("; ")}.`),
+    left.length > 0 && el("p", { class: "under" }, `Not compared, for lack of common results: ${left.join("; ")}.`),
     whole?.too_few && el("p", { class: "under" }, whole.too_few),
   );
 }
@@ -109,25 +109,25 @@ function theme() {
   const root = document.documentElement;
   const button = byId("theme");
   const dark = () => (root.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
-  const told = () => button.setAttribute("aria-pressed", String(dark()));
+  const update = () => button.setAttribute("aria-pressed", String(dark()));
   try {
-    const kept = localStorage.getItem("harness-theme");
-    if (kept === "dark" || kept === "light") root.dataset.theme = kept;
+    const stored = localStorage.getItem("harness-theme");
+    if (stored === "dark" || stored === "light") root.dataset.theme = stored;
   } catch {
-    // a browser that keeps nothing for files: the choice holds for this visit
+    // the browser has no storage for files: the choice lasts for this visit
   }
   button.addEventListener("click", () => {
     root.dataset.theme = dark() ? "light" : "dark";
-    told();
+    update();
     try {
       localStorage.setItem("harness-theme", root.dataset.theme);
     } catch {
       // as above
     }
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", told);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", update);
   button.hidden = false;
-  told();
+  update();
 }
 
 let waiting = 0;

@@ -1,8 +1,8 @@
-// Axes, scales and frames that all figures share. Figures are drawn at the width that their box has.
+// Axes, scales and frames for all figures. Figures are drawn at the width of their box.
 
 let figures = 0;
 
-// A figure with a heading, and an empty drawing of the height asked for. `about` is read to who cannot see it.
+// An empty drawing with a title. `about` is its description for screen readers.
 function frame(box, title, about, height) {
   const id = `f${(figures += 1)}`;
   const width = Math.max(260, box.clientWidth || 600);
@@ -24,27 +24,27 @@ function logarithmic([low, high], ends) {
   return (x) => inner(Math.log(x));
 }
 
-// Round numbers in a span, about `wanted` of them.
+// About `wanted` round numbers in a range.
 function ticks([low, high], wanted = 5) {
   const raw = (high - low) / wanted || 1;
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw);
-  const found = [];
-  for (let k = Math.ceil(low / step); k * step <= high + 1e-12; k += 1) found.push(Number((k * step).toPrecision(10)));
-  return found;
+  const marks = [];
+  for (let k = Math.ceil(low / step); k * step <= high + 1e-12; k += 1) marks.push(Number((k * step).toPrecision(10)));
+  return marks;
 }
 
 function logTicks([low, high]) {
   if (high / low < 8) return ticks([low, high], 4);
-  const found = [];
+  const marks = [];
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1)
-    for (const m of [1, 2, 5]) if (m * 10 ** power >= low && m * 10 ** power <= high) found.push(Number((m * 10 ** power).toPrecision(3)));
-  return found.length > 7 ? found.filter((x) => /^10*$/.test(String(x).replace(/^0\.0*/, ""))) : found;
+    for (const m of [1, 2, 5]) if (m * 10 ** power >= low && m * 10 ** power <= high) marks.push(Number((m * 10 ** power).toPrecision(3)));
+  return marks.length > 7 ? marks.filter((x) => /^10*$/.test(String(x).replace(/^0\.0*/, ""))) : marks;
 }
 
 function padded([low, high], share = 0.06) {
-  const room = (high - low || Math.abs(high) || 1) * share;
-  return [low - room, high + room];
+  const margin = (high - low || Math.abs(high) || 1) * share;
+  return [low - margin, high + margin];
 }
 
 function span(values) {

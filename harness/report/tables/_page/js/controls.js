@@ -1,7 +1,7 @@
-// What the reader has narrowed the tables to.
+// Filters of the tables, and their controls.
 
 const PARTS = { dataset: "data set", backbone: "backbone", encoder: "encoder", adapter: "adapter" };
-const KINDS = { baseline: "baselines", ablation: "ablations", control: "controls", hole: "rows without result" };
+const KINDS = { baseline: "baselines", ablation: "ablations", control: "controls", hole: "rows without results" };
 
 function unfiltered() {
   const reference = BOARD.cells.find((cell) => cell.adapter === BOARD.reference && cell.encoder === "none" && !cell.kinds.includes("baseline"));
@@ -15,7 +15,7 @@ function unfiltered() {
   };
 }
 
-// Whether a filter leaves everything as the table has it.
+// Whether a filter changes nothing.
 function isWhole(filter) {
   const dropped = Object.values(filter.without).some((names) => names.size);
   const whole = unfiltered();
@@ -23,13 +23,13 @@ function isWhole(filter) {
 }
 
 function namesOf(part) {
-  const known = part === "dataset" || part === "backbone" ? BOARD.sections.map((s) => s[part]) : BOARD.cells.map((c) => c[part]);
-  return [...new Set(known)].sort();
+  const names = part === "dataset" || part === "backbone" ? BOARD.sections.map((s) => s[part]) : BOARD.cells.map((c) => c[part]);
+  return [...new Set(names)].sort();
 }
 
 function controls(filter, changed) {
   const box = byId("controls");
-  const search = el("input", { type: "search", id: "text", placeholder: "svd minilm …", "aria-label": "Show rows whose names hold", autocomplete: "off", value: filter.text });
+  const search = el("input", { type: "search", id: "text", placeholder: "svd minilm …", "aria-label": "Show rows whose names contain", autocomplete: "off", value: filter.text });
   search.addEventListener("input", () => {
     filter.text = search.value;
     changed();
@@ -41,7 +41,7 @@ function controls(filter, changed) {
   box.replaceChildren(
     el("div", { class: "line" }, el("label", { class: "inline grow" }, "Find ", search), select("Metric", "metric", BOARD.metrics.map((name) => [name, name])), select("Reference", "reference", [...ways])),
     el("div", { class: "line" }, ...picks, hiding(filter, changed), groups(filter, changed), el("button", { type: "button", id: "save", class: "quiet", onclick: () => save(filter) }, "Save as CSV"), el("button", { type: "button", id: "reset", class: "quiet", onclick: () => reset(filter, changed) }, "Show all")),
-    el("p", { id: "told", role: "status" }),
+    el("p", { id: "status", role: "status" }),
   );
   box.hidden = false;
 }
@@ -65,47 +65,47 @@ function pick(part, filter, changed) {
   const names = namesOf(part);
   const dropped = filter.without[part];
   const title = el("span");
-  const told = () => (title.textContent = `${PARTS[part]}s ${dropped.size ? `${names.length - dropped.size} of ${names.length}` : "all"}`);
+  const update = () => (title.textContent = `${PARTS[part]}s ${dropped.size ? `${names.length - dropped.size} of ${names.length}` : "all"}`);
   const boxes = names.map((name) =>
-    box(name, !dropped.has(name), (on) => { (on ? dropped.delete(name) : dropped.add(name)); told(); changed(); }, name === "none" ? DASH : named(name)),
+    box(name, !dropped.has(name), (on) => { (on ? dropped.delete(name) : dropped.add(name)); update(); changed(); }, name === "none" ? DASH : bdi(name)),
   );
   const all = (on) => {
     names.forEach((name) => (on ? dropped.delete(name) : dropped.add(name)));
     boxes.forEach((one) => (one.firstChild.checked = on));
-    told();
+    update();
     changed();
   };
   const quick = el("p", { class: "quick" }, ...[["all", true], ["none", false]].map(([word, on]) => el("button", { type: "button", class: "quiet", onclick: () => all(on) }, word)));
-  told();
+  update();
   return folded(title, `pick-${part}`, quick, ...boxes);
 }
 
 function hiding(filter, changed) {
-  const held = new Set(BOARD.cells.flatMap((cell) => [...cell.kinds, meanOf(cell, BOARD.headline) === null ? "hole" : ""]));
-  const boxes = Object.keys(KINDS).filter((kind) => held.has(kind)).map((kind) =>
+  const present = new Set(BOARD.cells.flatMap((cell) => [...cell.kinds, meanOf(cell, BOARD.headline) === null ? "hole" : ""]));
+  const boxes = Object.keys(KINDS).filter((kind) => present.has(kind)).map((kind) =>
     box(`hide-${kind}`, filter.hidden.has(kind), (on) => { (on ? filter.hidden.add(kind) : filter.hidden.delete(kind)); changed(); }, `hide ${KINDS[kind]}`),
   );
   return boxes.length ? folded("hide", "pick-hide", ...boxes) : null;
 }
 
 function groups(filter, changed) {
-  const held = new Set(BOARD.columns.map((column) => column.group));
-  const boxes = Object.entries(BOARD.groups).filter(([key]) => held.has(key)).map(([key, title]) =>
+  const present = new Set(BOARD.columns.map((column) => column.group));
+  const boxes = Object.entries(BOARD.groups).filter(([key]) => present.has(key)).map(([key, title]) =>
     box(`group-${key}`, filter.groups.has(key), (on) => { (on ? filter.groups.add(key) : filter.groups.delete(key)); changed(); }, title),
   );
   return folded("columns", "pick-groups", ...boxes);
 }
 
-// The rows shown, as they are ranked and compared here, as a file.
+// Download the shown rows with their ranks and comparisons.
 function save(filter) {
   const views = BOARD.sections.map((section) => compare(section, filter));
   const heads = ["dataset", "backbone", "adapter", "encoder", "state", "rank", "group", ...BOARD.metrics.flatMap((name) => [name, `${name}_low`, `${name}_high`])];
   const gains = ["gain_percent", "gain_low", "gain_high", "gain_p", "reference"];
   const lines = views.flatMap(({ section, rows }) =>
-    rows.map(({ cell, rank, group, gain: own }) => [
+    rows.map(({ cell, rank, group, gain }) => [
       section.dataset, section.backbone, cell.adapter, cell.encoder, cell.state, rank, group,
       ...BOARD.metrics.flatMap((name) => valueOf(cell, `m:${name}`) ?? [null, null, null]),
-      ...(own ? [own.percent, own.low, own.high, own.p, nameOf(own.against)] : gains.map(() => null)),
+      ...(gain ? [gain.percent, gain.low, gain.high, gain.p, nameOf(gain.against)] : gains.map(() => null)),
     ]),
   );
   const text = [[...heads, ...gains], ...lines].map((line) => line.map(field).join(",")).join("\n");
@@ -114,7 +114,7 @@ function save(filter) {
   setTimeout(() => URL.revokeObjectURL(address), 1000);
 }
 
-// Text that would start a formula in a spreadsheet gets a leading quote, as in the other CSV.
+// Text that would start a formula in a spreadsheet gets a leading quote, as in the CSV format.
 function field(value) {
   if (value === null || value === undefined) return "";
   if (typeof value === "number") return String(value);
@@ -122,7 +122,7 @@ function field(value) {
   return /[",\r\n]/.test(guarded) ? `"${guarded.replaceAll('"', '""')}"` : guarded;
 }
 
-// A click elsewhere or Escape closes what is folded open.
+// Close open menus on Escape or a click elsewhere.
 function foldAway() {
   const close = (except) => document.querySelectorAll("details.pick[open]").forEach((one) => one !== except && (one.open = false));
   document.addEventListener("click", (event) => close(event.target.closest("details.pick")));

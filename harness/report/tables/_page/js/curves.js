@@ -1,17 +1,17 @@
-// Figures of one row: its search, its curves, what its search was sensitive to, the spectrum of its item table.
+// Figures of one row: search, validation curves, importance of hyper-parameters, spectrum of its item table.
 
 const STATUS = { d: "done", p: "pruned", f: "failed", r: "running" };
 
 function searchChart(box, cell) {
   const { search } = cell;
   const values = search.best.map(score);
-  const known = values.filter((value) => value !== null);
-  if (!known.length) return null;
+  const scores = values.filter((value) => value !== null);
+  if (!scores.length) return null;
   const best = soFar(values);
   const top = best.at(-1);
   const about = `Best validation ${BOARD.headline} ${top.toFixed(4)} at trial ${values.indexOf(top)} of ${values.length}`;
   const { drawing, width, height } = frame(box, "Search", about, 260);
-  const domain = padded(span(known));
+  const domain = padded(span(scores));
   const atX = linear([0, Math.max(1, values.length - 1)], [52, width - 14]);
   const atY = linear(domain, [height - 40, 10]);
   axisX(drawing, atX, ticks([0, Math.max(1, values.length - 1)], 6).filter(Number.isInteger), height - 36, 10);
@@ -26,7 +26,7 @@ function searchChart(box, cell) {
     drawing.append(shape);
   });
   drawing.append(text((52 + width) / 2, height - 4, "trial", { class: "axis", "text-anchor": "middle" }));
-  return card("Search", `validation ${BOARD.headline} of each trial, the best so far as a line; ×: pruned, at its best epoch; × at the bottom: failed`, drawing);
+  return card("Search", `validation ${BOARD.headline} of each trial; line: best so far; ×: pruned, at its best epoch; × at the bottom: failed`, drawing);
 }
 
 function cross(x, y, r = 3.5) {
@@ -58,21 +58,21 @@ function curvesChart(box, cell) {
     drawing.append(svg("path", { class: "ahead", d: draw(curve) }), dot);
   });
   drawing.append(text((52 + width) / 2, height - 4, "epoch", { class: "axis", "text-anchor": "middle" }));
-  return card("Validation curves", `${BOARD.headline} by epoch; strong: the confirmed seeds, dot: best epoch; grey: search trials`, drawing);
+  return card("Validation curves", `${BOARD.headline} by epoch; blue: confirmed seeds, dot: best epoch; grey: search trials`, drawing);
 }
 
 function importanceChart(box, cell) {
-  const found = cell.importance ?? [];
-  if (!found.length) return null;
-  const about = found.map(([name, share, chance]) => `${safe(name)} ${(100 * share).toFixed(0)} %, by chance up to ${(100 * chance).toFixed(0)} %`).join("; ");
-  const { drawing, width, height } = frame(box, "Importance of hyper-parameters", about, 34 + 26 * found.length);
+  const items = cell.importance ?? [];
+  if (!items.length) return null;
+  const about = items.map(([name, share, chance]) => `${safe(name)} ${(100 * share).toFixed(0)} %, by chance up to ${(100 * chance).toFixed(0)} %`).join("; ");
+  const { drawing, width, height } = frame(box, "Importance of hyper-parameters", about, 34 + 26 * items.length);
   const left = Math.min(190, width * 0.42);
   const at = linear([0, 1], [left, width - 54]);
   axisX(drawing, at, [0, 0.25, 0.5, 0.75, 1], height - 22, 4, (x) => `${100 * x}`);
-  found.forEach(([name, share, chance, direction], k) => {
+  items.forEach(([name, share, chance, direction], k) => {
     const y = 16 + 26 * k;
     const way = direction === null ? "" : direction > 0 ? " ↗" : " ↘";
-    const words = `${safe(name)}: explains ${(100 * share).toFixed(0)} % alone; shuffled scores reach ${(100 * chance).toFixed(0)} % in one of twenty${direction === null ? "" : `; rank correlation ${signed(direction, 2)}`}`;
+    const words = `${safe(name)}: explains ${(100 * share).toFixed(0)} % on its own; 5 % of shuffles reach ${(100 * chance).toFixed(0)} %${direction === null ? "" : `; rank correlation ${signed(direction, 2)}`}`;
     drawing.append(
       svg(
         "g",
@@ -87,35 +87,35 @@ function importanceChart(box, cell) {
   });
   return card(
     "Importance",
-    "share of the variance of validation scores that a hyper-parameter explains alone (epsilon squared over terciles), %; upright line: what shuffled scores reach in one of twenty; arrow: sign of the rank correlation. Interactions are not seen",
+    "share of the variance of validation scores that a hyper-parameter explains on its own, without interactions (epsilon squared over terciles), %; vertical line: reached by 5 % of shuffles; arrow: sign of the rank correlation",
     drawing,
   );
 }
 
-// What the search would have come to with fewer trials.
+// Estimated results of the search with fewer trials.
 function budgetChart(box, cell) {
-  const found = (cell.budgets ?? []).filter(([, observed, expected]) => observed !== null || expected !== null);
-  if (found.length < 2) return null;
-  const about = found.map(([k, observed, expected]) => `${k} trials: ${[observed, expected].map((v) => (v === null ? "unknown" : v.toFixed(4))).join(", expected ")}`).join("; ");
+  const budgets = (cell.budgets ?? []).filter(([, observed, expected]) => observed !== null || expected !== null);
+  if (budgets.length < 2) return null;
+  const about = budgets.map(([k, observed, expected]) => `${k} trials: ${[observed, expected].map((v) => (v === null ? "unknown" : v.toFixed(4))).join(", expected ")}`).join("; ");
   const { drawing, width, height } = frame(box, "Smaller budgets", about, 260);
-  const atX = logarithmic([1, found.at(-1)[0]], [60, width - 22]);
-  const domain = padded(span(found.flatMap(([, ...numbers]) => numbers).filter(numeric)));
+  const atX = logarithmic([1, budgets.at(-1)[0]], [60, width - 22]);
+  const domain = padded(span(budgets.flatMap(([, ...numbers]) => numbers).filter(numeric)));
   const atY = linear(domain, [height - 40, 10]);
-  axisX(drawing, atX, found.map(([k]) => k), height - 36, 10);
+  axisX(drawing, atX, budgets.map(([k]) => k), height - 36, 10);
   axisY(drawing, atY, ticks(domain, 5), 52, width - 14, (v) => v.toFixed(3).replace(/^0/, ""));
-  const expected = found.filter(([, , value]) => value !== null);
+  const expected = budgets.filter(([, , value]) => value !== null);
   drawing.append(svg("path", { class: "ahead", d: line(expected.map(([k, , value]) => [atX(k), atY(value)])) }));
-  for (const [k, observed, mid, low, high] of found) {
+  for (const [k, observed, mid, low, high] of budgets) {
     const x = atX(k).toFixed(1);
     if (low !== null) drawing.append(svg("path", { class: "whisker", d: `M${x} ${atY(low).toFixed(1)}V${atY(high).toFixed(1)}` }));
-    if (mid !== null) drawing.append(svg("circle", { class: "trial", cx: x, cy: atY(mid).toFixed(1), r: 3.5, "data-tip": `any ${k} trials: ${mid.toFixed(4)} expected${low === null ? "" : `, 95 % interval ${low.toFixed(4)} to ${high.toFixed(4)}`}` }));
+    if (mid !== null) drawing.append(svg("circle", { class: "trial", cx: x, cy: atY(mid).toFixed(1), r: 3.5, "data-tip": `any ${k} trials: expected ${mid.toFixed(4)}${low === null ? "" : `, 95 % interval ${low.toFixed(4)} to ${high.toFixed(4)}`}` }));
     if (observed !== null) drawing.append(svg("path", { class: "trial pruned", d: cross(atX(k), atY(observed)), "data-tip": `the first ${k} trials: ${observed.toFixed(4)}` }));
   }
   drawing.append(text((52 + width) / 2, height - 4, "trials", { class: "axis", "text-anchor": "middle" }));
-  return card("Smaller budgets", `validation ${BOARD.headline}; line: best to be expected of any k of the trials; ×: best of the first k`, drawing);
+  return card("Smaller budgets", `validation ${BOARD.headline}; line: expected best of any k trials; ×: best of the first k`, drawing);
 }
 
-// One axis a hyper-parameter and one for the score; a line a trial, the best one strong.
+// An axis per hyper-parameter and one for the score; a line per trial, the best one thick.
 function parallel(box, cell) {
   const { search } = cell;
   const kept = search.best.map((_, k) => k).filter((k) => search.best[k] !== null);
@@ -125,7 +125,7 @@ function parallel(box, cell) {
   const top = kept.reduce((a, b) => (search.best[b] > search.best[a] ? b : a));
   const chosen = axes.map((axis) => `${axis.name} ${plain(axis.values[kept.indexOf(top)])}`).join(", ");
   const least = 104 * axes.length;
-  const { drawing, width, height } = frame({ clientWidth: Math.max(box.clientWidth, least) }, "Trials by parameter", `The best trial: ${chosen}`, 300);
+  const { drawing, width, height } = frame({ clientWidth: Math.max(box.clientWidth, least) }, "Trials by parameter", `Best trial: ${chosen}`, 300);
   const at = linear([0, axes.length - 1], [64, width - 76]);
   const ordered = [...kept].sort((a, b) => search.best[a] - search.best[b]);
   const scores = ordered.map((k) => search.best[k]);
@@ -140,7 +140,7 @@ function parallel(box, cell) {
     drawing.append(text(at(j), j % 2 ? 14 : 26, short(axis.name, 20), { class: "name", "text-anchor": "middle" }));
     drawing.append(...axis.marks.map(([y, words]) => text(at(j) + 5, y + 4, short(words, 12), { class: "tick" })));
   });
-  return card("Trials by parameter", "a line a trial, stronger the better; the best one thick", el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Trials by parameter" }, drawing));
+  return card("Trials by parameter", "a line per trial, more opaque is better; thick: the best", el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Trials by parameter" }, drawing));
 }
 
 function axisOf(name, values) {
@@ -153,19 +153,19 @@ function axisOf(name, values) {
     const ends = domain.map((value) => [at(value), plain(value)]);
     return { name, values, at: (k) => at(values[k]), marks: ends };
   }
-  const known = [...new Set(values.map(plain))].sort();
-  const at = linear([-0.5, known.length - 0.5], [bottom, top]);
-  return { name, values, at: (k) => at(known.indexOf(plain(values[k]))), marks: known.map((word, k) => [at(k), word]) };
+  const words = [...new Set(values.map(plain))].sort();
+  const at = linear([-0.5, words.length - 0.5], [bottom, top]);
+  return { name, values, at: (k) => at(words.indexOf(plain(values[k]))), marks: words.map((word, k) => [at(k), word]) };
 }
 
-// Singular values over the largest, on a logarithmic scale: after training and, where recorded, before.
+// Singular values divided by the largest, on a logarithmic scale: after training and, if recorded, before.
 function spectrumChart(box, cell) {
   const { spectrum } = cell;
   if (!spectrum?.after?.length) return null;
   const lines = [["before", spectrum.before], ["after", spectrum.after]].filter(([, values]) => values?.length);
   const floor = 1e-4;
   const longest = Math.max(...lines.map(([, values]) => values.length));
-  const about = lines.map(([name, values]) => `${name} training the middle of ${values.length} singular values is ${values[Math.floor(values.length / 2)].toPrecision(2)} of the largest`).join("; ");
+  const about = lines.map(([name, values]) => `${name} training, the median of ${values.length} singular values is ${values[Math.floor(values.length / 2)].toPrecision(2)} of the largest`).join("; ");
   const { drawing, width, height } = frame(box, "Spectrum of the item table", about, 260);
   const low = Math.max(floor, Math.min(...lines.flatMap(([, values]) => values.filter((v) => v > 0)), 1) / 1.2);
   const atX = linear([1, Math.max(2, longest)], [52, width - 54]);
@@ -179,5 +179,5 @@ function spectrumChart(box, cell) {
     drawing.append(text(x + 6, y + 4, name, { class: "name" }));
   });
   drawing.append(text(width / 2, height - 4, "component", { class: "axis", "text-anchor": "middle" }));
-  return card("Spectrum", `singular values of the centred item table over the largest, log scale${lines.length > 1 ? "; dashed: before training" : ""}`, drawing);
+  return card("Spectrum", `singular values of the centred item table, divided by the largest, log scale${lines.length > 1 ? "; dashed: before training" : ""}`, drawing);
 }

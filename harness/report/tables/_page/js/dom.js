@@ -1,5 +1,5 @@
 "use strict";
-// Elements, words and numbers. Text enters the page as text nodes alone, so no name can become markup.
+// Create elements and format values. Text is only inserted as text nodes, so no name can become markup.
 
 const DASH = "–";
 const SVG = "http://www.w3.org/2000/svg";
@@ -26,12 +26,12 @@ function byId(id) {
   return document.getElementById(id);
 }
 
-// Names as a screen may show them: line breaks become blanks, control and direction characters U+FFFD.
+// Make a name safe to display: line breaks become blanks, control and direction characters U+FFFD.
 function safe(text) {
   return String(text).replace(/\s/g, " ").replace(/[\p{C}\p{Zl}\p{Zp}]/gu, "\ufffd");
 }
 
-function named(text) {
+function bdi(text) {
   return el("bdi", {}, safe(text));
 }
 
@@ -61,7 +61,7 @@ function count(value) {
   return unit ? `${(value / size).toFixed(1)}${unit}` : String(value);
 }
 
-// A hyper-parameter's value, whatever its type.
+// Format a hyper-parameter of any type.
 function plain(value) {
   if (value === null || value === undefined) return DASH;
   if (typeof value === "boolean") return value ? "yes" : "no";
@@ -70,15 +70,15 @@ function plain(value) {
 }
 
 function short(text, length) {
-  const known = [...text];
-  return known.length > length ? known.slice(0, length - 1).join("") + "…" : text;
+  const characters = [...text];
+  return characters.length > length ? characters.slice(0, length - 1).join("") + "…" : text;
 }
 
 function numeric(value) {
   return typeof value === "number" && Number.isFinite(value);
 }
 
-// One tooltip for the whole page: whatever holds data-tip shows it on hover and on focus.
+// One tooltip for the page: elements with data-tip show it on hover and on focus.
 function tooltips() {
   const tip = byId("tip");
   let owner = null;
@@ -88,12 +88,12 @@ function tooltips() {
     owner = null;
   }
   function show(event) {
-    const found = event.target.closest?.("[data-tip]");
-    if (!found || found === owner) return;
+    const target = event.target.closest?.("[data-tip]");
+    if (!target || target === owner) return;
     owner?.removeAttribute("aria-describedby");
-    owner = found;
+    owner = target;
     owner.setAttribute("aria-describedby", "tip");
-    tip.textContent = found.dataset.tip;
+    tip.textContent = target.dataset.tip;
     tip.hidden = false;
     place();
   }

@@ -1,4 +1,4 @@
-// Figures of a section: gains over the reference, quality against cost, searches side by side, spectra.
+// Figures of a section: gains over the reference, quality against cost, critical difference, searches, parts of the test.
 
 function forest(box, view) {
   const rows = view.rows.filter((row) => row.gain);
@@ -18,11 +18,11 @@ function forest(box, view) {
   drawing.append(svg("path", { class: "zero", d: `M${at(0).toFixed(1)} 2V${height - 34}` }));
   rows.forEach((row, k) => drawing.append(forestRow(row, 18 + 24 * k, inside, left, width, right)));
   drawing.append(text((left + right) / 2, height - 4, `gain over ${short(reference, 24)}, %`, { class: "axis", "text-anchor": "middle" }));
-  return card("Gains", `over ${reference}, paired 95 % intervals; filled: differs after Holm; a triangle: off the scale`, drawing);
+  return card("Gains", `over ${reference}, paired 95 % intervals; filled: differs after Holm; triangle: off the scale`, drawing);
 }
 
-function gainWords(found) {
-  return `${signed(found.percent)} %` + (found.low === null ? "" : `, 95 % interval ${signed(found.low)} to ${signed(found.high)}`);
+function gainWords(gain) {
+  return `${signed(gain.percent)} %` + (gain.low === null ? "" : `, 95 % interval ${signed(gain.low)} to ${signed(gain.high)}`);
 }
 
 function forestRow(row, y, inside, left, width, right) {
@@ -51,18 +51,18 @@ function costsOf() {
 }
 
 function qualityCost(box, view, cost, choose) {
-  const known = costsOf();
+  const columns = costsOf();
   const chosen = el(
     "select",
-    { name: "cost", "aria-label": "Cost to draw against", onchange: (event) => choose(event.target.value) },
-    ...known.map((column) => el("option", { value: column.key, selected: column.key === cost }, column.help)),
+    { name: "cost", "aria-label": "Cost on the horizontal axis", onchange: (event) => choose(event.target.value) },
+    ...columns.map((column) => el("option", { value: column.key, selected: column.key === cost }, column.help)),
   );
-  const column = known.find((one) => one.key === cost);
+  const column = columns.find((one) => one.key === cost);
   const x = (row) => valueOf(row.cell, cost);
   const rows = view.rows.filter((row) => row.rank !== null && column && x(row) !== null);
   if (!rows.length) return null;
   const drawing = frontChart(box, view, rows, x, column);
-  return card("Quality and cost", "on the line: no row is both cheaper and better; hollow: dominated", el("label", { class: "inline" }, "Cost ", chosen), drawing);
+  return card("Quality and cost", "line: Pareto front, no row is both cheaper and better; hollow: dominated", el("label", { class: "inline" }, "Cost ", chosen), drawing);
 }
 
 function frontChart(box, view, rows, x, column) {
@@ -70,9 +70,9 @@ function frontChart(box, view, rows, x, column) {
   const y = (row) => meanOf(row.cell, view.metric);
   const best = new Set(front(rows, x, y));
   const words = (row) => `${safe(nameOf(row.cell))}: ${y(row).toFixed(4)}, ${shown(x(row))}`;
-  const { drawing, width, height } = frame(box, `${view.metric} against ${column.help}`, `On the front: ${[...best].map(words).join("; ")}`, 320);
+  const { drawing, width, height } = frame(box, `${view.metric} against ${column.help}`, `On the Pareto front: ${[...best].map(words).join("; ")}`, 320);
   const costs = rows.map(x).filter((value) => value > 0);
-  const free = costs.length < rows.length ? 32 : 0; // room for what costs nothing, which no logarithm has
+  const free = costs.length < rows.length ? 32 : 0; // space for zero cost, which has no logarithm
   const [least, most] = costs.length ? span(costs) : [1, 1];
   const domainX = least === most ? [least / 2, most * 2] : [least / 1.15, most * 1.35];
   const domainY = padded(span(rows.flatMap((row) => valueOf(row.cell, `m:${view.metric}`))));
@@ -93,7 +93,7 @@ function frontChart(box, view, rows, x, column) {
   return drawing;
 }
 
-// Points with their names where there is room; those on the front first.
+// Points with their names where space allows, those on the front first.
 function labelled(rows, best, place, words, width) {
   const taken = rows.map((row) => { const [x, y] = place(row); return [x - 6, y - 6, x + 6, y + 6]; });
   const free = (a) => !taken.some((b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3]);
@@ -118,7 +118,7 @@ function labelled(rows, best, place, words, width) {
   });
 }
 
-// Mean ranks over data sets on a line; a bar joins what lies within the critical difference (Demšar 2006, figure 1).
+// Mean ranks over data sets on a line; bars join rows within the critical difference (Demšar 2006, figure 1).
 function criticalDifference(box, whole) {
   const rows = whole.methods.map(({ way: [adapter, encoder], rank, group }) => ({ name: safe(encoder === "none" ? adapter : `${adapter} · ${encoder}`), rank: rank[0], group }));
   const joined = [...new Set(rows.flatMap((row) => [...row.group.matchAll(/[a-z]'*/g)].map(String)))]
@@ -141,10 +141,10 @@ function criticalDifference(box, whole) {
     drawing.append(svg("path", { class: "pole", d: `M${at(row.rank).toFixed(1)} ${top}V${y}H${edge}` }));
     drawing.append(text(left ? edge - 4 : edge + 4, y + 4, `${short(row.name, Math.floor(side / 7.5))} ${row.rank.toFixed(2)}`, { class: "name", "text-anchor": left ? "end" : "start" }));
   });
-  return card("Critical difference", "mean ranks; a thick bar joins rows that lie within the critical difference (Nemenyi, 5 %)", drawing);
+  return card("Critical difference", "mean ranks; thick bars join rows within the critical difference (Nemenyi, 5 %)", drawing);
 }
 
-// The search of every row as a small chart of its own, all on the same axes, the others behind it in grey.
+// A small chart of every search, all with the same axes; the other searches are drawn in grey.
 function searches(box, view) {
   const cells = view.rows.map((row) => row.cell).filter((cell) => cell.search?.best.some((value) => value !== null));
   const lines = cells.map((cell) => soFar(cell.search.best.map(score)));
@@ -155,60 +155,60 @@ function searches(box, view) {
   const small = cells.map((cell, k) => smallSearch(cell, lines, k, domain, long));
   return card(
     "Searches",
-    `best validation ${BOARD.headline} so far after each trial, all on one scale from ${domain[0].toFixed(3)} to ${domain[1].toFixed(3)}; grey: the other rows`,
+    `best validation ${BOARD.headline} so far after each trial, same scale from ${domain[0].toFixed(3)} to ${domain[1].toFixed(3)}; grey: the other rows`,
     el("div", { class: "multiples" }, ...small),
   );
 }
 
-function smallSearch(cell, lines, own, domain, long) {
+function smallSearch(cell, lines, index, domain, long) {
   const [width, height] = [150, 84];
   const atX = linear([0, long - 1], [4, width - 4]);
   const atY = linear(domain, [height - 4, 4]);
   const path = (values) => stairs(values.flatMap((value, k) => (value === null ? [] : [[atX(k), atY(value)]])));
-  const last = lines[own].at(-1);
-  const words = `${safe(nameOf(cell))}: best ${last.toFixed(4)} after ${lines[own].length} trials`;
+  const last = lines[index].at(-1);
+  const words = `${safe(nameOf(cell))}: best ${last.toFixed(4)} after ${lines[index].length} trials`;
   return el(
     "a",
     { href: route(cell), class: "small", "data-tip": words },
-    el("span", { class: "small-name" }, named(short(nameOf(cell), 24))),
+    el("span", { class: "small-name" }, bdi(short(nameOf(cell), 24))),
     svg(
       "svg",
       { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": words },
-      ...lines.filter((_, k) => k !== own).map((values) => svg("path", { class: "behind", d: path(values) })),
-      svg("path", { class: "ahead", d: path(lines[own]) }),
+      ...lines.filter((_, k) => k !== index).map((values) => svg("path", { class: "behind", d: path(values) })),
+      svg("path", { class: "ahead", d: path(lines[index]) }),
     ),
     el("span", { class: "small-value" }, last.toFixed(4)),
   );
 }
 
-const opened = new Set(); // sections whose parts of the test are unfolded
+const opened = new Set(); // sections with expanded parts of the test
 
-// Scores of the rows shown on the parts of the test, one dimension at a time.
+// Scores of the shown rows on parts of the test, one dimension at a time.
 function slices(view, dimension, choose, sorted) {
-  const known = view.section.slices ?? [];
-  const dimensions = [...new Set(known.map((part) => part.dimension))];
+  const parts = view.section.slices ?? [];
+  const dimensions = [...new Set(parts.map((part) => part.dimension))];
   if (!dimensions.length) return null;
-  const own = dimensions.includes(dimension) ? dimension : dimensions[0];
+  const current = dimensions.includes(dimension) ? dimension : dimensions[0];
   const chosen = el(
     "select",
-    { name: "dimension", "aria-label": "What the test is cut by", onchange: (event) => choose(event.target.value) },
-    ...dimensions.map((one) => el("option", { value: one, selected: one === own }, one)),
+    { name: "dimension", "aria-label": "Dimension of the parts of the test", onchange: (event) => choose(event.target.value) },
+    ...dimensions.map((one) => el("option", { value: one, selected: one === current }, one)),
   );
   const rows = view.rows.filter((row) => row.rank !== null);
-  const columns = known.filter((part) => part.dimension === own).map((part) => {
+  const columns = parts.filter((part) => part.dimension === current).map((part) => {
     const scores = new Map(part.scores.map(([cell, ...numbers]) => [cell, numbers]));
     const mean = (row) => scores.get(row.cell.index)?.[0] ?? null;
     return {
       key: part.name, title: `${part.name} (${part.users.toLocaleString("en-US")})`, value: mean,
-      tip: `Test ${BOARD.headline} of the ${part.users} users whose test is of this part, with its 95 % interval; below, the gain over ${BOARD.reference}. Higher is better.`,
+      tip: `Test ${BOARD.headline} on this part (${part.users} users), with 95 % interval; below, the gain over ${BOARD.reference}. Higher is better.`,
       show: (row) => (mean(row) === null ? DASH : sliceWords(scores.get(row.cell.index))),
     };
   });
-  const head = { key: "adapter", title: "adapter", first: "ascending", left: true, head: true, value: (row) => row.cell.adapter, show: (row) => el("a", { href: route(row.cell) }, named(nameOf(row.cell))) };
+  const head = { key: "adapter", title: "adapter", first: "ascending", left: true, head: true, value: (row) => row.cell.adapter, show: (row) => el("a", { href: route(row.cell) }, bdi(nameOf(row.cell))) };
   const rank = { key: "rank", title: "#", first: "ascending", value: (row) => row.rank, show: (row) => row.rank };
   const table = grid(`Parts of the test, ${view.section.title}`, null, [rank, head, ...columns], rows, sorted);
-  const note = `test ${BOARD.headline} by part, number of users in brackets, below it the gain over ${BOARD.reference}; no tests are made here`;
-  const folded = el("details", { class: "parts", open: opened.has(view.section) }, el("summary", {}, el("b", {}, "Parts of the test"), el("span", { class: "note" }, note)), el("label", { class: "inline" }, "Cut by ", chosen), table);
+  const note = `test ${BOARD.headline} by part, number of users in brackets, gain over ${BOARD.reference} below; not tested`;
+  const folded = el("details", { class: "parts", open: opened.has(view.section) }, el("summary", {}, el("b", {}, "Parts of the test"), el("span", { class: "note" }, note)), el("label", { class: "inline" }, "Divide by ", chosen), table);
   folded.addEventListener("toggle", () => (folded.open ? opened.add(view.section) : opened.delete(view.section)));
   return el("figure", { class: "card" }, folded);
 }

@@ -1,4 +1,4 @@
-// Tables that sort by every column: a column's head is a button, aria-sort says the order.
+// Tables sortable by every column: a column's header is a button, aria-sort gives the order.
 
 // columns: {key, title, tip, value(row), show(row) -> node or text, left, first: "ascending" | "descending", head}.
 function grid(label, caption, columns, rows, sorted) {
@@ -18,8 +18,8 @@ function grid(label, caption, columns, rows, sorted) {
   }
   function turn(column) {
     const flip = { ascending: "descending", descending: "ascending" };
-    const again = sorted.key === column.key;
-    sorted.direction = again ? flip[sorted.direction] : (column.first ?? "descending");
+    const same = sorted.key === column.key;
+    sorted.direction = same ? flip[sorted.direction] : (column.first ?? "descending");
     sorted.key = column.key;
     draw();
   }
@@ -34,8 +34,8 @@ function grid(label, caption, columns, rows, sorted) {
   function lineOf(row) {
     const cells = columns.map((column) => {
       const shown = [column.show(row)].flat();
-      const own = { class: [column.left ? "left" : "", column.wide ? "wide" : ""].join(" ").trim() || null };
-      return column.head ? el("th", { scope: "row", ...own }, ...shown) : el("td", own, ...shown);
+      const style = { class: [column.left ? "left" : "", column.wide ? "wide" : ""].join(" ").trim() || null };
+      return column.head ? el("th", { scope: "row", ...style }, ...shown) : el("td", style, ...shown);
     });
     return el("tr", { class: (row.marks ?? []).join(" ") || null }, ...cells);
   }

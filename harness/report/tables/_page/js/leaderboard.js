@@ -1,8 +1,8 @@
-// The leaderboard of a section: which columns it has, and how a row reads in each.
+// The leaderboard of a section: its columns, and the text of a row in each.
 
 const SYMBOLS = BOARD.symbols;
-const MEANINGS = { ...BOARD.meanings, best: "best mean of the rows shown", differs: `differs from the reference (adjusted p < ${BOARD.alpha})` };
-const BETTER = { high: "higher is better", low: "lower is better", none: "neither way is better as such" };
+const MEANINGS = { ...BOARD.meanings, best: "best mean of the shown rows", differs: `differs from the reference (adjusted p < ${BOARD.alpha})` };
+const BETTER = { high: "higher is better", low: "lower is better", none: "no direction is better" };
 
 function route(cell) {
   return "#row/" + cell.cell.map(encodeURIComponent).join("/");
@@ -16,7 +16,7 @@ function adapterName(cell) {
   return cell.adapter + (cell.kinds.includes("baseline") ? " (baseline)" : "");
 }
 
-// A number that leads to its row's page; the row's name is the stop for the keyboard.
+// A number that links to its row's page; only the row's name is a tab stop.
 function link(cell, text, attributes = {}) {
   return el("a", { href: route(cell), tabindex: "-1", class: "number", ...attributes }, text);
 }
@@ -26,7 +26,7 @@ function scale(values, width, pad = 4) {
   return (x) => pad + (width - 2 * pad) * Math.min(Math.max(high > low ? (x - low) / (high - low) : 0.5, 0), 1);
 }
 
-// A small drawn interval; everything it shows stands beside it in figures.
+// A small drawing of an interval; its numbers are printed beside it.
 function bar(at, [mid, low, high], mark, off) {
   return svg(
     "svg",
@@ -71,13 +71,13 @@ function sortable(value) {
   return Array.isArray(value) ? value[0] : value;
 }
 
-function gainText(found, star) {
-  const interval = found.low === null ? "" : ` [${signed(found.low)}, ${signed(found.high)}]`;
-  const early = `preliminary: ${safe(nameOf(found.against))} is still rising at its last epoch`;
-  return [signed(found.percent), el("span", { class: "range" }, interval), star ? el("abbr", { title: MEANINGS.differs }, SYMBOLS.differs) : null, found.preliminary ? el("abbr", { title: early }, SYMBOLS.rising) : null];
+function gainText(gain, star) {
+  const interval = gain.low === null ? "" : ` [${signed(gain.low)}, ${signed(gain.high)}]`;
+  const early = `preliminary: ${safe(nameOf(gain.against))} is still improving at its last epoch`;
+  return [signed(gain.percent), el("span", { class: "range" }, interval), star ? el("abbr", { title: MEANINGS.differs }, SYMBOLS.differs) : null, gain.preliminary ? el("abbr", { title: early }, SYMBOLS.rising) : null];
 }
 
-// Columns of one view; `filter.groups` says which groups of them are shown.
+// Columns of one view; `filter.groups` selects the shown groups.
 function leaderColumns(view, filter) {
   const { metric } = view;
   const key = `m:${metric}`;
@@ -86,21 +86,21 @@ function leaderColumns(view, filter) {
   const ends = spanned.flatMap((row) => valueOf(row.cell, key));
   const at = scale(ends, 132);
   const mark = view.reference ? at(meanOf(view.reference, metric)) : null;
-  const own = BOARD.columns[COLUMN[key]];
+  const ranking = BOARD.columns[COLUMN[key]];
   const reference = view.reference ? nameOf(view.reference) : "the reference";
   const fixedColumns = [
-    { key: "rank", title: "#", tip: `Rank among the rows shown, by mean test ${metric}.`, first: "ascending", value: (row) => row.rank, show: (row) => row.rank ?? DASH },
+    { key: "rank", title: "#", tip: `Rank among the shown rows, by mean test ${metric}.`, first: "ascending", value: (row) => row.rank, show: (row) => row.rank ?? DASH },
     {
-      key: "adapter", title: "adapter", tip: "How text embeddings become item embeddings.", first: "ascending", left: true, head: true,
+      key: "adapter", title: "adapter", tip: "Method that turns text embeddings into item embeddings.", first: "ascending", left: true, head: true,
       value: (row) => row.cell.adapter,
       show: (row) => [
-        el("a", { href: route(row.cell) }, named(adapterName(row.cell))), " ", ...symbolsOf(row), ...tagsOf(row.cell),
-        row.cell.encoder !== "none" && el("small", { class: "encoder" }, named(row.cell.encoder)),
+        el("a", { href: route(row.cell) }, bdi(adapterName(row.cell))), " ", ...symbolsOf(row), ...tagsOf(row.cell),
+        row.cell.encoder !== "none" && el("small", { class: "encoder" }, bdi(row.cell.encoder)),
       ],
     },
-    { key: "encoder", title: "encoder", tip: "The model that embedded the items' texts; – reads no text.", first: "ascending", left: true, wide: true, value: (row) => (row.cell.encoder === "none" ? null : row.cell.encoder), show: (row) => (row.cell.encoder === "none" ? DASH : named(row.cell.encoder)) },
+    { key: "encoder", title: "encoder", tip: "Model that embedded the items' texts; –: no text.", first: "ascending", left: true, wide: true, value: (row) => (row.cell.encoder === "none" ? null : row.cell.encoder), show: (row) => (row.cell.encoder === "none" ? DASH : bdi(row.cell.encoder)) },
     {
-      key, title: metric, tip: tipOf(own), left: true,
+      key, title: metric, tip: tipOf(ranking), left: true,
       value: (row) => meanOf(row.cell, metric),
       show: (row) => {
         if (row.rank === null) return [el("span", { class: "state" }, row.cell.state), " ", el("span", { class: "reason" }, row.cell.reason ?? "")];
@@ -109,23 +109,23 @@ function leaderColumns(view, filter) {
       },
     },
     {
-      key: "gain", title: `vs ${short(safe(reference), 18)} %`, tip: `Gain in test ${metric} over ${safe(reference)}, with its paired 95 % interval; * adjusted p < ${BOARD.alpha}. Unit: percent. Higher is better.`,
+      key: "gain", title: `vs ${short(safe(reference), 18)} %`, tip: `Gain in test ${metric} over ${safe(reference)}, with paired 95 % interval; *: adjusted p < ${BOARD.alpha}. Unit: percent. Higher is better.`,
       value: (row) => row.gain?.percent ?? null,
       show: (row) => (row.gain ? link(row.cell, gainText(row.gain, row.marks.includes("differs"))) : DASH),
     },
     {
-      key: "p", title: "p", tip: `Paired t test over users and seeds against ${safe(reference)}, adjusted after Holm over the rows shown. Lower is surer.`, first: "ascending",
+      key: "p", title: "p", tip: `p-value of the paired t test over users and seeds against ${safe(reference)}, Holm-adjusted over the shown rows. Lower is stronger evidence.`, first: "ascending",
       value: (row) => row.gain?.p ?? null,
       show: (row) => (numeric(row.gain?.p) ? (row.gain.p < 0.001 ? "<.001" : row.gain.p.toFixed(3).replace(/^0/, "")) : DASH),
     },
     {
       key: "group", title: "group", left: true, first: "ascending",
-      tip: `Rows that share a letter cannot be told apart: paired tests of all pairs of the rows shown, adjusted after Holm.`,
+      tip: `Rows that share a letter do not differ significantly: paired tests of all pairs of shown rows, Holm-adjusted.`,
       value: (row) => row.group || null,
       show: (row) => row.group || DASH,
     },
     {
-      key: "rival", title: "vs best other %", tip: `Gain in test ${metric} over the best other row shown that is no baseline. Unit: percent. Higher is better.`,
+      key: "rival", title: "vs best other %", tip: `Gain in test ${metric} over the best other shown row that is not a baseline. Unit: percent. Higher is better.`,
       value: (row) => row.rival?.percent ?? null,
       show: (row) => (row.rival ? link(row.cell, gainText(row.rival, false)) : DASH),
     },
@@ -144,29 +144,29 @@ function leaderboard(view, filter, sorted) {
     `Mean and 95 % interval over users and seeds` +
     (reference ? `; dotted line: ${reference}` : "") +
     `; hollow dot: off the scale. ` +
-    (view.metric === BOARD.headline ? "" : `Intervals and tests of gains are made for ${BOARD.headline} alone. `) +
-    "Press a column's head to sort.";
+    (view.metric === BOARD.headline ? "" : `Intervals and tests of gains are available only for ${BOARD.headline}. `) +
+    "Click a column header to sort.";
   return grid(`Leaderboard ${view.section.title}`, caption, leaderColumns(view, filter), view.rows, sorted);
 }
 
-// `whole`: the comparison of the whole table, where it is the whole table that is shown: it alone has intervals.
+// `whole`: the comparison of the unfiltered table, null for a filtered one; only `whole` has intervals.
 function acrossTable(view, sorted, whole) {
-  const known = new Map((whole?.methods ?? []).map((one) => [JSON.stringify(one.way), one]));
-  const own = (row, key) => known.get(way(row.cell))?.[key] ?? null;
+  const methods = new Map((whole?.methods ?? []).map((one) => [JSON.stringify(one.way), one]));
+  const valueIn = (row, key) => methods.get(way(row.cell))?.[key] ?? null;
   const between = (row, key, show) => {
-    const found = own(row, key);
-    return found && found[1] !== null && el("span", { class: "range" }, ` [${show(found[1])}, ${show(found[2])}]`);
+    const interval = valueIn(row, key);
+    return interval && interval[1] !== null && el("span", { class: "range" }, ` [${show(interval[1])}, ${show(interval[2])}]`);
   };
   const percent = (x) => (100 * x).toFixed(0);
   const ratings = [
-    { key: "elo", title: "Elo", tip: "Bradley-Terry rating over wins on data sets; the mean of all is 1000. Higher is better.", value: (row) => own(row, "elo")?.[0] ?? null, show: (row) => [own(row, "elo")[0].toFixed(0), between(row, "elo", (x) => x.toFixed(0))] },
-    { key: "group", title: "group", left: true, first: "ascending", tip: "Rows that share a letter lie within the critical difference of mean ranks.", value: (row) => own(row, "group"), show: (row) => own(row, "group") },
+    { key: "elo", title: "Elo", tip: "Bradley-Terry rating from wins on data sets, mean 1000. Higher is better.", value: (row) => valueIn(row, "elo")?.[0] ?? null, show: (row) => [valueIn(row, "elo")[0].toFixed(0), between(row, "elo", (x) => x.toFixed(0))] },
+    { key: "group", title: "group", left: true, first: "ascending", tip: "Rows that share a letter are within the critical difference of mean ranks.", value: (row) => valueIn(row, "group"), show: (row) => valueIn(row, "group") },
   ];
   const columns = [
-    { key: "rank", title: "mean rank", tip: "Rank among the rows compared, mean over the data sets (ties share). Lower is better.", first: "ascending", value: (row) => row.rank, show: (row) => [row.rank.toFixed(2), between(row, "rank", (x) => x.toFixed(1))] },
-    { key: "adapter", title: "adapter", tip: "How text embeddings become item embeddings.", first: "ascending", left: true, head: true, value: (row) => row.cell.adapter, show: (row) => [named(adapterName(row.cell)), " ", ...tagsOf(row.cell), row.cell.encoder !== "none" && el("small", { class: "encoder" }, named(row.cell.encoder))] },
-    { key: "encoder", title: "encoder", tip: "The model that embedded the items' texts.", first: "ascending", left: true, wide: true, value: (row) => (row.cell.encoder === "none" ? null : row.cell.encoder), show: (row) => (row.cell.encoder === "none" ? DASH : named(row.cell.encoder)) },
-    { key: "wins", title: "win rate %", tip: "Share of the other rows that it beats, mean over data sets. Unit: percent. Higher is better.", value: (row) => row.wins, show: (row) => [percent(row.wins), between(row, "wins", percent)] },
+    { key: "rank", title: "mean rank", tip: "Rank among the compared rows, mean over data sets (ties share). Lower is better.", first: "ascending", value: (row) => row.rank, show: (row) => [row.rank.toFixed(2), between(row, "rank", (x) => x.toFixed(1))] },
+    { key: "adapter", title: "adapter", tip: "Method that turns text embeddings into item embeddings.", first: "ascending", left: true, head: true, value: (row) => row.cell.adapter, show: (row) => [bdi(adapterName(row.cell)), " ", ...tagsOf(row.cell), row.cell.encoder !== "none" && el("small", { class: "encoder" }, bdi(row.cell.encoder))] },
+    { key: "encoder", title: "encoder", tip: "Model that embedded the items' texts.", first: "ascending", left: true, wide: true, value: (row) => (row.cell.encoder === "none" ? null : row.cell.encoder), show: (row) => (row.cell.encoder === "none" ? DASH : bdi(row.cell.encoder)) },
+    { key: "wins", title: "win rate %", tip: "Share of the other rows beaten, mean over data sets. Unit: percent. Higher is better.", value: (row) => row.wins, show: (row) => [percent(row.wins), between(row, "wins", percent)] },
     { key: "gain", title: "mean gain %", tip: "Gain over the reference row, mean over data sets. Unit: percent. Higher is better.", value: (row) => row.gain, show: (row) => (row.gain === null ? DASH : [signed(row.gain), between(row, "gain", signed)]) },
     ...(whole?.methods.some((one) => one.elo) ? ratings : []),
     ...view.datasets.map((name, k) => ({ key: `rank:${k}`, title: `# ${short(safe(name), 18)}`, tip: `Rank on ${safe(name)}. Lower is better.`, first: "ascending", value: (row) => row.ranks[k], show: (row) => (Number.isInteger(row.ranks[k]) ? row.ranks[k] : row.ranks[k].toFixed(1)) })),

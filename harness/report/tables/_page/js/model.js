@@ -1,4 +1,4 @@
-// What the numbers of a narrowed table are. Nothing here touches the page.
+// Recompute the numbers of a filtered table. Independent of the page.
 
 const BOARD = JSON.parse(byId("board").textContent);
 const COLUMN = Object.fromEntries(BOARD.columns.map((column, k) => [column.key, k]));
@@ -15,7 +15,7 @@ function meanOf(cell, metric) {
   return valueOf(cell, `m:${metric}`)?.[0] ?? null;
 }
 
-// What stands for a row in every data set: its adapter and encoder.
+// Identify a row across data sets: its adapter and encoder.
 function way(cell) {
   return JSON.stringify([cell.adapter, cell.encoder]);
 }
@@ -26,11 +26,11 @@ function matches(cell, section, filter) {
   if (!words.every((word) => name.includes(word))) return false;
   if (filter.hidden.has("hole") && meanOf(cell, BOARD.headline) === null) return false;
   if (cell.kinds.some((kind) => filter.hidden.has(kind))) return false;
-  const own = { adapter: cell.adapter, encoder: cell.encoder, backbone: section.backbone, dataset: section.dataset };
-  return Object.entries(filter.without).every(([part, names]) => !names.has(own[part]));
+  const parts = { adapter: cell.adapter, encoder: cell.encoder, backbone: section.backbone, dataset: section.dataset };
+  return Object.entries(filter.without).every(([part, names]) => !names.has(parts[part]));
 }
 
-// Holm 1979, as the table's other formats have it: p by index -> adjusted p by index.
+// Holm's correction (1979), as in the other formats: p by index -> adjusted p by index.
 function holm(p) {
   const order = [...p.keys()].sort((a, b) => p.get(a) - p.get(b));
   const adjusted = new Map();
@@ -42,30 +42,30 @@ function holm(p) {
   return adjusted;
 }
 
-// How one row compares with another in percent of the other's mean; the interval and p are of the headline metric.
+// The gain of a row over another in percent of the other's mean; only the headline metric has an interval and p.
 function gain(section, cell, other, metric) {
   const [mean, base] = [meanOf(cell, metric), meanOf(other, metric)];
   if (cell === other || mean === null || !base) return null;
   const preliminary = (other.marks ?? []).includes("rising");
-  const found = { against: other, percent: 100 * (mean / base - 1), low: null, high: null, p: null, preliminary };
+  const point = { against: other, percent: 100 * (mean / base - 1), low: null, high: null, p: null, preliminary };
   const at = section.pairs?.cells.indexOf(cell.index) ?? -1;
   const to = section.pairs?.cells.indexOf(other.index) ?? -1;
-  if (metric !== BOARD.headline || at < 0 || to < 0) return found;
+  if (metric !== BOARD.headline || at < 0 || to < 0) return point;
   const [low, high, p] = [section.pairs.low[at][to], section.pairs.high[at][to], section.pairs.p[at][to]];
-  return { ...found, low, high, p };
+  return { ...point, low, high, p };
 }
 
-// Adjusted p-values of all rows but one against that one.
+// Adjusted p-values of all other rows against one row.
 function family(section, cells, other, metric) {
   const raw = new Map();
   for (const cell of cells) {
-    const found = gain(section, cell, other, metric);
-    if (found && found.p !== null) raw.set(cell.index, found.p);
+    const compared = gain(section, cell, other, metric);
+    if (compared && compared.p !== null) raw.set(cell.index, compared.p);
   }
   return holm(raw);
 }
 
-// Letters of rows in their order: two share one exactly if Holm over all pairs of them does not tell them apart.
+// Letters of rows in order: two rows share one exactly if they do not differ after Holm over all pairs.
 function lettersOf(section, cells, metric) {
   if (metric !== BOARD.headline || !section.pairs) return [];
   const places = cells.map((cell) => section.pairs.cells.indexOf(cell.index));
@@ -75,8 +75,8 @@ function lettersOf(section, cells, metric) {
   return letters(cells.length, (a, b) => adjusted.get(`${a} ${b}`) < BOARD.alpha);
 }
 
-// As the table's other formats have it: largest sets of rows of which no two differ, grown from the pairs not yet covered,
-// the farthest first (Gramm et al. 2008). differs: a function of a pair a < b.
+// As in the other formats: maximal sets of rows that do not differ, grown from uncovered pairs, farthest first (Gramm et
+// al. 2008). differs: a function of a pair a < b.
 function letters(n, differs) {
   const alike = [...Array(n).keys()].map((a) => [...Array(n).keys()].map((b) => a !== b && !differs(Math.min(a, b), Math.max(a, b))));
   const covered = alike.map(() => new Set());
@@ -94,15 +94,15 @@ function letters(n, differs) {
     }
     if (!covered[a].size) add([a]);
   }
-  const before = (x, y) => x.reduce((found, row, k) => found || row - (y[k] ?? -1), 0) || x.length - y.length;
+  const before = (x, y) => x.reduce((difference, row, k) => difference || row - (y[k] ?? -1), 0) || x.length - y.length;
   groups.sort(before);
   const letter = (place) => String.fromCharCode(97 + (place % 26)) + "'".repeat(Math.floor(place / 26));
-  const found = Array(n).fill("");
-  groups.forEach((rows, place) => rows.forEach((row) => { found[row] += letter(place); }));
-  return found;
+  const texts = Array(n).fill("");
+  groups.forEach((rows, place) => rows.forEach((row) => { texts[row] += letter(place); }));
+  return texts;
 }
 
-// The rows of a section that a filter leaves, ranked, marked and compared among themselves.
+// Rank, mark and compare the rows of a section that pass a filter.
 function compare(section, filter) {
   const metric = filter.metric;
   const cells = section.rows.map((k) => BOARD.cells[k]).filter((cell) => matches(cell, section, filter));
@@ -119,51 +119,53 @@ function compare(section, filter) {
     if (mean === null) return { cell, rank: null, marks: ["hole"], gain: null, rival: null, group: "" };
     const rank = 1 + scored.filter((other) => meanOf(other, metric) > mean).length;
     const rival = scored.find((other) => other !== cell && !other.kinds.includes("baseline"));
-    const own = reference ? gain(section, cell, reference, metric) : null;
-    if (own) own.p = fromReference.get(cell.index) ?? null;
+    const overReference = reference ? gain(section, cell, reference, metric) : null;
+    if (overReference) overReference.p = fromReference.get(cell.index) ?? null;
     const marks = [];
     if (rank <= 2) marks.push(rank === 1 ? "best" : "second");
     if ((fromBest.get(cell.index) ?? 0) >= BOARD.alpha) marks.push("tied");
     marks.push(...(cell.marks ?? []));
-    if (own && own.p !== null && own.p < BOARD.alpha) marks.push("differs");
+    if (overReference && overReference.p !== null && overReference.p < BOARD.alpha) marks.push("differs");
     const group = groups[scored.indexOf(cell)] ?? "";
-    return { cell, rank, marks, gain: own, rival: rival ? gain(section, cell, rival, metric) : null, group };
+    const overRival = rival ? gain(section, cell, rival, metric) : null;
+    return { cell, rank, marks, gain: overReference, rival: overRival, group };
   });
   const place = (row) => (row.rank === null ? Infinity : row.rank);
   rows.sort((a, b) => place(a) - place(b) || section.rows.indexOf(a.cell.index) - section.rows.indexOf(b.cell.index));
   return { section, rows, reference, metric };
 }
 
-const CHOICES = 1000; // of common rows that are weighed at most, the largest
+const CHOICES = 1000; // candidate sets of common rows kept, the largest
 
-// Data sets and the rows with a result on each of them: of all choices the one with the most cells, and of equals the one
+// Choose data sets and rows such that every row has a result on every data set: the choice with the most cells, then
 // with the most data sets.
-function common(known) {
+function common(available) {
   let shared = new Map();
-  for (const own of known.values()) {
-    const found = [[...own], ...[...shared.values()].map((other) => other.filter((one) => own.has(one)))];
-    for (const ways of found.filter((one) => one.length >= 2)) shared.set(JSON.stringify(ways.sort()), ways);
+  for (const present of available.values()) {
+    const candidates = [[...present], ...[...shared.values()].map((other) => other.filter((one) => present.has(one)))];
+    for (const ways of candidates.filter((one) => one.length >= 2)) shared.set(JSON.stringify(ways.sort()), ways);
     shared = new Map([...shared].sort((a, b) => b[1].length - a[1].length).slice(0, CHOICES));
   }
   let best = { datasets: [], ways: [] };
   const ahead = (a, b) => a.datasets.length * a.ways.length - b.datasets.length * b.ways.length || a.datasets.length - b.datasets.length;
   for (const [, ways] of [...shared].sort((a, b) => (a[0] < b[0] ? -1 : 1))) {
-    const datasets = [...known].filter(([, own]) => ways.every((one) => own.has(one))).map(([name]) => name).sort();
+    const datasets = [...available].filter(([, present]) => ways.every((one) => present.has(one))).map(([name]) => name).sort();
     if (datasets.length >= 2 && ahead({ datasets, ways }, best) > 0) best = { datasets, ways };
   }
   return best;
 }
 
-// Mean rank, win rate and mean gain over the data sets of a backbone, of the rows that have a result on each of them.
+// Mean rank, win rate and mean gain over the data sets of a backbone, for rows with a result on each of them.
 function across(backbone, filter) {
   const views = BOARD.sections.filter((section) => section.backbone === backbone).map((section) => compare(section, filter));
   const ranked = (view) => view.rows.filter((row) => row.rank !== null);
   const { datasets, ways } = common(new Map(views.map((view) => [view.section.dataset, new Set(ranked(view).map((row) => way(row.cell)))])));
   const counted = datasets.map((name) => views.find((view) => view.section.dataset === name));
   const rows = ways.map((one) => {
-    const own = counted.map((view) => view.rows.find((row) => way(row.cell) === one));
-    const gains = own.map((row) => row.gain?.percent ?? null);
-    return { cell: own[0].cell, means: own.map((row) => meanOf(row.cell, filter.metric)), gain: gains.includes(null) ? null : mean(gains) };
+    const matching = counted.map((view) => view.rows.find((row) => way(row.cell) === one));
+    const gains = matching.map((row) => row.gain?.percent ?? null);
+    const means = matching.map((row) => meanOf(row.cell, filter.metric));
+    return { cell: matching[0].cell, means, gain: gains.includes(null) ? null : mean(gains) };
   });
   for (const row of rows) {
     row.ranks = datasets.map((_, k) => {
@@ -185,7 +187,7 @@ function mean(values) {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
-// Rows that no other beats in quality at less or equal cost; cost and quality are functions of a row.
+// Rows on the Pareto front; cost and quality are functions of a row.
 function front(rows, cost, quality) {
   return rows.filter((row) =>
     !rows.some((other) => {
