@@ -319,7 +319,7 @@ def launch(grid: Plan, extra: dict[str, Any]) -> dict[str, Any]:
 
 def _card(prepared: splits.Prepared, protocol: Protocol) -> dict[str, Any]:
     """A data set's card with what this protocol, not leave-one-out, asks of it."""
-    return prepared.card | splits.asked(splits.split(prepared, protocol)) | {"hash": prepared.hash}
+    return prepared.card | splits.target_counts(splits.split(prepared, protocol)) | {"hash": prepared.hash}
 
 
 def launch_cells(grid: Plan) -> dict[str, Any]:

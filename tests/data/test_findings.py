@@ -332,5 +332,5 @@ def test_the_column_most_like_a_title_is_read_and_never_one_without_words(column
     choice = titles.choose(list(columns), lambda name: pl.Series(columns[name]))
     assert (choice.column, choice.sure) == (read, sure)
     assert set(choice.passed) <= set(columns) - {read}
-    assert all(f"{name} ({why})" in choice.says for name, why in choice.passed.items())
-    assert f"read from {read}" in choice.says or not read
+    assert all(f"{name} ({why})" in choice.sentence for name, why in choice.passed.items())
+    assert f"read from {read}" in choice.sentence or not read

@@ -292,7 +292,7 @@ def test_how_warm_and_cold_targets_fare_is_told_apart_in_every_confirmed_row(tmp
     assert info["test_cold_share"] == pytest.approx(unseen.mean())
     for name, part in (("cold", gains[unseen]), ("warm", gains[~unseen])):
         assert info[f"test_{name}_NDCG@10"] == pytest.approx(part.mean())
-    assert splits.asked(whole) == {
+    assert splits.target_counts(whole) == {
         "valid_targets": len(whole.valid.users),
         "cold_valid_share": pytest.approx(cold(whole, whole.valid).mean()),
         "test_targets": len(whole.test.users),

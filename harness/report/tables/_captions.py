@@ -120,7 +120,7 @@ def warnings(section: Section) -> list[str]:
 
 def cards_of(table: Table) -> list[tuple[str, list[str]]]:
     """Each data set once, with all that its card says."""
-    found = {s.dataset: [f"{label}: {text}" for label, text in cards.told(s.card)] for s in table.sections}
+    found = {s.dataset: [f"{label}: {text}" for label, text in cards.rows(s.card)] for s in table.sections}
     return [(name, lines) for name, lines in found.items() if lines]
 
 
