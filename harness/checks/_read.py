@@ -150,12 +150,11 @@ def _collect(path: Path, columns: list[pl.Expr]) -> pl.DataFrame:
 def _unreadable(path: Path, error: Exception) -> Unusable:
     if isinstance(error, pl.exceptions.NoDataError):
         return Unusable("it is empty", "Write the file again.")
-    why = (
-        str(error).removeprefix(f"{path}").lstrip(": ")
-        if isinstance(error, HarnessError)
-        else scans.reason(path, error)
-    )
-    return Unusable(f"it {why}" if why.startswith("cannot") else why.rstrip("."), "Write the file again.")
+    text = str(error) if isinstance(error, HarnessError) else scans.sentence(path, scans.reason(path, error))
+    reason = text.removeprefix(f"{path}: ").removeprefix(f"{path}/")
+    if text.startswith(f"{path} "):  # such as "<path> cannot be read", "<path> contains gzip data"
+        reason = f"it{text.removeprefix(str(path))}"
+    return Unusable(reason.rstrip("."), "Write the file again.")
 
 
 def _id(name: str) -> pl.Expr:

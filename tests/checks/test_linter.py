@@ -620,7 +620,7 @@ def test_published_counts_are_held_against_the_prepared_ones(tmp_path):
     prepared.card["published"] = {"users": same, "events": other, "source": "a paper"}
     found = by_name(linter.check(raw, prepared, now=NOW))
     assert numbers(found) == {"published counts": ("warning", 1, 2)}
-    assert "not those of a paper: 240 events for 300 (-20.00 %)" in found["published counts"].says
+    assert "differ from those of a paper: 240 events instead of 300 (-20.00 %)" in found["published counts"].says
     prepared.card["published"] = {"users": same}
     assert not linter.check(raw, prepared, now=NOW)
 
@@ -705,11 +705,11 @@ def test_a_card_says_in_words_what_it_holds(tmp_path):
     lines = cards.text(card | {"embeddings": {"minilm": info}}).splitlines()
     said = {line[:12].strip(): line[12:] for line in lines if not line.startswith(" ")}
     assert lines[0] == "made"
-    assert said["counts"].startswith("30 users, 24 items, 240 events (8.0 a user, 33.3 % of all pairs)")
+    assert said["counts"].startswith("30 users, 24 items, 240 events (8.0 per user, 33.3 % of all pairs)")
     assert said["published"] == "differs: events 300 (-20.00 % here); a paper"
-    assert said["prepared"] == "kcore 5; of 240 events, 0 repeats dropped"
-    assert said["time"].startswith("0 % of neighbouring events share their time")
-    assert said["text"] == "{title}; 1 items without, 0 with the text of another"
+    assert said["prepared"] == "kcore 5; 240 events in the source, 0 duplicates dropped"
+    assert said["time"].startswith("0 % of a user's consecutive events have equal times")
+    assert said["text"] == "{title}; 1 items without text, 0 with the same text as another item"
     assert said["minilm"] == "24 x 384, mean cosine 0.250; rank 3 of 11"
     assert [said["licence"], said["citation"], said["warning"]] == ["research only", "Doe 2020", "Mind the step."]
     assert max(map(len, lines)) <= 110
@@ -722,5 +722,5 @@ def test_a_card_of_a_set_without_times_says_so(tmp_path):
     raw = reader.open_dataset(str(SHARED / "amazon2014-office"), tmp_path)
     text = cards.text(preparation.prepare(raw, PrepSpec(tie_policy="item_id", require_text=True), tmp_path).card)
     assert "kcore 5, tie_policy item_id, require_text yes; of 53,258 events" in text
-    assert "\ntime        order only\n" in text
+    assert "\ntime        no timestamps; events are ordered by a column of the source\n" in text
     assert "\ntext        {title}; 0 items without" in text

@@ -256,7 +256,7 @@ def test_the_card_counts_what_it_says(tmp_path):
     assert card["tie_share"] == 2 / 6
     assert card["test_tie_share"] == 1 / 2
     assert card["id_increasing_share"] == 1.0
-    assert [sentence.split(" ")[0] for sentence in card["warnings"]] == ["100%", "50%", "Items", "Texts", "A"]
+    assert [sentence.split(" ")[0] for sentence in card["warnings"]] == ["100%", "The", "Items", "Texts", "A"]
     rows = [(user, f"i{(5 * step) % 21:02d}", 10**9 + step**3) for user in "uv" for step in range(21)]
     items = {"item_id": [f"i{item:02d}" for item in range(21)], "title": [f"Thing {item}" for item in range(21)]}
     written = write_dataset(tmp_path / "plain", columns(rows, "user_id", "item_id", "timestamp"), items)
@@ -343,15 +343,15 @@ def test_global_temporal_split_agrees_with_its_definition_and_seals_the_future(t
 
 def test_a_split_that_cannot_be_made_is_refused_by_name(tmp_path):
     short = made(tmp_path, [("u", "a", 1), ("u", "b", 2), ("v", "a", 1), ("v", "b", 2)])
-    with pytest.raises(HarnessError, match="made: the split 'loo' leaves no user to validate"):
+    with pytest.raises(HarnessError, match="made: the split 'loo' leaves no user for validation"):
         split(short, Protocol("loo"))
     late = made(tmp_path, [("u", "a", 1), ("u", "b", 2), ("x", "b", 3), ("x", "a", 5), ("y", "a", 9)])
-    with pytest.raises(HarnessError, match="made: the split 'gts' leaves no user to test"):
+    with pytest.raises(HarnessError, match="made: the split 'gts' leaves no user for the test"):
         split(late, Protocol("gts", quantile=0.8))
     untimed = made(
         tmp_path, [("u", "a", 1), ("u", "b", 2), ("v", "a", 1), ("v", "b", 2)], names="user_id item_id order"
     )
-    with pytest.raises(HarnessError, match="made has no timestamps, which the split 'gts' needs"):
+    with pytest.raises(HarnessError, match="made has no timestamps, but the split 'gts' needs them"):
         split(untimed, Protocol("gts"))
     with pytest.raises(HarnessError, match="quantile of the split 'gts' is 1"):
         split(short, Protocol("gts", quantile=1.0))

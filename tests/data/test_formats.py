@@ -347,7 +347,7 @@ REFUSED: dict[str, tuple[Written, list[str]]] = {
         ["items.csv.gz: line 3", "byte 92"],
     ),
     "half a character of UTF-16": ({"items.csv": ITEMS_CSV.encode("utf-16")[:-1]}, ["not UTF-16 text"]),
-    "no text": ({"items.csv": bytes(range(256)) * 4}, ["items.csv: not a text file", "NUL"]),
+    "no text": ({"items.csv": bytes(range(256)) * 4}, ["items.csv is not a text file", "NUL"]),
     "too many values": (
         {"interactions.csv": EVENTS_CSV.replace("v,a,3", "v,a,3,9")},
         ["line 4 has 4 values, but the header has 3 names"],
@@ -358,35 +358,35 @@ REFUSED: dict[str, tuple[Written, list[str]]] = {
     ),
     "a quote within": (
         {"items.csv": 'item_id,title\na,"Bell"\nb,5" pipe\n'},
-        ["line 3 has a quote within a value that is not in quotes"],
+        ["line 3 has a quote inside an unquoted value"],
     ),
     "a quote that does not close": ({"items.csv": 'item_id,title\na,"Anvil\nb,Bell\n'}, ["line 2 opens a quote that"]),
     "a bare carriage return": (
         {"interactions.csv": EVENTS_CSV.replace("u,b,2\n", "u,b,2\r")},
-        ["line 3 holds a bare carriage return"],
+        ["line 3 contains a bare carriage return"],
     ),
     "gzip that is cut off": (
         {"interactions.csv.gz": gzip.compress(EVENTS_CSV.encode() * 99)[:-20]},
-        ["interactions.csv.gz cannot be decompressed: it is cut off"],
+        ["interactions.csv.gz cannot be decompressed: it is truncated"],
     ),
     "gzip that is damaged": (
         {"interactions.csv.gz": gzip.compress(EVENTS_CSV.encode() * 99)[:20] + b"\xff" * 40},
         ["cannot be decompressed"],
     ),
-    "gzip of Parquet": ({"interactions.csv.gz": gzip.compress(parquet(EVENTS))}, ["holds Parquet data"]),
-    "gzip in gzip": ({"items.csv.gz": gzip.compress(gzip.compress(b"item_id\na\n"))}, ["holds gzip data"]),
-    "Excel": ({"items.csv": b"PK\x03\x04 and so on"}, ["holds zip or Excel data"]),
+    "gzip of Parquet": ({"interactions.csv.gz": gzip.compress(parquet(EVENTS))}, ["contains Parquet data"]),
+    "gzip in gzip": ({"items.csv.gz": gzip.compress(gzip.compress(b"item_id\na\n"))}, ["contains gzip data"]),
+    "Excel": ({"items.csv": b"PK\x03\x04 and so on"}, ["contains zip or Excel data"]),
     "a folder without parts": (
         {"interactions.parquet/_SUCCESS": b""},
         ["interactions.parquet is a folder without parts"],
     ),
     "an unfinished job": (
         {"interactions.parquet/_temporary/0/part-0.parquet": FIRST, "interactions.parquet/part-0.parquet": FIRST},
-        ["interactions.parquet holds _temporary"],
+        ["interactions.parquet contains _temporary"],
     ),
     "a Delta table": (
         {"interactions.parquet/_delta_log/0.json": "{}", "interactions.parquet/part-0.parquet": FIRST},
-        ["interactions.parquet holds _delta_log: a Delta table"],
+        ["interactions.parquet contains _delta_log: a Delta table"],
     ),
     "parts without rows": ({"interactions.parquet/part-0.parquet": NO_ROWS}, ["interactions.parquet is empty"]),
     "a part without a byte": (
@@ -408,7 +408,7 @@ REFUSED: dict[str, tuple[Written, list[str]]] = {
         {"interactions.parquet/p0.parquet": FIRST, "interactions.parquet/notes.txt": "x"},
         ["notes.txt is not a part"],
     ),
-    "a folder among the parts": ({"interactions.parquet/old/p0.parquet": FIRST}, ["old is a folder"]),
+    "a folder among the parts": ({"interactions.parquet/old/p0.parquet": FIRST}, ["old is not a partition folder"]),
     "latin-1 in a part": (
         {"items.csv/p0.csv": ITEMS_CSV, "items.csv/p1.csv": b"item_id,title\nc,\xe9\n"},
         ["items.csv: p1.csv: line 2 is not UTF-8"],
@@ -484,7 +484,7 @@ def test_gaps_in_the_order_are_refused_where_a_time_is_missing_too(tmp_path, hom
     text = "user_id,item_id,timestamp,order\nu,a,1,\nu,b,,2\nv,a,3,3\n"
     folder = write(tmp_path / "made", {"interactions.csv": text})
     with pytest.raises(
-        HarnessError, match="order is missing in 1 of 3 rows; none may be, unless every event has a tim"
+        HarnessError, match="order is missing in 1 of 3 rows; that is allowed only if every event has a tim"
     ):
         prepare(open_dataset(str(folder), home), PrepSpec(kcore=0), home)
     levels = {finding.name: finding.level for finding in linter.check(open_dataset(str(folder), home), now=2e9)}

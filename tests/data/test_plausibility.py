@@ -52,10 +52,10 @@ def times(change: Any) -> Any:
 
 
 FAMILIES = {
-    "two Unicode forms": (user("u07", "u08\u200b"), "Users whose id is another one's but for invisible characters"),
-    "a BOM": (user("u07", "\ufeffu07"), "Users whose id has characters that are not seen (U+FEFF)"),
-    "two numbers": (lambda e, i: user("u07", "8.0")(*user("u08", "8")(e, i)), "the way of writing a number"),
-    "a missing user": (user("u07", "nan"), "Events whose user_id stands for a missing one"),
+    "two Unicode forms": (user("u07", "u08\u200b"), "Users whose ids differ only in invisible characters"),
+    "a BOM": (user("u07", "\ufeffu07"), "Users whose id has invisible characters (U+FEFF)"),
+    "two numbers": (lambda e, i: user("u07", "8.0")(*user("u08", "8")(e, i)), "differ only in number format"),
+    "a missing user": (user("u07", "nan"), "Events whose user_id looks like a missing value"),
     "a rounded clock": (times(lambda t: t // 1000 * 1000), "Times that are multiples of 1,000 s"),
     "days, with ties": (times(lambda t: t // 86_400 * 86_400), "Times at midnight"),
     "a unit that is read as seconds": (times(lambda t: t / 86_400), "Times that look like days since 1970"),
@@ -63,19 +63,19 @@ FAMILIES = {
         lambda e, i: (e.with_columns(timestamp=pl.when(pl.int_range(pl.len()) == 5).then(0).otherwise("timestamp")), i),
         "Times before 1995 (1 of 320",
     ),
-    "URLs": (lambda e, i: (e, i.with_columns(title="https://x.example/" + pl.col("item_id"))), "no words but URLs"),
-    "one text": (lambda e, i: (e, i.with_columns(title=pl.lit("A thing"))), "all have one and the same text"),
+    "URLs": (lambda e, i: (e, i.with_columns(title="https://x.example/" + pl.col("item_id"))), "are not words but URLs"),
+    "one text": (lambda e, i: (e, i.with_columns(title=pl.lit("A thing"))), "all have the same text"),
     "a guessed column": (lambda e, i: (e, i.rename({"title": "about"})), "the text is read from about"),
     "no column that will do": (
         lambda e, i: (e, i.select("item_id", url="https://x.example/" + pl.col("item_id"))),
-        "none of the others will do as text: url (URLs)",
+        "no other column is suitable: url (URLs)",
     ),
     "few items": (
         lambda e, i: (
             e.with_columns(item_id="i0" + (pl.col("item_id").str.slice(1).cast(pl.Int64) % 9).cast(pl.String)),
             i,
         ),
-        "every row has 1 as HR@10, HR@20, by construction (9 of 9 items)",
+        "every row has HR@10, HR@20 = 1 by construction (9 of 9 items)",
     ),
 }
 

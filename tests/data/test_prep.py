@@ -95,7 +95,7 @@ def test_events_of_a_lower_rating_go_and_a_missing_rating_is_refused(tmp_path):
     names = "user_id item_id timestamp rating"
     assert sequences(made(tmp_path, RATED, PrepSpec(0, min_rating=4), names=names)) == {"u": "ae", "v": "ab"}
     assert sequences(made(tmp_path, RATED, OFF, names=names)) == {"u": "abae", "v": "ab"}
-    with pytest.raises(HarnessError, match=r"interactions.parquet: no column 'rating'\. .*Known: user_id"):
+    with pytest.raises(HarnessError, match=r"interactions.parquet has no column 'rating'\. .*Known: user_id"):
         made(tmp_path, [row[:3] for row in RATED], PrepSpec(0, min_rating=4))
     with pytest.raises(HarnessError, match="rating is missing in 1 of 6 rows"):
         made(tmp_path, [*RATED[:-1], ("v", "b", 2, None)], PrepSpec(0, min_rating=4), names=names)
@@ -225,7 +225,7 @@ def test_presets_are_values_with_overrides_in_brackets():
     assert preset("s3rec[window=2019-01-01:2019-12-31]").window == "2019-01-01:2019-12-31"
     with pytest.raises(HarnessError, match=r"no preparation 'spectra'\. Did you mean 'spectran'"):
         preset("spectra")
-    with pytest.raises(HarnessError, match=r"has no 'kcor'\. Did you mean 'kcore'"):
+    with pytest.raises(HarnessError, match=r"has no option 'kcor'\. Did you mean 'kcore'"):
         preset("spectran[kcor=3]")
     with pytest.raises(HarnessError, match="kcore is -3"):
         preset("spectran[kcore=-3]")
@@ -353,7 +353,7 @@ def test_users_whose_test_event_is_tied_are_not_tested(tmp_path):
     assert found.test is not None
     assert (found.test.users.tolist(), found.test.ends.tolist(), found.valid.users.tolist()) == ([0], [2], [0, 1])
     untimed = made(tmp_path, rows, names="user_id item_id order")
-    with pytest.raises(HarnessError, match="made has no timestamps, which 'drop_tied_test' needs"):
+    with pytest.raises(HarnessError, match="made has no timestamps, but 'drop_tied_test' needs them"):
         split(untimed, Protocol(drop_tied_test=True))
 
 
@@ -361,8 +361,8 @@ def test_a_protocol_that_is_none_is_one_clear_line():
     for own, says in {
         ("gts", "validation", "bytime"): r"no validation 'bytime'\. Did you mean 'by_time'",
         ("gts", "target", "all"): r"no target 'all'\. Known: last, first, successive",
-        ("loo", "target", "first"): "The target 'first' is for the split 'gts'; 'loo' knows only 'last'",
-        ("loo", "validation", "last_train"): "'loo' knows only 'by_time'",
+        ("loo", "target", "first"): "The target 'first' needs the split 'gts'; 'loo' allows only 'last'",
+        ("loo", "validation", "last_train"): "'loo' allows only 'by_time'",
     }.items():
         with pytest.raises(HarnessError, match=says):
             presets.check_protocol(Protocol(own[0], **{own[1]: own[2]}))  # type: ignore[arg-type]
@@ -406,12 +406,12 @@ def test_where_the_next_item_follows_from_the_last_shuffling_costs_much_and_else
     home = tmp_path / "home"
     ordered = prepare(open_dataset(str(make_dataset(tmp_path / "a", users=300)), home), OFF, home)
     assert ordered.card["order_test"]["drop_percent"] > 50
-    assert not any("order says little" in text for text in ordered.card["warnings"])
+    assert not any("order carries little information" in text for text in ordered.card["warnings"])
     rng = np.random.default_rng(0)
     rows = [(f"u{user:03d}", "abcde"[rng.integers(5)], time) for user in range(300) for time in range(12)]
     aimless = made(tmp_path, rows)
     assert abs(aimless.card["order_test"]["drop_percent"]) < 10
-    assert any("order says little" in text for text in aimless.card["warnings"])
+    assert any("order carries little information" in text for text in aimless.card["warnings"])
 
 
 def test_what_was_prepared_before_there_were_facts_gets_them_and_nothing_else_is_made_anew(tmp_path):
@@ -470,7 +470,7 @@ def test_the_command_line_prepares_by_name_with_overrides(dataset, tmp_path):
         (["--window", "2016:2018"], "two days in order"),
         (["--min-rating", "nan"], "nan is not a finite number"),
         (["--order", "core,dedup"], "must name each of"),
-        (["--validation", "last_train"], "is for the split 'gts'"),
+        (["--validation", "last_train"], "needs the split 'gts'"),
         (["--protocol", "gts", "--target", "frist"], "Did you mean 'first'"),
         (["--protocol", "gts", "--quantile", "1"], "must lie between 0 and 1"),
     ],

@@ -45,7 +45,7 @@ BAD_EVENTS = {
     "null timestamp": (EVENTS | {"timestamp": [1, None, 3, None]}, ["timestamp is missing in 2 of 4 rows"]),
     "null order": (
         EVENTS | {"timestamp": [1, None, 3, 4], "order": [0, 1, None, 1]},
-        ["order is missing in 1 of 4 rows", "unless every event has a timestamp"],
+        ["order is missing in 1 of 4 rows", "only if every event has a timestamp"],
     ),
     "dates": (EVENTS | {"timestamp": DAYS}, ["timestamp must be numbers", "seconds since 1970", "Date"]),
     "words for times": (EVENTS | {"timestamp": ["1", "2", "noon", "4"]}, ["timestamp must be numbers", "'noon'"]),
@@ -88,7 +88,7 @@ BAD_ITEMS = {
     ),
     "list of lists": ({"item_id": ["a", "b"], "title": [[["A"]], []]}, "", ["title must be text", "List(List"]),
     "list of bytes": ({"item_id": ["a", "b"], "title": [[b"A"], []]}, "", ["title must be text", "List(Binary"]),
-    "foreign ids": ({"item_id": ["x", "y"], "title": ["A", "B"]}, "", ["4 of 4", "such as 'a'", "it has 'x'"]),
+    "foreign ids": ({"item_id": ["x", "y"], "title": ["A", "B"]}, "", ["4 of 4", "such as 'a'", "its first is 'x'"]),
 }
 
 
@@ -107,8 +107,8 @@ def test_a_bad_items_file_is_refused_with_its_column_and_rule(tmp_path, home, ca
         ("licens = 'x'", ["Did you mean 'licence'?"]),
         ("name = 3", ["'name' must be a string"]),
         ("name = ", ["not TOML"]),
-        ("name = '.hidden'", ["'.hidden' cannot name a data set"]),
-        ("name = 'a/b'", ["'a/b' cannot name a data set"]),
+        ("name = '.hidden'", ["'.hidden' is not a valid data set name"]),
+        ("name = 'a/b'", ["'a/b' is not a valid data set name"]),
         (f"name = '{'a' * 65}'", ["1 to 64"]),
     ],
 )
@@ -129,7 +129,7 @@ def test_files_that_are_missing_or_unreadable_are_named(tmp_path, home):
     assert "has neither interactions.parquet nor interactions.csv" in refusal(folder, home)
     with pytest.raises(HarnessError, match=r"gone\.csv does not exist"):
         raw_hash(reader.RawDataset("x", folder / "gone.csv", folder / "items.csv", ""))
-    with pytest.raises(HarnessError, match=r"a\.json: a data file ends in \.parquet, \.csv"):
+    with pytest.raises(HarnessError, match=r"a\.json is not a data file; its name must end in \.parquet, \.csv"):
         raw_hash(reader.RawDataset("x", folder / "a.json", folder / "items.csv", ""))
 
 
