@@ -102,7 +102,7 @@ def _weights(events: RawEvents) -> Iterator[Finding]:
         who, total = examples(ids_at(events.users, single)), len(events.users)
         remedy = "No action needed; the k-core leaves them out."
         yield Finding("users of one event", INFO, len(single), total, "users", says, remedy, who)
-    for per, ids, limit, what in (
+    for per, ids, limit, noun in (
         (events.per_user, events.users, BOT, "user"),
         (events.per_item, events.items, HIT, "item"),
     ):
@@ -110,13 +110,13 @@ def _weights(events: RawEvents) -> Iterator[Finding]:
         if len(heavy):
             heavy = heavy[np.argsort(-per[heavy], kind="stable")]
             largest = per[heavy[0]]
-            says = f"{what}s with more than {limit:.0%} of all events each; the largest has {largest:,}"
+            says = f"{noun}s with more than {limit:.0%} of all events each; the largest has {largest:,}"
             remedy = {
                 "user": "Check whether they are bots, testers or shared accounts, and drop them if so.",
                 "item": "Check for defaults or placeholders; a popularity baseline will score high.",
-            }[what]
-            name = {"user": "heavy users", "item": "heavy items"}[what]
-            yield Finding(name, WARNING, len(heavy), len(per), f"{what}s", says, remedy, examples(ids_at(ids, heavy)))
+            }[noun]
+            name = {"user": "heavy users", "item": "heavy items"}[noun]
+            yield Finding(name, WARNING, len(heavy), len(per), f"{noun}s", says, remedy, examples(ids_at(ids, heavy)))
 
 
 def _published(card: dict[str, Any]) -> Iterator[Finding]:

@@ -64,16 +64,16 @@ def find(facts: Facts) -> Iterator[Finding]:
 
 
 def _missing(items: pl.DataFrame) -> Iterator[Finding]:
-    for column, what in (("text", "text"), ("head", "title")):
+    for column, noun in (("text", "text"), ("head", "title")):
         lacks = items.filter(pl.col(column).is_null())
         if column == "head":
             lacks = lacks.filter(pl.col("text").is_not_null())
         if lacks.height:
-            says = f"items without {what}" + ("; their embedding is a zero row" if column == "text" else "")
+            says = f"items without {noun}" + ("; their embedding is a zero row" if column == "text" else "")
             kind = ERROR if lacks.height == items.height else WARNING
             remedy = "Fill them in, or drop these items with --require-text." if column == "text" else "Fill them in."
             who = examples(lacks["item_id"])
-            yield Finding(f"missing {what}s", kind, lacks.height, items.height, "items", says, remedy, who)
+            yield Finding(f"missing {noun}s", kind, lacks.height, items.height, "items", says, remedy, who)
 
 
 def _titles(named: pl.DataFrame, total: int) -> Iterator[Finding]:

@@ -70,7 +70,7 @@ def frames(name: str, home: Path) -> tuple[list[tuple], dict[str, dict[str, Any]
 # names
 
 
-def test_every_family_gives_its_names_and_each_can_be_opened_as_a_component():
+def test_every_variant_of_a_family_has_a_name_and_can_be_loaded():
     names = library.built_in()
     categories = ["beauty", "toys", "clothing", "office", "sports", "games"]
     wanted = {f"amazon{year}-{category}" for year in (2014, 2018, 2023) for category in categories}
@@ -89,7 +89,7 @@ def test_every_family_gives_its_names_and_each_can_be_opened_as_a_component():
         assert not found.ready(Path("/nowhere"))
 
 
-def test_sources_have_mirrors_and_hashes_of_64_digits_and_files_no_other_data_set_has():
+def test_sources_have_mirrors_valid_hashes_and_unique_files():
     places = {}
     for name in library.built_in():
         if name == "ml-100k":
@@ -102,7 +102,7 @@ def test_sources_have_mirrors_and_hashes_of_64_digits_and_files_no_other_data_se
             assert source.sha256 is None or len(bytes.fromhex(source.sha256)) == 32
 
 
-def test_the_list_and_show_of_what_is_not_here_import_nothing_heavy_and_fetch_nothing(home):
+def test_list_and_show_import_nothing_heavy_and_download_nothing(home):
     code = "import sys; from pathlib import Path; from harness.workflows import components; h = Path(sys.argv[1]); "
     code += "print(components.text(components.all_of(h)), components.details(components.one('amazon2018_toys', h))); "
     code += "print('loaded', *sorted({'polars', 'numpy', 'requests', 'torch', 'ray', 'mlflow'} & set(sys.modules)))"
@@ -145,7 +145,7 @@ class Shops:
 # the user's folders
 
 
-def test_a_registered_folder_is_found_by_name_before_the_built_in_one_and_is_ready(home, tmp_path, dataset):
+def test_a_registered_folder_takes_precedence_over_a_built_in_data_set(home, tmp_path, dataset):
     assert register("shop", dataset, home).name == "shop"
     assert register("ml-100k", make_dataset(tmp_path / "mine"), home).interactions.parent == tmp_path / "mine"
     register("shop", dataset, home)
@@ -166,7 +166,7 @@ def test_a_registered_folder_is_found_by_name_before_the_built_in_one_and_is_rea
         open_dataset("ml-100k", home)
 
 
-def test_the_config_keeps_what_is_in_it_and_relative_paths_are_relative_to_it(home, tmp_path, dataset):
+def test_the_config_keeps_its_lines_and_relative_paths_are_relative_to_it(home, tmp_path, dataset):
     text = '# mine\nother = 1\n\n[datasets] # sets\n"a.b" = "../toy"  # this\n\n[more]\nkey = "[datasets]"\n'
     (home / "config.toml").write_text(text)
     assert library.folders(home) == {"a.b": dataset}
@@ -186,7 +186,7 @@ def test_two_processes_may_register_at_once(home, dataset):
     assert set(library.folders(home)) == {f"shop{k}-{n}" for k in range(2) for n in range(20)}
 
 
-def test_what_cannot_be_registered_is_one_line_and_changes_nothing(home, tmp_path, dataset):
+def test_an_invalid_registration_is_a_one_line_error_and_changes_nothing(home, tmp_path, dataset):
     def refusal(name: str, folder: Path) -> str:
         with pytest.raises(HarnessError) as caught:
             register(name, folder, home)
@@ -220,7 +220,7 @@ def test_what_cannot_be_registered_is_one_line_and_changes_nothing(home, tmp_pat
     ],
     ids=["no TOML", "no table", "no text", "bad name", "no UTF-8"],
 )
-def test_a_malformed_config_is_one_line_whatever_reads_it(home, text, words):
+def test_a_malformed_config_is_a_one_line_error_for_every_reader(home, text, words):
     (home / "config.toml").write_bytes(text)
     for read in (ready, components.all_of, lambda h: open_dataset("ml-100k", h), lambda h: library.find("shop", h)):
         with pytest.raises(HarnessError) as caught:
@@ -245,7 +245,7 @@ DAT_MOVIES = (
 
 
 @pytest.mark.parametrize(("size", "folder", "encoding"), [("1m", "", "latin-1"), ("10m", "ml-10M100K", "utf-8")])
-def test_movielens_of_double_colons(web, home, monkeypatch, size, folder, encoding):
+def test_movielens_with_double_colons_is_read(web, home, monkeypatch, size, folder, encoding):
     body = ml_zip(size, DAT, DAT_MOVIES.encode(encoding), folder)
     monkeypatch.setitem(ml.SHA256, size, serve(web, ml.URL.format(size), body))
     events, items = frames(f"ml-{size}", home)
@@ -255,7 +255,7 @@ def test_movielens_of_double_colons(web, home, monkeypatch, size, folder, encodi
     assert items["661"] == {"title": "Misérables, Les", "year": 1995, "genres": ["Drama", "Musical"]}
 
 
-def test_movielens_of_commas_reads_quoted_titles_and_notes_the_hash_where_none_is_published(web, home):
+def test_movielens_csv_has_quoted_titles_and_an_unpublished_hash_is_recorded(web, home):
     ratings = "userId,movieId,rating,timestamp\n1,17,4.0,944249077\n1,25,1.0,944250228\n"
     movies = 'movieId,title,genres\n17,"Sense, ""The"" (1995)",Drama|Romance\n25,Babylon 5,(no genres listed)\n'
     digest = serve(web, ml.URL.format("32m"), ml_zip("32m", ratings, movies.encode()))
@@ -320,7 +320,7 @@ def test_amazon_2014_keeps_the_order_of_ties_and_reads_literals(web, home, capsy
     assert (capsys.readouterr().err, len(web.asked)) == ("", 2)
 
 
-def test_a_hash_noted_at_the_first_use_is_verified_ever_after(web, home):
+def test_a_hash_recorded_at_first_use_is_verified_from_then_on(web, home):
     serve_2014(web)
     frames("amazon2014-beauty", home)
     lock = home / "data" / "locks" / "amazon2014-beauty.toml"
@@ -351,7 +351,7 @@ def test_a_hash_noted_at_the_first_use_is_verified_ever_after(web, home):
     assert ready(home) == ["amazon2014-beauty"]
 
 
-def test_a_file_that_cannot_be_read_is_not_noted_and_leaves_no_data_set(web, home):
+def test_an_unreadable_file_is_not_recorded_and_leaves_no_data_set(web, home):
     whole = literals(PRODUCTS)
     for meta, words in (
         (whole[:-12], "meta_Beauty.json.gz: the archive is damaged"),
@@ -409,7 +409,7 @@ def test_amazon_2023_has_milliseconds_and_parent_asins(web, home, monkeypatch):
     assert items["B1"]["brand"] == "Bic"
 
 
-def test_a_csv_that_is_not_the_data_set_is_named(web, home, monkeypatch):
+def test_a_csv_of_another_form_is_reported(web, home, monkeypatch):
     address = f"{amazon2018.HOSTS[0]}/categoryFilesSmall/Video_Games.csv"
     serve(web, f"{amazon2018.HOSTS[0]}/metaFiles2/meta_Video_Games.json.gz", json_lines([{"asin": "B1"}]))
     for body, words in (
@@ -455,7 +455,7 @@ def test_steam_is_read_from_literals_with_days_as_seconds(web, home, monkeypatch
     assert items["35140"]["title"] is None
 
 
-def test_goodreads_brings_its_zones_to_utc_and_leaves_out_shelves_without_a_subject(web, home, monkeypatch):
+def test_goodreads_times_are_converted_to_utc_and_shelves_without_subject_are_dropped(web, home, monkeypatch):
     added = "Fri Sep 08 10:44:24 -0700 2017"
     events = [
         {"user_id": "a1", "book_id": "16", "is_read": True, "rating": 4, "date_added": added},
@@ -501,7 +501,7 @@ def yelp_zip(*, business: bool = True) -> bytes:
     return make_zip({"__MACOSX/Yelp JSON/yelp_dataset.tar": b"", "Yelp JSON/yelp_dataset.tar": tar})
 
 
-def test_yelp_is_put_there_by_hand_once_its_terms_are_accepted(home, monkeypatch):
+def test_yelp_needs_a_manual_download_and_accepted_terms(home, monkeypatch):
     monkeypatch.delenv(yelp.ACCEPTED, raising=False)
     body, place = yelp_zip(), home / "downloads" / "Yelp-JSON.zip"
     monkeypatch.setattr(yelp, "SHA256", sha(body))
@@ -526,7 +526,7 @@ def test_yelp_is_put_there_by_hand_once_its_terms_are_accepted(home, monkeypatch
         open_dataset("yelp", home / "third")
 
 
-def test_half_an_emoji_and_numbers_that_are_none_do_not_end_in_a_traceback():
+def test_half_an_emoji_and_invalid_numbers_do_not_end_in_a_traceback():
     assert _read.clean("cut off \ud83d") == "cut off \ufffd"
     assert _read.clean("Café \U0001f600 &amp;amp; \ud83d\ude00") == "Café \U0001f600 & \U0001f600"
     archive, kinds = Path("reviews.json.gz"), {"user_id": pl.String, "timestamp": pl.Int64}
@@ -573,7 +573,7 @@ def test_two_processes_build_a_data_set_once(web, home):
     assert left(home / "data") == ["amazon2014-beauty", "locks"]
 
 
-def test_what_a_killed_process_left_half_built_is_cleared_away(web, home):
+def test_leftovers_of_a_killed_process_are_removed(web, home):
     (home / "data" / ".amazon2014-beauty.killed" / "interactions.parts").mkdir(parents=True)
     (home / "data" / ".amazon2014-toys.alive").mkdir()
     serve_2014(web)
@@ -584,7 +584,7 @@ def test_what_a_killed_process_left_half_built_is_cleared_away(web, home):
 # memory, and the real thing
 
 
-def test_a_large_file_goes_by_in_bounded_memory(tmp_path):
+def test_a_large_file_is_read_in_bounded_memory(tmp_path):
     """1.6 million rows, 70 MB of text, out of a gz."""
     block = "".join(
         f"A{k % 9973:05d}USERUSERUSER,B{k % 997:04d}ITEM,5.0,{1_628_643_414_000 + k}\n" for k in range(80_000)
@@ -627,7 +627,7 @@ def test_parts_are_joined_to_the_same_bytes_wherever_they_are_cut(tmp_path, monk
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="real data are not beside the checkout")
-def test_the_real_movies_of_movielens_1m_come_out_of_an_archive_of_the_real_format(web, home, monkeypatch):
+def test_the_real_movies_of_movielens_1m_are_read_from_an_archive_of_the_real_format(web, home, monkeypatch):
     events = pl.read_parquet(SHARED / "ml-1m" / "interactions.parquet").head(20_000)
     items = pl.read_parquet(SHARED / "ml-1m" / "items.parquet")
     ratings = "".join(f"{u}::{i}::5::{t}\n" for u, i, t in events.select("user_id", "item_id", "timestamp").rows())
@@ -651,7 +651,7 @@ def test_the_command_line_lists_a_registered_folder_and_benches_it_by_name(home,
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="real data are not beside the checkout")
-def test_the_published_counts_of_amazon_2014_toys_come_out_of_files_of_the_real_format(web, home):
+def test_files_of_the_real_format_give_the_published_counts_of_amazon_2014_toys(web, home):
     """The real events and titles, written as the host's two files are: 5-core with titles, as published."""
     folder = SHARED / "amazon2014-toys"
     events = pl.read_parquet(folder / "interactions_5core.parquet").sort("item_id", maintain_order=True)

@@ -63,7 +63,7 @@ FAMILIES = {
         lambda e, i: (e.with_columns(timestamp=pl.when(pl.int_range(pl.len()) == 5).then(0).otherwise("timestamp")), i),
         "Times before 1995 (1 of 320",
     ),
-    "URLs": (lambda e, i: (e, i.with_columns(title="https://x.example/" + pl.col("item_id"))), "are not words but URLs"),
+    "URLs": (lambda e, i: (e, i.with_columns(title="https://x.example/" + pl.col("item_id"))), "not words but URLs"),
     "one text": (lambda e, i: (e, i.with_columns(title=pl.lit("A thing"))), "all have the same text"),
     "a guessed column": (lambda e, i: (e, i.rename({"title": "about"})), "the text is read from about"),
     "no column that will do": (
@@ -81,7 +81,7 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_card_warns_of_it_once(tmp_path, family):
+def test_the_card_warns_once(tmp_path, family):
     change, words = FAMILIES[family]
     found = [sentence for sentence in warnings(tmp_path, *change(*sound())) if words in sentence]
     assert len(found) == 1
@@ -105,7 +105,7 @@ def test_clean_data_have_no_warnings(tmp_path, column):
         (pl.lit(10**9), "times in nanoseconds"),
     ],
 )
-def test_times_that_are_not_in_seconds_are_refused_before_anything_is_kept(tmp_path, factor, words):
+def test_times_that_are_not_in_seconds_are_refused_before_anything_is_written(tmp_path, factor, words):
     events, items = sound()
     with pytest.raises(HarnessError, match=words) as caught:
         prepared(tmp_path, events.with_columns(pl.col("timestamp") * factor), items)
@@ -114,7 +114,7 @@ def test_times_that_are_not_in_seconds_are_refused_before_anything_is_kept(tmp_p
     assert not list(tmp_path.rglob("*.npy"))
 
 
-def test_a_preparation_made_before_is_looked_at_once_and_keeps_its_hash(tmp_path, monkeypatch):
+def test_an_old_preparation_is_checked_once_and_keeps_its_hash(tmp_path, monkeypatch):
     events, items = user("u07", "nan")(*sound())
     first = prepared(tmp_path, events, items)
     folder = tmp_path / "cache" / "prepared" / first.hash
@@ -130,13 +130,13 @@ def test_a_preparation_made_before_is_looked_at_once_and_keeps_its_hash(tmp_path
     assert prepared(tmp_path, events, items).card["warnings"] == first.card["warnings"]
 
 
-def test_a_coarse_clock_is_on_the_card_only_where_it_makes_ties():
+def test_a_coarse_clock_is_on_the_card_only_if_it_causes_ties():
     coarse = Finding("day resolution", "info", 5, 5, "events", "times at midnight", "None.")
     assert plausibility.sentences([coarse], True) == ["Times at midnight (5 of 5 events)."]
     assert plausibility.sentences([coarse], False) == []
 
 
-def test_ids_of_the_items_file_that_no_event_has_are_looked_at_too():
+def test_ids_of_the_items_file_without_events_are_checked_too():
     (found,) = plausibility.of_ids(
         pl.Series("item_id", ["a", "b"]), lambda: np.array([3, 4]), pl.Series(["a", "c", "null"])
     )

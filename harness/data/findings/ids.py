@@ -53,13 +53,13 @@ def _spelt(coarse: pl.DataFrame, total: int, column: str, name: str, level: str)
     """Return the finding on ids with different `key` and equal `coarse` key."""
     several = coarse.filter(pl.col("coarse").is_duplicated())
     several = several.filter(pl.col("key").n_unique().over("coarse") > 1).sort("coarse", "id")
-    one, what = several["coarse"].n_unique(), f"{column.removesuffix('_id')}s"
+    one, units = several["coarse"].n_unique(), f"{column.removesuffix('_id')}s"
     words = WORDS.get(name, name.removeprefix("in "))
-    says = f"{what} whose ids differ only in {words}: counted as {several.height:,}, they may be {one:,}"
+    says = f"{units} whose ids differ only in {words}: counted as {several.height:,}, they may be {one:,}"
     remedy = f"If they are the same, write {column} in one way everywhere."
     shown = several["id"].head(EXAMPLES).to_list()
     who = examples(map(ascii, shown) if name in UNSEEN else shown)
-    return Finding(f"{column} that differ {name}", level, several.height, total, what, says, remedy, who)
+    return Finding(f"{column} that differ {name}", level, several.height, total, units, says, remedy, who)
 
 
 def _number(key: pl.Expr) -> pl.Expr:
@@ -91,19 +91,19 @@ STEPS = [  # name, level, pattern of keys that may change, coarser key computed 
 
 def marked(ids: pl.Series, column: str) -> Iterator[Finding]:
     """Find ids, distinct (n,) str, with surrounding blanks or invisible characters."""
-    what = f"{column.removesuffix('_id')}s"
+    units = f"{column.removesuffix('_id')}s"
     blank = ids.filter(ids.str.strip_chars() != ids)
     if len(blank):
-        says, remedy = f"{what} whose id starts or ends with blanks", f"Strip {column} in both files."
-        yield Finding(f"blanks in {column}", WARNING, len(blank), len(ids), what, says, remedy, examples(blank))
+        says, remedy = f"{units} whose id starts or ends with blanks", f"Strip {column} in both files."
+        yield Finding(f"blanks in {column}", WARNING, len(blank), len(ids), units, says, remedy, examples(blank))
     unseen = ids.filter(ids.str.strip_chars().str.contains(INVISIBLE))
     if len(unseen):
         points = ", ".join(f"U+{ord(point):04X}" for point in _points(unseen))
-        says = f"{what} whose id has invisible characters ({points})"
+        says = f"{units} whose id has invisible characters ({points})"
         remedy = f"Remove them from {column} in both files; U+FEFF at the start of a file is its byte order mark."
         name = f"invisible characters in {column}"
         who = examples(map(ascii, unseen.head(EXAMPLES)))
-        yield Finding(name, WARNING, len(unseen), len(ids), what, says, remedy, who)
+        yield Finding(name, WARNING, len(unseen), len(ids), units, says, remedy, who)
 
 
 def _points(texts: pl.Series) -> list[str]:
@@ -122,12 +122,12 @@ def missing(ids: pl.Series, events: Callable[[], np.ndarray], column: str) -> It
     stands = plain.str.contains(MISSING)
     if not stands.any():
         return
-    what, who = column.removesuffix("_id"), examples(ids.filter(stands))
+    noun, who = column.removesuffix("_id"), examples(ids.filter(stands))
     per_id = events()  # called only when needed: with many events, counting takes longer than everything else
     count, total, unit = int(per_id[stands.to_numpy()].sum()), int(per_id.sum()), "events"
     if not count:  # only the items file has it
-        count, total, unit = int(stands.sum()), len(ids), f"{what}s"
-    says = f"{unit} whose {column} looks like a missing value; all events with it count as one {what}"
+        count, total, unit = int(stands.sum()), len(ids), f"{noun}s"
+    says = f"{unit} whose {column} looks like a missing value; all events with it count as one {noun}"
     remedy = f"Drop them, or fill in the real {column}."
     yield Finding(f"placeholder {column}", WARNING, count, total, unit, says, remedy, who)
 

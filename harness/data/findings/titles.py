@@ -160,13 +160,14 @@ def unseen(items: pl.DataFrame) -> Iterator[Finding]:
     broken = head.str.contains(CONTROL) & (head.str.len_chars() <= LONGEST_TITLE)
     control = items.filter(broken | text.str.contains(r"[\x00-\x08\x0E-\x1F\x7F]"))
     hidden = items.filter(text.str.contains(HIDDEN))
-    for name, hits, what in (
+    for name, hits, content in (
         ("control characters", control, "a line end, NUL or another control character"),
         ("invisible characters", hidden, "invisible characters, such as U+200B or a soft hyphen"),
     ):
         if hits.height:
             rows = hits.select("item_id", pl.coalesce("head", "text")).head(3).rows()
-            says = f"items whose {'title or text' if hits is control else 'text'} contains {what}, which encoders read"
+            field = "title or text" if hits is control else "text"
+            says = f"items whose {field} contains {content}, which encoders read"
             who = examples(f"{item} {value!r}" for item, value in rows)
             kind = WARNING if hits is control else INFO
             yield Finding(name, kind, hits.height, items.height, "items", says, "Remove them from the source.", who)
