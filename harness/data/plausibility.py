@@ -20,7 +20,7 @@ from harness.metrics._all import CUTOFFS, HEADLINE
 from harness.system import files
 from harness.types import HarnessError
 
-KEPT = "warnings.json"
+WARNINGS_FILE = "warnings.json"
 COARSE = ("rounded clock", "day resolution")
 CUTOFF = int(HEADLINE.partition("@")[2])
 
@@ -73,10 +73,10 @@ def on_reading(raw: RawDataset, items: int) -> list[str]:
 def late(raw: RawDataset, tied: bool, folder: Path) -> list[str]:
     """Return the warnings of a preparation from a version that did not store them in the card.
 
-    They are computed from the raw files once and kept in `KEPT`. Raises HarnessError as `refuse` does.
+    They are computed from the raw files once and stored in `WARNINGS_FILE`. Raises HarnessError as `refuse` does.
     """
     with suppress(OSError, ValueError, KeyError):
-        return list(json.loads((folder / KEPT).read_text(encoding="utf-8"))["warnings"])
+        return list(json.loads((folder / WARNINGS_FILE).read_text(encoding="utf-8"))["warnings"])
     frame = read_events(raw.interactions)
     texts = read_items(raw.items, raw.text)
     times = clock_of(frame)
@@ -88,7 +88,7 @@ def late(raw: RawDataset, tied: bool, folder: Path) -> list[str]:
     with_events = texts.filter(pl.col("item_id").is_in(frame["item_id"].unique().implode()))
     warnings = sentences([*findings, *of_times(times), *titles.find(with_events)], tied)
     with suppress(OSError, HarnessError):  # the home may be read-only
-        files.write_json(folder / KEPT, {"warnings": warnings})
+        files.write_json(folder / WARNINGS_FILE, {"warnings": warnings})
     return warnings
 
 

@@ -207,7 +207,7 @@ def _mapped(raw: RawDataset, spec: PrepSpec, identity: str, folder: Path, progre
         prepared = Prepared(raw.name, identity, items, offsets, times, catalogue, users, card, raw.matrices)
         facts = _facts(prepared, folder / "facts.json", progress)
         if sums is None:  # prepared by a version that wrote no checksums
-            checksums.seal(folder, without=("facts.json", plausibility.KEPT))
+            checksums.seal(folder, without=("facts.json", plausibility.WARNINGS_FILE))
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise Damaged(folder, error) from error
     card |= {"name": raw.name, "licence": raw.licence, "citation": raw.citation, "text": raw.text}

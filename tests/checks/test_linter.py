@@ -1,4 +1,4 @@
-"""The linter: made data sets with one fault each, slow recounts, and what it finds in the field's own data sets."""
+"""The linter: synthetic data sets with one fault each, slow recounts, and its findings in the field's data sets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ real = pytest.mark.skipif(not SHARED.is_dir(), reason="the research data sets ar
 
 
 def sound() -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Events and items without fault: a 5-core, in order, one event at a time, each item with a title of its own."""
+    """Events and items without fault: a 5-core, in order, without ties, each item with a distinct title."""
     rng = np.random.default_rng(1)
     rows = [
         (f"u{user:02d}", f"i{item:02d}", 1_500_000_000 + 100_003 * user + 1009 * step)
@@ -44,7 +44,7 @@ def sound() -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def found_in(folder: Path, events: Any, items: Any, suffix: str = ".parquet", toml: str = "") -> dict[str, Finding]:
-    """Findings by name; every one of them must be whole."""
+    """Return findings by name, after checking that each is complete."""
     raw = reader.open_dataset(str(write_dataset(folder / "made", events, items, suffix, toml)), folder)
     return by_name(linter.check(raw, now=NOW))
 
@@ -66,7 +66,7 @@ def numbers(found: dict[str, Finding]) -> dict[str, tuple[str, int, int]]:
 
 
 def when(place: int, value: Any, column: str) -> pl.Expr:
-    """`value` in one row of a column."""
+    """Replace one row of a column by `value`."""
     return pl.when(pl.int_range(pl.len()) == place).then(pl.lit(value)).otherwise(pl.col(column)).alias(column)
 
 
@@ -79,7 +79,7 @@ def title(text: str | None) -> Callable[..., tuple[pl.DataFrame, pl.DataFrame]]:
 
 
 def more(*rows: tuple) -> Callable[..., tuple[pl.DataFrame, pl.DataFrame]]:
-    """Events behind the others; an item that is new to the file gets a row."""
+    """Append events; a new item gets a row in the items file."""
 
     def change(events: pl.DataFrame, items: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         new = pl.DataFrame(list(rows), schema=events.schema, orient="row")
@@ -503,7 +503,7 @@ def test_the_linter_reports_on_any_files(tmp_path, rows, names):
 
 
 def embedded(folder: Path, E: np.ndarray, lacks: int | None = None) -> dict[str, Finding]:
-    """Findings of a matrix over the sound items, of which one may lack its title."""
+    """Return the findings on a matrix of the sound items, one of which may lack its title."""
     events, items = sound()
     items = items if lacks is None else items.with_columns(when(lacks, None, "title"))
     raw = reader.open_dataset(str(write_dataset(folder / "made", events, items)), folder)

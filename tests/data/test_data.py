@@ -1,4 +1,4 @@
-"""Preparation and splits: against hand-made examples, slow recomputations and the real Amazon files."""
+"""Preparation and splits, tested on hand-made examples, against slow recomputations and on the real Amazon files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets by name: the user's folders, and every family built from made files of the real formats, served locally."""
+"""Data sets by name: user folders, and every family built from synthetic files of the real formats, served locally."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DAY = 1_400_000_000 // 86400 * 86400
 
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """All hosts of the world, on the loopback: `serve` puts a file where its address says."""
+    """A local server in place of all hosts: `serve` puts a file at its address."""
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # whoever leaves the loopback runs into a wall
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -47,7 +47,7 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def serve(web: Server, url: str, body: bytes) -> str:
-    """Put `body` at an address; its sha256."""
+    """Put `body` at an address and return its sha256."""
     web.bodies[f"/web/{urlsplit(url).hostname}{urlsplit(url).path}"] = body
     return sha(body)
 
@@ -585,7 +585,7 @@ def test_leftovers_of_a_killed_process_are_removed(web, home):
 
 
 def test_a_large_file_is_read_in_bounded_memory(tmp_path):
-    """1.6 million rows, 70 MB of text, out of a gz."""
+    """1.6 million rows, 70 MB of text, from a .gz file."""
     block = "".join(
         f"A{k % 9973:05d}USERUSERUSER,B{k % 997:04d}ITEM,5.0,{1_628_643_414_000 + k}\n" for k in range(80_000)
     )

@@ -1,4 +1,4 @@
-"""Ids, times and texts that may be taken for something else: members of each family, and innocent neighbours."""
+"""Doubtful ids, times and texts: examples of each kind, and similar values that are fine."""
 
 from __future__ import annotations
 

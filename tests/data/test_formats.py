@@ -33,7 +33,7 @@ Written = Mapping[str, bytes | str]
 
 
 def write(folder: Path, written: Written) -> Path:
-    """Files by their path in the folder; what is not given of the two data files is plain CSV."""
+    """Write files by their path in the folder; a data file that is missing is written as plain CSV."""
     plain: dict[str, bytes | str] = {"interactions.csv": EVENTS_CSV, "items.csv": ITEMS_CSV}
     for stem, other in (("interactions", ".inter"), ("items", ".item")):
         if any(name.lower().startswith(stem) or (name.endswith(other) and name[0] != ".") for name in written):
@@ -46,14 +46,14 @@ def write(folder: Path, written: Written) -> Path:
 
 
 def read(folder: Path, home: Path) -> tuple[list[tuple], list[tuple], tuple[str, ...]]:
-    """Events, items with their texts, and the notes."""
+    """Return events, items with their texts, and the notes."""
     found = open_dataset(str(folder), home)
     items = reader.read_items(found.items, found.text)
     return reader.read_events(found.interactions).rows(), items.select("item_id", "text").rows(), found.notes
 
 
 def refusal(folder: Path, home: Path) -> str:
-    """The line that refuses the folder; `harness check` names the same fault, in a line or as a finding."""
+    """Return the error that refuses the folder, after checking that `harness check` reports the same fault."""
     with pytest.raises(HarnessError) as caught:
         prepare(open_dataset(str(folder), home), PrepSpec(kcore=0), home)
     line = str(caught.value)
@@ -276,7 +276,7 @@ def test_one_column_is_read_with_the_separator_of_its_suffix(tmp_path, home, nam
 
 
 def spark_line(values: list[str]) -> str:
-    """A line as Spark's CSV writer makes it: quoted where a separator, quote or line end is within."""
+    """Return a line as Spark's CSV writer writes it: values with a separator, quote or line end are quoted."""
 
     def field(value: str) -> str:
         if not value or any(char in value for char in ',"\n\r'):
@@ -296,7 +296,7 @@ def doubled_line(values: list[str]) -> str:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(st.sampled_from('ab\\", \n'), min_size=1, max_size=8), min_size=1, max_size=5))
 def test_either_way_to_quote_is_recognised_in_a_whole_file(tmp_path_factory, line, titles):
-    """The first title holds what only one of the two ways can write."""
+    """The first title has a value that only one of the two ways of quoting can write."""
     titles = ['the "first", here', *titles]
     path = tmp_path_factory.mktemp("quotes") / "items.csv"
     rows = [["item_id", "title"], *([f"i{place}", title] for place, title in enumerate(titles))]
@@ -447,7 +447,7 @@ def sha256(text: str) -> str:
 
 
 def test_gaps_in_the_order_do_not_matter_if_every_event_has_a_time(tmp_path, home):
-    """Events of equal time: by order, then those without one, as in the file."""
+    """Events with equal times are sorted by order, then those without an order in file order."""
     rows = [("u", "a", 5, ""), ("u", "b", 5, 7), ("u", "c", 5, ""), ("u", "d", 5, 3), ("u", "e", 4, 9)]
     rows += [("v", item, time, "") for time, item in enumerate("ab")]
     lines = "".join(f"{','.join(map(str, row))}\n" for row in rows)

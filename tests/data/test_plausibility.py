@@ -1,4 +1,4 @@
-"""Data that may be taken for something else, as prepare, show and tables report it: on the card, or refused."""
+"""Doubtful data as prepare, show and tables report them: on the card, or refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TITLES = [f"A thing of kind {item}" for item in range(30)]
 
 
 def sound() -> tuple[pl.DataFrame, pl.DataFrame]:
-    """40 users of 8 events each, in a sequence that can be learnt, by a clock of seconds."""
+    """40 users of 8 events each, in a learnable sequence, with times in seconds."""
     rng = np.random.default_rng(1)
     rows = [
         (f"u{user:02d}", ITEMS[(3 * user + 7 * step) % 30], 1_500_000_000 + 100_003 * user + 1009 * step + int(jitter))

@@ -1,5 +1,4 @@
-"""Preparations as values, protocols, and what the card says of a data set: by hand, against slow recomputations, and on
-the real files where they lie beside the checkout."""
+"""Preparation specs, protocols and cards, tested by hand, against slow recomputations and on the real files."""
 
 from __future__ import annotations
 

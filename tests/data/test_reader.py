@@ -1,4 +1,4 @@
-"""Raw data sets: found by name or folder, refused with one clear line, texts rendered from their template."""
+"""Raw data sets: opened by name or folder, refused with a clear line, texts rendered from their template."""
 
 from __future__ import annotations
 
