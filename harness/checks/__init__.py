@@ -1,1 +1,1 @@
-"""What can be wrong with a data set. One module a family of faults; each yields `Finding`s out of `Facts`."""
+"""The linter for data sets. Each module checks one family of faults and yields `Finding`s from `Facts`."""

@@ -1,4 +1,4 @@
-"""What every check is given: `Facts`, and the `Sequences` in them."""
+"""The input of every check: `Facts`, and the `Sequences` in them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """All that is known of a data set. `texts`: what `harness.data.reader.read_items` gives, None if it cannot be read.
+    """A data set as the checks see it.
 
-    `events`: None likewise. `prepared`, `embedding` float32 (items of `prepared`, D): None where there is none. `now`:
-    seconds since 1970.
+    `events`, `texts` (as `harness.data.reader.read_items` returns them): None if unreadable. `prepared`, `embedding`
+    float32 (items of `prepared`, D): None if not available. `now`: seconds since 1970.
     """
 
     raw: RawDataset
@@ -35,17 +35,16 @@ class Facts:
 
     @cached_property
     def sequences(self) -> Sequences | None:
-        """Of the prepared data if there are any, else of the file."""
-        if self.prepared is not None:
-            made, users = self.prepared, self.prepared.users
-            return Sequences(made.items - 1, made.offsets, made.times, made.catalogue["item_id"], users)
+        """The sequences of the prepared data if any, otherwise of the file."""
+        if (data := self.prepared) is not None:
+            return Sequences(data.items - 1, data.offsets, data.times, data.catalogue["item_id"], data.users)
         return None if self.events is None else _sequences(self.events)
 
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
     """Each user's events in order: `items` int32 (events,) codes into `ids`; `offsets` int64 (users + 1,); `times`
-    (events,), None where order alone is known; `users` str (users,)."""
+    (events,), None if only the order is known; `users` str (users,)."""
 
     items: np.ndarray
     offsets: np.ndarray
@@ -55,7 +54,7 @@ class Sequences:
 
     @cached_property
     def neighbours(self) -> np.ndarray:
-        """bool (events - 1,): the next event is of the same user."""
+        """bool (events - 1,): whether the next event is of the same user."""
         follows = np.ones(max(len(self.items) - 1, 0), bool)
         ends = self.offsets[1:-1]
         follows[ends[(ends > 0) & (ends < len(self.items))] - 1] = False
@@ -63,7 +62,7 @@ class Sequences:
 
 
 def _sequences(events: RawEvents) -> Sequences:
-    """By time, equal times as the preparation orders them by default: by `order`, or as in the file."""
+    """Sort events by time, and equal times as the preparation does by default: by `order`, or in file order."""
     index = events.walk
     gaps = events.order is not None and np.isnan(events.order).any()
     if events.timed and (gaps or events.steps_back.any()):
@@ -74,5 +73,5 @@ def _sequences(events: RawEvents) -> Sequences:
 
 
 def ids_at(ids: pl.Series, codes: Sequence[int] | np.ndarray) -> list[str]:
-    """The ids of the first few codes."""
+    """Return the ids of the first few codes."""
     return ids.gather(np.asarray(codes[:EXAMPLES], np.int64)).to_list()

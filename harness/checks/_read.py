@@ -1,4 +1,4 @@
-"""The two files, read so that a fault can be counted: what `data.raw` refuses is let through where it can be."""
+"""Read the two files leniently: faults that `harness.data.reader` refuses are counted instead where possible."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Columns = dict[str, int]
 
 
 class Unusable(Exception):
-    """A file that no check can work on: what is wrong with it, and what to do."""
+    """A file that cannot be checked, with the reason and the remedy."""
 
-    def __init__(self, says: str, remedy: str) -> None:
-        super().__init__(says)
-        self.says, self.remedy = says, remedy
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason)
+        self.reason, self.remedy = reason, remedy
 
 
 @dataclass(frozen=True, eq=False)
 class RawEvents:
-    """Interactions whose both ids are there, in file order, as numbers.
+    """Interactions that have both ids, in file order, as numbers.
 
     `user`, `item` int32 (n,): codes into `users`, `items` (their ids, str). `time`, `order` float64 (n,), NaN where
-    missing or no number; None without that column. `rows`: rows of the file. `missing`: column -> rows without a
-    value. `odd`: column -> up to three values that are no numbers.
+    missing or not a number; None without that column. `rows`: number of rows in the file. `missing`: column -> number
+    of rows without a value. `odd`: column -> up to three values that are not numbers.
     """
 
     user: np.ndarray
@@ -51,7 +51,7 @@ class RawEvents:
 
     @property
     def clock(self) -> np.ndarray | None:
-        """What two events must share to be one: the time, or the order where times are missing."""
+        """The time, or the order if times are missing; two events with equal user, item and clock are repeats."""
         return self.time if self.timed else self.order
 
     @cached_property
@@ -68,7 +68,7 @@ class RawEvents:
 
     @cached_property
     def walk(self) -> np.ndarray:
-        """Rows int64 (n,), users one after the other, each in the order of `order` or, without it, of the file."""
+        """Row numbers int64 (n,), user by user, each user's by `order` or, without it, in file order."""
         if self.order is not None:
             rows = np.argsort(self.order, kind="stable")
             return rows[np.argsort(self.user[rows], kind="stable")]
@@ -78,24 +78,24 @@ class RawEvents:
 
     @cached_property
     def steps_back(self) -> np.ndarray:
-        """bool (n - 1,): along `walk`, the next event is of the same user and has an earlier time."""
+        """bool (n - 1,): whether the next event along `walk` is of the same user and has an earlier time."""
         if self.time is None:
             return np.zeros(max(len(self) - 1, 0), bool)
         user = self.user[self.walk]
         back = np.diff(self.time[self.walk]) < 0
         back &= user[1:] == user[:-1]
         if self.order is not None:
-            back &= ~np.isnan(self.order[self.walk])[1:]  # events without an order come last: no claim about time
+            back &= ~np.isnan(self.order[self.walk])[1:]  # events without an order come last, whatever their time
         return back
 
 
 def events(path: Path) -> RawEvents:
-    """Raises Unusable if the file cannot be read, lacks a column, or a column is of a wrong kind."""
+    """Read the interactions. Raises Unusable if the file cannot be read, or a column is missing or has a wrong type."""
     kinds = _kinds(path, ["user_id", "item_id"])
     clocks = [name for name in ("timestamp", "order") if name in kinds]
     for name in ("user_id", "item_id"):
         if not (kinds[name].is_integer() or kinds[name] in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
-            raise Unusable(f"{name} is {kinds[name]}, so that 1 and 1.0 do not meet", f"Write {name} as text.")
+            raise Unusable(f"{name} is {kinds[name]}, so 1 and 1.0 do not match", f"Write {name} as text.")
     for name in clocks:
         if not (kinds[name].is_numeric() or kinds[name] in (pl.String, pl.Null)):
             seconds = "Write seconds since 1970 in UTC, for example col.dt.epoch('s') in polars."
@@ -118,7 +118,7 @@ def events(path: Path) -> RawEvents:
 
 
 def item_ids(path: Path) -> pl.Series:
-    """The item ids of the items file as text, null where missing. Raises Unusable likewise."""
+    """Return the item ids of the items file as text, null where missing. Raises Unusable as `events` does."""
     _kinds(path, ["item_id"])
     text = pl.col("item_id").cast(pl.String)
     return _collect(path, [pl.when(text != "").then(text).alias("item_id")])["item_id"]
@@ -135,8 +135,8 @@ def _kinds(path: Path, wanted: list[str]) -> pl.Schema:
         raise _unreadable(path, error) from None
     for name in wanted:
         if name not in kinds:
-            there = ", ".join(kind if kind.isprintable() else repr(kind) for kind in kinds)
-            raise Unusable(f"there is no column {name}; there are: {there}", f"Name a column {name}.")
+            columns = ", ".join(column if column.isprintable() else repr(column) for column in kinds)
+            raise Unusable(f"there is no column {name}; the columns are: {columns}", f"Name a column {name}.")
     return kinds
 
 
@@ -150,18 +150,17 @@ def _collect(path: Path, columns: list[pl.Expr]) -> pl.DataFrame:
 def _unreadable(path: Path, error: Exception) -> Unusable:
     if isinstance(error, pl.exceptions.NoDataError):
         return Unusable("it is empty", "Write the file again.")
-    why = (
-        str(error).removeprefix(f"{path}").lstrip(": ")
-        if isinstance(error, HarnessError)
-        else scans.reason(path, error)
-    )
-    return Unusable(f"it {why}" if why.startswith("cannot") else why.rstrip("."), "Write the file again.")
+    text = str(error) if isinstance(error, HarnessError) else scans.sentence(path, scans.reason(path, error))
+    reason = text.removeprefix(f"{path}: ").removeprefix(f"{path}/")
+    if text.startswith(f"{path} "):  # such as "<path> cannot be read", "<path> contains gzip data"
+        reason = f"it{text.removeprefix(str(path))}"
+    return Unusable(reason.rstrip("."), "Write the file again.")
 
 
 def _id(name: str) -> pl.Expr:
-    """The id, null where empty, as a number from a table of all ids: a tenth of the memory of the text."""
+    """Return the id as a categorical, null if empty: it takes a tenth of the memory of the text."""
     text = pl.col(name).cast(pl.String)
-    kind = pl.Categorical(pl.Categories.random())  # a table of its own, freed with the frame
+    kind = pl.Categorical(pl.Categories.random())  # a separate category table, freed with the frame
     return pl.when(text != "").then(text).cast(kind).alias(name)
 
 
@@ -177,9 +176,9 @@ def _odd(path: Path, name: str) -> list[str]:
 
 
 def _codes(values: pl.Series) -> tuple[np.ndarray, pl.Series]:
-    """Codes int32 (n,) and, by code, the ids in their order."""
-    known = pl.DataFrame({"id": values.unique()}).with_columns(code=pl.col("id").to_physical())
-    known = known.with_columns(pl.col("id").cast(pl.String)).sort("id")
-    place = np.zeros(int(known["code"].max()) + 1, np.int32)  # type: ignore[arg-type]
-    place[known["code"].to_numpy()] = np.arange(known.height, dtype=np.int32)
-    return place[values.to_physical().to_numpy()], known["id"]
+    """Return codes int32 (n,) into the sorted ids, and those ids."""
+    ids = pl.DataFrame({"id": values.unique()}).with_columns(code=pl.col("id").to_physical())
+    ids = ids.with_columns(pl.col("id").cast(pl.String)).sort("id")
+    place = np.zeros(int(ids["code"].max()) + 1, np.int32)  # type: ignore[arg-type]
+    place[ids["code"].to_numpy()] = np.arange(ids.height, dtype=np.int32)
+    return place[values.to_physical().to_numpy()], ids["id"]

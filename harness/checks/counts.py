@@ -1,4 +1,4 @@
-"""Counts: repeated events, the k-core, users and items that weigh too much, and what was published."""
+"""Check counts: repeated events, the k-core, users and items with too many events, and published counts."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from harness.data.findings import ERROR, INFO, WARNING, Finding, catalogue, exam
 from harness.metrics._all import CUTOFFS
 
 MANY_REPEATS = 0.01
-K = 5  # the core that the field's data sets are cut to
-BOT, HIT = 0.01, 0.1  # of all events by one user, on one item
-OUTSTANDING = 10  # times the mean: in a small set every user has more than 1 % of the events
+K = 5  # the usual core of the field's data sets
+BOT, HIT = 0.01, 0.1  # share of all events by one user, on one item
+OUTSTANDING = 10  # times the mean; needed since in a small data set every user has more than 1 % of the events
 
 
 def find(facts: Facts) -> Iterator[Finding]:
-    """Repeats, k-core, single events, bots, one item above all, a small catalogue, published counts."""
+    """Find repeats, events outside the k-core, users of one event, heavy users and items, and odd counts."""
     if facts.events is not None:
         later, again = _repeats(facts.events)
-        yield from _told(facts.events, later, again)
+        yield from _repeated(facts.events, later, again)
         yield from _core(facts, later)
         yield from _weights(facts.events)
-    made = facts.prepared
-    items = made.catalogue.height if made is not None else 0 if facts.events is None else len(facts.events.items)
+    prepared = facts.prepared
+    items = 0 if facts.events is None else len(facts.events.items)
+    if prepared is not None:
+        items = prepared.catalogue.height
     if items:
         yield from catalogue.find(items, CUTOFFS, plausibility.CUTOFF)
-    if made is not None:
-        yield from _published(made.card)
+    if prepared is not None:
+        yield from _published(prepared.card)
 
 
 def _repeats(events: RawEvents) -> tuple[np.ndarray, np.ndarray]:
-    """Rows int64 of events that repeat another one of the same user, item and time, and of those that do so at
-    another time."""
+    """Return rows int64 of events that repeat a user's earlier item: those at the same time, those at another time."""
     pairs = events.user.astype(np.int64) * len(events.items) + events.item
     order = np.argsort(pairs, kind="stable")
     pairs = pairs[order]
-    twice = pairs[1:] == pairs[:-1]
-    several = np.append(twice, False) | np.append(False, twice)
+    equal = pairs[1:] == pairs[:-1]
+    several = np.append(equal, False) | np.append(False, equal)
     rows, pairs = order[several], pairs[several]
     del order
     clock = np.zeros(len(rows)) if events.clock is None else events.clock[rows]
@@ -51,16 +52,16 @@ def _repeats(events: RawEvents) -> tuple[np.ndarray, np.ndarray]:
     return rows[same_pair & same_time], rows[same_pair & ~same_time]
 
 
-def _told(events: RawEvents, later: np.ndarray, again: np.ndarray) -> Iterator[Finding]:
+def _repeated(events: RawEvents, later: np.ndarray, again: np.ndarray) -> Iterator[Finding]:
     total = len(events)
     if len(later):
-        says = "events that are there before with the same user, item and time; the preparation drops them"
+        says = "events that repeat an earlier one with the same user, item and time; the preparation drops them"
         kind = level(len(later) / total, MANY_REPEATS)
-        remedy = "Nothing need be done; many of them tell of a join or an export that went wrong."
+        remedy = "No action needed; many of them are a sign of a faulty join or export."
         yield Finding("repeated events", kind, len(later), total, "events", says, remedy, _pairs(events, later))
     if len(again):
-        says = "events of a user with an item met before, at another time; they are kept"
-        remedy = "Right for listening or visits; for ratings and reviews keep one event a pair."
+        says = "events that repeat a user's earlier item at another time; they are kept"
+        remedy = "Right for listening or visits; for ratings and reviews, keep one event per pair."
         yield Finding("repeated pairs", INFO, len(again), total, "events", says, remedy, _pairs(events, again))
 
 
@@ -87,21 +88,21 @@ def _core(facts: Facts, repeats: np.ndarray) -> Iterator[Finding]:
         says = (
             f"events outside the {k}-core, whose fixed point, after {rounds} round{'s' * (rounds != 1)}, leaves {left}"
         )
-        remedy = f"Nothing need be done; say whether your numbers are of the {k}-core or of --kcore 0."
+        remedy = f"No action needed; report whether your results use the {k}-core or --kcore 0."
         kind = ERROR if not len(user) else level(gone / all_events, 0.5)
         if not len(user):
-            remedy = "Lower --kcore, or bring more events."
+            remedy = "Lower --kcore, or add more events."
         yield Finding(f"no {k}-core", kind, gone, all_events, "events", says, remedy)
 
 
 def _weights(events: RawEvents) -> Iterator[Finding]:
     single = np.flatnonzero(events.per_user == 1)
     if len(single):
-        says = "users of one event, from whom no order can be learnt"
+        says = "users with a single event, from whom no order can be learnt"
         who, total = examples(ids_at(events.users, single)), len(events.users)
-        remedy = "Nothing need be done; the k-core leaves them out."
+        remedy = "No action needed; the k-core leaves them out."
         yield Finding("users of one event", INFO, len(single), total, "users", says, remedy, who)
-    for per, ids, limit, what in (
+    for per, ids, limit, noun in (
         (events.per_user, events.users, BOT, "user"),
         (events.per_item, events.items, HIT, "item"),
     ):
@@ -109,25 +110,25 @@ def _weights(events: RawEvents) -> Iterator[Finding]:
         if len(heavy):
             heavy = heavy[np.argsort(-per[heavy], kind="stable")]
             largest = per[heavy[0]]
-            says = f"{what}s with more than {limit:.0%} of all events each; the largest has {largest:,}"
+            says = f"{noun}s with more than {limit:.0%} of all events each; the largest has {largest:,}"
             remedy = {
-                "user": "Look whether they are bots, testers or a shared account, and drop them if so.",
-                "item": "Look whether it is a default or a placeholder; popularity alone will score high.",
-            }[what]
-            name = {"user": "heavy users", "item": "heavy items"}[what]
-            yield Finding(name, WARNING, len(heavy), len(per), f"{what}s", says, remedy, examples(ids_at(ids, heavy)))
+                "user": "Check whether they are bots, testers or shared accounts, and drop them if so.",
+                "item": "Check for defaults or placeholders; a popularity baseline will score high.",
+            }[noun]
+            name = {"user": "heavy users", "item": "heavy items"}[noun]
+            yield Finding(name, WARNING, len(heavy), len(per), f"{noun}s", says, remedy, examples(ids_at(ids, heavy)))
 
 
 def _published(card: dict[str, Any]) -> Iterator[Finding]:
-    """Counts of the card's `published` (`harness.data.presets.compared`) that are not those of the prepared data."""
-    known = card.get("published") or {}
-    numbers = {name: known[name] for name in ("users", "items", "events") if name in known}
+    """Find counts that differ from the published ones in the card (see `harness.data.presets.compared`)."""
+    published = card.get("published") or {}
+    numbers = {name: published[name] for name in ("users", "items", "events") if name in published}
     differ = {name: number for name, number in numbers.items() if number["ours"] != number["published"]}
     if differ:
-        told = (
-            f"{number['ours']:,} {name} for {number['published']:,} ({number['percent']:+.2f} %)"
+        differences = (
+            f"{number['ours']:,} {name} instead of {number['published']:,} ({number['percent']:+.2f} %)"
             for name, number in differ.items()
         )
-        says = f"counts are not those of {known.get('source', 'the publication')}: {', '.join(told)}"
+        says = f"counts differ from those of {published.get('source', 'the publication')}: {', '.join(differences)}"
         remedy = "Compare the preparation (k-core, filters, order of steps) and the version of the files."
         yield Finding("published counts", WARNING, len(differ), len(numbers), "counts", says, remedy)

@@ -1,6 +1,6 @@
-"""A linter for data sets: every fault that is known to spoil a result, with a number and a remedy.
+"""Lint data sets: report every known fault that can spoil a result, with its count and a remedy.
 
-`check` is pure on what it is given; `examine` finds a data set by name, prepares it and checks it whole.
+`check` works on data that are already open; `examine` opens a data set by name, prepares it and runs all checks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DEFAULT_ENCODER = "minilm"
 
 @dataclass(frozen=True)
 class LintReport:
-    """What `examine` found: `counts` of the file and of the preparation; findings, worst first."""
+    """The result of `examine`: `counts` of the file and of the prepared data; findings, worst first."""
 
     name: str
     counts: dict[str, dict[str, int]]
@@ -38,18 +38,21 @@ class LintReport:
 
     @property
     def exit_code(self) -> int:
-        """1 if anything found is an error, else 0."""
+        """1 if any finding is an error, otherwise 0."""
         return int(any(finding.level == ERROR for finding in self.findings))
 
+    @property
+    def tally(self) -> dict[str, int]:
+        """Level -> number of findings."""
+        return {level: sum(finding.level == level for finding in self.findings) for level in LEVELS}
+
     def to_json(self) -> dict[str, Any]:
-        tally = {level: sum(f.level == level for f in self.findings) for level in LEVELS}
-        found = [finding.to_json() for finding in self.findings]
         return {
             "dataset": self.name,
             "encoder": self.encoder or None,
             "counts": self.counts,
-            "found": tally,
-            "findings": found,
+            "found": self.tally,
+            "findings": [finding.to_json() for finding in self.findings],
         }
 
 
@@ -60,25 +63,25 @@ def check(
     *,
     now: float | None = None,
 ) -> list[Finding]:
-    """All that is wrong with a data set, errors first, else in the order in which a reader should mend it.
+    """Return all faults of a data set, errors first, otherwise in the order in which to correct them.
 
-    `prepared`: sequences of `raw`; with them ties and order are those that a model sees, else those of the file, and
-    the counts are held against the published ones. `embedding` float32 (items of `prepared`, D). `now`: seconds since
-    1970, default this moment. Reads both files of `raw`, writes nothing; a file that cannot be read is a finding.
+    `prepared`: sequences of `raw`; if given, ties and order are checked as a model sees them instead of as in the file,
+    and the counts are compared with the published ones. `embedding` float32 (items of `prepared`, D). `now`: seconds
+    since 1970, default the current time. Reads both files of `raw` and writes nothing; an unreadable file is a finding.
     """
     from harness.checks import files
     from harness.checks._base import Facts
 
-    found, events, texts = files.read(raw)
+    findings, events, texts = files.read(raw)
     facts = Facts(raw, events, texts, prepared, embedding, time.time() if now is None else now)
-    return _sorted(found + _all(facts))
+    return _sorted(findings + _all(facts))
 
 
 def examine(word: str, home: Path, encoder: str = "", spec: PrepSpec | None = None, text: str = "") -> LintReport:
-    """Find, prepare and check the data set or folder `word`, with the embedding of `encoder`.
+    """Open, prepare and check the data set or folder `word`, with the embedding of `encoder`.
 
-    Without `encoder` the default encoder's embedding is checked if it is in the cache. What cannot be prepared or
-    encoded is a finding; raises HarnessError if there is no such data set or encoder.
+    Without `encoder`, the default encoder's embedding is checked if cached. A failure of preparation or encoding is a
+    finding. Raises HarnessError if there is no such data set or encoder.
     """
     from harness import registry
     from harness.checks import files, times
@@ -87,28 +90,28 @@ def examine(word: str, home: Path, encoder: str = "", spec: PrepSpec | None = No
     from harness.text.encoders._base import encoder as encoder_of
 
     raw = reader.open_dataset(word, home, text)
-    asked = encoder_of(registry.unquoted(encoder), home) if encoder else None
-    found, events, texts = files.read(raw)
+    chosen = encoder_of(registry.unquoted(encoder), home) if encoder else None
+    findings, events, texts = files.read(raw)
     facts, used = Facts(raw, events, texts, None, None, time.time()), ""
-    if not any(finding.level == ERROR for finding in [*found, *files.find(facts), *times.refused(facts)]):
+    if not any(finding.level == ERROR for finding in [*findings, *files.find(facts), *times.refused(facts)]):
         try:
             facts = replace(facts, prepared=preparation.prepare(raw, spec or PrepSpec(), home))
         except HarnessError as error:
-            found.append(_refused("preparation", "data set", error))
+            findings.append(_refused("preparation", "data set", error))
     if facts.prepared is not None:
         try:
-            embedding, used = _embedding(facts.prepared, asked, home)
+            embedding, used = _embedding(facts.prepared, chosen, home)
             facts = replace(facts, embedding=embedding)
         except HarnessError as error:
-            found.append(_refused("embedding", "matrix", error))
-    return LintReport(raw.name, _counts(facts), _sorted(found + _all(facts)), used)
+            findings.append(_refused("embedding", "matrix", error))
+    return LintReport(raw.name, _counts(facts), _sorted(findings + _all(facts)), used)
 
 
 def text(report: LintReport) -> str:
-    """A report as aligned lines: for each finding its number, what it is, examples, the remedy."""
+    """Format a report as aligned lines: for each finding its counts, the fault, examples and the remedy."""
     lines = [report.name]
-    for what, counts in report.counts.items():
-        lines.append(f"{what + ':':10s}" + ", ".join(f"{count:,} {unit}" for unit, count in counts.items()))
+    for source, counts in report.counts.items():
+        lines.append(f"{source + ':':10s}" + ", ".join(f"{count:,} {unit}" for unit, count in counts.items()))
     lines += [f"encoder:  {report.encoder}"] if report.encoder else []
     names = max((len(finding.name) for finding in report.findings), default=0)
     for finding in report.findings:
@@ -116,21 +119,20 @@ def text(report: LintReport) -> str:
         lines.append(f"{finding.level:7s}  {finding.name:{names}s}  {of}")
         for part in _parts(finding):
             lines += [" " * (names + 11) + line for line in textwrap.wrap(part, WIDTH - names - 11)]
-    tally = report.to_json()["found"]
-    some = ", ".join(
-        f"{count} {level}{'s' * (count != 1 and level != INFO)}" for level, count in tally.items() if count
+    tally = ", ".join(
+        f"{count} {level}{'s' * (count != 1 and level != INFO)}" for level, count in report.tally.items() if count
     )
-    lines.append(f"Found: {some}." if some else "Nothing found.")
+    lines.append(f"Found: {tally}." if tally else "Nothing found.")
     return "\n".join(lines)
 
 
 def _parts(finding: Finding) -> list[str]:
-    said = f"{_capitalised(finding.says)}."
-    return [said, *([f"E.g. {'; '.join(finding.examples)}"] if finding.examples else []), f"Remedy: {finding.remedy}"]
+    shown = [f"E.g. {'; '.join(finding.examples)}"] if finding.examples else []
+    return [f"{_capitalised(finding.says)}.", *shown, f"Remedy: {finding.remedy}"]
 
 
 def _capitalised(sentence: str) -> str:
-    """With a capital where a plain word begins the sentence: names of files and columns keep their case."""
+    """Capitalise a sentence that begins with a plain word; names of files and columns keep their case."""
     return sentence[0].upper() + sentence[1:] if re.match(r"[a-z]+([ ,;]|$)", sentence) else sentence
 
 
@@ -144,13 +146,16 @@ def _counts(facts: Facts) -> dict[str, dict[str, int]]:
     counts = {}
     if (events := facts.events) is not None:
         counts["file"] = {"users": len(events.users), "items": len(events.items), "events": len(events)}
-    if (made := facts.prepared) is not None:
-        counts["prepared"] = {"users": len(made.users), "items": made.catalogue.height, "events": len(made.items)}
+    if (data := facts.prepared) is not None:
+        counts["prepared"] = {"users": len(data.users), "items": data.catalogue.height, "events": len(data.items)}
     return counts
 
 
 def _embedding(prepared: Prepared, encoder: Encoder | None, home: Path) -> tuple[np.ndarray | None, str]:
-    """The matrix float32 (items, D) and its encoder's word; None where no encoder is asked for and none is cached."""
+    """Return the matrix float32 (items, D) and its encoder's word.
+
+    Without `encoder`, it is that of `DEFAULT_ENCODER` if cached, otherwise None.
+    """
     import numpy as np
 
     from harness.text import embeddings
@@ -163,13 +168,13 @@ def _embedding(prepared: Prepared, encoder: Encoder | None, home: Path) -> tuple
         if not (home / "cache" / "embeddings" / embeddings.embedding_hash(encoder, texts)).is_dir():
             return None, ""
     word, encoder = encoder.word, encoder.on(texts)
-    if isinstance(encoder, File):  # not by way of the cache, which refuses the rows that are to be counted
+    if isinstance(encoder, File):  # not through the cache, which refuses the rows to be counted
         return np.asarray(encoder.encode(texts, embeddings.reporter(word)), np.float32), word
     return embeddings.embed(encoder, texts, home), word
 
 
 def _refused(name: str, unit: str, error: HarnessError) -> Finding:
-    return Finding(name, ERROR, 1, 1, unit, str(error).rstrip("."), "Mend what the line says and check again.")
+    return Finding(name, ERROR, 1, 1, unit, str(error).rstrip("."), "Correct this fault and rerun the check.")
 
 
 def _all(facts: Facts) -> list[Finding]:
@@ -178,5 +183,5 @@ def _all(facts: Facts) -> list[Finding]:
     return [finding for family in (files, ids, times, counts, texts, embeddings) for finding in family.find(facts)]
 
 
-def _sorted(found: list[Finding]) -> list[Finding]:
-    return sorted(found, key=lambda finding: LEVELS.index(finding.level))
+def _sorted(findings: list[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda finding: LEVELS.index(finding.level))

@@ -1,4 +1,4 @@
-"""Texts: missing ones, stand-ins, equal and long ones, and what a wrong encoding or a web page has left in them."""
+"""Check texts: missing, placeholder, duplicate and long ones, and traces of a wrong encoding or a web page."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ LONG_TITLE = 20  # words; D3 and MiniOneRec drop longer titles
 LONG_TEXT = 1000  # characters, about the 256 tokens that MiniLM reads
 DUPLICATES = 0.05
 
-# UTF-8 read as latin-1 or cp1252: a first byte, and as many of 0x80 to 0xBF as it asks for. Two bytes: only with the
-# first bytes of western letters, or twice in a row with those of Cyrillic, else CAFÉ™ would be one.
+# UTF-8 read as latin-1 or cp1252: a first byte and as many bytes of 0x80 to 0xBF as it requires. Sequences of two bytes
+# count only with the first bytes of western letters, or twice in a row with those of Cyrillic: CAFÉ™ is no mojibake.
 NEXT = "[\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
 MOJIBAKE = f"[ÃÂ]{NEXT}|(?:[ÐÑ]{NEXT}){{2}}|[à-ï]{NEXT}{{2}}|ð{NEXT}{{3}}"
 TAGS = (
@@ -28,19 +28,19 @@ PAGE = (
     r"|!important|@media\b|[.#\w][\w-]*\s*\{\s*[a-z-]+\s*:[^}]*[;}]"
 )
 
-PATTERNS = [  # name, regular expression, what it is, remedy
-    ("U+FFFD", "\ufffd", "hold U+FFFD: characters lost in a wrong encoding", "Read the source as latin-1 or cp1252."),
-    ("mojibake", MOJIBAKE, "hold UTF-8 that was read as latin-1 (Ã© for é)", "Read the source as UTF-8."),
-    ("doubled entities", r"&amp;(?:#?\w{2,8});", "hold HTML entities escaped twice", "Unescape twice."),
-    ("entities", ENTITY, "hold HTML entities", "Unescape them, for example with Python's html.unescape."),
-    ("backslash quotes", r'\\"', 'hold quotes behind a backslash (\\")', "Read the source with backslash as escape."),
-    ("tags", rf"(?i)</?(?:{TAGS})(?:\s[^<>]*)?/?>", "hold HTML tags", "Strip the tags."),
-    ("page code", PAGE, "hold CSS or JavaScript of a web page", "Drop these texts or take the field from elsewhere."),
+PATTERNS = [  # name, regular expression, content, remedy
+    ("U+FFFD", "\ufffd", "U+FFFD: characters lost in a wrong encoding", "Read the source as latin-1 or cp1252."),
+    ("mojibake", MOJIBAKE, "UTF-8 that was read as latin-1 (Ã© for é)", "Read the source as UTF-8."),
+    ("doubled entities", r"&amp;(?:#?\w{2,8});", "HTML entities escaped twice", "Unescape twice."),
+    ("entities", ENTITY, "HTML entities", "Unescape them, for example with Python's html.unescape."),
+    ("backslash quotes", r'\\"', 'quotes after a backslash (\\")', "Read the source with backslash as escape."),
+    ("tags", rf"(?i)</?(?:{TAGS})(?:\s[^<>]*)?/?>", "HTML tags", "Strip the tags."),
+    ("page code", PAGE, "CSS or JavaScript of a web page", "Drop these texts or take the field from another source."),
 ]
 
 
 def find(facts: Facts) -> Iterator[Finding]:
-    """Faults of the texts that the template makes, and of the titles, its first field, of items that have events."""
+    """Find faults of the template's texts, and of the titles (its first field), for items with events."""
     items = facts.texts
     if items is None:
         return
@@ -48,8 +48,8 @@ def find(facts: Facts) -> Iterator[Finding]:
         items = items.filter(pl.col("item_id").is_in(facts.events.items.implode()))
     choice = facts.raw.choice
     if not facts.raw.text:
-        why = "" if choice is None or not choice.passed else f" ({choice.says})"
-        says = f"there is no text column: adapters that read text have nothing to read{why}"
+        why = "" if choice is None or not choice.passed else f" ({choice.sentence})"
+        says = f"there is no text column: adapters that use text cannot be run{why}"
         remedy = "Add a column title, or set text in dataset.toml."
         yield Finding("no text", INFO, items.height, items.height, "items", says, remedy)
         return
@@ -64,48 +64,48 @@ def find(facts: Facts) -> Iterator[Finding]:
 
 
 def _missing(items: pl.DataFrame) -> Iterator[Finding]:
-    for column, what in (("text", "text"), ("head", "title")):
+    for column, noun in (("text", "text"), ("head", "title")):
         lacks = items.filter(pl.col(column).is_null())
         if column == "head":
             lacks = lacks.filter(pl.col("text").is_not_null())
         if lacks.height:
-            says = f"items without {what}" + ("; their embedding is a zero row" if column == "text" else "")
+            says = f"items without {noun}" + ("; their embedding is a zero row" if column == "text" else "")
             kind = ERROR if lacks.height == items.height else WARNING
-            remedy = "Fill them in, or leave such items out with --require-text." if column == "text" else "Fill it in."
+            remedy = "Fill them in, or drop these items with --require-text." if column == "text" else "Fill them in."
             who = examples(lacks["item_id"])
-            yield Finding(f"missing {what}s", kind, lacks.height, items.height, "items", says, remedy, who)
+            yield Finding(f"missing {noun}s", kind, lacks.height, items.height, "items", says, remedy, who)
 
 
 def _titles(named: pl.DataFrame, total: int) -> Iterator[Finding]:
     fake = named.filter(pl.col("head").str.contains(PLACEHOLDER))
     if fake.height:
-        says = "items with a placeholder for a title; all of them get one meaning"
+        says = "items with a placeholder title; encoders give all of them the same meaning"
         shown = examples(f"{item} {head}" for item, head in fake.select("item_id", "head").head(3).rows())
         remedy = "Leave the title empty, so that they count as items without text."
         yield Finding("placeholder titles", WARNING, fake.height, total, "items", says, remedy, shown)
     long = named.filter(pl.col("head").str.split(" ").list.len() > LONG_TITLE)
     if long.height:
         says = f"items with a title of more than {LONG_TITLE} words"
-        remedy = "Look at them: page junk and lists of keywords drown the name."
+        remedy = "Inspect them: page junk and keyword lists hide the name."
         yield Finding("long titles", INFO, long.height, total, "items", says, remedy, examples(long["head"]))
 
 
 def _texts(present: pl.DataFrame, total: int) -> Iterator[Finding]:
     copies = present.filter(~pl.col("text").is_first_distinct())
     if copies.height:
-        says = "items with the text of an item before them, hence with its embedding"
+        says = "items with the same text as an earlier item, hence with the same embedding"
         kind = level(copies.height / total, DUPLICATES)
-        remedy = "Add a field to the text (year, brand), or merge the items if they are one."
+        remedy = "Add a field to the text (year, brand), or merge the items if they are the same."
         yield Finding("duplicate texts", kind, copies.height, total, "items", says, remedy, examples(copies["text"]))
     long = present.filter(pl.col("text").str.len_chars() > LONG_TEXT)
     if long.height:
-        says = f"items with a text of more than {LONG_TEXT:,} characters: encoders of 256 tokens cut it"
-        remedy = "Put what matters first in the template, or take an encoder that reads more."
+        says = f"items with a text of more than {LONG_TEXT:,} characters: encoders of 256 tokens truncate it"
+        remedy = "Put the most important fields first in the template, or use an encoder that reads more."
         who = examples(long["item_id"])
         yield Finding("long texts", INFO, long.height, total, "items", says, remedy, who)
-    for name, pattern, what, remedy in PATTERNS:
+    for name, pattern, content, remedy in PATTERNS:
         hits = present.filter(pl.col("text").str.contains(pattern))
         if hits.height:
             place = hits["text"].head(3).str.extract(f"((?s).{{0,20}}(?:{pattern}).{{0,20}})")
-            says = f"items whose texts {what}"
+            says = f"items whose texts contain {content}"
             yield Finding(name, WARNING, hits.height, total, "items", says, remedy, examples(place))

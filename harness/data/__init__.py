@@ -1,5 +1,5 @@
-"""Data sets: found, fetched, read, filtered, ordered and split.
+"""Find, download, read, filter, order and split data sets.
 
-Owns the files that interactions and texts come from, and every check that guards them. May import stats, metrics,
-system, registry and types.
+Owns the files with interactions and item texts, and all their checks. May import stats, metrics, system, registry and
+types.
 """

@@ -1,4 +1,4 @@
-"""Archives read with care: only named members, nothing outside of the folder, no links, no bombs, bounded lines."""
+"""Read archives safely: only named members, no path outside the folder, no links, no bombs, bounded lines."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from harness.registry import suggest
 from harness.system import files
 from harness.types import HarnessError
 
-MAX_MEMBER_BYTES = 4 << 30  # of one unpacked member
-MAX_STREAM_BYTES = 64 << 30  # of what is read out of an archive without being unpacked to disk
-MAX_RATIO = 100  # of what is read out of an archive to its size, beyond a first `FREE_BYTES`; text comes to 3 to 10
+MAX_MEMBER_BYTES = 4 << 30  # limit for one unpacked member
+MAX_STREAM_BYTES = 64 << 30  # limit for bytes read from an archive without unpacking to disk
+MAX_RATIO = 100  # bytes read per byte of the archive, beyond the first `FREE_BYTES`; text has a ratio of 3 to 10
 FREE_BYTES = 1 << 28
 MAX_LINE = 4 << 20  # bytes
 LINES_BLOCK = 8 << 20
@@ -27,10 +27,10 @@ BLOCK = 1 << 18
 
 
 def extract(archive: Path, members: dict[str, Path]) -> None:
-    """Write the named members of a zip archive to the paths given, and nothing else.
+    """Write the members of a zip archive named in `members` to their paths, and nothing else.
 
-    Raises HarnessError, before anything is written, for a member that is absent, a link or a folder, is named by an
-    absolute path or with `..`, is encrypted or over `MAX_MEMBER_BYTES`; and for a damaged archive.
+    Raises HarnessError, before anything is written, if a member is absent, a link, a folder, encrypted, larger than
+    `MAX_MEMBER_BYTES` or named by an absolute path or with `..`; also if the archive is damaged.
     """
     with _whole(archive), zipfile.ZipFile(archive) as content:
         infos = {name: _member(archive, content, name, MAX_MEMBER_BYTES) for name in members}
@@ -41,29 +41,32 @@ def extract(archive: Path, members: dict[str, Path]) -> None:
 
 @contextmanager
 def member(archive: Path, name: str) -> Iterator[IO[bytes]]:
-    """The bytes of one member of a zip archive as a stream; nothing is written. `name` may begin with `*/` for any
-    folder. Raises HarnessError as `extract` does; the cap is `MAX_STREAM_BYTES`."""
+    """Open one member of a zip archive as a byte stream; nothing is written to disk.
+
+    A `name` that begins with `*/` matches in any folder. Raises HarnessError as `extract` does, with the size limit
+    `MAX_STREAM_BYTES`.
+    """
     with _whole(archive), zipfile.ZipFile(archive) as content:
         if name.startswith("*/"):
-            found = [n for n in content.namelist() if PurePosixPath(n).name == name[2:] and "__MACOSX" not in n]
-            name = found[0] if found else name[2:]
+            matches = [n for n in content.namelist() if PurePosixPath(n).name == name[2:] and "__MACOSX" not in n]
+            name = matches[0] if matches else name[2:]
         with content.open(_member(archive, content, name, MAX_STREAM_BYTES)) as source:
             yield source
 
 
 @contextmanager
 def gunzipped(archive: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a .gz file as a stream. Raises HarnessError where it is damaged."""
+    """Open a .gz file as a stream of its unpacked bytes. Raises HarnessError if it is damaged."""
     with _whole(archive), gzip.open(archive) as source:
         yield cast("IO[bytes]", source)
 
 
 def tar_members(archive: Path, stream: IO[bytes], wanted: list[str]) -> Iterator[tuple[str, IO[bytes]]]:
-    """(file name, stream) of the members of a tar stream (gzip or not) whose file names are wanted, in its order;
-    read each before asking for the next. Nothing is written. To be used within `member`, which tells of damage.
+    """Yield (file name, stream) for members of a tar stream (gzip or not) whose file name is in `wanted`.
 
-    Raises HarnessError for a wanted member that is no plain file, is named by an absolute path or with `..`, or is
-    over `MAX_STREAM_BYTES`.
+    Members come in archive order; read each stream before requesting the next. Nothing is written to disk. Use inside
+    `member`, which reports damage. Raises HarnessError if a wanted member is not a plain file, is larger than
+    `MAX_STREAM_BYTES` or is named by an absolute path or with `..`.
     """
     with tarfile.open(fileobj=stream, mode="r|*") as content:
         for info in content:
@@ -79,9 +82,10 @@ def tar_members(archive: Path, stream: IO[bytes], wanted: list[str]) -> Iterator
 
 
 def lines(archive: Path, stream: IO[bytes]) -> Iterator[bytes]:
-    """Lines of a stream, with their ends, in bounded memory.
+    """Yield the lines of a stream, with their line ends, in bounded memory.
 
-    Raises HarnessError for a line over `MAX_LINE` bytes, or beyond what an archive of that size may hold (a bomb).
+    Raises HarnessError if a line is longer than `MAX_LINE` bytes, or the stream than an archive of that size may
+    unpack to (a bomb).
     """
     number, left = 0, _allowed(archive)
     while line := stream.readline(MAX_LINE + 1):
@@ -91,7 +95,7 @@ def lines(archive: Path, stream: IO[bytes]) -> Iterator[bytes]:
 
 
 def blocks(archive: Path, stream: IO[bytes]) -> Iterator[bytes]:
-    """A stream in blocks of whole lines, some 8 MB each. Raises HarnessError as `lines` does."""
+    """Yield a stream in blocks of whole lines, about 8 MB each. Raises HarnessError as `lines` does."""
     left = _allowed(archive)
     while block := stream.read(LINES_BLOCK):
         rest = b"" if block.endswith(b"\n") else stream.readline(MAX_LINE + 1)
@@ -102,25 +106,25 @@ def blocks(archive: Path, stream: IO[bytes]) -> Iterator[bytes]:
 
 @contextmanager
 def _whole(archive: Path) -> Iterator[None]:
-    """What an archive can raise while it is read, as one line."""
+    """Turn the errors of a damaged archive into a HarnessError."""
     damage = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError)
     try:
         yield
     except damage as error:
-        raise HarnessError(f"{archive}: the archive is damaged ({error}); delete it and run again.") from error
+        raise HarnessError(f"{archive}: the archive is damaged ({error}); delete it and rerun.") from error
 
 
 def _allowed(archive: Path) -> int:
-    """Bytes that may be read out of an archive."""
+    """Return the number of bytes that may be read from an archive."""
     return min(MAX_STREAM_BYTES, max(FREE_BYTES, MAX_RATIO * archive.stat().st_size))
 
 
 def _check_line(archive: Path, number: int, length: int, left: int) -> None:
     if length > MAX_LINE:
         where = f"line {number:,}" if number else "a line"
-        raise HarnessError(f"{archive}: {where} is longer than the {MAX_LINE:,} bytes allowed; it is not read.")
+        raise HarnessError(f"{archive}: {where} is longer than the {MAX_LINE:,} bytes allowed.")
     if left < 0:
-        raise HarnessError(f"{archive}: it unpacks to more than the {_allowed(archive):,} bytes allowed for its size.")
+        raise HarnessError(f"{archive} unpacks to more than the {_allowed(archive):,} bytes allowed for its size.")
 
 
 def _member(archive: Path, content: zipfile.ZipFile, name: str, max_bytes: int) -> zipfile.ZipInfo:
@@ -128,8 +132,8 @@ def _member(archive: Path, content: zipfile.ZipFile, name: str, max_bytes: int) 
     try:
         info = content.getinfo(name)
     except KeyError:
-        known = [i.filename for i in content.infolist()][:20]
-        raise HarnessError(f"{archive} has no member '{name}'. {suggest(name, known)}") from None
+        names = [i.filename for i in content.infolist()][:20]
+        raise HarnessError(f"{archive} has no member '{name}'. {suggest(name, names)}") from None
     if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
         raise HarnessError(f"{archive}: the member '{name}' is a link or a folder, not a file.")
     if info.flag_bits & 1:
@@ -141,14 +145,14 @@ def _member(archive: Path, content: zipfile.ZipFile, name: str, max_bytes: int) 
 def _check_path(archive: Path, name: str) -> None:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
-        raise HarnessError(f"{archive}: the member name '{name}' leaves the archive; it is not unpacked.")
+        raise HarnessError(f"{archive}: the member name '{name}' points outside the archive; nothing is unpacked.")
 
 
 def _check_size(archive: Path, name: str, size: int, max_bytes: int) -> None:
     if size > max_bytes:
-        raise HarnessError(f"{archive}: the member '{name}' has {size:,} bytes; {max_bytes:,} are allowed.")
+        raise HarnessError(f"{archive}: the member '{name}' has {size:,} bytes; the limit is {max_bytes:,}.")
 
 
 def _copy(source: IO[bytes], target: Path) -> None:
-    with target.open("wb") as file:  # zipfile stops at the declared size, so the cap above holds
+    with target.open("wb") as file:  # zipfile stops at the declared size, so the limit checked before holds
         shutil.copyfileobj(source, file, BLOCK)

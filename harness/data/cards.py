@@ -1,4 +1,4 @@
-"""A data card in words: what a data set is, what the preparation made of it, and what a reader must know."""
+"""Format a data card as text: counts, preparation, time, order, texts, terms and warnings of a data set."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ LABEL = 12
 
 
 def text(card: dict[str, Any]) -> str:
-    """Aligned lines of a card as `harness.data.preparation` makes it (`Prepared.card`)."""
+    """Return a card (`Prepared.card`) as aligned lines."""
     lines = [f"{card.get('name', 'data set')} {card.get('hash', '')}".strip()]
-    for label, words in told(card):
-        lines += _line(label, words)
+    for label, sentence in rows(card):
+        lines += _line(label, sentence)
     return "\n".join(lines)
 
 
-def told(card: dict[str, Any]) -> list[tuple[str, str]]:
-    """(label, sentence) of all that a reader must know of a data set; what the card does not hold is left out."""
-    said = [
+def rows(card: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the card as (label, sentence) pairs, without those whose values the card lacks."""
+    pairs = [
         ("counts", _counts(card)),
         ("files", "; ".join(card.get("read", []))),
         ("published", _published(card.get("published"))),
@@ -32,26 +32,26 @@ def told(card: dict[str, Any]) -> list[tuple[str, str]]:
         ("order", _order(card.get("order_test"))),
         ("cold", _cold(card)),
         ("text", _text(card)),
-        ("brings", ", ".join(f"own:{name}" for name in card.get("own_embeddings", []))),
+        ("embeddings", ", ".join(f"own:{name}" for name in card.get("own_embeddings", []))),
         *((word, _embedding(info)) for word, info in card.get("embeddings", {}).items()),
         ("licence", card.get("licence", "")),
-        ("passed on", _passed_on(card.get("redistributable"))),
+        ("sharing", _sharing(card.get("redistributable"))),
         ("citation", card.get("citation", "")),
         *(("warning", sentence) for sentence in card.get("warnings") or []),
     ]
-    return [(label, words) for label, words in said if words]
+    return [(label, sentence) for label, sentence in pairs if sentence]
 
 
-def _line(label: str, words: str) -> list[str]:
-    wrapped = textwrap.wrap(words, WIDTH - LABEL, break_on_hyphens=False)
+def _line(label: str, sentence: str) -> list[str]:
+    wrapped = textwrap.wrap(sentence, WIDTH - LABEL, break_on_hyphens=False)
     start = [f"{label:{LABEL}s}{wrapped[0]}"] if len(label) < LABEL else [label, " " * LABEL + wrapped[0]]
     return start + [" " * LABEL + line for line in wrapped[1:]]
 
 
-def _passed_on(allowed: bool | None) -> str:
+def _sharing(allowed: bool | None) -> str:
     if allowed is None:
         return ""
-    return "may be redistributed" if allowed else "not to be redistributed"
+    return "may be redistributed" if allowed else "must not be redistributed"
 
 
 def _counts(card: dict[str, Any]) -> str:
@@ -59,12 +59,12 @@ def _counts(card: dict[str, Any]) -> str:
         return ""
     return (
         f"{card['users']:,} users, {card['items']:,} items, {card['events']:,} events "
-        f"({card['mean_length']:.1f} a user, {_percent(card['density'])} of all pairs)"
+        f"({card['mean_length']:.1f} per user, {_percent(card['density'])} of all pairs)"
     )
 
 
 def _published(published: dict[str, Any] | None) -> str:
-    """What `harness.data.presets.compared` tells."""
+    """Format the comparison that `harness.data.presets.compared` returns."""
     if not published:
         return ""
     numbers = {name: published[name] for name in ("users", "items", "events") if name in published}
@@ -73,18 +73,19 @@ def _published(published: dict[str, Any] | None) -> str:
         for name, number in numbers.items()
         if number["ours"] != number["published"]
     ]
-    told = "differs: " + ", ".join(differ) if differ else f"the same {', '.join(numbers)}"
-    return f"{told}; {published['source']}"
+    comparison = "differs: " + ", ".join(differ) if differ else f"the same {', '.join(numbers)}"
+    return f"{comparison}; {published['source']}"
 
 
 def _prepared(card: dict[str, Any]) -> str:
-    """How many events went in, and the spec where it is not the default one."""
+    """Format the spec (kcore and every value that is not the default) and the counts before filtering."""
     if "spec" not in card:
         return ""
     default = json.loads(json.dumps(asdict(PrepSpec())))
     spec = json.loads(json.dumps(card["spec"]))
-    own = [f"{name} {_value(value)}" for name, value in spec.items() if name == "kcore" or value != default.get(name)]
-    return f"{', '.join(own)}; of {card['raw_events']:,} events, {card.get('duplicates_dropped', 0):,} repeats dropped"
+    chosen = [f"{key} {_value(value)}" for key, value in spec.items() if key == "kcore" or value != default.get(key)]
+    dropped = f"{card.get('duplicates_dropped', 0):,} duplicates dropped"
+    return f"{', '.join(chosen)}; {card['raw_events']:,} events in the source, {dropped}"
 
 
 def _value(value: Any) -> str:
@@ -98,10 +99,11 @@ def _time(card: dict[str, Any]) -> str:
         return ""
     if not card["timed"]:
         missing = card.get("missing_times", 0)
-        return f"{missing:,} times are missing; the order is a column of the source" if missing else "order only"
+        ordered = "events are ordered by a column of the source"
+        return f"{missing:,} timestamps are missing; {ordered}" if missing else f"no timestamps; {ordered}"
     return (
-        f"{_percent(card['tie_share'])} of neighbouring events share their time, and so do the last two of "
-        f"{_percent(card['test_tie_share'])} of users; {_percent(card['id_increasing_share'])} rise in item id"
+        f"{_percent(card['tie_share'])} of a user's consecutive events have equal times, as do the last two events of "
+        f"{_percent(card['test_tie_share'])} of users; the item id increases in {_percent(card['id_increasing_share'])}"
     )
 
 
@@ -109,15 +111,15 @@ def _order(test: dict[str, Any] | None) -> str:
     if not test:
         return ""
     return (
-        f"NDCG@10 of a last-item Markov chain {test['ndcg']:.4f}, with histories shuffled {test['shuffled']:.4f}: "
-        f"{test['drop_percent']:.0f} % of it is order"
+        f"NDCG@10 of a last-item Markov chain is {test['ndcg']:.4f}, with shuffled histories {test['shuffled']:.4f}: "
+        f"{test['drop_percent']:.0f} % is due to the order"
     )
 
 
 def _cold(card: dict[str, Any]) -> str:
     shares = {"validation": card.get("cold_valid_share"), "test": card.get("cold_test_share")}
-    told = " and ".join(f"{_percent(share)} of {name} targets" for name, share in shares.items() if share is not None)
-    return f"{told} are never trained on" if told else ""
+    targets = [f"{_percent(share)} of {name} targets" for name, share in shares.items() if share is not None]
+    return f"{' and '.join(targets)} do not occur in training" if targets else ""
 
 
 def _text(card: dict[str, Any]) -> str:
@@ -125,8 +127,8 @@ def _text(card: dict[str, Any]) -> str:
         return ""
     if not card.get("text"):
         return "none"
-    lacks, equal = card["missing_text"], card["duplicate_texts"]
-    return f"{card['text']}; {lacks:,} items without, {equal:,} with the text of another"
+    missing, duplicates = card["missing_text"], card["duplicate_texts"]
+    return f"{card['text']}; {missing:,} items without text, {duplicates:,} with the same text as another item"
 
 
 def _embedding(info: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
-"""Delimited text as programs write it: separators, RecBole's typed headers, encodings, line ends, ways to quote.
+"""Read delimited text with any separator, encoding, line end or quoting, and with RecBole's typed headers.
 
-`dialect` detects how a file is written; `scan` reads it, every value as text, so that the id 007 stays 007.
+`dialect` detects how a file is written; `scan` reads it with every value as text, so that the id 007 stays 007.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from harness.types import HarnessError
 
 SEPARATORS = {",": "comma-separated", "\t": "tab-separated", ";": "semicolon-separated", "|": "pipe-separated"}
 USUAL = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t"}
-HEAD = 1 << 16  # bytes in which the header ends
+HEAD = 1 << 16  # the header ends within these bytes
 TYPED = re.compile(r"(.+):(token|token_seq|float|float_seq)")  # RecBole's atomic files
 KINDS = {"token_seq": pl.String(), "float": pl.Float64(), "float_seq": pl.List(pl.Float64())}
 NUMBERS = ("timestamp", "order", "rating")
-DECIMAL_COMMA = r"^\s*[+-]?(?:\d+,(?:\d{1,2}|\d{4,})|(?:0|\d{4,}),\d{3})\s*$"  # 1,505 may be a thousand and more
+DECIMAL_COMMA = r"^\s*[+-]?(?:\d+,(?:\d{1,2}|\d{4,})|(?:0|\d{4,}),\d{3})\s*$"  # not 1,505: maybe a thousands separator
 BINARY = {b"PAR1": "Parquet", b"PK\x03\x04": "zip or Excel", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
 GZIP = b"\x1f\x8b"
-DOUBLED = rb'[^"]++|""'  # in a quoted value
-ESCAPED = rb'[^"\\]++|\\[\s\S]|""'
+DOUBLED = rb'[^"]++|""'  # inside a quoted value: a quote is doubled
+ESCAPED = rb'[^"\\]++|\\[\s\S]|""'  # or escaped
 
 Content = bytes | mmap.mmap
 
@@ -42,10 +42,11 @@ Content = bytes | mmap.mmap
 class Dialect:
     """How a delimited file is written.
 
-    `quote`: the quote character, None if quotes are characters like others. `escaped`: a quote in a quoted value is
-    `\\"`, as Spark writes it, not `""`. `old_mac`: a bare carriage return ends a line. `blank`: some lines hold no
-    value. `plain`: polars can read the file as it is. `empty`: it has no bytes. `skip`: lines before the header.
-    `types`: column -> RecBole's type. `form`, `traits`: the separator, and the rest that a name does not say, in words.
+    `quote`: the quote character, None if quotes are plain characters. `escaped`: a quote in a quoted value is `\\"`, as
+    Spark writes it, not `""`. `old_mac`: a bare carriage return ends a line. `blank`: some lines have no value.
+    `plain`: polars can read the file unchanged. `empty`: it has no bytes. `skip`: number of lines before the header.
+    `types`: column -> RecBole's type. `form`, `traits`: the separator and other properties that the file name does not
+    show, in words.
     """
 
     separator: str = ","
@@ -62,38 +63,38 @@ class Dialect:
 
 
 def scan(path: Path) -> pl.LazyFrame:
-    """The rows of a delimited file that hold a value; every column is text.
+    """Return the non-blank rows of a delimited file; every column is text.
 
-    Raises HarnessError if it is no delimited text; what polars finds wrong is raised when the rows are collected.
+    Raises HarnessError if the file is not delimited text; errors of polars are raised when the rows are collected.
     """
-    found = dialect(path)
-    frame = _scanned(path, found)
-    if found.blank:
+    style = dialect(path)
+    frame = _scanned(path, style)
+    if style.blank:
         frame = frame.filter(~pl.all_horizontal(pl.all().str.strip_chars().fill_null("") == ""))
-    if found.separator == ";":
+    if style.separator == ";":
         names = [name for name in frame.collect_schema() if name in NUMBERS]
         frame = frame.with_columns(map(_with_point, names))
     return frame
 
 
 def kinds(path: Path) -> pl.Schema:
-    """Column -> type: RecBole's, or that of the values in the first rows. Raises as `scan` does."""
-    found = dialect(path)
-    schema = _scanned(path, found, infer=True).collect_schema()
-    stated = {name: KINDS[kind] for name, kind in found.types.items() if kind in KINDS}
-    return pl.Schema({name: stated.get(name, kind) for name, kind in schema.items()})
+    """Return column -> type: RecBole's, or inferred from the first rows. Raises as `scan` does."""
+    style = dialect(path)
+    schema = _scanned(path, style, infer=True).collect_schema()
+    declared = {name: KINDS[kind] for name, kind in style.types.items() if kind in KINDS}
+    return pl.Schema({name: declared.get(name, kind) for name, kind in schema.items()})
 
 
-def _scanned(path: Path, found: Dialect, *, infer: bool = False) -> pl.LazyFrame:
+def _scanned(path: Path, style: Dialect, *, infer: bool = False) -> pl.LazyFrame:
     frame = pl.scan_csv(
-        path if found.plain else _rewritten(path, found),
-        separator=found.separator,
-        quote_char=found.quote,
-        skip_lines=found.skip,
+        path if style.plain else _rewritten(path, style),
+        separator=style.separator,
+        quote_char=style.quote,
+        skip_lines=style.skip,
         infer_schema=infer,
         glob=False,
     )
-    return frame.rename({f"{name}:{kind}": name for name, kind in found.types.items()})
+    return frame.rename({f"{name}:{kind}": name for name, kind in style.types.items()})
 
 
 def _with_point(name: str) -> pl.Expr:
@@ -103,9 +104,9 @@ def _with_point(name: str) -> pl.Expr:
 
 
 def dialect(path: Path) -> Dialect:
-    """How a delimited file is written; cached until its size or modification time changes.
+    """Detect how a delimited file is written; cached until its size or modification time changes.
 
-    Raises HarnessError if it is binary, cut off, or no text.
+    Raises HarnessError if it is binary, truncated or not text.
     """
     stat = path.stat()
     return _dialect(path, stat.st_size, stat.st_mtime_ns)
@@ -119,7 +120,7 @@ def _dialect(path: Path, size: int, mtime_ns: int) -> Dialect:
     lines = decoding.LINE_END.sub("\n", head.decode("utf-8", "replace").lstrip("\ufeff")).split("\n")
     skip, separator = _before_header(lines)
     if "\0" in lines[skip]:
-        raise HarnessError(f"{path}: not a text file; its first line holds NUL bytes. Write it as UTF-8 text.")
+        raise HarnessError(f"{path} is not a text file; its first line contains NUL bytes. Write it as UTF-8 text.")
     if "\ufffd" in lines[skip] and (bad := _invalid(bytes(data))):
         raise HarnessError(f"{path}: {bad}")
     usual = USUAL.get(data_files.kind(path), ",")
@@ -145,7 +146,7 @@ def _dialect(path: Path, size: int, mtime_ns: int) -> Dialect:
 
 
 def _content(path: Path) -> tuple[Content, list[str]]:
-    """The text of a file in UTF-8, memory-mapped if nothing had to be converted, and the conversions in words.
+    """Return a file's text in UTF-8, memory-mapped if no conversion was needed, and the conversions in words.
 
     Raises HarnessError if the file is binary or damaged.
     """
@@ -156,9 +157,9 @@ def _content(path: Path) -> tuple[Content, list[str]]:
         data = _gunzipped(path, data)
         traits += [] if named else ["gzip compression"]
     head = bytes(data[:HEAD])
-    for magic, what in (*BINARY.items(), (GZIP, "gzip")):
+    for magic, name in (*BINARY.items(), (GZIP, "gzip")):
         if head.startswith(magic):
-            raise HarnessError(f"{path} holds {what} data, not delimited text. Unpack or rename it.")
+            raise HarnessError(f"{path} contains {name} data, not delimited text. Unpack or rename it.")
     codec, _ = decoding.encoding(head)
     if codec != "utf-8":
         return decoding.decoded(path, bytes(data)).encode("utf-8"), [*traits, f"{decoding.name(codec)} encoding"]
@@ -174,12 +175,12 @@ def _gunzipped(path: Path, data: Content) -> bytes:
     try:
         return gunzip(data)
     except (EOFError, BadGzipFile, zlib.error) as error:
-        reason = "it is cut off" if isinstance(error, EOFError) else "it is damaged"
+        reason = "it is truncated" if isinstance(error, EOFError) else "it is damaged"
         raise HarnessError(f"{path} cannot be decompressed: {reason}. Copy or write the file again.") from None
 
 
 def _before_header(lines: list[str]) -> tuple[int, str]:
-    """How many lines stand before the header, and the separator if Excel's line `sep=;` is one of them."""
+    """Return the number of lines before the header, and the separator if one of them is Excel's line `sep=;`."""
     separator = ""
     for place, line in enumerate(lines[:-1]):
         if (match := re.fullmatch(r"sep=(.)", line.strip('\n" '))) and match[1] in SEPARATORS:
@@ -190,7 +191,10 @@ def _before_header(lines: list[str]) -> tuple[int, str]:
 
 
 def _separator(header: str, usual: str) -> str:
-    """The separator by which a header names item_id, or else the one that makes most names; `usual` if several do."""
+    """Return the separator with which the header has a column item_id, otherwise the one with most columns.
+
+    If several qualify, `usual` is preferred.
+    """
     fields = {separator: _fields(header, separator) for separator in (usual, *SEPARATORS)}
     named = [s for s, names in fields.items() if {"item_id", "item_id:token"} & set(names)]
     return named[0] if named else max(fields, key=lambda separator: len(fields[separator]))
@@ -204,17 +208,17 @@ def _fields(header: str, separator: str) -> list[str]:
 
 
 def _types(names: list[str]) -> dict[str, str]:
-    """Column -> type of a RecBole header; empty where it is none."""
+    """Return column -> type of a RecBole header; empty for other headers."""
     types = {match[1]: match[2] for name in names if (match := TYPED.fullmatch(name))}
     bare = [TYPED.sub(r"\1", name) for name in names]
     return types if "item_id" in types and len(set(bare)) == len(bare) else {}
 
 
 def _quoting(data: Content, separator: str) -> tuple[str | None, bool]:
-    """The quote character, and whether backslashes stand before quotes.
+    """Return the quote character, and whether quotes are escaped by backslashes.
 
-    Quotes are doubled unless the file cannot be read so. Quotes that open and do not close are characters in files
-    with tabs, which databases write without any quoting.
+    Quotes are taken as doubled unless the file cannot be read that way. Quotes that open and do not close are plain
+    characters in tab-separated files, which databases write without quoting.
     """
     suspects = data.find(b'\\"') >= 0 or (separator == "\t" and data.find(b'"') >= 0)
     if not suspects or _well_quoted(data, separator, DOUBLED):
@@ -225,14 +229,14 @@ def _quoting(data: Content, separator: str) -> tuple[str | None, bool]:
 
 
 def _well_quoted(data: Content, separator: str, inner: bytes) -> bool:
-    """Every quote that opens a value closes it, right before a separator or the end of a line."""
+    """Return whether every quote that opens a value also closes, right before a separator or the end of a line."""
     ends = rb"(?=([\r\n" + re.escape(separator.encode()) + rb"]|\Z)?)"
     quoted = re.compile(_opens(separator) + rb'"(?:' + inner + rb')*+("?)' + ends)
     return all(match[1] and match[2] is not None for match in quoted.finditer(data))
 
 
 def _opens(separator: str) -> bytes:
-    """Pattern of the place where a value begins."""
+    """Return the pattern of the place where a value begins."""
     return rb"(?:(?<=[\r\n" + re.escape(separator.encode()) + rb"])|\A)"
 
 
@@ -241,40 +245,40 @@ def _has_blank(data: Content, separator: str) -> bool:
     return bool(re.search(blank + rb"*\n", data) or re.search(blank + rb"+\Z", bytes(data[-HEAD:])))
 
 
-def _rewritten(path: Path, found: Dialect) -> bytes:
-    """The file as UTF-8 with `\\n` between lines and doubled quotes."""
+def _rewritten(path: Path, style: Dialect) -> bytes:
+    """Return the file as UTF-8 with `\\n` between lines and doubled quotes."""
     data = bytes(_content(path)[0])
-    opens = _opens(found.separator)
-    if found.old_mac:
-        line_end = opens + rb'"(?:' + (ESCAPED if found.escaped else DOUBLED) + rb')*+"|\r+\n?'
+    opens = _opens(style.separator)
+    if style.old_mac:
+        line_end = opens + rb'"(?:' + (ESCAPED if style.escaped else DOUBLED) + rb')*+"|\r+\n?'
         data = re.sub(line_end, lambda match: b"\n" if match[0][:1] == b"\r" else match[0], data)
-    if found.escaped:
+    if style.escaped:
         data = re.sub(opens + rb'"(?:' + ESCAPED + rb')*+"', _doubled, data)
     return data
 
 
 def _doubled(quoted: re.Match[bytes]) -> bytes:
-    """A quoted value with doubled quotes in place of escaped ones."""
+    """Return a quoted value with escaped quotes turned into doubled ones."""
     return re.sub(rb'\\(["\\])', lambda match: b'""' if match[1] == b'"' else match[1], quoted[0])
 
 
 def fault(path: Path) -> str:
-    """Why a delimited file cannot be read, with the line; "" if nothing is found."""
-    found, data = dialect(path), bytes(_content(path)[0])
+    """Return why a delimited file cannot be read, with the line; "" if no fault is found."""
+    style, data = dialect(path), bytes(_content(path)[0])
     if bad := _invalid(data):
         return bad
-    text = (data if found.plain else _rewritten(path, found)).decode("utf-8-sig")
-    quoting = csv.QUOTE_MINIMAL if found.quote else csv.QUOTE_NONE
+    text = (data if style.plain else _rewritten(path, style)).decode("utf-8-sig")
+    quoting = csv.QUOTE_MINIMAL if style.quote else csv.QUOTE_NONE
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
-    for strict in (False, True):  # a row that is too long first: polars forgives most quotes that are not well-formed
+    for strict in (False, True):  # rows with too many values first: polars accepts most malformed quotes
         lines = io.StringIO(text, newline="\n")
-        if odd := _odd_row(lines, found.skip, delimiter=found.separator, quoting=quoting, strict=strict):
+        if odd := _odd_row(lines, style.skip, delimiter=style.separator, quoting=quoting, strict=strict):
             return odd
-    return _stray_quote(data, found.separator)
+    return _stray_quote(data, style.separator)
 
 
 def _invalid(data: bytes) -> str:
-    """Why the bytes are no UTF-8; "" if they are."""
+    """Return why the bytes are not valid UTF-8; "" if they are."""
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -286,25 +290,25 @@ def _stray_quote(data: bytes, separator: str) -> str:
     quotes = re.compile(_opens(separator) + rb'"(?:' + DOUBLED + rb')*+"|(")')
     place = next((match.start() for match in quotes.finditer(data) if match[1]), -1)
     line = data.count(b"\n", 0, max(place, 0)) + 1
-    remedy = "Put the value in quotes and double those within."
-    return f"line {line:,} has a quote within a value that is not in quotes. {remedy}" if place >= 0 else ""
+    remedy = "Put the value in quotes and double the quotes inside it."
+    return f"line {line:,} has a quote inside an unquoted value. {remedy}" if place >= 0 else ""
 
 
 def _odd_row(lines: io.StringIO, skip: int, **how: Any) -> str:
-    """The first row, `skip` lines left out, with more values than the header has names, or with unmatched quotes."""
+    """Describe the first row, after `skip` lines, with more values than the header has names or unmatched quotes."""
     for _ in range(skip):
         lines.readline()
     rows, header, first = csv.reader(lines, **how), 0, skip + 1
     try:
         for row in rows:
             if header and len(row) > header:
-                remedy = "Put a value that holds the separator in quotes."
+                remedy = "Put values that contain the separator in quotes."
                 return f"line {first:,} has {len(row):,} values, but the header has {header:,} names. {remedy}"
             header, first = header or len(row), skip + rows.line_num + 1
     except csv.Error as error:
         if "new-line character" in str(error):
-            return f"line {first:,} holds a bare carriage return. End every line with \\n or \\r\\n."
+            return f"line {first:,} contains a bare carriage return. End every line with \\n or \\r\\n."
         if "end of data" in str(error):
-            return f"line {first:,} opens a quote that does not close. Close it, or double a quote within a value."
+            return f"line {first:,} opens a quote that does not close. Close it, or double quotes inside a value."
         return f"line {first:,} cannot be read: {error}."
     return ""

@@ -1,9 +1,9 @@
-"""Data sets by name: the user's folders from `<home>/config.toml` first, then the built-in ones.
+"""Look up data sets by name: first the user's folders in `<home>/config.toml`, then the built-in ones.
 
 [datasets]
-my-shop = "/data/shop"        # relative paths are relative to the file
+my-shop = "/data/shop"        # relative paths are relative to this file
 
-[embeddings]                  # what the encoder own:titles reads of my-shop
+[embeddings]                  # read by the encoder own:titles on my-shop
 my-shop = { titles = "/data/shop-titles.npy" }
 """
 
@@ -25,20 +25,20 @@ MATRICES = "embeddings"
 
 
 def built_in() -> dict[str, tuple[str, str | None]]:
-    """Name -> (module, variant), sorted by module; read from source, nothing is imported.
+    """Return name -> (module, variant), sorted by module; the source is read, nothing is imported.
 
     >>> built_in()["ml-100k"], built_in()["amazon2014-beauty"]
     (('ml_100k', None), ('amazon2014', 'beauty'))
     """
-    found: dict[str, tuple[str, str | None]] = {}
+    modules: dict[str, tuple[str, str | None]] = {}
     for stem in registry.names(registry.DATASETS):
         name, variants = stem.replace("_", "-"), registry.schema(registry.DATASETS, stem).attributes.get("variants")
-        found |= {f"{name}-{variant}": (stem, variant) for variant in variants} if variants else {name: (stem, None)}
-    return found
+        modules |= {f"{name}-{variant}": (stem, variant) for variant in variants} if variants else {name: (stem, None)}
+    return modules
 
 
 def component(name: str) -> Any:
-    """The built-in data set of that name, with `name`, `text`, `licence`, `citation`, `ready(home)`, `fetch(home)`."""
+    """Return a built-in data set, with `name`, `text`, `licence`, `citation`, `ready(home)`, `fetch(home)`."""
     stem, variant = built_in()[name]
     cls = registry.load(registry.DATASETS, stem)
     return cls() if variant is None else cls(variant)
@@ -49,22 +49,27 @@ def config_file(home: Path) -> Path:
 
 
 def folders(home: Path) -> dict[str, Path]:
-    """Name -> folder of the user's own data sets, there or not. Raises HarnessError if the config is malformed."""
+    """Return name -> folder of the user's data sets, including missing folders.
+
+    Raises HarnessError if the config is malformed.
+    """
     path = config_file(home)
     table = _parse(path, _text(path)).get(TABLE, {})
     return {name: (path.parent / Path(folder).expanduser()).resolve() for name, folder in table.items()}
 
 
 def matrices(home: Path) -> dict[str, dict[str, Path]]:
-    """Name of a data set -> its files of embeddings by name, there or not. Raises HarnessError as `folders` does."""
+    """Return data set -> embedding name -> file, including missing files. Raises HarnessError as `folders` does."""
     path = config_file(home)
-    table = _parse(path, _text(path)).get(MATRICES, {})
-    return {name: matrices_of(path, found) for name, found in table.items()}
+    config = _parse(path, _text(path)).get(MATRICES, {})
+    return {name: matrices_of(path, table) for name, table in config.items()}
 
 
 def matrices_of(path: Path, table: Any) -> dict[str, Path]:
-    """Files of embeddings by name, of a table in a TOML file: relative paths are relative to it. Raises HarnessError if
-    it is no such table."""
+    """Return embedding name -> file for a table of the TOML file `path`, to which relative paths are relative.
+
+    Raises HarnessError if `table` does not map names to paths.
+    """
     if not isinstance(table, dict):
         raise HarnessError(f'{path}: {MATRICES} must be a table of lines name = "matrix.npy".')
     _check_paths(path, table, MATRICES, "an embedding", "file")
@@ -72,60 +77,65 @@ def matrices_of(path: Path, table: Any) -> dict[str, Path]:
 
 
 def find(word: str, home: Path) -> str | None:
-    """The name that a word of the command line means (`_` is `-`), None if there is none."""
-    known = [*folders(home), *built_in()]
-    if word in known:
+    """Return the data set name that a command-line word means (`_` counts as `-`), or None."""
+    candidates = [*folders(home), *built_in()]
+    if word in candidates:
         return word
-    return next((name for name in known if name.replace("_", "-") == word.replace("_", "-")), None)
+    return next((name for name in candidates if name.replace("_", "-") == word.replace("_", "-")), None)
 
 
 def names(home: Path) -> list[str]:
-    """All names, the user's first."""
+    """Return all data set names, the user's first."""
     return list(dict.fromkeys([*folders(home), *built_in()]))
 
 
 def ready(home: Path) -> list[str]:
-    """Names of the data sets whose files are there: the user's folders, then what has been fetched."""
-    own = folders(home)
-    there = [name for name, folder in own.items() if folder.is_dir()]
-    return there + [name for name in built_in() if name not in own and component(name).ready(home)]
+    """Return the names of the data sets on disk: the user's folders, then the downloaded built-in ones."""
+    users = folders(home)
+    on_disk = [name for name, folder in users.items() if folder.is_dir()]
+    return on_disk + [name for name in built_in() if name not in users and component(name).ready(home)]
 
 
 def write_entry(name: str, folder: Path, home: Path, matrices: dict[str, Path]) -> None:
-    """Add a name, and a line with its embeddings if it has some, to the config and leave every other line as it is;
-    nothing to do if they are there.
+    """Add a data set, and a line for its embeddings if any, to the config, leaving every other line unchanged.
 
-    Raises HarnessError if a name is malformed or taken by another folder or file, or the config cannot take it.
+    Existing entries stay. Raises HarnessError if a name is malformed or taken by another folder or file, or the config
+    has a form that no line can be added to.
     """
     if not re.fullmatch(NAME, name):
-        raise HarnessError(f"'{name}' cannot name a data set: 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front.")
+        raise HarnessError(bad_name(name))
     path, folder = config_file(home), folder.expanduser().resolve()
     matrices_of(path, {word: str(file) for word, file in matrices.items()})
     with fetch.lock(path):
-        own = folders(home)
-        if own.get(name, folder) != folder:
-            raise HarnessError(f"'{name}' is {own[name]} already; change or delete its line in {path} first.")
+        users = folders(home)
+        if users.get(name, folder) != folder:
+            raise HarnessError(f"'{name}' is already {users[name]}; change or delete its line in {path} first.")
         text = _text(path)
-        if name not in own:
+        if name not in users:
             text = _with_entry(path, text, TABLE, name, str(folder))
         text = _with_matrices(path, text, name, matrices)
         if text != _text(path):
             files.write_text(path, text)
 
 
+def bad_name(name: str) -> str:
+    """Return the error message for a malformed data set name."""
+    return f"'{name}' is not a valid data set name: use 1 to 64 characters of A-Z a-z 0-9 . _ - and no leading dot."
+
+
 def _with_matrices(path: Path, text: str, name: str, matrices: dict[str, Path]) -> str:
-    """The config with a line that names these files. Raises HarnessError if another line names others."""
-    known = matrices_of(path, _parse(path, text).get(MATRICES, {}).get(name, {}))
-    if all(known.get(word) == file for word, file in matrices.items()):
+    """Return the config with a line for these files. Raises HarnessError if the data set has a line for others."""
+    existing = matrices_of(path, _parse(path, text).get(MATRICES, {}).get(name, {}))
+    if all(existing.get(word) == file for word, file in matrices.items()):
         return text
-    if known:
-        told = ", ".join(f"{word} = {file}" for word, file in known.items())
-        raise HarnessError(f"'{name}' has {MATRICES} already ({told}); change or delete its line in {path} first.")
+    if existing:
+        listed = ", ".join(f"{word} = {file}" for word, file in existing.items())
+        raise HarnessError(f"'{name}' already has {MATRICES} ({listed}); change or delete its line in {path} first.")
     return _with_entry(path, text, MATRICES, name, {word: str(file) for word, file in matrices.items()})
 
 
 def _with_entry(path: Path, text: str, table: str, name: str, value: str | dict[str, str]) -> str:
-    """The config with one more line in a table. Raises HarnessError where a line cannot do that."""
+    """Return the config with a line added to a table. Raises HarnessError if the config does not parse as wanted."""
     new = _with_line(text, table, f"{_quoted(name)} = {_toml(value)}")
     wanted = _parse(path, text)
     wanted[table] = wanted.get(table, {}) | {name: value}
@@ -134,20 +144,20 @@ def _with_entry(path: Path, text: str, table: str, name: str, value: str | dict[
     except HarnessError:
         fits = False
     if not fits:
-        raise HarnessError(f"{path} cannot take another line by itself; write a table [{table}] with one a data set.")
+        raise HarnessError(f"No line can be added to {path}; rewrite it with a table [{table}], one line per data set.")
     return new
 
 
 def _text(path: Path) -> str:
     try:
-        # a bare carriage return ends no line of TOML
+        # a bare carriage return is not a line end in TOML
         return re.sub(r"\r(?!\n)", "\n", decoding.decoded(path, path.read_bytes())) if path.is_file() else ""
     except OSError as error:
         raise HarnessError(f"{path} cannot be read: {error}.") from None
 
 
 def _parse(path: Path, text: str) -> dict[str, Any]:
-    """The config, its table of data sets checked."""
+    """Parse the config and check its tables."""
     try:
         config = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -162,16 +172,18 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
 
 
 def _check_paths(path: Path, table: dict[str, Any], key: str, named: str, kind: str) -> None:
-    """Raises HarnessError unless `table`, which stands under `key`, holds names and quoted paths alone."""
+    """Raise HarnessError unless `table`, found under `key`, maps valid names to quoted paths."""
     for name, place in table.items():
         if not re.fullmatch(NAME, name):
-            raise HarnessError(f"{path}: '{name}' cannot name {named}: 1 to 64 of A-Z a-z 0-9 . _ -")
+            raise HarnessError(
+                f"{path}: '{name}' is not a valid name for {named}: use 1 to 64 characters of A-Z a-z 0-9 . _ -"
+            )
         if not isinstance(place, str) or not place:
             raise HarnessError(f"{path}: {key}.{name} must be the path of a {kind} in quotes.")
 
 
 def _with_line(text: str, table: str, line: str) -> str:
-    """`text` with a line at the head of its table, or with the table at its end."""
+    """Return `text` with the line inserted at the top of its table, or with the table appended."""
     header = re.search(rf"^[ \t]*\[[ \t]*{table}[ \t]*\][^\n]*(\n|$)", text, re.MULTILINE)
     if header is None:
         gap = "" if not text else "\n" if text.endswith("\n") else "\n\n"
@@ -181,13 +193,13 @@ def _with_line(text: str, table: str, line: str) -> str:
 
 
 def _toml(value: str | dict[str, str]) -> str:
-    """A string, or an inline table of them."""
+    """Format a string or an inline table of strings as TOML."""
     if isinstance(value, str):
         return _quoted(value)
     return "{ " + ", ".join(f"{_quoted(key)} = {_quoted(text)}" for key, text in value.items()) + " }"
 
 
 def _quoted(text: str) -> str:
-    """A TOML basic string."""
+    """Format a TOML basic string."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda match: f"\\u{ord(match[0]):04x}", escaped) + '"'

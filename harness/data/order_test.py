@@ -1,8 +1,8 @@
-"""Does the order of events say anything? A Markov chain asked with true and with shuffled histories.
+"""Test whether the order of events matters: evaluate a Markov chain on true and on shuffled histories.
 
-After Klenitskiy et al., "Does It Look Sequential?" (RecSys 2024, arXiv 2408.12008): a model of the original sequences
-loses much where the order matters, and little where it does not, when the histories it is asked with are shuffled. A
-chain that knows the last item alone stands here for their SASRec: it takes a second.
+After Klenitskiy et al., "Does It Look Sequential?" (RecSys 2024, arXiv 2408.12008): if the order matters, a model
+trained on the original sequences does much worse when the histories it is evaluated on are shuffled. Their SASRec is
+replaced by a Markov chain on the last item, which takes a second.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import numpy as np
 from harness.metrics._all import per_user
 from harness.metrics._ties import Ranks
 
-EVENTS = 2_000_000  # looked at, at most: users are drawn evenly
-DRAWS = 5  # shuffled histories of each user
+EVENTS = 2_000_000  # max events used; users are sampled evenly
+DRAWS = 5  # shuffled histories per user
 CUTOFF = 10
 
 
 def order_test(items: np.ndarray, offsets: np.ndarray, n_items: int) -> dict[str, float] | None:
-    """NDCG@10 of the last event given the one before it (`ndcg`) and given a random earlier one (`shuffled`), the drop
-    in percent, and of how many users. None if no user has three events or nothing is ever found.
+    """Return NDCG@10 of the last event given the event before it (`ndcg`) and given a random earlier one (`shuffled`),
+    the drop in percent and the number of users. None if no user has three events or no target enters the top 10.
 
-    items: item numbers 1..n_items, int32 (events,); offsets: int64 (users + 1,). Score of an item: how often it came
-    right after the given one in the users' other events; ranks over all items, ties at their expectation.
+    items: item numbers 1..n_items, int32 (events,); offsets: int64 (users + 1,). An item's score is how often it comes
+    right after the previous item in the users' other events; ranks are over all items, ties at their expectation.
     """
     lengths = np.diff(offsets)
     users = np.flatnonzero(lengths >= 3)
@@ -32,10 +32,10 @@ def order_test(items: np.ndarray, offsets: np.ndarray, n_items: int) -> dict[str
     lengths = lengths[users]
     starts = np.asarray(offsets)[users]
     chain = _Chain(items, starts, lengths, n_items)
-    target, given = items[starts + lengths - 1], items[starts + lengths - 2]
-    true = chain.ndcg(given, target)
+    target, previous = items[starts + lengths - 1], items[starts + lengths - 2]
+    true = chain.ndcg(previous, target)
     rng = np.random.default_rng(0)
-    # the last of a shuffled history is any of its events
+    # the last event of a shuffled history is a random one
     shuffled = np.mean([chain.ndcg(items[starts + rng.integers(lengths - 1)], target) for _ in range(DRAWS)])
     if not true:
         return None
@@ -44,7 +44,7 @@ def order_test(items: np.ndarray, offsets: np.ndarray, n_items: int) -> dict[str
 
 
 class _Chain:
-    """Counts of which item came right after which, over each user's events but the last."""
+    """Counts of the item pairs that follow each other, over each user's events without the last."""
 
     def __init__(self, items: np.ndarray, starts: np.ndarray, lengths: np.ndarray, n_items: int) -> None:
         self.n = n_items + 1
@@ -57,16 +57,16 @@ class _Chain:
     def _key(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return first.astype(np.int64) * self.n + second
 
-    def ndcg(self, given: np.ndarray, target: np.ndarray) -> float:
-        """Mean NDCG@10 of targets after given items, int32 (users,) each."""
-        key = self._key(given, target)
+    def ndcg(self, previous: np.ndarray, target: np.ndarray) -> float:
+        """Return the mean NDCG@10 of the targets after the previous items, int32 (users,) each."""
+        key = self._key(previous, target)
         at = np.minimum(np.searchsorted(self.keys, key), len(self.keys) - 1)
         count = np.where(self.keys[at] == key, self.counts[at], 0)
-        row = given.astype(np.int64) * self.most
-        stop = np.searchsorted(self.ranked, row + self.most)  # behind the given item's followers
+        row = previous.astype(np.int64) * self.most
+        stop = np.searchsorted(self.ranked, row + self.most)  # end of the previous item's followers
         above = stop - np.searchsorted(self.ranked, row + count, side="right")
         tied = stop - above - np.searchsorted(self.ranked, row + count)
-        others = self.n - 1 - (stop - np.searchsorted(self.ranked, row))  # followed never: all tied at zero
+        others = self.n - 1 - (stop - np.searchsorted(self.ranked, row))  # items that never follow: tied at zero
         low = 1 + above
         ranks = Ranks(low, low + np.where(count > 0, tied - 1, others - 1))
         return float(per_user(ranks, "ndcg", CUTOFF).mean())

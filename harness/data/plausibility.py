@@ -1,6 +1,6 @@
-"""Data that may be taken for something else: refused by the preparation, or put on the card as warnings.
+"""Detect doubtful ids, times and texts: the preparation refuses them or puts warnings on the data card.
 
-`harness check` reports the same findings (`harness.data.findings`), and more that change no number.
+`harness check` reports the same findings (`harness.data.findings`), and others that change no result.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from harness.metrics._all import CUTOFFS, HEADLINE
 from harness.system import files
 from harness.types import HarnessError
 
-KEPT = "warnings.json"
+WARNINGS_FILE = "warnings.json"
 COARSE = ("rounded clock", "day resolution")
 CUTOFF = int(HEADLINE.partition("@")[2])
 
 
 def refuse(path: Path, times: np.ndarray | None) -> None:
-    """Raise HarnessError if the times (n,) of the events in `path` are in several units, or not in seconds."""
+    """Raise HarnessError if the event times (n,) from `path` mix units or are in fractions of a second."""
     if times is None:
         return
     for finding in clocks.units(times):
@@ -34,59 +34,65 @@ def refuse(path: Path, times: np.ndarray | None) -> None:
             raise HarnessError(f"{path}: {finding.sentence[0].lower()}{finding.sentence[1:]} {finding.remedy}")
 
 
-def of_ids(known: pl.Series, events: Callable[[], np.ndarray], also: pl.Series | None = None) -> list[Finding]:
-    """Doubtful ids of a column named user_id or item_id; `events`: how many each has, (n,); `also`: ids without any."""
-    column = known.name
+def of_ids(values: pl.Series, events: Callable[[], np.ndarray], also: pl.Series | None = None) -> list[Finding]:
+    """Return findings on the ids of a column named user_id or item_id.
+
+    `events` returns the number of events of each id, (n,); `also` are ids of the items file, perhaps without events.
+    """
+    column = values.name
     if also is None:
-        return ids.find(known, events, column)
-    new = also.filter(~also.is_in(known.implode())).alias(column)
-    return ids.find(pl.concat([known, new]), lambda: np.append(events(), np.zeros(len(new), np.int64)), column)
+        return ids.find(values, events, column)
+    new = also.filter(~also.is_in(values.implode())).alias(column)
+    return ids.find(pl.concat([values, new]), lambda: np.append(events(), np.zeros(len(new), np.int64)), column)
 
 
 def of_times(times: np.ndarray | None) -> list[Finding]:
-    """Doubtful times (n,), None where the order alone is known. Times of which most are before 1995 are made up."""
+    """Return findings on the times (n,), None if only the order is known.
+
+    If most times are before 1995, they are taken as synthetic, and early times are no finding.
+    """
     if times is None:
         return []
-    found = clocks.find(times, time.time())
-    return [finding for finding in found if finding.name != "early times" or finding.share < 1 / 2]
+    findings = clocks.find(times, time.time())
+    return [finding for finding in findings if finding.name != "early times" or finding.share < 1 / 2]
 
 
-def sentences(found: list[Finding], tied: bool) -> list[str]:
-    """Those that a card holds: errors and warnings, and a coarse clock where events of a user are `tied`."""
-    return [finding.sentence for finding in found if finding.level != INFO or (tied and finding.name in COARSE)]
+def sentences(findings: list[Finding], tied: bool) -> list[str]:
+    """Return the findings for a card: errors and warnings, and a coarse clock if a user's events are `tied`."""
+    return [finding.sentence for finding in findings if finding.level != INFO or (tied and finding.name in COARSE)]
 
 
 def on_reading(raw: RawDataset, items: int) -> list[str]:
-    """Warnings that are not kept with a preparation, which has `items`: of the text column, of a small catalogue."""
-    found = list(catalogue.find(items, CUTOFFS, CUTOFF))
+    """Return the warnings that are not stored with a preparation: text column, small catalogue of `items`."""
+    findings = list(catalogue.find(items, CUTOFFS, CUTOFF))
     if raw.choice is not None and not raw.choice.sure:
-        found = [*titles.chosen(raw.choice, items), *found]
-    return [finding.sentence for finding in found]
+        findings = [*titles.chosen(raw.choice, items), *findings]
+    return [finding.sentence for finding in findings]
 
 
 def late(raw: RawDataset, tied: bool, folder: Path) -> list[str]:
-    """The warnings of a preparation that was made before they were kept in its card; read from the files once.
+    """Return the warnings of a preparation from a version that did not store them in the card.
 
-    Raises HarnessError as `refuse` does.
+    They are computed from the raw files once and stored in `WARNINGS_FILE`. Raises HarnessError as `refuse` does.
     """
     with suppress(OSError, ValueError, KeyError):
-        return list(json.loads((folder / KEPT).read_text(encoding="utf-8"))["warnings"])
+        return list(json.loads((folder / WARNINGS_FILE).read_text(encoding="utf-8"))["warnings"])
     frame = read_events(raw.interactions)
     texts = read_items(raw.items, raw.text)
     times = clock_of(frame)
     refuse(raw.interactions, times)
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for column, also in (("user_id", None), ("item_id", texts["item_id"])):
         counts = frame[column].value_counts(name="n")
-        found += of_ids(counts[column], counts["n"].to_numpy, also)
-    met = texts.filter(pl.col("item_id").is_in(frame["item_id"].unique().implode()))
-    warnings = sentences([*found, *of_times(times), *titles.find(met)], tied)
-    with suppress(OSError, HarnessError):  # a home that may only be read
-        files.write_json(folder / KEPT, {"warnings": warnings})
+        findings += of_ids(counts[column], counts["n"].to_numpy, also)
+    with_events = texts.filter(pl.col("item_id").is_in(frame["item_id"].unique().implode()))
+    warnings = sentences([*findings, *of_times(times), *titles.find(with_events)], tied)
+    with suppress(OSError, HarnessError):  # the home may be read-only
+        files.write_json(folder / WARNINGS_FILE, {"warnings": warnings})
     return warnings
 
 
 def clock_of(frame: pl.DataFrame) -> np.ndarray | None:
-    """The times of events (n,), None if one is missing."""
+    """Return the event times (n,), or None if one is missing."""
     timed = "timestamp" in frame.columns and frame["timestamp"].null_count() == 0
     return frame["timestamp"].to_numpy() if timed else None

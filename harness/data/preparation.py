@@ -1,4 +1,4 @@
-"""Raw interactions in, filtered, ordered and split sequences out.
+"""Prepare a raw data set: filter and order its interactions, number users and items, and cache the sequences.
 
 An event is one (user, item, time). Item numbers start at 1, since 0 is the padding of every model; users at 0.
 """
@@ -21,48 +21,48 @@ from harness.data import data_files, plausibility, presets
 from harness.data.findings import Finding, titles
 from harness.data.order_test import order_test
 from harness.data.reader import RawDataset, file_hashes, raw_hash, read_events, read_items
-from harness.data.splits import Prepared, asked, bounds, share, split
+from harness.data.splits import Prepared, bounds, share, split, target_counts
 from harness.data.steps import MASKS, Events, ordered
 from harness.system import checksums, files
 from harness.system.checksums import Damaged
 from harness.types import HarnessError, PrepSpec, Protocol, digest
 
-PREPARATION = 1  # raise it when the same files and spec come to other sequences
-MAX_ORPHAN_SHARE = 0.5  # of interactions whose item has no row in the items file; beyond it the ids do not fit
+PREPARATION = 1  # increase when the same files and spec give different sequences
+MAX_ORPHAN_SHARE = 0.5  # of interactions whose item has no row in the items file; above it the ids do not match
 PLACEHOLDER = r"(?i)^(title_\d+|nan|unknown)$"
-WEAK_ORDER = 10  # percent that shuffling must cost, for the order to say something
-DOUBTED = "suspects"  # of a card: its warnings hold those of `harness.data.plausibility`
-FACTS = 2  # raise it when `_facts` finds something else
-LARGE = 2**25  # bytes of interactions from which preparing is told phase by phase
+WEAK_ORDER = 10  # percent; if shuffling costs less NDCG, the card warns that the order carries little information
+DOUBTED = "suspects"  # card key: the card's warnings include those of `harness.data.plausibility`
+FACTS = 2  # increase when `_facts` computes something else
+LARGE = 2**25  # bytes of interactions above which progress is printed by phase
 PHASES = ("reading", "numbering", "ordering", "filtering", "writing", "describing")
-BAR = 5  # characters of a phase
+BAR = 5  # characters per phase in the progress bar
 ARRAYS = {"items": np.int32, "offsets": np.int64, "times": np.int64}
 
 
 def prepare(raw: RawDataset, spec: PrepSpec, home: Path) -> Prepared:
-    """Sequences of `raw` under `spec`; made once, then mapped from `home`/cache/prepared/<hash>.
+    """Return the sequences of `raw` under `spec`, computed once and memory-mapped from `home`/cache/prepared/<hash>.
 
-    Each user's events are ordered by time, equal times by the tie policy; then the steps of the spec run in their
-    order (see `PrepSpec`). What is left of users and items is numbered in the order of the ids. Large sets tell on
-    stderr what they are at. What is damaged on disk is set aside and made again. Raises HarnessError if a file or the
-    spec is not as it should be, or fewer than two users or items are left.
+    Each user's events are ordered by time, equal times by the tie policy; then the steps of the spec run in order (see
+    `PrepSpec`). The remaining users and items are numbered in the order of their ids. Large data sets print progress on
+    stderr. A damaged cache entry is set aside and rebuilt. Raises HarnessError if a file or the spec is invalid, or
+    fewer than two users or items remain.
     """
     presets.check(spec)
     identity = digest({"raw": raw_hash(raw), "spec": spec.identity(), "version": PREPARATION})
     folder = home / "cache" / "prepared" / identity
-    tell = _Phases(raw)
-    build = lambda new: _write(_sequences(raw, spec, tell), raw, spec, new, tell)  # noqa: E731
+    progress = _Progress(raw)
+    build = lambda new: _write(_sequences(raw, spec, progress), raw, spec, new, progress)  # noqa: E731
     if raw.notes and not folder.is_dir():
         print(f"{raw.name}: {'; '.join(raw.notes)}.", file=sys.stderr, flush=True)
     try:
-        return _mapped(raw, spec, identity, files.build_folder(folder, build), tell)
+        return _mapped(raw, spec, identity, files.build_folder(folder, build), progress)
     except Damaged as error:
         checksums.set_aside(folder, error.__cause__)
-    return _mapped(raw, spec, identity, files.build_folder(folder, build), tell)
+    return _mapped(raw, spec, identity, files.build_folder(folder, build), progress)
 
 
-class _Phases:
-    """Tells on stderr what a large preparation is at: a bar on a terminal, else a line a phase."""
+class _Progress:
+    """Print the phase of a large preparation on stderr: a bar on a terminal, otherwise one line per phase."""
 
     def __init__(self, raw: RawDataset) -> None:
         self.name, self.start = raw.name, time.monotonic()
@@ -72,7 +72,7 @@ class _Phases:
     def __call__(self, phase: str) -> None:
         if self.large:
             number, total = PHASES.index(phase) + 1, len(PHASES)
-            line = f"{self.name}: {phase} ({number} of {total}, {time.monotonic() - self.start:.0f} s gone)"
+            line = f"{self.name}: {phase} ({number} of {total}, {time.monotonic() - self.start:.0f} s elapsed)"
             line += f" [{'#' * number * BAR}{'.' * (total - number) * BAR}]" if self.live else ""
             print(f"\r\x1b[K{line}" if self.live else line, end="" if self.live else "\n", file=sys.stderr, flush=True)
 
@@ -89,11 +89,11 @@ class _Sequences:
     catalogue: pl.DataFrame  # with the column head: the value of the text template's first field
     users: pl.Series
     counts: dict[str, int]
-    doubts: tuple[Finding, ...] = ()  # of ids and times
+    doubts: tuple[Finding, ...] = ()  # findings on ids and times
 
 
-def _sequences(raw: RawDataset, spec: PrepSpec, tell: Callable[[str], None]) -> _Sequences:
-    tell("reading")
+def _sequences(raw: RawDataset, spec: PrepSpec, progress: Callable[[str], None]) -> _Sequences:
+    progress("reading")
     frame = read_events(raw.interactions, () if spec.min_rating is None else ("rating",))
     texts = read_items(raw.items, raw.text)
     users, items = (frame[name].unique().sort() for name in ("user_id", "item_id"))
@@ -106,16 +106,18 @@ def _sequences(raw: RawDataset, spec: PrepSpec, tell: Callable[[str], None]) -> 
     if timed and "order" in frame.columns and (gaps := frame["order"].null_count()):
         counts["missing_orders"] = gaps
     if spec.window is not None and not timed:
-        raise HarnessError(f"{raw.name}: a window of days needs the time of every event; {raw.interactions} lacks it.")
+        raise HarnessError(
+            f"{raw.name}: a window of days needs the time of every event; {raw.interactions} lacks times."
+        )
 
-    tell("numbering")  # the texts of the ids are let go as soon as they are numbers: they are most of the memory
+    progress("numbering")  # drops the id texts once they are numbers: they take most of the memory
     user, item = _codes(frame.drop_in_place("user_id"), users), _codes(frame.drop_in_place("item_id"), items)
     _check_ids_meet(raw, item, catalogue, texts)
     doubts = [*_doubtful(users, user), *_doubtful(items, item, texts["item_id"]), *plausibility.of_times(times)]
-    tell("ordering")
+    progress("ordering")
     events = ordered(user, item, frame, timed, presets.tie_policy(spec))
     del user, item, frame, times
-    tell("filtering")
+    progress("filtering")
     for step in spec.order:
         before = len(events.user)
         if (keep := MASKS[step](events, spec, catalogue)) is not None:
@@ -141,7 +143,7 @@ def _numbered(
     per_user = np.bincount(events.user, minlength=len(users))
     per_item = np.bincount(events.item, minlength=catalogue.height)
     _check_enough(raw, spec, int((per_user > 0).sum()), int((per_item > 0).sum()))
-    numbers = np.cumsum(per_item > 0).astype(np.int32)  # of the items that are left, from 1
+    numbers = np.cumsum(per_item > 0).astype(np.int32)  # of the remaining items, from 1
     return _Sequences(
         items=numbers[events.item],
         offsets=bounds(per_user[per_user > 0]),
@@ -153,7 +155,7 @@ def _numbered(
 
 
 def _codes(values: pl.Series, ids: pl.Series) -> np.ndarray:
-    """Place of each value among the sorted ids, int32."""
+    """Return the position of each value among the sorted ids, int32."""
     return values.cast(pl.Enum(ids)).to_physical().to_numpy().astype(np.int32)
 
 
@@ -161,9 +163,9 @@ def _check_ids_meet(raw: RawDataset, item: np.ndarray, catalogue: pl.DataFrame, 
     orphans = catalogue["source_row"].is_null().to_numpy()[item]
     if (count := int(orphans.sum())) > MAX_ORPHAN_SHARE * len(item):
         raise HarnessError(
-            f"{raw.items}: the item_id of {count:,} of {len(item):,} interactions is not in it (such as "
-            f"'{catalogue['item_id'][int(item[orphans.argmax()])]}'; it has '{texts['item_id'][0]}'); at most "
-            f"{MAX_ORPHAN_SHARE:.0%} may lack a row."
+            f"{raw.items} has no row for the item_id of {count:,} of {len(item):,} interactions (such as "
+            f"'{catalogue['item_id'][int(item[orphans.argmax()])]}'; its first is '{texts['item_id'][0]}'); at most "
+            f"{MAX_ORPHAN_SHARE:.0%} may lack one."
         )
 
 
@@ -174,13 +176,13 @@ def _check_enough(raw: RawDataset, spec: PrepSpec, users: int, items: int) -> No
         within += " among items with text" if spec.require_text else ""
         within += f" with titles of at most {spec.max_title_words} words" if spec.max_title_words else ""
         raise HarnessError(
-            f"{raw.name}: the {spec.kcore}-core{within} leaves {users} users and {items} items; 2 of each are needed. "
-            "Lower kcore."
+            f"{raw.name}: the {spec.kcore}-core{within} leaves {users} users and {items} items; at least 2 of each are "
+            "needed. Lower kcore."
         )
 
 
-def _write(sequences: _Sequences, raw: RawDataset, spec: PrepSpec, folder: Path, tell: _Phases) -> None:
-    tell("writing")
+def _write(sequences: _Sequences, raw: RawDataset, spec: PrepSpec, folder: Path, progress: _Progress) -> None:
+    progress("writing")
     for name, kind in ARRAYS.items():
         if (array := getattr(sequences, name)) is not None:
             np.save(folder / f"{name}.npy", array.astype(kind, copy=False), allow_pickle=False)
@@ -190,22 +192,22 @@ def _write(sequences: _Sequences, raw: RawDataset, spec: PrepSpec, folder: Path,
     checksums.seal(folder)
 
 
-def _mapped(raw: RawDataset, spec: PrepSpec, identity: str, folder: Path, tell: _Phases) -> Prepared:
+def _mapped(raw: RawDataset, spec: PrepSpec, identity: str, folder: Path, progress: _Progress) -> Prepared:
     try:
-        known = checksums.sums(folder)
-        checksums.check(folder, known or {})
+        sums = checksums.sums(folder)
+        checksums.check(folder, sums or {})
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
         items, offsets = _map(folder, "items"), _map(folder, "offsets")
         times = _map(folder, "times") if card["timed"] else None
         catalogue = pl.read_parquet(folder / "catalogue.parquet")
         users = pl.read_parquet(folder / "users.parquet")["user_id"]
-        found = [len(items), len(offsets) - 1, catalogue.height, len(users)]
-        if found != [card["events"], card["users"], card["items"], card["users"]]:
-            raise ValueError("its parts do not fit together")
+        sizes = [len(items), len(offsets) - 1, catalogue.height, len(users)]
+        if sizes != [card["events"], card["users"], card["items"], card["users"]]:
+            raise ValueError("the sizes of its files do not match the card")
         prepared = Prepared(raw.name, identity, items, offsets, times, catalogue, users, card, raw.matrices)
-        facts = _facts(prepared, folder / "facts.json", tell)
-        if known is None:  # prepared by a harness that knew no seals
-            checksums.seal(folder, without=("facts.json", plausibility.KEPT))
+        facts = _facts(prepared, folder / "facts.json", progress)
+        if sums is None:  # prepared by a version that wrote no checksums
+            checksums.seal(folder, without=("facts.json", plausibility.WARNINGS_FILE))
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise Damaged(folder, error) from error
     card |= {"name": raw.name, "licence": raw.licence, "citation": raw.citation, "text": raw.text}
@@ -220,31 +222,31 @@ def _mapped(raw: RawDataset, spec: PrepSpec, identity: str, folder: Path, tell: 
     if (test := facts["order_test"]) and test["drop_percent"] < WEAK_ORDER:
         card["warnings"] = [
             *card["warnings"],
-            f"The order says little: a last-item Markov chain loses {max(test['drop_percent'], 0):.0f}% of its NDCG@10 "
-            f"when histories are shuffled (less than {WEAK_ORDER}%).",
+            f"The order carries little information: a last-item Markov chain loses {max(test['drop_percent'], 0):.0f}% "
+            f"of its NDCG@10 when histories are shuffled (less than {WEAK_ORDER}%).",
         ]
     return prepared
 
 
-def _facts(prepared: Prepared, path: Path, tell: _Phases) -> dict[str, Any]:
-    """What of the card takes a split: computed once and kept beside the arrays, also of sets prepared before."""
+def _facts(prepared: Prepared, path: Path, progress: _Progress) -> dict[str, Any]:
+    """Return the card values that need a split; computed once, then read from facts.json beside the arrays."""
     if path.is_file():
         try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            if kept.pop("digest", None) not in (None, digest(kept)):
-                raise ValueError("it is not what was written")
-            if kept.pop("version") == FACTS:
-                return kept
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored.pop("digest", None) not in (None, digest(stored)):
+                raise ValueError("its content does not match its digest")
+            if stored.pop("version") == FACTS:
+                return stored
         except (ValueError, KeyError, AttributeError) as error:
             checksums.set_aside(path, error)
-    tell("describing")
+    progress("describing")
     facts: dict[str, Any] = {"cold_valid_share": None, "cold_test_share": None}
     with suppress(HarnessError):  # too short to split
-        facts |= asked(split(prepared, Protocol()))
+        facts |= target_counts(split(prepared, Protocol()))
     facts["order_test"] = order_test(prepared.items, prepared.offsets, prepared.catalogue.height)
-    written = facts | {"version": FACTS}
-    files.write_json(path, written | {"digest": digest(written)})
-    tell.close()
+    versioned = facts | {"version": FACTS}
+    files.write_json(path, versioned | {"digest": digest(versioned)})
+    progress.close()
     return facts
 
 
@@ -273,7 +275,7 @@ def _card(sequences: _Sequences) -> dict[str, Any]:
 
 
 def _neighbours(sequences: _Sequences) -> dict[str, float | None]:
-    """Shares of a user's neighbouring events: of equal time, the last two of equal time, of increasing id."""
+    """Return the shares of a user's consecutive events with equal times (all, the last two) and increasing item ids."""
     ends = sequences.offsets[1:]
     same_user = np.ones(max(len(sequences.items) - 1, 0), bool)
     same_user[ends[:-1] - 1] = False
@@ -287,7 +289,7 @@ def _neighbours(sequences: _Sequences) -> dict[str, float | None]:
 
 
 def _id_ranks(ids: pl.Series) -> np.ndarray:
-    """Place of each id in their order; whole numbers in that of numbers."""
+    """Return the rank of each id, as a number if all ids are whole numbers, otherwise as text."""
     numbers = ids.cast(pl.Int64, strict=False)
     return (ids if numbers.null_count() else numbers).rank("dense").to_numpy().astype(np.int64)
 
@@ -296,17 +298,17 @@ def _warnings(card: dict[str, Any], sequences: _Sequences) -> list[str]:
     heads, texts = sequences.catalogue["head"].drop_nulls(), sequences.catalogue["text"].drop_nulls()
     placeholders, garbled = heads.str.contains(PLACEHOLDER).sum(), texts.str.contains("\ufffd", literal=True).sum()
     missing, increasing, tied = card["missing_times"], card["id_increasing_share"], card["test_tie_share"] or 0.0
-    gaps, by_order = card.get("missing_orders", 0), "all events are in the order of the column 'order'"
-    found = [
+    gaps, by_order = card.get("missing_orders", 0), "all events are ordered by the column 'order'"
+    candidates = [
         (not card["timed"] and not missing, f"There are no timestamps: {by_order}."),
         (missing, f"Events without a timestamp: {missing:,}; {by_order}."),
-        (gaps, f"Events without an order: {gaps:,}; among events of equal time they come last, in file order."),
+        (gaps, f"Events without an order: {gaps:,}; among events with equal times they come last, in file order."),
         (
             increasing > 0.95,
-            f"{increasing:.0%} of neighbouring events have increasing item ids: sorted by id, not time?",
+            f"{increasing:.0%} of consecutive events have increasing item ids: sorted by id, not time?",
         ),
-        (tied > 0.1, f"{tied:.0%} of users did their last two events at the same time: the tie policy orders them."),
-        (placeholders, f"Items with a placeholder for a title: {placeholders:,}."),
-        (garbled, f"Texts that hold U+FFFD, read in a wrong encoding once: {garbled:,}."),
+        (tied > 0.1, f"The last two events of {tied:.0%} of users have equal times: the tie policy orders them."),
+        (placeholders, f"Items with a placeholder title: {placeholders:,}."),
+        (garbled, f"Texts with U+FFFD, a sign of a wrong encoding: {garbled:,}."),
     ]
-    return [sentence for holds, sentence in found if holds]
+    return [sentence for applies, sentence in candidates if applies]

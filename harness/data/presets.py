@@ -1,6 +1,6 @@
-"""Preparations that published works used, by name, and the counts they came to; what specs and protocols may hold.
+"""Named preparations of published works, their published counts, and validation of specs and protocols.
 
-A preset is nothing but values of a `PrepSpec`: its name is in no hash. Published counts stand in data_counts.toml.
+A preset is only a set of `PrepSpec` values: its name is in no hash. Published counts are in data_counts.toml.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.types import STEPS, HarnessError, PrepSpec, Protocol
 
 COUNTS = Path(__file__).with_name("data_counts.toml")
 DEDUP = ("exact", "none", "first", "last")
-CHOICES = {  # of a protocol; the first of each is all that the split loo knows
+CHOICES = {  # values of a protocol; the split loo allows only the first of each
     "split": ["loo", "gts"],
     "validation": ["by_time", "last_train"],
     "target": ["last", "first", "successive"],
@@ -29,41 +29,41 @@ PRESETS = {
     "default": PrepSpec(),
     "raw": PrepSpec(kcore=0, dedup="none"),
     # SeqRecBenchmark of SpecTran's group (github.com/Tiny-Snow/SeqRecBenchmark-Datasets, process_data/base_dataset.py):
-    # items without a title go, then exact repeats (either order comes to the same), then the 5-core to its fixed point
+    # drops items without a title, then exact repeats (in either order), then takes the 5-core to its fixed point
     "spectran": PrepSpec(require_text=True),
-    # S3-Rec, CIKM 2020 (github.com/aHuiWang/CIKM2020-S3Rec, data/data_process.py): the 5-core, repeats and all
+    # S3-Rec, CIKM 2020 (github.com/aHuiWang/CIKM2020-S3Rec, data/data_process.py): the 5-core, repeats kept
     "s3rec": PrepSpec(dedup="none"),
     # LLM-ESR, NeurIPS 2024 (github.com/liuqidong07/LLM-ESR, data/data_process.py, filter_common and filter_minmum):
-    # counts before any removal, one pass, then users of at least 3. Its user_num also counts the users then dropped.
+    # counts before any removal, one pass, then users with at least 3 events. Its user_num includes the dropped users.
     "llm-esr": PrepSpec(kcore=3, dedup="none", iterate=False),
     # MiniOneRec 2025 and D3 (github.com/AkaliKong/MiniOneRec, data/amazon18_data_process.py): titles of at most 20
-    # words without page markup, 5-core within the window. Its split (8:1:1 of all prefixes by time) is none of ours.
+    # words without page markup, 5-core within the window. Its split (8:1:1 of all prefixes by time) is not offered.
     "minionerec": PrepSpec(require_text=True, max_title_words=20, window="2016-10-01:2018-11-01", dedup="none"),
     # Amazon Reviews 2023 (github.com/hyp1231/AmazonReviews2023, benchmark_scripts/kcore_filtering.py): of a repeated
-    # (user, item) the earliest stays, then the 5-core
+    # (user, item) the earliest event is kept, then the 5-core
     "amazon2023": PrepSpec(dedup="first"),
 }
 
 
 def preset(word: str) -> PrepSpec:
-    """The spec of a preset's name, perhaps with values of its own in brackets: `amazon2023[kcore=0]`.
+    """Return the spec of a preset, optionally with overrides in brackets: `amazon2023[kcore=0]`.
 
     Raises HarnessError for an unknown name or option, or a value that `check` refuses.
     """
-    name, own = split_overrides(word)
+    name, overrides = split_overrides(word)
     if name not in PRESETS:
         raise HarnessError(f"There is no preparation '{name}'. {suggest(name, list(PRESETS))}")
-    known = [field.name for field in fields(PrepSpec)]
-    for key in own:
-        if key not in known:
-            raise HarnessError(f"'{word}': a preparation has no '{key}'. {suggest(key, known)}")
-    spec = replace(PRESETS[name], **own)
+    options = [field.name for field in fields(PrepSpec)]
+    for key in overrides:
+        if key not in options:
+            raise HarnessError(f"'{word}': a preparation has no option '{key}'. {suggest(key, options)}")
+    spec = replace(PRESETS[name], **overrides)
     check(spec)
     return spec
 
 
 def check(spec: PrepSpec) -> None:
-    """Raises HarnessError, naming what is allowed, if a value of the spec is not one that `PrepSpec` describes."""
+    """Raise HarnessError, naming the allowed values, if a value of the spec is not one that `PrepSpec` allows."""
     for name in ("kcore", "max_title_words", "max_history"):
         value = getattr(spec, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
@@ -76,38 +76,38 @@ def check(spec: PrepSpec) -> None:
     if spec.min_rating is not None and not _is_number(spec.min_rating):
         raise HarnessError(f"min_rating is {spec.min_rating!r}; it must be a number.")
     if isinstance(spec.order, str) or sorted(spec.order) != sorted(STEPS):
-        given = spec.order if isinstance(spec.order, str) else ",".join(map(str, spec.order))
-        raise HarnessError(f"The order of steps is '{given}'; it must name each of {', '.join(STEPS)} once.")
+        order = spec.order if isinstance(spec.order, str) else ",".join(map(str, spec.order))
+        raise HarnessError(f"The order of steps is '{order}'; it must name each of {', '.join(STEPS)} once.")
     tie_policy(spec)
     window(spec)
 
 
 def check_protocol(protocol: Protocol) -> None:
-    """Raises HarnessError, naming what is allowed, if a value of the protocol is not one that `Protocol` describes."""
-    for name, known in CHOICES.items():
-        if (value := getattr(protocol, name)) not in known:
-            raise HarnessError(f"There is no {name} '{value}'. {suggest(str(value), known)}")
-        if protocol.split == "loo" and value != known[0]:
-            raise HarnessError(f"The {name} '{value}' is for the split 'gts'; 'loo' knows only '{known[0]}'.")
+    """Raise HarnessError, naming the allowed values, if a value of the protocol is not one that `Protocol` allows."""
+    for name, choices in CHOICES.items():
+        if (value := getattr(protocol, name)) not in choices:
+            raise HarnessError(f"There is no {name} '{value}'. {suggest(str(value), choices)}")
+        if protocol.split == "loo" and value != choices[0]:
+            raise HarnessError(f"The {name} '{value}' needs the split 'gts'; 'loo' allows only '{choices[0]}'.")
     if protocol.split == "gts" and not 0 < protocol.quantile < 1:
         raise HarnessError(f"The quantile of the split 'gts' is {protocol.quantile}; it must lie between 0 and 1.")
 
 
 def tie_policy(spec: PrepSpec) -> tuple[str, int]:
-    """(`source`, `item_id` or `random`, seed). Raises HarnessError for another policy."""
+    """Return (`source`, `item_id` or `random`, seed). Raises HarnessError for an unknown policy."""
     kind, colon, seed = str(spec.tie_policy).partition(":")
     if kind == "random" and seed.isdecimal():
         return kind, int(seed)
     if colon or kind not in ("source", "item_id"):
-        known = suggest(spec.tie_policy, ["source", "item_id", "random:<seed>"])
-        raise HarnessError(f"There is no tie policy '{spec.tie_policy}'. {known}")
+        hint = suggest(spec.tie_policy, ["source", "item_id", "random:<seed>"])
+        raise HarnessError(f"There is no tie policy '{spec.tie_policy}'. {hint}")
     return kind, 0
 
 
 def window(spec: PrepSpec) -> tuple[int, int] | None:
-    """First second of the first day and of the day after the last, UTC, seconds since 1970; None: no window.
+    """Return the first second of the first day and of the day after the last, UTC, in seconds since 1970.
 
-    Raises HarnessError if the window is not two days in order.
+    None without a window. Raises HarnessError if the window is not two days in order.
     """
     if spec.window is None:
         return None
@@ -138,7 +138,7 @@ def _published() -> list[dict[str, Any]]:
 
 
 def compared(name: str, spec: PrepSpec, card: dict[str, Any]) -> dict[str, Any] | None:
-    """Published counts of a data set of that name under that preparation, beside those of `card`; None: unknown.
+    """Compare the counts of `card` with those published for this data set and preparation; None if there are none.
 
     Keys users, items, events, each with published, ours and the difference in percent of the published; and source.
     """
@@ -151,7 +151,7 @@ def compared(name: str, spec: PrepSpec, card: dict[str, Any]) -> dict[str, Any] 
 
 
 def _counting(spec: PrepSpec) -> dict[str, Any]:
-    """What of a spec the counts depend on."""
+    """Return the values of a spec that the counts depend on."""
     return asdict(replace(spec, tie_policy="source"))
 
 

@@ -1,6 +1,6 @@
-"""Raw data sets: finding one by name or folder, and reading its two files with every check that a bad file needs.
+"""Open a raw data set by name or folder, and read and check its two files.
 
-The rest of the data room (`harness.data.preparation`) sees only what has passed here.
+The preparation (`harness.data.preparation`) works only on files that passed these checks.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from harness.types import HarnessError, digest
 
 SETTINGS = ["name", "text", "licence", "citation", "redistributable", library.MATRICES]
 ANSWERS = {"yes": True, "no": False}
-SEPARATORS = " \t\n.,;:|/-"  # what a text does not begin with when its first field is missing
+SEPARATORS = " \t\n.,;:|/-"  # removed from the start of a text whose first field is missing
 CLOSING = ")]}"
 TEXT = (pl.String, pl.Categorical, pl.Enum)
-LOOK = 10_000  # rows by which a column is judged
+LOOK = 10_000  # rows read to choose the text column
 
 
 @dataclass(frozen=True)
 class RawDataset:
     """Two files and how to read them.
 
-    `interactions` (a file, or a folder of parts, in a format of `data.folders`): user_id, item_id, and timestamp
-    (seconds) or order or both. `items` (likewise): item_id and text columns. `text`: template of an item's text such as
-    `{title} ({year}). {genres}`; a missing field drops out with the words before it and the bracket around it; empty:
-    the items have no text. `matrices`: files of embeddings of its items, by name. `notes`: how files are read where
-    their names do not say it.
+    `interactions` (a file or a folder of parts, in a format of `harness.data.data_files`): user_id, item_id, and
+    timestamp (seconds) or order or both. `items` (likewise): item_id and text columns. `text`: template of an item's
+    text such as `{title} ({year}). {genres}`, empty if the items have no text; a missing field is left out with the
+    words before it and the bracket around it. `matrices`: embedding files of its items, by name. `notes`: how files are
+    read, where their names do not show it.
     """
 
     name: str
@@ -46,20 +46,19 @@ class RawDataset:
     text: str
     licence: str = ""
     citation: str = ""
-    redistributable: bool | None = None  # None: nobody has said
+    redistributable: bool | None = None  # None: unknown
     matrices: dict[str, Path] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    choice: titles.TextColumn | None = None  # how `text` was chosen, where neither the folder nor the user says it
+    choice: titles.TextColumn | None = None  # how `text` was chosen, if neither the folder nor the user sets it
 
 
 def open_dataset(word: str, home: Path, text: str = "") -> RawDataset:
-    """The data set of that name, or the one in that folder; `text`: a template in place of its own.
+    """Open a data set by name or folder; `text` replaces its text template.
 
-    A name is one of the user's folders in `<home>/config.toml`, or a built-in data set, which is fetched under `home`
-    if need be. A folder holds interactions and items as `harness.data.data_files.data_files` finds them and, if wanted,
+    A name is one of the user's folders in `<home>/config.toml`, or a built-in data set, which is downloaded to `home`
+    if missing. A folder contains interactions and items (see `harness.data.data_files.data_files`) and optionally
     dataset.toml with name, text, licence, citation, redistributable (yes or no) and a table of embeddings. Raises
-    HarnessError if `word` is neither, the config is malformed, the folder is not as it should be, or the template names
-    a column that is not there.
+    HarnessError if `word` is neither, the config or the folder is malformed, or the template names a missing column.
     """
     raw = _open(word, home)
     if not text:
@@ -78,20 +77,20 @@ def _open(word: str, home: Path) -> RawDataset:
     if "/" in word:
         text = f"{folder} is not a folder; a data set is a folder with interactions and items files."
         raise HarnessError(f"{text} {files.cut_at_comma(folder)}".rstrip())
-    known = registry.suggest(word, library.names(home))
-    raise HarnessError(f"There is no data set '{word}' and no folder of that name. {known}")
+    hint = registry.suggest(word, library.names(home))
+    raise HarnessError(f"There is no data set '{word}' and no folder of that name. {hint}")
 
 
 def ready(home: Path) -> list[str]:
-    """Names of the data sets whose files are there: the user's folders, then what has been fetched."""
+    """Return the names of the data sets on disk: the user's folders, then the downloaded built-in ones."""
     return library.ready(home)
 
 
 def register(name: str, folder: Path, home: Path, matrices: dict[str, Path] | None = None) -> RawDataset:
-    """Give a folder, and embeddings of its items, a name in `<home>/config.toml`, once they can be opened.
+    """Check that a folder and embeddings of its items can be opened, and name them in `<home>/config.toml`.
 
-    A path of `matrices` is relative to the folder, or to the working directory. Raises HarnessError if one cannot be
-    opened, or a name is malformed or another file's.
+    Paths in `matrices` are relative to the folder or to the working directory. Raises HarnessError if a file cannot be
+    opened, or a name is malformed or taken by another file.
     """
     folder = folder.expanduser()
     if not folder.is_dir():
@@ -100,9 +99,9 @@ def register(name: str, folder: Path, home: Path, matrices: dict[str, Path] | No
     for path, wanted in ((raw.interactions, ["user_id", "item_id"]), (raw.items, ["item_id"])):
         with reading(path):
             _columns(path, wanted)
-    found = {word: _matrix(folder, path) for word, path in (matrices or {}).items()}
-    library.write_entry(name, folder, home, found)
-    return replace(raw, matrices=raw.matrices | found)
+    paths = {word: _matrix(folder, path) for word, path in (matrices or {}).items()}
+    library.write_entry(name, folder, home, paths)
+    return replace(raw, matrices=raw.matrices | paths)
 
 
 def _matrix(folder: Path, path: Path) -> Path:
@@ -110,37 +109,42 @@ def _matrix(folder: Path, path: Path) -> Path:
     for place in (folder / path, path):
         if place.is_file():
             return place.resolve()
-    raise HarnessError(f"There is no file {path}, neither in {folder} nor here.")
+    raise HarnessError(f"There is no file {path}, neither in {folder} nor in the working directory.")
 
 
 def raw_hash(raw: RawDataset) -> str:
-    """Identity of the content: the bytes of both files and the text template, wherever they lie."""
+    """Return the identity of the content: the bytes of both files and the text template, independent of paths."""
     hashes = file_hashes(raw)
     quotes = {"quotes": "escaped"} if scans.escaped(raw.interactions) or scans.escaped(raw.items) else {}
     return digest({"text": raw.text, **hashes, **quotes})
 
 
 def file_hashes(raw: RawDataset) -> dict[str, str]:
-    """sha256 of both files, or a digest of their parts. Raises HarnessError if one is missing or its suffix unknown."""
+    """Return the sha256 of both files, or a digest of their parts.
+
+    Raises HarnessError if a file is missing or has an unknown suffix.
+    """
     for path in (raw.interactions, raw.items):
         if not path.exists() and data_files.kind(path):
             raise HarnessError(f"{path} does not exist.")
         if not (data_files.kind(path) or path.is_dir()):
-            raise HarnessError(f"{path}: a data file ends in {data_files.FORMATS}.")
+            raise HarnessError(f"{path} is not a data file; its name must end in {data_files.FORMATS}.")
     return {"interactions": data_files.sha256(raw.interactions), "items": data_files.sha256(raw.items)}
 
 
 def read_events(path: Path, also: tuple[str, ...] = ()) -> pl.DataFrame:
-    """user_id str, item_id str, of timestamp and order (numbers) what the file has, and `also`: numbers; in file order.
+    """Read user_id str, item_id str, timestamp and order if present (numbers), and `also` (numbers), in file order.
 
-    Raises HarnessError: a column is missing, the file is empty or unreadable, an id is null, neither timestamp nor
-    order, a value that is no number, nulls in both (they are let through in one where the other is complete).
+    Raises HarnessError if a column is missing, the file is empty or unreadable, an id is null, there is neither
+    timestamp nor order, or a value is not a number. Nulls are allowed in one of the two if the other is complete.
     """
     with reading(path):
         rows, kinds = _columns(path, ["user_id", "item_id", *also])
         clocks = [name for name in ("timestamp", "order") if name in kinds]
         if not clocks:
-            raise HarnessError(f"{path}: neither a column 'timestamp' nor a column 'order'; one must give the order.")
+            raise HarnessError(
+                f"{path} has neither a column 'timestamp' nor a column 'order'; one of them is required."
+            )
         ids = (_id(path, name, kinds[name]) for name in ("user_id", "item_id"))
         events = rows.select(*ids, *clocks, *also).collect()
     _check_filled(path, events, ["user_id", "item_id"])
@@ -149,16 +153,16 @@ def read_events(path: Path, also: tuple[str, ...] = ()) -> pl.DataFrame:
     events = events.with_columns(_numbers(path, events[name]) for name in (*clocks, *also))
     timed = "timestamp" in clocks and not events["timestamp"].null_count()
     if not timed and "order" in clocks and (gaps := events["order"].null_count()):
-        few = f"order is missing in {gaps:,} of {events.height:,} rows"
-        raise HarnessError(f"{path}: {few}; none may be, unless every event has a timestamp.")
+        missing = f"order is missing in {gaps:,} of {events.height:,} rows"
+        raise HarnessError(f"{path}: {missing}; that is allowed only if every event has a timestamp.")
     _check_filled(path, events, [*([] if "order" in clocks else clocks), *also])
     return events
 
 
 def read_items(path: Path, template: str) -> pl.DataFrame:
-    """item_id str, text str or null, source_row i64, head str or null (the template's first field), in file order.
+    """Read item_id str, text str or null, source_row i64, head str or null (the template's first field), in file order.
 
-    Raises HarnessError: a column is missing, the file is empty or unreadable, an item_id is null or there twice.
+    Raises HarnessError if a column is missing, the file is empty or unreadable, or an item_id is null or a duplicate.
     """
     fields = template_fields(path, template)
     with reading(path):
@@ -166,16 +170,16 @@ def read_items(path: Path, template: str) -> pl.DataFrame:
         texts = (_field(path, name, kinds[name]) for name in fields)
         items = rows.select(_id(path, "item_id", kinds["item_id"]), *texts).collect()
     _check_filled(path, items, ["item_id"])
-    twice = items["item_id"].filter(items["item_id"].is_duplicated())
-    if len(twice):
-        raise HarnessError(f"{path}: item_id '{twice[0]}' is there more than once; each item has one row.")
+    duplicates = items["item_id"].filter(items["item_id"].is_duplicated())
+    if len(duplicates):
+        raise HarnessError(f"{path}: item_id '{duplicates[0]}' occurs more than once; each item must have one row.")
     head = pl.col(f"field {fields[0]}") if fields else pl.lit(None, pl.String)
     places = pl.int_range(pl.len(), dtype=pl.Int64)
     return items.select("item_id", text=_render(template), source_row=places, head=head)
 
 
 def template_fields(path: Path, template: str) -> list[str]:
-    """Columns that a text template names. Raises HarnessError if it is malformed (`path`: where to say so)."""
+    """Return the columns that a text template names. Raises HarnessError, naming `path`, if it is malformed."""
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
@@ -186,7 +190,7 @@ def template_fields(path: Path, template: str) -> list[str]:
     fields = list(dict.fromkeys(name for _, name, _, _ in parts if name is not None))
     if template and not fields:
         raise HarnessError(
-            f"{path}: the text template '{template}' names no column; write {{title}}, or leave it empty."
+            f"{path}: the text template '{template}' names no column; write {{title}} or leave it empty."
         )
     return fields
 
@@ -198,34 +202,31 @@ def _open_named(name: str, home: Path) -> RawDataset:
 
 def _named(name: str, home: Path) -> RawDataset:
     if (folder := library.folders(home).get(name)) is None:
-        known = library.component(name)
+        source = library.component(name)
         return RawDataset(
-            known.name, *data_files.data_files(known.fetch(home)), known.text, known.licence, known.citation, False
+            source.name, *data_files.data_files(source.fetch(home)), source.text, source.licence, source.citation, False
         )
     if not folder.is_dir():
         raise HarnessError(f"'{name}' is {folder} in {library.config_file(home)}, but that is not a folder.")
     raw = _open_folder(folder, name)
-    if name in library.built_in():  # the user's copy of it is under its terms, whether its folder says so or not
-        known = library.component(name)
-        terms = {"licence": raw.licence or known.licence, "citation": raw.citation or known.citation}
+    if name in library.built_in():  # a user's copy stays under the terms of the original
+        source = library.component(name)
+        terms = {"licence": raw.licence or source.licence, "citation": raw.citation or source.citation}
         raw = replace(raw, **terms, redistributable=False)
     return raw
 
 
 def _open_folder(folder: Path, name: str = "") -> RawDataset:
-    """The data set in a folder; its name is the one given, or its own."""
+    """Open the data set in a folder; without `name`, it has that of dataset.toml or of the folder."""
     interactions, items = data_files.data_files(folder)
     settings, matrices = _settings(data_files.settings_file(folder))
     name = name or settings.get("name", folder.resolve().name)
     if not re.fullmatch(library.NAME, name):
-        raise HarnessError(
-            f"{folder}: '{name}' cannot name a data set: 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front. "
-            "Set `name` in dataset.toml."
-        )
+        raise HarnessError(f"{folder}: {library.bad_name(name)} Set `name` in dataset.toml.")
     text, choice = (settings["text"], None) if "text" in settings else _default_text(items)
     answer = settings.get("redistributable", "")
     if answer and answer not in ANSWERS:
-        raise HarnessError(f"{folder / 'dataset.toml'}: redistributable is '{answer}'; it takes: yes, no.")
+        raise HarnessError(f"{folder / 'dataset.toml'}: redistributable is '{answer}'; it must be yes or no.")
     terms = settings.get("licence", ""), settings.get("citation", ""), ANSWERS.get(answer)
     notes: list[str] = []
     for path in (interactions, items):
@@ -235,7 +236,7 @@ def _open_folder(folder: Path, name: str = "") -> RawDataset:
 
 
 def _settings(path: Path) -> tuple[dict[str, str], dict[str, Path]]:
-    """The texts of a dataset.toml, and its table of embeddings with paths made whole."""
+    """Return the strings of a dataset.toml, and its table of embeddings with absolute paths."""
     if not path.is_file():
         return {}, {}
     try:
@@ -251,7 +252,7 @@ def _settings(path: Path) -> tuple[dict[str, str], dict[str, Path]]:
 
 
 def _default_text(items: Path) -> tuple[str, titles.TextColumn | None]:
-    """The template {title}, or that of the column that is most like a title, and how it was chosen."""
+    """Return the template {title}, or one of the column most like a title, and how it was chosen."""
     with reading(items):
         schema = scans.kinds(items)
         if "title" in schema:
@@ -262,18 +263,19 @@ def _default_text(items: Path) -> tuple[str, titles.TextColumn | None]:
 
 
 def _columns(path: Path, wanted: list[str]) -> tuple[pl.LazyFrame, pl.Schema]:
-    """The rows of a file and the types of its columns. Raises HarnessError if one of those wanted is missing."""
+    """Return the rows of a file and the types of its columns. Raises HarnessError if a wanted column is missing."""
     rows = scans.scan(path)
     kinds = rows.collect_schema()
     for name in wanted:
         if name not in kinds:
             names = [name if name.isprintable() else repr(name) for name in kinds]
-            raise HarnessError(f"{path}: no column '{name}'. {registry.suggest(name, names)}")
+            raise HarnessError(f"{path} has no column '{name}'. {registry.suggest(name, names)}")
     return rows, kinds
 
 
 def _id(path: Path, name: str, kind: pl.DataType) -> pl.Expr:
-    """The id as text, null where it is empty. Whole numbers are ids too; 1.0 would not meet the 1 of another file."""
+    """Return the id as text, null if empty."""
+    # whole numbers are allowed; of floats, 1.0 would not match the 1 of another file
     if not (kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
         raise HarnessError(f"{path}: {name} must be text or whole numbers, not {kind}.")
     text = pl.col(name).cast(pl.String)
@@ -281,7 +283,7 @@ def _id(path: Path, name: str, kind: pl.DataType) -> pl.Expr:
 
 
 def _field(path: Path, name: str, kind: pl.DataType) -> pl.Expr:
-    """A text column, null where nothing can be seen; the values of a list are joined by commas."""
+    """Return a text column, null if it has no visible character; the values of a list are joined by commas."""
     inner = kind.inner if isinstance(kind, pl.List | pl.Array) else kind
     if inner.is_nested() or inner == pl.Binary:
         raise HarnessError(f"{path}: {name} must be text, numbers or lists of them, not {kind}.")
@@ -294,7 +296,7 @@ def _field(path: Path, name: str, kind: pl.DataType) -> pl.Expr:
 
 
 def _chunks(template: str) -> tuple[list[tuple[str, str]], str]:
-    """(words before, field) of each field of a template, and the words behind the last."""
+    """Return (words before, field) for each field of a template, and the words after the last."""
     chunks, words = [], ""
     for literal, name, _, _ in Formatter().parse(template):
         words += literal
@@ -305,10 +307,10 @@ def _chunks(template: str) -> tuple[list[tuple[str, str]], str]:
 
 
 def _render(template: str) -> pl.Expr:
-    """The template filled, null where no field has a value.
+    """Fill the template; null if no field has a value.
 
-    A field owns the words before it and the closing bracket behind it; the first one present stands without the
-    separators before it; words behind the last field are said whenever a field is.
+    A missing field is left out with the words before it and the closing bracket after it. The first present field loses
+    the separators before it. Words after the last field stay if any field is present.
     """
     chunks, tail = _chunks(template)
     if not chunks:
@@ -332,11 +334,13 @@ def _check_filled(path: Path, frame: pl.DataFrame, names: list[str]) -> None:
         raise HarnessError(f"{path} is empty.")
     for name in names:
         if missing := frame[name].null_count():
-            raise HarnessError(f"{path}: {name} is missing in {missing:,} of {frame.height:,} rows; none may be.")
+            raise HarnessError(
+                f"{path}: {name} is missing in {missing:,} of {frame.height:,} rows; every row must have it."
+            )
 
 
 def _numbers(path: Path, values: pl.Series) -> pl.Series:
-    """The column as Int64, or Float64 where it has fractions; nulls stay."""
+    """Return the column as Int64, or as Float64 if it has fractions; nulls stay null."""
     kind = values.dtype
     if not (kind.is_numeric() or kind in (pl.String, pl.Null)):
         raise HarnessError(f"{path}: {values.name} must be numbers (a timestamp: seconds since 1970), not {kind}.")

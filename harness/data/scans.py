@@ -1,4 +1,4 @@
-"""The rows of a data file, whatever its format: Parquet or delimited text, one file or a folder of parts."""
+"""Scan a data file of any supported format: Parquet or delimited text, one file or a folder of parts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ TEXTS = (pl.String, pl.Categorical, pl.Enum)
 
 
 def scan(path: Path) -> pl.LazyFrame:
-    """The rows of a data file, parts in their order; in delimited text every value is text.
+    """Return the rows of a data file, parts in order; columns of delimited text are strings.
 
-    Raises HarnessError if parts have different columns, as `folders.parts` does, or a file is not what its name says.
+    Raises HarnessError if parts have different columns, a file does not match its suffix, or as `data_files.parts`
+    does.
     """
     parts = data_files.parts(path)
     if parts == [path]:
@@ -29,7 +30,7 @@ def scan(path: Path) -> pl.LazyFrame:
 
 
 def kinds(path: Path) -> pl.Schema:
-    """Column -> type of its values, in delimited text as the first rows show it. Raises HarnessError as `scan` does."""
+    """Return column -> type; for delimited text, inferred from the first rows. Raises HarnessError as `scan` does."""
     if path.is_dir():
         first = _filled(data_files.parts(path))[0]
         return scan(path).collect_schema() if _is_parquet(first) else delimited.kinds(first)
@@ -37,23 +38,23 @@ def kinds(path: Path) -> pl.Schema:
 
 
 def notes(path: Path) -> list[str]:
-    """A sentence on how a data file is read, if its name does not say it. Raises HarnessError as `scan` does."""
+    """Return a sentence on how a data file is read, or [] if its name shows it. Raises HarnessError as `scan` does."""
     parts = data_files.parts(path)
     dialects = [delimited.dialect(part) for part in parts if not _is_parquet(part)]
-    forms = dict.fromkeys(f"as {found.form} text" for found in dialects if found.form)
-    traits = dict.fromkeys(trait for found in dialects for trait in found.traits)
+    forms = dict.fromkeys(f"as {dialect.form} text" for dialect in dialects if dialect.form)
+    traits = dict.fromkeys(trait for dialect in dialects for trait in dialect.traits)
     words = [f"as {len(parts):,} parts ordered by name"] if len(parts) > 1 else []
     words += [*forms, *([f"with {', '.join(traits)}"] if traits else [])]
     return [f"{path.name} is read {' '.join(words)}"] if words else []
 
 
 def escaped(path: Path) -> bool:
-    """Whether quotes of a file are escaped by backslashes, which earlier versions read otherwise."""
+    """Return whether the file escapes quotes with backslashes, which earlier versions read differently."""
     return any(not _is_parquet(part) and delimited.dialect(part).escaped for part in data_files.parts(path))
 
 
 def reason(path: Path, error: Exception) -> str:
-    """Why a data file could not be read: the part, the line and the remedy where they can be found."""
+    """Return why a data file could not be read, with the part, the line and the remedy if they can be found."""
     parts = [] if isinstance(error, OSError) and error.errno else data_files.parts(path)
     for part in parts:
         inside = "" if part == path else f"{part.relative_to(path)}: "
@@ -69,7 +70,7 @@ def reason(path: Path, error: Exception) -> str:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what polars finds wrong with a data file into one line (HarnessError)."""
+    """Turn errors of polars on a data file into a HarnessError of one line."""
     try:
         yield
     except pl.exceptions.NoDataError:
@@ -79,7 +80,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def sentence(path: Path, why: str) -> str:
-    """The reason as a line about the file."""
+    """Join a file and the reason why it cannot be read to one line."""
     return f"{path} {why}" if why.startswith("cannot") else f"{path}: {why}"
 
 
@@ -92,7 +93,7 @@ def _is_parquet(path: Path) -> bool:
 
 
 def _joined(path: Path, parts: list[Path]) -> pl.LazyFrame:
-    """Parts of equal columns, one behind the other. Raises HarnessError if they differ."""
+    """Concatenate parts with equal columns. Raises HarnessError if their columns differ."""
     frames, parts = [], _filled(parts)
     for part in parts:
         values = [pl.lit(value, pl.String).alias(key) for key, value in data_files.partition(part, path).items()]
@@ -103,13 +104,15 @@ def _joined(path: Path, parts: list[Path]) -> pl.LazyFrame:
         name = next((n for n in [*first, *schema] if not _alike(first.get(n), schema.get(n))), None)
         if name is not None:
             kinds = [f"{p.relative_to(path)} ({s.get(name, 'absent')})" for p, s in ((parts[0], first), (part, schema))]
-            raise HarnessError(f"{path}: the column {name} differs between {kinds[0]} and {kinds[1]}; write all alike.")
+            raise HarnessError(
+                f"{path}: the column {name} differs between {kinds[0]} and {kinds[1]}; write all parts with one schema."
+            )
     text = [name for name, kind in first.items() if kind in TEXTS]
     return pl.concat([f.select(*first).cast(dict.fromkeys(text, pl.String)) for f in frames], how="vertical_relaxed")
 
 
 def _filled(parts: list[Path]) -> list[Path]:
-    """The parts that hold something: Spark writes empty files for partitions without rows."""
+    """Return the parts that are not empty: Spark writes empty files for partitions without rows."""
     return [part for part in parts if _is_parquet(part) or not delimited.dialect(part).empty] or parts[:1]
 
 

@@ -1,6 +1,6 @@
-"""The steps of a preparation: which events stay, told by masks over all of them.
+"""The steps of a preparation, each a mask of the events to keep.
 
-Steps run in the order of the spec, each on what the one before has left (`harness.types.PrepSpec`).
+Steps run in the order of the spec, each on the events that the previous one kept (`harness.types.PrepSpec`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from harness.data import presets
 from harness.data.splits import bounds, heads
 from harness.types import PrepSpec
 
-MARKUP = "<span id"  # what the titles of some 2018 pages of Amazon hold instead of a title
+MARKUP = "<span id"  # page markup in place of some titles in Amazon 2018
 
 
 @dataclass(frozen=True, eq=False)
 class Events:
-    """Events of all users, one after the other, each user's in order: codes int32, clock and rating numbers."""
+    """Events, user by user, each user's in order: `user` and `item` int32 codes, `clock` and `rating` numbers."""
 
     user: np.ndarray
     item: np.ndarray
@@ -27,13 +27,13 @@ class Events:
     rating: np.ndarray | None
 
     def at(self, places: np.ndarray) -> Events:
-        """Those at these places, or where a mask is true."""
+        """Return the events at these places, or where a mask is true."""
         rating = None if self.rating is None else self.rating[places]
         return Events(self.user[places], self.item[places], self.clock[places], rating)
 
 
 def ordered(user: np.ndarray, item: np.ndarray, frame: pl.DataFrame, timed: bool, policy: tuple[str, int]) -> Events:
-    """The events, each user's in order; `frame` has what else than codes is known of each."""
+    """Sort events by user, time and tie `policy`; `frame` has their times, orders and ratings."""
     clock = frame["timestamp" if timed else "order"].to_numpy()
     kind, seed = policy
     keys: list[np.ndarray] = []
@@ -43,13 +43,13 @@ def ordered(user: np.ndarray, item: np.ndarray, frame: pl.DataFrame, timed: bool
         keys = [_scramble(user, item, seed)]
     elif "order" in frame.columns:
         keys = [_order(frame["order"])]
-    order = np.lexsort((*keys, clock, user))  # stable: what is equal still stays in file order
+    order = np.lexsort((*keys, clock, user))  # stable: remaining ties stay in file order
     rating = frame["rating"].to_numpy() if "rating" in frame.columns else None
     return Events(user, item, clock, rating).at(order)
 
 
 def _order(values: pl.Series) -> np.ndarray:
-    """The column `order`; where it has gaps, ranks, so that events without a value come last, in file order."""
+    """Return the column `order`, or its ranks if it has gaps: events without a value come last, in file order."""
     if not values.null_count():
         return values.to_numpy()
     return values.rank("dense").fill_null(len(values) + 1).to_numpy()
@@ -65,13 +65,13 @@ def _within(events: Events, spec: PrepSpec, catalogue: pl.DataFrame) -> np.ndarr
 
 
 def _unrepeated(events: Events, spec: PrepSpec, catalogue: pl.DataFrame) -> np.ndarray | None:
-    """Events without those that repeat an earlier one (or a later one, for `last`) as the spec counts repeats."""
+    """Drop events that repeat an earlier one (a later one for `last`), with repeats as `spec.dedup` defines them."""
     if spec.dedup == "none" or not len(events.user):
         return None
     if spec.dedup != "exact":
         key = events.user.astype(np.int64) * catalogue.height + events.item
         return ~_repeats(key, before=spec.dedup == "last")
-    joined = np.zeros(len(events.user) + 1, bool)  # with the event before, in user and time
+    joined = np.zeros(len(events.user) + 1, bool)  # has user and time of the previous event
     joined[1:-1] = (np.diff(events.user) == 0) & (np.diff(events.clock) == 0)
     tied = np.flatnonzero(joined[:-1] | joined[1:])  # only these can be repeats
     group = np.cumsum(~joined[:-1])[tied]
@@ -81,12 +81,12 @@ def _unrepeated(events: Events, spec: PrepSpec, catalogue: pl.DataFrame) -> np.n
 
 
 def _repeats(key: np.ndarray, *, before: bool) -> np.ndarray:
-    """Which of the keys int64 (n,) stood before already, or stand again later (`before`): bool (n,)."""
+    """Return which keys int64 (n,) occurred earlier, or with `before` occur again later: bool (n,)."""
     order = np.argsort(key, kind="stable")
     same = key[order[1:]] == key[order[:-1]]
-    found = np.zeros(len(key), bool)
-    found[(order[:-1] if before else order[1:])[same]] = True
-    return found
+    repeated = np.zeros(len(key), bool)
+    repeated[(order[:-1] if before else order[1:])[same]] = True
+    return repeated
 
 
 def _texted(events: Events, spec: PrepSpec, catalogue: pl.DataFrame) -> np.ndarray | None:
@@ -111,7 +111,7 @@ def _recent(events: Events, spec: PrepSpec, catalogue: pl.DataFrame) -> np.ndarr
     return ~heads(bounds(lengths), np.maximum(lengths - spec.max_history, 0))
 
 
-MASKS = {  # of the events that stay, or None where all do
+MASKS = {  # each returns a mask of the events to keep, or None to keep all
     "rating": _rated,
     "window": _within,
     "dedup": _unrepeated,
@@ -122,7 +122,7 @@ MASKS = {  # of the events that stay, or None where all do
 
 
 def _scramble(users: np.ndarray, items: np.ndarray, seed: int) -> np.ndarray:
-    """A number uint64 for each (user, item, seed), by SplitMix64 (Steele, Lea & Flood 2014): the same anywhere."""
+    """Hash each (user, item, seed) to uint64 by SplitMix64 (Steele, Lea & Flood 2014), equal on every platform."""
     mixed = np.full(len(users), seed % 2**64, np.uint64)
     for codes in (users, items):
         mixed = (mixed ^ codes.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
@@ -133,9 +133,9 @@ def _scramble(users: np.ndarray, items: np.ndarray, seed: int) -> np.ndarray:
 
 
 def core(users: np.ndarray, items: np.ndarray, k: int, iterate: bool) -> np.ndarray:
-    """Mask of the events that stay when users and items with fewer than k go, until none does.
+    """Return the mask of the k-core: users and items with fewer than k events are removed until none is left.
 
-    Not iterated: once, by the counts before any removal; then users who are left with fewer than k.
+    With `iterate` false, they are removed once, by the counts before any removal; then users left with fewer than k.
     """
     keep = np.ones(len(users), bool)
     before = -1

@@ -48,7 +48,7 @@ def names_grid(launch: LaunchRecord, grid: Plan) -> bool:
 
 def _card(prepared: splits.Prepared, protocol: Protocol) -> dict[str, Any]:
     """A data set's card, with the facts that depend on the protocol."""
-    return prepared.card | splits.asked(splits.split(prepared, protocol)) | {"hash": prepared.hash}
+    return prepared.card | splits.target_counts(splits.split(prepared, protocol)) | {"hash": prepared.hash}
 
 
 def provenance() -> dict[str, Any]:

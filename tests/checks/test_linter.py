@@ -1,4 +1,4 @@
-"""The linter: made data sets with one fault each, slow recounts, and what it finds in the field's own data sets."""
+"""The linter: synthetic data sets with one fault each, slow recounts, and its findings in the field's data sets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ real = pytest.mark.skipif(not SHARED.is_dir(), reason="the research data sets ar
 
 
 def sound() -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Events and items without fault: a 5-core, in order, one event at a time, each item with a title of its own."""
+    """Events and items without fault: a 5-core, in order, without ties, each item with a distinct title."""
     rng = np.random.default_rng(1)
     rows = [
         (f"u{user:02d}", f"i{item:02d}", 1_500_000_000 + 100_003 * user + 1009 * step)
@@ -44,7 +44,7 @@ def sound() -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def found_in(folder: Path, events: Any, items: Any, suffix: str = ".parquet", toml: str = "") -> dict[str, Finding]:
-    """Findings by name; every one of them must be whole."""
+    """Return findings by name, after checking that each is complete."""
     raw = reader.open_dataset(str(write_dataset(folder / "made", events, items, suffix, toml)), folder)
     return by_name(linter.check(raw, now=NOW))
 
@@ -66,7 +66,7 @@ def numbers(found: dict[str, Finding]) -> dict[str, tuple[str, int, int]]:
 
 
 def when(place: int, value: Any, column: str) -> pl.Expr:
-    """`value` in one row of a column."""
+    """Replace one row of a column by `value`."""
     return pl.when(pl.int_range(pl.len()) == place).then(pl.lit(value)).otherwise(pl.col(column)).alias(column)
 
 
@@ -79,7 +79,7 @@ def title(text: str | None) -> Callable[..., tuple[pl.DataFrame, pl.DataFrame]]:
 
 
 def more(*rows: tuple) -> Callable[..., tuple[pl.DataFrame, pl.DataFrame]]:
-    """Events behind the others; an item that is new to the file gets a row."""
+    """Append events; a new item gets a row in the items file."""
 
     def change(events: pl.DataFrame, items: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         new = pl.DataFrame(list(rows), schema=events.schema, orient="row")
@@ -356,7 +356,7 @@ INNOCENT = [
 
 
 @pytest.mark.parametrize("fault", ONE_FAULT)
-def test_one_fault_is_found_counted_and_nothing_else_said(tmp_path, fault):
+def test_one_fault_is_found_and_counted_and_nothing_else_is_reported(tmp_path, fault):
     change, expected = ONE_FAULT[fault]
     events, items = sound()
     per_item = Counter(events["item_id"].str.slice(1).cast(pl.Int64))
@@ -383,7 +383,7 @@ def test_errors_come_first_and_info_last(tmp_path):
     assert list(found) == ["unit of time", "orphans", "file not in order"]
 
 
-def test_a_csv_is_read_as_it_stands(tmp_path):
+def test_a_csv_is_checked_as_written(tmp_path):
     events, items = sound()
     events = events.with_columns(pl.col("timestamp").cast(pl.String)).with_columns(when(9, "noon", "timestamp"))
     found = found_in(tmp_path, events, items, ".csv")
@@ -391,7 +391,7 @@ def test_a_csv_is_read_as_it_stands(tmp_path):
     assert found["missing timestamp"].examples == ("noon",)
 
 
-def test_a_bot_and_an_item_above_all_are_named(tmp_path):
+def test_a_bot_and_a_dominant_item_are_named(tmp_path):
     rng = np.random.default_rng(2)
     rows = [(f"u{u}", f"i{i:03d}", T + 50 * u + k) for u in range(200) for k, i in enumerate(rng.permutation(300)[:10])]
     rows += [("robot", f"i{i:03d}", T + k) for k, i in enumerate(rng.permutation(300)[:250])]
@@ -404,7 +404,7 @@ def test_a_bot_and_an_item_above_all_are_named(tmp_path):
     assert found["heavy items"].examples == ("home",)
 
 
-def test_the_title_and_the_text_of_a_template_are_told_apart(tmp_path):
+def test_the_title_and_the_text_of_a_template_are_distinguished(tmp_path):
     events, items = sound()
     items = items.with_columns(when(3, None, "title"), brand=pl.lit("Acme")).with_columns(when(5, None, "brand"))
     found = found_in(tmp_path, events, items, toml='text = "{title} by {brand}"')
@@ -436,7 +436,7 @@ BAD_FILES: dict[str, tuple[dict[str, Any], dict[str, Any], str, list[str]]] = {
 
 
 @pytest.mark.parametrize("fault", BAD_FILES)
-def test_a_file_that_cannot_be_used_is_a_finding(tmp_path, fault):
+def test_an_unusable_file_is_a_finding(tmp_path, fault):
     events, items, name, parts = BAD_FILES[fault]
     finding = found_in(tmp_path, events, items)[name]
     assert finding.level == "error"
@@ -492,7 +492,7 @@ junk = st.text(st.characters(codec="utf-8"), max_size=6) | st.none() | st.sample
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(junk, junk, st.none() | st.floats()), max_size=12), names=st.lists(junk, max_size=8))
-def test_whatever_the_files_hold_the_linter_answers(tmp_path, rows, names):
+def test_the_linter_reports_on_any_files(tmp_path, rows, names):
     schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Float64}
     events = pl.DataFrame(rows, schema=schema, orient="row")
     items = pl.DataFrame({"item_id": names, "title": names[::-1]}, schema={"item_id": pl.String, "title": pl.String})
@@ -503,7 +503,7 @@ def test_whatever_the_files_hold_the_linter_answers(tmp_path, rows, names):
 
 
 def embedded(folder: Path, E: np.ndarray, lacks: int | None = None) -> dict[str, Finding]:
-    """Findings of a matrix over the sound items, of which one may lack its title."""
+    """Return the findings on a matrix of the sound items, one of which may lack its title."""
     events, items = sound()
     items = items if lacks is None else items.with_columns(when(lacks, None, "title"))
     raw = reader.open_dataset(str(write_dataset(folder / "made", events, items)), folder)
@@ -517,7 +517,7 @@ def E() -> np.ndarray:
     return np.random.default_rng(3).standard_normal((ITEMS, 6))
 
 
-def test_a_sound_embedding_tells_only_its_mean_cosine(tmp_path, E):
+def test_a_sound_embedding_reports_only_its_mean_cosine(tmp_path, E):
     unit = E / np.linalg.norm(E, axis=1, keepdims=True)
     found = embedded(tmp_path, E)
     assert numbers(found) == {"mean cosine": ("info", ITEMS, ITEMS)}
@@ -525,7 +525,7 @@ def test_a_sound_embedding_tells_only_its_mean_cosine(tmp_path, E):
     assert f" {expected:.3f}:" in found["mean cosine"].says
 
 
-def test_a_cone_is_a_warning(tmp_path, E):
+def test_a_high_mean_cosine_is_a_warning(tmp_path, E):
     assert embedded(tmp_path, E + 20)["mean cosine"].level == "warning"
 
 
@@ -537,13 +537,13 @@ def test_nan_and_infinite_rows_are_named(tmp_path, E):
     assert found["mean cosine"].total == ITEMS - 2
 
 
-def test_zero_rows_are_right_only_where_there_is_no_text(tmp_path, E):
+def test_zero_rows_are_right_only_for_items_without_text(tmp_path, E):
     E[5] = 0
     assert numbers(embedded(tmp_path / "a", E))["zero rows"] == ("warning", 1, ITEMS)
     assert numbers(embedded(tmp_path / "b", E, lacks=5))["zero rows"] == ("info", 1, ITEMS)
 
 
-def test_whole_numbers_are_told_unless_they_are_counts(tmp_path, E):
+def test_whole_numbers_are_reported_unless_they_are_counts(tmp_path, E):
     assert "whole numbers" not in embedded(tmp_path / "a", np.abs(E).round())
     found = embedded(tmp_path / "b", (30 * E).round())
     assert numbers(found)["whole numbers"] == ("warning", ITEMS, ITEMS)
@@ -564,7 +564,7 @@ def test_an_embedding_of_other_items_or_of_nothing_is_an_error(tmp_path, E):
     assert embedded(tmp_path, 0 * E)["no directions"].level == "error"
 
 
-def test_a_report_is_whole_from_name_to_remedy(tmp_path, home):
+def test_a_report_has_everything_from_name_to_remedy(tmp_path, home):
     events, items = sound()
     folder = write_dataset(tmp_path / "shop", events, items)
     clean = linter.examine(str(folder), home)
@@ -588,7 +588,7 @@ def test_a_report_is_whole_from_name_to_remedy(tmp_path, home):
     assert json.loads(json.dumps(told)) == told
 
 
-def test_what_cannot_be_prepared_or_encoded_is_a_finding(tmp_path, home, E):
+def test_a_failed_preparation_or_encoding_is_a_finding(tmp_path, home, E):
     events, items = sound()
     folder = write_dataset(tmp_path / "shop", events, items)
     found = by_name(linter.examine(str(folder), home, spec=PrepSpec(kcore=100)).findings)
@@ -604,7 +604,7 @@ def test_what_cannot_be_prepared_or_encoded_is_a_finding(tmp_path, home, E):
     assert report.encoder == f"file:{tmp_path / 'E.npy'}"
 
 
-def test_a_wrong_name_is_one_clear_line(tmp_path, home):
+def test_a_wrong_name_is_a_clear_one_line_error(tmp_path, home):
     folder = write_dataset(tmp_path / "shop", *sound())
     with pytest.raises(HarnessError, match=r"no data set 'ml-100'.*ml-100k"):
         linter.examine("ml-100", home)
@@ -612,7 +612,7 @@ def test_a_wrong_name_is_one_clear_line(tmp_path, home):
         linter.examine(str(folder), home, "minilmm")
 
 
-def test_published_counts_are_held_against_the_prepared_ones(tmp_path):
+def test_published_counts_are_compared_with_the_prepared_ones(tmp_path):
     raw = reader.open_dataset(str(write_dataset(tmp_path / "made", *sound())), tmp_path)
     prepared = preparation.prepare(raw, PrepSpec(), tmp_path)
     same = {"published": USERS, "ours": USERS, "percent": 0.0}
@@ -620,12 +620,12 @@ def test_published_counts_are_held_against_the_prepared_ones(tmp_path):
     prepared.card["published"] = {"users": same, "events": other, "source": "a paper"}
     found = by_name(linter.check(raw, prepared, now=NOW))
     assert numbers(found) == {"published counts": ("warning", 1, 2)}
-    assert "not those of a paper: 240 events for 300 (-20.00 %)" in found["published counts"].says
+    assert "differ from those of a paper: 240 events instead of 300 (-20.00 %)" in found["published counts"].says
     prepared.card["published"] = {"users": same}
     assert not linter.check(raw, prepared, now=NOW)
 
 
-def test_the_module_is_light():
+def test_the_module_is_cheap_to_import():
     heavy = (
         "import sys, harness.checks.linter; sys.exit(any(name in sys.modules for name in ('polars', 'torch', 'numpy')))"
     )
@@ -638,7 +638,7 @@ def shared(name: str, tmp_path: Path, matrix: str = "") -> linter.LintReport:
 
 
 @real
-def test_what_is_known_of_movielens_1m_is_found(tmp_path):
+def test_the_known_faults_of_movielens_1m_are_found(tmp_path):
     report = shared("ml-1m", tmp_path, "emb_minilm384_meta.npy")
     found = by_name(report.findings)
     assert report.counts["file"] == {"users": 6040, "items": 3416, "events": 999_611}
@@ -652,7 +652,7 @@ def test_what_is_known_of_movielens_1m_is_found(tmp_path):
 
 
 @real
-def test_what_is_known_of_beauty_is_found(tmp_path):
+def test_the_known_faults_of_beauty_are_found(tmp_path):
     found = by_name(shared("amazon2014-beauty", tmp_path, "emb_minilm384_title.npy").findings)
     assert round(found["ties"].share, 3) == 0.439
     assert round(found["tied tests"].share, 3) == 0.435
@@ -666,7 +666,7 @@ def test_what_is_known_of_beauty_is_found(tmp_path):
 
 
 @real
-def test_toys_with_titles_alone_becomes_a_5_core_after_eight_rounds(tmp_path):
+def test_toys_with_titles_only_becomes_a_5_core_after_eight_rounds(tmp_path):
     events = pl.read_parquet(SHARED / "amazon2014-toys" / "interactions_5core.parquet")
     items = pl.read_parquet(SHARED / "amazon2014-toys" / "items.parquet")
     found = found_in(tmp_path / "a", events, items)
@@ -681,7 +681,7 @@ def test_toys_with_titles_alone_becomes_a_5_core_after_eight_rounds(tmp_path):
 
 
 @real
-def test_what_page_and_encoding_left_in_office_is_found(tmp_path):
+def test_traces_of_page_code_and_encoding_in_office_are_found(tmp_path):
     folder = SHARED / "amazon2014-office"
     text = 'text = "{title}. {brand}. {categories}. {description}"'
     events, items = (pl.read_parquet(folder / f"{name}.parquet") for name in ("interactions", "items"))
@@ -693,7 +693,7 @@ def test_what_page_and_encoding_left_in_office_is_found(tmp_path):
     assert found["no time"] == ("info", 53_258, 53_258)
 
 
-def test_a_card_says_in_words_what_it_holds(tmp_path):
+def test_a_card_is_printed_in_words(tmp_path):
     events, items = sound()
     toml = 'licence = "research only"\ncitation = "Doe 2020"'
     raw = reader.open_dataset(str(write_dataset(tmp_path / "made", *title(None)(events, items), toml=toml)), tmp_path)
@@ -705,11 +705,11 @@ def test_a_card_says_in_words_what_it_holds(tmp_path):
     lines = cards.text(card | {"embeddings": {"minilm": info}}).splitlines()
     said = {line[:12].strip(): line[12:] for line in lines if not line.startswith(" ")}
     assert lines[0] == "made"
-    assert said["counts"].startswith("30 users, 24 items, 240 events (8.0 a user, 33.3 % of all pairs)")
+    assert said["counts"].startswith("30 users, 24 items, 240 events (8.0 per user, 33.3 % of all pairs)")
     assert said["published"] == "differs: events 300 (-20.00 % here); a paper"
-    assert said["prepared"] == "kcore 5; of 240 events, 0 repeats dropped"
-    assert said["time"].startswith("0 % of neighbouring events share their time")
-    assert said["text"] == "{title}; 1 items without, 0 with the text of another"
+    assert said["prepared"] == "kcore 5; 240 events in the source, 0 duplicates dropped"
+    assert said["time"].startswith("0 % of a user's consecutive events have equal times")
+    assert said["text"] == "{title}; 1 items without text, 0 with the same text as another item"
     assert said["minilm"] == "24 x 384, mean cosine 0.250; rank 3 of 11"
     assert [said["licence"], said["citation"], said["warning"]] == ["research only", "Doe 2020", "Mind the step."]
     assert max(map(len, lines)) <= 110
@@ -718,9 +718,9 @@ def test_a_card_says_in_words_what_it_holds(tmp_path):
 
 
 @real
-def test_a_card_of_a_set_without_times_says_so(tmp_path):
+def test_a_card_of_a_data_set_without_times_says_so(tmp_path):
     raw = reader.open_dataset(str(SHARED / "amazon2014-office"), tmp_path)
     text = cards.text(preparation.prepare(raw, PrepSpec(tie_policy="item_id", require_text=True), tmp_path).card)
     assert "kcore 5, tie_policy item_id, require_text yes; of 53,258 events" in text
-    assert "\ntime        order only\n" in text
+    assert "\ntime        no timestamps; events are ordered by a column of the source\n" in text
     assert "\ntext        {title}; 0 items without" in text

@@ -1,4 +1,4 @@
-"""Data sets by name: the user's folders, and every family built from made files of the real formats, served locally."""
+"""Data sets by name: user folders, and every family built from synthetic files of the real formats, served locally."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DAY = 1_400_000_000 // 86400 * 86400
 
 
 def serve(web: Server, url: str, body: bytes) -> str:
-    """Put `body` at an address; its sha256."""
+    """Put `body` at an address and return its sha256."""
     web.bodies[f"/web/{urlsplit(url).hostname}{urlsplit(url).path}"] = body
     return sha(body)
 
@@ -52,7 +52,7 @@ def frames(name: str, home: Path) -> tuple[list[tuple], dict[str, dict[str, Any]
 # names
 
 
-def test_every_family_gives_its_names_and_each_can_be_opened_as_a_component():
+def test_every_variant_of_a_family_has_a_name_and_can_be_loaded():
     names = library.built_in()
     categories = ["beauty", "toys", "clothing", "office", "sports", "games"]
     wanted = {f"amazon{year}-{category}" for year in (2014, 2018, 2023) for category in categories}
@@ -71,7 +71,7 @@ def test_every_family_gives_its_names_and_each_can_be_opened_as_a_component():
         assert not found.ready(Path("/nowhere"))
 
 
-def test_sources_have_mirrors_and_hashes_of_64_digits_and_files_no_other_data_set_has():
+def test_sources_have_mirrors_valid_hashes_and_unique_files():
     places = {}
     for name in library.built_in():
         if name == "ml-100k":
@@ -84,7 +84,7 @@ def test_sources_have_mirrors_and_hashes_of_64_digits_and_files_no_other_data_se
             assert source.sha256 is None or len(bytes.fromhex(source.sha256)) == 32
 
 
-def test_the_list_and_show_of_what_is_not_here_import_nothing_heavy_and_fetch_nothing(home):
+def test_list_and_show_import_nothing_heavy_and_download_nothing(home):
     code = "import sys; from pathlib import Path; from harness.workflows import components; h = Path(sys.argv[1]); "
     code += "print(components.text(components.all_of(h)), components.details(components.one('amazon2018_toys', h))); "
     code += "print('loaded', *sorted({'polars', 'numpy', 'requests', 'torch', 'ray', 'mlflow'} & set(sys.modules)))"
@@ -127,7 +127,7 @@ class Shops:
 # the user's folders
 
 
-def test_a_registered_folder_is_found_by_name_before_the_built_in_one_and_is_ready(home, tmp_path, dataset):
+def test_a_registered_folder_takes_precedence_over_a_built_in_data_set(home, tmp_path, dataset):
     assert register("shop", dataset, home).name == "shop"
     assert register("ml-100k", make_dataset(tmp_path / "mine"), home).interactions.parent == tmp_path / "mine"
     register("shop", dataset, home)
@@ -148,7 +148,7 @@ def test_a_registered_folder_is_found_by_name_before_the_built_in_one_and_is_rea
         open_dataset("ml-100k", home)
 
 
-def test_the_config_keeps_what_is_in_it_and_relative_paths_are_relative_to_it(home, tmp_path, dataset):
+def test_the_config_keeps_its_lines_and_relative_paths_are_relative_to_it(home, tmp_path, dataset):
     text = '# mine\nother = 1\n\n[datasets] # sets\n"a.b" = "../toy"  # this\n\n[more]\nkey = "[datasets]"\n'
     (home / "config.toml").write_text(text)
     assert library.folders(home) == {"a.b": dataset}
@@ -168,7 +168,7 @@ def test_two_processes_may_register_at_once(home, dataset):
     assert set(library.folders(home)) == {f"shop{k}-{n}" for k in range(2) for n in range(20)}
 
 
-def test_what_cannot_be_registered_is_one_line_and_changes_nothing(home, tmp_path, dataset):
+def test_an_invalid_registration_is_a_one_line_error_and_changes_nothing(home, tmp_path, dataset):
     def refusal(name: str, folder: Path) -> str:
         with pytest.raises(HarnessError) as caught:
             register(name, folder, home)
@@ -180,14 +180,14 @@ def test_what_cannot_be_registered_is_one_line_and_changes_nothing(home, tmp_pat
     assert "has neither interactions.parquet" in refusal("shop", tmp_path / "empty")
     bad = write_dataset(tmp_path / "bad", {"user": ["u"], "item_id": ["a"]}, {"item_id": ["a"], "title": ["A"]})
     assert "no column 'user_id'. Did you mean 'user'?" in refusal("shop", bad)
-    assert "cannot name a data set" in refusal("a/b", dataset)
+    assert "is not a valid data set name" in refusal("a/b", dataset)
     assert not (home / "config.toml").exists()
     register("shop", dataset, home)
     before = (home / "config.toml").read_text()
-    assert f"'shop' is {dataset} already" in refusal("shop", make_dataset(tmp_path / "other"))
+    assert f"'shop' is already {dataset}" in refusal("shop", make_dataset(tmp_path / "other"))
     assert (home / "config.toml").read_text() == before
     (home / "config.toml").write_text(inline := 'datasets = {a = "b"}\n')
-    assert "cannot take another line" in refusal("shop", dataset)
+    assert "No line can be added" in refusal("shop", dataset)
     assert (home / "config.toml").read_text() == inline
 
 
@@ -197,12 +197,12 @@ def test_what_cannot_be_registered_is_one_line_and_changes_nothing(home, tmp_pat
         (b"[datasets", "not TOML"),
         (b"datasets = 3", "[datasets] must be a table"),
         (b"[datasets]\nshop = 3", "datasets.shop must be the path of a folder"),
-        (b"[datasets]\n'a/b' = 'c'", "'a/b' cannot name a data set"),
+        (b"[datasets]\n'a/b' = 'c'", "'a/b' is not a valid name for a data set"),
         (b"[datasets]\nshop = '\xff'", "line 2 is not UTF-8"),
     ],
     ids=["no TOML", "no table", "no text", "bad name", "no UTF-8"],
 )
-def test_a_malformed_config_is_one_line_whatever_reads_it(home, text, words):
+def test_a_malformed_config_is_a_one_line_error_for_every_reader(home, text, words):
     (home / "config.toml").write_bytes(text)
     for read in (ready, components.all_of, lambda h: open_dataset("ml-100k", h), lambda h: library.find("shop", h)):
         with pytest.raises(HarnessError) as caught:
@@ -227,7 +227,7 @@ DAT_MOVIES = (
 
 
 @pytest.mark.parametrize(("size", "folder", "encoding"), [("1m", "", "latin-1"), ("10m", "ml-10M100K", "utf-8")])
-def test_movielens_of_double_colons(web, home, monkeypatch, size, folder, encoding):
+def test_movielens_with_double_colons_is_read(web, home, monkeypatch, size, folder, encoding):
     body = ml_zip(size, DAT, DAT_MOVIES.encode(encoding), folder)
     monkeypatch.setitem(ml.SHA256, size, serve(web, ml.URL.format(size), body))
     events, items = frames(f"ml-{size}", home)
@@ -237,7 +237,7 @@ def test_movielens_of_double_colons(web, home, monkeypatch, size, folder, encodi
     assert items["661"] == {"title": "Misérables, Les", "year": 1995, "genres": ["Drama", "Musical"]}
 
 
-def test_movielens_of_commas_reads_quoted_titles_and_notes_the_hash_where_none_is_published(web, home):
+def test_movielens_csv_has_quoted_titles_and_an_unpublished_hash_is_recorded(web, home):
     ratings = "userId,movieId,rating,timestamp\n1,17,4.0,944249077\n1,25,1.0,944250228\n"
     movies = 'movieId,title,genres\n17,"Sense, ""The"" (1995)",Drama|Romance\n25,Babylon 5,(no genres listed)\n'
     digest = serve(web, ml.URL.format("32m"), ml_zip("32m", ratings, movies.encode()))
@@ -302,7 +302,7 @@ def test_amazon_2014_keeps_the_order_of_ties_and_reads_literals(web, home, capsy
     assert (capsys.readouterr().err, len(web.asked)) == ("", 2)
 
 
-def test_a_hash_noted_at_the_first_use_is_verified_ever_after(web, home):
+def test_a_hash_recorded_at_first_use_is_verified_from_then_on(web, home):
     serve_2014(web)
     frames("amazon2014-beauty", home)
     lock = home / "data" / "locks" / "amazon2014-beauty.toml"
@@ -324,7 +324,7 @@ def test_a_hash_noted_at_the_first_use_is_verified_ever_after(web, home):
         with pytest.raises(HarnessError) as caught:
             open_dataset("amazon2014-beauty", home)
         assert "(wrong sha256)" in str(caught.value)
-        assert f"noted in {lock}" in str(caught.value)
+        assert f"recorded in {lock}" in str(caught.value)
         lock.write_text("".join(line for line in lock.read_text().splitlines(True) if CHECKED not in line))
         assert frames("amazon2014-beauty", home)[0][0][3] == 1.0
     finally:
@@ -333,15 +333,15 @@ def test_a_hash_noted_at_the_first_use_is_verified_ever_after(web, home):
     assert ready(home) == ["amazon2014-beauty"]
 
 
-def test_a_file_that_cannot_be_read_is_not_noted_and_leaves_no_data_set(web, home):
+def test_an_unreadable_file_is_not_recorded_and_leaves_no_data_set(web, home):
     whole = literals(PRODUCTS)
     for meta, words in (
         (whole[:-12], "meta_Beauty.json.gz: the archive is damaged"),
         (b"<html>portal</html>", "is damaged"),
         (gzip.compress(b"{'asin': __import__('os').getcwd()}\n"), "line 1 cannot be read"),
-        (gzip.compress(b"{'asin': 'B1'}\n[1]\n"), "line 2 is no record"),
+        (gzip.compress(b"{'asin': 'B1'}\n[1]\n"), "line 2 is not a record"),
         (gzip.compress(b"(" * 5000 + b"\n"), "line 1 cannot be read"),
-        (literals([{"asin": "X", "title": "of another file"}]), "none of its items is among the interactions'"),
+        (literals([{"asin": "X", "title": "of another file"}]), "has no item of the interactions"),
     ):
         serve_2014(web, meta)
         with pytest.raises(HarnessError) as caught:
@@ -391,14 +391,14 @@ def test_amazon_2023_has_milliseconds_and_parent_asins(web, home, monkeypatch):
     assert items["B1"]["brand"] == "Bic"
 
 
-def test_a_csv_that_is_not_the_data_set_is_named(web, home, monkeypatch):
+def test_a_csv_of_another_form_is_reported(web, home, monkeypatch):
     address = f"{amazon2018.HOSTS[0]}/categoryFilesSmall/Video_Games.csv"
     serve(web, f"{amazon2018.HOSTS[0]}/metaFiles2/meta_Video_Games.json.gz", json_lines([{"asin": "B1"}]))
     for body, words in (
-        (b"B1,U1,5.0\n", "a row has 3 fields; 4 are expected"),
+        (b"B1,U1,5.0\n", "has a row of 3 fields, expected 4"),
         (b"B1,U1,5.0,1\nB1,U1,5.0,1,9\n", "cannot be read as CSV"),
-        (b"B1,U1,5.0,yesterday\n", "a row is not as it should be: conversion from `str` to `i64` failed"),
-        (b"B1,U1,5.0,1\nB1,U1\n", "a row has fewer than 4 fields"),
+        (b"B1,U1,5.0,yesterday\n", "has an invalid row: conversion from `str` to `i64` failed"),
+        (b"B1,U1,5.0,1\nB1,U1\n", "has a row of fewer than 4 fields"),
     ):
         monkeypatch.setitem(amazon2018.SHA256, "games", serve(web, address, body))
         with pytest.raises(HarnessError) as caught:
@@ -411,7 +411,7 @@ def test_a_csv_that_is_not_the_data_set_is_named(web, home, monkeypatch):
     address = f"{amazon2023.HOSTS[0]}/benchmark/0core/rating_only/Video_Games.csv.gz"
     monkeypatch.setitem(amazon2023.SHA256, "games", serve(web, address, body))
     serve(web, f"{amazon2023.HOSTS[0]}/raw/meta_categories/meta_Video_Games.jsonl.gz", json_lines([]))
-    with pytest.raises(HarnessError, match="columns are 'user,item,rating,timestamp'; user_id,parent_asin"):
+    with pytest.raises(HarnessError, match="the columns 'user,item,rating,timestamp', expected 'user_id,parent_asin"):
         open_dataset("amazon2023-games", home)
     body = gzip.compress(b"user_id,parent_asin,rating,timestamp\n")
     monkeypatch.setitem(amazon2023.SHA256, "games", serve(web, address, body))
@@ -437,7 +437,7 @@ def test_steam_is_read_from_literals_with_days_as_seconds(web, home, monkeypatch
     assert items["35140"]["title"] is None
 
 
-def test_goodreads_brings_its_zones_to_utc_and_leaves_out_shelves_without_a_subject(web, home, monkeypatch):
+def test_goodreads_times_are_converted_to_utc_and_shelves_without_subject_are_dropped(web, home, monkeypatch):
     added = "Fri Sep 08 10:44:24 -0700 2017"
     events = [
         {"user_id": "a1", "book_id": "16", "is_read": True, "rating": 4, "date_added": added},
@@ -454,7 +454,7 @@ def test_goodreads_brings_its_zones_to_utc_and_leaves_out_shelves_without_a_subj
     assert items["16"] == {"title": "Odes", "brand": "P", "categories": ["classics"], "description": None}
     bad = [{**events[0], "date_added": "yesterday"}]
     monkeypatch.setitem(goodreads.SHA256, "poetry", serve(web, address, json_lines(bad)))
-    with pytest.raises(HarnessError, match="a row is not as it should be"):
+    with pytest.raises(HarnessError, match="has an invalid row"):
         open_dataset("goodreads-poetry", home / "other")
     del bad[0]["date_added"]
     monkeypatch.setitem(goodreads.SHA256, "poetry", serve(web, address, json_lines(bad)))
@@ -483,7 +483,7 @@ def yelp_zip(*, business: bool = True) -> bytes:
     return make_zip({"__MACOSX/Yelp JSON/yelp_dataset.tar": b"", "Yelp JSON/yelp_dataset.tar": tar})
 
 
-def test_yelp_is_put_there_by_hand_once_its_terms_are_accepted(home, monkeypatch):
+def test_yelp_needs_a_manual_download_and_accepted_terms(home, monkeypatch):
     monkeypatch.delenv(yelp.ACCEPTED, raising=False)
     body, place = yelp_zip(), home / "downloads" / "Yelp-JSON.zip"
     monkeypatch.setattr(yelp, "SHA256", sha(body))
@@ -504,18 +504,18 @@ def test_yelp_is_put_there_by_hand_once_its_terms_are_accepted(home, monkeypatch
     (home / "third" / "downloads").mkdir(parents=True)
     (home / "third" / "downloads" / "Yelp-JSON.zip").write_bytes(body := yelp_zip(business=False))
     monkeypatch.setattr(yelp, "SHA256", sha(body))
-    with pytest.raises(HarnessError, match=r"has no yelp_academic_dataset_business\.json"):
+    with pytest.raises(HarnessError, match=r"contains no yelp_academic_dataset_business\.json"):
         open_dataset("yelp", home / "third")
 
 
-def test_half_an_emoji_and_numbers_that_are_none_do_not_end_in_a_traceback():
+def test_half_an_emoji_and_invalid_numbers_do_not_end_in_a_traceback():
     assert _read.clean("cut off \ud83d") == "cut off \ufffd"
     assert _read.clean("Café \U0001f600 &amp;amp; \ud83d\ude00") == "Café \U0001f600 & \U0001f600"
     archive, kinds = Path("reviews.json.gz"), {"user_id": pl.String, "timestamp": pl.Int64}
     for rows in ([("u\ud800", 1)], [("u", 2**70)], [("u", "soon")]):
-        with pytest.raises(HarnessError, match="a row is not as it should be"):
+        with pytest.raises(HarnessError, match="has an invalid row"):
             list(_read.frames(archive, rows, kinds))
-    with pytest.raises(HarnessError, match="record 1 has a bad field"):
+    with pytest.raises(HarnessError, match="record 1 has an invalid field"):
         list(_read.picked(archive, [{"time": float("inf")}], lambda review: (int(review["time"]),)))
 
 
@@ -555,7 +555,7 @@ def test_two_processes_build_a_data_set_once(web, home):
     assert left(home / "data") == ["amazon2014-beauty", "locks"]
 
 
-def test_what_a_killed_process_left_half_built_is_cleared_away(web, home):
+def test_leftovers_of_a_killed_process_are_removed(web, home):
     (home / "data" / ".amazon2014-beauty.killed" / "interactions.parts").mkdir(parents=True)
     (home / "data" / ".amazon2014-toys.alive").mkdir()
     serve_2014(web)
@@ -566,8 +566,8 @@ def test_what_a_killed_process_left_half_built_is_cleared_away(web, home):
 # memory, and the real thing
 
 
-def test_a_large_file_goes_by_in_bounded_memory(tmp_path):
-    """1.6 million rows, 70 MB of text, out of a gz."""
+def test_a_large_file_is_read_in_bounded_memory(tmp_path):
+    """1.6 million rows, 70 MB of text, from a .gz file."""
     block = "".join(
         f"A{k % 9973:05d}USERUSERUSER,B{k % 997:04d}ITEM,5.0,{1_628_643_414_000 + k}\n" for k in range(80_000)
     )
@@ -609,7 +609,7 @@ def test_parts_are_joined_to_the_same_bytes_wherever_they_are_cut(tmp_path, monk
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="real data are not beside the checkout")
-def test_the_real_movies_of_movielens_1m_come_out_of_an_archive_of_the_real_format(web, home, monkeypatch):
+def test_the_real_movies_of_movielens_1m_are_read_from_an_archive_of_the_real_format(web, home, monkeypatch):
     events = pl.read_parquet(SHARED / "ml-1m" / "interactions.parquet").head(20_000)
     items = pl.read_parquet(SHARED / "ml-1m" / "items.parquet")
     ratings = "".join(f"{u}::{i}::5::{t}\n" for u, i, t in events.select("user_id", "item_id", "timestamp").rows())
@@ -633,7 +633,7 @@ def test_the_command_line_lists_a_registered_folder_and_benches_it_by_name(home,
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="real data are not beside the checkout")
-def test_the_published_counts_of_amazon_2014_toys_come_out_of_files_of_the_real_format(web, home):
+def test_files_of_the_real_format_give_the_published_counts_of_amazon_2014_toys(web, home):
     """The real events and titles, written as the host's two files are: 5-core with titles, as published."""
     folder = SHARED / "amazon2014-toys"
     events = pl.read_parquet(folder / "interactions_5core.parquet").sort("item_id", maintain_order=True)

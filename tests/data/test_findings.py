@@ -1,4 +1,4 @@
-"""Ids, times and texts that may be taken for something else: members of each family, and innocent neighbours."""
+"""Doubtful ids, times and texts: examples of each kind, and similar values that are fine."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def spelt(*found: str) -> list[tuple[str, str, int]]:
         ("1234567890123456789", "01234567890123456789", "as numbers", "warning"),
     ],
 )
-def test_two_spellings_of_one_id_are_reported_once_under_their_least_difference(one, other, family, level):
+def test_two_spellings_of_one_id_are_reported_once_under_their_smallest_difference(one, other, family, level):
     assert spelt(one, other, "v", "w") == [(family, level, 2)]
 
 
@@ -85,7 +85,7 @@ def test_differences_add_up_from_one_step_to_the_next_and_no_pair_is_reported_tw
     assert found[1].examples == ("'7'", "'7 '", "'\\uff17'")
 
 
-def test_characters_that_nobody_sees_are_named_by_their_code_points():
+def test_invisible_characters_are_named_by_their_code_points():
     (found,) = ids.marked(pl.Series(["\ufeffu1", "u\u200b2", "u3"]), "user_id")
     assert (found.name, found.count, found.total) == ("invisible characters in user_id", 2, 3)
     assert "U+200B, U+FEFF" in found.says
@@ -99,7 +99,7 @@ BLANK = ["  ", "\u200b", "'nan'", "None ", "00000000-0000-0000-0000-000000000000
 
 
 @pytest.mark.parametrize("word", [*MISSING.split(" "), *BLANK])
-def test_an_id_that_means_missing_is_counted_by_its_events(word):
+def test_a_placeholder_id_is_counted_by_its_events(word):
     (found,) = ids.missing(pl.Series(["u1", word, "u2"]), lambda: np.array([5, 7, 8]), "item_id")
     assert (found.name, found.level, found.count, found.total) == ("placeholder item_id", "warning", 7, 20)
     (found,) = ids.missing(pl.Series(["u1", word]), lambda: np.array([5, 0]), "item_id")
@@ -107,7 +107,7 @@ def test_an_id_that_means_missing_is_counted_by_its_events(word):
 
 
 @pytest.mark.parametrize("word", ["Nan Goldin", "nana", "NAB", "u-1", "10", "0", "Nona", "x?", "NULL1", "1", "-10"])
-def test_an_id_that_only_resembles_such_a_word_passes(word):
+def test_an_id_that_only_resembles_a_placeholder_passes(word):
     assert not list(ids.missing(pl.Series(["u1", word]), lambda: np.array([5, 7]), "user_id"))
 
 
@@ -122,7 +122,7 @@ def one(times: object) -> Finding:
 
 @pytest.mark.parametrize("step", [2, 10, 64, 100, 128, 1000, 10_000, 1_000_000])
 @pytest.mark.parametrize("offset", [0, 1])
-def test_a_clock_that_was_rounded_is_told_by_what_its_times_have_in_common(step, offset):
+def test_a_rounded_clock_is_detected_by_the_grid_of_its_times(step, offset):
     found = one(TIMES // step * step + offset)
     assert (found.name, found.level, found.count) == ("rounded clock", "warning", 2000)
     assert f"multiples of {step:,} s{' plus 1 s' * offset}:" in found.says
@@ -141,14 +141,14 @@ def test_a_clock_that_was_rounded_is_told_by_what_its_times_have_in_common(step,
         (np.where(np.arange(2000) % 10 == 0, TIMES, TIMES // 100 * 100), "100"),
     ],
 )
-def test_every_way_of_rounding_is_told(times, step):
+def test_every_kind_of_rounding_is_reported(times, step):
     found = one(times)
     assert found.name == "rounded clock"
     assert f"multiples of {step} s" in found.says
 
 
 @pytest.mark.parametrize("offset", [0, -19_800, 17])
-def test_midnight_of_any_place_is_the_resolution_of_days(offset):
+def test_midnight_of_any_time_zone_is_day_resolution(offset):
     found = one(DAYS * 86_400 + offset)
     assert (found.name, found.level, found.count) == ("day resolution", "info", 2000)
     assert ("at midnight" if not offset else f"{offset % 86_400:,} s past midnight UTC") in found.says
@@ -168,11 +168,11 @@ def test_a_clock_of_seconds_passes(times):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("times", [[1e300, -1e300] * 20, [1e19, 5e18] * 20, [-5.0, 0.5] * 20])
-def test_times_beyond_every_clock_are_no_fault_of_the_check(times):
+def test_extreme_times_do_not_break_the_check(times):
     assert all(finding.level in ("warning", "error") for finding in at(times))
 
 
-def test_half_an_hour_is_no_hour():
+def test_half_an_hour_is_not_reported_as_an_hour():
     assert "multiples of 1,800 s" in one(TIMES // 1800 * 1800).says
 
 
@@ -233,14 +233,14 @@ def dated(pattern: str) -> list[int]:
         ((TIMES + 11_644_473_600) * 10**6, "microseconds since 1601", "warning"),
     ],
 )
-def test_another_unit_than_seconds_is_named(times, unit, level):
+def test_a_unit_other_than_seconds_is_named(times, unit, level):
     found = one(times)
     assert (found.name, found.level, found.count) == ("unit of time", level, 2000)
     assert unit in found.says
 
 
 @pytest.mark.parametrize(("value", "name"), [(0, "early times"), (-1, "early times"), (9_999_999_999, "future times")])
-def test_one_value_that_stands_for_a_missing_time_is_no_unit(value, name):
+def test_one_value_for_missing_times_is_not_a_unit(value, name):
     times = TIMES.copy()
     times[:40] = value
     found = one(times)
@@ -270,7 +270,7 @@ NO_WORDS = {
 @pytest.mark.parametrize(
     ("kind", "pattern"), [(kind, pattern) for kind, found in NO_WORDS.items() for pattern in found]
 )
-def test_a_column_without_words_is_passed_over_and_as_titles_reported(kind, pattern):
+def test_a_column_without_words_is_rejected_and_reported_as_titles(kind, pattern):
     values = [pattern.format(place) for place in range(50)]
     assert titles.unfit(pl.Series(values)) == kind
     frame = pl.DataFrame({"item_id": [f"x{place}x" for place in range(50)], "text": values, "head": values})
@@ -279,7 +279,7 @@ def test_a_column_without_words_is_passed_over_and_as_titles_reported(kind, patt
     assert kind in found.says
 
 
-def test_one_text_for_all_or_none_is_no_text():
+def test_a_constant_or_empty_column_is_not_a_text():
     assert titles.unfit(pl.Series(["shop"] * 20)) == "one value for all"
     assert titles.unfit(pl.Series(["en", "de"] * 20)) == "two values for all"
     assert titles.unfit(pl.Series([None, " ", "\u200b"])) == "empty"
@@ -300,7 +300,7 @@ def test_titles_that_repeat_the_id_are_reported_and_few_odd_titles_pass():
     assert (found.count, found.examples) == (1, ("0 https://x.example/1",))
 
 
-def test_the_lines_of_a_long_first_field_are_no_fault_and_its_nul_is():
+def test_line_ends_in_a_long_first_field_are_no_fault_but_nul_is():
     texts = ["a\nb", "a\n" + "word " * 60, "word " * 60 + "\x00", "plain"]
     frame = pl.DataFrame({"item_id": list("abcd"), "text": texts, "head": texts})
     (found,) = titles.unseen(frame)
@@ -332,5 +332,5 @@ def test_the_column_most_like_a_title_is_read_and_never_one_without_words(column
     choice = titles.choose(list(columns), lambda name: pl.Series(columns[name]))
     assert (choice.column, choice.sure) == (read, sure)
     assert set(choice.passed) <= set(columns) - {read}
-    assert all(f"{name} ({why})" in choice.says for name, why in choice.passed.items())
-    assert f"read from {read}" in choice.says or not read
+    assert all(f"{name} ({why})" in choice.sentence for name, why in choice.passed.items())
+    assert f"read from {read}" in choice.sentence or not read

@@ -33,7 +33,7 @@ Written = Mapping[str, bytes | str]
 
 
 def write(folder: Path, written: Written) -> Path:
-    """Files by their path in the folder; what is not given of the two data files is plain CSV."""
+    """Write files by their path in the folder; a data file that is missing is written as plain CSV."""
     plain: dict[str, bytes | str] = {"interactions.csv": EVENTS_CSV, "items.csv": ITEMS_CSV}
     for stem, other in (("interactions", ".inter"), ("items", ".item")):
         if any(name.lower().startswith(stem) or (name.endswith(other) and name[0] != ".") for name in written):
@@ -46,14 +46,14 @@ def write(folder: Path, written: Written) -> Path:
 
 
 def read(folder: Path, home: Path) -> tuple[list[tuple], list[tuple], tuple[str, ...]]:
-    """Events, items with their texts, and the notes."""
+    """Return events, items with their texts, and the notes."""
     found = open_dataset(str(folder), home)
     items = reader.read_items(found.items, found.text)
     return reader.read_events(found.interactions).rows(), items.select("item_id", "text").rows(), found.notes
 
 
 def refusal(folder: Path, home: Path) -> str:
-    """The line that refuses the folder; `harness check` names the same fault, in a line or as a finding."""
+    """Return the error that refuses the folder, after checking that `harness check` reports the same fault."""
     with pytest.raises(HarnessError) as caught:
         prepare(open_dataset(str(folder), home), PrepSpec(kcore=0), home)
     line = str(caught.value)
@@ -214,7 +214,7 @@ def test_a_file_is_read_like_the_plain_csv_of_its_rows_and_the_notes_report_how(
 
 
 @pytest.mark.parametrize("case", ["tabs", "RecBole's files", "UTF-16", "Spark's folder"])
-def test_the_reader_is_told_on_stderr_when_it_is_prepared_on_the_card_and_by_check(tmp_path, home, capsys, case):
+def test_the_file_format_is_reported_on_stderr_on_the_card_and_by_check(tmp_path, home, capsys, case):
     written, words = SAME_ROWS[case]
     found = open_dataset(str(write(tmp_path / "made", written)), home)
     prepare(found, PrepSpec(kcore=0), home)
@@ -267,7 +267,7 @@ def test_a_title_comes_out_as_it_was_written(tmp_path, text, titles):
         ("a.item", "item_id:token\na,b\n\n  \nc\n", ["a,b", "c"]),
     ],
 )
-def test_one_column_is_read_with_the_separator_that_its_name_stands_for(tmp_path, home, name, text, ids):
+def test_one_column_is_read_with_the_separator_of_its_suffix(tmp_path, home, name, text, ids):
     found = open_dataset(str(write(tmp_path / "made", {name: text})), home)
     items = reader.read_items(found.items, found.text)
     assert items["item_id"].to_list() == ids
@@ -276,7 +276,7 @@ def test_one_column_is_read_with_the_separator_that_its_name_stands_for(tmp_path
 
 
 def spark_line(values: list[str]) -> str:
-    """A line as Spark's CSV writer makes it: quoted where a separator, quote or line end is within."""
+    """Return a line as Spark's CSV writer writes it: values with a separator, quote or line end are quoted."""
 
     def field(value: str) -> str:
         if not value or any(char in value for char in ',"\n\r'):
@@ -296,7 +296,7 @@ def doubled_line(values: list[str]) -> str:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(st.sampled_from('ab\\", \n'), min_size=1, max_size=8), min_size=1, max_size=5))
 def test_either_way_to_quote_is_recognised_in_a_whole_file(tmp_path_factory, line, titles):
-    """The first title holds what only one of the two ways can write."""
+    """The first title has a value that only one of the two ways of quoting can write."""
     titles = ['the "first", here', *titles]
     path = tmp_path_factory.mktemp("quotes") / "items.csv"
     rows = [["item_id", "title"], *([f"i{place}", title] for place, title in enumerate(titles))]
@@ -304,7 +304,7 @@ def test_either_way_to_quote_is_recognised_in_a_whole_file(tmp_path_factory, lin
     assert reader.read_items(path, "{title}")["text"].to_list() == [title.strip() or None for title in titles]
 
 
-def test_decimal_commas_are_numbers_between_semicolons_and_perhaps_thousands_are_refused(tmp_path, home):
+def test_decimal_commas_are_read_between_semicolons_and_ambiguous_ones_are_refused(tmp_path, home):
     text = "user_id;item_id;timestamp\nu;a;1,5\nu;b;1505111364,125\nv;a;0,125\nv;b;4\n"
     events, _, _ = read(write(tmp_path / "made", {"interactions.csv": text}), home)
     assert [event[2] for event in events] == [1.5, 1505111364.125, 0.125, 4.0]
@@ -347,7 +347,7 @@ REFUSED: dict[str, tuple[Written, list[str]]] = {
         ["items.csv.gz: line 3", "byte 92"],
     ),
     "half a character of UTF-16": ({"items.csv": ITEMS_CSV.encode("utf-16")[:-1]}, ["not UTF-16 text"]),
-    "no text": ({"items.csv": bytes(range(256)) * 4}, ["items.csv: not a text file", "NUL"]),
+    "no text": ({"items.csv": bytes(range(256)) * 4}, ["items.csv is not a text file", "NUL"]),
     "too many values": (
         {"interactions.csv": EVENTS_CSV.replace("v,a,3", "v,a,3,9")},
         ["line 4 has 4 values, but the header has 3 names"],
@@ -358,35 +358,35 @@ REFUSED: dict[str, tuple[Written, list[str]]] = {
     ),
     "a quote within": (
         {"items.csv": 'item_id,title\na,"Bell"\nb,5" pipe\n'},
-        ["line 3 has a quote within a value that is not in quotes"],
+        ["line 3 has a quote inside an unquoted value"],
     ),
     "a quote that does not close": ({"items.csv": 'item_id,title\na,"Anvil\nb,Bell\n'}, ["line 2 opens a quote that"]),
     "a bare carriage return": (
         {"interactions.csv": EVENTS_CSV.replace("u,b,2\n", "u,b,2\r")},
-        ["line 3 holds a bare carriage return"],
+        ["line 3 contains a bare carriage return"],
     ),
     "gzip that is cut off": (
         {"interactions.csv.gz": gzip.compress(EVENTS_CSV.encode() * 99)[:-20]},
-        ["interactions.csv.gz cannot be decompressed: it is cut off"],
+        ["interactions.csv.gz cannot be decompressed: it is truncated"],
     ),
     "gzip that is damaged": (
         {"interactions.csv.gz": gzip.compress(EVENTS_CSV.encode() * 99)[:20] + b"\xff" * 40},
         ["cannot be decompressed"],
     ),
-    "gzip of Parquet": ({"interactions.csv.gz": gzip.compress(parquet(EVENTS))}, ["holds Parquet data"]),
-    "gzip in gzip": ({"items.csv.gz": gzip.compress(gzip.compress(b"item_id\na\n"))}, ["holds gzip data"]),
-    "Excel": ({"items.csv": b"PK\x03\x04 and so on"}, ["holds zip or Excel data"]),
+    "gzip of Parquet": ({"interactions.csv.gz": gzip.compress(parquet(EVENTS))}, ["contains Parquet data"]),
+    "gzip in gzip": ({"items.csv.gz": gzip.compress(gzip.compress(b"item_id\na\n"))}, ["contains gzip data"]),
+    "Excel": ({"items.csv": b"PK\x03\x04 and so on"}, ["contains zip or Excel data"]),
     "a folder without parts": (
         {"interactions.parquet/_SUCCESS": b""},
         ["interactions.parquet is a folder without parts"],
     ),
     "an unfinished job": (
         {"interactions.parquet/_temporary/0/part-0.parquet": FIRST, "interactions.parquet/part-0.parquet": FIRST},
-        ["interactions.parquet holds _temporary"],
+        ["interactions.parquet contains _temporary"],
     ),
     "a Delta table": (
         {"interactions.parquet/_delta_log/0.json": "{}", "interactions.parquet/part-0.parquet": FIRST},
-        ["interactions.parquet holds _delta_log: a Delta table"],
+        ["interactions.parquet contains _delta_log: a Delta table"],
     ),
     "parts without rows": ({"interactions.parquet/part-0.parquet": NO_ROWS}, ["interactions.parquet is empty"]),
     "a part without a byte": (
@@ -408,7 +408,7 @@ REFUSED: dict[str, tuple[Written, list[str]]] = {
         {"interactions.parquet/p0.parquet": FIRST, "interactions.parquet/notes.txt": "x"},
         ["notes.txt is not a part"],
     ),
-    "a folder among the parts": ({"interactions.parquet/old/p0.parquet": FIRST}, ["old is a folder"]),
+    "a folder among the parts": ({"interactions.parquet/old/p0.parquet": FIRST}, ["old is not a partition folder"]),
     "latin-1 in a part": (
         {"items.csv/p0.csv": ITEMS_CSV, "items.csv/p1.csv": b"item_id,title\nc,\xe9\n"},
         ["items.csv: p1.csv: line 2 is not UTF-8"],
@@ -417,7 +417,7 @@ REFUSED: dict[str, tuple[Written, list[str]]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_read_is_one_line_that_names_file_line_and_fault(tmp_path, home, case):
+def test_an_unreadable_file_is_a_one_line_error_with_file_line_and_fault(tmp_path, home, case):
     written, words = REFUSED[case]
     folder = write(tmp_path / "made", written)
     line = refusal(folder, home)
@@ -426,7 +426,7 @@ def test_what_cannot_be_read_is_one_line_that_names_file_line_and_fault(tmp_path
         assert word in line
 
 
-def test_a_hash_is_of_the_parts_in_their_order_wherever_they_lie_and_of_the_way_to_quote(tmp_path, home):
+def test_a_hash_depends_on_the_parts_in_order_and_the_quoting_but_not_on_the_path(tmp_path, home):
     def hash_of(name: str, written: Written) -> str:
         return raw_hash(open_dataset(str(write(tmp_path / name, written)), home))
 
@@ -446,8 +446,8 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_gaps_in_the_order_do_not_matter_where_every_event_has_its_time(tmp_path, home):
-    """Events of equal time: by order, then those without one, as in the file."""
+def test_gaps_in_the_order_do_not_matter_if_every_event_has_a_time(tmp_path, home):
+    """Events with equal times are sorted by order, then those without an order in file order."""
     rows = [("u", "a", 5, ""), ("u", "b", 5, 7), ("u", "c", 5, ""), ("u", "d", 5, 3), ("u", "e", 4, 9)]
     rows += [("v", item, time, "") for time, item in enumerate("ab")]
     lines = "".join(f"{','.join(map(str, row))}\n" for row in rows)
@@ -480,11 +480,11 @@ def test_gaps_in_the_order_of_a_parquet_may_be_nulls_or_nan(tmp_path, home, orde
     assert levels["missing order"] == "info"
 
 
-def test_gaps_in_the_order_are_refused_where_a_time_is_missing_too(tmp_path, home):
+def test_gaps_in_the_order_are_refused_if_a_time_is_missing_too(tmp_path, home):
     text = "user_id,item_id,timestamp,order\nu,a,1,\nu,b,,2\nv,a,3,3\n"
     folder = write(tmp_path / "made", {"interactions.csv": text})
     with pytest.raises(
-        HarnessError, match="order is missing in 1 of 3 rows; none may be, unless every event has a tim"
+        HarnessError, match="order is missing in 1 of 3 rows; that is allowed only if every event has a tim"
     ):
         prepare(open_dataset(str(folder), home), PrepSpec(kcore=0), home)
     levels = {finding.name: finding.level for finding in linter.check(open_dataset(str(folder), home), now=2e9)}
@@ -525,13 +525,13 @@ def test_toml_in_latin_1_is_refused_with_its_line(tmp_path, home):
         spaces.read(path, "text", spaces.TEXT_DEFAULTS)
 
 
-def test_a_zero_within_a_title_does_not_make_a_file_another_encoding(tmp_path, home):
+def test_a_nul_in_a_title_does_not_change_the_encoding(tmp_path, home):
     _, items, notes = read(write(tmp_path / "made", {"items.csv": ITEMS_CSV.replace("nv", "\0v")}), home)
     assert items == [("a", "A\0vil"), ("b", "Bell")]
     assert notes == ()
 
 
-def test_a_name_with_brackets_is_a_name_and_no_pattern(tmp_path, home):
+def test_a_file_name_with_brackets_is_not_a_pattern(tmp_path, home):
     events, items, _ = read(write(tmp_path / "run[1]*" / "shop", {}), home)
     assert (events, items) == (EVENTS, ITEMS)
 
@@ -546,13 +546,13 @@ def test_file_names_in_messages_keep_their_case(tmp_path, home):
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 @pytest.mark.parametrize("name", ["interactions.csv", "items.parquet/part-0.parquet"])
-def test_a_file_that_may_not_be_read_is_one_line(tmp_path, home, name):
+def test_a_file_without_read_permission_is_a_one_line_error(tmp_path, home, name):
     folder = write(tmp_path / "made", {name: EVENTS_CSV if name.endswith(".csv") else parquet(ITEMS, ("item_id", "t"))})
     (folder / name).chmod(0)
     assert "ermission denied" in refusal(folder, home)
 
 
-def test_how_a_file_is_written_is_found_once_until_it_changes(tmp_path):
+def test_the_dialect_of_a_file_is_detected_once_until_it_changes(tmp_path):
     path = tmp_path / "items.csv"
     path.write_text(ITEMS_CSV)
     assert delimited.dialect(path) is delimited.dialect(path)
@@ -563,5 +563,5 @@ def test_how_a_file_is_written_is_found_once_until_it_changes(tmp_path):
 @pytest.mark.parametrize(
     ("name", "kind"), [("a.CSV", ".csv"), ("x.Tsv.gz", ".tsv"), ("b.parquet", ".parquet"), ("c.json", ""), ("gz", "")]
 )
-def test_the_name_says_how_a_file_is_read(name, kind):
+def test_the_suffix_decides_how_a_file_is_read(name, kind):
     assert data_files.kind(Path(name)) == kind

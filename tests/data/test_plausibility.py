@@ -1,4 +1,4 @@
-"""Data that may be taken for something else, as prepare, show and tables report it: on the card, or refused."""
+"""Doubtful data as prepare, show and tables report them: on the card, or refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TITLES = [f"A thing of kind {item}" for item in range(30)]
 
 
 def sound() -> tuple[pl.DataFrame, pl.DataFrame]:
-    """40 users of 8 events each, in a sequence that can be learnt, by a clock of seconds."""
+    """40 users of 8 events each, in a learnable sequence, with times in seconds."""
     rng = np.random.default_rng(1)
     rows = [
         (f"u{user:02d}", ITEMS[(3 * user + 7 * step) % 30], 1_500_000_000 + 100_003 * user + 1009 * step + int(jitter))
@@ -52,10 +52,10 @@ def times(change: Any) -> Any:
 
 
 FAMILIES = {
-    "two Unicode forms": (user("u07", "u08\u200b"), "Users whose id is another one's but for invisible characters"),
-    "a BOM": (user("u07", "\ufeffu07"), "Users whose id has characters that are not seen (U+FEFF)"),
-    "two numbers": (lambda e, i: user("u07", "8.0")(*user("u08", "8")(e, i)), "the way of writing a number"),
-    "a missing user": (user("u07", "nan"), "Events whose user_id stands for a missing one"),
+    "two Unicode forms": (user("u07", "u08\u200b"), "Users whose ids differ only in invisible characters"),
+    "a BOM": (user("u07", "\ufeffu07"), "Users whose id has invisible characters (U+FEFF)"),
+    "two numbers": (lambda e, i: user("u07", "8.0")(*user("u08", "8")(e, i)), "differ only in number format"),
+    "a missing user": (user("u07", "nan"), "Events whose user_id looks like a missing value"),
     "a rounded clock": (times(lambda t: t // 1000 * 1000), "Times that are multiples of 1,000 s"),
     "days, with ties": (times(lambda t: t // 86_400 * 86_400), "Times at midnight"),
     "a unit that is read as seconds": (times(lambda t: t / 86_400), "Times that look like days since 1970"),
@@ -63,25 +63,25 @@ FAMILIES = {
         lambda e, i: (e.with_columns(timestamp=pl.when(pl.int_range(pl.len()) == 5).then(0).otherwise("timestamp")), i),
         "Times before 1995 (1 of 320",
     ),
-    "URLs": (lambda e, i: (e, i.with_columns(title="https://x.example/" + pl.col("item_id"))), "no words but URLs"),
-    "one text": (lambda e, i: (e, i.with_columns(title=pl.lit("A thing"))), "all have one and the same text"),
+    "URLs": (lambda e, i: (e, i.with_columns(title="https://x.example/" + pl.col("item_id"))), "not words but URLs"),
+    "one text": (lambda e, i: (e, i.with_columns(title=pl.lit("A thing"))), "all have the same text"),
     "a guessed column": (lambda e, i: (e, i.rename({"title": "about"})), "the text is read from about"),
     "no column that will do": (
         lambda e, i: (e, i.select("item_id", url="https://x.example/" + pl.col("item_id"))),
-        "none of the others will do as text: url (URLs)",
+        "no other column is suitable: url (URLs)",
     ),
     "few items": (
         lambda e, i: (
             e.with_columns(item_id="i0" + (pl.col("item_id").str.slice(1).cast(pl.Int64) % 9).cast(pl.String)),
             i,
         ),
-        "every row has 1 as HR@10, HR@20, by construction (9 of 9 items)",
+        "every row has HR@10, HR@20 = 1 by construction (9 of 9 items)",
     ),
 }
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_card_warns_of_it_once(tmp_path, family):
+def test_the_card_warns_once(tmp_path, family):
     change, words = FAMILIES[family]
     found = [sentence for sentence in warnings(tmp_path, *change(*sound())) if words in sentence]
     assert len(found) == 1
@@ -105,7 +105,7 @@ def test_clean_data_have_no_warnings(tmp_path, column):
         (pl.lit(10**9), "times in nanoseconds"),
     ],
 )
-def test_times_that_are_not_in_seconds_are_refused_before_anything_is_kept(tmp_path, factor, words):
+def test_times_that_are_not_in_seconds_are_refused_before_anything_is_written(tmp_path, factor, words):
     events, items = sound()
     with pytest.raises(HarnessError, match=words) as caught:
         prepared(tmp_path, events.with_columns(pl.col("timestamp") * factor), items)
@@ -114,7 +114,7 @@ def test_times_that_are_not_in_seconds_are_refused_before_anything_is_kept(tmp_p
     assert not list(tmp_path.rglob("*.npy"))
 
 
-def test_a_preparation_made_before_is_looked_at_once_and_keeps_its_hash(tmp_path, monkeypatch):
+def test_an_old_preparation_is_checked_once_and_keeps_its_hash(tmp_path, monkeypatch):
     events, items = user("u07", "nan")(*sound())
     first = prepared(tmp_path, events, items)
     folder = tmp_path / "cache" / "prepared" / first.hash
@@ -130,13 +130,13 @@ def test_a_preparation_made_before_is_looked_at_once_and_keeps_its_hash(tmp_path
     assert prepared(tmp_path, events, items).card["warnings"] == first.card["warnings"]
 
 
-def test_a_coarse_clock_is_on_the_card_only_where_it_makes_ties():
+def test_a_coarse_clock_is_on_the_card_only_if_it_causes_ties():
     coarse = Finding("day resolution", "info", 5, 5, "events", "times at midnight", "None.")
     assert plausibility.sentences([coarse], True) == ["Times at midnight (5 of 5 events)."]
     assert plausibility.sentences([coarse], False) == []
 
 
-def test_ids_of_the_items_file_that_no_event_has_are_looked_at_too():
+def test_ids_of_the_items_file_without_events_are_checked_too():
     (found,) = plausibility.of_ids(
         pl.Series("item_id", ["a", "b"]), lambda: np.array([3, 4]), pl.Series(["a", "c", "null"])
     )

@@ -1,4 +1,4 @@
-"""Preparation and splits: against hand-made examples, slow recomputations and the real Amazon files."""
+"""Preparation and splits, tested on hand-made examples, against slow recomputations and on the real Amazon files."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_shuffling_the_rows_changes_nothing_where_a_column_decides_the_order(row
 
 
 @pytest.mark.parametrize("kind", [pl.String, pl.Int32])
-def test_csv_and_parquet_with_text_or_number_ids_come_to_the_same(tmp_path, home, kind):
+def test_csv_and_parquet_with_text_or_number_ids_give_the_same_result(tmp_path, home, kind):
     events = {"user_id": [2, 2, 10, 10, 10], "item_id": [7, 30, 7, 30, 4], "timestamp": [5, 6, 1, 2, 3]}
     items = {"item_id": [4, 7, 30], "title": ["Anvil", None, 'A "quoted", bell\nof two lines'], "year": [1, 2, None]}
     ids = [pl.col("item_id").cast(kind)]
@@ -202,7 +202,7 @@ def test_ids_of_a_csv_are_text_and_keep_their_zeros(tmp_path, home):
     assert prepared.catalogue.rows() == [("001", "Bell", 1), ("1", "Anvil", 0)]
 
 
-def test_the_second_call_maps_the_files_of_the_first(tmp_path, monkeypatch):
+def test_the_second_call_reuses_the_files_of_the_first(tmp_path, monkeypatch):
     first = made(tmp_path, TIED)
     folder = tmp_path / "cache" / "prepared" / first.hash
     stamps = {file.name: file.stat().st_mtime_ns for file in folder.iterdir() if file.name != checksums.STAMP}
@@ -217,7 +217,7 @@ FILES = ["items.npy", "offsets.npy", "times.npy", "catalogue.parquet", "users.pa
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("harm", ["flip", "cut", "lose"])
-def test_a_damaged_preparation_is_named_set_aside_and_made_again(tmp_path, capsys, name, harm):
+def test_a_damaged_preparation_is_reported_set_aside_and_rebuilt(tmp_path, capsys, name, harm):
     first = made(tmp_path, TIED)
     items = first.items.tolist()
     file = tmp_path / "cache" / "prepared" / first.hash / name
@@ -245,7 +245,7 @@ def test_the_hash_follows_files_and_spec(tmp_path):
     assert len(set(hashes)) == 5
 
 
-def test_the_card_counts_what_it_says(tmp_path):
+def test_the_card_has_the_right_counts(tmp_path):
     items = ITEMS | {"title": ["Anvil", "Anvil", "unknown", "Mis\ufffdrables", None]}
     rows = [("u", item, time) for time, item in enumerate("abcde")] + [("v", item, 7) for item in "abc"]
     written = write_dataset(tmp_path / "set", columns(rows, "user_id", "item_id", "timestamp"), items)
@@ -256,14 +256,14 @@ def test_the_card_counts_what_it_says(tmp_path):
     assert card["tie_share"] == 2 / 6
     assert card["test_tie_share"] == 1 / 2
     assert card["id_increasing_share"] == 1.0
-    assert [sentence.split(" ")[0] for sentence in card["warnings"]] == ["100%", "50%", "Items", "Texts", "A"]
+    assert [sentence.split(" ")[0] for sentence in card["warnings"]] == ["100%", "The", "Items", "Texts", "A"]
     rows = [(user, f"i{(5 * step) % 21:02d}", 10**9 + step**3) for user in "uv" for step in range(21)]
     items = {"item_id": [f"i{item:02d}" for item in range(21)], "title": [f"Thing {item}" for item in range(21)]}
     written = write_dataset(tmp_path / "plain", columns(rows, "user_id", "item_id", "timestamp"), items)
     assert prepare(open_dataset(str(written), tmp_path), OFF, tmp_path).card["warnings"] == []
 
 
-def test_ids_that_are_numbers_are_compared_as_numbers_by_the_lint(tmp_path):
+def test_the_linter_compares_numeric_ids_as_numbers(tmp_path):
     rows = [(user, str(item), item) for user in "uv" for item in range(8, 13)]
     items = {"item_id": [str(item) for item in range(8, 13)], "title": list("abcde")}
     written = write_dataset(tmp_path / "set", columns(rows, "user_id", "item_id", "timestamp"), items)
@@ -343,15 +343,15 @@ def test_global_temporal_split_agrees_with_its_definition_and_seals_the_future(t
 
 def test_a_split_that_cannot_be_made_is_refused_by_name(tmp_path):
     short = made(tmp_path, [("u", "a", 1), ("u", "b", 2), ("v", "a", 1), ("v", "b", 2)])
-    with pytest.raises(HarnessError, match="made: the split 'loo' leaves no user to validate"):
+    with pytest.raises(HarnessError, match="made: the split 'loo' leaves no user for validation"):
         split(short, Protocol("loo"))
     late = made(tmp_path, [("u", "a", 1), ("u", "b", 2), ("x", "b", 3), ("x", "a", 5), ("y", "a", 9)])
-    with pytest.raises(HarnessError, match="made: the split 'gts' leaves no user to test"):
+    with pytest.raises(HarnessError, match="made: the split 'gts' leaves no user for the test"):
         split(late, Protocol("gts", quantile=0.8))
     untimed = made(
         tmp_path, [("u", "a", 1), ("u", "b", 2), ("v", "a", 1), ("v", "b", 2)], names="user_id item_id order"
     )
-    with pytest.raises(HarnessError, match="made has no timestamps, which the split 'gts' needs"):
+    with pytest.raises(HarnessError, match="made has no timestamps, but the split 'gts' needs them"):
         split(untimed, Protocol("gts"))
     with pytest.raises(HarnessError, match="quantile of the split 'gts' is 1"):
         split(short, Protocol("gts", quantile=1.0))
@@ -364,7 +364,7 @@ GOLDEN = {"beauty": (22_332, 12_086, 198_215), "toys": (19_124, 11_758, 165_247)
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared research data are not on this machine")
 @pytest.mark.parametrize("name", GOLDEN)
-def test_the_classic_amazon_sets_without_untitled_items_come_to_the_published_sets(name, tmp_path):
+def test_the_classic_amazon_sets_without_untitled_items_have_the_published_counts(name, tmp_path):
     source = SHARED / f"amazon2014-{name}"
     raw = reader.RawDataset(name, source / "interactions_5core.parquet", source / "items.parquet", "{title}")
     prepared = prepare(raw, PrepSpec(5, require_text=True), tmp_path)
@@ -376,7 +376,7 @@ def test_the_classic_amazon_sets_without_untitled_items_come_to_the_published_se
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared research data are not on this machine")
-def test_one_pass_of_the_core_would_not_come_to_the_published_toys(tmp_path):
+def test_one_pass_of_the_core_does_not_give_the_published_toys(tmp_path):
     source = SHARED / "amazon2014-toys"
     titled = pl.read_parquet(source / "items.parquet").filter(pl.col("title").is_not_null())
     pairs = pl.read_parquet(source / "interactions_5core.parquet").join(titled, on="item_id", how="semi")

@@ -1,5 +1,4 @@
-"""Preparations as values, protocols, and what the card says of a data set: by hand, against slow recomputations, and on
-the real files where they lie beside the checkout."""
+"""Preparation specs, protocols and cards, tested by hand, against slow recomputations and on the real files."""
 
 from __future__ import annotations
 
@@ -52,7 +51,7 @@ def sequences(prepared: Prepared) -> dict[str, str]:
     return {user: "".join(ids[item - 1] for item in prepared.items[start:end]) for user, start, end in bounds}
 
 
-def test_the_identity_of_what_was_there_before_is_what_it_was():
+def test_old_preparations_keep_their_identity():
     assert PrepSpec(3, "item_id").identity() == {"kcore": 3, "tie_policy": "item_id", "require_text": False}
     assert Protocol("gts").identity() == {"split": "gts", "filter_seen": True, "quantile": 0.9}
     trial = Trial(
@@ -92,11 +91,11 @@ def test_every_value_of_a_spec_and_of_a_protocol_is_in_its_identity():
 RATED = [("u", "a", 1, 5), ("u", "b", 2, 2), ("u", "a", 3, 1), ("u", "e", 3, 4), ("v", "a", 1, 4), ("v", "b", 2, 4)]
 
 
-def test_events_of_a_lower_rating_go_and_a_missing_rating_is_refused(tmp_path):
+def test_events_with_a_lower_rating_are_dropped_and_a_missing_rating_is_refused(tmp_path):
     names = "user_id item_id timestamp rating"
     assert sequences(made(tmp_path, RATED, PrepSpec(0, min_rating=4), names=names)) == {"u": "ae", "v": "ab"}
     assert sequences(made(tmp_path, RATED, OFF, names=names)) == {"u": "abae", "v": "ab"}
-    with pytest.raises(HarnessError, match=r"interactions.parquet: no column 'rating'\. .*Known: user_id"):
+    with pytest.raises(HarnessError, match=r"interactions.parquet has no column 'rating'\. .*Known: user_id"):
         made(tmp_path, [row[:3] for row in RATED], PrepSpec(0, min_rating=4))
     with pytest.raises(HarnessError, match="rating is missing in 1 of 6 rows"):
         made(tmp_path, [*RATED[:-1], ("v", "b", 2, None)], PrepSpec(0, min_rating=4), names=names)
@@ -117,7 +116,7 @@ ROWS = st.lists(st.tuples(st.sampled_from("uvw"), st.sampled_from("abcde"), st.i
 
 @settings(max_examples=25, deadline=None)
 @given(rows=ROWS)
-def test_repeats_are_those_that_a_set_of_what_was_seen_finds(rows, tmp_path_factory):
+def test_repeats_agree_with_those_found_by_a_set(rows, tmp_path_factory):
     rows = [*rows, ("u", "a", 9), ("v", "b", 9)]
     ordered = sorted(rows, key=lambda row: (row[0], row[2]))  # stable, as the policy `source` is
     for name, key in {"exact": lambda row: row, "first": lambda row: row[:2], "last": lambda row: row[:2]}.items():
@@ -131,7 +130,7 @@ def test_repeats_are_those_that_a_set_of_what_was_seen_finds(rows, tmp_path_fact
         assert sequences(made(tmp_path_factory.mktemp("rows"), rows, PrepSpec(0, dedup=name))) == wanted
 
 
-def test_titles_that_are_long_or_hold_markup_go_and_missing_ones_only_where_text_is_required(tmp_path):
+def test_long_titles_and_markup_are_dropped_and_missing_titles_only_if_text_is_required(tmp_path):
     rows = [(user, item, time) for user in "uv" for time, item in enumerate("abcde")]
     assert sequences(made(tmp_path, rows, PrepSpec(0, max_title_words=2)))["u"] == "ade"
     assert sequences(made(tmp_path, rows, PrepSpec(0, max_title_words=3)))["u"] == "abde"
@@ -142,7 +141,7 @@ def test_titles_that_are_long_or_hold_markup_go_and_missing_ones_only_where_text
 DAY = 86_400
 
 
-def test_a_window_holds_both_of_its_days_in_utc(tmp_path):
+def test_a_window_includes_both_of_its_days_in_utc(tmp_path):
     start = 1_475_280_000  # 2016-10-01T00:00:00Z
     rows = [("u", item, start + seconds) for item, seconds in zip("abcd", (-1, 0, 2 * DAY - 1, 2 * DAY), strict=True)]
     rows += [("v", "b", start + 5), ("v", "c", start + 9)]
@@ -168,7 +167,7 @@ def slow_one_pass(pairs: list[tuple[int, int]], k: int) -> list[tuple[int, int]]
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=80), st.integers(0, 5))
-def test_one_pass_of_the_core_is_what_a_slow_count_finds(pairs, k):
+def test_one_pass_of_the_core_agrees_with_a_slow_count(pairs, k):
     users, items = (np.array([pair[side] for pair in pairs], dtype=np.int32) for side in (0, 1))
     keep = steps.core(users, items, k, iterate=False)
     assert [pairs[place] for place in np.flatnonzero(keep)] == slow_one_pass(pairs, k)
@@ -212,7 +211,7 @@ def test_the_order_of_steps_is_kept(tmp_path):
         ({"order": (*STEPS, "core")}, "it must name each of"),
     ],
 )
-def test_a_value_that_is_none_is_one_clear_line(tmp_path, own, says):
+def test_an_invalid_spec_value_is_a_clear_one_line_error(tmp_path, own, says):
     with pytest.raises(HarnessError, match=says):
         made(tmp_path, RATED[:2], PrepSpec(**own), names="user_id item_id timestamp rating")
     assert not (tmp_path / "cache").exists()
@@ -226,7 +225,7 @@ def test_presets_are_values_with_overrides_in_brackets():
     assert preset("s3rec[window=2019-01-01:2019-12-31]").window == "2019-01-01:2019-12-31"
     with pytest.raises(HarnessError, match=r"no preparation 'spectra'\. Did you mean 'spectran'"):
         preset("spectra")
-    with pytest.raises(HarnessError, match=r"has no 'kcor'\. Did you mean 'kcore'"):
+    with pytest.raises(HarnessError, match=r"has no option 'kcor'\. Did you mean 'kcore'"):
         preset("spectran[kcor=3]")
     with pytest.raises(HarnessError, match="kcore is -3"):
         preset("spectran[kcore=-3]")
@@ -256,7 +255,7 @@ def test_published_counts_name_presets_that_exist_and_no_spec_of_a_set_twice():
         assert {"users", "items", "events"} & set(entry)
 
 
-def test_the_card_stands_beside_what_was_published(tmp_path):
+def test_the_card_compares_its_counts_with_the_published_ones(tmp_path):
     folder = make_dataset(tmp_path / "ml-100k", users=943 // 4)
     card = prepare(open_dataset(str(folder), tmp_path), preset("raw"), tmp_path).card
     assert card["published"]["users"] == {"published": 943, "ours": 235, "percent": -75.08}
@@ -277,7 +276,7 @@ def test_cold_targets_are_those_never_trained_on(tmp_path):
     assert (prepared.card["cold_valid_share"], prepared.card["cold_test_share"]) == (0.0, 0.5)
 
 
-def test_how_warm_and_cold_targets_fare_is_told_apart_in_every_confirmed_row(tmp_path):
+def test_every_confirmed_row_has_separate_scores_of_warm_and_cold_targets(tmp_path):
     rows = [(f"u{user}", item, 10 * user + place) for user in range(12) for place, item in enumerate("abc")]
     rows += [(f"u{user}", "d" if user < 4 else "a", 1000 + user) for user in range(8)]  # d is never trained on
     prepared = made(tmp_path, rows)
@@ -293,7 +292,7 @@ def test_how_warm_and_cold_targets_fare_is_told_apart_in_every_confirmed_row(tmp
     assert info["test_cold_share"] == pytest.approx(unseen.mean())
     for name, part in (("cold", gains[unseen]), ("warm", gains[~unseen])):
         assert info[f"test_{name}_NDCG@10"] == pytest.approx(part.mean())
-    assert splits.asked(whole) == {
+    assert splits.target_counts(whole) == {
         "valid_targets": len(whole.valid.users),
         "cold_valid_share": pytest.approx(cold(whole, whole.valid).mean()),
         "test_targets": len(whole.test.users),
@@ -354,16 +353,16 @@ def test_users_whose_test_event_is_tied_are_not_tested(tmp_path):
     assert found.test is not None
     assert (found.test.users.tolist(), found.test.ends.tolist(), found.valid.users.tolist()) == ([0], [2], [0, 1])
     untimed = made(tmp_path, rows, names="user_id item_id order")
-    with pytest.raises(HarnessError, match="made has no timestamps, which 'drop_tied_test' needs"):
+    with pytest.raises(HarnessError, match="made has no timestamps, but 'drop_tied_test' needs them"):
         split(untimed, Protocol(drop_tied_test=True))
 
 
-def test_a_protocol_that_is_none_is_one_clear_line():
+def test_an_invalid_protocol_value_is_a_clear_one_line_error():
     for own, says in {
         ("gts", "validation", "bytime"): r"no validation 'bytime'\. Did you mean 'by_time'",
         ("gts", "target", "all"): r"no target 'all'\. Known: last, first, successive",
-        ("loo", "target", "first"): "The target 'first' is for the split 'gts'; 'loo' knows only 'last'",
-        ("loo", "validation", "last_train"): "'loo' knows only 'by_time'",
+        ("loo", "target", "first"): "The target 'first' needs the split 'gts'; 'loo' allows only 'last'",
+        ("loo", "validation", "last_train"): "'loo' allows only 'by_time'",
     }.items():
         with pytest.raises(HarnessError, match=says):
             presets.check_protocol(Protocol(own[0], **{own[1]: own[2]}))  # type: ignore[arg-type]
@@ -384,7 +383,7 @@ def slow_order_ndcg(sequences: list[list[int]], given: list[int], n_items: int) 
 
 
 @pytest.mark.parametrize("n_items", [12, 30])  # of 12, items that never followed can be among the first ten
-def test_the_test_of_the_order_agrees_with_a_slow_one(n_items):
+def test_the_order_test_agrees_with_a_slow_one(n_items):
     rng = np.random.default_rng(5)
     told = [rng.integers(1, n_items + 1, rng.integers(1, 12)).tolist() for _ in range(60)]
     asked = [sequence for sequence in told if len(sequence) >= 3]
@@ -403,19 +402,19 @@ def test_the_test_of_the_order_agrees_with_a_slow_one(n_items):
     assert found["drop_percent"] == pytest.approx(100 * (1 - np.mean(shuffled) / found["ndcg"]), abs=0.02)
 
 
-def test_where_the_next_item_follows_from_the_last_shuffling_costs_much_and_else_nothing(tmp_path):
+def test_shuffling_costs_much_only_if_the_next_item_depends_on_the_last(tmp_path):
     home = tmp_path / "home"
     ordered = prepare(open_dataset(str(make_dataset(tmp_path / "a", users=300)), home), OFF, home)
     assert ordered.card["order_test"]["drop_percent"] > 50
-    assert not any("order says little" in text for text in ordered.card["warnings"])
+    assert not any("order carries little information" in text for text in ordered.card["warnings"])
     rng = np.random.default_rng(0)
     rows = [(f"u{user:03d}", "abcde"[rng.integers(5)], time) for user in range(300) for time in range(12)]
     aimless = made(tmp_path, rows)
     assert abs(aimless.card["order_test"]["drop_percent"]) < 10
-    assert any("order says little" in text for text in aimless.card["warnings"])
+    assert any("order carries little information" in text for text in aimless.card["warnings"])
 
 
-def test_what_was_prepared_before_there_were_facts_gets_them_and_nothing_else_is_made_anew(tmp_path):
+def test_an_old_preparation_without_facts_gets_them_and_nothing_else_is_recomputed(tmp_path):
     first = made(tmp_path, [(user, item, t) for user in "uvw" for t, item in enumerate("abcde")])
     folder = tmp_path / "cache" / "prepared" / first.hash
     stamps = {
@@ -438,7 +437,7 @@ def test_what_was_prepared_before_there_were_facts_gets_them_and_nothing_else_is
     assert (folder / "facts.json.damaged-1").read_text() == "{"
 
 
-def test_a_large_preparation_says_what_it_is_at(tmp_path, monkeypatch, capsys):
+def test_a_large_preparation_prints_its_progress(tmp_path, monkeypatch, capsys):
     made(tmp_path, RATED, names="user_id item_id timestamp rating")
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(preparation, "LARGE", 1)
@@ -471,7 +470,7 @@ def test_the_command_line_prepares_by_name_with_overrides(dataset, tmp_path):
         (["--window", "2016:2018"], "two days in order"),
         (["--min-rating", "nan"], "nan is not a finite number"),
         (["--order", "core,dedup"], "must name each of"),
-        (["--validation", "last_train"], "is for the split 'gts'"),
+        (["--validation", "last_train"], "needs the split 'gts'"),
         (["--protocol", "gts", "--target", "frist"], "Did you mean 'first'"),
         (["--protocol", "gts", "--quantile", "1"], "must lie between 0 and 1"),
     ],
@@ -489,7 +488,7 @@ def test_the_help_names_every_preset_and_every_step():
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared research data are not on this machine")
-def test_beauty_comes_to_the_published_counts_under_two_presets_and_its_order_matters(tmp_path):
+def test_beauty_has_the_published_counts_under_two_presets_and_its_order_matters(tmp_path):
     source = SHARED / "amazon2014-beauty"
     raw = reader.RawDataset(
         "amazon2014-beauty", source / "interactions_5core.parquet", source / "items.parquet", "{title}"

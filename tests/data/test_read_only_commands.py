@@ -1,4 +1,4 @@
-"""Verbs that only read make no folders, and say what is missing."""
+"""Verbs that only read create no folders and report what is missing."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Raw data sets: found by name or folder, refused with one clear line, texts rendered from their template."""
+"""Raw data sets: opened by name or folder, refused with a clear line, texts rendered from their template."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ BAD_EVENTS = {
     "null timestamp": (EVENTS | {"timestamp": [1, None, 3, None]}, ["timestamp is missing in 2 of 4 rows"]),
     "null order": (
         EVENTS | {"timestamp": [1, None, 3, 4], "order": [0, 1, None, 1]},
-        ["order is missing in 1 of 4 rows", "unless every event has a timestamp"],
+        ["order is missing in 1 of 4 rows", "only if every event has a timestamp"],
     ),
     "dates": (EVENTS | {"timestamp": DAYS}, ["timestamp must be numbers", "seconds since 1970", "Date"]),
     "words for times": (EVENTS | {"timestamp": ["1", "2", "noon", "4"]}, ["timestamp must be numbers", "'noon'"]),
@@ -88,7 +88,7 @@ BAD_ITEMS = {
     ),
     "list of lists": ({"item_id": ["a", "b"], "title": [[["A"]], []]}, "", ["title must be text", "List(List"]),
     "list of bytes": ({"item_id": ["a", "b"], "title": [[b"A"], []]}, "", ["title must be text", "List(Binary"]),
-    "foreign ids": ({"item_id": ["x", "y"], "title": ["A", "B"]}, "", ["4 of 4", "such as 'a'", "it has 'x'"]),
+    "foreign ids": ({"item_id": ["x", "y"], "title": ["A", "B"]}, "", ["4 of 4", "such as 'a'", "its first is 'x'"]),
 }
 
 
@@ -107,8 +107,8 @@ def test_a_bad_items_file_is_refused_with_its_column_and_rule(tmp_path, home, ca
         ("licens = 'x'", ["Did you mean 'licence'?"]),
         ("name = 3", ["'name' must be a string"]),
         ("name = ", ["not TOML"]),
-        ("name = '.hidden'", ["'.hidden' cannot name a data set"]),
-        ("name = 'a/b'", ["'a/b' cannot name a data set"]),
+        ("name = '.hidden'", ["'.hidden' is not a valid data set name"]),
+        ("name = 'a/b'", ["'a/b' is not a valid data set name"]),
         (f"name = '{'a' * 65}'", ["1 to 64"]),
     ],
 )
@@ -129,7 +129,7 @@ def test_files_that_are_missing_or_unreadable_are_named(tmp_path, home):
     assert "has neither interactions.parquet nor interactions.csv" in refusal(folder, home)
     with pytest.raises(HarnessError, match=r"gone\.csv does not exist"):
         raw_hash(reader.RawDataset("x", folder / "gone.csv", folder / "items.csv", ""))
-    with pytest.raises(HarnessError, match=r"a\.json: a data file ends in \.parquet, \.csv"):
+    with pytest.raises(HarnessError, match=r"a\.json is not a data file; its name must end in \.parquet, \.csv"):
         raw_hash(reader.RawDataset("x", folder / "a.json", folder / "items.csv", ""))
 
 
@@ -141,7 +141,7 @@ def test_an_unknown_name_suggests_the_nearest_and_a_path_must_be_a_folder(home):
     assert ready(home) == []
 
 
-def test_a_folder_takes_its_settings_from_its_toml_and_its_name_from_its_folder(tmp_path, home):
+def test_a_data_set_has_the_settings_of_its_toml_and_the_name_of_its_folder(tmp_path, home):
     toml = "name = 'anvils-2'\ntext = '{title}'\nlicence = 'CC0'\ncitation = 'Smith 2020'"
     found = open_dataset(str(write_dataset(tmp_path / "a b", EVENTS, ITEMS, ".csv", toml)), home)
     assert (found.name, found.text, found.licence, found.citation) == ("anvils-2", "{title}", "CC0", "Smith 2020")
@@ -151,7 +151,7 @@ def test_a_folder_takes_its_settings_from_its_toml_and_its_name_from_its_folder(
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
-def test_the_text_of_a_folder_is_its_title_or_else_its_first_text_column(tmp_path, home, suffix):
+def test_the_default_text_is_the_title_or_the_first_text_column(tmp_path, home, suffix):
     def text_of(name: str, items: dict[str, list]) -> str:
         return open_dataset(str(write_dataset(tmp_path / name, EVENTS, items, suffix)), home).text
 
@@ -164,7 +164,7 @@ def test_the_text_of_a_folder_is_its_title_or_else_its_first_text_column(tmp_pat
     assert text_of("six", ids | {"title": ["a.jpg", "b.jpg"], "Name": ["A", "B"]}) == "{title}"
 
 
-def test_a_column_is_judged_by_text_though_a_later_row_is_of_another_kind(tmp_path, home):
+def test_a_column_is_judged_by_its_text_even_if_a_later_row_is_of_another_kind(tmp_path, home):
     rows = [f"i{place}" for place in range(300)]
     items = {"item_id": rows, "size": [*map(str, range(299)), "large"], "about": [f"a thing {row}" for row in rows]}
     found = open_dataset(str(write_dataset(tmp_path / "late", EVENTS, items, ".csv")), home)
@@ -176,7 +176,7 @@ def texts(folder: Path, items: dict[str, list], template: str) -> list[str | Non
     return reader.read_items(folder / "items.parquet", template)["text"].to_list()
 
 
-def test_a_missing_field_drops_out_with_its_decoration(tmp_path):
+def test_a_missing_field_is_left_out_with_the_words_around_it(tmp_path):
     items = {
         "item_id": list("abcdefg"),
         "title": ["Heat", "Heat", "Heat", None, None, None, "  "],
@@ -194,13 +194,13 @@ def test_a_missing_field_drops_out_with_its_decoration(tmp_path):
     ]
 
 
-def test_a_text_that_nobody_sees_is_missing_and_others_keep_their_characters(tmp_path):
+def test_an_invisible_text_counts_as_missing_and_others_keep_their_characters(tmp_path):
     titles = ["\u200b", "\ufeff \u2060", "\u00ad\x00", "\u00a0", "\u200bAnvil", "A\nB"]
     found = texts(tmp_path, {"item_id": list("abcdef"), "title": titles}, "{title}")
     assert found == [None, None, None, None, "\u200bAnvil", "A\nB"]
 
 
-def test_words_of_a_template_stay_with_the_field_they_introduce(tmp_path):
+def test_words_of_a_template_belong_to_the_field_after_them(tmp_path):
     items = {
         "item_id": list("abcd"),
         "title": ["... And Justice", "Anvil", None, None],
@@ -217,7 +217,7 @@ def test_words_of_a_template_stay_with_the_field_they_introduce(tmp_path):
     assert texts(tmp_path, items, "") == [None] * 4
 
 
-def test_the_hash_is_of_content_and_template_not_of_name_or_place(tmp_path, home):
+def test_the_hash_depends_on_content_and_template_not_on_name_or_path(tmp_path, home):
     one = open_dataset(str(write_dataset(tmp_path / "one", EVENTS, ITEMS)), home)
     two = open_dataset(str(write_dataset(tmp_path / "two", EVENTS, ITEMS, toml="licence = 'CC0'")), home)
     other_text = open_dataset(str(write_dataset(tmp_path / "three", EVENTS, ITEMS, toml="text = '{item_id}'")), home)
@@ -227,7 +227,7 @@ def test_the_hash_is_of_content_and_template_not_of_name_or_place(tmp_path, home
     assert raw_hash(one) != raw_hash(open_dataset(str(other_time), home))
 
 
-def test_a_data_set_module_is_light_to_import():
+def test_a_data_set_module_is_cheap_to_import():
     code = "import sys, harness.data.datasets.ml_100k; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"polars", "numpy", "requests", "torch", "filelock"} & set(loaded)

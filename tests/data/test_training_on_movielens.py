@@ -1,4 +1,4 @@
-"""Every adapter and every backbone trained for a few epochs on MovieLens-100K: each must clear popularity's floor."""
+"""Train every adapter and every backbone for a few epochs on MovieLens-100K: each must beat the popularity baseline."""
 
 from pathlib import Path
 

@@ -170,10 +170,10 @@ def test_a_report_holds_the_whole_card_of_each_data_set(name):
     for words in ("for research", "Somebody. 2015.", "the paper", "16.67", "12.5" if name != "json" else "0.125"):
         assert words in text
     if name != "json":
-        assert "60 % of it is order" in text
+        assert "60 % is due to the order" in text
     if name == "md":
         assert text.count("## Data: beauty") == 1
-        assert "not to be redistributed" in text
+        assert "must not be redistributed" in text
 
 
 def test_how_warm_and_cold_targets_fare_stands_in_columns_of_their_own_where_it_is_known():

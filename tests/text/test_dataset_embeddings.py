@@ -99,7 +99,7 @@ def test_a_plan_over_two_data_sets_takes_one_word_and_alternatives_in_braces(tmp
         ('[embeddings]\ntitles = "E.pkl"\n', "own:titles", "'.pkl' is not the suffix of a matrix file"),
         ("embeddings = 3\n", "own:titles", "embeddings must be a table"),
         ("[embeddings]\ntitles = 3\n", "own:titles", "embeddings.titles must be the path of a file in quotes"),
-        ('[embeddings]\n"../x" = "E.npy"\n', "own:titles", "'../x' cannot name an embedding"),
+        ('[embeddings]\n"../x" = "E.npy"\n', "own:titles", "'../x' is not a valid name for an embedding"),
     ],
 )
 def test_what_is_not_declared_or_not_there_is_one_clear_line(tmp_path, home, toml, word, says):
@@ -115,7 +115,7 @@ def test_what_is_not_declared_or_not_there_is_one_clear_line(tmp_path, home, tom
     [
         ("titles=gone.npy", "There is no file gone.npy"),
         ("titles", "write it as a word of yours, =, and a file"),
-        ("a b=E.npy", "'a b' cannot name an embedding"),
+        ("a b=E.npy", "'a b' is not a valid name for an embedding"),
     ],
 )
 def test_what_cannot_be_registered_changes_nothing(tmp_path, home, embedding, says):
@@ -131,7 +131,7 @@ def test_another_file_under_a_name_that_is_taken_is_refused(tmp_path, home):
     with_matrix(tmp_path / "a", "E.npy", 1)
     reader.register("shop", tmp_path / "a", home, {"titles": Path("E.npy")})
     np.save(tmp_path / "a" / "F.npy", np.ones((20, 2)))
-    with pytest.raises(HarnessError, match="has embeddings already"):
+    with pytest.raises(HarnessError, match="already has embeddings"):
         reader.register("shop", tmp_path / "a", home, {"titles": Path("F.npy")})
 
 

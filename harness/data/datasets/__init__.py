@@ -1,1 +1,1 @@
-"""Data sets the bench can fetch by itself. One module a data set, or a family of them (`variants`)."""
+"""Built-in data sets that the bench can download. One module per data set or family of data sets (`variants`)."""

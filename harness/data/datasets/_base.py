@@ -1,6 +1,6 @@
-"""What the data sets share: sources with their hashes, the folder that is built once, trust on first use.
+"""Base class of the built-in data sets: download and check the sources, build the folder once, trust on first use.
 
-A data set's own file says where its files are (`sources`) and how they are read (`build`).
+Each data set's module defines where its files are (`sources`) and how they are read (`build`).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from harness.system import decoding, files
 from harness.types import HarnessError
 
 LOCK_HEADER = (
-    "# sha256 of files whose hosts publish none, as they were at the first use.\n"
-    "# Where a host has published a file anew: delete its line here and the file.\n"
+    "# sha256 of files whose hosts publish none, recorded at first use.\n"
+    "# If a host has published a new version of a file: delete its line here and the file.\n"
 )
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file to fetch. `file`: its place under <home>/downloads. `urls`: mirrors, in the order they are asked.
-    `sha256` (hex), None where no one publishes it: then the first use is trusted and noted."""
+    """A file to download. `file`: its path under <home>/downloads. `urls`: mirrors, in the order they are tried.
+    `sha256` (hex), None if nobody publishes it: then it is recorded at first use."""
 
     file: str
     urls: tuple[str, ...]
@@ -32,10 +32,10 @@ class Source:
 
 
 class DataSet:
-    """A data set that is made of downloaded files. Subclasses set the attributes and override `sources`, `build`.
+    """A data set built from downloaded files. Subclasses set the attributes and override `sources` and `build`.
 
-    One class for several data sets has a literal `variants = ("beauty", "toys")` and takes one of them; their names
-    are `<file name>-<variant>`.
+    A class for several data sets has a literal `variants = ("beauty", "toys")` and takes one of them as its argument;
+    they are named `<file name>-<variant>`.
     """
 
     name: str
@@ -51,19 +51,21 @@ class DataSet:
         return all((self.folder(home) / f"{part}.parquet").is_file() for part in ("interactions", "items"))
 
     def sources(self) -> dict[str, Source]:
-        """The files by the names that `build` knows them by."""
+        """Return the files by the keys that `build` uses."""
         raise NotImplementedError
 
-    def build(self, found: dict[str, Path], folder: Path) -> None:
-        """Write interactions.parquet and items.parquet into `folder`. Raises HarnessError if the files are not the
-        data set."""
+    def build(self, paths: dict[str, Path], folder: Path) -> None:
+        """Write interactions.parquet and items.parquet into `folder`.
+
+        Raises HarnessError if the files have an unexpected form.
+        """
         raise NotImplementedError
 
     def fetch(self, home: Path) -> Path:
-        """The folder that holds interactions.parquet (user_id, item_id str, timestamp i64 seconds, ...) and
-        items.parquet (item_id, title str, ...), made if need be; by one process where several want it.
+        """Return the folder with interactions.parquet (user_id, item_id str, timestamp i64 seconds, ...) and
+        items.parquet (item_id, title str, ...), built if missing, by one process at a time.
 
-        Raises HarnessError if no source can be reached, the disk is full, or what came is not the data set.
+        Raises HarnessError if no source can be reached, the disk is full, or a downloaded file has an unexpected form.
         """
         folder = self.folder(home)
         with fetch.lock(folder):
@@ -71,34 +73,34 @@ class DataSet:
                 return folder
             if folder.exists():
                 raise HarnessError(
-                    f"{folder} lacks interactions.parquet or items.parquet; delete the folder and run again."
+                    f"{folder} lacks interactions.parquet or items.parquet; delete the folder and rerun."
                 )
             for left in folder.parent.glob(f".{self.name}.*"):
-                if left.is_dir():  # of a process that was killed: we hold the lock
+                if left.is_dir():  # left by a killed process, since this one has the lock
                     shutil.rmtree(left, ignore_errors=True)
             print(f"{self.name}: {self.licence}. Cite: {self.citation}", file=sys.stderr)
-            noted = self._noted(home)
-            found = {part: self._get(part, noted, home) for part in self.sources()}
+            hashes = self._recorded(home)
+            paths = {part: self._get(part, hashes, home) for part in self.sources()}
             try:
-                files.build_folder(folder, lambda new: self.build(found, new))
+                files.build_folder(folder, lambda new: self.build(paths, new))
             except OSError as error:
                 raise HarnessError(f"{folder} cannot be written: {error.strerror or error}.") from error
-            self._note(found, noted, home)  # not before it has been read: a truncated file must not be the measure
+            self._record(paths, hashes, home)  # only after reading, so that no truncated file's hash is recorded
         return folder
 
-    def _get(self, part: str, noted: dict[str, str], home: Path) -> Path:
+    def _get(self, part: str, hashes: dict[str, str], home: Path) -> Path:
         source = self.sources()[part]
         target = home / "downloads" / source.file
         try:
-            return fetch.download(list(source.urls), source.sha256 or noted.get(source.file), target)
+            return fetch.download(list(source.urls), source.sha256 or hashes.get(source.file), target)
         except fetch.FetchError as error:
             note = self._also_needed(part, home) + (f"See {self.page}." if self.page else "")
-            if source.file in noted and any("sha256" in reason for reason in error.tried):
-                note += f" Its sha256 was noted in {self._lock_file(home)} at the first use."
+            if source.file in hashes and any("sha256" in reason for reason in error.tried):
+                note += f" Its sha256 was recorded in {self._lock_file(home)} at first use."
             raise fetch.FetchError(target, error.tried, note.strip()) from error
 
     def _also_needed(self, part: str, home: Path) -> str:
-        """A sentence for each other file that is not there yet, so that all can be got by hand at once."""
+        """Return a sentence for each other missing file, so that a user can get all of them by hand at once."""
         others = [(source, home / "downloads" / source.file) for key, source in self.sources().items() if key != part]
         return "".join(
             f"{self.name} also needs {source.urls[0] if source.urls else target.name}, at {target}. "
@@ -109,24 +111,25 @@ class DataSet:
     def _lock_file(self, home: Path) -> Path:
         return home / "data" / "locks" / f"{self.name}.toml"
 
-    def _noted(self, home: Path) -> dict[str, str]:
+    def _recorded(self, home: Path) -> dict[str, str]:
+        """Return file -> sha256 as recorded at first use."""
         path = self._lock_file(home)
         try:
-            noted = tomllib.loads(decoding.text(path)) if path.is_file() else {}
+            hashes = tomllib.loads(decoding.text(path)) if path.is_file() else {}
         except tomllib.TOMLDecodeError as error:
             raise HarnessError(f"{path}: not TOML: {error}.") from None
-        for file, sha256 in noted.items():
+        for file, sha256 in hashes.items():
             if not isinstance(sha256, str) or len(sha256) != 64:
-                raise HarnessError(f"{path}: '{file}' must be a sha256 in 64 hex digits.")
-        return noted
+                raise HarnessError(f"{path}: '{file}' must be a sha256 of 64 hex digits.")
+        return hashes
 
-    def _note(self, found: dict[str, Path], noted: dict[str, str], home: Path) -> None:
+    def _record(self, paths: dict[str, Path], hashes: dict[str, str], home: Path) -> None:
         sources = self.sources()
         new = {
             sources[part].file: files.sha256(path)
-            for part, path in found.items()
-            if sources[part].sha256 is None and sources[part].file not in noted
+            for part, path in paths.items()
+            if sources[part].sha256 is None and sources[part].file not in hashes
         }
         if new:
-            lines = [f'"{file}" = "{sha256}"\n' for file, sha256 in sorted((noted | new).items())]
+            lines = [f'"{file}" = "{sha256}"\n' for file, sha256 in sorted((hashes | new).items())]
             files.write_text(self._lock_file(home), LOCK_HEADER + "".join(lines))

@@ -1,6 +1,6 @@
-"""From published files to parquet in bounded memory: JSON lines, Python literals and CSV, part by part.
+"""Convert published files (JSON lines, Python literals, CSV) to parquet in bounded memory, part by part.
 
-Events keep the order of their file: it decides ties where the clock does not.
+Events keep the order of their file, which breaks ties of time.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from harness.types import HarnessError
 if TYPE_CHECKING:
     import polars as pl
 
-EVENT_ROWS = 250_000  # of a part
+EVENT_ROWS = 250_000  # per part
 ITEM_ROWS = 20_000
-GROUP_ROWS = 250_000  # of a parquet row group
-TELL_ROWS = 100_000
+GROUP_ROWS = 250_000  # per parquet row group
+PROGRESS_ROWS = 100_000  # rows between two progress lines
 
 Record = dict[str, Any]
 
@@ -35,16 +35,16 @@ def json_line(line: bytes) -> Any:
 
 
 def literal_line(line: bytes) -> Any:
-    """A Python literal; nothing is evaluated."""
+    """Parse a Python literal without evaluating code."""
     return ast.literal_eval(line.decode("utf-8").strip())
 
 
 def records(
     archive: Path, stream: IO[bytes], parse: Callable[[bytes], Any], wanted: Callable[[bytes], bool] | None = None
 ) -> Iterator[Record]:
-    """The dictionaries of a stream's lines; blank lines, and those that `wanted` turns down unread, left out.
+    """Yield the dictionary of each line, without blank lines and lines for which `wanted` is false (before parsing).
 
-    Raises HarnessError for a line that is none, or too long.
+    Raises HarnessError if a line is not a dictionary or is too long.
     """
     for number, line in enumerate(archives.lines(archive, stream), 1):
         if not line.strip() or (wanted is not None and not wanted(line)):
@@ -54,26 +54,26 @@ def records(
         except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
             raise HarnessError(f"{archive}: line {number:,} cannot be read ({str(error)[:80]}).") from None
         if not isinstance(record, dict):
-            raise HarnessError(f"{archive}: line {number:,} is no record of named fields.")
-        _tell(archive, number)
+            raise HarnessError(f"{archive}: line {number:,} is not a record of named fields.")
+        _print_progress(archive, number)
         yield record
 
 
-def picked(archive: Path, found: Iterable[Record], pick: Callable[[Record], tuple | None]) -> Iterator[tuple]:
-    """`pick` of each record, None left out. Raises HarnessError where a record lacks a field or has a bad one."""
-    for number, record in enumerate(found, 1):
+def picked(archive: Path, rows: Iterable[Record], pick: Callable[[Record], tuple | None]) -> Iterator[tuple]:
+    """Yield `pick(record)` of each record unless None. Raises HarnessError if a field is missing or malformed."""
+    for number, record in enumerate(rows, 1):
         try:
             row = pick(record)
         except KeyError as error:
             raise HarnessError(f"{archive}: record {number:,} has no field {error}.") from None
         except (TypeError, ValueError, OverflowError) as error:
-            raise HarnessError(f"{archive}: record {number:,} has a bad field ({str(error)[:80]}).") from None
+            raise HarnessError(f"{archive}: record {number:,} has an invalid field ({str(error)[:80]}).") from None
         if row is not None:
             yield row
 
 
 def frames(archive: Path, rows: Iterable[tuple], schema: dict[str, Any]) -> Iterator[pl.DataFrame]:
-    """Rows in frames of `EVENT_ROWS`. Raises HarnessError for a value of another type than the schema's."""
+    """Yield frames of `EVENT_ROWS` rows. Raises HarnessError if a value does not have the schema's type."""
     import polars as pl
 
     rest = iter(rows)
@@ -81,24 +81,26 @@ def frames(archive: Path, rows: Iterable[tuple], schema: dict[str, Any]) -> Iter
         try:
             yield pl.DataFrame(batch, schema=schema, orient="row")
         except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
-            raise HarnessError(f"{archive}: a row is not as it should be: {_first_line(error)}") from None
+            raise HarnessError(f"{archive} has an invalid row: {_first_line(error)}") from None
 
 
 def csv_frames(
     archive: Path, stream: IO[bytes], columns: list[str], *, header: bool, separator: str = ","
 ) -> Iterator[pl.DataFrame]:
-    """Blocks of a CSV of unquoted values, all as text. `separator` may be `::`. With `header` the first line must
-    name the columns. Raises HarnessError where the header or a row has another form."""
+    """Yield a CSV without quoting in blocks, all columns as text. `separator` may be `::`.
+
+    With `header`, the first line must name the columns. Raises HarnessError if the header or a row has another form.
+    """
     import polars as pl
 
     if header:
         first = stream.readline(archives.MAX_LINE).decode("utf-8", "replace").strip().lstrip("\ufeff")
         if first.split(separator) != columns:
-            raise HarnessError(f"{archive}: its columns are '{first[:120]}'; {separator.join(columns)} is expected.")
+            raise HarnessError(f"{archive} has the columns '{first[:120]}', expected '{separator.join(columns)}'.")
     rows = 0
     for block in archives.blocks(archive, stream):
         if (width := block[: block.find(b"\n")].count(separator.encode()) + 1) != len(columns):
-            raise HarnessError(f"{archive}: a row has {width} fields; {len(columns)} are expected.")
+            raise HarnessError(f"{archive} has a row of {width} fields, expected {len(columns)}.")
         if len(separator) > 1:
             block = block.replace(separator.encode(), b"\t")
         try:
@@ -111,31 +113,31 @@ def csv_frames(
                 infer_schema=False,
             )
         except pl.exceptions.PolarsError as error:
-            raise HarnessError(f"{archive}: it cannot be read as CSV: {_first_line(error)}") from None
+            raise HarnessError(f"{archive} cannot be read as CSV: {_first_line(error)}") from None
         if frame[columns[-1]].null_count():
-            raise HarnessError(f"{archive}: a row has fewer than {len(columns)} fields.")
+            raise HarnessError(f"{archive} has a row of fewer than {len(columns)} fields.")
         yield frame
         rows += frame.height
-        _tell(archive, rows, always=True)
+        _print_progress(archive, rows, always=True)
 
 
 def write_events(
-    target: Path, archive: Path, found: Iterable[pl.DataFrame], select: Sequence[pl.Expr | str]
+    target: Path, archive: Path, blocks: Iterable[pl.DataFrame], select: Sequence[pl.Expr | str]
 ) -> set[str]:
-    """`target` from frames, each through `select`; the item ids in it.
+    """Write the blocks, each passed through `select`, to `target` and return their item ids.
 
-    Raises HarnessError if a value cannot be what `select` casts it to, or there is no row.
+    Raises HarnessError if a value cannot be cast as `select` demands, or there are no rows.
     """
     import polars as pl
 
     ids: set[str] = set()
 
     def parts() -> Iterator[pl.DataFrame]:
-        for frame in found:
+        for block in blocks:
             try:
-                events = frame.select(select)
+                events = block.select(select)
             except pl.exceptions.PolarsError as error:
-                raise HarnessError(f"{archive}: a row is not as it should be: {_first_line(error)}") from None
+                raise HarnessError(f"{archive} has an invalid row: {_first_line(error)}") from None
             ids.update(events["item_id"].unique())
             yield events
 
@@ -143,15 +145,16 @@ def write_events(
     return ids
 
 
-def write_items(target: Path, archive: Path, found: Iterable[Record], schema: dict[str, Any], wanted: set[str]) -> None:
-    """`target` with one row for each wanted id: the first record of it, in file order, and behind them the ids
-    that have none, with nulls. Raises HarnessError if no record fits.
+def write_items(target: Path, archive: Path, rows: Iterable[Record], schema: dict[str, Any], wanted: set[str]) -> None:
+    """Write one row per wanted id to `target`: its first record, in file order, then nulls for ids without a record.
+
+    Raises HarnessError if no record has a wanted id.
     """
     import polars as pl
 
     def parts() -> Iterator[pl.DataFrame]:
         missing, batch = set(wanted), []
-        for record in found:
+        for record in rows:
             item = record["item_id"]
             if isinstance(item, str) and item in missing:
                 missing.discard(item)
@@ -160,7 +163,7 @@ def write_items(target: Path, archive: Path, found: Iterable[Record], schema: di
                 yield pl.DataFrame(batch, schema=schema)
                 batch = []
         if len(missing) == len(wanted):
-            raise HarnessError(f"{archive}: none of its items is among the interactions'; the files do not belong.")
+            raise HarnessError(f"{archive} has no item of the interactions; the files do not belong together.")
         batch += [{"item_id": item} for item in sorted(missing)]
         for start in range(0, len(batch), ITEM_ROWS):
             yield pl.DataFrame(batch[start : start + ITEM_ROWS], schema=schema)
@@ -169,7 +172,7 @@ def write_items(target: Path, archive: Path, found: Iterable[Record], schema: di
 
 
 def item_schema(*columns: str) -> dict[str, Any]:
-    """item_id and text columns; `categories list` is a list of texts."""
+    """Return the schema of item_id and text columns; `categories list` is a list of texts."""
     import polars as pl
 
     kinds = {"": pl.String, "list": pl.List(pl.String)}
@@ -178,8 +181,10 @@ def item_schema(*columns: str) -> dict[str, Any]:
 
 
 def clean(value: Any) -> str | None:
-    """Text without tags, HTML entities (they may be doubled: `&amp;amp;`) and runs of blanks; None if nothing is left.
-    Half a pair of UTF-16, such as the cut off emoji of a JSON file, becomes U+FFFD."""
+    """Return the text with HTML entities (also doubled: `&amp;amp;`) unescaped and without tags and repeated blanks.
+
+    None if nothing is left. Half of a UTF-16 pair, such as a truncated emoji in JSON, becomes U+FFFD.
+    """
     if isinstance(value, int | float):
         value = str(value)
     if not isinstance(value, str):
@@ -193,7 +198,7 @@ def clean(value: Any) -> str | None:
 
 
 def clean_list(values: Any) -> list[str]:
-    """The clean texts of a list (or list of lists), each once."""
+    """Return the distinct clean texts of a list (or list of lists)."""
     texts: dict[str, None] = {}
     for value in values if isinstance(values, list) else [values]:
         for text in clean_list(value) if isinstance(value, list) else [clean(value)]:
@@ -203,22 +208,22 @@ def clean_list(values: Any) -> list[str]:
 
 
 def title_and_year(name: str) -> dict[str, object]:
-    """MovieLens' `Toy Story (1995)` in two; `(V)`, made for video, is dropped."""
+    """Split MovieLens' `Toy Story (1995)`; a trailing `(V)` (made for video) is dropped."""
     match = re.fullmatch(r"(.+?)\s*\((\d{4})\)\s*(?:\(V\))?", name.strip())
     return {"title": match[1], "year": int(match[2])} if match else {"title": name.strip(), "year": None}
 
 
-def _write_parts(target: Path, archive: Path, found: Iterator[pl.DataFrame]) -> None:
-    """One parquet of many frames, none of which is held: they go to disk one by one and are streamed together."""
+def _write_parts(target: Path, archive: Path, blocks: Iterator[pl.DataFrame]) -> None:
+    """Write many frames to one parquet file in bounded memory: each to its own file, then streamed together."""
     import polars as pl
 
     folder = target.with_suffix(".parts")
     folder.mkdir()
     paths = []
-    for frame in found:
-        if frame.height:
+    for block in blocks:
+        if block.height:
             paths.append(folder / f"{len(paths):06d}.parquet")
-            frame.write_parquet(paths[-1])
+            block.write_parquet(paths[-1])
     if not paths:
         raise HarnessError(f"{archive} has no rows.")
     pl.scan_parquet(paths).sink_parquet(target, row_group_size=GROUP_ROWS, maintain_order=True)
@@ -229,6 +234,6 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0][:160] if str(error) else type(error).__name__
 
 
-def _tell(archive: Path, rows: int, *, always: bool = False) -> None:
-    if sys.stderr.isatty() and (always or rows % TELL_ROWS == 0):
+def _print_progress(archive: Path, rows: int, *, always: bool = False) -> None:
+    if sys.stderr.isatty() and (always or rows % PROGRESS_ROWS == 0):
         print(f"\r{archive.name}: {rows:,} rows read", end="", file=sys.stderr, flush=True)

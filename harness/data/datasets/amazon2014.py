@@ -1,9 +1,9 @@
 """Amazon reviews 2014 by category, the 5-core files of the classic papers, with title, brand, categories, description.
 
-Source: McAuley et al. 2015, http://jmcauley.ucsd.edu/data/amazon/. The review file is grouped by item and its clock
-has days, so events of one day stand in the order of their ASINs (`--tie-policy`). The item file holds Python literals,
-not JSON. Video_Games has next to no titles: its text is categories and description. No one publishes hashes of these
-files: the first use is trusted and noted.
+Source: McAuley et al. 2015, http://jmcauley.ucsd.edu/data/amazon/. The review file is grouped by item and its times are
+days, so events of one day are in the order of their ASINs (`--tie-policy`). The item file has Python literals, not
+JSON. Video_Games has almost no titles: its text is categories and description. Nobody publishes hashes of these files,
+so they are recorded at first use.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.data import archives
 from harness.data.datasets import _read
+from harness.data.datasets._amazon import LICENCE
 from harness.data.datasets._base import DataSet, Source
 
 CATEGORY = {
@@ -39,7 +40,7 @@ class Amazon2014(DataSet):
     """Amazon reviews 2014, 5-core (McAuley et al. 2015)."""
 
     variants = ("beauty", "toys", "clothing", "office", "sports", "games", "movies", "cds", "health", "grocery")
-    licence = "no licence text; offered for research, with citation; reviews and images are others' (no redistribution)"
+    licence = LICENCE
     citation = (
         "Julian McAuley, Christopher Targett, Qinfeng Shi and Anton van den Hengel. 2015. Image-Based Recommendations "
         "on Styles and Substitutes. SIGIR 2015. https://doi.org/10.1145/2766462.2767755"
@@ -57,12 +58,12 @@ class Amazon2014(DataSet):
 
         return {"reviews": at(f"reviews_{self.category}_5.json.gz"), "meta": at(f"meta_{self.category}.json.gz")}
 
-    def build(self, found: dict[str, Path], folder: Path) -> None:
+    def build(self, paths: dict[str, Path], folder: Path) -> None:
         """interactions: user_id, item_id, timestamp, rating f32. items: item_id, title, brand, categories list,
         description."""
         import polars as pl
 
-        reviews, meta = found["reviews"], found["meta"]
+        reviews, meta = paths["reviews"], paths["meta"]
         schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float32}
         with archives.gunzipped(reviews) as stream:
             rows = _read.picked(reviews, _read.records(reviews, stream, _read.json_line), _event)
@@ -80,7 +81,7 @@ def _event(review: dict[str, Any]) -> tuple[str, str, int, float]:
 
 
 def _one_of(ids: set[str]) -> Callable[[bytes], bool]:
-    """Whether a line may be of one of the items, told from its beginning: literals are slow to read."""
+    """Return a test whether a line may be of one of the items, by its beginning: literals are slow to parse."""
     start = re.compile(rb"\{'asin': '([^'\\]+)'")
 
     def wanted(line: bytes) -> bool:
@@ -90,8 +91,8 @@ def _one_of(ids: set[str]) -> Callable[[bytes], bool]:
     return wanted
 
 
-def _products(found: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for product in found:
+def _products(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for product in records:
         yield {
             "item_id": product.get("asin"),
             "title": _read.clean(product.get("title")),

@@ -1,30 +1,21 @@
 """Amazon reviews 2018 by category, all ratings (--kcore takes the core), with title, brand, categories, description.
 
-Source: Ni, Li & McAuley 2019, https://nijianmo.github.io/amazon/. The ratings file has no header and its columns are
-item, user, rating, time: swapped against 2014. The clock has days. Titles that hold script of the shop's page
-(`getTime`) are taken as missing. sha256 of the ratings: as the loaders of omnirec 1.1.0
-hold them; item files have none, so their first use is trusted and noted.
+Source: Ni, Li & McAuley 2019, https://nijianmo.github.io/amazon/. The ratings file has no header, and its columns are
+item, user, rating, time (in 2014: user, item). The clock has a resolution of days. Titles with script of the shop's
+page (`getTime`) count as missing. The sha256 of the ratings are those in the loaders of omnirec 1.1.0; item files have
+none, so their hash is recorded at first use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.data import archives
 from harness.data.datasets import _read
-from harness.data.datasets._base import DataSet, Source
+from harness.data.datasets._amazon import AmazonRatings
 
-CATEGORY = {
-    "beauty": "All_Beauty",
-    "luxury-beauty": "Luxury_Beauty",
-    "toys": "Toys_and_Games",
-    "clothing": "Clothing_Shoes_and_Jewelry",
-    "office": "Office_Products",
-    "sports": "Sports_and_Outdoors",
-    "games": "Video_Games",
-}
+if TYPE_CHECKING:
+    import polars as pl
+
 SHA256 = {
     "beauty": "b3d9260771f9fe489a61180b9ff407e15e10f481a287848f69bc4709b669246f",
     "luxury-beauty": "5e1ab08a0147412d6a15ab4b8259df7fbc1fe09c747ba5c46486081ee4d68d24",
@@ -41,57 +32,35 @@ HOSTS = (
 )
 
 
-class Amazon2018(DataSet):
+class Amazon2018(AmazonRatings):
     """Amazon reviews 2018, all ratings (Ni, Li & McAuley 2019)."""
 
     variants = ("beauty", "luxury-beauty", "toys", "clothing", "office", "sports", "games")
-    licence = "no licence text; offered for research, with citation; reviews and images are others' (no redistribution)"
     citation = (
         "Jianmo Ni, Jiacheng Li and Julian McAuley. 2019. Justifying Recommendations using Distantly-Labeled Reviews "
         "and Fine-Grained Aspects. EMNLP 2019. https://doi.org/10.18653/v1/D19-1018"
     )
     page = "https://nijianmo.github.io/amazon/"
+    edition = "amazon2018"
+    hosts, sha256 = HOSTS, SHA256
+    ratings, products = "categoryFilesSmall/{category}.csv", "metaFiles2/meta_{category}.json.gz"
+    columns, header = ("item_id", "user_id", "rating", "timestamp"), False
+    item_columns = ("title", "brand", "categories list", "description")
 
-    def __init__(self, variant: str) -> None:
-        self.variant, self.category, self.name = variant, CATEGORY[variant], f"amazon2018-{variant}"
-
-    def sources(self) -> dict[str, Source]:
-        def at(folder: str, file: str, sha256: str | None = None) -> Source:
-            return Source(f"amazon2018/{file}", tuple(f"{host}/{folder}/{file}" for host in HOSTS), sha256)
-
-        return {
-            "ratings": at("categoryFilesSmall", f"{self.category}.csv", SHA256[self.variant]),
-            "meta": at("metaFiles2", f"meta_{self.category}.json.gz"),
-        }
-
-    def build(self, found: dict[str, Path], folder: Path) -> None:
-        """interactions: user_id, item_id, timestamp, rating f32. items: item_id, title, brand, categories list,
-        description."""
+    def events(self) -> list[pl.Expr]:
         import polars as pl
 
-        ratings, meta = found["ratings"], found["meta"]
-        with ratings.open("rb") as stream:
-            ids = _read.write_events(
-                folder / "interactions.parquet",
-                ratings,
-                _read.csv_frames(ratings, stream, ["item_id", "user_id", "rating", "timestamp"], header=False),
-                ["user_id", "item_id", pl.col("timestamp").cast(pl.Int64), pl.col("rating").cast(pl.Float32)],
-            )
-        schema = _read.item_schema("title", "brand", "categories list", "description")
-        with archives.gunzipped(meta) as stream:
-            products = _products(_read.records(meta, stream, _read.json_line))
-            _read.write_items(folder / "items.parquet", meta, products, schema, ids)
+        ids = pl.col("user_id"), pl.col("item_id")
+        return [*ids, pl.col("timestamp").cast(pl.Int64), pl.col("rating").cast(pl.Float32)]
 
-
-def _products(found: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for product in found:
-        title, brand = product.get("title"), _read.clean(product.get("brand"))
-        categories = product.get("category")
-        yield {
-            "item_id": product.get("asin"),
+    def product(self, record: dict[str, Any]) -> dict[str, Any]:
+        title, brand = record.get("title"), _read.clean(record.get("brand"))
+        categories = record.get("category")
+        return {
+            "item_id": record.get("asin"),
             "title": None if isinstance(title, str) and "getTime" in title else _read.clean(title),
             "brand": brand.removeprefix("by ") if brand else None,
-            # some hold the markup of the page's category list
+            # some contain the markup of the page's category list
             "categories": _read.clean_list([c for c in categories or [] if isinstance(c, str) and "<" not in c]),
-            "description": " ".join(_read.clean_list(product.get("description"))) or None,
+            "description": " ".join(_read.clean_list(record.get("description"))) or None,
         }

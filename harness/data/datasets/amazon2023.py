@@ -1,29 +1,20 @@
 """Amazon reviews 2023 by category, all ratings (--kcore takes the core), with title, brand, categories, description.
 
-Source: Hou et al. 2024, https://amazon-reviews-2023.github.io/. Items are parent_asin; the clock has milliseconds and
-is brought to seconds. sha256 of the ratings: as the loaders of omnirec 1.1.0 hold them; item files have none, so their
-first use is trusted and noted.
+Source: Hou et al. 2024, https://amazon-reviews-2023.github.io/. Items are parent_asin; times in milliseconds are
+converted to seconds. The sha256 of the ratings are those in the loaders of omnirec 1.1.0; item files have none, so
+their hash is recorded at first use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.data import archives
 from harness.data.datasets import _read
-from harness.data.datasets._base import DataSet, Source
+from harness.data.datasets._amazon import AmazonRatings
 
-CATEGORY = {
-    "beauty": "All_Beauty",
-    "beauty-personal-care": "Beauty_and_Personal_Care",
-    "toys": "Toys_and_Games",
-    "clothing": "Clothing_Shoes_and_Jewelry",
-    "office": "Office_Products",
-    "sports": "Sports_and_Outdoors",
-    "games": "Video_Games",
-}
+if TYPE_CHECKING:
+    import polars as pl
+
 SHA256 = {
     "beauty": "54b894e68ad965aa73cdb80d8695c1ed37679c46f38b6f97b21ab0fb585aab24",
     "beauty-personal-care": "dd89a914e8c71d811c49a7e8fbdfc251c08bffb461b9544275e94018cb17f741",
@@ -39,60 +30,34 @@ HOSTS = (
 )
 
 
-class Amazon2023(DataSet):
+class Amazon2023(AmazonRatings):
     """Amazon reviews 2023, all ratings (Hou et al. 2024)."""
 
     variants = ("beauty", "beauty-personal-care", "toys", "clothing", "office", "sports", "games")
-    licence = "no licence text; offered for research, with citation; reviews and images are others' (no redistribution)"
     citation = (
         "Yupeng Hou, Jiacheng Li, Zhankui He, An Yan, Xiusi Chen and Julian McAuley. 2024. Bridging Language and Items "
         "for Retrieval and Recommendation. https://arxiv.org/abs/2403.03952"
     )
     page = "https://amazon-reviews-2023.github.io/"
+    edition = "amazon2023"
+    hosts, sha256 = HOSTS, SHA256
+    ratings = "benchmark/0core/rating_only/{category}.csv.gz"
+    products = "raw/meta_categories/meta_{category}.jsonl.gz"
+    columns, header = ("user_id", "parent_asin", "rating", "timestamp"), True
+    item_columns = ("title", "brand", "categories list", "features", "description")
 
-    def __init__(self, variant: str) -> None:
-        self.variant, self.category, self.name = variant, CATEGORY[variant], f"amazon2023-{variant}"
-
-    def sources(self) -> dict[str, Source]:
-        def at(folder: str, file: str, sha256: str | None = None) -> Source:
-            return Source(f"amazon2023/{file}", tuple(f"{host}/{folder}/{file}" for host in HOSTS), sha256)
-
-        return {
-            "ratings": at("benchmark/0core/rating_only", f"{self.category}.csv.gz", SHA256[self.variant]),
-            "meta": at("raw/meta_categories", f"meta_{self.category}.jsonl.gz"),
-        }
-
-    def build(self, found: dict[str, Path], folder: Path) -> None:
-        """interactions: user_id, item_id, timestamp, rating f32. items: item_id, title, brand, categories list,
-        features, description."""
+    def events(self) -> list[pl.Expr]:
         import polars as pl
 
-        ratings, meta = found["ratings"], found["meta"]
-        with archives.gunzipped(ratings) as stream:
-            ids = _read.write_events(
-                folder / "interactions.parquet",
-                ratings,
-                _read.csv_frames(ratings, stream, ["user_id", "parent_asin", "rating", "timestamp"], header=True),
-                [
-                    pl.col("user_id"),
-                    pl.col("parent_asin").alias("item_id"),
-                    pl.col("timestamp").cast(pl.Int64) // 1000,
-                    pl.col("rating").cast(pl.Float32),
-                ],
-            )
-        schema = _read.item_schema("title", "brand", "categories list", "features", "description")
-        with archives.gunzipped(meta) as stream:
-            products = _products(_read.records(meta, stream, _read.json_line))
-            _read.write_items(folder / "items.parquet", meta, products, schema, ids)
+        ids = pl.col("user_id"), pl.col("parent_asin").alias("item_id")
+        return [*ids, pl.col("timestamp").cast(pl.Int64) // 1000, pl.col("rating").cast(pl.Float32)]
 
-
-def _products(found: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for product in found:
-        yield {
-            "item_id": product.get("parent_asin"),
-            "title": _read.clean(product.get("title")),
-            "brand": _read.clean(product.get("store")),
-            "categories": _read.clean_list(product.get("categories")),
-            "features": " ".join(_read.clean_list(product.get("features"))) or None,
-            "description": " ".join(_read.clean_list(product.get("description"))) or None,
+    def product(self, record: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "item_id": record.get("parent_asin"),
+            "title": _read.clean(record.get("title")),
+            "brand": _read.clean(record.get("store")),
+            "categories": _read.clean_list(record.get("categories")),
+            "features": " ".join(_read.clean_list(record.get("features"))) or None,
+            "description": " ".join(_read.clean_list(record.get("description"))) or None,
         }

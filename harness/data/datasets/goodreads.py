@@ -1,8 +1,8 @@
 """Goodreads shelves of one genre: every book a user shelved, in seconds, with title, publisher, shelves, description.
 
-Source: Wan & McAuley 2018, https://cseweb.ucsd.edu/~jmcauley/datasets/goodreads.html. The time is that of shelving
-(`date_added`): `date_updated` also moves with later edits. Whether the book was read stays beside it. sha256 of three
-interaction files: as the loaders of omnirec 1.1.0 hold them; of the others the first use is trusted and noted.
+Source: Wan & McAuley 2018, https://cseweb.ucsd.edu/~jmcauley/datasets/goodreads.html. The time is when the book was
+shelved (`date_added`), since `date_updated` changes with later edits; `is_read` is kept. The sha256 of three
+interaction files are those in the loaders of omnirec 1.1.0; the others are recorded at first use.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HOSTS = (
     "https://mcauleylab.ucsd.edu/public_datasets/gdrive/goodreads/byGenre",
     "https://datarepo.eng.ucsd.edu/mcauley_group/gdrive/goodreads/byGenre",
 )
-SHELVES = 10  # of a book that become its categories
+SHELVES = 10  # max shelves of a book used as its categories
 NO_SUBJECT = {"to-read", "currently-reading", "owned", "favorites", "books-i-own", "default", "my-books", "wish-list"}
 TIME = "%a %b %d %H:%M:%S %z %Y"
 
@@ -59,12 +59,12 @@ class Goodreads(DataSet):
 
         return {"interactions": at("interactions", SHA256.get(self.variant)), "books": at("books")}
 
-    def build(self, found: dict[str, Path], folder: Path) -> None:
+    def build(self, paths: dict[str, Path], folder: Path) -> None:
         """interactions: user_id, item_id, timestamp, rating f32 (null: not rated), is_read bool. items: item_id,
         title, brand (publisher), categories (shelves) list, description."""
         import polars as pl
 
-        events, books = found["interactions"], found["books"]
+        events, books = paths["interactions"], paths["books"]
         schema = {"user_id": pl.String, "item_id": pl.String, "added": pl.String}
         schema |= {"rating": pl.Float32, "is_read": pl.Boolean}
         seconds = pl.col("added").str.to_datetime(TIME, time_unit="ms").dt.epoch("s").alias("timestamp")
@@ -78,8 +78,8 @@ class Goodreads(DataSet):
             )
         schema = _read.item_schema("title", "brand", "categories list", "description")
         with archives.gunzipped(books) as stream:
-            found_books = _books(_read.records(books, stream, _read.json_line))
-            _read.write_items(folder / "items.parquet", books, found_books, schema, ids)
+            items = _books(_read.records(books, stream, _read.json_line))
+            _read.write_items(folder / "items.parquet", books, items, schema, ids)
 
 
 def _event(event: dict[str, Any]) -> tuple[str, str, str, float | None, bool]:
@@ -87,8 +87,8 @@ def _event(event: dict[str, Any]) -> tuple[str, str, str, float | None, bool]:
     return event["user_id"], str(event["book_id"]), event["date_added"], rating or None, bool(event["is_read"])
 
 
-def _books(found: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for book in found:
+def _books(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for book in records:
         shelves = [shelf.get("name") for shelf in book.get("popular_shelves") or [] if isinstance(shelf, dict)]
         yield {
             "item_id": str(book.get("book_id")),

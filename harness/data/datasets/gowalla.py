@@ -1,4 +1,4 @@
-"""Gowalla: 6.4 million check-ins at places, 2009-10, in seconds; the places have no text.
+"""Gowalla: 6.4 million check-ins of 2009-10, in seconds; the places have no text.
 
 Source: Cho, Myers & Leskovec 2011, https://snap.stanford.edu/data/loc-Gowalla.html.
 """
@@ -30,11 +30,11 @@ class Gowalla(DataSet):
     def sources(self) -> dict[str, Source]:
         return {"checkins": Source("loc-gowalla_totalCheckins.txt.gz", (URL,), SHA256)}
 
-    def build(self, found: dict[str, Path], folder: Path) -> None:
+    def build(self, paths: dict[str, Path], folder: Path) -> None:
         """interactions: user_id, item_id, timestamp. items: item_id."""
         import polars as pl
 
-        archive, columns = found["checkins"], ["user_id", "time", "latitude", "longitude", "item_id"]
+        archive, columns = paths["checkins"], ["user_id", "time", "latitude", "longitude", "item_id"]
         seconds = pl.col("time").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="ms").dt.epoch("s").alias("timestamp")
         with archives.gunzipped(archive) as stream:
             ids = _read.write_events(

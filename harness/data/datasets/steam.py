@@ -1,7 +1,7 @@
 """Steam: 7.8 million reviews of games by day, with title, developer, publisher, genres and tags.
 
-Source: Kang & McAuley 2018 (SASRec), https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data. Both files hold
-Python literals, not JSON. A user is a username, as in the paper; the clock has days.
+Source: Kang & McAuley 2018 (SASRec), https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data. Both files have Python
+literals, not JSON. Users are identified by username, as in the paper; times are days.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Steam(DataSet):
             "games": Source("steam_games.json.gz", (f"{HOST}/steam_games.json.gz",)),
         }
 
-    def build(self, found: dict[str, Path], folder: Path) -> None:
+    def build(self, paths: dict[str, Path], folder: Path) -> None:
         """interactions: user_id, item_id, timestamp (midnight), hours f32. items: item_id, title, brand (developer),
         publisher, categories (genres) list, tags list."""
         import polars as pl
 
-        reviews, games = found["reviews"], found["games"]
+        reviews, games = paths["reviews"], paths["games"]
         schema = {"user_id": pl.String, "item_id": pl.String, "date": pl.String, "hours": pl.Float32}
         day = pl.col("date").str.to_date("%Y-%m-%d").cast(pl.Datetime("ms")).dt.epoch("s").alias("timestamp")
         with archives.gunzipped(reviews) as stream:
@@ -53,8 +53,8 @@ class Steam(DataSet):
             )
         schema = _read.item_schema("title", "brand", "publisher", "categories list", "tags list")
         with archives.gunzipped(games) as stream:
-            found_games = _games(_read.records(games, stream, _read.literal_line))
-            _read.write_items(folder / "items.parquet", games, found_games, schema, ids)
+            items = _games(_read.records(games, stream, _read.literal_line))
+            _read.write_items(folder / "items.parquet", games, items, schema, ids)
 
 
 def _event(review: dict[str, Any]) -> tuple[str, str, str, float | None]:
@@ -62,8 +62,8 @@ def _event(review: dict[str, Any]) -> tuple[str, str, str, float | None]:
     return review["username"], review["product_id"], review["date"], None if hours is None else float(hours)
 
 
-def _games(found: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for game in found:
+def _games(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for game in records:
         yield {
             "item_id": game.get("id"),  # one row has none
             "title": _read.clean(game.get("app_name")) or _read.clean(game.get("title")),

@@ -1,6 +1,6 @@
-"""Faults of data: `Finding`, and tests of ids, times and texts that `check`, the preparation and the card share.
+"""Faults of a data set: `Finding`, and tests of ids, times and texts shared by `check`, preparation and card.
 
-This module is light to import. The tests take plain series and arrays, so that each is written once.
+This module is cheap to import. The tests take plain series and arrays, so all callers can use them.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 
 ERROR, WARNING, INFO = LEVELS = ("error", "warning", "info")
 EXAMPLES = 3
-LONGEST = 60  # characters of an example that are shown
+LONGEST = 60  # characters shown of an example
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault: `count` of `total` units have it. `says`: what it is and does; `remedy`: one sentence.
+    """One fault, found in `count` of `total` units. `says`: the fault and its effect; `remedy`: one sentence.
 
-    `level`: `error` cannot be used or would mislead, `warning` may cost something, `info` is good to know.
+    `level`: `error` is unusable or misleading, `warning` may harm results, `info` is good to know.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Finding:
 
     @property
     def sentence(self) -> str:
-        """The fault, its count and its examples as one sentence, for a card or an error."""
+        """Return the fault, its count and its examples as one sentence, for a card or an error."""
         shown = f", e.g. {'; '.join(self.examples)}" if self.examples else ""
         return f"{self.says[0].upper()}{self.says[1:]} ({self.count:,} of {self.total:,} {self.unit}{shown})."
 
@@ -45,7 +45,7 @@ class Finding:
 
 
 def examples(values: Iterable[Any]) -> tuple[str, ...]:
-    """The first three values as short printable text."""
+    """Return the first three values as short printable text."""
     shown = []
     for value in values:
         text = value if isinstance(value, str) and value == value.strip() and value.isprintable() else repr(value)

@@ -1,4 +1,4 @@
-"""A catalogue so small that a metric says nothing."""
+"""Find catalogues so small that a metric is always 1."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from harness.data.findings import INFO, WARNING, Finding
 
 
 def find(items: int, cutoffs: Sequence[int], headline: int) -> Iterator[Finding]:
-    """A warning if the catalogue has no more `items` than the headline's cut-off, a note if no more than another."""
+    """Yield a warning if the catalogue has at most `headline` items, an info if at most another of the `cutoffs`."""
     reached = [k for k in cutoffs if items <= k]
     if reached:
         metrics = ", ".join(f"HR@{k}" for k in reached)
-        says = f"a catalogue of no more items than k: every row has 1 as {metrics}, by construction"
-        remedy = "Take more items; with so few, compare by MRR."
+        says = f"a catalogue with at most k items: every row has {metrics} = 1 by construction"
+        remedy = "Use more items, or compare by MRR."
         kind = WARNING if headline in reached else INFO
         yield Finding("small catalogue", kind, items, items, "items", says, remedy)

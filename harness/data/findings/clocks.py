@@ -1,4 +1,4 @@
-"""Times in another unit than seconds, in several units, or rounded to a grid."""
+"""Find times that are not in seconds, mix units, are implausible, or are rounded to a grid."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from harness.data.findings import ERROR, INFO, WARNING, Finding, examples
 FIRST, LAST, FAR = (datetime(year, 1, 1, tzinfo=UTC).timestamp() for year in (1995, 2040, 2100))  # plausible times
 DAY = 86400
 UNITS = [(1e17, 1e9, "nanoseconds"), (1e14, 1e6, "microseconds"), (1e11, 1e3, "milliseconds")]
-MINORITY = 0.01  # of the times: fewer in days or minutes among seconds are called early times
-NUMBERS = [  # least, most, digits of a date behind the year, name: dates that are written as whole numbers
+MINORITY = 0.01  # share of times; fewer in days or minutes among seconds are reported as early times
+NUMBERS = [  # dates written as whole numbers: minimum, maximum, two-digit parts after the year, name
     (1995, 2100, 0, "years"),
     (199501, 210012, 1, "months (YYYYMM)"),
     (19950101, 21001231, 2, "dates (YYYYMMDD)"),
@@ -22,7 +22,7 @@ NUMBERS = [  # least, most, digits of a date behind the year, name: dates that a
 ]
 EXCEL, JULIAN = 25569, 2440587.5  # days from their zero to 1970
 FILETIME, TICKS = 11644473600, 62135596800  # seconds from their zero to 1970
-COUNTS = [  # units a second, seconds between zero and 1970, name
+COUNTS = [  # units per second, seconds from the unit's zero to 1970, name
     (10, 0, "tenths of a second"),
     (100, 0, "hundredths of a second"),
     (1 / DAY, 0, "days since 1970"),
@@ -34,18 +34,20 @@ COUNTS = [  # units a second, seconds between zero and 1970, name
     (1e6, FILETIME, "microseconds since 1601"),
     (1e7, TICKS, "100-nanosecond ticks since year 1"),
 ]
-SAMPLE = 5000  # times that are looked at before all are
-MOST = 0.95  # of the times: in one unit
-ROUNDED = 0.75  # of the times: on a grid; of those on half as wide a one, every second is
-SUMMER = (1800, 3600, DAY - 3600, DAY - 1800)  # between the two midnights of a time zone
-EXACT = 2**53  # beyond it, float64 does not hold every whole number
-LEAST = 20  # different times, below which a grid may be chance
+SAMPLE = 5000  # times examined before all of them
+MOST = 0.95  # share of times in one unit
+ROUNDED = 0.75  # share of times on a grid; of times on a grid of half the step, only 0.5 are on it
+SUMMER = (1800, 3600, DAY - 3600, DAY - 1800)  # seconds between a time zone's midnights in summer and winter
+EXACT = 2**53  # above it, float64 cannot represent every whole number
+LEAST = 20  # distinct times; with fewer, a grid may be chance
 GRIDS = {10**k for k in range(1, 8)} | {2**k for k in range(3, 12)} | {60, 300, 600, 900, 1800, 3600, DAY}
 
 
 def units(times: np.ndarray) -> Iterator[Finding]:
-    """Times (n,), none of them NaN, that are not seconds. An error where harness refuses the file: times in two units,
-    or in a fraction of a second."""
+    """Find times (n,), without NaN, that are not in seconds.
+
+    An error, for which harness refuses the file, if they mix units or are in fractions of a second.
+    """
     if not len(times) or (times.min() >= FIRST and times.max() < FAR):
         return
     mixed = _mixed(times)
@@ -56,14 +58,14 @@ def units(times: np.ndarray) -> Iterator[Finding]:
     other = _other(times)
     if other:
         name, which = other
-        says = f"times that look like {name}, and are read as seconds: durations and windows of time are wrong"
+        says = f"times that look like {name} but are read as seconds: durations and time windows are wrong"
         remedy = "Write seconds since 1970 in UTC."
         yield Finding("unit of time", WARNING, int(which.sum()), total, "events", says, remedy, _some(times, which))
         return
     for least, per_second, unit in UNITS:
         if middle >= least:
             which = times >= least
-            says = f"times in {unit}; read as seconds they lie in the year {1970 + middle / 31556952:,.0f}"
+            says = f"times in {unit}; read as seconds they are in the year {1970 + middle / 31556952:,.0f}"
             remedy = f"Divide timestamp by {per_second:,.0f}."
             yield Finding("unit of time", ERROR, int(which.sum()), total, "events", says, remedy, _some(times, which))
             return
@@ -74,46 +76,49 @@ def _sample(times: np.ndarray) -> np.ndarray:
 
 
 def _middle(times: np.ndarray) -> float:
-    """The median of some of the times (n,)."""
+    """Return the median of a sample of the times (n,)."""
     return float(np.median(_sample(times))) if len(times) else 0.0
 
 
 def scale(times: np.ndarray) -> float:
-    """Units of a time a second: 1, or what most of the times (n,) say that it is."""
+    """Return the units per second of most of the times (n,): 1, 1e3, 1e6 or 1e9."""
     middle = _middle(times)
     return next((per_second for least, per_second, _ in UNITS if middle >= least), 1.0)
 
 
 def _mixed(times: np.ndarray) -> list[Finding]:
-    """The finding that some times are in one unit and some in another, if so."""
-    found = {"seconds": _between(times, 1)} | {unit: _between(times, per) for _, per, unit in UNITS}
-    found = {unit: which for unit, which in found.items() if which.any()}
+    """Return the finding that the times mix units, or []."""
+    by_unit = {"seconds": _between(times, 1)} | {unit: _between(times, per) for _, per, unit in UNITS}
+    by_unit = {unit: which for unit, which in by_unit.items() if which.any()}
     rest = np.ones(len(times), bool)
-    for which in found.values():
+    for which in by_unit.values():
         rest &= ~which
-    several = found and rest.mean() >= MINORITY and np.ptp(times[rest]) > 0  # one value over and over is a missing time
+    several = by_unit and rest.mean() >= MINORITY and np.ptp(times[rest]) > 0  # one repeated value is a missing time
     if several and (other := _other(times[rest])):
         where = np.flatnonzero(rest)
-        found[other[0]] = np.zeros(len(times), bool)
-        found[other[0]][where[other[1]]] = True
-    if len(found) < 2:
+        by_unit[other[0]] = np.zeros(len(times), bool)
+        by_unit[other[0]][where[other[1]]] = True
+    if len(by_unit) < 2:
         return []
-    parts = sorted(found.items(), key=lambda part: -int(part[1].sum()))
+    parts = sorted(by_unit.items(), key=lambda part: -int(part[1].sum()))
     counts = ", ".join(f"{int(which.sum()):,} in {unit}" for unit, which in parts)
     few = int(sum(which.sum() for _, which in parts[1:]))
-    says = f"times in more than one unit ({counts}): read as they stand, they come in a wrong order"
+    says = f"times in more than one unit ({counts}): read without conversion, they give a wrong order"
     remedy = "Write all of them in seconds since 1970."
     who = tuple(example for _, which in parts for example in _some(times, which)[:1])[:3]
     return [Finding("mixed units of time", ERROR, few, len(times), "events", says, remedy, who)]
 
 
 def _between(times: np.ndarray, per_second: float, zero: float = 0.0, last: float = FAR) -> np.ndarray:
-    """Times from 1995 to `last` in a unit, bool (n,); `zero`: seconds from the unit's zero to 1970."""
+    """Return which times are from 1995 to `last` in a unit, bool (n,); `zero`: seconds from the unit's zero to 1970."""
     return (times >= (FIRST + zero) * per_second) & (times < (last + zero) * per_second)
 
 
 def _other(times: np.ndarray) -> tuple[str, np.ndarray] | None:
-    """The unit that nearly all times (n,) are plausible in, and which are, bool (n,); not seconds or a fraction."""
+    """Return a unit in which nearly all times (n,) are plausible, and which of them, bool (n,), or None.
+
+    Seconds and fractions of them are not considered.
+    """
     for least, most, parts, name in NUMBERS:
         which = (times >= least) & (times <= most) & (times == np.floor(times))
         if which.mean() > MOST and (which := which & _dates(times, parts)).mean() > MOST:
@@ -126,7 +131,7 @@ def _other(times: np.ndarray) -> tuple[str, np.ndarray] | None:
 
 
 def _dates(times: np.ndarray, parts: int) -> np.ndarray:
-    """Whether the two-digit numbers behind the year are a month, a day, an hour, a minute, a second: bool (n,)."""
+    """Return whether the two-digit parts after the year are month, day, hour, minute and second: bool (n,)."""
     fits, rest = np.ones(len(times), bool), np.where(times < EXACT, times, 0).astype(np.int64)
     for least, most in [(1, 12), (1, 31), (0, 23), (0, 59), (0, 59)][:parts][::-1]:
         rest, part = np.divmod(rest, 100)
@@ -139,11 +144,11 @@ def _some(times: np.ndarray, which: np.ndarray) -> tuple[str, ...]:
 
 
 def grid(times: np.ndarray) -> Iterator[Finding]:
-    """Times (n,) in seconds, none of them NaN, that nearly all stand on a grid of more than one second."""
-    found = _grid(times)
-    if found is None:
+    """Find times (n,) in seconds, without NaN, that are mostly on a grid of more than one second."""
+    step_and_offsets = _grid(times)
+    if step_and_offsets is None:
         return
-    step, offsets = found
+    step, offsets = step_and_offsets
     left = times % step
     on = np.logical_or.reduce([left == offset for offset in offsets])
     count = int(on.sum())
@@ -154,7 +159,7 @@ def grid(times: np.ndarray) -> Iterator[Finding]:
         return
     at = f" plus {_offsets(offsets)}" if offsets.any() else ""
     says = f"times that are multiples of {step:,} s{at}: {_origin(step)}"
-    remedy = "Take a source with whole seconds if there is one; else report the tie policy with every number."
+    remedy = "Use a source with whole seconds if there is one; otherwise report the tie policy with every result."
     kind = INFO if step % 60 == 0 else WARNING
     yield Finding("rounded clock", kind, count, len(times), "events", says, remedy, _some(times, on))
 
@@ -162,9 +167,9 @@ def grid(times: np.ndarray) -> Iterator[Finding]:
 def _days(step: int, offsets: np.ndarray, count: int, total: int) -> Finding:
     zone = offsets % DAY
     where = f"at one time of the day ({_offsets(zone)} past midnight UTC)" if zone.any() else "at midnight"
-    tells = "days" if step == DAY else f"steps of {step // DAY:,} days"
-    says = f"times {where}: the clock tells {tells}, and what a user did in one of them has no order"
-    remedy = "Take a source with seconds if there is one; else report the tie policy with every number."
+    resolution = "days" if step == DAY else f"steps of {step // DAY:,} days"
+    says = f"times {where}: the clock has a resolution of {resolution}, and events within one have no order"
+    remedy = "Use a source with seconds if there is one; otherwise report the tie policy with every result."
     return Finding("day resolution", INFO, count, total, "events", says, remedy)
 
 
@@ -176,14 +181,14 @@ def _origin(step: int) -> str:
     if step % 60 == 0:
         return f"the clock was rounded to {f'{step // 3600} h' if step % 3600 == 0 else f'{step // 60} min'}"
     if step & (step - 1) == 0:
-        return "the clock was rounded, to a power of two as float32 does it"
+        return "the clock was rounded to a power of two, as by float32"
     if str(step).strip("0") == "1":
-        return "the clock was rounded, to a power of ten as in 1.505E9"
+        return "the clock was rounded to a power of ten, as in 1.505E9"
     return "the clock was rounded"
 
 
 def _grid(times: np.ndarray) -> tuple[int, np.ndarray] | None:
-    """The widest grid that nearly all of a sample of the times (n,) stand on: its step and what they leave over."""
+    """Return the widest grid that most of a sample of the times (n,) are on, as its step and offsets, or None."""
     sample = _sample(times)
     whole = sample[(sample == np.floor(sample)) & (np.abs(sample) < EXACT)].astype(np.int64)
     if len(whole) < ROUNDED * len(sample) or len(np.unique(whole)) < LEAST:
@@ -200,7 +205,7 @@ def _grid(times: np.ndarray) -> tuple[int, np.ndarray] | None:
 
 
 def strange(times: np.ndarray, now: float) -> Iterator[Finding]:
-    """Times (n,), none of them NaN, before 1995 or after `now`, seconds since 1970, in the unit of most of them."""
+    """Find times (n,), without NaN, before 1995 or after `now` (seconds since 1970), in the unit of most of them."""
     if not len(times):
         return
     per_second, total = scale(times), len(times)
@@ -209,19 +214,19 @@ def strange(times: np.ndarray, now: float) -> Iterator[Finding]:
     late = times > (now + DAY) * per_second
     if late.any():
         says = "times in the future; the temporal split would test on them"
-        remedy = "Drop or mend these events; a few among many are often in another unit."
+        remedy = "Drop or correct these events; a few such times are often in another unit."
         yield Finding("future times", WARNING, int(late.sum()), total, "events", says, remedy, _some(times, late))
     early = times < FIRST * per_second
     if early.any():
         says = "times before 1995"
-        remedy = "Write seconds since 1970 in UTC: 0 is often a missing time, 14000 a day, 20140723 a date."
+        remedy = "Write seconds since 1970 in UTC: 0 is often a missing time, 14000 a day number, 20140723 a date."
         yield Finding("early times", WARNING, int(early.sum()), total, "events", says, remedy, _some(times, early))
 
 
 def find(times: np.ndarray, now: float) -> list[Finding]:
-    """All of this module, for times (n,) that are none of them NaN; `now`: seconds since 1970."""
-    found = list(units(times))
-    if any(finding.name == "mixed units of time" or finding.level == WARNING for finding in found):
-        return found
+    """Run all tests of this module on times (n,) without NaN; `now`: seconds since 1970."""
+    findings = list(units(times))
+    if any(finding.name == "mixed units of time" or finding.level == WARNING for finding in findings):
+        return findings
     per_second = scale(times)
-    return [*found, *strange(times, now), *grid(times if per_second == 1 else times / per_second)]
+    return [*findings, *strange(times, now), *grid(times if per_second == 1 else times / per_second)]

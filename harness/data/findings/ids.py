@@ -1,4 +1,4 @@
-"""Ids that may be one id in two spellings, ids with characters that nobody sees, and ids that mean "missing"."""
+"""Find ids that may be two spellings of one id, have invisible characters, or stand for a missing value."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import polars as pl
 
 from harness.data.findings import ERROR, EXAMPLES, WARNING, Finding, examples
 
-# Control and format characters (a BOM, zero-width spaces, soft hyphens, marks of direction), separators of lines,
-# variation selectors, fillers.
+# Control and format characters (BOM, zero-width spaces, soft hyphens, direction marks), line separators, variation
+# selectors, fillers.
 INVISIBLE = (
     r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\x{034F}\x{115F}\x{1160}\x{17B4}\x{17B5}\x{180B}-\x{180F}\x{2800}\x{3164}\x{FE00}-\x{FE0F}"
     r"\x{FFA0}]"
@@ -26,15 +26,15 @@ MISSING = (
     r"[-+]?inf(?:inity)?|-1(?:\.0*)?|-9{2,}(?:\.0*)?|-+|\?+|\.+|_+|#(?:ref|value|name|div/0)[!?]?|\[object object\]|"
     r"0{8}-0{4}-0{4}-0{4}-0{12}|)['\x22]?$"
 )
-WORDS = {"as numbers": "the way of writing a number"}
-UNSEEN = ("in invisible characters", "in Unicode form")  # differences that only escapes show
+WORDS = {"as numbers": "number format"}
+UNSEEN = ("in invisible characters", "in Unicode form")  # differences visible only in escaped text
 
 
 def spellings(ids: pl.Series, column: str) -> Iterator[Finding]:
-    """Ids, all different (n,) str, that differ from another one only in their spelling; `column`: their name.
+    """Find ids, distinct (n,) str of `column`, that differ from another id only in spelling.
 
-    Each pair is reported once, under the least of the differences that it has: blanks, invisible characters, Unicode
-    form, case, number.
+    Each pair is reported once, under the first step that makes it equal: blanks, invisible characters, Unicode form,
+    case, number format.
     """
     frame, distinct = pl.DataFrame({"id": ids, "key": ids}), len(ids)
     for name, level, pattern, step in STEPS:
@@ -50,22 +50,22 @@ def spellings(ids: pl.Series, column: str) -> Iterator[Finding]:
 
 
 def _spelt(coarse: pl.DataFrame, total: int, column: str, name: str, level: str) -> Finding:
-    """The finding on ids whose `key` differs and whose `coarse` key does not."""
+    """Return the finding on ids with different `key` and equal `coarse` key."""
     several = coarse.filter(pl.col("coarse").is_duplicated())
     several = several.filter(pl.col("key").n_unique().over("coarse") > 1).sort("coarse", "id")
-    one, what = several["coarse"].n_unique(), f"{column.removesuffix('_id')}s"
+    one, units = several["coarse"].n_unique(), f"{column.removesuffix('_id')}s"
     words = WORDS.get(name, name.removeprefix("in "))
-    says = f"{what} whose id is another one's but for {words}: counted as {several.height:,}, they may be {one:,}"
-    remedy = f"If they are one, write {column} in one way everywhere."
+    says = f"{units} whose ids differ only in {words}: counted as {several.height:,}, they may be {one:,}"
+    remedy = f"If they are the same, write {column} in one way everywhere."
     shown = several["id"].head(EXAMPLES).to_list()
     who = examples(map(ascii, shown) if name in UNSEEN else shown)
-    return Finding(f"{column} that differ {name}", level, several.height, total, what, says, remedy, who)
+    return Finding(f"{column} that differ {name}", level, several.height, total, units, says, remedy, who)
 
 
 def _number(key: pl.Expr) -> pl.Expr:
-    """The id, a number in its plain spelling: 007, +7, 7.0, 7E+0 and 7. are 7, 1,000 is 1000.
+    """Return the id with numbers in plain form: 007, +7, 7.0, 7E+0 and 7. become 7, 1,000 becomes 1000.
 
-    Digits are compared as text, so that ids of more than 15 digits stay apart.
+    Digits are compared as text, so ids of more than 15 digits stay distinct.
     """
     plain = pl.when(key.str.contains(r"^[+-]?\d{1,3}(,\d{3})+$")).then(key.str.replace_all(",", "")).otherwise(key)
     short = plain.str.replace(r"^\+", "").str.replace(r"^(-?)0+(\d)", "${1}${2}")
@@ -80,7 +80,7 @@ def _number(key: pl.Expr) -> pl.Expr:
 
 
 FORM = pl.col("key").str.normalize("NFKC").str.replace_all(DASHES, "-").str.replace_all(QUOTES, "'").str.strip_chars()
-STEPS = [  # name, level, which keys may change, what two spellings have in common: made of the key of the step before
+STEPS = [  # name, level, pattern of keys that may change, coarser key computed from the previous step's key
     ("in blanks", ERROR, BLANKS, pl.col("key").str.strip_chars().str.replace_all(r"\s+", " ")),
     ("in invisible characters", ERROR, INVISIBLE, pl.col("key").str.replace_all(INVISIBLE, "").str.strip_chars()),
     ("in Unicode form", ERROR, r"[^\x00-\x7F]", FORM),
@@ -90,45 +90,48 @@ STEPS = [  # name, level, which keys may change, what two spellings have in comm
 
 
 def marked(ids: pl.Series, column: str) -> Iterator[Finding]:
-    """Ids, all different (n,) str, with blanks around them or with characters that nobody sees."""
-    what = f"{column.removesuffix('_id')}s"
+    """Find ids, distinct (n,) str, with surrounding blanks or invisible characters."""
+    units = f"{column.removesuffix('_id')}s"
     blank = ids.filter(ids.str.strip_chars() != ids)
     if len(blank):
-        says, remedy = f"{what} whose id has blanks around it", f"Strip {column} in both files."
-        yield Finding(f"blanks in {column}", WARNING, len(blank), len(ids), what, says, remedy, examples(blank))
+        says, remedy = f"{units} whose id starts or ends with blanks", f"Strip {column} in both files."
+        yield Finding(f"blanks in {column}", WARNING, len(blank), len(ids), units, says, remedy, examples(blank))
     unseen = ids.filter(ids.str.strip_chars().str.contains(INVISIBLE))
     if len(unseen):
         points = ", ".join(f"U+{ord(point):04X}" for point in _points(unseen))
-        says = f"{what} whose id has characters that are not seen ({points})"
+        says = f"{units} whose id has invisible characters ({points})"
         remedy = f"Remove them from {column} in both files; U+FEFF at the start of a file is its byte order mark."
         name = f"invisible characters in {column}"
         who = examples(map(ascii, unseen.head(EXAMPLES)))
-        yield Finding(name, WARNING, len(unseen), len(ids), what, says, remedy, who)
+        yield Finding(name, WARNING, len(unseen), len(ids), units, says, remedy, who)
 
 
 def _points(texts: pl.Series) -> list[str]:
-    """The different invisible characters of some texts."""
+    """Return the distinct invisible characters in the texts."""
     return texts.str.extract_all(INVISIBLE).explode().drop_nulls().unique().sort().to_list()
 
 
 def missing(ids: pl.Series, events: Callable[[], np.ndarray], column: str) -> Iterator[Finding]:
-    """Ids, all different (n,) str, that mean there is none, such as nan or NULL; `events`: how many each has, (n,)."""
+    """Find ids, distinct (n,) str, that stand for a missing id, such as nan or NULL.
+
+    `events` returns the number of events of each id, (n,).
+    """
     plain = ids.str.strip_chars()
     if plain.str.contains(INVISIBLE).any():
         plain = plain.str.replace_all(INVISIBLE, "").str.strip_chars()
     stands = plain.str.contains(MISSING)
     if not stands.any():
         return
-    what, who = column.removesuffix("_id"), examples(ids.filter(stands))
-    per_id = events()  # counted only where it is wanted: of many events it takes longer than all else
+    noun, who = column.removesuffix("_id"), examples(ids.filter(stands))
+    per_id = events()  # called only when needed: with many events, counting takes longer than everything else
     count, total, unit = int(per_id[stands.to_numpy()].sum()), int(per_id.sum()), "events"
     if not count:  # only the items file has it
-        count, total, unit = int(stands.sum()), len(ids), f"{what}s"
-    says = f"{unit} whose {column} stands for a missing one; all events of that id become one {what}"
-    remedy = f"Drop them, or give each its {column}."
+        count, total, unit = int(stands.sum()), len(ids), f"{noun}s"
+    says = f"{unit} whose {column} looks like a missing value; all events with it count as one {noun}"
+    remedy = f"Drop them, or fill in the real {column}."
     yield Finding(f"placeholder {column}", WARNING, count, total, unit, says, remedy, who)
 
 
 def find(ids: pl.Series, events: Callable[[], np.ndarray], column: str) -> list[Finding]:
-    """All of this module; `events`: how many each id has, (n,)."""
+    """Run all tests of this module; `events` returns the number of events of each id, (n,)."""
     return [*marked(ids, column), *spellings(ids, column), *missing(ids, events, column)]

@@ -1,4 +1,4 @@
-"""Texts that are no words: URLs, paths, ids, one text for all; characters that nobody sees; the column to read."""
+"""Choose the text column, and find titles that are URLs, paths, ids, constant or have invisible characters."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import polars as pl
 from harness.data.findings import INFO, WARNING, Finding, examples
 from harness.data.findings.ids import INVISIBLE
 
-CONTROL = r"[\x00-\x1F\x7F\x{2028}\x{2029}]"  # those of U+0080 to U+009F are mojibake
-HIDDEN = r"[\x{AD}\x{200B}\x{202A}-\x{202E}\x{2060}-\x{2069}\x{FEFF}]"  # not joiners, which some scripts need
-KINDS = [  # name, regular expression of the whole text
+CONTROL = r"[\x00-\x1F\x7F\x{2028}\x{2029}]"  # U+0080 to U+009F count as mojibake
+HIDDEN = r"[\x{AD}\x{200B}\x{202A}-\x{202E}\x{2060}-\x{2069}\x{FEFF}]"  # without joiners, which some scripts need
+KINDS = [  # name, pattern of the whole text
     ("URLs", r"(?i)^(?:[a-z][a-z0-9+.-]*://|//[\w-]+\.|www\.)\S+$|^data:\w+/|^(?:[\w-]+\.)+[a-z]{2,}/\S+$"),
     ("paths of files", r"(?i)^[^\s]*\.(?:jpe?g|png|gif|webp|svg|bmp|tiff?|mp[34]|wav|html?|php|pdf|json)(?:\?\S*)?$"),
     ("paths of files", r"^(?:[A-Za-z]:\\|\.{0,2}/)[^\s]+$"),
@@ -27,17 +27,17 @@ KINDS = [  # name, regular expression of the whole text
     ("ids", r"^[\w-]*(?:[A-Za-z]\d+[A-Za-z]|\d[A-Za-z]+\d)[\w-]*$"),
     ("JSON", r"^(?:\{.*:.*\}|\[.*\])$"),
 ]
-ANY = ("URLs", "paths of files", "UUIDs")  # one of them among words is a fault already
+ANY = ("URLs", "paths of files", "UUIDs")  # a fault even if only one title is of this kind
 HALF = 0.5
-LONGEST_TITLE = 200  # characters; a longer first field is a description, which may have lines
-MANY = 10  # items, of which two values are no titles
-NAMES = (  # of columns, best first, in lower case without signs
+LONGEST_TITLE = 200  # characters; a longer first field is a description, which may have line ends
+MANY = 10  # items; with so many, a column of two values is not a title
+NAMES = (  # column names, best first, in lower case, letters and digits only
     *("title", "name", "productname", "producttitle", "itemname", "itemtitle", "movietitle", "booktitle", "gametitle"),
     *("tracktitle", "trackname", "songtitle", "songname", "appname", "articletitle", "displayname", "fullname"),
     *("originaltitle", "headline", "caption", "label", "subject"),
     *("titel", "titre", "titulo", "titolo", "nombre", "nom", "nome", "naam", "bezeichnung"),
 )
-OTHERS = (  # names of something else than the item
+OTHERS = (  # part of a column name that refers to something other than the item
     r"sub|brand|categor|seller|store|shop|user|author|artist|director|file|image|img|column|nick|host|domain|genre|publi"
 )
 PROSE = ("description", "productdescription", "summary", "overview", "abstract", "synopsis", "plot", "text", "content")
@@ -45,9 +45,9 @@ PROSE = ("description", "productdescription", "summary", "overview", "abstract",
 
 @dataclass(frozen=True)
 class TextColumn:
-    """The column that is read as text where none is called title; `column` is empty if none will do.
+    """The column read as text if none is called title; `column` is empty if no column is suitable.
 
-    `sure`: its name says that it is a title. `passed`: column -> why it is not read.
+    `sure`: its name shows that it is a title. `passed`: rejected column -> reason.
     """
 
     column: str
@@ -55,21 +55,21 @@ class TextColumn:
     passed: dict[str, str]
 
     @property
-    def says(self) -> str:
-        """What is read, and what is not, as a sentence without its full stop."""
-        over = ", ".join(f"{name} ({why})" for name, why in self.passed.items())
+    def sentence(self) -> str:
+        """Return which column is read and which are rejected, as a sentence without full stop."""
+        rejected = ", ".join(f"{name} ({why})" for name, why in self.passed.items())
         if not self.column:
-            return "no column is called title" + (f", and none of the others will do as text: {over}" if over else "")
+            return "no column is called title" + (f", and no other column is suitable: {rejected}" if rejected else "")
         return f"no column is called title: the text is read from {self.column}" + (
-            f", not from {over}" if over else ""
+            f", not from {rejected}" if rejected else ""
         )
 
 
 def choose(names: list[str], read: Callable[[str], pl.Series]) -> TextColumn:
-    """The column to read as text among `names`, all of text, in the order of the file; `read` gives the values of one.
+    """Choose the column to read as text among the string columns `names`, in file order; `read` returns its values.
 
-    A column called title or name, in any case, goes before other titles and names, those before descriptions, and
-    those before the rest. URLs, paths, ids, numbers, dates and columns of one value are passed over.
+    Columns called title or name, in any case, come first, then other titles and names, then descriptions, then the
+    rest. URLs, paths, ids, numbers, dates and constant columns are rejected.
     """
     passed: dict[str, str] = {}
     for name in sorted(names, key=_rank):
@@ -83,7 +83,7 @@ def choose(names: list[str], read: Callable[[str], pl.Series]) -> TextColumn:
 
 
 def _rank(name: str) -> int:
-    """Place of a column's name in the order in which columns are tried; columns of one rank in that of the file."""
+    """Return the rank in which a column is tried, by its name; equal ranks are tried in file order."""
     plain = re.sub(r"[^a-z0-9]", "", unicodedata.normalize("NFKD", name).casefold())
     if plain in NAMES:
         return NAMES.index(plain)
@@ -93,16 +93,16 @@ def _rank(name: str) -> int:
 
 
 def chosen(choice: TextColumn, items: int) -> Iterator[Finding]:
-    """Which column is read as the text of `items`, where none is called title."""
+    """Yield the finding that the text of `items` is read from a column not called title."""
     if not choice.column and not choice.passed:
         return
     remedy = f'Set text = "{{{choice.column or "column"}}}" in dataset.toml, or another template.'
     kind = INFO if choice.sure else WARNING
-    yield Finding("text column", kind, items, items, "items", choice.says, remedy)
+    yield Finding("text column", kind, items, items, "items", choice.sentence, remedy)
 
 
 def unfit(values: pl.Series) -> str:
-    """Why a column of text (n,) is no text of items, empty if it may be."""
+    """Return why a string column (n,) cannot be the items' text, "" if it can."""
     texts = values.drop_nulls().cast(pl.String).str.strip_chars()
     texts = texts.filter(texts.str.replace_all(INVISIBLE, "") != "")
     if not len(texts):
@@ -115,7 +115,7 @@ def unfit(values: pl.Series) -> str:
 
 
 def _kind(texts: pl.Series) -> str:
-    """What more than half of the texts are if they are no words."""
+    """Return the kind (see `KINDS`) of more than half of the texts, "" if they are words."""
     counts: dict[str, int] = {}
     for name, pattern in KINDS:
         counts[name] = counts.get(name, 0) + int(texts.str.contains(pattern).sum())
@@ -125,13 +125,13 @@ def _kind(texts: pl.Series) -> str:
 
 
 def find(items: pl.DataFrame) -> Iterator[Finding]:
-    """Faults of the titles: `head` and `text` str or null of each item, `item_id`."""
+    """Find faults of titles; columns of `items`: item_id str, `head` and `text` str or null."""
     heads = items.filter(pl.col("head").is_not_null())
     yield from _wordless(heads, items.height)
     texts = items["text"].drop_nulls()
     if len(texts) > 1 and texts.n_unique() == 1:
-        says = "items that all have one and the same text"
-        remedy = "Choose other columns: set text in dataset.toml, or --text."
+        says = "items that all have the same text"
+        remedy = "Choose other columns: set text in dataset.toml, or use --text."
         yield Finding("one text", WARNING, len(texts), items.height, "items", says, remedy, examples(texts.head(1)))
 
 
@@ -145,8 +145,8 @@ def _wordless(heads: pl.DataFrame, total: int) -> Iterator[Finding]:
     for name, hit in masks.items():
         count = int(hit.sum())
         if count > HALF * len(texts) or (count and name in ANY):
-            says = f"items whose title is no words but {name}"
-            remedy = "Choose another column: set text in dataset.toml, or --text '{name_of_it}'."
+            says = f"items whose titles are not words but {name}"
+            remedy = "Choose another column: set text in dataset.toml, or use --text '{column}'."
             who = examples(
                 f"{item} {head}" for item, head in heads.filter(hit).select("item_id", "head").head(3).rows()
             )
@@ -155,18 +155,19 @@ def _wordless(heads: pl.DataFrame, total: int) -> Iterator[Finding]:
 
 
 def unseen(items: pl.DataFrame) -> Iterator[Finding]:
-    """Control characters in titles (elsewhere in a text, other than line ends and tabs) and characters of no width."""
+    """Find invisible characters in texts and control characters: any in titles, in texts except line ends and tabs."""
     text, head = pl.col("text").fill_null(""), pl.col("head").fill_null("")
     broken = head.str.contains(CONTROL) & (head.str.len_chars() <= LONGEST_TITLE)
     control = items.filter(broken | text.str.contains(r"[\x00-\x08\x0E-\x1F\x7F]"))
     hidden = items.filter(text.str.contains(HIDDEN))
-    for name, hits, what in (
+    for name, hits, content in (
         ("control characters", control, "a line end, NUL or another control character"),
-        ("invisible characters", hidden, "characters that are not seen, such as U+200B or a soft hyphen"),
+        ("invisible characters", hidden, "invisible characters, such as U+200B or a soft hyphen"),
     ):
         if hits.height:
             rows = hits.select("item_id", pl.coalesce("head", "text")).head(3).rows()
-            says = f"items whose {'title or text' if hits is control else 'text'} holds {what}: encoders read it"
+            field = "title or text" if hits is control else "text"
+            says = f"items whose {field} contains {content}, which encoders read"
             who = examples(f"{item} {value!r}" for item, value in rows)
             kind = WARNING if hits is control else INFO
             yield Finding(name, kind, hits.height, items.height, "items", says, "Remove them from the source.", who)
