@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-from playwright import sync_api as playwright
+from playwright.sync_api import Browser, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE = 90_000  # ms that an answer may take on a loaded machine
@@ -56,7 +56,7 @@ def obtain() -> str:
 class Tab:
     """A page in a profile of its own that records requests, console messages, exceptions and policy violations."""
 
-    def __init__(self, browser: playwright.Browser, *, phone: bool = False) -> None:
+    def __init__(self, browser: Browser, *, phone: bool = False) -> None:
         self.context = browser.new_context(**(PHONE if phone else SCREEN))
         self.context.set_default_timeout(PATIENCE)
         self.page = self.context.new_page()
@@ -91,7 +91,7 @@ class Tab:
         self.page.emulate_media(**features)
 
     def run(self, expression: str) -> Any:
-        """Return the JSON value of an expression, awaited. Raises playwright.Error if it throws."""
+        """Return the JSON value of an expression, awaited. Raises Playwright's Error if it throws."""
         return self.page.evaluate(expression)
 
     def until(self, condition: str) -> None:
@@ -118,15 +118,20 @@ class Tab:
         self.run("0")
         return self._requests
 
+    def reset(self) -> None:
+        """Undo what a test may have changed: media features and the choices that the report stores."""
+        self.media(color_scheme="null", reduced_motion="null")
+        self.call("Storage.clearDataForOrigin", origin="file://", storageTypes="local_storage")
+
     def close(self) -> None:
         self.context.close()
 
 
 @contextlib.contextmanager
-def running() -> Iterator[playwright.Browser]:
+def running() -> Iterator[Browser]:
     """Run a browser for the length of a block. Raises Absent if there is none."""
     program = obtain()
-    with playwright.sync_playwright() as driver:
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=program, timeout=PATIENCE, chromium_sandbox=False)
         try:
             yield browser

@@ -21,7 +21,6 @@ import polars as pl
 import pytest
 from made_boards import FORMULA, SCRIPT, hostile
 from made_report import searched, wide
-from playwright.sync_api import Browser
 from scipy.stats import rankdata
 
 from harness.report.tables import Results, Row, Section, Table, render
@@ -29,7 +28,7 @@ from harness.stats import resampling
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser() -> Iterator[chromium.Browser]:
     try:
         with chromium.running() as browser:
             yield browser
@@ -37,11 +36,18 @@ def browser() -> Iterator[Browser]:
         pytest.skip(f"the report's tests need Chromium: {reason}")
 
 
-@pytest.fixture
-def tab(browser) -> Iterator[chromium.Tab]:
+@pytest.fixture(scope="module")
+def desktop(browser) -> Iterator[chromium.Tab]:
     tab = chromium.Tab(browser)
     yield tab
     tab.close()
+
+
+@pytest.fixture
+def tab(desktop) -> Iterator[chromium.Tab]:
+    """One tab for all tests: opening one costs more than most of them do."""
+    yield desktop
+    desktop.reset()
 
 
 @pytest.fixture
