@@ -499,7 +499,7 @@ def test_yelp_needs_a_manual_download_and_accepted_terms(home, monkeypatch):
     assert events == [("u", "b", 1531001351, 4.0)]
     assert items["b"] == {"title": "Café X", "city": "Tampa", "state": "FL", "categories": ["Food", "Bars"]}
     monkeypatch.setenv(yelp.ACCEPTED, "1")
-    with pytest.raises(HarnessError, match=r"put it at .*Yelp-JSON\.zip and run again\. See https://business"):
+    with pytest.raises(HarnessError, match=r"put it at .*Yelp-JSON\.zip and rerun\. See https://business"):
         open_dataset("yelp", home / "other")
     (home / "third" / "downloads").mkdir(parents=True)
     (home / "third" / "downloads" / "Yelp-JSON.zip").write_bytes(body := yelp_zip(business=False))
@@ -526,7 +526,7 @@ def test_offline_every_data_set_says_where_to_put_its_file(web, home):
         with pytest.raises(HarnessError) as caught:
             open_dataset(name, home)
         first = next(iter(library.component(name).sources().values()))
-        assert f"put it at {home / 'downloads' / first.file} and run again" in str(caught.value)
+        assert f"put it at {home / 'downloads' / first.file} and rerun" in str(caught.value)
         for other in library.component(name).sources().values():  # all at once: the machine with a net may be far
             assert str(home / "downloads" / other.file) in str(caught.value)
         assert "\n" not in str(caught.value)

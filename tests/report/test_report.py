@@ -26,23 +26,35 @@ from synthetic_tables import searched, wide
 from harness.report.tables import Results, Row, Section, Table, render
 from harness.stats import resampling
 
-PHONE = (390, 844)
-
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory) -> Iterator[chromium.Browser]:
+def browser() -> Iterator[chromium.Browser]:
     try:
-        with chromium.running(tmp_path_factory.mktemp("chromium")) as found:
-            yield found
+        with chromium.running() as browser:
+            yield browser
     except chromium.Absent as reason:
         pytest.skip(f"the report's tests need Chromium: {reason}")
 
 
+@pytest.fixture(scope="module")
+def desktop(browser) -> Iterator[chromium.Tab]:
+    tab = chromium.Tab(browser)
+    yield tab
+    tab.close()
+
+
 @pytest.fixture
-def tab(browser) -> Iterator[chromium.Tab]:
-    found = chromium.Tab(browser)
-    yield found
-    found.close()
+def tab(desktop) -> Iterator[chromium.Tab]:
+    """One tab for all tests: opening one costs more than most of them do."""
+    yield desktop
+    desktop.reset()
+
+
+@pytest.fixture
+def phone(browser) -> Iterator[chromium.Tab]:
+    tab = chromium.Tab(browser, phone=True)
+    yield tab
+    tab.close()
 
 
 @pytest.fixture(scope="module")
@@ -184,12 +196,12 @@ def test_a_column_sorts_from_the_keyboard(tab, grid_page):
     tab.open(grid_page)
     before = names(rows_of(tab, "#s1 .table"))
     tab.run("document.querySelector('#s1 .table th[data-key=adapter] button').focus()")
-    tab.press("Enter", 13, "\r")
+    tab.press("Enter")
     after = names(rows_of(tab, "#s1 .table"))
     assert after == sorted(before)
     assert after != before
     assert tab.run("document.activeElement.closest('th').dataset.key") == "adapter"
-    tab.press(" ", 32, " ")
+    tab.press(" ")
     assert names(rows_of(tab, "#s1 .table")) == sorted(before, reverse=True)
 
 
@@ -423,7 +435,7 @@ def test_each_column_says_its_direction_and_unit_on_hover_and_on_focus(tab, grid
         "wall-clock time of one confirmed run, mean over seeds. Unit: seconds. Lower is better.",
     ]
     assert tab.run("document.activeElement.getAttribute('aria-describedby')") == "tip"
-    tab.press("Escape", 27)
+    tab.press("Escape")
     assert tab.run("document.getElementById('tip').hidden")
 
 
@@ -564,7 +576,7 @@ CONTRASTS = """(() => {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_its_ground_in_both_schemes(scheme, tab, page, table):
-    tab.media(prefers_color_scheme=scheme)
+    tab.media(color_scheme=scheme)
     for address in (page, page + row_address(table.sections[1].rows[0])):
         tab.open(address)
         measured = tab.run(CONTRASTS)
@@ -574,7 +586,7 @@ def test_text_stands_out_from_its_ground_in_both_schemes(scheme, tab, page, tabl
 
 def test_the_switch_turns_the_scheme_and_the_choice_lasts(tab, page):
     ground = "getComputedStyle(document.body).backgroundColor"
-    tab.media(prefers_color_scheme="light")
+    tab.media(color_scheme="light")
     tab.open(page)
     light = tab.run(ground)
     tab.click("#theme")
@@ -584,24 +596,24 @@ def test_the_switch_turns_the_scheme_and_the_choice_lasts(tab, page):
     tab.open(page)
     assert tab.run(ground) == dark
     tab.run("localStorage.clear()")
-    tab.media(prefers_color_scheme="dark")
+    tab.media(color_scheme="dark")
     tab.open(page)
     assert tab.run(ground) == dark
 
 
-def test_a_phone_scrolls_tables_inside_their_boxes_and_never_the_page(tab, page, table):
+def test_a_phone_scrolls_tables_inside_their_boxes_and_never_the_page(phone, page, table):
     for address in (
         page,
         page + row_address(table.sections[1].rows[0]),
         page + row_address(table.sections[1].rows[-1]),
     ):
-        tab.open(address, *PHONE, mobile=True)
-        assert tab.run("[innerWidth, document.documentElement.scrollWidth]") == [390, 390]
+        phone.open(address)
+        assert phone.run("[innerWidth, document.documentElement.scrollWidth]") == [390, 390]
         shown = "[...document.querySelectorAll('.scroll')].filter((box) => box.checkVisibility())"
-        boxes = tab.run(f"{shown}.map((box) => box.getBoundingClientRect().right)")
+        boxes = phone.run(f"{shown}.map((box) => box.getBoundingClientRect().right)")
         assert not boxes or max(boxes) <= 390
-    tab.open(page, *PHONE, mobile=True)
-    assert tab.run(
+    phone.open(page)
+    assert phone.run(
         "(() => { const b = document.querySelector('#s2 .scroll'); return b.scrollWidth > b.clientWidth })()"
     )
 
@@ -625,7 +637,7 @@ def test_landmarks_heads_and_names_are_there_for_who_cannot_see(tab, page, table
 
 
 def test_who_wants_no_motion_gets_none(tab, page):
-    tab.media(prefers_reduced_motion="reduce")
+    tab.media(reduced_motion="reduce")
     tab.open(page)
     assert tab.run("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
     assert tab.run("getComputedStyle(document.querySelector('tbody td')).transitionDuration") == "0s"

@@ -97,10 +97,10 @@ def killed_after(parts: int, work: Callable[[], object], home: Path) -> None:
         ("hf:x[max_tokens=5", "the bracket is not closed"),
         ("api:m[batch=9999]", "batch must be a whole number from 1 to 2,048, not '9999'"),
         ("api:m@localhost:8000", "must be a URL that begins with http"),
-        ("api:m@http://", "is no URL such as"),
-        ("api:m@http://h:99999/v1", "is no URL such as"),
-        ("api:m@https://user:secret@h/v1", "must not hold a user, a password"),
-        ("api:m@https://h/v1?key=secret", "must not hold a user, a password, a ?"),
+        ("api:m@http://", "is not a URL such as"),
+        ("api:m@http://h:99999/v1", "is not a URL such as"),
+        ("api:m@https://user:secret@h/v1", "must not contain a user, a password"),
+        ("api:m@https://h/v1?key=secret", "must not contain a user, a password, ?"),
     ],
 )
 def test_a_word_that_cannot_be_is_refused_in_one_line(tmp_path, word, said):
@@ -588,12 +588,12 @@ def test_what_may_pass_is_tried_again(server, tmp_path, monkeypatch, trouble):
 @pytest.mark.parametrize(
     ("trouble", "said"),
     [
-        ("429", "answered HTTP 429: no luck (3 tries)."),
-        ("500", "answered HTTP 500: no luck (3 tries)."),
-        ("stall", "did not answer in time (3 tries)."),
-        ("drip", "did not answer in time (3 tries)."),
-        ("die", "broke off its answer (3 tries)."),
-        ("not json", "sent something that is not JSON (3 tries)."),
+        ("429", "returned HTTP 429: no luck (3 tries)."),
+        ("500", "returned HTTP 500: no luck (3 tries)."),
+        ("stall", "timed out (3 tries)."),
+        ("drip", "timed out (3 tries)."),
+        ("die", "closed the connection during its reply (3 tries)."),
+        ("not json", "sent a reply that is not JSON (3 tries)."),
     ],
 )
 def test_tries_have_an_end_and_what_came_before_is_kept(server, tmp_path, monkeypatch, trouble, said):
@@ -603,7 +603,7 @@ def test_tries_have_an_end_and_what_came_before_is_kept(server, tmp_path, monkey
     server.script = ["ok", trouble, trouble, trouble]
     heard = refusal(word, texts, tmp_path)
     assert said in heard
-    assert "What came before is kept; the same command goes on from there." in heard
+    assert "Earlier replies are kept; rerun the command to resume." in heard
     assert len(server.asked) == 4
     server.asked.clear()
     made(word, texts, tmp_path)
@@ -613,11 +613,11 @@ def test_tries_have_an_end_and_what_came_before_is_kept(server, tmp_path, monkey
 @pytest.mark.parametrize(
     ("trouble", "said"),
     [
-        ("400", "answered HTTP 400: no luck."),
-        ("401", "answered HTTP 401: Incorrect API key provided: ***."),
-        ("404", "answered HTTP 404: no luck."),
-        ("307", "answered HTTP 307: no luck."),
-        ("quota", "answered HTTP 429: pay first."),
+        ("400", "returned HTTP 400: no luck."),
+        ("401", "returned HTTP 401: Incorrect API key provided: ***."),
+        ("404", "returned HTTP 404: no luck."),
+        ("307", "returned HTTP 307: no luck."),
+        ("quota", "returned HTTP 429: pay first."),
     ],
 )
 def test_what_cannot_pass_is_refused_at_once_without_the_key(server, tmp_path, monkeypatch, trouble, said):
@@ -631,24 +631,24 @@ def test_what_cannot_pass_is_refused_at_once_without_the_key(server, tmp_path, m
 @pytest.mark.parametrize(
     ("trouble", "said"),
     [
-        ("one less", "2 embeddings came for 3 texts"),
+        ("one less", "2 embeddings for 3 texts"),
         ("twice", "the indices are not 0 to 2, each once"),
         ("no index", "the indices are not 0 to 2, each once"),
         ("no list", "it has no list 'data' of objects"),
-        ("ragged", "the embeddings are of lengths 5, 6; they must be of one length"),
+        ("ragged", "the embeddings have lengths 5, 6; all must have the same"),
         ("narrow", "the embeddings have 5 dimensions, not 6"),
-        ("empty", "the embeddings are of lengths 0"),
-        ("nan", "an embedding holds NaN, infinity or a number too large for float32"),
-        ("huge", "an embedding holds NaN, infinity or a number too large for float32"),
+        ("empty", "the embeddings have lengths 0"),
+        ("nan", "an embedding contains NaN, infinity or a number too large for float32"),
+        ("huge", "an embedding contains NaN, infinity or a number too large for float32"),
         ("null", "an embedding is not a list of numbers"),
         ("words", "an embedding is not a list of numbers"),
         ("base64", "an embedding is not a list of numbers"),
-        ("zero", "an embedding is zero in all dimensions"),
+        ("zero", "an embedding is all zeros"),
     ],
 )
 def test_a_wrong_reply_is_refused_in_one_line_and_not_kept(server, tmp_path, trouble, said):
     server.script = ["ok", trouble]
-    assert f"is wrong: {said}" in refusal(f"api:m@{server.url}[batch=3]", different(6), tmp_path)
+    assert f"sent an invalid reply: {said}" in refusal(f"api:m@{server.url}[batch=3]", different(6), tmp_path)
     assert len(part_files(tmp_path)) == 1
 
 
@@ -675,13 +675,13 @@ def test_a_server_may_say_how_long_to_wait_by_seconds_or_by_date(server, tmp_pat
     slept = [seconds for seconds in slept if seconds]
     assert slept[0] == 7
     assert 90 < slept[1] <= 100
-    assert "answered HTTP 429: no luck; waiting 7 s (try 1 of 7)." in capsys.readouterr().err
+    assert "returned HTTP 429: no luck; waiting 7 s (try 1 of 7)." in capsys.readouterr().err
     server.script, server.retry_after = ["429"], "86400"
-    assert "HTTP 429 and asks to wait 86,400 s" in refusal(f"api:m@{server.url}", different(5), tmp_path)
+    assert "HTTP 429 and requests a wait of 86,400 s" in refusal(f"api:m@{server.url}", different(5), tmp_path)
 
 
 def test_waits_double_up_to_a_limit_and_are_jittered(monkeypatch):
-    waits = [[api._wait(number) for _ in range(50)] for number in range(1, 12)]
+    waits = [[api._backoff(number) for _ in range(50)] for number in range(1, 12)]
     for number, drawn in enumerate(waits):
         top = min(2.0**number, 60.0)
         assert top / 2 <= min(drawn) < max(drawn) <= top
@@ -711,7 +711,7 @@ def test_a_key_is_needed_by_openai_and_never_sent_unencrypted_to_another_machine
     said = refusal("api:m@http://embeddings.example/v1", different(3), tmp_path)
     assert "OPENAI_API_KEY would be sent unencrypted to embeddings.example" in said
     monkeypatch.setenv("HARNESS_API_KEY", "a\nb")
-    assert "characters that a key cannot have" in refusal(f"api:m@{server.url}", different(3), tmp_path)
+    assert "characters that are not allowed in a key" in refusal(f"api:m@{server.url}", different(3), tmp_path)
 
 
 def test_a_long_text_is_cut_by_estimate_and_no_character_is_halved(server, tmp_path, capsys):
@@ -720,7 +720,7 @@ def test_a_long_text_is_cut_by_estimate_and_no_character_is_halved(server, tmp_p
     assert server.asked[0]["input"] == ["日本語", "hat"]
     made(f"api:m@{server.url}[max_tokens=3]", Texts(["a", "b"], ["xé日本語日", "hat"], [0, 1], 2), tmp_path)
     assert server.asked[1]["input"] == ["xé日本", "hat"]
-    assert "1 of 2 texts are longer than 3 tokens by estimate, 9 bytes" in capsys.readouterr().err
+    assert "1 of 2 texts are longer than 3 estimated tokens, 9 bytes" in capsys.readouterr().err
 
 
 def test_a_request_is_bounded_by_its_tokens_as_well(server, tmp_path, monkeypatch):
