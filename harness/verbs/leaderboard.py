@@ -54,7 +54,7 @@ def command(
     try:
         tables.write(table, form, output)
     except OSError as error:
-        raise HarnessError(f"Cannot write --output {output}: {error.strerror}.") from error
+        raise HarnessError(f"--output {output} cannot be written: {error.strerror}.") from error
     return click.echo(f"Wrote {output}", err=True)
 
 
