@@ -76,8 +76,8 @@ class PrepSpec:
       (user, item); or keep all (``none``).
     - ``text``: drop items without text (``require_text``), and items whose title (the first field of the text template)
       has more than ``max_title_words`` words or page markup (0: off).
-    - ``core``: drop users and items with fewer than ``kcore`` events (0: off). With ``iterate``, repeat until none are
-      left. Without, drop users and items once, by their counts before the step, then users left with too few.
+    - ``core``: drop users and items with fewer than ``kcore`` events (0: off). With ``iterate``, repeat until nothing
+      changes. Without, drop users and items once, by their counts before the step, then users left with too few.
     - ``history``: keep each user's last ``max_history`` events (0: off).
     """
 

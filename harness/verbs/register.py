@@ -24,7 +24,7 @@ rank = 80
 )
 @home_option
 def command(name: str, folder: Path, embeddings: tuple[str, ...], home: str) -> None:
-    """Register a folder of yours for --datasets NAME and 'all'."""
+    """Register a folder as data set NAME, for --datasets NAME and 'all'."""
     from harness.data import reader
     from harness.record.artifacts import check_home
 
