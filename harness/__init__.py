@@ -1,4 +1,4 @@
-"""harness: which way of turning LLM text embeddings into item embeddings helps sequential recommendation?"""
+"""harness: compare ways of turning LLM text embeddings into item embeddings for sequential recommendation."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __version__ = "0.1.0"
 
 
 def _refuse_adapterhub() -> None:
-    """The distribution `adapters` (AdapterHub) would overwrite our folder of that name."""
+    """Raise ImportError if the distribution `adapters` (AdapterHub) is installed: it overwrites our package."""
     try:
         version = metadata.version("adapters")
     except metadata.PackageNotFoundError:
         return
     raise ImportError(
-        f"The distribution 'adapters' {version} (AdapterHub) is installed and takes the import name of our adapters; "
-        "run: pip uninstall adapters, then install harness again, or use another virtual environment."
+        f"The distribution 'adapters' {version} (AdapterHub) is installed and overwrites our package of that name; "
+        "run: pip uninstall adapters, then reinstall harness, or use another virtual environment."
     )
 
 
@@ -36,11 +36,12 @@ _refuse_adapterhub()
 
 
 def bench(**options: Unpack[BenchOptions]) -> pl.DataFrame:
-    """Run what is missing of a grid and return its table, a row a row of the leaderboard.
+    """Run the missing trials of a grid and return its table, one line per row of the leaderboard.
 
-    Keywords are the options of `harness bench`, with `_` for `-`; what is left out has its default there:
+    Keywords are the options of `harness bench`, with `_` for `-` and with the same defaults:
     `bench(datasets="ml-100k", adapters=["id", "svd"], budget="standard", set={"train.d": 128}, home="results")`.
-    Lists may be given as lists or as on the command line. Raises HarnessError for bad input, with the nearest name.
+    Lists may be Python lists or comma lists as on the command line. Raises HarnessError for bad input, with the nearest
+    valid name.
     """
     from harness import api
 
@@ -50,10 +51,10 @@ def bench(**options: Unpack[BenchOptions]) -> pl.DataFrame:
 def leaderboard(
     home: str | os.PathLike[str] | None = None, *, run: str | None = None, from_mlflow: str | None = None
 ) -> pl.DataFrame:
-    """The newest table of a home (of HARNESS_HOME or ~/.harness if None), a row a row of the leaderboard.
+    """Return the newest table of a home (HARNESS_HOME or ~/.harness if None), one line per row of the leaderboard.
 
-    `run`: as it stood at that launch; `from_mlflow`: built from the MLflow store of that URI alone. Raises HarnessError
-    if there is none.
+    `run`: the table as of this launch; `from_mlflow`: URI of an MLflow store to build the table from instead of the
+    ledger. Raises HarnessError if there is no table.
     """
     from harness import api
 
@@ -61,11 +62,11 @@ def leaderboard(
 
 
 def compare(a: str, b: str, *, home: str | os.PathLike[str] | None = None) -> pl.DataFrame:
-    """Two launches of a home, two homes or two MLflow stores (`mlflow:<uri>`): a row a cell that both have.
+    """Compare two launches of a home, two homes or two MLflow stores (`mlflow:<uri>`): one row per shared cell.
 
     Columns: the cell's names, `why_not` (why it is not compared, else empty), `same_runs`, `p` of no difference in
-    NDCG@10 (Holm-adjusted), and of each metric `<metric>_a`, `_b`, `_difference` (B - A), `_low`, `_high` (95 %).
-    Raises HarnessError if one of the two is none.
+    NDCG@10 (Holm-adjusted), and per metric `<metric>_a`, `_b`, `_difference` (B - A), `_low`, `_high` (95 %).
+    Raises HarnessError if `a` or `b` does not exist.
     """
     from harness import api
 
@@ -73,9 +74,9 @@ def compare(a: str, b: str, *, home: str | os.PathLike[str] | None = None) -> pl
 
 
 def load_export(folder: str | os.PathLike[str]) -> Recommender:
-    """The model that `harness export` wrote to a folder; `recommend(histories, k)` asks it. Needs no home.
+    """Load a model that `harness export` wrote; `recommend(histories, k)` queries it. Needs no home.
 
-    Raises HarnessError if a file is missing, damaged or of another version, or its self-test fails.
+    Raises HarnessError if a file is missing, damaged or of another version, or if the self-test fails.
     """
     from harness.training import exported_model
 

@@ -1,6 +1,6 @@
-"""What `import harness` offers: a bench, its table, a comparison. Keywords are the options of the command line.
+"""The Python API behind `import harness`: a bench, its table, a comparison. Keywords are command-line options.
 
-Defaults, types and checks are those of the verbs' own options, so that the two cannot say different things.
+Keywords are parsed by the click options of the commands, so defaults, types and checks cannot differ between the two.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     import polars as pl
 
 Names = str | Sequence[str]
-NOT_HERE = ("json", "dry_run", "format", "output", "help")  # options of the terminal alone
+NOT_HERE = ("json", "dry_run", "format", "output", "help")  # options that only make sense on a terminal
 
 
 class BenchOptions(TypedDict, total=False):
-    """The options of `harness bench` (`harness bench --help` says what each means and its default)."""
+    """The options of `harness bench` (`harness bench --help` explains each and its default)."""
 
     datasets: Names
     adapters: Names
@@ -66,14 +66,14 @@ class BenchOptions(TypedDict, total=False):
 
 
 def bench(options: Mapping[str, Any]) -> pl.DataFrame:
-    """Run what is missing of a grid; its table as a frame."""
+    """Run the missing trials of a grid and return its table as a frame."""
     from harness.verbs import bench as verb
 
     return verb.run(parsed("bench", verb.command, options)).table.frame()
 
 
 def leaderboard(home: str | os.PathLike[str] | None, run: str | None, from_mlflow: str | None) -> pl.DataFrame:
-    """The table of a home, or of a launch of it, or of an MLflow store, as a frame."""
+    """Return the table of a home, of one of its launches or of an MLflow store as a frame."""
     from harness.record import artifacts
     from harness.record.ledger import Ledger
     from harness.report import ledger_frames, tables
@@ -89,14 +89,14 @@ def leaderboard(home: str | os.PathLike[str] | None, run: str | None, from_mlflo
 
 
 def compare(a: str, b: str, home: str | os.PathLike[str] | None) -> pl.DataFrame:
-    """Two launches, homes or MLflow stores as a frame of the cells that both have."""
+    """Compare two launches, homes or MLflow stores; return a frame of the cells they share."""
     from harness.report import comparison
 
     return comparison.compare(a, b, home_of(home)).frame()
 
 
 def home_of(home: str | os.PathLike[str] | None) -> Path:
-    """The home folder that is named, or that of the environment, or the default one."""
+    """Return the home folder: `home`, else HARNESS_HOME, else the default."""
     from harness.record.artifacts import find_home
     from harness.verbs._options import HOME
 
@@ -104,18 +104,18 @@ def home_of(home: str | os.PathLike[str] | None) -> Path:
 
 
 def parsed(verb: str, command: click.Command, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a verb is given when its options are these keywords. Raises HarnessError as the command line would."""
-    known = {
+    """Parse keywords as the options of a command. Raises HarnessError where the command line would."""
+    by_name = {
         option.opts[0].lstrip("-").replace("-", "_"): option
         for option in command.params
         if isinstance(option, click.Option)
     }
-    offered = [name for name in known if name not in NOT_HERE]
+    offered = [name for name in by_name if name not in NOT_HERE]
     words: list[str] = []
     for name, value in options.items():
         if name not in offered:
             raise HarnessError(f"harness.{verb} has no option '{name}'. {suggest(name, offered)}")
-        words += _words(known[name], value)
+        words += _words(by_name[name], value)
     try:
         with command.make_context(verb, words) as context:
             return context.params
@@ -124,7 +124,7 @@ def parsed(verb: str, command: click.Command, options: Mapping[str, Any]) -> dic
 
 
 def _words(option: click.Option, value: Any) -> list[str]:
-    """The words of the command line that say this.
+    """Write an option and its value as command-line words.
 
     >>> _words(click.Option(["--filter-seen/--keep-seen"]), False), _words(click.Option(["--set"]), {"train.d": 64})
     (['--keep-seen'], ['--set', 'train.d=64'])
@@ -135,7 +135,7 @@ def _words(option: click.Option, value: Any) -> list[str]:
     if option.is_flag:
         return [word] if value else option.secondary_opts[:1]
     if isinstance(value, Mapping):
-        return [part for key, own in value.items() for part in (word, f"{key}={own}")]
+        return [part for key, setting in value.items() for part in (word, f"{key}={setting}")]
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [word, ",".join(map(str, value))]
     return [word, os.fspath(value) if isinstance(value, os.PathLike) else str(value)]

@@ -1,7 +1,7 @@
-"""The command line: finds the verb, runs it, tells faults in one line. stdout is the result, stderr the progress.
+"""The command line: run a command, report errors in one line. Results go to stdout, progress to stderr.
 
-Imports nothing heavy. Each verb is a file of `harness/verbs` with a click command called `command` and its `rank` in
-the help.
+Imports nothing heavy. Each command is a file in `harness/verbs` with a click command called `command` and its `rank`:
+its position in the help.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from harness.types import INTERRUPTED, HarnessError, Interrupted
 
 
 class Verbs(click.Group):
-    """Verbs in the order a newcomer meets them; faults of the input are one line and exit code 2."""
+    """The commands, sorted by `rank`. HarnessError and usage errors print one line and exit with code 2."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        found = registry.names(registry.VERBS)
-        return sorted(found, key=lambda name: registry.schema(registry.VERBS, name).attributes["rank"])
+        verbs = registry.names(registry.VERBS)
+        return sorted(verbs, key=lambda name: registry.schema(registry.VERBS, name).attributes["rank"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         stem = registry.find(registry.VERBS, cmd_name)
@@ -59,12 +59,12 @@ class Verbs(click.Group):
 @click.version_option(package_name="harness-bench", prog_name="harness")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
-    """Which way of turning LLM text embeddings into item embeddings helps sequential recommendation?
+    """Compare ways of turning LLM text embeddings into item embeddings for sequential recommendation.
 
     \b
     harness bench --datasets all --adapters all      search the grid, print the leaderboard
-    harness plan  --datasets all --adapters all      what that would run
-    harness list                                     adapters, backbones, encoders, data sets
+    harness plan  --datasets all --adapters all      show what that would run
+    harness list                                     list adapters, backbones, encoders, data sets
     """
 
 

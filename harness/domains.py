@@ -1,9 +1,9 @@
-"""Which values a parameter takes: its type and range, read from the annotation in its constructor.
+"""Type and range of a hyper-parameter, read from its annotation in the constructor.
 
 ``Annotated[float, ">= 0", "< 1"]`` is a range, ``Literal["raw", "center"]`` a choice, and either may be ``| None``. A
 bound is ``>=``, ``>``, ``<=`` or ``<`` and a number; ``divides d`` and ``>= d`` relate the value to the model's width.
-A name that the file or its package's `_base.py` gives to an annotation (``Count = Annotated[int, ">= 1"]``) stands for
-it.
+An annotation may be an alias defined in the same file or in its package's `_base.py`
+(``Count = Annotated[int, ">= 1"]``).
 """
 
 from __future__ import annotations
@@ -25,19 +25,23 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le,
     "<": operator.lt,
 }
-RELATIONS: dict[str, tuple[Callable[[int, int], bool], str]] = {  # of a value to d: whether it holds, and what to say
+RELATIONS: dict[
+    str, tuple[Callable[[int, int], bool], str]
+] = {  # between a value and d: the test, and the message if it fails
     "divides d": (lambda value, d: d % value == 0, "does not divide"),
-    ">= d": (lambda value, d: value >= d, "lies below"),
+    ">= d": (lambda value, d: value >= d, "is below"),
 }
-LARGEST = 2**31 - 1  # of an int without an upper bound: above it no tensor has a dimension
-SHOWN = 40  # characters of a value in an error
+LARGEST = 2**31 - 1  # int parameters without an upper bound; no tensor dimension is larger
+SHOWN = 40  # max characters of a value in an error message
 
 
 @dataclass(frozen=True)
 class Domain:
-    """Type and range of a parameter. ``kind``: bool, int, float or str. ``bounds``: pairs of operator and number.
-    ``choices``: the only values, if any are named. ``optional``: None is a value as well. ``relation``: one of
-    `RELATIONS`, or empty."""
+    """Type and range of a parameter.
+
+    ``kind``: bool, int, float or str. ``bounds``: pairs of operator and number. ``choices``: the allowed values, empty
+    if any value will do. ``optional``: None is allowed. ``relation``: one of `RELATIONS`, or empty.
+    """
 
     kind: type
     bounds: tuple[tuple[str, float], ...] = ()
@@ -46,7 +50,7 @@ class Domain:
     relation: str = ""
 
     def conflict(self, value: Any, d: int) -> str:
-        """How a value breaks its relation to the model dimension, in words; empty where it does not.
+        """Say how a value violates its relation to the model dimension d; empty if it does not.
 
         >>> Domain(int, relation="divides d").conflict(2, 63)
         'does not divide d = 63'
@@ -57,7 +61,7 @@ class Domain:
         return "" if related(value, d) else f"{words} d = {d}"
 
     def holds(self, value: Any) -> bool:
-        """Whether a value of the right type lies in the range."""
+        """Whether a value of the right type is in the range."""
         if self.kind is float and not math.isfinite(value):
             return False
         if self.kind is int and abs(value) > LARGEST:
@@ -66,7 +70,7 @@ class Domain:
         return inside and (not self.choices or value in self.choices)
 
     def checked(self, where: str, value: Any) -> Any:
-        """The value, if it is of the type and in the range; an int serves as a float. Raises HarnessError with both."""
+        """Return the value, an int as a float where needed. Raises HarnessError for a wrong type or range."""
         if value is None and self.optional:
             return None
         if self.kind is float and type(value) is int:
@@ -79,7 +83,7 @@ class Domain:
         return value
 
     def __str__(self) -> str:
-        """In words, for errors: `a float >= 0 and < 1`."""
+        """Describe the domain for error messages: `a float >= 0 and < 1`."""
         if self.choices:
             return f"one of {', '.join(map(str, self.choices))}"
         bounds = " and ".join(f"{name} {bound if self.kind is int else f'{bound:g}'}" for name, bound in self.bounds)
@@ -100,21 +104,21 @@ def _float(value: int) -> float:
 
 
 def shown(value: Any) -> str:
-    """A value in an error, shortened where it is long."""
+    """Format a value for an error message, shortened if long."""
     try:
         text = repr(value)
-    except ValueError:  # an int of more digits than Python prints
+    except ValueError:  # an int with more digits than Python prints
         return "an integer of thousands of digits"
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def of_default(default: Any) -> Domain:
-    """The domain of a parameter without an annotation that says more: any value of its default's type."""
+    """Return the domain of a parameter without a usable annotation: any value of its default's type."""
     return Domain(type(default))
 
 
 def named(tree: ast.Module) -> dict[str, ast.expr]:
-    """Names that a module gives to annotations at its top level."""
+    """Return the aliases of annotations that a module defines at its top level."""
     return {
         node.targets[0].id: node.value
         for node in tree.body
@@ -125,7 +129,7 @@ def named(tree: ast.Module) -> dict[str, ast.expr]:
 
 
 def read(annotation: ast.expr | None, default: Any, names: Mapping[str, ast.expr]) -> Domain:
-    """The domain that an annotation describes. Raises HarnessError for a bound that cannot be read."""
+    """Return the domain that an annotation describes. Raises HarnessError for an invalid bound."""
     if isinstance(annotation, ast.Name):
         if annotation.id in TYPES:
             return Domain(TYPES[annotation.id])
@@ -148,10 +152,10 @@ def _bounded(domain: Domain, words: Iterable[str]) -> Domain:
     for word in words:
         if word in RELATIONS:
             domain = replace(domain, relation=word)
-        elif found := re.fullmatch(r"(>=|>|<=|<) (-?[0-9.e+-]+)", word):
-            bounds.append((found[1], domain.kind(found[2])))
+        elif bound := re.fullmatch(r"(>=|>|<=|<) (-?[0-9.e+-]+)", word):
+            bounds.append((bound[1], domain.kind(bound[2])))
         else:
             raise HarnessError(
-                f"'{word}' is no bound of a parameter; bounds are >= 0, > 0, <= 1, < 1, {', '.join(RELATIONS)}."
+                f"'{word}' is not a valid bound; valid are e.g. >= 0, > 0, <= 1, < 1, {', '.join(RELATIONS)}."
             )
     return replace(domain, bounds=tuple(bounds))

@@ -1,6 +1,6 @@
-"""Components by name: the folder is the registry, the file name is the command-line name.
+"""Find components by name: a folder is a registry, a file name is a command-line name.
 
-`names`, `select` and `schema` only read source text (the reading verbs must not import torch); `load` imports.
+`names`, `select` and `schema` only read source text, since reading commands must not import torch; `load` imports.
 """
 
 from __future__ import annotations
@@ -26,22 +26,23 @@ BASELINES, LOSSES = "harness.training.baselines", "harness.training.losses"
 METRICS, VERBS = "harness.metrics", "harness.verbs"
 
 
-def suggest(word: str, known: list[str]) -> str:
-    """The tail of an error about an unknown name.
+def suggest(word: str, valid: list[str]) -> str:
+    """Return the end of an error message about an unknown name.
 
     >>> suggest("mpl", ["id", "mlp"])
     "Did you mean 'mlp'? Known: id, mlp."
     """
-    near = difflib.get_close_matches(word, known, n=1)
-    return (f"Did you mean '{near[0]}'? " if near else "") + f"Known: {', '.join(known)}."
+    near = difflib.get_close_matches(word, valid, n=1)
+    return (f"Did you mean '{near[0]}'? " if near else "") + f"Known: {', '.join(valid)}."
 
 
 def _kind(package: str) -> str:
-    """What the components of a package are, in messages: the name of its folder."""
+    """Return the folder name of a package: its kind of component in messages."""
     return package.rpartition(".")[2]
 
 
 def folder_of(package: str) -> Path:
+    """Return the folder of a package. Raises HarnessError if it is not installed."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise HarnessError(f"The package '{package}' is not installed beside harness; reinstall harness.")
@@ -50,22 +51,22 @@ def folder_of(package: str) -> Path:
 
 @cache
 def names(package: str) -> list[str]:
-    """Component names of a package, sorted; files that start with `_` are no components."""
+    """Return the component names of a package, sorted; files that start with `_` are not components."""
     return sorted(file.stem for file in folder_of(package).glob("*.py") if not file.stem.startswith("_"))
 
 
 def find(package: str, name: str) -> str:
-    """The component's name as its file spells it (`-` and `_` are the same). Raises HarnessError if unknown."""
-    for known in names(package):
-        if known.replace("_", "-") == name.replace("_", "-"):
-            return known
+    """Return the name as the file spells it; `-` and `_` are equal. Raises HarnessError if unknown."""
+    for stem in names(package):
+        if stem.replace("_", "-") == name.replace("_", "-"):
+            return stem
     raise HarnessError(f"{_kind(package)} has no '{name}'. {suggest(name, names(package))}")
 
 
 def select(package: str, selection: str) -> list[str]:
-    """Names chosen by a comma list of names, globs, `all` and exclusions `!name`; brackets are kept.
+    """Return the names that a comma list of names, globs, `all` and exclusions `!name` selects; brackets are kept.
 
-    `all` leaves out what says `by_name_only`, such as ablations; globs and exclusions do not.
+    `all` skips components marked `by_name_only`, such as ablations; globs and exclusions do not.
 
     >>> select("harness.metrics", "all,!mrr")
     ['hr', 'ndcg']
@@ -97,8 +98,9 @@ def select(package: str, selection: str) -> list[str]:
 
 
 def split_list(text: str) -> list[str]:
-    """A comma list whose brackets may hold commas; braces are alternatives, as in a shell, and double quotes keep a
-    part as it stands.
+    """Split a comma list.
+
+    Brackets may hold commas, braces are alternatives as in a shell, and double quotes keep a part unchanged.
 
     >>> split_list("id, mlp[hidden=256,dropout=0.1]")
     ['id', 'mlp[hidden=256,dropout=0.1]']
@@ -112,7 +114,7 @@ def split_list(text: str) -> list[str]:
 
 
 def quoted(word: str) -> str:
-    """The word as it is written in a comma list.
+    """Quote a word for a comma list, if it needs quotes.
 
     >>> quoted("file:a,b.npy"), quoted("mlp[hidden=256,dropout=0.1]")
     ('"file:a,b.npy"', 'mlp[hidden=256,dropout=0.1]')
@@ -121,7 +123,7 @@ def quoted(word: str) -> str:
 
 
 def unquoted(word: str) -> str:
-    """The word that a list of one means; any other text as it stands.
+    """Unquote a comma list of one word; return any other text unchanged.
 
     >>> unquoted('file:"a,b.npy"'), unquoted("file:a,b.npy")
     ('file:a,b.npy', 'file:a,b.npy')
@@ -156,11 +158,11 @@ def _words(text: str) -> list[str]:
 
 
 def _alternatives(word: str) -> list[str]:
-    """The words that come of a pair of braces with a comma in it; without one, the word itself."""
-    found = re.fullmatch(r"([^{}]*)\{([^{}]*,[^{}]*)\}(.*)", word)
-    if found is None:
+    """Expand a pair of braces that holds a comma; without one, return the word itself."""
+    braces = re.fullmatch(r"([^{}]*)\{([^{}]*,[^{}]*)\}(.*)", word)
+    if braces is None:
         return [word]
-    return [end for middle in found[2].split(",") for end in _alternatives(f"{found[1]}{middle.strip()}{found[3]}")]
+    return [end for middle in braces[2].split(",") for end in _alternatives(f"{braces[1]}{middle.strip()}{braces[3]}")]
 
 
 def _split(text: str) -> list[str]:
@@ -175,7 +177,7 @@ def _split(text: str) -> list[str]:
 
 
 def split_overrides(word: str) -> tuple[str, dict[str, Any]]:
-    """A name and the parameters fixed behind it in brackets. Raises HarnessError on a malformed bracket.
+    """Split a name from the parameters fixed in its brackets. Raises HarnessError for a malformed bracket.
 
     >>> split_overrides("mlp[hidden=256,activation=relu]")
     ('mlp', {'hidden': 256, 'activation': 'relu'})
@@ -198,19 +200,19 @@ def split_overrides(word: str) -> tuple[str, dict[str, Any]]:
 
 
 def load(package: str, name: str) -> Any:
-    """The component of a module: its last public class, or its function of the module's name.
+    """Import a component: the last public class of its module, or the function with the module's name.
 
-    A module that cannot be imported raises; it is never skipped in silence.
+    Errors of the import are raised; a module is never skipped silently.
     """
     stem = find(package, name)
     module = importlib.import_module(f"{package}.{stem}")
-    own = [
+    classes = [
         value
         for key, value in vars(module).items()
         if isinstance(value, type) and value.__module__ == module.__name__ and not key.startswith("_")
     ]
-    if own:
-        return own[-1]
+    if classes:
+        return classes[-1]
     if callable(function := getattr(module, stem, None)):
         return function
     raise HarnessError(f"{package}.{stem} defines no public class and no function '{stem}'.")
@@ -218,8 +220,10 @@ def load(package: str, name: str) -> Any:
 
 @dataclass(frozen=True)
 class Schema:
-    """What a component's source says of it: read, not run. ``params``: keyword-only parameter -> default; ``domains``:
-    parameter -> type and range."""
+    """Description of a component, read from its source without importing it.
+
+    ``params``: keyword-only parameter -> default; ``domains``: parameter -> type and range.
+    """
 
     name: str
     cls: str
@@ -235,7 +239,7 @@ class Schema:
 
 @cache
 def schema(package: str, name: str) -> Schema:
-    """Class name, docstring, keyword-only parameters with defaults, and class attributes of a component."""
+    """Read class name, docstring, keyword-only parameters with defaults, and class attributes of a component."""
     stem = find(package, name)
     source = (folder_of(package) / f"{stem}.py").read_text()
     tree = ast.parse(source)
@@ -268,7 +272,7 @@ def _narrowed(schema: Schema) -> Schema:
 
 @cache
 def _annotations(package: str) -> dict[str, ast.expr]:
-    """Names of annotations that the package's `_base.py` gives to all its files."""
+    """Return the aliases of annotations in the package's `_base.py`, which all its files may use."""
     base = folder_of(package) / "_base.py"
     return domains.named(ast.parse(base.read_text(encoding="utf-8"))) if base.is_file() else {}
 
@@ -279,7 +283,7 @@ def _domains(init: ast.FunctionDef | None, params: dict[str, Any], names: dict[s
 
 
 def _base_schema(package: str, node: ast.ClassDef, tree: ast.Module) -> Schema | None:
-    """The schema of a base class that another component's file defines (`from .linear import Linear`)."""
+    """Return the schema of a base class that another component's file defines (`from .linear import Linear`)."""
     bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
     for statement in tree.body:
         if not isinstance(statement, ast.ImportFrom) or statement.level != 1 or statement.module is None:
@@ -297,13 +301,13 @@ def _keyword_only(init: ast.FunctionDef | None) -> dict[str, Any]:
 
 
 def _attributes(body: list[ast.stmt]) -> dict[str, Any]:
-    found = {}
+    attributes = {}
     for node in body:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
         value = getattr(node, "value", None)
         if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(target, ast.Name) and value is not None:
             try:
-                found[target.id] = ast.literal_eval(value)
+                attributes[target.id] = ast.literal_eval(value)
             except ValueError:
                 continue
-    return found
+    return attributes

@@ -1,4 +1,4 @@
-"""The nouns of the bench. Standard library only, so that every room may import them."""
+"""Core data types. Standard library only, so any module can import them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Status = Literal["done", "pruned", "failed"]
 
 
 class HarnessError(Exception):
-    """A fault of the input or of the machine that one line explains.
+    """An error of the input or of the machine that one line explains.
 
-    The command line prints it as ``Error: <text>`` and exits with 2; nothing on disk is lost by it.
+    The command line prints it as ``Error: <text>`` and exits with code 2; nothing on disk is lost.
     """
 
 
-INTERRUPTED = "Interrupted. What ended is kept; the same command goes on from here."
+INTERRUPTED = "Interrupted. Finished trials are kept; run the same command to resume."
 
 
 class Interrupted(KeyboardInterrupt):
-    """Asked to stop by a signal. `code`: the exit code that says so, 130 after SIGINT, 143 after SIGTERM."""
+    """Stopped by a signal. `code`: the exit code, 130 after SIGINT and 143 after SIGTERM."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
@@ -34,7 +34,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def digest(value: Any) -> str:
-    """Identity of a JSON value: sha256 over its canonical form, 24 hex digits.
+    """Hash a JSON value: sha256 of its canonical form, 24 hex digits.
 
     >>> digest({"b": 1, "a": 2.0}) == digest({"a": 2.0, "b": 1})
     True
@@ -45,7 +45,7 @@ def digest(value: Any) -> str:
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """One square of the grid: what is searched at one budget and becomes one row of a table."""
+    """One combination of the grid: searched at one budget, one row of a table."""
 
     dataset: str
     encoder: str
@@ -67,16 +67,18 @@ STEPS = ("rating", "window", "dedup", "text", "core", "history")
 class PrepSpec:
     """How raw interactions become sequences; part of the data set's identity.
 
-    ``tie_policy`` orders a user's events of equal time: ``source`` (file order), ``item_id``, ``random:<seed>``. The
-    steps then run in ``order``, each of `STEPS` once, on what the one before has left:
+    ``tie_policy`` orders a user's events of equal time: ``source`` (file order), ``item_id``, ``random:<seed>``. Then
+    the steps run in ``order``, each of `STEPS` once, each on the result of the previous one:
 
-    ``rating``: events rated below ``min_rating`` go (None: off). ``window``: events outside of two UTC days, both
-    within, such as ``2016-10-01:2018-11-01`` (None: off). ``dedup``: of repeats of (user, item, time) the first stays
-    (``exact``), or of repeats of (user, item) the ``first`` or the ``last`` in the order of events; ``none``: all.
-    ``text``: items without text go (``require_text``), and items whose title, the first field of the text template, has
-    more than ``max_title_words`` words or holds page markup (0: off). ``core``: users and items have at least ``kcore``
-    events, iterated to the fixed point; not iterated (``iterate``), those with fewer go at once by the counts before,
-    and then users who are left with fewer (0: off). ``history``: a user's last ``max_history`` events stay (0: off).
+    - ``rating``: drop events rated below ``min_rating`` (None: off).
+    - ``window``: drop events outside two UTC days, both inclusive, such as ``2016-10-01:2018-11-01`` (None: off).
+    - ``dedup``: keep the first of equal (user, item, time) (``exact``); keep the ``first`` or ``last`` event of each
+      (user, item); or keep all (``none``).
+    - ``text``: drop items without text (``require_text``), and items whose title (the first field of the text template)
+      has more than ``max_title_words`` words or page markup (0: off).
+    - ``core``: drop users and items with fewer than ``kcore`` events (0: off). With ``iterate``, repeat until nothing
+      changes. Without, drop users and items once, by their counts before the step, then users left with too few.
+    - ``history``: keep each user's last ``max_history`` events (0: off).
     """
 
     kcore: int = 5
@@ -91,14 +93,14 @@ class PrepSpec:
     order: tuple[str, ...] = STEPS
 
     def __post_init__(self) -> None:
-        """4 and 4.0 are one rating, a list and a tuple one order: they must have one identity."""
+        """Normalise types: the ratings 4 and 4.0, or an order as list or tuple, must have one identity."""
         if type(self.min_rating) is int:
             object.__setattr__(self, "min_rating", float(self.min_rating))
         if isinstance(self.order, list):
             object.__setattr__(self, "order", tuple(self.order))
 
     def identity(self) -> dict[str, Any]:
-        """What stands for the spec in hashes: equal for equal specs of this and of earlier versions."""
+        """Return the fields to hash: equal for equal specs, also across versions of harness."""
         return _identity(self, ("kcore", "tie_policy", "require_text"))
 
 
@@ -106,14 +108,14 @@ class PrepSpec:
 class Protocol:
     """How sequences are split and ranked. A table never mixes two protocols.
 
-    ``split``: ``loo`` (last event tests, second last validates) or ``gts`` (global temporal split at the
-    ``quantile`` of the timestamps). ``filter_seen``: items of the user's own history are no candidates.
+    ``split``: ``loo`` (last event for test, second last for validation) or ``gts`` (global temporal split at the
+    ``quantile`` of the timestamps). ``filter_seen``: exclude items of the user's history from the ranking.
     Ranks are over the full catalogue; a metric of a tied target is its expectation over the order of the tie.
 
-    Of ``gts`` alone: ``validation`` is ``by_time`` (the same quantile again, of what is not for the test) or
-    ``last_train`` (the last event before the cut of each user); ``target``: of a user's events after a cut the
-    ``last``, the ``first``, or each after the other (``successive``). ``drop_tied_test``: an event at the very time of
-    the one before does not test, since nobody knows which came first.
+    Only for ``gts``: ``validation`` is ``by_time`` (the same quantile of the events before the test cut) or
+    ``last_train`` (each user's last event before the cut); ``target`` is a user's ``last`` event after a cut, the
+    ``first``, or each in turn (``successive``). ``drop_tied_test``: drop test events that share a timestamp with the
+    previous event, since their order is unknown.
     """
 
     split: Literal["loo", "gts"] = "loo"
@@ -124,24 +126,24 @@ class Protocol:
     drop_tied_test: bool = False
 
     def identity(self) -> dict[str, Any]:
-        """What stands for the protocol in hashes: equal for equal protocols of this and of earlier versions."""
+        """Return the fields to hash: equal for equal protocols, also across versions of harness."""
         return _identity(self, ("split", "filter_seen", "quantile"))
 
 
 def _identity(options: PrepSpec | Protocol | Engine, always: tuple[str, ...]) -> dict[str, Any]:
-    """The first options and, of those that came later, what is not as it was before there was a choice."""
+    """Return the fields in `always`, and each later field whose value is not its default."""
     defaults = {field.name: field.default for field in fields(options)}
     return {name: value for name, value in vars(options).items() if name in always or value != defaults[name]}
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What every cell may spend: the same for all cells of a bench.
+    """Limits of the work per cell, equal for all cells of a bench.
 
-    ``trials``: of the search; 0 confirms each cell's default configuration without a search.
+    ``trials``: search trials; 0 skips the search and confirms each cell's default configuration.
 
-    ``cell_seconds``: a search draws no more once its trials have trained and validated so many seconds together, as
-    each trial measures itself, so that waiting for a slot costs nothing (None: trials alone count).
+    ``cell_seconds``: stop sampling once the trials of the cell have trained and validated for this many seconds in
+    total. Each trial measures its own time, so waiting for a slot costs nothing (None: no time limit).
     """
 
     name: str
@@ -152,29 +154,32 @@ class Budget:
     cell_seconds: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """What a launch event says of it: without the bounds that are off."""
+        """Return the fields for a launch event, without limits that are off."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-# How tied targets are measured: by the expectation over their order, or, in earlier versions, by their mid-rank.
+# How metrics count tied targets: by the expectation over their order or, in earlier versions, by their mid-rank.
 EXPECTED, MIDDLE = "expected", "mid-rank"
 
-# Names of the ways to search, as `samplers` sets them up.
+# Names of samplers and pruners; `search.samplers` builds them.
 SAMPLERS = ("tpe", "random", "grid", "gp", "cmaes")
 PRUNERS = ("median", "halving", "hyperband", "wilcoxon", "none")
 
 
 @dataclass(frozen=True)
 class Engine:
-    """How a cell is searched: names of the Optuna sampler and pruner, and the data set whose best configurations of the
-    same cell are tried first (`warm_start`, "" for none). Part of a study's identity, the last by what it gives."""
+    """How a cell is searched: names of the Optuna sampler and pruner, and `warm_start`.
+
+    `warm_start`: data set whose best configurations of the same cell are tried first ("" for none). Part of a study's
+    identity; `warm_start` counts by the configurations it yields, not by its name.
+    """
 
     sampler: str = "tpe"
     pruner: str = "median"
     warm_start: str = ""
 
     def identity(self) -> dict[str, Any]:
-        """What stands for the engine in hashes: equal for equal engines of this and of earlier versions."""
+        """Return the fields to hash: equal for equal engines, also across versions of harness."""
         return _identity(self, ("sampler", "pruner"))
 
 
@@ -197,7 +202,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Trial:
-    """One training run to make: everything the training core is told, and nothing of where it runs.
+    """One training run to do: the whole input of the training core, independent of where it runs.
 
     ``params`` are flat and dotted: ``train.lr``, ``text.fusion``, ``adapter.hidden``, ``backbone.n_blocks``.
     """
@@ -213,9 +218,9 @@ class Trial:
 
     @cached_property
     def id(self) -> str:
-        """Identity: equal exactly when the result must be equal.
+        """Identity: equal exactly if the result must be equal.
 
-        Holds no path, name of a data set or encoder (their hashes are in `inputs`), device or worker count.
+        Excludes paths, names of data sets and encoders (`inputs` has their hashes), devices and worker counts.
         """
         value = {field.name: getattr(self, field.name) for field in fields(self)}
         value["cell"] = [self.cell.backbone, self.cell.adapter]
@@ -224,7 +229,7 @@ class Trial:
         return digest(value)
 
     def confirmation(self, seed: int) -> Trial:
-        """This configuration retrained with another seed, its test to be opened."""
+        """Return the trial that retrains this configuration with another seed and then runs the test."""
         return replace(self, role="confirm", seed=seed)
 
     def to_json(self) -> dict[str, Any]:
@@ -238,10 +243,10 @@ class Trial:
 
 @dataclass
 class TrialResult:
-    """What a trial came to.
+    """The result of a trial.
 
-    ``curve``: validation NDCG@10 by epoch. ``valid``: validation metrics at the best epoch. ``test``: test
-    metrics, only for confirmed trials. ``info``: seconds, parameters, effective rank and the like.
+    ``curve``: validation NDCG@10 per epoch. ``valid``: validation metrics at the best epoch. ``test``: test metrics,
+    only for confirmations. ``info``: seconds, parameters, effective rank and the like.
     """
 
     status: Status

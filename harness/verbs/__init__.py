@@ -1,1 +1,4 @@
-"""The verbs of the command line: a file a verb, its name the word; what starts with `_` is shared."""
+"""The commands of the command line: one file per command, named like it; files that start with `_` are shared.
+
+Owns the options and their checks. May import every package below.
+"""

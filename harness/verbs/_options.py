@@ -1,4 +1,4 @@
-"""Options that verbs share, and what they come to: a request, a preparation, a protocol."""
+"""Options that commands share, and what is built from them: a request, a preparation, a protocol."""
 
 from __future__ import annotations
 
@@ -16,28 +16,32 @@ if TYPE_CHECKING:
     from harness.search.plan import Request
 
 HOME = "~/.harness"
-LARGEST = 1_000_000  # of a count
+LARGEST = 1_000_000  # upper bound of every count
 
 
 class BoundedInt(click.IntRange):
-    """A count of at least so many. None is above `LARGEST`: a typing error there would run for years."""
+    """An integer from `least` to `LARGEST`: a larger count is a typing error that would run for years."""
 
     def __init__(self, least: int) -> None:
         super().__init__(least, LARGEST)
 
 
 class FiniteFloat(click.FloatRange):
-    """A finite number in a range: click's own range takes NaN, and infinity where the range is open upwards."""
+    """A finite number in a range. Click's range accepts NaN, and infinity if the range has no upper bound."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        found = super().convert(value, param, ctx)
-        if not math.isfinite(found):
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
-        return found
+        return number
+
+    def _describe_range(self) -> str:
+        """Click describes a range without bounds as `x<=None`."""
+        return "" if self.min is None and self.max is None else super()._describe_range()
 
 
-def options(*decorators: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Several click options as one decorator, shown in the order given."""
+def combined(*decorators: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Combine click options into one decorator; help shows them in this order."""
 
     def apply(function: Callable[..., Any]) -> Callable[..., Any]:
         for decorator in reversed(decorators):
@@ -48,130 +52,200 @@ def options(*decorators: Callable[..., Any]) -> Callable[[Callable[..., Any]], C
 
 
 home_option = click.option(
-    "--home", envvar="HARNESS_HOME", default=HOME, show_default=True, help="Folder of data, caches and results."
+    "--home", envvar="HARNESS_HOME", default=HOME, show_default=True, help="Folder for data, caches and results."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-run_option = click.option("--run", metavar="LAUNCH", help="A row of the table as it stood at this launch.")
-prep_options = options(
+run_option = click.option("--run", metavar="LAUNCH", help="Use the table as of this launch.")
+prep_options = combined(
     click.option(
         "--prep",
         default="default",
         show_default=True,
-        help="Preparation: default, raw, spectran, s3rec, llm-esr, minionerec, amazon2023; single options override it.",
+        help="Preparation preset: default, raw, spectran, s3rec, llm-esr, minionerec, amazon2023. "
+        "The options below override it.",
     ),
-    click.option("--text", default="", metavar="TEMPLATE", help="Of an item's text: '{title}. {brand}. {categories}'."),
-    click.option("--tie-policy", help="source, item_id or random:<seed>.  [default: source]"),
-    click.option("--kcore", type=BoundedInt(0), help="Events a user and an item must have.  [default: 5]"),
-    click.option("--iterate/--one-pass", default=None, help="The core to its fixed point?  [default: iterate]"),
-    click.option("--require-text/--any-text", default=None, help="Drop items without text?  [default: any-text]"),
-    click.option("--max-title-words", type=BoundedInt(0), help="Drop items of longer titles.  [default: 0, off]"),
-    click.option("--dedup", help="Repeats that go: exact (with time), first, last (of user and item) or none."),
-    click.option("--min-rating", type=FiniteFloat(), help="Drop events rated lower."),
-    click.option("--window", metavar="DAY:DAY", help="Drop events outside, such as 2016-10-01:2018-11-01 (UTC)."),
-    click.option("--max-history", type=BoundedInt(0), help="Keep a user's last events alone.  [default: 0, off]"),
-    click.option("--order", metavar="STEP,...", help="Order of rating, window, dedup, text, core, history."),
+    click.option("--text", default="", metavar="TEMPLATE", help="Item text, e.g. '{title}. {brand}. {categories}'."),
+    click.option(
+        "--tie-policy", help="Order of events with equal time: source, item_id or random:<seed>.  [default: source]"
+    ),
+    click.option("--kcore", type=BoundedInt(0), help="Min events per user and per item.  [default: 5]"),
+    click.option(
+        "--iterate/--one-pass",
+        default=None,
+        help="Repeat the k-core filter until nothing changes, or apply it once.  [default: iterate]",
+    ),
+    click.option("--require-text/--any-text", default=None, help="Drop items without text.  [default: any-text]"),
+    click.option(
+        "--max-title-words",
+        type=BoundedInt(0),
+        help="Drop items whose title is longer or has page markup.  [default: 0, off]",
+    ),
+    click.option(
+        "--dedup",
+        help="Repeated events: drop exact copies (exact), keep the first or last of a user and item, or keep all "
+        "(none).  [default: exact]",
+    ),
+    click.option("--min-rating", type=FiniteFloat(), help="Drop events with a lower rating."),
+    click.option(
+        "--window", metavar="DAY:DAY", help="Drop events outside these days (UTC), e.g. 2016-10-01:2018-11-01."
+    ),
+    click.option(
+        "--max-history", type=BoundedInt(0), help="Keep only this many most recent events per user.  [default: 0, off]"
+    ),
+    click.option(
+        "--order", metavar="STEP,...", help="Order of the steps.  [default: rating, window, dedup, text, core, history]"
+    ),
 )
-spaces_options = options(
-    click.option("--spaces", type=click.Path(path_type=Path), help="A folder, or a published setting."),
+spaces_options = combined(
+    click.option(
+        "--spaces", type=click.Path(path_type=Path), help="Folder of search spaces, or name of a published setting."
+    ),
     click.option("--set", "pins", multiple=True, metavar="NAME=VALUE", help="Fix a shared parameter: train.d=128."),
 )
-layout_options = options(
-    click.option(
-        "--address", help="An existing Ray cluster: 'auto' or host:port.  [default: $RAY_ADDRESS, else local]"
-    ),
-    click.option("--threads", type=BoundedInt(1), help="Torch threads a trial.  [default: so that no core idles]"),
+layout_options = combined(
+    click.option("--address", help="Ray cluster to join: 'auto' or host:port.  [default: $RAY_ADDRESS, else local]"),
+    click.option("--threads", type=BoundedInt(1), help="Torch threads per trial.  [default: as many as use all cores]"),
     click.option(
         "--gpu",
         type=FiniteFloat(0, 1),
-        help="Share of a GPU a trial, 0 for none.  [default: a whole one while there are enough, a quarter at least]",
+        help="Share of a GPU per trial; 0 uses none.  [default: 1 if there are enough GPUs, else at least 0.25]",
     ),
 )
-grid_options = options(
-    # what a shell makes of --datasets ml-100k,amazon2014-{beauty,toys}: a second word
+grid_options = combined(
+    # a shell expands --datasets ml-100k,amazon2014-{beauty,toys} to two words; the second one arrives here
     click.argument("more_datasets", nargs=-1, metavar="[DATASETS]..."),
-    click.option("--datasets", help="Names, folders, globs, 'all', '!name'.  [default: all]"),
+    click.option("--datasets", help="Names, folders, globs, 'all' or '!name'.  [default: all]"),
     click.option("--adapters", default="all", show_default=True, help="E.g. 'all,!svd' or 'mlp[hidden=256]'."),
     click.option("--backbones", default="sasrec", show_default=True, help="E.g. 'all' or 'sasrec,hstu'."),
     click.option("--encoders", default="minilm", show_default=True, help="E.g. 'minilm,shuffled:minilm,file:E.npy'."),
-    click.option("--budget", type=click.Choice(list(BUDGETS)), default="quick", show_default=True),
     click.option(
-        "--trials", type=BoundedInt(0), help="Search trials per cell (0: defaults only); overrides the budget."
+        "--budget",
+        type=click.Choice(list(BUDGETS)),
+        default="quick",
+        show_default=True,
+        help="Preset of trials, epochs, patience and seeds per cell.",
     ),
-    click.option("--epochs", type=BoundedInt(1), help="Max epochs per trial; overrides the budget."),
     click.option(
-        "--cell-seconds", type=FiniteFloat(0, min_open=True), help="Draw no more once a cell's trials spent these."
+        "--trials",
+        type=BoundedInt(0),
+        help="Search trials per cell; 0 trains only the default configuration. Overrides the budget.",
     ),
-    click.option("--seeds", type=BoundedInt(1), help="Seeds of the winner, instead of the budget's."),
-    click.option("--protocol", type=click.Choice(["loo", "gts"]), default="loo", show_default=True),
+    click.option("--epochs", type=BoundedInt(1), help="Max epochs per trial. Overrides the budget."),
     click.option(
-        "--quantile", type=FiniteFloat(), default=0.9, show_default=True, help="Of all times, where gts cuts."
+        "--cell-seconds",
+        type=FiniteFloat(0, min_open=True),
+        help="Time budget per cell: stop sampling trials after this many seconds.",
     ),
-    click.option("--validation", default="by_time", show_default=True, help="Of gts: by_time or last_train."),
-    click.option("--target", default="last", show_default=True, help="Of gts, after a cut: last, first, successive."),
-    click.option("--drop-tied-test", is_flag=True, help="No test on events at the very time of the one before."),
-    click.option("--filter-seen/--keep-seen", default=True, show_default=True, help="Items of the history rank?"),
+    click.option("--seeds", type=BoundedInt(1), help="Seeds to retrain each winner with. Overrides the budget."),
+    click.option(
+        "--protocol",
+        type=click.Choice(["loo", "gts"]),
+        default="loo",
+        show_default=True,
+        help="Split: loo (leave one out) or gts (global temporal split).",
+    ),
+    click.option(
+        "--quantile",
+        type=FiniteFloat(),
+        default=0.9,
+        show_default=True,
+        help="Time quantile at which gts splits training from test.",
+    ),
+    click.option(
+        "--validation",
+        default="by_time",
+        show_default=True,
+        help="Validation split for gts: by_time or last_train.",
+    ),
+    click.option(
+        "--target",
+        default="last",
+        show_default=True,
+        help="Events of a user to predict after a gts cut: last, first or successive (each in turn).",
+    ),
+    click.option(
+        "--drop-tied-test",
+        is_flag=True,
+        help="Drop test events that share a timestamp with the previous event.",
+    ),
+    click.option(
+        "--filter-seen/--keep-seen",
+        default=True,
+        show_default=True,
+        help="Exclude items the user has already seen from the ranking.",
+    ),
     prep_options,
-    click.option("--sampler", default="tpe", show_default=True, help="tpe, random, grid, gp or cmaes."),
-    click.option("--pruner", default="median", show_default=True, help="median, halving, hyperband, wilcoxon or none."),
+    click.option("--sampler", default="tpe", show_default=True, help="Search sampler: tpe, random, grid, gp or cmaes."),
     click.option(
-        "--warm-start", default="", metavar="DATASET", help="Try first what its search of the same cell found."
+        "--pruner",
+        default="median",
+        show_default=True,
+        help="Search pruner: median, halving, hyperband, wilcoxon or none.",
+    ),
+    click.option(
+        "--warm-start",
+        default="",
+        metavar="DATASET",
+        help="Start each search with the best trials found on DATASET.",
     ),
     spaces_options,
     home_option,
 )
 
 
-def protocol_of(given: dict[str, Any]) -> Protocol:
+def protocol_of(options: dict[str, Any]) -> Protocol:
+    """Return the protocol that the options describe. Raises HarnessError if it is invalid."""
     from harness.data import presets
 
     names = ("filter_seen", "quantile", "validation", "target", "drop_tied_test")
-    protocol = Protocol(given["protocol"], **{name: given[name] for name in names})
+    protocol = Protocol(options["protocol"], **{name: options[name] for name in names})
     presets.check_protocol(protocol)
     return protocol
 
 
-def prep_of(given: dict[str, Any]) -> PrepSpec:
-    """The preset's spec with what the single options say otherwise."""
+def prep_of(options: dict[str, Any]) -> PrepSpec:
+    """Return the preset's spec, overridden by the single options. Raises HarnessError if it is invalid."""
     from dataclasses import fields, replace
 
     from harness.data import presets
 
-    own = {field.name: given[field.name] for field in fields(PrepSpec) if given[field.name] is not None}
-    if "order" in own:
-        own["order"] = tuple(step.strip() for step in own["order"].split(","))
-    spec = replace(presets.preset(given["prep"]), **own)
+    overrides = {field.name: options[field.name] for field in fields(PrepSpec) if options[field.name] is not None}
+    if "order" in overrides:
+        overrides["order"] = tuple(step.strip() for step in overrides["order"].split(","))
+    spec = replace(presets.preset(options["prep"]), **overrides)
     presets.check(spec)
     return spec
 
 
-def source_of(given: dict[str, Any]) -> spaces.SpaceSource:
-    """Where search spaces come from, of the options `--spaces` and `--set`."""
+def source_of(options: dict[str, Any]) -> spaces.SpaceSource:
+    """Return the source of search spaces that `--spaces` and `--set` name."""
     from harness.registry import split_overrides
     from harness.search import spaces
 
-    pins = split_overrides(f"set[{','.join(given['pins'])}]")[1] if given["pins"] else {}
-    return spaces.SpaceSource(given["spaces"], pins)
+    pins = split_overrides(f"set[{','.join(options['pins'])}]")[1] if options["pins"] else {}
+    return spaces.SpaceSource(options["spaces"], pins)
 
 
-def request_of(given: dict[str, Any]) -> Request:
-    """The request of the grid options; takes its own out of `given`."""
+def request_of(options: dict[str, Any]) -> Request:
+    """Return the request that the grid options describe; other options are ignored."""
     from dataclasses import replace
 
     from harness.record.artifacts import check_home
     from harness.search.plan import Request
 
-    budget: Budget = BUDGETS[given["budget"]]
-    own = {key: given[key] for key in ("trials", "epochs", "seeds", "cell_seconds") if given[key] is not None}
+    budget: Budget = BUDGETS[options["budget"]]
+    names = ("trials", "epochs", "seeds", "cell_seconds")
+    limits = {name: options[name] for name in names if options[name] is not None}
     return Request(
-        home=check_home(Path(given["home"])),
-        datasets=",".join([given["datasets"] or "", *given["more_datasets"]]).strip(",") or "all",
-        adapters=given["adapters"],
-        backbones=given["backbones"],
-        encoders=given["encoders"],
-        budget=replace(budget, **own),
-        protocol=protocol_of(given),
-        prep=prep_of(given),
-        text=given["text"],
-        engine=Engine(given["sampler"], given["pruner"], given["warm_start"]),
-        spaces=source_of(given),
+        home=check_home(Path(options["home"])),
+        datasets=",".join([options["datasets"] or "", *options["more_datasets"]]).strip(",") or "all",
+        adapters=options["adapters"],
+        backbones=options["backbones"],
+        encoders=options["encoders"],
+        budget=replace(budget, **limits),
+        protocol=protocol_of(options),
+        prep=prep_of(options),
+        text=options["text"],
+        engine=Engine(options["sampler"], options["pruner"], options["warm_start"]),
+        spaces=source_of(options),
     )

@@ -1,4 +1,4 @@
-"""Search every cell, confirm the winners, print the leaderboard."""
+"""`harness bench`: search every cell, confirm the winners, print the leaderboard."""
 
 from __future__ import annotations
 
@@ -20,37 +20,41 @@ rank = 10
 @click.command()
 @grid_options
 @layout_options
-@click.option("--tracking", metavar="URI", help="MLflow store; 'off' for none. Default: sqlite in the home.")
+@click.option("--tracking", metavar="URI", help="MLflow store, or 'off'.  [default: SQLite in the home]")
 @click.option(
     "--watchdog",
     type=FiniteFloat(0),
     default=1800.0,
     show_default=True,
-    help="Seconds without a sign of life after which a trial is ended, 0: never.",
+    help="End a trial that shows no progress for this many seconds; 0 disables it.",
 )
-@click.option("--dry-run", is_flag=True, help="Show what would run, and stop.")
+@click.option("--dry-run", is_flag=True, help="Only show what would run.")
 @json_option
-def command(**given: Any) -> None:
-    """Search every cell at one budget, retrain the winners over seeds, test once, print the leaderboard."""
+def command(**options: Any) -> None:
+    """Search every cell of a grid and print the leaderboard.
+
+    Every cell is searched at the same budget; each winner is retrained over seeds and tested once. Finished work is
+    never repeated: the same command resumes an interrupted bench.
+    """
     from harness.report import tables
 
-    if given["dry_run"]:
-        return plan.show(given)
-    outcome = run(given)
-    click.echo(tables.render(outcome.table, "json" if given["as_json"] else "terminal"))
+    if options["dry_run"]:
+        return plan.show(options)
+    outcome = run(options)
+    click.echo(tables.render(outcome.table, "json" if options["as_json"] else "terminal"))
     click.echo(f"Report: {outcome.report}", err=True)
     if outcome.signum:
         click.echo(INTERRUPTED, err=True)
         sys.exit(outcome.exit_code)
     click.echo(
-        "The same command resumes or, with more trials, seeds, adapters or data sets, grows this grid.", err=True
+        "Run the same command to resume; add trials, seeds, adapters or data sets to extend this grid.", err=True
     )
     sys.exit(outcome.exit_code)
 
 
-def run(given: dict[str, Any]) -> run_bench.Outcome:
-    """The bench that these options ask for."""
+def run(options: dict[str, Any]) -> run_bench.Outcome:
+    """Run the bench that the options describe."""
     from harness.workflows import run_bench
 
     names = ("address", "threads", "gpu", "tracking", "watchdog")
-    return run_bench.run(request_of(given), run_bench.Options(**{name: given[name] for name in names}))
+    return run_bench.run(request_of(options), run_bench.Options(**{name: options[name] for name in names}))

@@ -1,4 +1,4 @@
-"""What a home folder holds, and what of it can go."""
+"""`harness cache`: show disk use of the home folder and delete unused caches."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ rank = 105
 
 
 @click.command()
-@click.option("--gc", is_flag=True, help="Remove checkpoints of runs that are over, half-made files, damaged ones.")
-@click.option("--dry-run", is_flag=True, help="With --gc: only say what would go.")
+@click.option("--gc", is_flag=True, help="Delete checkpoints of finished runs, partial files and damaged files.")
+@click.option("--dry-run", is_flag=True, help="With --gc: only list what would be deleted.")
 @click.option(
     "--days",
     type=FiniteFloat(0),
     default=30.0,
     show_default=True,
-    help="Keep what was set aside as damaged, calibrations and the forecast so long.",
+    help="Keep damaged files, calibrations and the forecast for this many days.",
 )
 @home_option
 @json_option
 def command(gc: bool, dry_run: bool, days: float, home: str, as_json: bool) -> None:
-    """What is in the home folder, by kind and size; --gc removes what nobody needs any more."""
+    """Show disk use of the home folder; --gc deletes unused caches."""
     from harness.record import housekeeping
     from harness.record.artifacts import find_home
 
@@ -39,17 +39,21 @@ def command(gc: bool, dry_run: bool, days: float, home: str, as_json: bool) -> N
     for row in kinds:
         click.echo(f"{_amount(row['bytes']):>9s}  {row['files']:7,d} files  {row['kind']:17s} {row['what']}".rstrip())
     for item in waste if gc else []:
-        click.echo(f"{'Would remove' if dry_run else 'Removed'} {item.path.relative_to(folder)}: {item.why}")
-    total = _amount(sum(item.size for item in waste))
+        click.echo(f"{'Would delete' if dry_run else 'Deleted'} {item.path.relative_to(folder)}: {item.why}")
     if freed is not None:
-        click.echo(f"{_amount(freed)} came free.")
+        click.echo(f"Freed {_amount(freed)}.")
     elif waste:
-        click.echo(f"{total} in {len(waste)} files or folders can go: harness cache --gc")
+        total = _amount(sum(item.size for item in waste))
+        click.echo(f"{len(waste)} files or folders ({total}) can be deleted: harness cache --gc")
     return None
 
 
 def _amount(size: int) -> str:
-    """Bytes for people."""
+    """Format a number of bytes with a unit.
+
+    >>> _amount(999), _amount(1_500_000)
+    ('999 B', '1.5 MB')
+    """
     value, unit = float(size), "B"
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if value < 1000 or unit == "TB":

@@ -1,4 +1,4 @@
-"""What is wrong with a data set."""
+"""`harness check`: look for faults in a data set."""
 
 from __future__ import annotations
 
@@ -16,15 +16,20 @@ rank = 90
 
 @click.command()
 @click.argument("dataset")
-@click.option("--encoder", default="", help="Check its embedding too, e.g. file:E.npy.  [default: minilm's, if there]")
+@click.option(
+    "--encoder", default="", help="Also check this embedding, e.g. file:E.npy.  [default: minilm, if computed]"
+)
 @prep_options
 @home_option
 @json_option
-def command(dataset: str, encoder: str, home: str, as_json: bool, **given: Any) -> None:
-    """What is wrong with a data set or folder, with numbers and remedies. Exit code 1 if there is an error."""
-    from harness.checks import linter as linter
+def command(dataset: str, encoder: str, home: str, as_json: bool, **options: Any) -> None:
+    """Look for faults in a data set or folder; print counts and remedies.
+
+    Exit code 1 if there is an error.
+    """
+    from harness.checks import linter
     from harness.record.artifacts import check_home
 
-    report = linter.examine(dataset, check_home(Path(home)), encoder, prep_of(given), given["text"])
+    report = linter.examine(dataset, check_home(Path(home)), encoder, prep_of(options), options["text"])
     click.echo(json.dumps(report.to_json(), indent=1) if as_json else linter.text(report))
     sys.exit(report.exit_code)

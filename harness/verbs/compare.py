@@ -1,4 +1,4 @@
-"""Two launches, homes or MLflow stores side by side."""
+"""`harness compare`: compare two launches, homes or MLflow stores."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ rank = 44
 @home_option
 @json_option
 def command(a: str, b: str, home: str, as_json: bool) -> None:
-    """Which cells A and B both have, how their tests differ, and what was set differently.
+    """Compare the cells that A and B share.
 
-    A and B: launches of the home (as the files of its folder ledger are called), folders of two homes, or MLflow stores
-    (mlflow:URI). Exit code 0 if no cell differs, 1 if some do or could not be compared.
+    Shows the differences of their test scores and of their settings. A and B: launches of the home (names of the files
+    in its folder ledger), folders of two homes, or MLflow stores (mlflow:URI). Exit code 0 if no cell differs, 1 if
+    some differ or cannot be compared.
     """
     from harness.record.artifacts import find_home
     from harness.report import comparison
 
-    found = comparison.compare(a, b, find_home(Path(home)))
-    click.echo(json.dumps(found.to_json(), indent=1) if as_json else comparison.text(found))
-    sys.exit(found.exit_code)
+    result = comparison.compare(a, b, find_home(Path(home)))
+    click.echo(json.dumps(result.to_json(), indent=1) if as_json else comparison.text(result))
+    sys.exit(result.exit_code)

@@ -1,4 +1,4 @@
-"""Is this machine fit?"""
+"""`harness doctor`: check this machine's setup."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ rank = 110
 @home_option
 @json_option
 def command(home: str, as_json: bool) -> None:
-    """Whether this machine is fit: versions, cores, memory, disk, the home folder, secrets' file modes."""
+    """Check this machine's setup.
+
+    Covers versions, cores, memory, disk, the home folder and the file modes of secrets. Exit code 1 if a check fails.
+    """
     from harness.workflows import doctor as checks
 
-    found = checks.examine(Path(home))
-    click.echo(json.dumps(found, indent=1) if as_json else checks.text(found))
-    sys.exit(0 if all(check["ok"] for check in found["checks"]) else 1)
+    report = checks.examine(Path(home))
+    click.echo(json.dumps(report, indent=1) if as_json else checks.text(report))
+    sys.exit(0 if all(check["ok"] for check in report["checks"]) else 1)

@@ -1,4 +1,4 @@
-"""The table of what is complete so far."""
+"""`harness leaderboard`: print the table of the results so far."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.types import HarnessError
-from harness.verbs._options import BoundedInt, home_option
+from harness.verbs._options import BoundedInt, home_option, run_option
 
 if TYPE_CHECKING:
     from harness.report.tables import Table
@@ -20,11 +20,11 @@ rank = 40
 @click.command()
 @home_option
 @click.option("--format", "form", default="terminal", show_default=True, help="terminal, md, tex, csv, ...")
-@click.option("--output", type=click.Path(path_type=Path), help="Write to a file instead of stdout.")
-@click.option("--run", help="The table as it stood at this launch.")
-@click.option("--from-mlflow", metavar="URI", is_flag=False, flag_value="default", help="Build it from MLflow alone.")
-@click.option("--at-trials", type=BoundedInt(1), metavar="K", help="As if each search had ended after K trials.")
-@click.option("--slices", is_flag=True, help="In the terminal, also scores on parts of the test.")
+@click.option("--output", type=click.Path(path_type=Path), help="Write to this file instead of stdout.")
+@run_option
+@click.option("--from-mlflow", metavar="URI", is_flag=False, flag_value="default", help="Build it from MLflow only.")
+@click.option("--at-trials", type=BoundedInt(1), metavar="K", help="Rank as if each search had stopped after K trials.")
+@click.option("--slices", is_flag=True, help="In the terminal: also show scores on parts of the test set.")
 def command(
     home: str,
     form: str,
@@ -34,7 +34,7 @@ def command(
     at_trials: int | None,
     slices: bool,
 ) -> None:
-    """The table of what is complete so far, out of the ledger (or of MLflow)."""
+    """Print the table of the results so far, from the ledger or from MLflow."""
     from harness.record import artifacts
     from harness.record.ledger import Ledger
     from harness.report import ledger_frames, tables
@@ -59,13 +59,13 @@ def command(
 
 
 def show(table: Table, form: str, slices: bool) -> None:
-    """The table on stdout; bytes only where no terminal reads them."""
+    """Print the table. Raises HarnessError for a binary format on a terminal."""
     from harness.report import tables
     from harness.report.tables import terminal
 
-    made = tables.render(table, form)
-    if isinstance(made, bytes) and sys.stdout.isatty():
-        raise HarnessError(f"--format {form} is no text; name a file with --output.")
-    click.echo(made, nl=not isinstance(made, bytes))
+    content = tables.render(table, form)
+    if isinstance(content, bytes) and sys.stdout.isatty():
+        raise HarnessError(f"--format {form} is binary; write it to a file with --output.")
+    click.echo(content, nl=not isinstance(content, bytes))
     if slices and form == "terminal":
         click.echo(terminal.slices(table))

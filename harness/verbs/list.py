@@ -1,4 +1,4 @@
-"""All components by name."""
+"""`harness list`: list all components by name."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ rank = 50
 @home_option
 @json_option
 def command(home: str, as_json: bool) -> None:
-    """All components by name, with a line each, and the data sets that are ready here."""
+    """List all components, and the data sets that are ready here."""
     from harness.record.artifacts import find_home
     from harness.workflows import components
 
-    found = components.all_of(find_home(Path(home)))
-    click.echo(json.dumps(found, indent=1) if as_json else components.text(found))
+    listing = components.all_of(find_home(Path(home)))
+    click.echo(json.dumps(listing, indent=1) if as_json else components.text(listing))

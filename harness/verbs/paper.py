@@ -1,4 +1,4 @@
-"""Published numbers next to ours."""
+"""`harness paper`: compare published numbers with ours."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ rank = 47
 @home_option
 @json_option
 def command(files: tuple[str, ...], run: str | None, home: str, as_json: bool) -> None:
-    """Published numbers with their protocol next to this home's table: gap, and what of the protocols differs.
+    """Compare published numbers with this home's table.
 
-    FILE: a shipped paper by name (all of them if none is named), or a TOML file of yours.
+    Shows each gap and how the protocols differ. FILE: name of a shipped paper, or a TOML file of yours (default: all
+    shipped papers).
     """
     from harness.record.artifacts import find_home
     from harness.report import published
 
     papers = [published.read(word) for word in files or published.names()]
     table = published.table_of(find_home(Path(home)), run)
-    found = [(paper, published.beside(paper, table)) for paper in papers]
-    click.echo(json.dumps(published.to_json(found), indent=1) if as_json else published.text(found))
+    pairs = [(paper, published.beside(paper, table)) for paper in papers]
+    click.echo(json.dumps(published.to_json(pairs), indent=1) if as_json else published.text(pairs))

@@ -1,4 +1,4 @@
-"""What a bench would run, and whether it is done by a deadline."""
+"""`harness plan`: show what a bench would run, and whether it meets a deadline."""
 
 from __future__ import annotations
 
@@ -21,31 +21,34 @@ rank = 20
 
 @click.command()
 @grid_options
-@click.option("--deadline", metavar="TIME", help="Will it be done in 36h, 1h30m, 2d? Calibrates cells that never ran.")
-@click.option("--slots", type=BoundedInt(1), help="With --deadline: trials at a time.  [default: as bench has them]")
+@click.option("--deadline", metavar="TIME", help="Forecast whether it is done in 36h, 1h30m, 2d; calibrates new cells.")
+@click.option("--slots", type=BoundedInt(1), help="With --deadline: parallel trials.  [default: as in bench]")
 @layout_options
 @json_option
-def command(**given: Any) -> None:
-    """What a bench with these options would run, cell by cell. Fetches and prepares data, trains nothing.
+def command(**options: Any) -> None:
+    """Show what a bench with these options would run.
 
-    With --deadline: cost, finish time with a 90 % interval, and what to cut first, on the machines that a bench with
-    the same --address, --threads and --gpu would use. Cells without a finished trial of their kind are calibrated
-    there: three epochs each, kept in the home.
+    Lists the grid cell by cell. Fetches and prepares data, but trains nothing.
+
+    With --deadline: forecasts cost and finish time with a 90 % interval, and suggests cuts, for the machines that a
+    bench with the same --address, --threads and --gpu would use. Cells without a comparable finished trial are
+    calibrated there with three epochs each; the measurements are kept in the home.
     """
-    show(given)
+    show(options)
 
 
-def show(given: dict[str, Any]) -> None:
+def show(options: dict[str, Any]) -> None:
+    """Print the plan of the bench that the options describe, or its forecast if they have a deadline."""
     from harness.record.ledger import Ledger
     from harness.search import plan as planning
     from harness.workflows import run_bench
 
-    request = request_of(given)
+    request = request_of(options)
     grid = planning.make(request, Ledger.open(request.home))
-    if given.get("deadline"):
-        return _deadline(grid, given)
+    if options.get("deadline"):
+        return _deadline(grid, options)
     rows = [{**vars(s.cell), "state": s.state, "to_run": s.to_run()} for s in grid.studies]
-    if given["as_json"]:
+    if options["as_json"]:
         return click.echo(json.dumps({"counts": grid.counts(), "cells": rows}, indent=1))
     for row in rows:
         cell = " / ".join(str(row[k]) for k in ("dataset", "encoder", "backbone", "adapter"))
@@ -57,22 +60,22 @@ def show(given: dict[str, Any]) -> None:
     return click.echo(run_bench.overview(grid))
 
 
-def _deadline(grid: Plan, given: dict[str, Any]) -> None:
+def _deadline(grid: Plan, options: dict[str, Any]) -> None:
     from harness.workflows import forecast
 
-    deadline = forecast.duration(given["deadline"])
+    deadline = forecast.duration(options["deadline"])
     past = forecast.known(grid.studies[0].ledger) if grid.studies else []
-    with _machines(grid, given["address"]) as resources:
-        found = _forecast(grid, past, given, resources)
-    forecast.remember(grid, found)
-    cuts = forecast.cuts(grid, found, deadline)
-    if given["as_json"]:
-        return click.echo(json.dumps(forecast.to_json(found, deadline, cuts), indent=1))
-    return click.echo(forecast.text(found, deadline, cuts))
+    with _machines(grid, options["address"]) as resources:
+        prediction = _forecast(grid, past, options, resources)
+    forecast.remember(grid, prediction)
+    cuts = forecast.cuts(grid, prediction, deadline)
+    if options["as_json"]:
+        return click.echo(json.dumps(forecast.to_json(prediction, deadline, cuts), indent=1))
+    return click.echo(forecast.text(prediction, deadline, cuts))
 
 
 def _machines(grid: Plan, address: str | None) -> AbstractContextManager[dict[str, Any]]:
-    """What the bench would run on, asked of Ray; of a grid that is done, nobody asks."""
+    """Yield the resources that Ray would give the bench. A finished grid does not start Ray."""
     if not grid.pending:
         return nullcontext({"cpus": 1, "gpus": 0.0, "node_cpus": 1})
     from harness.system import interpreter
@@ -83,14 +86,14 @@ def _machines(grid: Plan, address: str | None) -> AbstractContextManager[dict[st
     return ray_tune.cluster(address)
 
 
-def _forecast(grid: Plan, past: list[FinishedTrial], given: dict[str, Any], resources: dict[str, Any]) -> Forecast:
+def _forecast(grid: Plan, past: list[FinishedTrial], options: dict[str, Any], resources: dict[str, Any]) -> Forecast:
     from harness.engine.slots import layout
     from harness.workflows import calibrate, forecast
 
-    here = layout(resources, grid.width, given["threads"], given["gpu"] if grid.pending else None)
-    slots = given["slots"] or here.slots
+    planned = layout(resources, grid.width, options["threads"], options["gpu"] if grid.pending else None)
+    slots = options["slots"] or planned.slots
     paces: dict[str, forecast.Pace] = {}
     if unknown := forecast.unknown(grid, past):
-        cluster = resources if given["address"] or os.environ.get("RAY_ADDRESS") else None
-        paces = calibrate.paces(grid, unknown, replace(here, slots=min(slots, here.slots)), cluster)
-    return forecast.of(grid, past, paces, slots, here.threads)
+        cluster = resources if options["address"] or os.environ.get("RAY_ADDRESS") else None
+        paces = calibrate.paces(grid, unknown, replace(planned, slots=min(slots, planned.slots)), cluster)
+    return forecast.of(grid, past, paces, slots, planned.threads)

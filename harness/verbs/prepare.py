@@ -1,4 +1,4 @@
-"""Fetch, prepare, embed."""
+"""`harness prepare`: fetch and prepare data sets, compute embeddings."""
 
 from __future__ import annotations
 
@@ -15,25 +15,33 @@ rank = 70
 
 @click.command()
 @click.argument("datasets", nargs=-1, required=True)
-@click.option("--encoders", default="minilm", show_default=True, help="Embeddings to compute as well; '' for none.")
+@click.option("--encoders", default="minilm", show_default=True, help="Embeddings to compute; '' for none.")
 @click.option(
-    "--cost", type=FiniteFloat(0), metavar="PRICE", help="Only say what api: encoders would cost at PRICE a 1M tokens."
+    "--cost",
+    type=FiniteFloat(0),
+    metavar="PRICE",
+    help="Only estimate the cost of api: encoders, at PRICE per million tokens.",
 )
 @prep_options
 @home_option
 @json_option
-def command(**given: Any) -> None:
-    """Fetch and prepare data sets, compute embeddings and bases. Done twice, it only says that it is done."""
+def command(**options: Any) -> None:
+    """Fetch and prepare data sets, compute embeddings and bases.
+
+    Finished work is not repeated.
+    """
     from harness.record.artifacts import check_home
     from harness.workflows import components
 
-    home = check_home(Path(given["home"]))
-    spec = prep_of(given)
-    if given["cost"] is not None:
-        for word in given["datasets"]:
-            click.echo("\n".join(components.price(word, given["encoders"], spec, home, given["cost"], given["text"])))
+    home = check_home(Path(options["home"]))
+    spec = prep_of(options)
+    if options["cost"] is not None:
+        for word in options["datasets"]:
+            click.echo(
+                "\n".join(components.price(word, options["encoders"], spec, home, options["cost"], options["text"]))
+            )
         return
-    cards = [components.prepare(word, given["encoders"], spec, home, given["text"]) for word in given["datasets"]]
+    cards = [components.prepare(word, options["encoders"], spec, home, options["text"]) for word in options["datasets"]]
     click.echo(
-        json.dumps(cards, indent=1, default=str) if given["as_json"] else "\n\n".join(map(components.details, cards))
+        json.dumps(cards, indent=1, default=str) if options["as_json"] else "\n\n".join(map(components.details, cards))
     )

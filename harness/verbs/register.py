@@ -1,4 +1,4 @@
-"""A folder of the user's own by name."""
+"""`harness register`: register a folder as a named data set."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ rank = 80
     "embeddings",
     multiple=True,
     metavar="WORD=FILE",
-    help="A matrix of its items, in the folder or elsewhere: --encoders own:WORD reads it.",
+    help="Embedding matrix of its items, in any folder; select it with --encoders own:WORD.",
 )
 @home_option
 def command(name: str, folder: Path, embeddings: tuple[str, ...], home: str) -> None:
-    """Give a folder of your own a name, so that --datasets NAME (and 'all') finds it."""
+    """Register a folder as data set NAME, for --datasets NAME and 'all'."""
     from harness.data import reader
     from harness.record.artifacts import check_home
 
-    found = reader.register(name, folder, check_home(Path(home)), dict(map(_named, embeddings)))
-    click.echo(f"{name} is {found.interactions.parent}.")
-    for note in found.notes:
+    dataset = reader.register(name, folder, check_home(Path(home)), dict(map(_named, embeddings)))
+    click.echo(f"Registered {name}: {dataset.interactions.parent}")
+    for note in dataset.notes:
         click.echo(f"{note}.", err=True)
-    for word, file in found.matrices.items():
-        click.echo(f"own:{word} of {name} is {file}.")
+    for word, file in dataset.matrices.items():
+        click.echo(f"Registered own:{word} of {name}: {file}")
 
 
-def _named(given: str) -> tuple[str, Path]:
-    word, equals, file = given.partition("=")
+def _named(pair: str) -> tuple[str, Path]:
+    """Split WORD=FILE."""
+    word, equals, file = pair.partition("=")
     if not (word and equals and file):
-        raise HarnessError(f"--embedding '{given}': write it as a word of yours, =, and a file: titles=E.npy.")
+        raise HarnessError(f"--embedding '{pair}' is not WORD=FILE, such as titles=E.npy.")
     return word, Path(file)

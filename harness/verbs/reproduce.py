@@ -1,4 +1,4 @@
-"""A number of a table, made again."""
+"""`harness reproduce`: retrain a row's winner and compare the numbers."""
 
 from __future__ import annotations
 
@@ -24,32 +24,39 @@ rank = 45
 
 @click.command()
 @click.argument("row")
-@click.option("--seeds", type=BoundedInt(1), help="Only the first so many of its seeds.  [default: all]")
-@click.option("--tolerance", type=FiniteFloat(0), help="Of NDCG@10.  [default: the interval of the difference]")
-@click.option("--dataset", default="", help="Name or folder of its data, where this home no longer has them.")
-@click.option("--search", is_flag=True, help="Search its cell again as well, from the first trial, in a scratch home.")
+@click.option("--seeds", type=BoundedInt(1), help="Number of its seeds to use, from the first.  [default: all]")
+@click.option(
+    "--tolerance", type=FiniteFloat(0), help="Allowed difference of NDCG@10.  [default: its confidence interval]"
+)
+@click.option("--dataset", default="", help="Name or folder of the data set, if this home no longer has it.")
+@click.option(
+    "--search", is_flag=True, help="Also repeat the search of its cell from the first trial, in a temporary home."
+)
 @spaces_options
 @run_option
 @home_option
 @json_option
-def command(row: str, home: str, search: bool, as_json: bool, **given: Any) -> None:
-    """Train a ROW's winner again with its seeds and compare the numbers; the home stays as it is.
+def command(row: str, home: str, search: bool, as_json: bool, **options: Any) -> None:
+    """Retrain the winner of a ROW and compare the numbers.
 
-    ROW: dataset/encoder/backbone/adapter as tables name it (parts may be left out), or the id of a trial or study. Exit
-    code 0 if the numbers are equal or not distinguishable, 1 if they differ.
+    Uses the recorded seeds and leaves the home unchanged. ROW: dataset/encoder/backbone/adapter as in tables (parts may
+    be left out), or the id of a trial or study. Exit code 0 if the numbers are equal or indistinguishable, 1 if they
+    differ.
     """
     from harness.record.artifacts import find_home
     from harness.workflows import reproduce
 
     folder = find_home(Path(home))
-    asked = reproduce.ReproduceRequest(row, given["dataset"], given["run"], given["seeds"], given["tolerance"])
+    request = reproduce.ReproduceRequest(
+        row, options["dataset"], options["run"], options["seeds"], options["tolerance"]
+    )
     if search:
-        found = reproduce.search(folder, asked, source_of(given), _say)
+        result = reproduce.search(folder, request, source_of(options), _log)
     else:
-        found = reproduce.run(folder, asked, _say)
-    click.echo(json.dumps(found.to_json(), indent=1) if as_json else reproduce.text(found))
-    sys.exit(found.exit_code)
+        result = reproduce.run(folder, request, _log)
+    click.echo(json.dumps(result.to_json(), indent=1) if as_json else reproduce.text(result))
+    sys.exit(result.exit_code)
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     click.echo(line, err=True)

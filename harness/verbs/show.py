@@ -1,4 +1,4 @@
-"""One component or one data set."""
+"""`harness show`: show one component or one data set."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ rank = 60
 @prep_options
 @home_option
 @json_option
-def command(name: str, home: str, as_json: bool, **given: Any) -> None:
-    """One component (parameters, search space, source) or one data set (card, warnings)."""
+def command(name: str, home: str, as_json: bool, **options: Any) -> None:
+    """Show one component or one data set.
+
+    Prints the parameters, search space and source of a component, or the card and warnings of a data set.
+    """
     from harness.record.artifacts import find_home
     from harness.workflows import components
 
-    found = components.one(name, find_home(Path(home)), prep_of(given), given["text"])
-    click.echo(json.dumps(found, indent=1, default=str) if as_json else components.details(found))
+    details = components.one(name, find_home(Path(home)), prep_of(options), options["text"])
+    click.echo(json.dumps(details, indent=1, default=str) if as_json else components.details(details))

@@ -1,4 +1,4 @@
-"""Where the newest bench stands."""
+"""`harness status`: show the progress of the newest bench."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ rank = 30
 @click.command()
 @home_option
 @click.option(
-    "--watch", type=FiniteFloat(0.2), is_flag=False, flag_value=5.0, metavar="[SECONDS]", help="Print it again."
+    "--watch",
+    type=FiniteFloat(0.2),
+    is_flag=False,
+    flag_value=5.0,
+    metavar="[SECONDS]",
+    help="Refresh every SECONDS (5 if omitted) until the bench is over.",
 )
 @json_option
 def command(home: str, watch: float | None, as_json: bool) -> None:
-    """Where the newest bench stands: cells, best so far, time left, failures. Works from another terminal.
+    """Show the progress of the newest bench.
 
-    --watch prints it again every 5 or so many seconds until the bench is over, over the old one on a terminal.
+    Prints cells, best scores so far, time left and failures. Works from another terminal while the bench runs.
     """
     from harness.record.artifacts import find_home
     from harness.workflows import status as reading

@@ -1,4 +1,4 @@
-"""Write to MLflow what it lacks."""
+"""`harness sync`: copy missing trials from the ledger to MLflow."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ rank = 100
 
 @click.command()
 @home_option
-@click.option("--tracking", metavar="URI", help="MLflow store (default: sqlite in the home).")
+@click.option("--tracking", metavar="URI", help="MLflow store.  [default: SQLite in the home]")
 def command(home: str, tracking: str | None) -> None:
-    """Write to MLflow what it lacks of the ledger. Done twice, it writes nothing."""
+    """Copy missing trials from the ledger to MLflow."""
     from harness.record import tracking as mirror
     from harness.record.artifacts import check_home
     from harness.record.ledger import Ledger

@@ -483,7 +483,7 @@ def test_a_wrong_option_is_refused_before_anything_is_read(tmp_path, words, says
 
 def test_the_help_names_every_preset_and_every_step():
     text = " ".join(CliRunner().invoke(main, ["prepare", "--help"]).stdout.split())
-    assert f"Preparation: {', '.join(PRESETS)}" in text
+    assert f"Preparation preset: {', '.join(PRESETS)}" in text
     assert ", ".join(STEPS) in text
 
 

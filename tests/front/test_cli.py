@@ -189,7 +189,7 @@ def test_a_closed_pipe_is_no_traceback(home):
         (["--adapters", "mlp[dropout=1e400]"], "mlp[dropout] = inf is out of range; the parameter is a float"),
         (["--adapters", "mlp[hidden=0]"], "mlp[hidden] = 0 is out of range"),
         (["--adapters", "mlp[activation=tanh]"], "mlp[activation] = 'tanh' is out of range; the parameter is one of"),
-        (["--adapters", "spectran[rank=8]"], "spectran: rank = 8 lies below d = 64"),
+        (["--adapters", "spectran[rank=8]"], "spectran: rank = 8 is below d = 64"),
         (["--backbones", "sasrec[dropout=0.99]"], "sasrec[dropout] = 0.99 is out of range"),
         (["--backbones", "sasrec[n_heads=0]"], "sasrec[n_heads] = 0 is out of range"),
     ],

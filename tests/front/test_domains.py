@@ -78,13 +78,13 @@ def test_a_value_that_is_long_or_cannot_be_printed_is_shortened(value):
 
 def test_relations_to_the_model_dimension():
     assert read('Annotated[Count, "divides d"]').conflict(3, 8) == "does not divide d = 8"
-    assert read('Annotated[Count, ">= d"] | None').conflict(7, 8) == "lies below d = 8"
+    assert read('Annotated[Count, ">= d"] | None').conflict(7, 8) == "is below d = 8"
     for domain, value in ((read('Annotated[Count, "divides d"]'), 4), (read('Annotated[Count, ">= d"] | None'), None)):
         assert domain.conflict(value, 8) == ""
 
 
 def test_a_bound_that_cannot_be_read_is_one_clear_line():
-    with pytest.raises(HarnessError, match="'above 0' is no bound of a parameter"):
+    with pytest.raises(HarnessError, match="'above 0' is not a valid bound"):
         read('Annotated[float, "above 0"]')
 
 

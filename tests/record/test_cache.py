@@ -63,8 +63,8 @@ def test_a_dry_run_removes_nothing_and_says_what_would_go(full):
     process = harness(home, "cache", "--gc", "--dry-run", "--days", "0")
     assert process.returncode == 0, process.stderr
     assert snapshot(home) == before
-    assert f"Would remove checkpoints/{over}.checkpoint: its run is over" in process.stdout
-    assert "Would remove cache/bases/abc.damaged-1" in process.stdout
+    assert f"Would delete checkpoints/{over}.checkpoint: its run is over" in process.stdout
+    assert "Would delete cache/bases/abc.damaged-1" in process.stdout
     assert running not in process.stdout
 
 
@@ -80,7 +80,7 @@ def test_what_is_needed_stays_and_what_was_left_behind_goes(full):
         (aside / "U.npy").relative_to(home)
     }, "a half-made folder of today may still be in the making"
     assert artifacts.load_checkpoint(home, running) is not None
-    assert "came free" in process.stdout
+    assert "Freed " in process.stdout
 
 
 def test_age_decides_over_what_is_half_made_or_set_aside(full, monkeypatch):

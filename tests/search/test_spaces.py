@@ -191,7 +191,7 @@ def test_heads_that_do_not_divide_d_are_found_without_building_anything(backbone
 
 def test_a_rank_below_d_is_found_without_building_anything():
     cell = Cell("toy", "minilm", "gru4rec", "spectran[rank=40]")
-    assert spaces.conflict(cell, spaces.SpaceSource()) == "spectran: rank = 40 lies below d = 64"
+    assert spaces.conflict(cell, spaces.SpaceSource()) == "spectran: rank = 40 is below d = 64"
     assert spaces.conflict(cell, spaces.SpaceSource(fixed={"train.d": 40})) == ""
     assert spaces.conflict(cell, spaces.SpaceSource(fixed={"text.fusion": "concat"})) == "", (
         "the text has 32 of the 64 columns"
