@@ -222,7 +222,7 @@ def _gain_notes(table: Table, titles: set[str]) -> Iterator[str]:
 
 COLUMN_NOTES = (  # title of a column -> its explanation; a line per dict
     {
-        "group": f"Group: rows sharing a letter do not differ significantly (Holm-adjusted p ≥ {ALPHA} over all pairs).",
+        "group": f"Group: rows sharing a letter do not differ significantly (Holm-adjusted p ≥ {ALPHA}, all pairs).",
         "effect size": f"Effect size: mean over standard deviation of the users' differences from '{REFERENCE}'.",
     },
     {
