@@ -57,7 +57,7 @@ def child(folder: Path, word: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as home:
         prepared = preparation.prepare(reader.open_dataset(str(folder), Path(home)), preset(word), Path(home))
         seconds = time.monotonic() - start
-    counts = {name: prepared.card[name] for name in ("users", "items", "events")}
+    counts = {name: getattr(prepared.card, name) for name in ("users", "items", "events")}
     return {"seconds": seconds, "before": before, "peak": _measure.peak_memory(), **counts}
 
 

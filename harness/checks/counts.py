@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from harness.checks._base import Facts, ids_at
 from harness.checks._read import RawEvents
 from harness.data import plausibility
+from harness.data.cards import DataCard
 from harness.data.findings import ERROR, INFO, WARNING, Finding, catalogue, examples, level
 from harness.metrics._all import CUTOFFS
 
@@ -72,7 +72,7 @@ def _pairs(events: RawEvents, rows: np.ndarray) -> tuple[str, ...]:
 
 def _core(facts: Facts, repeats: np.ndarray) -> Iterator[Finding]:
     assert facts.events is not None
-    events, k = facts.events, K if facts.prepared is None else facts.prepared.card.get("spec", {}).get("kcore", K) or K
+    events, k = facts.events, K if facts.prepared is None else facts.prepared.card.spec.get("kcore", K) or K
     fresh = np.ones(len(events), bool)
     fresh[repeats] = False
     user, item = events.user[fresh], events.item[fresh]
@@ -119,9 +119,9 @@ def _weights(events: RawEvents) -> Iterator[Finding]:
             yield Finding(name, WARNING, len(heavy), len(per), f"{noun}s", says, remedy, examples(ids_at(ids, heavy)))
 
 
-def _published(card: dict[str, Any]) -> Iterator[Finding]:
+def _published(card: DataCard) -> Iterator[Finding]:
     """Find counts that differ from the published ones in the card (see `harness.data.presets.compared`)."""
-    published = card.get("published") or {}
+    published = card.published or {}
     numbers = {name: published[name] for name in ("users", "items", "events") if name in published}
     differ = {name: number for name, number in numbers.items() if number["ours"] != number["published"]}
     if differ:

@@ -1,10 +1,10 @@
-"""Format a data card as text: counts, preparation, time, order, texts, terms and warnings of a data set."""
+"""The data card: counts, preparation, time, order, texts, terms and warnings of a data set, as a record and as text."""
 
 from __future__ import annotations
 
 import json
 import textwrap
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from harness.types import PrepSpec
@@ -13,31 +13,91 @@ WIDTH = 110
 LABEL = 12
 
 
-def text(card: dict[str, Any]) -> str:
-    """Return a card (`Prepared.card`) as aligned lines."""
-    lines = [f"{card.get('name', 'data set')} {card.get('hash', '')}".strip()]
+@dataclass(frozen=True)
+class DataCard:
+    """Facts about a prepared data set, for people and reports. None: not known, or not applicable.
+
+    Shares are between 0 and 1. Those of the test depend on the protocol; preparation fills them for leave-one-out.
+    """
+
+    name: str = ""
+    hash: str = ""  # identity of the prepared sequences
+    licence: str = ""
+    citation: str = ""
+    redistributable: bool | None = None
+    spec: dict[str, Any] = field(default_factory=dict)  # the preparation: `PrepSpec` as JSON
+    files: dict[str, str] = field(default_factory=dict)  # source file -> hash
+    read: list[str] = field(default_factory=list)  # notes of the reader about the files' format
+    users: int | None = None
+    items: int | None = None
+    events: int | None = None
+    density: float | None = None  # events over users x items
+    mean_length: float | None = None  # events per user
+    raw_events: int | None = None  # before the preparation
+    source_rows: int | None = None  # of the items file
+    duplicates_dropped: int | None = None
+    orphans: int | None = None  # items without a row in the items file
+    timed: bool | None = None  # whether events have timestamps
+    missing_times: int | None = None
+    missing_orders: int | None = None
+    tie_share: float | None = None  # of a user's consecutive events, with equal times
+    test_tie_share: float | None = None  # of users, whose last two events have equal times
+    id_increasing_share: float | None = None  # of a user's consecutive events, with increasing item id
+    order_test: dict[str, Any] | None = None  # see `harness.data.order_test`
+    cold_valid_share: float | None = None  # of validation targets, never trained on
+    cold_test_share: float | None = None  # of test targets, never trained on
+    valid_targets: int | None = None
+    test_targets: int | None = None
+    text: str | None = None  # template of an item's text; "" without text
+    missing_text: int | None = None
+    duplicate_texts: int | None = None
+    own_embeddings: list[str] = field(default_factory=list)  # embeddings that come with the data set
+    embeddings: dict[str, dict[str, Any]] = field(default_factory=dict)  # encoder -> facts of its embedding
+    published: dict[str, Any] | None = None  # see `harness.data.presets.compared`
+    warnings: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """The card as recorded: without the optional facts that it lacks."""
+        return {name: value for name, value in vars(self).items() if name not in OPTIONAL or value}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> DataCard:
+        """Read a card of this or an earlier version; unknown keys are passed over."""
+        return cls(**{one.name: value[one.name] for one in fields(cls) if one.name in value})
+
+
+# Recorded only if they say something; every other fact is recorded, as null if unknown.
+OPTIONAL = (
+    *("hash", "read", "duplicates_dropped", "missing_orders", "valid_targets", "test_targets"),
+    *("embeddings", "published"),
+)
+
+
+def text(card: DataCard) -> str:
+    """Return a card as aligned lines."""
+    lines = [f"{card.name or 'data set'} {card.hash}".strip()]
     for label, sentence in rows(card):
         lines += _line(label, sentence)
     return "\n".join(lines)
 
 
-def rows(card: dict[str, Any]) -> list[tuple[str, str]]:
+def rows(card: DataCard) -> list[tuple[str, str]]:
     """Return the card as (label, sentence) pairs, without those whose values the card lacks."""
     pairs = [
         ("counts", _counts(card)),
-        ("files", "; ".join(card.get("read", []))),
-        ("published", _published(card.get("published"))),
+        ("files", "; ".join(card.read)),
+        ("published", _published(card.published)),
         ("prepared", _prepared(card)),
         ("time", _time(card)),
-        ("order", _order(card.get("order_test"))),
+        ("order", _order(card.order_test)),
         ("cold", _cold(card)),
         ("text", _text(card)),
-        ("embeddings", ", ".join(f"own:{name}" for name in card.get("own_embeddings", []))),
-        *((word, _embedding(info)) for word, info in card.get("embeddings", {}).items()),
-        ("licence", card.get("licence", "")),
-        ("sharing", _sharing(card.get("redistributable"))),
-        ("citation", card.get("citation", "")),
-        *(("warning", sentence) for sentence in card.get("warnings") or []),
+        ("embeddings", ", ".join(f"own:{name}" for name in card.own_embeddings)),
+        *((word, _embedding(info)) for word, info in card.embeddings.items()),
+        ("licence", card.licence),
+        ("sharing", _sharing(card.redistributable)),
+        ("citation", card.citation),
+        *(("warning", sentence) for sentence in card.warnings),
     ]
     return [(label, sentence) for label, sentence in pairs if sentence]
 
@@ -54,12 +114,12 @@ def _sharing(allowed: bool | None) -> str:
     return "may be redistributed" if allowed else "must not be redistributed"
 
 
-def _counts(card: dict[str, Any]) -> str:
-    if not {"users", "items", "events", "mean_length", "density"} <= card.keys():
+def _counts(card: DataCard) -> str:
+    if None in (card.users, card.items, card.events, card.mean_length, card.density):
         return ""
     return (
-        f"{card['users']:,} users, {card['items']:,} items, {card['events']:,} events "
-        f"({card['mean_length']:.1f} per user, {_percent(card['density'])} of all pairs)"
+        f"{card.users:,} users, {card.items:,} items, {card.events:,} events "
+        f"({card.mean_length:.1f} per user, {_percent(card.density)} of all pairs)"
     )
 
 
@@ -77,15 +137,15 @@ def _published(published: dict[str, Any] | None) -> str:
     return f"{comparison}; {published['source']}"
 
 
-def _prepared(card: dict[str, Any]) -> str:
+def _prepared(card: DataCard) -> str:
     """Format the spec (kcore and every value that is not the default) and the counts before filtering."""
-    if "spec" not in card:
+    if not card.spec:
         return ""
     default = json.loads(json.dumps(asdict(PrepSpec())))
-    spec = json.loads(json.dumps(card["spec"]))
+    spec = json.loads(json.dumps(card.spec))
     chosen = [f"{key} {_value(value)}" for key, value in spec.items() if key == "kcore" or value != default.get(key)]
-    dropped = f"{card.get('duplicates_dropped', 0):,} duplicates dropped"
-    return f"{', '.join(chosen)}; {card['raw_events']:,} events in the source, {dropped}"
+    dropped = f"{card.duplicates_dropped or 0:,} duplicates dropped"
+    return f"{', '.join(chosen)}; {card.raw_events:,} events in the source, {dropped}"
 
 
 def _value(value: Any) -> str:
@@ -94,16 +154,16 @@ def _value(value: Any) -> str:
     return " > ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _time(card: dict[str, Any]) -> str:
-    if "timed" not in card:
+def _time(card: DataCard) -> str:
+    if card.timed is None:
         return ""
-    if not card["timed"]:
-        missing = card.get("missing_times", 0)
+    if not card.timed:
+        missing = card.missing_times or 0
         ordered = "events are ordered by a column of the source"
         return f"{missing:,} timestamps are missing; {ordered}" if missing else f"no timestamps; {ordered}"
     return (
-        f"{_percent(card['tie_share'])} of a user's consecutive events have equal times, as do the last two events of "
-        f"{_percent(card['test_tie_share'])} of users; the item id increases in {_percent(card['id_increasing_share'])}"
+        f"{_percent(card.tie_share)} of a user's consecutive events have equal times, as do the last two events of "
+        f"{_percent(card.test_tie_share)} of users; the item id increases in {_percent(card.id_increasing_share)}"
     )
 
 
@@ -116,19 +176,19 @@ def _order(test: dict[str, Any] | None) -> str:
     )
 
 
-def _cold(card: dict[str, Any]) -> str:
-    shares = {"validation": card.get("cold_valid_share"), "test": card.get("cold_test_share")}
+def _cold(card: DataCard) -> str:
+    shares = {"validation": card.cold_valid_share, "test": card.cold_test_share}
     targets = [f"{_percent(share)} of {name} targets" for name, share in shares.items() if share is not None]
     return f"{' and '.join(targets)} do not occur in training" if targets else ""
 
 
-def _text(card: dict[str, Any]) -> str:
-    if "text" not in card:
+def _text(card: DataCard) -> str:
+    if card.text is None:
         return ""
-    if not card.get("text"):
+    if not card.text:
         return "none"
-    missing, duplicates = card["missing_text"], card["duplicate_texts"]
-    return f"{card['text']}; {missing:,} items without text, {duplicates:,} with the same text as another item"
+    missing, duplicates = card.missing_text, card.duplicate_texts
+    return f"{card.text}; {missing:,} items without text, {duplicates:,} with the same text as another item"
 
 
 def _embedding(info: dict[str, Any]) -> str:
@@ -136,5 +196,5 @@ def _embedding(info: dict[str, Any]) -> str:
     return f"{info['items']:,} x {info['dim']:,}, mean cosine {info['mean_cosine']:.3f}{notes}"
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.3g} %"

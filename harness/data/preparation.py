@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from harness.data import data_files, plausibility, presets
+from harness.data.cards import DataCard
 from harness.data.findings import Finding, titles
 from harness.data.order_test import order_test
 from harness.data.reader import RawDataset, file_hashes, raw_hash, read_events, read_items
@@ -188,7 +189,7 @@ def _write(sequences: _Sequences, raw: RawDataset, spec: PrepSpec, folder: Path,
             np.save(folder / f"{name}.npy", array.astype(kind, copy=False), allow_pickle=False)
     sequences.catalogue.drop("head").write_parquet(folder / "catalogue.parquet")
     sequences.users.alias("user_id").to_frame().write_parquet(folder / "users.parquet")
-    files.write_json(folder / "card.json", {"spec": asdict(spec), "files": file_hashes(raw), **_card(sequences)})
+    files.write_json(folder / "card.json", _card(sequences) | {"spec": asdict(spec), "files": file_hashes(raw)})
     checksums.seal(folder)
 
 
@@ -196,13 +197,14 @@ def _mapped(raw: RawDataset, spec: PrepSpec, identity: str, folder: Path, progre
     try:
         sums = checksums.sums(folder)
         checksums.check(folder, sums or {})
-        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        stored = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        card = DataCard.from_json(stored)
         items, offsets = _map(folder, "items"), _map(folder, "offsets")
-        times = _map(folder, "times") if card["timed"] else None
+        times = _map(folder, "times") if card.timed else None
         catalogue = pl.read_parquet(folder / "catalogue.parquet")
         users = pl.read_parquet(folder / "users.parquet")["user_id"]
         sizes = [len(items), len(offsets) - 1, catalogue.height, len(users)]
-        if sizes != [card["events"], card["users"], card["items"], card["users"]]:
+        if sizes != [card.events, card.users, card.items, card.users]:
             raise ValueError("the sizes of its files do not match the card")
         prepared = Prepared(raw.name, identity, items, offsets, times, catalogue, users, card, raw.matrices)
         facts = _facts(prepared, folder / "facts.json", progress)
@@ -210,22 +212,18 @@ def _mapped(raw: RawDataset, spec: PrepSpec, identity: str, folder: Path, progre
             checksums.seal(folder, without=("facts.json", plausibility.WARNINGS_FILE))
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise Damaged(folder, error) from error
-    card |= {"name": raw.name, "licence": raw.licence, "citation": raw.citation, "text": raw.text}
-    card |= {"redistributable": raw.redistributable, "own_embeddings": sorted(raw.matrices)}
-    card |= {"spec": asdict(spec), **facts}
-    if raw.notes:
-        card["read"] = list(raw.notes)
-    later = [] if card.pop(DOUBTED, False) else plausibility.late(raw, bool(card["tie_share"]), folder)
-    card["warnings"] = [*card["warnings"], *later, *plausibility.on_reading(raw, card["items"])]
-    if (published := presets.compared(raw.name, spec, card)) is not None:
-        card["published"] = published
+    later = [] if stored.get(DOUBTED) else plausibility.late(raw, bool(card.tie_share), folder)
+    warnings = [*card.warnings, *later, *plausibility.on_reading(raw, card.items or 0)]
     if (test := facts["order_test"]) and test["drop_percent"] < WEAK_ORDER:
-        card["warnings"] = [
-            *card["warnings"],
+        warnings.append(
             f"The order carries little information: a last-item Markov chain loses {max(test['drop_percent'], 0):.0f}% "
-            f"of its NDCG@10 when histories are shuffled (less than {WEAK_ORDER}%).",
-        ]
-    return prepared
+            f"of its NDCG@10 when histories are shuffled (less than {WEAK_ORDER}%)."
+        )
+    source = {"name": raw.name, "licence": raw.licence, "citation": raw.citation, "text": raw.text}
+    source |= {"redistributable": raw.redistributable, "own_embeddings": sorted(raw.matrices), "read": [*raw.notes]}
+    published = presets.compared(raw.name, spec, card)
+    card = replace(card, **source, **facts, spec=asdict(spec), published=published, warnings=warnings)
+    return replace(prepared, card=card)
 
 
 def _facts(prepared: Prepared, path: Path, progress: _Progress) -> dict[str, Any]:

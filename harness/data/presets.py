@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from harness.data.cards import DataCard
 from harness.registry import split_overrides, suggest
 from harness.types import STEPS, HarnessError, PrepSpec, Protocol
 
@@ -137,7 +138,7 @@ def _published() -> list[dict[str, Any]]:
     return tomllib.loads(COUNTS.read_text(encoding="utf-8"))["counts"]
 
 
-def compared(name: str, spec: PrepSpec, card: dict[str, Any]) -> dict[str, Any] | None:
+def compared(name: str, spec: PrepSpec, card: DataCard) -> dict[str, Any] | None:
     """Compare the counts of `card` with those published for this data set and preparation; None if there are none.
 
     Keys users, items, events, each with published, ours and the difference in percent of the published; and source.
@@ -145,7 +146,9 @@ def compared(name: str, spec: PrepSpec, card: dict[str, Any]) -> dict[str, Any] 
     wanted = _counting(spec)
     for entry in _published():
         if entry["dataset"] == name and any(_counting(preset(word)) == wanted for word in entry["prep"]):
-            numbers = {key: _beside(entry[key], card[key]) for key in ("users", "items", "events") if key in entry}
+            numbers = {
+                key: _beside(entry[key], getattr(card, key)) for key in ("users", "items", "events") if key in entry
+            }
             return {**numbers, "source": entry["source"]}
     return None
 

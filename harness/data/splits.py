@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from harness.data import presets
+from harness.data.cards import DataCard
 from harness.types import HarnessError, Protocol
 
 
@@ -34,7 +35,7 @@ class Prepared:
     times: np.ndarray | None
     catalogue: pl.DataFrame
     users: pl.Series
-    card: dict[str, Any]
+    card: DataCard
     matrices: dict[str, Path] = field(default_factory=dict)
 
 

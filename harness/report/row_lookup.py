@@ -11,12 +11,12 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from harness.data import preparation, reader, splits
+from harness.data.cards import DataCard
 from harness.record import artifacts
 from harness.record.launches import LaunchRecord, StudyRecord
 from harness.record.ledger import Ledger
@@ -48,9 +48,9 @@ class LedgerRow:
         return "/".join((self.cell.dataset, self.cell.encoder, self.cell.backbone, self.cell.adapter))
 
     @property
-    def card(self) -> dict[str, Any]:
+    def card(self) -> DataCard:
         """The data set's card as it stood at the launch."""
-        return self.launch.data[self.cell.dataset]
+        return DataCard.from_json(self.launch.data[self.cell.dataset])
 
     @property
     def command(self) -> str:
@@ -152,7 +152,7 @@ def _prepared(home: Path, key: str) -> Path:
 def prepare(home: Path, row: LedgerRow, word: str = "") -> splits.Prepared:
     """The row's data set prepared from its source as the row's launch did. Raises HarnessError if it is not found."""
     try:
-        raw = reader.open_dataset(word or row.cell.dataset, home, row.card.get("text") or "")
+        raw = reader.open_dataset(word or row.cell.dataset, home, row.card.text or "")
     except HarnessError as error:
         raise HarnessError(f"{error} Say with --dataset FOLDER where {row.cell.dataset} is.") from error
     return preparation.prepare(raw, row.launch.prep, home)

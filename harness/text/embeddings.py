@@ -42,7 +42,7 @@ def texts_of(prepared: Prepared) -> Texts:
         columns["item_id"],
         columns["text"],
         columns["source_row"],
-        prepared.card["source_rows"],
+        prepared.card.source_rows or 0,
         prepared.matrices,
         prepared.name,
     )

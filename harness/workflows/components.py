@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,23 +170,24 @@ def prepare(word: str, encoders: str, spec: PrepSpec, home: Path, text: str = ""
 
     prepared = preparation.prepare(reader.open_dataset(word, home, text), spec, home)
     texts = embeddings.texts_of(prepared)
-    card = {"kind": "dataset", "name": prepared.name, "hash": prepared.hash, **prepared.card}
+    warnings, facts = [*prepared.card.warnings], {}
     for encoder_word in registry.split_list(encoders):
         encoder = encoder_of(encoder_word, home)
         if not embeddings.can_encode(encoder, texts):
-            card["warnings"] = [*card["warnings"], f"There is no text, so {encoder.label} has nothing to encode."]
+            warnings.append(f"There is no text, so {encoder.label} has nothing to encode.")
             continue
         key = embeddings.embedding_hash(encoder, texts)
         basis = embeddings.basis(embeddings.embed(encoder, texts, home), key, home)
         counts = embeddings.embedding_info(encoder, texts, home)
-        card.setdefault("embeddings", {})[plan.label(encoder)] = {"hash": key, **counts, **basis.info}
-    return card
+        facts[plan.label(encoder)] = {"hash": key, **counts, **basis.info}
+    card = replace(prepared.card, hash=prepared.hash, warnings=warnings, embeddings=facts)
+    return {"kind": "dataset", **card.to_json()}
 
 
 def details(found: dict[str, Any]) -> str:
     """A description as aligned lines."""
     if found.get("kind") == "dataset" and "users" in found:
-        return cards.text(found)
+        return cards.text(cards.DataCard.from_json(found))
     lines = []
     for key, value in found.items():
         if isinstance(value, dict):

@@ -206,8 +206,8 @@ class _Made:
                 "loss": _component(registry.LOSSES, params["train.loss"], trial.part(params, "loss")),
             },
             "params": params,
-            "encoder": {"label": own.cell.encoder, "hash": own.inputs.embedding, "text": self.row.card.get("text")},
-            "data": {key: self.row.card.get(key) for key in ("users", "items", "events", "licence", "citation")}
+            "encoder": {"label": own.cell.encoder, "hash": own.inputs.embedding, "text": self.row.card.text},
+            "data": {key: getattr(self.row.card, key) for key in ("users", "items", "events", "licence", "citation")}
             | {"name": own.cell.dataset, "hash": own.inputs.data},
             "unseen_items": self.unseen,
             "provenance": {"git": found["git"], "python": found["python"], **found["versions"]},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -48,7 +49,8 @@ def names_grid(launch: LaunchRecord, grid: Plan) -> bool:
 
 def _card(prepared: splits.Prepared, protocol: Protocol) -> dict[str, Any]:
     """A data set's card, with the facts that depend on the protocol."""
-    return prepared.card | splits.target_counts(splits.split(prepared, protocol)) | {"hash": prepared.hash}
+    counts = splits.target_counts(splits.split(prepared, protocol))
+    return replace(prepared.card, **counts, hash=prepared.hash).to_json()
 
 
 def provenance() -> dict[str, Any]:

@@ -152,7 +152,7 @@ def _request(
         budget=replace(budget, trials=max(row.study.trials, 1), seeds=row.study.seeds),
         protocol=launch.protocol,
         prep=launch.prep,
-        text=row.card.get("text") or "",
+        text=row.card.text or "",
         engine=launch.engine,
         spaces=source,
     )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -617,11 +618,12 @@ def test_published_counts_are_compared_with_the_prepared_ones(tmp_path):
     prepared = preparation.prepare(raw, PrepSpec(), tmp_path)
     same = {"published": USERS, "ours": USERS, "percent": 0.0}
     other = {"published": 300, "ours": EVENTS, "percent": -20.0}
-    prepared.card["published"] = {"users": same, "events": other, "source": "a paper"}
+    published = {"users": same, "events": other, "source": "a paper"}
+    prepared = replace(prepared, card=replace(prepared.card, published=published))
     found = by_name(linter.check(raw, prepared, now=NOW))
     assert numbers(found) == {"published counts": ("warning", 1, 2)}
     assert "differ from those of a paper: 240 events instead of 300 (-20.00 %)" in found["published counts"].says
-    prepared.card["published"] = {"users": same}
+    prepared = replace(prepared, card=replace(prepared.card, published={"users": same}))
     assert not linter.check(raw, prepared, now=NOW)
 
 
@@ -700,9 +702,10 @@ def test_a_card_is_printed_in_words(tmp_path):
     card = preparation.prepare(raw, PrepSpec(), tmp_path).card
     same = {"published": USERS, "ours": USERS, "percent": 0.0}
     other = {"published": 300, "ours": EVENTS, "percent": -20.0}
-    card |= {"warnings": ["Mind the step."], "published": {"users": same, "events": other, "source": "a paper"}}
+    published = {"users": same, "events": other, "source": "a paper"}
     info = {"items": ITEMS, "dim": 384, "mean_cosine": 0.25, "notes": ["rank 3 of 11"]}
-    lines = cards.text(card | {"embeddings": {"minilm": info}}).splitlines()
+    card = replace(card, warnings=["Mind the step."], published=published, embeddings={"minilm": info})
+    lines = cards.text(card).splitlines()
     said = {line[:12].strip(): line[12:] for line in lines if not line.startswith(" ")}
     assert lines[0] == "made"
     assert said["counts"].startswith("30 users, 24 items, 240 events (8.0 per user, 33.3 % of all pairs)")
@@ -713,8 +716,8 @@ def test_a_card_is_printed_in_words(tmp_path):
     assert said["minilm"] == "24 x 384, mean cosine 0.250; rank 3 of 11"
     assert [said["licence"], said["citation"], said["warning"]] == ["research only", "Doe 2020", "Mind the step."]
     assert max(map(len, lines)) <= 110
-    card["published"]["events"] = same
-    assert "the same users, events; a paper" in cards.text(card)
+    same_card = replace(card, published=published | {"events": same})
+    assert "the same users, events; a paper" in cards.text(same_card)
 
 
 @real

@@ -135,7 +135,7 @@ def test_a_registered_folder_takes_precedence_over_a_built_in_data_set(home, tmp
     assert open_dataset("shop", home).interactions.parent == dataset
     assert "Harper" in open_dataset("ml-100k", home).citation
     assert open_dataset("shop", home).citation == ""
-    assert prepare(open_dataset("ml-100k", home), PrepSpec(kcore=0), home).card["name"] == "ml-100k"
+    assert prepare(open_dataset("ml-100k", home), PrepSpec(kcore=0), home).card.name == "ml-100k"
     entries = components.all_of(home)["datasets"]
     assert [entry["name"] for entry in entries[:2]] == ["ml-100k", "shop"]
     assert [entry["name"] for entry in entries].count("ml-100k") == 1
@@ -651,6 +651,6 @@ def test_files_of_the_real_format_give_the_published_counts_of_amazon_2014_toys(
     serve(web, f"{base}/meta_Toys_and_Games.json.gz", literals(products))
     raw = open_dataset("amazon2014-toys", home)
     plain = prepare(raw, PrepSpec(), home).card
-    assert [plain["users"], plain["items"], plain["events"]] == [19_412, 11_924, 167_597]
+    assert [plain.users, plain.items, plain.events] == [19_412, 11_924, 167_597]
     titled = prepare(raw, PrepSpec(require_text=True), home).card
-    assert [titled["users"], titled["items"], titled["events"]] == [19_124, 11_758, 165_247]
+    assert [titled.users, titled.items, titled.events] == [19_124, 11_758, 165_247]

@@ -458,8 +458,8 @@ def test_gaps_in_the_order_do_not_matter_if_every_event_has_a_time(tmp_path, hom
     prepared = prepare(open_dataset(str(folder), home), PrepSpec(kcore=0), home)
     ids = prepared.catalogue["item_id"].gather(prepared.items - 1).to_list()
     assert ids == ["e", "d", "b", "a", "c", "a", "b"]
-    assert prepared.card["missing_orders"] == 4
-    assert any("without an order: 4" in sentence for sentence in prepared.card["warnings"])
+    assert prepared.card.missing_orders == 4
+    assert any("without an order: 4" in sentence for sentence in prepared.card.warnings)
     found = {finding.name: finding for finding in linter.check(open_dataset(str(folder), home), now=2e9)}
     assert found["missing order"].level == "info"
     assert "order against time" in found  # of e, which has order 9 and the earliest time

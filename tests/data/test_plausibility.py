@@ -40,7 +40,7 @@ def prepared(folder: Path, events: Any, items: Any, toml: str = "") -> splits.Pr
 
 
 def warnings(folder: Path, events: Any, items: Any, toml: str = "") -> list[str]:
-    return prepared(folder, events, items, toml).card["warnings"]
+    return prepared(folder, events, items, toml).card.warnings
 
 
 def user(old: str, new: str) -> Any:
@@ -125,9 +125,9 @@ def test_an_old_preparation_is_checked_once_and_keeps_its_hash(tmp_path, monkeyp
     checksums.seal(folder, without=("facts.json",))
     again = prepared(tmp_path, events, items)
     assert again.hash == first.hash
-    assert again.card["warnings"] == first.card["warnings"] != []
+    assert again.card.warnings == first.card.warnings != []
     monkeypatch.setattr(plausibility, "read_events", lambda path: pytest.fail("the files were read twice"))
-    assert prepared(tmp_path, events, items).card["warnings"] == first.card["warnings"]
+    assert prepared(tmp_path, events, items).card.warnings == first.card.warnings
 
 
 def test_a_coarse_clock_is_on_the_card_only_if_it_causes_ties():

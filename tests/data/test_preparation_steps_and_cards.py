@@ -106,7 +106,7 @@ def test_repeats_of_a_user_and_an_item_keep_the_first_the_last_or_all(tmp_path):
     found = {name: made(tmp_path, rows, PrepSpec(0, dedup=name)) for name in presets.DEDUP}
     shown = {name: sequences(prepared)["u"] for name, prepared in found.items()}
     assert shown == {"exact": "abacbb", "none": "abacbbb", "first": "abc", "last": "acb"}
-    dropped = {name: prepared.card["duplicates_dropped"] for name, prepared in found.items()}
+    dropped = {name: prepared.card.duplicates_dropped for name, prepared in found.items()}
     assert dropped == {"exact": 1, "none": 0, "first": 4, "last": 4}
     assert all(sequences(prepared)["v"] == "ba" for prepared in found.values())
 
@@ -258,12 +258,12 @@ def test_published_counts_name_presets_that_exist_and_no_spec_of_a_set_twice():
 def test_the_card_compares_its_counts_with_the_published_ones(tmp_path):
     folder = make_dataset(tmp_path / "ml-100k", users=943 // 4)
     card = prepare(open_dataset(str(folder), tmp_path), preset("raw"), tmp_path).card
-    assert card["published"]["users"] == {"published": 943, "ours": 235, "percent": -75.08}
-    assert card["published"]["items"]["published"] == 1682
-    assert "GroupLens" in card["published"]["source"]
-    assert "published" not in prepare(open_dataset(str(folder), tmp_path), preset("llm-esr"), tmp_path).card
+    assert card.published["users"] == {"published": 943, "ours": 235, "percent": -75.08}
+    assert card.published["items"]["published"] == 1682
+    assert "GroupLens" in card.published["source"]
+    assert prepare(open_dataset(str(folder), tmp_path), preset("llm-esr"), tmp_path).card.published is None
     tied = prepare(open_dataset(str(folder), tmp_path), preset("raw[tie_policy=item_id]"), tmp_path).card
-    assert tied["published"]["events"]["ours"] == 235 * 12
+    assert tied.published["events"]["ours"] == 235 * 12
 
 
 def test_cold_targets_are_those_never_trained_on(tmp_path):
@@ -273,7 +273,7 @@ def test_cold_targets_are_those_never_trained_on(tmp_path):
     assert whole.test is not None
     assert cold(whole, whole.valid).tolist() == [False, False]  # c and b are in the training of v and u
     assert cold(whole, whole.test).tolist() == [False, True]  # d is w's only event, e is nowhere
-    assert (prepared.card["cold_valid_share"], prepared.card["cold_test_share"]) == (0.0, 0.5)
+    assert (prepared.card.cold_valid_share, prepared.card.cold_test_share) == (0.0, 0.5)
 
 
 def test_every_confirmed_row_has_separate_scores_of_warm_and_cold_targets(tmp_path):
@@ -405,13 +405,13 @@ def test_the_order_test_agrees_with_a_slow_one(n_items):
 def test_shuffling_costs_much_only_if_the_next_item_depends_on_the_last(tmp_path):
     home = tmp_path / "home"
     ordered = prepare(open_dataset(str(make_dataset(tmp_path / "a", users=300)), home), OFF, home)
-    assert ordered.card["order_test"]["drop_percent"] > 50
-    assert not any("order carries little information" in text for text in ordered.card["warnings"])
+    assert ordered.card.order_test["drop_percent"] > 50
+    assert not any("order carries little information" in text for text in ordered.card.warnings)
     rng = np.random.default_rng(0)
     rows = [(f"u{user:03d}", "abcde"[rng.integers(5)], time) for user in range(300) for time in range(12)]
     aimless = made(tmp_path, rows)
-    assert abs(aimless.card["order_test"]["drop_percent"]) < 10
-    assert any("order carries little information" in text for text in aimless.card["warnings"])
+    assert abs(aimless.card.order_test["drop_percent"]) < 10
+    assert any("order carries little information" in text for text in aimless.card.warnings)
 
 
 def test_an_old_preparation_without_facts_gets_them_and_nothing_else_is_recomputed(tmp_path):
@@ -426,7 +426,7 @@ def test_an_old_preparation_without_facts_gets_them_and_nothing_else_is_recomput
         (folder / "facts.json").unlink() if content is None else (folder / "facts.json").write_text(content)
         again = made(tmp_path, [(user, item, t) for user in "uvw" for t, item in enumerate("abcde")])
         assert again.card == first.card
-        assert json.loads((folder / "facts.json").read_text())["cold_test_share"] == first.card["cold_test_share"]
+        assert json.loads((folder / "facts.json").read_text())["cold_test_share"] == first.card.cold_test_share
     assert {
         file.name: file.stat().st_mtime_ns
         for file in folder.iterdir()
@@ -495,9 +495,9 @@ def test_beauty_has_the_published_counts_under_two_presets_and_its_order_matters
     )
     for name, users in {"spectran": 22_332, "s3rec": 22_363}.items():
         card = prepare(raw, preset(name), tmp_path).card
-        assert card["published"]["users"] == {"published": users, "ours": users, "percent": 0.0}
-        assert card["published"]["events"]["percent"] == card["published"]["items"]["percent"] == 0.0
-        assert card["order_test"]["drop_percent"] > 30
+        assert card.published["users"] == {"published": users, "ours": users, "percent": 0.0}
+        assert card.published["events"]["percent"] == card.published["items"]["percent"] == 0.0
+        assert card.order_test["drop_percent"] > 30
 
 
 @pytest.mark.slow

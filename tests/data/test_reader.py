@@ -147,7 +147,7 @@ def test_a_data_set_has_the_settings_of_its_toml_and_the_name_of_its_folder(tmp_
     assert (found.name, found.text, found.licence, found.citation) == ("anvils-2", "{title}", "CC0", "Smith 2020")
     assert open_dataset(str(write_dataset(tmp_path / "plain", EVENTS, ITEMS)), home).name == "plain"
     card = prepare(found, PrepSpec(kcore=0), home).card
-    assert (card["name"], card["licence"], card["citation"]) == ("anvils-2", "CC0", "Smith 2020")
+    assert (card.name, card.licence, card.citation) == ("anvils-2", "CC0", "Smith 2020")
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])

@@ -46,7 +46,7 @@ def test_one_word_reads_the_matrix_that_each_folder_declares(tmp_path, home, wor
     for name, seed in (("a", 1), ("b", 2)):
         E = with_matrix(tmp_path / name, f"E-{name}.npy", seed, f'[embeddings]\ntitles = "E-{name}.npy"\n')
         prepared, texts = opened(str(tmp_path / name), home)
-        assert prepared.card["own_embeddings"] == ["titles"]
+        assert prepared.card.own_embeddings == ["titles"]
         rows = prepared.catalogue["source_row"].to_list()
         np.testing.assert_array_equal(embeddings.embed(_base.encoder(word, home), texts, home), E[rows])
 
@@ -72,7 +72,7 @@ def test_a_registered_folder_that_cannot_be_written_to_has_its_embeddings_in_the
     assert harness(home, "register", "shop", str(tmp_path / "a"), "--embedding", "titles=E.npy").returncode == 0
     assert library.config_file(home).read_bytes() == before
     prepared, texts = opened("shop", home)
-    assert prepared.card["own_embeddings"] == ["minus", "titles"]
+    assert prepared.card.own_embeddings == ["minus", "titles"]
     minus, titles = (embeddings.embed(_base.encoder(f"own:{word}", home), texts, home) for word in ("minus", "titles"))
     np.testing.assert_array_equal(minus, -titles)
 

@@ -128,7 +128,8 @@ def warnings(section: Section) -> list[str]:
 
 def cards_of(table: Table) -> list[tuple[str, list[str]]]:
     """Return the lines of each data set's card, each data set once."""
-    by_dataset = {s.dataset: [f"{name}: {text}" for name, text in cards.rows(s.card)] for s in table.sections}
+    unique = {section.dataset: cards.DataCard.from_json(section.card) for section in table.sections}
+    by_dataset = {name: [f"{label}: {text}" for label, text in cards.rows(card)] for name, card in unique.items()}
     return [(dataset, lines) for dataset, lines in by_dataset.items() if lines]
 
 

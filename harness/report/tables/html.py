@@ -96,7 +96,7 @@ def _cards(table: Table) -> list[tuple[str, dict[str, Any]]]:
             main = {key: section.card[key] for key in (*FIRST[:5], *shares, *FIRST[5:]) if key in section.card}
             rest = {key: value for key, value in section.card.items() if key not in main and key != "warnings"}
             users = {"test_users": section.test_users} if section.test_users else {}
-            sentences = [pair for pair in cards.rows(section.card) if pair[0] in SENTENCES]
+            sentences = [pair for pair in cards.rows(cards.DataCard.from_json(section.card)) if pair[0] in SENTENCES]
             by_dataset[section.dataset] = {
                 "main": captions.facts(main | users) + sentences,
                 "rest": captions.facts(rest),
