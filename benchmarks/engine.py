@@ -32,6 +32,7 @@ from ray import tune
 from harness.engine import ray_tune
 from harness.engine.slots import Layout
 from harness.engine.worker_reports import Ended
+from harness.metrics._ties import Ranks
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.search import axes, spaces
@@ -63,7 +64,7 @@ def sleep(worker: Any) -> Ended:
     begin, params = time.time(), worker.work.params
     time.sleep(params["seconds"])
     info = {"seconds": params["seconds"], "begin": begin, "end": time.time()}
-    empty = {"ranks": np.zeros(1), "users": np.zeros(1, np.int32), "spectra": {}, "weights": b""}
+    empty = {"ranks": Ranks(np.ones(1), np.ones(1)), "users": np.zeros(1, np.int32), "spectra": {}, "weights": b""}
     return worker._finish(TrialResult("done", "", params["x"], 0, [params["x"]], info=info), SimpleNamespace(**empty))
 
 

@@ -724,6 +724,6 @@ def test_a_card_is_printed_in_words(tmp_path):
 def test_a_card_of_a_data_set_without_times_says_so(tmp_path):
     raw = reader.open_dataset(str(SHARED / "amazon2014-office"), tmp_path)
     text = cards.text(preparation.prepare(raw, PrepSpec(tie_policy="item_id", require_text=True), tmp_path).card)
-    assert "kcore 5, tie_policy item_id, require_text yes; of 53,258 events" in text
+    assert "kcore 5, tie_policy item_id, require_text yes; 53,258 events" in text
     assert "\ntime        no timestamps; events are ordered by a column of the source\n" in text
     assert "\ntext        {title}; 0 items without" in text
