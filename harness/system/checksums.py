@@ -42,7 +42,7 @@ def check(folder: Path, sums: Mapping[str, str]) -> None:
         path = folder / name
         state = states[name] = _state(path)
         if (state is None or state != stamped.get(name)) and files.sha256(path) != expected:
-            raise ValueError(f"{name} is not what was written")
+            raise ValueError(f"{name} has changed since it was written")
     if states != stamped:
         with suppress(OSError):  # a read-only home is checked in full each time
             files.write_json(folder / STAMP, states)
@@ -67,7 +67,7 @@ def sums(folder: Path) -> dict[str, str] | None:
     except FileNotFoundError:
         return None
     if not isinstance(content, dict) or content.get("digest") != digest(content.get("files")):
-        raise ValueError(f"{SEAL} is not what was written")
+        raise ValueError(f"{SEAL} has changed since it was written")
     return content["files"]
 
 

@@ -278,11 +278,11 @@ def _unseal(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
         if about.pop("digest", None) not in (None, digest(about)):
-            raise ValueError("about.json is not what was written")
+            raise ValueError("about.json has changed since it was written")
         for name, recorded in about["arrays"].items():
             array = arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
             if (list(array.shape), str(array.dtype)) != (recorded["shape"], recorded["dtype"]):
-                raise ValueError(f"{name}.npy is not what was written")
+                raise ValueError(f"{name}.npy has changed since it was written")
         checksums.check(folder, {f"{name}.npy": array["sha256"] for name, array in about["arrays"].items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         raise Damaged(folder, error) from error

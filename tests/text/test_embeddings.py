@@ -178,7 +178,7 @@ def test_a_damaged_embedding_that_was_paid_for_is_set_aside_and_not_paid_again_u
     (file,) = (tmp_path / "cache" / "embeddings").glob("*/E.npy")
     damaged_somewhere(file)
     again = Fixed(matrix(), tmp_path)
-    with pytest.raises(HarnessError, match=r"E.npy is not what was written.*set aside as .*damaged-1.*good copy"):
+    with pytest.raises(HarnessError, match=r"E.npy has changed since it was written.*aside as .*damaged-1.*good copy"):
         embed(again, catalogue(), tmp_path)
     assert again.runs == 0
     embed(again, catalogue(), tmp_path)
@@ -237,7 +237,7 @@ def test_a_flipped_byte_is_found_though_the_time_of_the_last_write_is_put_back(t
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert (file.stat().st_mtime_ns, file.stat().st_size) == (stat.st_mtime_ns, stat.st_size)
     embed(Fixed(matrix(), tmp_path), catalogue(), tmp_path)
-    assert "E.npy is not what was written" in capsys.readouterr().err
+    assert "E.npy has changed since it was written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stamp", ["", "[]", '{"E": 7}', '{"E": null}'])
@@ -298,7 +298,7 @@ def test_a_damaged_basis_is_named_set_aside_and_made_again(tmp_path, name, capsy
     (file,) = (tmp_path / "cache" / "bases").glob(f"*/{name}.npy")
     damaged_somewhere(file)
     np.testing.assert_array_equal(getattr(basis(matrix(20, 5), "key", tmp_path), name), good)
-    assert f"is damaged ({name}.npy is not what was written)" in capsys.readouterr().err
+    assert f"is damaged ({name}.npy has changed since it was written)" in capsys.readouterr().err
     assert list((tmp_path / "cache" / "bases").glob("*.damaged-1"))
 
 
