@@ -17,11 +17,6 @@ from harness.training.ranking import ranks
 from harness.types import PrepSpec, Protocol
 
 
-@pytest.fixture
-def split(dataset, home):
-    return splits.split(preparation.prepare(reader.open_dataset(str(dataset), home), PrepSpec(), home), Protocol())
-
-
 def train(split):
     return [split.history(u, int(split.train_ends[u])).tolist() for u in range(len(split.train_ends))]
 
