@@ -1,8 +1,7 @@
 """Train every adapter and every backbone for a few epochs on MovieLens-100K: each must beat the popularity baseline."""
 
-from pathlib import Path
-
 import pytest
+from dataset_files import SHARED
 
 from harness import registry
 from harness.data import preparation, reader, splits
@@ -13,7 +12,7 @@ from harness.text.encoders import _base
 from harness.training import trial
 from harness.types import BASELINE, NO_TEXT, Cell, Inputs, PrepSpec, Protocol, Trial
 
-FOLDER = Path(__file__).parents[2].parent / "shared" / "data" / "ml-100k"
+FOLDER = SHARED / "ml-100k"
 EPOCHS = 4
 CELLS = [(name, "sasrec") for name in registry.names(registry.ADAPTERS)]
 CELLS += [("id", name) for name in registry.names(registry.BACKBONES) if name != "sasrec"]

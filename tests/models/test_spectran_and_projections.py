@@ -1,10 +1,10 @@
 """The adapters against the formulas they stand for, recomputed in float64."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
+from dataset_files import SHARED
 from synthetic_spectra import spectrum_of, toy_spectrum
 from torch.nn import functional as F
 
@@ -15,8 +15,6 @@ from adapters.mlp import MLP
 from adapters.spectran import SpecTran, softshrink_energy
 from adapters.svd import SVD
 from adapters.svd_whiten import SVDWhiten
-
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
 
 LINEAR_METHODS = {
     "linear raw": lambda s: Linear(s, 5, preprocess="raw"),
@@ -337,11 +335,11 @@ def test_one_step_of_a_large_learning_rate_changes_the_gain_by_its_share_and_nev
 # Real text
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the research copies of the data sets are not on this machine")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the research copies of the data sets are not on this machine")
 def test_on_real_text_the_tables_are_what_they_should_be():
     import numpy as np
 
-    E = torch.from_numpy(np.load(DATA / "ml-100k" / "emb_minilm384_meta.npy").astype(np.float32))
+    E = torch.from_numpy(np.load(SHARED / "ml-100k" / "emb_minilm384_meta.npy").astype(np.float32))
     spectrum = spectrum_of(E, tolerance=1e-3)
     whitened = SVDWhiten(spectrum, 64)
     assert_close(torch.cov(whitened().double().T), torch.eye(64), 1e-3)

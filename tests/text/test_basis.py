@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dataset_files import SHARED
 
 from harness.text import basis as decomposition
 from harness.text import embeddings
 from harness.text.embeddings import basis
 from harness.types import HarnessError
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the research copies of the data sets are not here")
+needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the research copies of the data sets are not here")
 
 
 def matrix(n: int = 4, d: int = 3, seed: int = 0) -> np.ndarray:
@@ -264,7 +264,7 @@ CARDS = {  # missing texts, duplicate rows, rank, effective rank of the centred 
 @needs_data
 @pytest.mark.parametrize("name", CARDS)
 def test_real_embeddings_have_the_rank_they_are_known_to_have(tmp_path, name):
-    E = np.load(DATA / f"{name}.npy").astype(np.float32)
+    E = np.load(SHARED / f"{name}.npy").astype(np.float32)
     found = basis(E, name, tmp_path)
     missing, duplicates, rank, effective_rank = CARDS[name]
     assert (found.info["missing"], found.info["duplicates"], found.info["rank"]) == (missing, duplicates, rank)
@@ -277,7 +277,7 @@ def test_real_embeddings_have_the_rank_they_are_known_to_have(tmp_path, name):
 
 @needs_data
 def test_a_real_basis_is_the_svd_of_the_file(tmp_path):
-    E = np.load(DATA / "ml-100k" / "emb_minilm384_meta.npy").astype(np.float32)
+    E = np.load(SHARED / "ml-100k" / "emb_minilm384_meta.npy").astype(np.float32)
     found = basis(E, "key", tmp_path)
     U, S, _ = np.linalg.svd(centred(E), full_matrices=False)
     np.testing.assert_allclose(found.S, S[:381], rtol=1e-6)

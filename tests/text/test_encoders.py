@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from dataset_files import SHARED
 from safetensors.torch import save_file
 
 from harness.system import files
@@ -16,8 +17,7 @@ from harness.text.encoders import minilm, noise
 from harness.text.encoders._base import Texts, encoder
 from harness.types import HarnessError
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the research copies of the data sets are not here")
+needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the research copies of the data sets are not here")
 
 
 def catalogue(n: int = 4, missing: tuple[int, ...] = ()) -> Texts:
@@ -462,11 +462,11 @@ def test_minilm_equals_sentence_transformers_called_directly(tmp_path, model_hom
 
 @needs_data
 def test_minilm_has_rank_381_in_float32_and_is_what_the_research_copy_holds(tmp_path, model_home):
-    titles = pl.read_parquet(DATA / "amazon2014-office" / "items.parquet")["title"][:600].to_list()
+    titles = pl.read_parquet(SHARED / "amazon2014-office" / "items.parquet")["title"][:600].to_list()
     n = len(titles)
     texts = Texts([str(i) for i in range(n)], titles, list(range(n)), n)
     E = embed(encoder("minilm", model_home), texts, tmp_path)
-    copy = np.load(DATA / "amazon2014-office" / "emb_minilm384_title.npy")[:n].astype(np.float32)
+    copy = np.load(SHARED / "amazon2014-office" / "emb_minilm384_title.npy")[:n].astype(np.float32)
     np.testing.assert_allclose(E, copy, atol=5e-4)  # float16 carries 3 digits
     found = basis(E, "key", tmp_path)
     assert found.info["precision"] == "float32"

@@ -1,11 +1,11 @@
 """Baselines against plain loops, and against figures on real data where it is at hand."""
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from dataset_files import SHARED
 
 from harness.data import preparation, reader, splits
 from harness.metrics._all import means
@@ -15,13 +15,6 @@ from harness.training.baselines.popularity import Popularity
 from harness.training.baselines.transition_knn import TransitionKNN
 from harness.training.ranking import ranks
 from harness.types import PrepSpec, Protocol
-
-REAL = Path(__file__).parents[2].parent / "shared" / "data"
-
-
-@pytest.fixture
-def split(dataset, home):
-    return splits.split(preparation.prepare(reader.open_dataset(str(dataset), home), PrepSpec(), home), Protocol())
 
 
 def train(split):
@@ -81,10 +74,10 @@ def test_content_knn_does_not_depend_on_the_size_of_the_rows(split, size):
     assert (found[:, 4] == 0).all()
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real data sets are not beside this checkout")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real data sets are not beside this checkout")
 def test_transition_knn_reaches_its_known_level_on_beauty(home):
     """A 3-step transition kNN that also counts validation events was measured at HR@10 .0867 elsewhere."""
-    prepared = preparation.prepare(reader.open_dataset(str(REAL / "amazon2014-beauty"), home), PrepSpec(), home)
+    prepared = preparation.prepare(reader.open_dataset(str(SHARED / "amazon2014-beauty"), home), PrepSpec(), home)
     split = splits.split(prepared, Protocol())
     scorer = TransitionKNN(split, None)
     with torch.no_grad():

@@ -2,12 +2,12 @@
 
 import subprocess
 import sys
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from dataset_files import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_splits import a_split, random_histories, rows_of
@@ -19,8 +19,6 @@ from harness.search import spaces
 from harness.training import ranking, trial
 from harness.training.ranking import ranks
 from harness.types import Cell, Inputs, PrepSpec, Protocol, Trial
-
-REAL = Path(__file__).parents[2].parent / "shared" / "data"
 
 
 def slow_rank(scores, history, target, filter_seen):
@@ -259,10 +257,10 @@ def states_one_by_one(training, queries):
     return np.stack([model.states(torch.tensor(h)[None].long(), model.table())[0, -1].numpy() for h in histories])
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real data sets are not beside this checkout")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real data sets are not beside this checkout")
 @pytest.mark.parametrize("name", ["ml-100k", "amazon2014-office"])
 def test_ranks_on_real_histories_are_those_of_float64(home, name):
-    prepared = preparation.prepare(reader.open_dataset(str(REAL / name), home), PrepSpec(), home)
+    prepared = preparation.prepare(reader.open_dataset(str(SHARED / name), home), PrepSpec(), home)
     split = splits.split(prepared, Protocol())
     rng = np.random.default_rng(0)
     states = rng.normal(size=(len(split.train_ends), 64)).astype(np.float32)

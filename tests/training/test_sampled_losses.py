@@ -9,13 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import registry
-from harness.data import preparation, reader, splits
 from harness.search import spaces
 from harness.training import trial
 from harness.training.losses import _pairs
 from harness.training.losses._pairs import pair_scores
 from harness.training.model import Batch
-from harness.types import Cell, Inputs, PrepSpec, Protocol, Trial
+from harness.types import Cell, Inputs, Protocol, Trial
 
 SAMPLED = ["bce", "gbce", "infonce", "sampled_softmax"]
 each_loss = pytest.mark.parametrize("name", SAMPLED)
@@ -260,11 +259,6 @@ def test_the_array_of_gathered_rows_is_never_whole():
 
 
 SMALL = {"train.d": 16, "train.max_len": 6, "train.batch_size": 96, "train.lr": 0.01}
-
-
-@pytest.fixture
-def split(dataset, home):
-    return splits.split(preparation.prepare(reader.open_dataset(str(dataset), home), PrepSpec(), home), Protocol())
 
 
 def spectrum_of(split):
