@@ -12,6 +12,8 @@ import pytest
 from dataset_files import make_dataset
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+for name in ("COLUMNS", "LINES"):  # pytest-xdist sets them, and tables are fitted to them
+    os.environ.pop(name, None)
 
 
 @pytest.fixture(autouse=True)

@@ -578,7 +578,7 @@ def test_dimensions_are_asked_for_only_where_they_are_given(server, tmp_path):
 
 @pytest.mark.parametrize("trouble", ["429", "500", "503", "408", "stall", "drip", "die", "not json"])
 def test_what_may_pass_is_tried_again(server, tmp_path, monkeypatch, trouble):
-    monkeypatch.setattr(api, "TIMEOUT", (1, 0.1))
+    monkeypatch.setattr(api, "TIMEOUT", (1, 0.5))
     server.script = [trouble, trouble]
     E = made(f"api:m@{server.url}", different(3), tmp_path)
     np.testing.assert_array_equal(E, [vector(text) for text in different(3).texts])
@@ -598,7 +598,7 @@ def test_what_may_pass_is_tried_again(server, tmp_path, monkeypatch, trouble):
 )
 def test_tries_have_an_end_and_what_came_before_is_kept(server, tmp_path, monkeypatch, trouble, said):
     monkeypatch.setattr(api, "TRIES", 3)
-    monkeypatch.setattr(api, "TIMEOUT", (1, 0.1))
+    monkeypatch.setattr(api, "TIMEOUT", (1, 0.5))
     word, texts = f"api:m@{server.url}[batch=2]", different(6)
     server.script = ["ok", trouble, trouble, trouble]
     heard = refusal(word, texts, tmp_path)
@@ -606,6 +606,7 @@ def test_tries_have_an_end_and_what_came_before_is_kept(server, tmp_path, monkey
     assert "Earlier replies are kept; rerun the command to resume." in heard
     assert len(server.asked) == 4
     server.asked.clear()
+    monkeypatch.setattr(api, "TIMEOUT", (10, 60))  # a loaded machine may take its time
     made(word, texts, tmp_path)
     assert [len(asked["input"]) for asked in server.asked] == [2, 2]
 
