@@ -115,7 +115,7 @@ def test_what_is_not_declared_or_not_there_is_one_clear_line(tmp_path, home, tom
     [
         ("titles=gone.npy", "There is no file gone.npy"),
         ("titles", "is not WORD=FILE, such as titles=E.npy"),
-        ("a b=E.npy", "'a b' cannot name an embedding"),
+        ("a b=E.npy", "'a b' is not a valid name for an embedding"),
     ],
 )
 def test_what_cannot_be_registered_changes_nothing(tmp_path, home, embedding, says):
