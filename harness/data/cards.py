@@ -43,7 +43,7 @@ class DataCard:
     tie_share: float | None = None  # of a user's consecutive events, with equal times
     test_tie_share: float | None = None  # of users, whose last two events have equal times
     id_increasing_share: float | None = None  # of a user's consecutive events, with increasing item id
-    order_test: dict[str, Any] | None = None  # see `harness.data.order_test`
+    order_test: dict[str, Any] | None = None  # see `harness.data.order_signal`
     cold_valid_share: float | None = None  # of validation targets, never trained on
     cold_test_share: float | None = None  # of test targets, never trained on
     valid_targets: int | None = None

@@ -20,7 +20,7 @@ import polars as pl
 from harness.data import data_files, plausibility, presets
 from harness.data.cards import DataCard
 from harness.data.findings import Finding, titles
-from harness.data.order_test import order_test
+from harness.data.order_signal import order_test
 from harness.data.reader import RawDataset, file_hashes, raw_hash, read_events, read_items
 from harness.data.splits import Prepared, bounds, share, split, target_counts
 from harness.data.steps import MASKS, Events, ordered

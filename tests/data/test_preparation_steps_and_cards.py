@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from harness.cli import main
 from harness.data import preparation, presets, reader, splits, steps
-from harness.data.order_test import order_test
+from harness.data.order_signal import order_test
 from harness.data.preparation import prepare
 from harness.data.presets import PRESETS, preset
 from harness.data.reader import open_dataset
