@@ -1,1 +1,4 @@
-"""Ranking metrics. One module per metric: a function of a target's rank."""
+"""Ranking metrics. A module is a metric: its function of that name maps ranks and a cut-off to scores.
+
+Owns ranks with ties (`_ties`) and the list of all metrics (`_all`). May import registry and types.
+"""

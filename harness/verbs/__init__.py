@@ -1,4 +1,4 @@
-"""The commands of the command line: one file per command, named like it; files that start with `_` are shared.
+"""The commands of `harness`. A module is a command: `command` is its click command, `rank` its place in the help.
 
-Owns the options and their checks. May import every package below.
+Owns options and what is printed. May import workflows and all rooms below them; heavy imports stand inside functions.
 """
