@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import click
 
 from harness.registry import suggest
-from harness.types import HarnessError
+from harness.types import HarnessError, Json
 
 if TYPE_CHECKING:
     import polars as pl
@@ -103,7 +103,7 @@ def home_of(home: str | os.PathLike[str] | None) -> Path:
     return find_home(Path(home or os.environ.get("HARNESS_HOME") or HOME))
 
 
-def parsed(verb: str, command: click.Command, options: Mapping[str, Any]) -> dict[str, Any]:
+def parsed(verb: str, command: click.Command, options: Mapping[str, Any]) -> Json:
     """Parse keywords as the options of a command. Raises HarnessError where the command line would."""
     by_name = {
         option.opts[0].lstrip("-").replace("-", "_"): option

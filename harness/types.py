@@ -11,6 +11,8 @@ from typing import Any, Literal
 NO_TEXT = "none"  # the encoder of a cell whose adapter reads no text
 BASELINE = "none"  # the backbone of a cell that trains nothing (popularity, kNN)
 
+Json = dict[str, Any]  # a JSON object
+Params = dict[str, Any]  # hyper-parameters, flat and dotted: {"train.lr": 0.001}
 Role = Literal["search", "confirm"]
 Status = Literal["done", "pruned", "failed"]
 
@@ -99,7 +101,7 @@ class PrepSpec:
         if isinstance(self.order, list):
             object.__setattr__(self, "order", tuple(self.order))
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Json:
         """Return the fields to hash: equal for equal specs, also across versions of harness."""
         return _identity(self, ("kcore", "tie_policy", "require_text"))
 
@@ -125,12 +127,12 @@ class Protocol:
     target: Literal["last", "first", "successive"] = "last"
     drop_tied_test: bool = False
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Json:
         """Return the fields to hash: equal for equal protocols, also across versions of harness."""
         return _identity(self, ("split", "filter_seen", "quantile"))
 
 
-def _identity(options: PrepSpec | Protocol | Engine, always: tuple[str, ...]) -> dict[str, Any]:
+def _identity(options: PrepSpec | Protocol | Engine, always: tuple[str, ...]) -> Json:
     """Return the fields in `always`, and each later field whose value is not its default."""
     defaults = {field.name: field.default for field in fields(options)}
     return {name: value for name, value in vars(options).items() if name in always or value != defaults[name]}
@@ -153,7 +155,7 @@ class Budget:
     seeds: int
     cell_seconds: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the fields for a launch event, without limits that are off."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
@@ -178,7 +180,7 @@ class Engine:
     pruner: str = "median"
     warm_start: str = ""
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Json:
         """Return the fields to hash: equal for equal engines, also across versions of harness."""
         return _identity(self, ("sampler", "pruner"))
 
@@ -212,7 +214,7 @@ class Trial:
     seed: int
     epochs: int
     patience: int
-    params: dict[str, Any]
+    params: Params
     protocol: Protocol
     inputs: Inputs
 
@@ -232,11 +234,11 @@ class Trial:
         """Return the trial that retrains this configuration with another seed and then runs the test."""
         return replace(self, role="confirm", seed=seed)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Trial:
+    def from_json(cls, value: Json) -> Trial:
         nested = {"cell": Cell, "protocol": Protocol, "inputs": Inputs}
         return cls(**{**value, **{name: kind(**value[name]) for name, kind in nested.items()}})
 

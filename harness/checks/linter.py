@@ -10,10 +10,10 @@ import textwrap
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.data.findings import ERROR, INFO, LEVELS, Finding
-from harness.types import HarnessError, PrepSpec
+from harness.types import HarnessError, Json, PrepSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +46,7 @@ class LintReport:
         """Level -> number of findings."""
         return {level: sum(finding.level == level for finding in self.findings) for level in LEVELS}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         return {
             "dataset": self.name,
             "encoder": self.encoder or None,

@@ -7,7 +7,7 @@ import textwrap
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from harness.types import PrepSpec
+from harness.types import Json, PrepSpec
 
 WIDTH = 110
 LABEL = 12
@@ -25,7 +25,7 @@ class DataCard:
     licence: str = ""
     citation: str = ""
     redistributable: bool | None = None
-    spec: dict[str, Any] = field(default_factory=dict)  # the preparation: `PrepSpec` as JSON
+    spec: Json = field(default_factory=dict)  # the preparation: `PrepSpec` as JSON
     files: dict[str, str] = field(default_factory=dict)  # source file -> hash
     read: list[str] = field(default_factory=list)  # notes of the reader about the files' format
     users: int | None = None
@@ -43,7 +43,7 @@ class DataCard:
     tie_share: float | None = None  # of a user's consecutive events, with equal times
     test_tie_share: float | None = None  # of users, whose last two events have equal times
     id_increasing_share: float | None = None  # of a user's consecutive events, with increasing item id
-    order_test: dict[str, Any] | None = None  # see `harness.data.order_signal`
+    order_test: Json | None = None  # see `harness.data.order_signal`
     cold_valid_share: float | None = None  # of validation targets, never trained on
     cold_test_share: float | None = None  # of test targets, never trained on
     valid_targets: int | None = None
@@ -52,16 +52,16 @@ class DataCard:
     missing_text: int | None = None
     duplicate_texts: int | None = None
     own_embeddings: list[str] = field(default_factory=list)  # embeddings that come with the data set
-    embeddings: dict[str, dict[str, Any]] = field(default_factory=dict)  # encoder -> facts of its embedding
-    published: dict[str, Any] | None = None  # see `harness.data.presets.compared`
+    embeddings: dict[str, Json] = field(default_factory=dict)  # encoder -> facts of its embedding
+    published: Json | None = None  # see `harness.data.presets.compared`
     warnings: list[str] = field(default_factory=list)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """The card as recorded: without the optional facts that it lacks."""
         return {name: value for name, value in vars(self).items() if name not in OPTIONAL or value}
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> DataCard:
+    def from_json(cls, value: Json) -> DataCard:
         """Read a card of this or an earlier version; unknown keys are passed over."""
         return cls(**{one.name: value[one.name] for one in fields(cls) if one.name in value})
 
@@ -123,7 +123,7 @@ def _counts(card: DataCard) -> str:
     )
 
 
-def _published(published: dict[str, Any] | None) -> str:
+def _published(published: Json | None) -> str:
     """Format the comparison that `harness.data.presets.compared` returns."""
     if not published:
         return ""
@@ -167,7 +167,7 @@ def _time(card: DataCard) -> str:
     )
 
 
-def _order(test: dict[str, Any] | None) -> str:
+def _order(test: Json | None) -> str:
     if not test:
         return ""
     return (
@@ -191,7 +191,7 @@ def _text(card: DataCard) -> str:
     return f"{card.text}; {missing:,} items without text, {duplicates:,} with the same text as another item"
 
 
-def _embedding(info: dict[str, Any]) -> str:
+def _embedding(info: Json) -> str:
     notes = "".join(f"; {note}" for note in info.get("notes", []))
     return f"{info['items']:,} x {info['dim']:,}, mean cosine {info['mean_cosine']:.3f}{notes}"
 

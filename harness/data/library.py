@@ -17,7 +17,7 @@ from typing import Any
 from harness import registry
 from harness.data import fetch
 from harness.system import decoding, files
-from harness.types import HarnessError
+from harness.types import HarnessError, Json
 
 NAME = r"(?!\.)[A-Za-z0-9._-]{1,64}"
 TABLE = "datasets"
@@ -156,7 +156,7 @@ def _text(path: Path) -> str:
         raise HarnessError(f"{path} cannot be read: {error}.") from None
 
 
-def _parse(path: Path, text: str) -> dict[str, Any]:
+def _parse(path: Path, text: str) -> Json:
     """Parse the config and check its tables."""
     try:
         config = tomllib.loads(text)
@@ -171,7 +171,7 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
     return config
 
 
-def _check_paths(path: Path, table: dict[str, Any], key: str, named: str, kind: str) -> None:
+def _check_paths(path: Path, table: Json, key: str, named: str, kind: str) -> None:
     """Raise HarnessError unless `table`, found under `key`, maps valid names to quoted paths."""
     for name, place in table.items():
         if not re.fullmatch(NAME, name):

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -26,7 +25,7 @@ from harness.data.splits import Prepared, bounds, share, split, target_counts
 from harness.data.steps import MASKS, Events, ordered
 from harness.system import checksums, files
 from harness.system.checksums import Damaged
-from harness.types import HarnessError, PrepSpec, Protocol, digest
+from harness.types import HarnessError, Json, PrepSpec, Protocol, digest
 
 PREPARATION = 1  # increase when the same files and spec give different sequences
 MAX_ORPHAN_SHARE = 0.5  # of interactions whose item has no row in the items file; above it the ids do not match
@@ -226,7 +225,7 @@ def _mapped(raw: RawDataset, spec: PrepSpec, identity: str, folder: Path, progre
     return replace(prepared, card=card)
 
 
-def _facts(prepared: Prepared, path: Path, progress: _Progress) -> dict[str, Any]:
+def _facts(prepared: Prepared, path: Path, progress: _Progress) -> Json:
     """Return the card values that need a split; computed once, then read from facts.json beside the arrays."""
     if path.is_file():
         try:
@@ -238,7 +237,7 @@ def _facts(prepared: Prepared, path: Path, progress: _Progress) -> dict[str, Any
         except (ValueError, KeyError, AttributeError) as error:
             checksums.set_aside(path, error)
     progress("describing")
-    facts: dict[str, Any] = {"cold_valid_share": None, "cold_test_share": None}
+    facts: Json = {"cold_valid_share": None, "cold_test_share": None}
     with suppress(HarnessError):  # too short to split
         facts |= target_counts(split(prepared, Protocol()))
     facts["order_test"] = order_test(prepared.items, prepared.offsets, prepared.catalogue.height)
@@ -252,10 +251,10 @@ def _map(folder: Path, name: str) -> np.ndarray:
     return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
 
-def _card(sequences: _Sequences) -> dict[str, Any]:
+def _card(sequences: _Sequences) -> Json:
     lengths, texts = np.diff(sequences.offsets), sequences.catalogue["text"]
     users, items, events = len(lengths), sequences.catalogue.height, len(sequences.items)
-    card: dict[str, Any] = {
+    card: Json = {
         "users": users,
         "items": items,
         "events": events,
@@ -292,7 +291,7 @@ def _id_ranks(ids: pl.Series) -> np.ndarray:
     return (ids if numbers.null_count() else numbers).rank("dense").to_numpy().astype(np.int64)
 
 
-def _warnings(card: dict[str, Any], sequences: _Sequences) -> list[str]:
+def _warnings(card: Json, sequences: _Sequences) -> list[str]:
     heads, texts = sequences.catalogue["head"].drop_nulls(), sequences.catalogue["text"].drop_nulls()
     placeholders, garbled = heads.str.contains(PLACEHOLDER).sum(), texts.str.contains("\ufffd", literal=True).sum()
     missing, increasing, tied = card["missing_times"], card["id_increasing_share"], card["test_tie_share"] or 0.0

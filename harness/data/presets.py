@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.data.cards import DataCard
 from harness.registry import split_overrides, suggest
-from harness.types import STEPS, HarnessError, PrepSpec, Protocol
+from harness.types import STEPS, HarnessError, Json, PrepSpec, Protocol
 
 COUNTS = Path(__file__).with_name("data_counts.toml")
 DEDUP = ("exact", "none", "first", "last")
@@ -134,11 +134,11 @@ def _is_number(value: Any) -> bool:
 
 
 @cache
-def _published() -> list[dict[str, Any]]:
+def _published() -> list[Json]:
     return tomllib.loads(COUNTS.read_text(encoding="utf-8"))["counts"]
 
 
-def compared(name: str, spec: PrepSpec, card: DataCard) -> dict[str, Any] | None:
+def compared(name: str, spec: PrepSpec, card: DataCard) -> Json | None:
     """Compare the counts of `card` with those published for this data set and preparation; None if there are none.
 
     Keys users, items, events, each with published, ours and the difference in percent of the published; and source.
@@ -153,7 +153,7 @@ def compared(name: str, spec: PrepSpec, card: DataCard) -> dict[str, Any] | None
     return None
 
 
-def _counting(spec: PrepSpec) -> dict[str, Any]:
+def _counting(spec: PrepSpec) -> Json:
     """Return the values of a spec that the counts depend on."""
     return asdict(replace(spec, tie_policy="source"))
 

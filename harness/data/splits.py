@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from harness.data import presets
 from harness.data.cards import DataCard
-from harness.types import HarnessError, Protocol
+from harness.types import HarnessError, Json, Protocol
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,9 +106,9 @@ def cold(split: Split, queries: Queries) -> np.ndarray:
     return ~trained[split.items[split.offsets[queries.users] + queries.ends]]
 
 
-def target_counts(split: Split) -> dict[str, Any]:
+def target_counts(split: Split) -> Json:
     """Return the number of validation and test targets, and the shares of them that are `cold`."""
-    counts: dict[str, Any] = {}
+    counts: Json = {}
     for part, queries in (("valid", split.valid), ("test", split.test)):
         if queries is not None:
             counts |= {f"{part}_targets": len(queries.users), f"cold_{part}_share": share(cold(split, queries))}

@@ -22,12 +22,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from harness.system import files
-from harness.types import HarnessError
+from harness.types import HarnessError, Json
 
 ROWS = 4096  # of A per matrix product: enough for the throughput of large products
 CHUNK = 2**20  # bytes of float64 per piece of elementwise work: fits the cache
@@ -42,9 +42,7 @@ class ProgressListener(Protocol):
     def __call__(self, done: int, total: int, phase: str = "", size: int = 0) -> None: ...
 
 
-def decompose(
-    E: np.ndarray, folder: Path, progress: ProgressListener, *, center: bool, tolerance: float
-) -> dict[str, Any]:
+def decompose(E: np.ndarray, folder: Path, progress: ProgressListener, *, center: bool, tolerance: float) -> Json:
     """Write U, S, V and mean of E, (N, D) float32, to `folder` as float32 .npy files; return `Basis.info`.
 
     Raises HarnessError if fewer than two rows are not zero or if no direction is left.
@@ -255,7 +253,7 @@ def _sign(V: np.ndarray) -> np.ndarray:
     return sign
 
 
-def _info(E: np.ndarray, survey: _Survey, S: np.ndarray, cut: float) -> dict[str, Any]:
+def _info(E: np.ndarray, survey: _Survey, S: np.ndarray, cut: float) -> Json:
     N, D = E.shape
     n, r = int(survey.has_text.sum()), len(S)
     p = S / S.sum()

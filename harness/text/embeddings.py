@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from harness.system.checksums import Damaged
 from harness.text.basis import ProgressListener, decompose, parts
 from harness.text.encoders._base import Derived, Encoder, TextEncoder, Texts
 from harness.text.encoders.api import Api, EncodingCost
-from harness.types import HarnessError, digest
+from harness.types import HarnessError, Json, digest
 
 if TYPE_CHECKING:
     from harness.data.splits import Prepared
@@ -79,7 +79,7 @@ def cached(key: str, home: Path) -> np.ndarray | None:
     return _unseal(folder)[0]["E"] if folder.is_dir() else None
 
 
-def embedding_info(encoder: Encoder, texts: Texts, home: Path) -> dict[str, Any]:
+def embedding_info(encoder: Encoder, texts: Texts, home: Path) -> Json:
     """Information about an embedding: for a text encoder, the counts `missing`, `distinct` and `cut`."""
     info = _opened(lambda: _embedded(encoder, texts, home), _repay_hint(encoder))[1]
     return {key: value for key, value in info.items() if key != "encoder"}
@@ -116,7 +116,7 @@ def _embedded(encoder: Encoder, texts: Texts, home: Path) -> Path:
     partial = _partial(folder)
 
     def build(target: Path) -> None:
-        counts: dict[str, Any] = {}
+        counts: Json = {}
         if isinstance(encoder, Derived):
             E = encoder.derive(embed(encoder.inner, texts, home))
             counts = embedding_info(encoder.inner, texts, home)
@@ -233,7 +233,7 @@ class Basis:
     V: np.ndarray
     mean: np.ndarray
     hash: str
-    info: dict[str, Any]
+    info: Json
 
 
 def basis(E: np.ndarray, key: str, home: Path, *, center: bool = True, tolerance: float = LOWEST_TOLERANCE) -> Basis:
@@ -257,7 +257,7 @@ def basis(E: np.ndarray, key: str, home: Path, *, center: bool = True, tolerance
     return Basis(arrays["U"], arrays["S"], arrays["V"], arrays["mean"], name, info)
 
 
-def _seal(folder: Path, info: dict[str, Any]) -> None:
+def _seal(folder: Path, info: Json) -> None:
     """Sync a folder's arrays to disk and record their shapes, dtypes and checksums."""
     arrays, names = {}, []
     for path in sorted(folder.glob("*.npy")):
@@ -271,7 +271,7 @@ def _seal(folder: Path, info: dict[str, Any]) -> None:
     checksums.stamp(folder, names)
 
 
-def _unseal(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _unseal(folder: Path) -> tuple[dict[str, np.ndarray], Json]:
     """The memory-mapped arrays of a folder and its info. Raises Damaged if one differs from what was written: shape and
     dtype are always compared, the sha256 as in `checksums.check`."""
     arrays = {}
@@ -289,7 +289,7 @@ def _unseal(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return arrays, about["info"]
 
 
-def _opened(make: Callable[[], Path], hint: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _opened(make: Callable[[], Path], hint: str = "") -> tuple[dict[str, np.ndarray], Json]:
     """Arrays and info of the folder that `make` returns, after building it if it is missing. A damaged folder is set
     aside and rebuilt; with a `hint`, HarnessError is raised with it instead."""
     folder = make()

@@ -23,7 +23,7 @@ from adapters._base import Adapter, ItemTable, Spectrum
 from harness import registry
 from harness.system import files
 from harness.training.model import SequenceModel
-from harness.types import HarnessError
+from harness.types import HarnessError, Json
 
 SCHEMA = 1
 CONFIG, ITEMS, TABLE, BACKBONE, LINEAR, SELFTEST = (
@@ -75,7 +75,7 @@ class Recommender:
 
     def __init__(
         self,
-        config: dict[str, Any],
+        config: Json,
         ids: list[str],
         table: Tensor,
         popularity: Tensor,
@@ -211,7 +211,7 @@ def self_test(model: Recommender, folder: Path) -> None:
             )
 
 
-def _model(config: dict[str, Any], table: Tensor, weights: dict[str, Tensor]) -> SequenceModel:
+def _model(config: Json, table: Tensor, weights: dict[str, Tensor]) -> SequenceModel:
     parts, d = config["components"], config["d"]
     backbone = registry.load(registry.BACKBONES, parts["backbone"]["name"])(
         d, config["max_len"], **parts["backbone"]["params"]
@@ -253,7 +253,7 @@ def _check_times(backbone: str, histories: Histories, times: Times | None) -> No
         raise HarnessError(f"times have lengths {lengths[:5]}; they must be {wanted[:5]}: one more than the events.")
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _config(folder: Path) -> Json:
     if not (folder / CONFIG).is_file():
         raise HarnessError(f"{folder} is not an exported model: no {CONFIG}. Create one with: harness export ROW")
     config = _json(folder / CONFIG)
@@ -271,7 +271,7 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _check_files(folder: Path, config: dict[str, Any]) -> None:
+def _check_files(folder: Path, config: Json) -> None:
     for name, wanted in config["files"].items():
         if not (folder / name).is_file():
             raise HarnessError(f"{folder} has no {name}; export the row again.")

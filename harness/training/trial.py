@@ -14,7 +14,6 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 # oneDNN caches a compiled product for each of the last 1,024 shapes, and batches cut by length have many shapes: on
 # Amazon Beauty the cache took 350 MB. The variable is read at the first product; a smaller cache costs no time.
@@ -37,7 +36,7 @@ from harness.training.batches import Windows, gather
 from harness.training.losses._base import Loss
 from harness.training.model import Batch, SequenceModel
 from harness.training.ranking import ranks, warm_and_cold
-from harness.types import Trial, TrialResult
+from harness.types import Json, Params, Trial, TrialResult
 
 CHECKED = {"cpu": 1}  # steps between checks of the loss; on a GPU a check waits for the device, so 64
 POSITIONS = {"cpu": 2**12}  # encoded at a time for ranking: as many as fit a core's cache; on a GPU 2^17
@@ -370,7 +369,7 @@ def _interactions(split: Split) -> Interactions:
     return Interactions(items, torch.from_numpy(np.concatenate(([0], np.cumsum(split.train_ends))).astype(np.int64)))
 
 
-def part(params: dict[str, Any], prefix: str) -> dict[str, Any]:
+def part(params: Params, prefix: str) -> Json:
     """The parameters under `prefix`, with the prefix removed.
 
     >>> part({"train.lr": 0.1, "adapter.power": 1.0}, "train")

@@ -96,6 +96,8 @@ prep_options = combined(
         "--order", metavar="STEP,...", help="Order of the steps.  [default: rating, window, dedup, text, core, history]"
     ),
 )
+
+Options = dict[str, Any]  # option -> value, as click parsed them
 spaces_options = combined(
     click.option(
         "--spaces", type=click.Path(path_type=Path), help="Folder of search spaces, or name of a published setting."
@@ -193,7 +195,7 @@ grid_options = combined(
 )
 
 
-def protocol_of(options: dict[str, Any]) -> Protocol:
+def protocol_of(options: Options) -> Protocol:
     """Return the protocol that the options describe. Raises HarnessError if it is invalid."""
     from harness.data import presets
 
@@ -203,7 +205,7 @@ def protocol_of(options: dict[str, Any]) -> Protocol:
     return protocol
 
 
-def prep_of(options: dict[str, Any]) -> PrepSpec:
+def prep_of(options: Options) -> PrepSpec:
     """Return the preset's spec, overridden by the single options. Raises HarnessError if it is invalid."""
     from dataclasses import fields, replace
 
@@ -217,7 +219,7 @@ def prep_of(options: dict[str, Any]) -> PrepSpec:
     return spec
 
 
-def source_of(options: dict[str, Any]) -> spaces.SpaceSource:
+def source_of(options: Options) -> spaces.SpaceSource:
     """Return the source of search spaces that `--spaces` and `--set` name."""
     from harness.registry import split_overrides
     from harness.search import spaces
@@ -226,7 +228,7 @@ def source_of(options: dict[str, Any]) -> spaces.SpaceSource:
     return spaces.SpaceSource(options["spaces"], pins)
 
 
-def request_of(options: dict[str, Any]) -> Request:
+def request_of(options: Options) -> Request:
     """Return the request that the grid options describe; other options are ignored."""
     from dataclasses import replace
 

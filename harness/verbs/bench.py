@@ -9,7 +9,7 @@ import click
 
 from harness.types import INTERRUPTED
 from harness.verbs import plan
-from harness.verbs._options import FiniteFloat, grid_options, json_option, layout_options, request_of
+from harness.verbs._options import FiniteFloat, Options, grid_options, json_option, layout_options, request_of
 
 if TYPE_CHECKING:
     from harness.workflows import run_bench
@@ -52,7 +52,7 @@ def command(**options: Any) -> None:
     sys.exit(outcome.exit_code)
 
 
-def run(options: dict[str, Any]) -> run_bench.Outcome:
+def run(options: Options) -> run_bench.Outcome:
     """Run the bench that the options describe."""
     from harness.workflows import run_bench
 

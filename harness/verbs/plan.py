@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.verbs._options import BoundedInt, grid_options, json_option, layout_options, request_of
+from harness.types import Json
+from harness.verbs._options import BoundedInt, Options, grid_options, json_option, layout_options, request_of
 
 if TYPE_CHECKING:
     from harness.search.plan import Plan
@@ -37,7 +38,7 @@ def command(**options: Any) -> None:
     show(options)
 
 
-def show(options: dict[str, Any]) -> None:
+def show(options: Options) -> None:
     """Print the plan of the bench that the options describe, or its forecast if they have a deadline."""
     from harness.record.ledger import Ledger
     from harness.search import plan as planning
@@ -60,7 +61,7 @@ def show(options: dict[str, Any]) -> None:
     return click.echo(run_bench.overview(grid))
 
 
-def _deadline(grid: Plan, options: dict[str, Any]) -> None:
+def _deadline(grid: Plan, options: Options) -> None:
     from harness.workflows import forecast
 
     deadline = forecast.duration(options["deadline"])
@@ -74,7 +75,7 @@ def _deadline(grid: Plan, options: dict[str, Any]) -> None:
     return click.echo(forecast.text(prediction, deadline, cuts))
 
 
-def _machines(grid: Plan, address: str | None) -> AbstractContextManager[dict[str, Any]]:
+def _machines(grid: Plan, address: str | None) -> AbstractContextManager[Json]:
     """Yield the resources that Ray would give the bench. A finished grid does not start Ray."""
     if not grid.pending:
         return nullcontext({"cpus": 1, "gpus": 0.0, "node_cpus": 1})
@@ -86,7 +87,7 @@ def _machines(grid: Plan, address: str | None) -> AbstractContextManager[dict[st
     return ray_tune.cluster(address)
 
 
-def _forecast(grid: Plan, past: list[FinishedTrial], options: dict[str, Any], resources: dict[str, Any]) -> Forecast:
+def _forecast(grid: Plan, past: list[FinishedTrial], options: Options, resources: Json) -> Forecast:
     from harness.engine.slots import layout
     from harness.workflows import calibrate, forecast
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.data import archives
 from harness.data.datasets import _read
 from harness.data.datasets._base import DataSet, Source
+from harness.data.datasets._read import Record
 
 if TYPE_CHECKING:
     import polars as pl
@@ -68,9 +69,9 @@ class AmazonRatings(DataSet):
         """Return user_id, item_id, timestamp (i64 seconds) and rating (f32) as expressions of the CSV's columns."""
         raise NotImplementedError
 
-    def product(self, record: dict[str, Any]) -> dict[str, Any]:
+    def product(self, record: Record) -> Record:
         """Return item_id and `item_columns` of a product."""
         raise NotImplementedError
 
-    def _products(self, records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def _products(self, records: Iterable[Record]) -> Iterator[Record]:
         return map(self.product, records)

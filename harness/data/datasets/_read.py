@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from harness.data import archives
-from harness.types import HarnessError
+from harness.types import HarnessError, Json
 
 if TYPE_CHECKING:
     import polars as pl
@@ -27,7 +27,7 @@ ITEM_ROWS = 20_000
 GROUP_ROWS = 250_000  # per parquet row group
 PROGRESS_ROWS = 100_000  # rows between two progress lines
 
-Record = dict[str, Any]
+Record = dict[str, Any]  # a line of an archive
 
 
 def json_line(line: bytes) -> Any:
@@ -72,7 +72,7 @@ def picked(archive: Path, rows: Iterable[Record], pick: Callable[[Record], tuple
             yield row
 
 
-def frames(archive: Path, rows: Iterable[tuple], schema: dict[str, Any]) -> Iterator[pl.DataFrame]:
+def frames(archive: Path, rows: Iterable[tuple], schema: Json) -> Iterator[pl.DataFrame]:
     """Yield frames of `EVENT_ROWS` rows. Raises HarnessError if a value does not have the schema's type."""
     import polars as pl
 
@@ -145,7 +145,7 @@ def write_events(
     return ids
 
 
-def write_items(target: Path, archive: Path, rows: Iterable[Record], schema: dict[str, Any], wanted: set[str]) -> None:
+def write_items(target: Path, archive: Path, rows: Iterable[Record], schema: Json, wanted: set[str]) -> None:
     """Write one row per wanted id to `target`: its first record, in file order, then nulls for ids without a record.
 
     Raises HarnessError if no record has a wanted id.
@@ -171,7 +171,7 @@ def write_items(target: Path, archive: Path, rows: Iterable[Record], schema: dic
     _write_parts(target, archive, parts())
 
 
-def item_schema(*columns: str) -> dict[str, Any]:
+def item_schema(*columns: str) -> Json:
     """Return the schema of item_id and text columns; `categories list` is a list of texts."""
     import polars as pl
 

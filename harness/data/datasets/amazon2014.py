@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from harness.data import archives
 from harness.data.datasets import _read
 from harness.data.datasets._amazon import LICENCE
 from harness.data.datasets._base import DataSet, Source
+from harness.data.datasets._read import Record
 
 CATEGORY = {
     "beauty": "Beauty",
@@ -76,7 +76,7 @@ class Amazon2014(DataSet):
             _read.write_items(folder / "items.parquet", meta, _products(products), schema, ids)
 
 
-def _event(review: dict[str, Any]) -> tuple[str, str, int, float]:
+def _event(review: Record) -> tuple[str, str, int, float]:
     return review["reviewerID"], review["asin"], int(review["unixReviewTime"]), float(review["overall"])
 
 
@@ -91,7 +91,7 @@ def _one_of(ids: set[str]) -> Callable[[bytes], bool]:
     return wanted
 
 
-def _products(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _products(records: Iterable[Record]) -> Iterator[Record]:
     for product in records:
         yield {
             "item_id": product.get("asin"),

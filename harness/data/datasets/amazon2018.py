@@ -8,10 +8,11 @@ none, so their hash is recorded at first use.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.data.datasets import _read
 from harness.data.datasets._amazon import AmazonRatings
+from harness.data.datasets._read import Record
 
 if TYPE_CHECKING:
     import polars as pl
@@ -53,7 +54,7 @@ class Amazon2018(AmazonRatings):
         ids = pl.col("user_id"), pl.col("item_id")
         return [*ids, pl.col("timestamp").cast(pl.Int64), pl.col("rating").cast(pl.Float32)]
 
-    def product(self, record: dict[str, Any]) -> dict[str, Any]:
+    def product(self, record: Record) -> Record:
         title, brand = record.get("title"), _read.clean(record.get("brand"))
         categories = record.get("category")
         return {

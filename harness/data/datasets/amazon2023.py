@@ -7,10 +7,11 @@ their hash is recorded at first use.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.data.datasets import _read
 from harness.data.datasets._amazon import AmazonRatings
+from harness.data.datasets._read import Record
 
 if TYPE_CHECKING:
     import polars as pl
@@ -52,7 +53,7 @@ class Amazon2023(AmazonRatings):
         ids = pl.col("user_id"), pl.col("parent_asin").alias("item_id")
         return [*ids, pl.col("timestamp").cast(pl.Int64) // 1000, pl.col("rating").cast(pl.Float32)]
 
-    def product(self, record: dict[str, Any]) -> dict[str, Any]:
+    def product(self, record: Record) -> Record:
         return {
             "item_id": record.get("parent_asin"),
             "title": _read.clean(record.get("title")),

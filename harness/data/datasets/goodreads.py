@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from harness.data import archives
 from harness.data.datasets import _read
 from harness.data.datasets._base import DataSet, Source
+from harness.data.datasets._read import Record
 
 SHA256 = {
     "children": "d8ce59259e45262b3322bd87f5c2a13228cd8bb659332414a05660aed7cd7c71",
@@ -82,12 +82,12 @@ class Goodreads(DataSet):
             _read.write_items(folder / "items.parquet", books, items, schema, ids)
 
 
-def _event(event: dict[str, Any]) -> tuple[str, str, str, float | None, bool]:
+def _event(event: Record) -> tuple[str, str, str, float | None, bool]:
     rating = float(event["rating"])
     return event["user_id"], str(event["book_id"]), event["date_added"], rating or None, bool(event["is_read"])
 
 
-def _books(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _books(records: Iterable[Record]) -> Iterator[Record]:
     for book in records:
         shelves = [shelf.get("name") for shelf in book.get("popular_shelves") or [] if isinstance(shelf, dict)]
         yield {

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from harness.data import archives
 from harness.data.datasets import _read
 from harness.data.datasets._base import DataSet, Source
+from harness.data.datasets._read import Record
 
 HOST = "https://cseweb.ucsd.edu/~wckang"
 REVIEWS_SHA256 = "40c6343deedf488689987749c5f8435233da48c163fbaa2a7766c215d584bc61"
@@ -57,12 +57,12 @@ class Steam(DataSet):
             _read.write_items(folder / "items.parquet", games, items, schema, ids)
 
 
-def _event(review: dict[str, Any]) -> tuple[str, str, str, float | None]:
+def _event(review: Record) -> tuple[str, str, str, float | None]:
     hours = review.get("hours")
     return review["username"], review["product_id"], review["date"], None if hours is None else float(hours)
 
 
-def _games(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _games(records: Iterable[Record]) -> Iterator[Record]:
     for game in records:
         yield {
             "item_id": game.get("id"),  # one row has none

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from harness.data import archives
 from harness.data.datasets import _read
 from harness.data.datasets._base import DataSet, Source
+from harness.data.datasets._read import Record
 from harness.types import HarnessError
 
 SHA256 = "7196433b8a43dd1cbbc3054c5ee85447a56d5fdee8652f8dc7aa5aad579ad7cd"
@@ -71,11 +71,11 @@ class Yelp(DataSet):
         _read.write_items(folder / "items.parquet", archive, businesses, schema, ids)
 
 
-def _event(review: dict[str, Any]) -> tuple[str, str, str, float]:
+def _event(review: Record) -> tuple[str, str, str, float]:
     return review["user_id"], review["business_id"], review["date"], float(review["stars"])
 
 
-def _businesses(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _businesses(records: Iterable[Record]) -> Iterator[Record]:
     for business in records:
         yield {
             "item_id": business.get("business_id"),

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from harness.types import Json
+
 ERROR, WARNING, INFO = LEVELS = ("error", "warning", "info")
 EXAMPLES = 3
 LONGEST = 60  # characters shown of an example
@@ -40,7 +42,7 @@ class Finding:
         shown = f", e.g. {'; '.join(self.examples)}" if self.examples else ""
         return f"{self.says[0].upper()}{self.says[1:]} ({self.count:,} of {self.total:,} {self.unit}{shown})."
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         return asdict(self) | {"share": self.share, "examples": list(self.examples)}
 
 

@@ -15,12 +15,12 @@ from harness.report.tables import _slices as slices
 from harness.report.tables._across import across, method_of
 from harness.report.tables._budget import SearchCurve, best_of
 from harness.report.tables._cautions import cautions
-from harness.report.tables._frames import KEY, Confirmed, Results, cell_of, confirmed, finite, json_object
+from harness.report.tables._frames import KEY, Confirmed, Record, Results, cell_of, confirmed, finite, json_object
 from harness.report.tables._scores import metrics, samples
 from harness.report.tables._section import SectionComparison
 from harness.report.tables._table import COSTS, Row, RunSummary, SearchCost, Section, Table, TrialCounts
 from harness.stats import resampling
-from harness.types import BASELINE, EXPECTED, Cell
+from harness.types import BASELINE, EXPECTED, Cell, Json
 
 
 def build(results: Results) -> Table:
@@ -51,7 +51,7 @@ class _DataSet:
 
     def __init__(
         self,
-        records: list[dict[str, Any]],
+        records: list[Record],
         runs: dict[Cell, Confirmed],
         searches: dict[Cell, pl.DataFrame],
         rising: set[Cell],
@@ -99,7 +99,7 @@ def _rising(trials: pl.LazyFrame) -> set[Cell]:
 
 
 def _section(
-    data: _DataSet, backbone: str, comparison: SectionComparison, header: dict[str, Any], parts: list[slices.SliceDraws]
+    data: _DataSet, backbone: str, comparison: SectionComparison, header: Json, parts: list[slices.SliceDraws]
 ) -> Section:
     members = data.members(backbone)
     rows = _rows(data, members, comparison)
@@ -123,7 +123,7 @@ def _section(
     )
 
 
-def _components(components: dict[str, Any], backbone: str, rows: list[Row]) -> dict[str, dict[str, Any]]:
+def _components(components: Json, backbone: str, rows: list[Row]) -> dict[str, Json]:
     """Return the header's facts about the components of a section, the backbone first."""
     bare = [f"backbones/{backbone.partition('[')[0]}"]
     bare += [f"adapters/{row.cell.adapter.partition('[')[0]}" for row in rows if not row.cell.is_baseline]
@@ -149,14 +149,14 @@ class _Most:
     seconds: float
 
 
-def _most(records: list[dict[str, Any]]) -> _Most:
+def _most(records: list[Record]) -> _Most:
     trials = [int(r["trials_planned"] or 0) for r in records if r["cell_seconds"] is None]
     seconds = [float(r["cell_seconds"]) for r in records if r["cell_seconds"] is not None]
     seeds = [int(r["seeds_planned"] or 0) for r in records]
     return _Most(max(trials, default=0), max(seeds, default=0), max(seconds, default=0.0))
 
 
-def _less(record: dict[str, Any], most: _Most) -> bool:
+def _less(record: Record, most: _Most) -> bool:
     """Whether a trained row has a smaller plan than others of its section.
 
     Fewer trials within the same time limit are not a smaller plan: slow trials cause them.
@@ -202,7 +202,7 @@ def _row(data: _DataSet, cell: Cell, comparison: SectionComparison, most: _Most)
     )
 
 
-def _spent(record: dict[str, Any]) -> SearchCost:
+def _spent(record: Record) -> SearchCost:
     searched = record["searched"]
     return SearchCost(
         epochs=int(record["search_epochs"] or 0),
@@ -236,7 +236,7 @@ def fronts(rows: list[tuple[float | None, dict[str, float | None]]]) -> list[tup
     ]
 
 
-def _fit(cell: Cell, runs: list[dict[str, Any]]) -> RunSummary:
+def _fit(cell: Cell, runs: list[Record]) -> RunSummary:
     infos = [json_object(run["info"], f"{cell}, seed {run['seed']}: info") for run in runs]
     parameters = [run["parameters"] for run in runs if run["parameters"] is not None]
     return RunSummary(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from harness.data import cards
 from harness.report.tables._across import Across, Standing
@@ -21,13 +20,14 @@ from harness.report.tables._format import (
     score,
     trials,
 )
+from harness.report.tables._frames import Record
 from harness.report.tables._scores import REFERENCE
 from harness.report.tables._slices import Slice
 from harness.report.tables._table import Row, Section, Table
 from harness.stats import resampling
 from harness.stats.crossed_effects import ALPHA, POWER
 from harness.stats.crossed_effects import FEW as FEW_USERS
-from harness.types import EXPECTED, MIDDLE
+from harness.types import EXPECTED, MIDDLE, Json
 
 FEW = 30  # users in a part of the test; with fewer, a bootstrap interval undercovers
 TITLES = {
@@ -53,7 +53,7 @@ GIT = ("git", "dirty")  # unknown to an installed package
 CARD = ("hash", "users", "items", "events", "density", "mean_length", "tie_share", "test_tie_share", "cold_test_share")
 
 
-def facts(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def facts(values: Record, prefix: str = "") -> list[tuple[str, str]]:
     """Return (name, text) of each value; nested objects are flattened with a dot."""
     pairs = []
     for key, value in values.items():
@@ -66,7 +66,7 @@ def facts(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return pairs
 
 
-def line(title: str, values: dict[str, Any]) -> str:
+def line(title: str, values: Record) -> str:
     return f"{title}: " + " · ".join(f"{name} {text}" for name, text in facts(values))
 
 
@@ -78,7 +78,7 @@ STATISTICS = {
 }
 
 
-def header(table: Table, part: str) -> dict[str, Any]:
+def header(table: Table, part: str) -> Json:
     """Return a part of the header; the protocol also with its fixed rules, without options that its split ignores."""
     if part == "statistics":
         return STATISTICS
@@ -109,7 +109,7 @@ def title(section: Section) -> str:
     return f"{section.dataset} × {section.backbone}"
 
 
-def data(section: Section) -> dict[str, Any]:
+def data(section: Section) -> Json:
     """Return the facts of a data set's card that its tables show."""
     card = {key: section.card[key] for key in CARD if section.card.get(key) is not None}
     return card | ({"test_users": section.test_users} if section.test_users else {})

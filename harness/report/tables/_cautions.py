@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from harness.report.tables._format import label
 from harness.report.tables._scores import REFERENCE, is_reference
 from harness.report.tables._table import Row
-from harness.types import MIDDLE
+from harness.types import MIDDLE, Json
 
 TIED = 0.01  # share of tied test targets from which a row is listed
 CUTOFF = 10  # cut-off of the hit ratio that is compared with chance
 
 
-def cautions(rows: Sequence[Row], card: dict[str, Any], ties: str) -> tuple[str, ...]:
+def cautions(rows: Sequence[Row], card: Json, ties: str) -> tuple[str, ...]:
     """Return the cautions of one section. card: data card of its data set; ties: the tie rule of its ranks."""
     scored = [row for row in rows if row.metrics]
     sentences = [_old_rule() if ties == MIDDLE and scored else "", _tied(scored), *_rising(scored)]
@@ -59,7 +58,7 @@ def _one_seed(rows: Sequence[Row]) -> str:
     return "One seed per row: intervals and tests account for the choice of users, not of seeds."
 
 
-def _chance(rows: Sequence[Row], card: dict[str, Any]) -> str:
+def _chance(rows: Sequence[Row], card: Json) -> str:
     """List the rows that score below a random ranking."""
     items = card.get("items")
     if not isinstance(items, int) or items <= CUTOFF:

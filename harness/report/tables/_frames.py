@@ -14,7 +14,9 @@ import polars as pl
 
 from harness.metrics._ties import Ranks
 from harness.registry import suggest
-from harness.types import Cell, HarnessError
+from harness.types import Cell, HarnessError, Json
+
+Record = dict[str, Any]  # a row of a frame: column -> value
 
 KEY = ["dataset", "encoder", "backbone", "adapter"]  # encoder "none": no text; backbone "none": a baseline
 STATES = ["done", "partial", "running", "skipped", "failed", "pending"]
@@ -108,7 +110,7 @@ class Results:
     runs: pl.DataFrame
     ranks: pl.DataFrame
     cells: pl.DataFrame
-    header: dict[str, Any] = field(default_factory=dict)
+    header: Json = field(default_factory=dict)
     trials: pl.LazyFrame = field(default_factory=lambda: pl.LazyFrame(schema=TRIALS))
     queries: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=QUERIES))
     spectra: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SPECTRA))
@@ -120,7 +122,7 @@ class Confirmed:
 
     ranks: list[Ranks]
     users: np.ndarray
-    runs: list[dict[str, Any]]
+    runs: list[Record]
 
 
 def confirmed(results: Results) -> dict[Cell, Confirmed]:
@@ -153,11 +155,11 @@ def confirmed(results: Results) -> dict[Cell, Confirmed]:
     return by_cell
 
 
-def cell_of(record: dict[str, Any]) -> Cell:
+def cell_of(record: Record) -> Cell:
     return Cell(*(record[key] for key in KEY))
 
 
-def json_object(text: str | None, where: str) -> dict[str, Any]:
+def json_object(text: str | None, where: str) -> Json:
     """Parse a JSON object; NaN and infinity become None. Raises HarnessError, naming `where`, if it is not one."""
     try:
         value = json.loads(text or "{}")
@@ -195,8 +197,8 @@ def _planned(cells: pl.DataFrame) -> set[Cell]:
     return set(planned)
 
 
-def _by_cell(runs: pl.DataFrame) -> dict[Cell, list[dict[str, Any]]]:
-    groups: dict[Cell, list[dict[str, Any]]] = {}
+def _by_cell(runs: pl.DataFrame) -> dict[Cell, list[Record]]:
+    groups: dict[Cell, list[Record]] = {}
     for record in runs.sort("seed").iter_rows(named=True):
         groups.setdefault(cell_of(record), []).append(record)
     return groups
@@ -222,7 +224,7 @@ def _by_trial(ranks: pl.DataFrame, several: bool) -> Iterator[tuple[str, tuple[n
         yield trial, (users, Ranks(low, high))
 
 
-def _check_runs(cell: Cell, runs: list[dict[str, Any]]) -> None:
+def _check_runs(cell: Cell, runs: list[Record]) -> None:
     seeds = [run["seed"] for run in runs]
     if len(set(seeds)) < len(seeds):
         raise HarnessError(f"{cell} has more than one run for a seed: {', '.join(map(str, seeds))}.")

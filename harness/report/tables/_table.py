@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import polars as pl
 
@@ -13,7 +12,7 @@ from harness.report.tables._pairs import Pairs
 from harness.report.tables._scores import Gain
 from harness.report.tables._slices import Slice
 from harness.stats import resampling
-from harness.types import Cell
+from harness.types import Cell, Json, Params
 
 SPECTRAL = (
     "effective_rank_start",
@@ -43,8 +42,8 @@ class RunSummary:
     seconds: float | None
     parameters: int | None
     effective_rank: float | None
-    params: dict[str, Any]
-    info: dict[str, Any]
+    params: Params
+    info: Json
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class Section:
     dataset: str
     backbone: str
     test_users: int | None
-    card: dict[str, Any]
+    card: Json
     rows: tuple[Row, ...]
     pace: int = 1
     remarks: tuple[str, ...] = ()
@@ -127,7 +126,7 @@ class Table:
 
     metrics: tuple[str, ...]
     headline: str
-    header: dict[str, Any]
+    header: Json
     sections: tuple[Section, ...]
     across: tuple[Across, ...]
     trials: pl.LazyFrame = field(repr=False, compare=False)
@@ -168,7 +167,7 @@ def _slice_record(section: Section, cell: Cell) -> dict[str, float]:
     return record
 
 
-def _record(section: Section, row: Row, metrics: tuple[str, ...]) -> dict[str, Any]:
+def _record(section: Section, row: Row, metrics: tuple[str, ...]) -> Json:
     fit = row.fit
     record = {"dataset": section.dataset, "backbone": section.backbone, "rank": row.rank}
     record |= {"adapter": row.cell.adapter, "encoder": row.cell.encoder, "baseline": row.cell.is_baseline}
@@ -190,7 +189,7 @@ def _record(section: Section, row: Row, metrics: tuple[str, ...]) -> dict[str, A
     return record | {"effective_rank": fit and fit.effective_rank, "valid": fit and fit.valid}
 
 
-def _gain_record(prefix: str, gain: Gain | None) -> dict[str, Any]:
+def _gain_record(prefix: str, gain: Gain | None) -> Json:
     against = gain and f"{gain.against.adapter} / {gain.against.encoder}"
     names = ("percent", "low", "high", "p", "difference", "effect", "detectable", "preliminary")
     numbers = {f"{prefix}_{name}": gain and getattr(gain, name) for name in names}

@@ -17,6 +17,7 @@ from harness.report.tables._page._board import board, embedded
 from harness.report.tables._scores import REFERENCE
 from harness.report.tables._table import Row, Section, Table
 from harness.stats import resampling
+from harness.types import Json
 
 FOLDER = Path(__file__).parent / "_page"
 STYLES = ("page", "figures")
@@ -87,7 +88,7 @@ def _missing(table: Table) -> list[tuple[Row, Section]]:
     return list(missing.values())
 
 
-def _cards(table: Table) -> list[tuple[str, dict[str, Any]]]:
+def _cards(table: Table) -> list[tuple[str, Json]]:
     """Return (data set, facts of its card): the main ones and the rest."""
     by_dataset = {}
     for section in table.sections:

@@ -22,7 +22,7 @@ import numpy as np
 from harness import registry
 from harness.system import files
 from harness.text.encoders._parts import Parts
-from harness.types import HarnessError
+from harness.types import HarnessError, Json
 
 Progress = Callable[[int, int], None]  # called with (done, total)
 
@@ -90,7 +90,7 @@ class Encoder:
         """The encoder to use for this catalogue: itself, unless the data set determines which."""
         return self
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Json:
         """Everything that determines the output besides its input, as JSON: weights, pooling, seeds, never a path.
         Imports nothing heavy."""
         return {"encoder": self.name, "version": self.version}
@@ -241,7 +241,7 @@ class Derived(Encoder):
     def label(self) -> str:
         return f"{self.name}:{self.inner.label}"
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Json:
         return super().identity() | {"inner": self.inner.identity()}
 
     def inputs(self, texts: Texts) -> list[Any]:

@@ -30,7 +30,7 @@ import numpy as np
 
 from harness.text.encoders._base import Job, TextEncoder, Texts, distinct, spans, whole
 from harness.text.encoders._parts import Parts
-from harness.types import HarnessError
+from harness.types import HarnessError, Json
 
 if TYPE_CHECKING:
     import requests
@@ -89,7 +89,7 @@ class Api(TextEncoder):
         where = "" if self.base == OPENAI else f"@{urlsplit(self.base).netloc}"
         return f"{self.name}:{Path(self.model).name}{where}{self._shown_options()}"
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Json:
         options = {"model": self.model, "base": self.base, "dimensions": self.dimensions, "max_tokens": self.max_tokens}
         return super().identity() | options
 
@@ -127,14 +127,14 @@ class Api(TextEncoder):
 
     def _rows(self, session: requests.Session, texts: list[str], width: int) -> np.ndarray:
         """Return the rows of one request, (n, D) float32. `width`: the expected D, 0: any."""
-        request: dict[str, Any] = {"model": self.model, "input": texts, "encoding_format": "float"}
+        request: Json = {"model": self.model, "input": texts, "encoding_format": "float"}
         request |= {"dimensions": self.dimensions} if self.dimensions else {}
         try:
             return _parse(self._send(session, request), len(texts), width)
         except _Invalid as error:
             raise HarnessError(f"'{self.word}': {self.base} sent an invalid reply: {error}.") from None
 
-    def _send(self, session: requests.Session, request: dict[str, Any]) -> Any:
+    def _send(self, session: requests.Session, request: Json) -> Any:
         """Return the JSON of a reply after up to `TRIES` tries. Raises HarnessError."""
         for number in range(1, TRIES + 1):
             try:
@@ -221,7 +221,7 @@ def _session(key: str) -> requests.Session:
     return session
 
 
-def _post(session: requests.Session, url: str, request: dict[str, Any]) -> Any:
+def _post(session: requests.Session, url: str, request: Json) -> Any:
     """Send one request and return the JSON of its reply. Raises _Failed."""
     import requests
 

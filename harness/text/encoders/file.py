@@ -16,7 +16,7 @@ from harness.registry import suggest
 from harness.system import decoding, files
 from harness.text.encoders import _integers
 from harness.text.encoders._base import Encoder, Progress, Texts, file_sha256
-from harness.types import HarnessError
+from harness.types import HarnessError, Json
 
 
 class File(Encoder):
@@ -35,7 +35,7 @@ class File(Encoder):
             raise HarnessError(f"{self.path}: no such file. {files.cut_at_comma(self.path)}".rstrip())
         self.sidecar = self.path.with_suffix(".ids.txt")
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Json:
         ids = file_sha256(self.sidecar) if self.sidecar.is_file() else None
         return super().identity() | {"kind": self.path.suffix, "matrix": file_sha256(self.path), "ids": ids}
 

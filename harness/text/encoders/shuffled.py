@@ -6,11 +6,10 @@ derangement: no item keeps its row (identical texts may still exchange identical
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from harness.text.encoders._base import Derived
+from harness.types import Json
 
 SEED = 0
 
@@ -18,7 +17,7 @@ SEED = 0
 class Shuffled(Derived):
     takes = "the encoder to shuffle, such as shuffled:minilm,"
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Json:
         return super().identity() | {"seed": SEED}
 
     def derive(self, E: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness.text.encoders._base import Job, Progress, TextEncoder, Texts, file_sha256, hub_commit
-from harness.types import HarnessError
+from harness.types import HarnessError, Json
 
 CHUNK = 512  # texts between progress reports
 BATCH = 32
@@ -23,7 +23,7 @@ SPECIAL = 8  # max tokens that a model adds around a text
 class SentenceTransformers(TextEncoder):
     takes = "a sentence-transformers model id or folder"
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Json:
         """A folder is identified by its files' sha256, a hub model by its id and commit.
 
         Raises HarnessError if the argument is not a folder and neither the local cache nor the hub knows its commit;

@@ -13,7 +13,7 @@ from harness import registry
 from harness.report.tables import _captions as captions
 from harness.report.tables import _format
 from harness.report.tables._across import Across
-from harness.report.tables._frames import KEY, json_object
+from harness.report.tables._frames import KEY, Record, json_object
 from harness.report.tables._page import _columns
 from harness.report.tables._page._importance import importance
 from harness.report.tables._scores import REFERENCE
@@ -21,7 +21,7 @@ from harness.report.tables._slices import Slice
 from harness.report.tables._table import Row, Section, Table
 from harness.stats.crossed_effects import ALPHA
 from harness.stats.resampling import Interval
-from harness.types import Cell, HarnessError
+from harness.types import Cell, HarnessError, Json
 
 POINTS = 48  # maximum per curve: more are not visible at this chart size
 SCALE = 100_000  # scores of curves and trials are embedded as integers, in units of 1e-5
@@ -30,7 +30,7 @@ SCORED = ("d", "p")
 KEPT = ("short", "less", "rising")  # marks that do not depend on the shown rows
 
 
-def board(table: Table) -> dict[str, Any]:
+def board(table: Table) -> Json:
     """Return the data of the page.
 
     ``cells``: every row once, with its values by column (`_columns.columns`) and its search. ``sections``: indices of
@@ -38,7 +38,7 @@ def board(table: Table) -> dict[str, Any]:
     """
     columns, trials, spectra = _columns.columns(table), _trials(table.trials.collect()), _spectra(table.spectra)
     cells: dict[Cell, int] = {}
-    values: list[dict[str, Any]] = []
+    values: list[Record] = []
     for section in table.sections:
         for row in section.rows:
             if row.cell not in cells:
@@ -85,7 +85,7 @@ def _short(value: Any) -> Any:
     return value
 
 
-def _section(section: Section, cells: dict[Cell, int]) -> dict[str, Any]:
+def _section(section: Section, cells: dict[Cell, int]) -> Json:
     value = {
         "title": _format.safe(captions.title(section)),
         "dataset": section.dataset,
@@ -99,7 +99,7 @@ def _section(section: Section, cells: dict[Cell, int]) -> dict[str, Any]:
     return value | {"tests": tests, "slices": [_slice(part, cells) for part in section.slices]}
 
 
-def _slice(part: Slice, cells: dict[Cell, int]) -> dict[str, Any]:
+def _slice(part: Slice, cells: dict[Cell, int]) -> Json:
     """Return a slice with ``scores``: per row [cell, mean, low, high, and mean, low, high of the gain over `id`]."""
     scores = [[cells[value.cell], *_interval(value.score), *_interval(value.vs_id)] for value in part.scores]
     facts = {"dimension": part.dimension, "name": part.name, "users": part.users, "queries": part.queries}
@@ -110,7 +110,7 @@ def _interval(value: Interval | None) -> list[float | None]:
     return [value.mean, value.low, value.high] if value else [None] * 3
 
 
-def _across(across: Across) -> dict[str, Any]:
+def _across(across: Across) -> Json:
     """Return the comparison over data sets of the unfiltered table; intervals as [mean, low, high]."""
     methods = [
         {
@@ -126,16 +126,16 @@ def _across(across: Across) -> dict[str, Any]:
     return value | {"too_few": across.too_few, "critical_difference": across.critical_difference}
 
 
-def _pairs(section: Section, cells: dict[Cell, int]) -> dict[str, Any]:
+def _pairs(section: Section, cells: dict[Cell, int]) -> Json:
     pairs = section.pairs
     assert pairs is not None
     numbers = {name: getattr(pairs, name).tolist() for name in ("low", "high", "p")}
     return {"cells": [cells[cell] for cell in pairs.cells], **numbers}
 
 
-def _cell(row: Row, columns: list[tuple[_columns.PageColumn, _columns.Value]]) -> dict[str, Any]:
+def _cell(row: Row, columns: list[tuple[_columns.PageColumn, _columns.Value]]) -> Json:
     cell = row.cell
-    value: dict[str, Any] = {
+    value: Json = {
         "cell": [getattr(cell, key) for key in KEY],
         "label": _format.safe(_format.label(cell)),
         "kinds": kinds(cell),
@@ -151,7 +151,7 @@ def _cell(row: Row, columns: list[tuple[_columns.PageColumn, _columns.Value]]) -
     return value | {"params": row.fit.params} | searched
 
 
-def _searched(row: Row, trials: list[dict[str, Any]], spectra: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _searched(row: Row, trials: list[Record], spectra: dict[str, Json]) -> Json:
     """Return the search and runs of a row, with the spectrum of the first run that has one."""
     if not trials:
         return {}
@@ -162,7 +162,7 @@ def _searched(row: Row, trials: list[dict[str, Any]], spectra: dict[str, dict[st
     return value | ({"spectrum": spectrum} if spectrum else {})
 
 
-def _spectra(frame: pl.DataFrame) -> dict[str, dict[str, Any]]:
+def _spectra(frame: pl.DataFrame) -> dict[str, Json]:
     """Return the singular values of each recorded run before and after training, to four digits."""
     records = frame.iter_rows(named=True)
     return {run["trial"]: {"before": _digits(run["start"]), "after": _digits(run["end"])} for run in records}
@@ -194,14 +194,14 @@ def _by_name_only(package: str, word: str) -> bool:
         return False
 
 
-def _trials(frame: pl.DataFrame) -> dict[Cell, list[dict[str, Any]]]:
-    groups: dict[Cell, list[dict[str, Any]]] = defaultdict(list)
+def _trials(frame: pl.DataFrame) -> dict[Cell, list[Record]]:
+    groups: dict[Cell, list[Record]] = defaultdict(list)
     for record in frame.iter_rows(named=True):
         groups[Cell(*(record[key] for key in KEY))].append(record)
     return groups
 
 
-def _search(trials: list[dict[str, Any]]) -> dict[str, Any]:
+def _search(trials: list[Record]) -> Json:
     """Return a search by column; constant parameters are listed separately."""
     searched = [record for record in trials if record["role"] == "search"]
     params = [json_object(record["params"], f"trial {record['trial']}: params") for record in searched]
@@ -215,12 +215,12 @@ def _search(trials: list[dict[str, Any]]) -> dict[str, Any]:
     return value | ({"reasons": reasons} if reasons else {})
 
 
-def _runs(trials: list[dict[str, Any]]) -> dict[str, Any]:
+def _runs(trials: list[Record]) -> Json:
     confirmed = [record for record in trials if record["role"] == "confirm"]
     return _ran(confirmed) | {"seed": [record["seed"] for record in confirmed]}
 
 
-def _ran(trials: list[dict[str, Any]]) -> dict[str, Any]:
+def _ran(trials: list[Record]) -> Json:
     curves = [_curve(record["curve"] or [], record["best_epoch"]) for record in trials]
     return {
         "id": [record["trial"] for record in trials],
@@ -251,7 +251,7 @@ def _tenth(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
 
 
-def _importance(trials: list[dict[str, Any]]) -> list[list[Any]]:
+def _importance(trials: list[Record]) -> list[list[Any]]:
     """Return [name, share, chance, direction] per parameter, from the trials with a score."""
     scored = [r for r in trials if r["role"] == "search" and STATUS[r["status"]] in SCORED and r["best"] is not None]
     params = [json_object(record["params"], f"trial {record['trial']}: params") for record in scored]

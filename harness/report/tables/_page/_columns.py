@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.report.tables._format import tuned
 from harness.report.tables._table import Row, Table
+from harness.types import Json
 
 GROUPS = {
     "quality": "Quality",
@@ -101,7 +102,7 @@ def columns(table: Table) -> list[tuple[PageColumn, Value]]:
     return [*_scores(table), *_cost(table), *_spectral(table), *_search(table)]
 
 
-def described(table: Table) -> list[dict[str, Any]]:
+def described(table: Table) -> list[Json]:
     return [asdict(column) for column, _ in columns(table)]
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from harness.types import Json
+
 LEAST = 6  # minimum number of trials
 BINS = 3
 SHUFFLES = 200
@@ -31,7 +33,7 @@ class Importance:
     direction: float | None
 
 
-def importance(params: Sequence[dict[str, Any]], scores: Sequence[float]) -> list[Importance]:
+def importance(params: Sequence[Json], scores: Sequence[float]) -> list[Importance]:
     """Return the importance of every varying parameter, largest share first.
 
     Empty below `LEAST` trials or if all scores are equal. params: one dict per trial; missing is a separate value.
