@@ -22,8 +22,8 @@ types:
 	$(PYTHON) -m pyright --pythonpath "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
 
 test:
-	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not soak"
-	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile -m slow --ignore=tests/faults
+	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not soak"
+	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m slow --ignore=tests/faults
 	$(PYTHON) -m pytest -m slow tests/faults
 
 soak:

@@ -16,6 +16,21 @@ for name in ("COLUMNS", "LINES"):  # pytest-xdist sets them, and tables are fitt
     os.environ.pop(name, None)
 
 
+# Files of minutes. They run first, so that no worker is left with one of them when the others are done.
+LONGEST = (
+    "test_tutorial",
+    "test_bench",
+    "test_kill",
+    "test_pruning",
+    "test_training_on_movielens",
+    "test_tracking_away",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 @pytest.fixture(autouse=True)
 def denormals() -> Iterator[None]:
     """A trial flushes denormals to zero for its whole process; the next test wants numbers as they were."""
