@@ -18,7 +18,9 @@ SMALL_MODEL = ["--set", "train.d=16", "--set", "train.max_len=8", "--set", "trai
 
 
 def settings(home: Path) -> dict[str, str]:
-    return {"HARNESS_HOME": str(home), "OMP_NUM_THREADS": "1", "COLUMNS": "160", "NO_COLOR": "1"}
+    """Variables of a command. Threads that wait must not spin: they would take the cores from the tests beside them."""
+    threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+    return {"HARNESS_HOME": str(home), "COLUMNS": "160", "NO_COLOR": "1", **threads}
 
 
 def environment(home: Path) -> dict[str, str]:

@@ -59,6 +59,7 @@ def test_a_bench_with_wilcoxon_stops_exactly_the_trials_that_its_ledger_says_are
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # four benches on all cores
 def test_a_bench_with_wilcoxon_that_is_killed_stops_the_trials_that_an_undisturbed_one_stops(tmp_path, monkeypatch):
     folder, home, plain = make_dataset(tmp_path / "toy"), tmp_path / "home", tmp_path / "plain"
     for place in ("append:30", "append:12"):  # counted in each process
