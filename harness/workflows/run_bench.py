@@ -78,7 +78,7 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     _describe_targets(grid)
     bases = shared_data.prepare(grid) if grid.pending else {}
     ran = _search(grid, bases, options, stop) if grid.pending else 0
-    if ran and not stop.signum and (line := forecast.told(request.home, about, time.monotonic() - begun)):
+    if ran and not stop.signum and (line := forecast.accuracy(request.home, about, time.monotonic() - begun)):
         log(line)
     if not ran and not stop.signum and not _launched_alike(grid):
         with _segment(request.home) as segment:
