@@ -1,4 +1,4 @@
-"""From the ledger to tables and files: frames, lookups of rows, comparisons, published numbers, table formats.
+"""Turn the ledger into tables and files: frames, row look-up, comparisons, published numbers, table formats.
 
-Owns what a reader sees of the results. May import search and all rooms below it; never the engine.
+Owns everything a reader sees of the results. May import search and all rooms below it; never the engine.
 """

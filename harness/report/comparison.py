@@ -1,7 +1,6 @@
-"""Two launches, homes or MLflow stores side by side: which cells both have, how their tests differ, what was set
-differently.
+"""Compare two launches, homes or MLflow stores: common cells, differences of their test metrics and of settings.
 
-A cell is compared where both sides ranked the same users under one protocol: the difference B - A is then paired by
+A cell is compared if both sides ranked the same users under the same protocol. The difference B - A is then paired by
 user, its interval is over users and seeds, and the p-value of the headline metric is Holm-adjusted over all cells.
 """
 
@@ -31,7 +30,7 @@ MLFLOW = "mlflow:"
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: its `name` as given, its ledger, the rows of its table, and who reads a trial's test ranks."""
+    """One side: its `name` as given by the user, ledger and rows; `ranks_of` reads the test ranks of a trial."""
 
     name: str
     ledger: Ledger
@@ -53,8 +52,10 @@ class MetricDifference:
 
 @dataclass(frozen=True)
 class ComparedCell:
-    """A cell that both sides have. ``why_not``: why it is not compared, else empty. ``same_runs``: both sides hold the
-    very same trials. ``p``: of no difference in the headline metric, Holm-adjusted. ``notes``: what differs in it."""
+    """A cell of both sides.
+
+    ``why_not``: why it is not compared, else empty; ``same_runs``: both sides have the same trials; ``p``: of no
+    difference in the headline metric, Holm-adjusted; ``notes``: differences in configuration and inputs."""
 
     cell: Cell
     why_not: str
@@ -70,7 +71,7 @@ class ComparedCell:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two sides have in common and what not. ``settings``: name -> (A's, B's) where they differ."""
+    """Comparison of two sides. ``settings``: name -> (A's, B's) of the settings that differ."""
 
     a: str
     b: str
@@ -81,7 +82,7 @@ class Comparison:
 
     @property
     def exit_code(self) -> int:
-        """0: every cell of both was compared and none differs; 1: some differ or could not be compared."""
+        """0: every common cell was compared and none differs; 1: some differ or could not be compared."""
         return int(not self.cells or any(cell.why_not or cell.differs for cell in self.cells))
 
     def verdict(self) -> str:
@@ -91,9 +92,9 @@ class Comparison:
         same = sum(cell.same_runs for cell in done)
         words = [f"{_count(len(self.cells), 'cell')} in both, {len(done)} compared"]
         if done:
-            told = f"{len(better)} differ (B better in {for_b}, worse in {len(better) - for_b})"
-            words.append(f"{told}, {len(done) - len(better)} cannot be told apart")
-        words += [f"{same} of them are the very same runs"] if same else []
+            different = f"{len(better)} differ (B better in {for_b}, worse in {len(better) - for_b})"
+            words.append(f"{different}, {len(done) - len(better)} are indistinguishable")
+        words += [f"{same} of them are the same runs"] if same else []
         words += [f"{n} only in {name}" for n, name in ((len(self.only_a), "A"), (len(self.only_b), "B")) if n]
         words += (
             [f"{_count(len(self.settings), 'setting')} differ{'s' * (len(self.settings) == 1)}"]
@@ -114,20 +115,22 @@ class Comparison:
         }
 
     def frame(self) -> pl.DataFrame:
-        """A row a cell of both: its names, `why_not`, `same_runs`, `p`, and of each metric `<metric>_a`, `_b`,
+        """Return a row per common cell: its names, `why_not`, `same_runs`, `p`, and per metric `<metric>_a`, `_b`,
         `_difference`, `_low`, `_high`."""
         records = []
         for cell in self.cells:
             record = asdict(cell.cell) | {"why_not": cell.why_not, "same_runs": cell.same_runs, "p": cell.p}
-            for name, found in cell.metrics.items():
-                record |= {f"{name}_{key}": value for key, value in asdict(found).items()}
+            for name, metric in cell.metrics.items():
+                record |= {f"{name}_{key}": value for key, value in asdict(metric).items()}
             records.append(record)
         return pl.DataFrame(records, infer_schema_length=None)
 
 
 def compare(a: str, b: str, home: Path) -> Comparison:
-    """Compare two launches of `home` (their names or unique beginnings), two home folders, or two MLflow stores
-    (`mlflow:<uri>`, or a URI). Raises HarnessError if one of them is none or holds no results."""
+    """Compare two launches of `home` (names or unique prefixes), home folders or MLflow stores (`mlflow:<uri>` or URI).
+
+    Raises HarnessError if one of them does not exist or has no results.
+    """
     sides = side(a, home), side(b, home)
     first, second = sides
     common = [cell for cell in sorted(first.rows) if cell in second.rows]
@@ -144,40 +147,38 @@ def compare(a: str, b: str, home: Path) -> Comparison:
 
 
 def side(word: str, home: Path) -> Side:
-    """What a word names. Raises HarnessError with the nearest launch if nothing."""
+    """Return the side that `word` names. Raises HarnessError, with the nearest launch, if there is none."""
     uri = word.removeprefix(MLFLOW)
     if word.startswith(MLFLOW) or "://" in word:
         from harness.record import tracking
 
-        ledger, beside = tracking.read(uri, home)
-        return _side(word, ledger, None, beside.ranks)
+        ledger, sources = tracking.read(uri, home)
+        return _side(word, ledger, None, sources.ranks)
     folder = Path(word).expanduser()
     if folder.is_dir():
         if not (folder / "ledger").is_dir():
-            raise HarnessError(f"{word} is a folder, but no home with results: it has no folder 'ledger'.")
+            raise HarnessError(f"{word} is a folder, but not a home with results: it has no folder 'ledger'.")
         return _side(word, Ledger.open(folder), None, lambda i: artifacts.load_ranks(folder, i))
     ledger = Ledger.open(home)
     runs = [run for run in sorted(ledger.launches) if run.startswith(word)] if word else []
     if len(runs) != 1:
-        known = sorted(ledger.launches, reverse=True)[: row_lookup.SHOWN]
-        if not known:
-            raise HarnessError(f"'{word}' is no folder or MLflow store, and {home} holds no launches.")
-        what = f"is {len(runs)} launches of {home}" if runs else f"is no launch of {home}, folder or MLflow store"
-        raise HarnessError(f"'{word}' {what}. {registry.suggest(word, known)}")
+        newest = sorted(ledger.launches, reverse=True)[: row_lookup.SHOWN]
+        if not newest:
+            raise HarnessError(f"'{word}' is not a folder or MLflow store, and {home} has no launches.")
+        what = f"matches {len(runs)} launches of {home}" if runs else f"is not a launch of {home}, a folder or a store"
+        raise HarnessError(f"'{word}' {what}. {registry.suggest(word, newest)}")
     return _side(word, ledger, runs[0], lambda i: artifacts.load_ranks(home, i))
 
 
 def _side(word: str, ledger: Ledger, run: str | None, ranks_of: Callable[[str], pl.DataFrame | None]) -> Side:
     if not ledger.launches:
-        raise HarnessError(f"{word} holds no results yet.")
+        raise HarnessError(f"{word} has no results yet.")
     return Side(word, ledger, row_lookup.of(ledger, run), ledger.launches[run or max(ledger.launches)], ranks_of)
 
 
 def _protocols_differ(a: Side, b: Side) -> str:
-    found = [asdict(side.launch.protocol) for side in (a, b)]
-    for one, side in zip(found, (a, b), strict=True):
-        one["ties"] = side.launch.ties
-    names = [f"{key} is {found[0][key]} / {found[1][key]}" for key in found[0] if found[0][key] != found[1][key]]
+    one, other = (asdict(side.launch.protocol) | {"ties": side.launch.ties} for side in (a, b))
+    names = [f"{key} is {one[key]} / {other[key]}" for key in one if one[key] != other[key]]
     return f"the protocols differ: {', '.join(names)}" if names else ""
 
 
@@ -185,28 +186,26 @@ def _cell(cell: Cell, sides: tuple[Side, Side], barrier: str) -> ComparedCell:
     if barrier:
         return ComparedCell(cell, barrier)
     ids, ranks = [], []
-    for name, own in zip("AB", sides, strict=True):
-        done = [i for i in own.rows[cell].planned if (r := own.ledger.result(i)) is not None and r.status == "done"]
-        frames = [own.ranks_of(i) for i in done]
+    for name, side in zip("AB", sides, strict=True):
+        done = [i for i in side.rows[cell].planned if (r := side.ledger.result(i)) is not None and r.status == "done"]
+        frames = [side.ranks_of(i) for i in done]
         if not done:
-            return ComparedCell(cell, f"{name} has no confirmed run of it yet")
+            return ComparedCell(cell, f"{name} has no confirmed run yet")
         if any(frame is None for frame in frames):
             return ComparedCell(
                 cell, f"the test ranks of {sum(f is None for f in frames)} of {name}'s runs are missing"
             )
         ids.append(done)
         ranks.append([frame.sort("user", maintain_order=True) for frame in frames if frame is not None])
-    trials = [own.ledger.trials[found[0]].trial for own, found in zip(sides, ids, strict=True)]
+    trials = [side.ledger.trials[done[0]].trial for side, done in zip(sides, ids, strict=True)]
     hashes = [trial.inputs.data for trial in trials]
     if hashes[0] != hashes[1]:
-        return ComparedCell(
-            cell, f"the data differ (hash {hashes[0][:8]} / {hashes[1][:8]}): their users are not the same"
-        )
+        return ComparedCell(cell, f"the data differ (hash {hashes[0][:8]} / {hashes[1][:8]}): so the users differ")
     users = [frames[0]["user"].to_numpy() for frames in ranks]
     if not np.array_equal(*users):
-        return ComparedCell(cell, f"their test ranks are of {len(users[0])} / {len(users[1])} targets")
+        return ComparedCell(cell, f"the test targets differ ({len(users[0])} / {len(users[1])} targets)")
     notes = _notes(trials[0].params, trials[1].params, trials[0].inputs, trials[1].inputs)
-    seeds = [len(found) for found in ids]
+    seeds = [len(done) for done in ids]
     notes += [f"seeds {seeds[0]} / {seeds[1]}"] if seeds[0] != seeds[1] else []
     values = [_scores(frames, users[0]) for frames in ranks]
     if ids[0] == ids[1]:
@@ -219,7 +218,7 @@ def _cell(cell: Cell, sides: tuple[Side, Side], barrier: str) -> ComparedCell:
 
 
 def _notes(a: dict[str, Any], b: dict[str, Any], inputs_a: Inputs, inputs_b: Inputs) -> list[str]:
-    """What of the two winning configurations and of what they were made of is not equal."""
+    """Return the differences between two winning configurations and their inputs."""
     notes = [f"{key} {a.get(key)} / {b.get(key)}" for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
     one, other = inputs_a.versions, inputs_b.versions
     notes += [
@@ -237,20 +236,22 @@ def _names() -> list[str]:
 
 
 def _scores(frames: list[pl.DataFrame], users: np.ndarray) -> np.ndarray:
-    """Every metric of every user and seed, (U, S, M)."""
+    """Return every metric of every user and seed, (U, S, M)."""
     columns = [artifacts.bounds(frame) for frame in frames]
     parts = [name.lower().partition("@") for name in _names()]
     return np.stack([np.stack([per_user(c, m, int(k), users) for m, _, k in parts], 1) for c in columns], 1)
 
 
 def _differences(a: np.ndarray, b: np.ndarray, deterministic: bool) -> tuple[dict[str, MetricDifference], float]:
-    """B - A of every metric from scores (U, S, M), users in pairs, and the raw p-value of the headline's."""
-    found, p = {}, 1.0
+    """Return B - A of every metric from scores (U, S, M), paired by user, and the headline metric's raw p-value."""
+    differences, p = {}, 1.0
     for m, name in enumerate(_names()):
         gap = crossed_effects.compare(b[:, :, m], a[:, :, m], deterministic)
-        found[name] = MetricDifference(float(a[:, :, m].mean()), float(b[:, :, m].mean()), gap.mean, *gap.within(1.0))
+        differences[name] = MetricDifference(
+            float(a[:, :, m].mean()), float(b[:, :, m].mean()), gap.mean, *gap.within(1.0)
+        )
         p = gap.p if name == HEADLINE else p
-    return found, p
+    return differences, p
 
 
 def _adjusted(cells: list[ComparedCell]) -> list[ComparedCell]:
@@ -261,7 +262,7 @@ def _adjusted(cells: list[ComparedCell]) -> list[ComparedCell]:
 
 
 def _settings(sides: tuple[Side, Side], common: list[Cell]) -> dict[str, tuple[Any, Any]]:
-    """Everything a launch was told or ran with that is not equal, by name."""
+    """Return the options and run conditions that differ between the launches, by name."""
     a, b = (_flat(side, common) for side in sides)
     return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
 
@@ -278,23 +279,23 @@ def _flat(side: Side, common: list[Cell]) -> dict[str, Any]:
         "code": {"git": provenance["git"], "changed since": provenance["dirty"]},
         "data": {name: launch.data[name]["hash"] for name in {c.dataset for c in common} if name in launch.data},
     }
-    return {f"{part} {key}": value for part, known in parts.items() for key, value in known.items()}
+    return {f"{part} {key}": value for part, values in parts.items() for key, value in values.items()}
 
 
-def text(found: Comparison) -> str:
-    """A comparison as lines: settings, cells, what only one side has, the verdict."""
-    lines = [f"A = {found.a}", f"B = {found.b}", ""]
-    if found.settings:
-        width = max(map(len, found.settings))
+def text(comparison: Comparison) -> str:
+    """Format a comparison as lines: settings, cells, cells of only one side, the verdict."""
+    lines = [f"A = {comparison.a}", f"B = {comparison.b}", ""]
+    if comparison.settings:
+        width = max(map(len, comparison.settings))
         lines += ["Settings that differ (A / B)"]
-        lines += [f"  {name:{width}s}  {a} / {b}" for name, (a, b) in found.settings.items()] + [""]
-    if found.cells:
-        width = max(len(str(cell.cell)) for cell in found.cells)
+        lines += [f"  {name:{width}s}  {a} / {b}" for name, (a, b) in comparison.settings.items()] + [""]
+    if comparison.cells:
+        width = max(len(str(cell.cell)) for cell in comparison.cells)
         lines += [f"{'Cell':{width}s}  {HEADLINE} A    B        B - A [95 %]                 p"]
-        lines += [line for cell in found.cells for line in _lines(cell, width)] + [""]
-    for name, cells in (("A", found.only_a), ("B", found.only_b)):
+        lines += [line for cell in comparison.cells for line in _lines(cell, width)] + [""]
+    for name, cells in (("A", comparison.only_a), ("B", comparison.only_b)):
         lines += [f"Only in {name}: {cell}" for cell in cells]
-    return "\n".join([*lines, found.verdict()])
+    return "\n".join([*lines, comparison.verdict()])
 
 
 def _lines(cell: ComparedCell, width: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""From the ledger to the frames a leaderboard is made of. Reads no engine and no MLflow."""
+"""Build the frames of a leaderboard from the ledger. Uses neither the engine nor MLflow."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from harness.types import Cell, HarnessError, TrialResult
 
 
 def of_home(home: Path, run: str | None = None, at_trials: int | None = None) -> Results:
-    """What a home folder holds, as `build` makes it of its ledger."""
+    """Return the results of a home folder: `build` for its ledger."""
     return build(Ledger.open(home), artifacts.sources(home), run, at_trials)
 
 
 def newest(ledger: Ledger, run: str | None = None) -> LaunchRecord:
-    """The newest launch, or that of `run`. Raises HarnessError if there is none."""
+    """Return the newest launch, or launch `run`. Raises HarnessError if there is none."""
     if not ledger.launches and ledger.damages:
-        raise HarnessError(f"No launch can be read, since the ledger is damaged: {ledger.damages[0]}.")
+        raise HarnessError(f"No launch is readable; the ledger is damaged: {ledger.damages[0]}.")
     if not ledger.launches:
         raise HarnessError("This home holds no results yet; run: harness bench")
     if run is None:
@@ -41,39 +41,39 @@ def newest(ledger: Ledger, run: str | None = None) -> LaunchRecord:
 
 
 def launches(ledger: Ledger, run: str | None = None) -> list[LaunchRecord]:
-    """The launches that stand in one table with the newest, or with `run` and not after it, oldest first."""
+    """Return the launches that share a table with the newest, or with `run` and are not after it; oldest first."""
     wanted = newest(ledger, run).table
     names = [name for name in sorted(ledger.launches) if run is None or name <= run]
     return [ledger.launches[name] for name in names if ledger.launches[name].table == wanted]
 
 
 def build(
-    ledger: Ledger, beside: ArtifactSources | FrameOf, run: str | None = None, at_trials: int | None = None
+    ledger: Ledger, files: ArtifactSources | FrameOf, run: str | None = None, at_trials: int | None = None
 ) -> Results:
-    """Everything that stands in one table with a launch: all cells of launches of the same protocol, preparation and
-    epochs. Of two studies of one cell (a changed space or component) the newer launch's counts.
+    """Return the results of a launch's table: all cells of launches with the same protocol, preparation and epochs.
 
-    at_trials: as if each search had ended after its first so many trials: their best is the winner, and its test is
-    known only where it was confirmed. Raises HarnessError if there is no such launch.
+    If a cell has two studies (changed space or component), the one of the newer launch counts. at_trials: act as if
+    each search had ended after this many trials; the best of them wins, and has test results only if it was confirmed.
+    Raises HarnessError if there is no such launch.
     """
     launch = newest(ledger, run)
-    known = beside if isinstance(beside, ArtifactSources) else ArtifactSources(beside)
+    sources = files if isinstance(files, ArtifactSources) else ArtifactSources(files)
     studies, skipped, cards = _planned(ledger, run)
     if at_trials is not None:
         studies = {cell: study.cut_to(at_trials) for cell, study in studies.items()}
-    found = {cell: _found(ledger, own, known.ranks) for cell, own in studies.items()}
-    rows = [_run_row(ledger, cell, trial_id) for cell, own in found.items() for trial_id in own]
-    ranks = {trial_id: frame for own in found.values() for trial_id, frame in own.items()}
-    cells = [_cell_row(ledger, cell, own, len(found[cell])) for cell, own in studies.items()]
+    ranks_of = {cell: _ranks_of(ledger, study, sources.ranks) for cell, study in studies.items()}
+    rows = [_run_row(ledger, cell, trial_id) for cell, frames in ranks_of.items() for trial_id in frames]
+    ranks = {trial_id: frame for frames in ranks_of.values() for trial_id, frame in frames.items()}
+    cells = [_cell_row(ledger, cell, study, len(ranks_of[cell])) for cell, study in studies.items()]
     cells += [_skipped_row(cell, reason) for cell, reason in skipped.items()]
     return Results(
         pl.DataFrame(rows, schema=RUNS),
         _ranks(ranks),
         pl.DataFrame(cells, schema=CELLS).sort(KEY),
-        _header(ledger, launch, studies, cards, at_trials) | ({"tracking": known.page} if known.page else {}),
+        _header(ledger, launch, studies, cards, at_trials) | ({"tracking": sources.page} if sources.page else {}),
         _trials(ledger, studies),
-        _queries(launch.protocol.identity(), cards, known),
-        _spectra([row["trial"] for row in rows], known),
+        _queries(launch.protocol.identity(), cards, sources),
+        _spectra([row["trial"] for row in rows], sources),
     )
 
 
@@ -81,7 +81,7 @@ Studies = dict[Cell, StudyRecord]
 
 
 def _planned(ledger: Ledger, run: str | None) -> tuple[Studies, dict[Cell, str], dict[str, Any]]:
-    """Studies, reasons of skipped cells and data cards of the launches that stand in one table.
+    """Return studies, reasons of skipped cells and data cards of the launches that share a table.
 
     The newest launch that names a cell decides whether it is a study or skipped.
     """
@@ -99,18 +99,18 @@ def _planned(ledger: Ledger, run: str | None) -> tuple[Studies, dict[Cell, str],
     return studies, skipped, cards
 
 
-def _found(ledger: Ledger, study: StudyRecord, ranks_of: FrameOf) -> dict[str, pl.DataFrame]:
-    """The ranks of a study's finished confirmations, of those that are there and whole."""
+def _ranks_of(ledger: Ledger, study: StudyRecord, ranks_of: FrameOf) -> dict[str, pl.DataFrame]:
+    """Return the ranks of a study's finished confirmations, without missing or damaged ones."""
     frames = {trial_id: ranks_of(trial_id) for trial_id in _confirmed(ledger, study)}
     return {trial_id: frame for trial_id, frame in frames.items() if frame is not None}
 
 
 def _ranks(frames: dict[str, pl.DataFrame]) -> pl.DataFrame:
-    """Trial, user and bounds of the rank of every test target, from the frames of the trials."""
+    """Return trial, user and rank bounds of every test target, from the frames of the trials."""
     if not frames:
         return pl.DataFrame(schema=RANKS)
     together = pl.concat(frames.values(), how="vertical_relaxed")  # before any expression: each costs as much as a file
-    trial = pl.concat([pl.Series("trial", [name]).new_from_index(0, own.height) for name, own in frames.items()])
+    trial = pl.concat([pl.Series("trial", [name]).new_from_index(0, frame.height) for name, frame in frames.items()])
     return together.select(trial, pl.col("user").cast(pl.Int64), pl.col("low", "high").cast(pl.Float64))
 
 
@@ -135,19 +135,19 @@ def _header(
     return header if at_trials is None else header | {"at_trials": at_trials}
 
 
-def _queries(protocol: dict[str, Any], cards: dict[str, Any], known: ArtifactSources) -> pl.DataFrame:
-    """What is known of the test targets of each data set, of those that it was recorded for."""
+def _queries(protocol: dict[str, Any], cards: dict[str, Any], sources: ArtifactSources) -> pl.DataFrame:
+    """Return the recorded facts about test targets, for the data sets that have them."""
     frames = []
     for name, card in cards.items():
-        found = known.queries(artifacts.queries_key(card["hash"], protocol))
-        if found is not None:
-            frames.append(found.select(pl.lit(name).alias("dataset"), *[c for c in QUERIES if c != "dataset"]))
+        frame = sources.queries(artifacts.queries_key(card["hash"], protocol))
+        if frame is not None:
+            frames.append(frame.select(pl.lit(name).alias("dataset"), *[c for c in QUERIES if c != "dataset"]))
     return pl.concat(frames).cast(QUERIES) if frames else pl.DataFrame(schema=QUERIES)  # pyright: ignore[reportArgumentType]
 
 
-def _spectra(trials: list[str], known: ArtifactSources) -> pl.DataFrame:
-    found = [(trial_id, known.spectra(trial_id)) for trial_id in trials]
-    records = [{"trial": trial_id, **own} for trial_id, own in found if own is not None]
+def _spectra(trials: list[str], sources: ArtifactSources) -> pl.DataFrame:
+    spectra = [(trial_id, sources.spectra(trial_id)) for trial_id in trials]
+    records = [{"trial": trial_id, **spectrum} for trial_id, spectrum in spectra if spectrum is not None]
     return pl.DataFrame(records, schema=SPECTRA)
 
 
@@ -157,16 +157,16 @@ def _skipped_row(cell: Cell, reason: str) -> dict[str, Any]:
 
 
 def _remarks(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
-    """What components say of themselves that a reader must know: kind/name -> `note` and, of backbones, `pace`."""
+    """Return remarks of components for the reader: kind/name -> `note` and, for backbones, `pace`."""
     named = {(registry.ADAPTERS, c.adapter) for c in cells if not c.is_baseline}
     named |= {(registry.BACKBONES, c.backbone) for c in cells if not c.is_baseline}
-    found = {}
+    remarks = {}
     for package, word in sorted(named):
         name = registry.split_overrides(word)[0]
-        if name in registry.names(package):  # else it was removed since
-            own = registry.schema(package, name).attributes
-            found[f"{package}/{name}"] = {key: own[key] for key in ("note", "pace") if own.get(key)}
-    return {name: remarks for name, remarks in found.items() if remarks}
+        if name in registry.names(package):  # else it has been removed since
+            attributes = registry.schema(package, name).attributes
+            remarks[f"{package}/{name}"] = {key: attributes[key] for key in ("note", "pace") if attributes.get(key)}
+    return {name: remark for name, remark in remarks.items() if remark}
 
 
 def _names(cell: Cell) -> dict[str, str]:
@@ -174,7 +174,7 @@ def _names(cell: Cell) -> dict[str, str]:
 
 
 def _confirmed(ledger: Ledger, study: StudyRecord) -> list[str]:
-    """Those of them that are done."""
+    """Return the ids of a study's finished confirmations."""
     return [i for i in ledger.confirmations(study) if _status(ledger, i) == "done"]
 
 
@@ -204,8 +204,10 @@ def _run_row(ledger: Ledger, cell: Cell, trial_id: str) -> dict[str, Any]:
 
 
 def _trials(ledger: Ledger, studies: Studies) -> pl.LazyFrame:
-    """`Results.trials`, a study at a time and only the columns that are asked for: what stands in the ledger's memory
-    is had without reading a trial from disk."""
+    """Return `Results.trials`, read study by study and only in the requested columns.
+
+    So columns that the ledger has in memory need no read of trials from disk.
+    """
 
     def read(
         columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, _: int | None
@@ -220,19 +222,19 @@ def _trials(ledger: Ledger, studies: Studies) -> pl.LazyFrame:
 
 
 def _trials_of(ledger: Ledger, cell: Cell, study: StudyRecord, columns: Sequence[str]) -> pl.DataFrame:
-    """A study's trials that were ever started: its search by number, then its confirmations by place."""
-    found = [("search", *own) for own in _searched(ledger, study)]
+    """Return a study's started trials: search trials by number, then confirmations by position."""
+    trials = [("search", *trial) for trial in _searched(ledger, study)]
     confirming = enumerate(ledger.confirmations(study))
-    found += [("confirm", place, i, ledger.trials[i]) for place, i in confirming if i in ledger.trials]
-    known = {"study": study.id} | _names(cell)
-    values = {name: known[name] if name in known else [COLUMNS[name](*own) for own in found] for name in columns}
+    trials += [("confirm", place, i, ledger.trials[i]) for place, i in confirming if i in ledger.trials]
+    constants = {"study": study.id} | _names(cell)
+    varying = {name: [COLUMNS[name](*trial) for trial in trials] for name in columns if name not in constants}
     schema = {name: TRIALS[name] for name in columns}
-    given = {name: [value] * len(found) if name in known else value for name, value in values.items()}
-    return pl.DataFrame(given, schema=schema)
+    values = {name: varying[name] if name in varying else [constants[name]] * len(trials) for name in columns}
+    return pl.DataFrame(values, schema=schema)
 
 
 def _value(of: Callable[[TrialResult], Any], else_: Any) -> Callable[[str, int, str, TrialEntry], Any]:
-    """A column out of a trial's result, and what stands there while it has none."""
+    """Return the function of a column: `of` the trial's result, `else_` while it has none."""
     return lambda role, number, trial_id, entry: else_ if (result := entry.result) is None else of(result)
 
 
@@ -284,7 +286,7 @@ def _cell_row(ledger: Ledger, cell: Cell, study: StudyRecord, seeds_found: int) 
 
 
 def _tuned(study: StudyRecord) -> str:
-    """Where a cell's configuration comes from: `nothing`, `fixed`, `default` or `searched`."""
+    """Return the origin of a cell's configuration: `nothing`, `fixed`, `default` or `searched`."""
     if study.cell.is_baseline:
         return "nothing"
     if study.searched == ():
@@ -293,23 +295,23 @@ def _tuned(study: StudyRecord) -> str:
 
 
 def _ended_early(study: StudyRecord, planned: int) -> str:
-    """Why a complete search has fewer trials than it was allowed."""
+    """Return why a complete search has fewer trials than allowed; "" if it has all."""
     if planned < study.trials:
-        return f"its {study.cell_seconds:g} seconds were spent after {planned} trials"
+        return f"its time budget of {study.cell_seconds:g} s was used up after {planned} trials"
     if study.allowed is not None:
-        return f"its grid was searched whole after {planned} of {study.allowed} trials"
+        return f"its grid was exhausted after {planned} of {study.allowed} trials"
     return ""
 
 
 def _collapse(ledger: Ledger, study: StudyRecord) -> str:
-    """Said of a cell all of whose runs came to one vector for all items: no scores, no choice, middle ranks."""
+    """Return a remark if in all runs all items have the same vector, so that all scores tie; else ""."""
     runs = [ledger.result(i) for i in _confirmed(ledger, study)]
     ranks = [run.info.get("effective_rank") for run in runs if run is not None]
-    return "collapsed: its items all have one vector" if ranks and all(rank == 0 for rank in ranks) else ""
+    return "collapsed: all items have the same vector" if ranks and all(rank == 0 for rank in ranks) else ""
 
 
 def _state(ledger: Ledger, study: StudyRecord, ended: list[TrialEntry], seeds_found: int) -> tuple[str, str]:
-    """State and reason of a cell. Where it is not at its end, the reason says how far it is."""
+    """Return state and reason of a cell. While it is unfinished, the reason is its progress."""
     confirmed = [_status(ledger, i) for i in ledger.confirmations(study)]
     planned = ledger.planned(study)
     searched = len(ended) == planned
@@ -319,7 +321,10 @@ def _state(ledger: Ledger, study: StudyRecord, ended: list[TrialEntry], seeds_fo
         return "failed", _reason(ledger, study, ended)
     lost = confirmed.count("done") - seeds_found
     if lost:
-        return "partial", f"the ranks of {lost} of its runs are missing or damaged; the same bench makes them again"
+        return (
+            "partial",
+            f"the ranks of {lost} of its runs are missing or damaged; rerun the bench to repeat these runs",
+        )
     if study.cut and searched and not seeds_found:
         return "partial", f"the best of its first {planned} trials was not confirmed"
     far = f"{len(ended)} of {planned} trials, {seeds_found} of {study.seeds} seeds"
@@ -329,15 +334,17 @@ def _state(ledger: Ledger, study: StudyRecord, ended: list[TrialEntry], seeds_fo
 
 
 def _running(ledger: Ledger, study: StudyRecord) -> bool:
-    """Whether a trial of the study is started and not ended in a launch that has not finished (or was killed)."""
+    """Return whether a trial of the study has started but not ended in an unfinished (or killed) launch."""
     entries = [entry for _, _, entry in _searched(ledger, study)]
     entries += [ledger.trials[i] for i in ledger.confirmations(study) if i in ledger.trials]
     return any(entry.status is None and entry.run not in ledger.finished for entry in entries)
 
 
 def _reason(ledger: Ledger, study: StudyRecord, searched: list[TrialEntry]) -> str:
-    """The most frequent reason of a cell's failures."""
+    """Return the most frequent failure reason of a cell."""
     confirmed = [ledger.trials[i] for i in ledger.confirmations(study) if i in ledger.trials]
     reasons = [entry.reason for entry in [*searched, *confirmed] if entry.status == "failed"]
-    alike = [re.sub(r"\d+", "0", reason) for reason in reasons]  # epochs, steps and sizes do not make another reason
+    alike = [
+        re.sub(r"\d+", "0", reason) for reason in reasons
+    ]  # reasons that differ only in epochs, steps or sizes are the same
     return reasons[alike.index(max(alike, key=alike.count))] if reasons else ""

@@ -1,19 +1,19 @@
-"""Published numbers with their protocol, next to ours: files of `harness/report/papers` and the user's own.
+"""Compare published numbers, with their protocol, to a home's table. Files: `harness/report/papers` or the user's.
 
     title = "..."                     # source and note are optional
-    [protocol]                        # what holds for every row: any of FACTS
+    [protocol]                        # facts about every row: any of FACTS
     split = "loo"
     [data.ml-1m]                      # counts of a data set, any of COUNTS
     users = 6040
-    [[row]]                           # one number; may say any of FACTS itself, and a note
+    [[row]]                           # one number; may override any of FACTS and have a note
     dataset = "ml-1m"
-    backbone = "sasrec"               # "*": theirs is not known, so that the best of ours stands beside it
+    backbone = "sasrec"               # "*": unknown, so it is compared with the best of ours
     adapter = "id"
     metric = "NDCG@10"
     value = 0.1821
-    confidence = "repository"         # how the number came here: one of CONFIDENCE
+    confidence = "repository"         # source of the number: one of CONFIDENCE
 
-What a file does not say counts as not stated, never as equal.
+A fact missing from a file counts as not stated, never as equal.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ NEEDED = ("dataset", "backbone", "adapter", "metric", "value", "confidence")
 CONFIDENCE = {
     "paper": "read in the paper",
     "repository": "read in the authors' repository",
-    "second-hand": "as others quote it",
+    "second-hand": "as quoted by others",
     "scraped": "from a page that collects results",
     "memory": "from memory",
 }
@@ -55,7 +55,7 @@ ANY = "*"
 
 @dataclass(frozen=True)
 class PublishedNumber:
-    """One published number, with what its file says of its protocol (`facts`) and of its data (`counts`)."""
+    """One published number, with the protocol (`facts`) and data (`counts`) stated in its file."""
 
     dataset: str
     backbone: str
@@ -78,11 +78,11 @@ class Paper:
 
 @dataclass(frozen=True)
 class PublishedComparison:
-    """A published number and the row of ours that answers to it.
+    """A published number and the matching row of ours.
 
-    ``ours``: mean, low and high of its 95 % interval, or None for a hole (``hole`` says what to run); ``gap``: ours
-    over theirs in percent. ``differs``: what of the two protocols is not equal, in words; ``unstated``: what the file
-    of the paper does not say.
+    ``ours``: mean, low and high of the 95 % interval, or None if there is no such row (``hole``: the command to run);
+    ``gap``: ours relative to theirs in percent; ``differs``: differences of the protocols in words; ``unstated``: facts
+    missing from the paper's file.
     """
 
     number: PublishedNumber
@@ -103,41 +103,41 @@ class PublishedComparison:
 
 
 def names() -> list[str]:
-    """Papers that are shipped."""
+    """Return the names of the shipped papers."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 def read(word: str) -> Paper:
-    """A shipped paper by name, or a TOML file. Raises HarnessError, naming file and key, if it is none."""
-    own = Path(word).expanduser()
-    if own.suffix != ".toml":
-        known = {name.replace("_", "-"): name for name in names()}
-        if word.replace("_", "-") not in known:
+    """Read a shipped paper by name, or a TOML file. Raises HarnessError, with file and key, if it is invalid."""
+    path = Path(word).expanduser()
+    if path.suffix != ".toml":
+        shipped = {name.replace("_", "-"): name for name in names()}
+        if word.replace("_", "-") not in shipped:
             hint = registry.suggest(word, names())
-            raise HarnessError(f"There is no paper '{word}'. {hint} A file of yours ends in .toml.")
-        own = FOLDER / f"{known[word.replace('_', '-')]}.toml"
+            raise HarnessError(f"There is no paper '{word}'. {hint} Your own file must end in .toml.")
+        path = FOLDER / f"{shipped[word.replace('_', '-')]}.toml"
     try:
-        value = tomllib.loads(decoding.text(own))
+        value = tomllib.loads(decoding.text(path))
     except (OSError, tomllib.TOMLDecodeError) as error:
-        raise HarnessError(f"{own} cannot be read: {error}.") from error
-    return _paper(own.name, value)
+        raise HarnessError(f"{path} cannot be read: {error}.") from error
+    return _paper(path.name, value)
 
 
 def _paper(file: str, value: dict[str, Any]) -> Paper:
-    _known(file, value, ("title", "source", "note", "protocol", "data", "row"))
+    _check_keys(file, value, ("title", "source", "note", "protocol", "data", "row"))
     common = value.get("protocol", {})
-    _known(f"{file}: protocol", common, tuple(FACTS))
+    _check_keys(f"{file}: protocol", common, tuple(FACTS))
     counts = value.get("data", {})
-    for dataset, own in counts.items():
-        _known(f"{file}: data.{dataset}", own, COUNTS)
+    for dataset, numbers_of in counts.items():
+        _check_keys(f"{file}: data.{dataset}", numbers_of, COUNTS)
     numbers = tuple(_number(f"{file}: row {n}", row, common, counts) for n, row in enumerate(value.get("row", []), 1))
     if not numbers:
-        raise HarnessError(f"{file} holds no [[row]].")
+        raise HarnessError(f"{file} has no [[row]].")
     return Paper(value.get("title", file), value.get("source", ""), value.get("note", ""), numbers)
 
 
 def _number(where: str, row: dict[str, Any], common: dict[str, Any], counts: dict[str, Any]) -> PublishedNumber:
-    _known(where, row, (*NEEDED, *FACTS, "note"))
+    _check_keys(where, row, (*NEEDED, *FACTS, "note"))
     for key in NEEDED:
         if key not in row:
             raise HarnessError(f"{where} has no '{key}'; a row needs {', '.join(NEEDED)}.")
@@ -146,44 +146,44 @@ def _number(where: str, row: dict[str, Any], common: dict[str, Any], counts: dic
         if not isinstance(fact, FACTS[key]) or (FACTS[key] is int and isinstance(fact, bool)):
             raise HarnessError(f"{where}: {key} is {fact!r}; it must be a {FACTS[key].__name__}.")
     if not isinstance(row["value"], int | float) or not 0 <= row["value"] <= 1:
-        raise HarnessError(f"{where}: value is {row['value']!r}; it is a number from 0 to 1.")
+        raise HarnessError(f"{where}: value is {row['value']!r}; it must be a number from 0 to 1.")
     if row["confidence"] not in CONFIDENCE:
         raise HarnessError(f"{where}: confidence: {registry.suggest(row['confidence'], list(CONFIDENCE))}")
-    own = {key: row[key] for key in NEEDED}
-    return PublishedNumber(**own, facts=facts, counts=counts.get(row["dataset"], {}), note=row.get("note", ""))
+    required = {key: row[key] for key in NEEDED}
+    return PublishedNumber(**required, facts=facts, counts=counts.get(row["dataset"], {}), note=row.get("note", ""))
 
 
-def _known(where: str, value: dict[str, Any], known: tuple[str, ...]) -> None:
+def _check_keys(where: str, value: dict[str, Any], allowed: tuple[str, ...]) -> None:
     for key in value:
-        if key not in known:
-            raise HarnessError(f"{where} has the key '{key}'. {registry.suggest(key, list(known))}")
+        if key not in allowed:
+            raise HarnessError(f"{where} has an unknown key '{key}'. {registry.suggest(key, list(allowed))}")
 
 
-def beside(paper: Paper, table: Table | None) -> list[PublishedComparison]:
-    """Every number of a paper beside the row of a table that answers to it; all holes without a table."""
+def compare(paper: Paper, table: Table | None) -> list[PublishedComparison]:
+    """Compare each number of a paper with the matching row of a table; without a table, nothing matches."""
     if table is not None:
         for number in paper.numbers:
             if number.metric not in table.metrics:
                 raise HarnessError(f"{paper.title}: metric: {registry.suggest(number.metric, list(table.metrics))}")
-    return [_beside(number, table) for number in paper.numbers]
+    return [_compare(number, table) for number in paper.numbers]
 
 
 def table_of(home: Path, run: str | None = None) -> Table | None:
-    """The newest table of a home, or as it stood at a launch; None where there are no results yet."""
+    """Return the newest table of a home, or the one as of launch `run`; None if there are no results yet."""
     ledger = Ledger.open(home)
     if not ledger.launches and run is None:
         return None
     return tables.build(ledger_frames.build(ledger, artifacts.sources(home), run))
 
 
-def _beside(number: PublishedNumber, table: Table | None) -> PublishedComparison:
-    found = [] if table is None else [(s, r) for s in table.sections for r in s.rows if _answers(number, s, r)]
-    if table is None or not found:
+def _compare(number: PublishedNumber, table: Table | None) -> PublishedComparison:
+    rows = [] if table is None else [(s, r) for s in table.sections for r in s.rows if _matches(number, s, r)]
+    if table is None or not rows:
         backbone = f" --backbones {number.backbone}" if number.backbone != ANY else ""
         loss = f" --set train.loss={number.facts['loss']}" if number.facts.get("loss", "softmax") != "softmax" else ""
         hole = f"harness bench --datasets {number.dataset}{backbone} --adapters {number.adapter}{loss}"
         return PublishedComparison(number, "", None, None, (), (), hole)
-    section, row = max(found, key=lambda pair: pair[1].metrics[number.metric].mean)
+    section, row = max(rows, key=lambda pair: pair[1].metrics[number.metric].mean)
     ours = row.metrics[number.metric]
     differs, unstated = _protocol(number, table, section, row)
     gap = 100 * (ours.mean / number.value - 1) if number.value else None
@@ -193,8 +193,8 @@ def _beside(number: PublishedNumber, table: Table | None) -> PublishedComparison
     )
 
 
-def _answers(number: PublishedNumber, section: Section, row: Row) -> bool:
-    """Whether a row is of the data set, backbone and adapter of a number; brackets behind names do not count."""
+def _matches(number: PublishedNumber, section: Section, row: Row) -> bool:
+    """Return whether a row has the data set, backbone and adapter of a number; brackets after names are ignored."""
     return (
         row.fit is not None
         and section.dataset.replace("_", "-") == number.dataset.replace("_", "-")
@@ -204,7 +204,7 @@ def _answers(number: PublishedNumber, section: Section, row: Row) -> bool:
 
 
 def _protocol(number: PublishedNumber, table: Table, section: Section, row: Row) -> tuple[list[str], list[str]]:
-    """What is not equal, as 'theirs / ours' in words, and what the file does not say."""
+    """Return the differences as 'theirs / ours', and the facts that the file does not state."""
     assert row.fit is not None
     protocol = table.header.get("protocol") or {}
     ours: dict[str, Any] = {
@@ -216,24 +216,24 @@ def _protocol(number: PublishedNumber, table: Table, section: Section, row: Row)
         "d": row.fit.params.get("train.d"),
         "epochs": ((table.header.get("budget") or {}).get("epochs") or 0) * section.pace,
     }
-    words = {"filter_seen": "seen items left out", "epochs": "epochs at most", "encoder": "text encoder"}
+    words = {"filter_seen": "seen items excluded", "epochs": "max epochs", "encoder": "text encoder"}
     facts = {**{name: number.counts.get(name) for name in COUNTS}, **{name: number.facts.get(name) for name in FACTS}}
     ours = {**{name: section.card.get(name) for name in COUNTS}, **ours}
     differs, unstated = [], []
     for key, theirs in facts.items():
         if key == "encoder" and ours[key] is None:
-            continue  # a row without text has no encoder to differ in
+            continue  # a row without text has no encoder to compare
         name = words.get(key, key)
         if theirs is None:
             unstated.append(name)
         elif theirs != ours[key]:
-            differs.append(f"{name} {_said(theirs)} / {_said(ours[key])}")
+            differs.append(f"{name} {_format(theirs)} / {_format(ours[key])}")
     if number.backbone == ANY:
         unstated.append("backbone")
     return differs, unstated
 
 
-def _said(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else str(value)
@@ -248,15 +248,15 @@ def to_json(papers: list[tuple[Paper, list[PublishedComparison]]]) -> list[dict[
 
 
 def text(papers: list[tuple[Paper, list[PublishedComparison]]]) -> str:
-    """The papers as lines: theirs, ours, the gap, and in words what of the protocols differs."""
+    """Format papers as lines: their numbers, ours, the gap and the differences of the protocols."""
     return "\n\n".join("\n".join(_lines(paper, lines)) for paper, lines in papers)
 
 
-def _lines(paper: Paper, found: list[PublishedComparison]) -> list[str]:
+def _lines(paper: Paper, comparisons: list[PublishedComparison]) -> list[str]:
     lines = [f"{paper.title}. {paper.source}".rstrip(". ")] + ([" ".join(paper.note.split())] if paper.note else [])
-    width = max(len(_name(line.number)) for line in found)
+    width = max(len(_name(line.number)) for line in comparisons)
     lines.append(f"  {'row':{width}s}  metric   theirs  ours [95 %]              gap      protocol")
-    for line in found:
+    for line in comparisons:
         lines += _row_lines(line, width)
     return lines
 
@@ -270,7 +270,7 @@ def _row_lines(line: PublishedComparison, width: int) -> list[str]:
     head = f"  {_name(number):{width}s}  {number.metric:7s}  {number.value:.4f}"
     source = f"{indent}theirs: {CONFIDENCE[number.confidence]}"
     if line.ours is None:
-        return [f"{head}  -", f"{source}; to have ours: {line.hole}"]
+        return [f"{head}  -", f"{source}; to get ours: {line.hole}"]
     mean, low, high = line.ours
     gap = "" if line.gap is None else f"{line.gap:+.1f} %"
     lines = [f"{head}  {mean:.4f} [{low:.4f}, {high:.4f}]  {gap:>8s}  {line.match}", f"{source}; ours: {line.row}"]

@@ -1,7 +1,7 @@
-"""A row of a table and what belongs to it: its runs in the ledger, its sequences, its text, its weights.
+"""Look up a leaderboard row and load its runs, sequences, embeddings and weights.
 
-Rows are named as tables name them, ``dataset/encoder/backbone/adapter``, parts left out where what is left names one
-row; or by the first six hex digits or more of a trial's or a study's id.
+A row is named as in tables, ``dataset/encoder/backbone/adapter``; parts may be left out as long as the rest matches one
+row. Or by at least the first six hex digits of the id of a trial or study.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from harness.text.encoders import _base
 from harness.types import Cell, HarnessError, Trial
 
 ID = r"[0-9a-f]{6,24}"
-SHOWN = 8  # rows named in an error
+SHOWN = 8  # rows listed in an error
 
 
 @dataclass(frozen=True)
 class LedgerRow:
     """One cell of a home's table.
 
-    ``study``: as its newest launch recorded it; ``launch``: that launch. ``planned``: ids of the confirmations of its
-    winner, empty while it is undecided.
+    ``launch``: the newest launch with this cell; ``study``: as recorded there; ``planned``: ids of the confirmations of
+    its winner, empty until the search has ended.
     """
 
     cell: Cell
@@ -49,12 +49,12 @@ class LedgerRow:
 
     @property
     def card(self) -> DataCard:
-        """The data set's card as it stood at the launch."""
+        """The data set's card as recorded at the launch."""
         return DataCard.from_json(self.launch.data[self.cell.dataset])
 
     @property
     def command(self) -> str:
-        """What runs this row to its end."""
+        """The command that completes this row."""
         parts = [f"--datasets {self.cell.dataset}", f"--encoders {shlex.quote(quoted(self.cell.encoder))}"]
         parts = parts[: 1 if self.cell.encoder == "none" else 2]
         grid = [] if self.cell.is_baseline else [f"--backbones {self.cell.backbone}", f"--adapters {self.cell.adapter}"]
@@ -62,9 +62,9 @@ class LedgerRow:
 
 
 def of(ledger: Ledger, run: str | None = None) -> dict[Cell, LedgerRow]:
-    """The rows of the newest table, or of the table as it stood at launch `run`. Raises HarnessError without any.
+    """Return the rows of the newest table, or of the table as of launch `run`. Raises HarnessError if there are none.
 
-    A cell that the newest launch naming it skipped is no row, whatever an earlier launch trained.
+    The newest launch that names a cell decides: if it skipped the cell, there is no row, even with earlier runs.
     """
     rows: dict[Cell, LedgerRow] = {}
     for launch in ledger_frames.launches(ledger, run):
@@ -76,7 +76,7 @@ def of(ledger: Ledger, run: str | None = None) -> dict[Cell, LedgerRow]:
 
 
 def find(rows: dict[Cell, LedgerRow], word: str) -> LedgerRow:
-    """The row that a word names. Raises HarnessError if none or more than one is, with the nearest names."""
+    """Return the row that `word` names. Raises HarnessError, with near names, if it matches no or several rows."""
     parts = [part.strip() for part in word.strip().strip("/").split("/")]
     exact = [row for row in rows.values() if row.words == "/".join(parts)]
     hits = exact or [row for row in rows.values() if _within(parts, row.words.split("/"))]
@@ -85,15 +85,15 @@ def find(rows: dict[Cell, LedgerRow], word: str) -> LedgerRow:
     if len(hits) == 1:
         return hits[0]
     if hits:
-        raise HarnessError(f"'{word}' is {len(hits)} rows: {_listed([row.words for row in hits])}. Name one of them.")
-    known = [row.words for row in rows.values()]
-    near = suggest(word, known).partition(" Known:")[0] if len(known) > SHOWN else suggest(word, known)
-    tail = near if near.startswith("Did") else f"There are: {_listed(known)}."
+        raise HarnessError(f"'{word}' matches {len(hits)} rows: {_listed([row.words for row in hits])}. Choose one.")
+    names = [row.words for row in rows.values()]
+    near = suggest(word, names).partition(" Known:")[0] if len(names) > SHOWN else suggest(word, names)
+    tail = near if near.startswith("Did") else f"Its rows: {_listed(names)}."
     raise HarnessError(f"There is no row '{word}' in this table. {tail}")
 
 
 def _within(parts: list[str], words: list[str]) -> bool:
-    """Whether the parts stand among the words, in their order; an adapter may be named without its bracket."""
+    """Return whether `parts` occur in `words` in this order; brackets may be left out."""
     rest = iter(words)
     return all(any(part in (word, word.partition("[")[0]) for word in rest) for part in parts)
 
@@ -104,23 +104,25 @@ def _listed(names: list[str]) -> str:
 
 
 def confirmed(ledger: Ledger, row: LedgerRow) -> list[Trial]:
-    """Its confirming trials that are done. Raises HarnessError, with the command to run, if there is none."""
+    """Return the row's finished confirmations. Raises HarnessError, with the command to run, if there are none."""
     done = [i for i in row.planned if (result := ledger.result(i)) is not None and result.status == "done"]
     if not done:
-        why = "its search is not over" if not row.planned else "none of its seeds has been trained to the end"
+        why = "its search has not finished" if not row.planned else "none of its seeds has finished"
         raise HarnessError(f"{row.words} has no confirmed run yet: {why}. Run: {row.command}")
     return [ledger.trials[i].trial for i in done]
 
 
 def sequences(home: Path, row: LedgerRow, key: str, word: str = "") -> splits.Prepared:
-    """The prepared data set of that hash: out of the cache, or prepared again from `word` (its name or folder; as the
-    row names it if empty). Raises HarnessError if neither gives it."""
+    """Return the prepared data set with hash `key`, from the cache or prepared from `word`.
+
+    `word`: name or folder of the data set; if empty, the row's name. Raises HarnessError if the hash differs.
+    """
     if not cached(home, key):
         prepared = prepare(home, row, word)
         if prepared.hash != key:
             raise HarnessError(
-                f"{row.cell.dataset} is not what the row was made of: its sequences have the hash {prepared.hash}, "
-                f"the row's {key}, and these are not in {home / 'cache' / 'prepared'}."
+                f"{row.cell.dataset} has changed: its sequences have the hash {prepared.hash}, those of the row "
+                f"{key}, and the latter are not in {home / 'cache' / 'prepared'}."
             )
         return prepared
     folder = _prepared(home, key)
@@ -137,11 +139,11 @@ def sequences(home: Path, row: LedgerRow, key: str, word: str = "") -> splits.Pr
             card=row.card,
         )
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        raise HarnessError(f"{folder} is damaged ({error}); delete it and run again.") from error
+        raise HarnessError(f"{folder} is damaged ({error}); delete it and rerun the command.") from error
 
 
 def cached(home: Path, key: str) -> bool:
-    """Whether the prepared data of that hash are in the cache."""
+    """Return whether the prepared data with this hash are cached."""
     return _prepared(home, key).is_dir()
 
 
@@ -150,11 +152,11 @@ def _prepared(home: Path, key: str) -> Path:
 
 
 def prepare(home: Path, row: LedgerRow, word: str = "") -> splits.Prepared:
-    """The row's data set prepared from its source as the row's launch did. Raises HarnessError if it is not found."""
+    """Prepare the row's data set from its source with the launch's settings. Raises HarnessError if it is not found."""
     try:
         raw = reader.open_dataset(word or row.cell.dataset, home, row.card.text or "")
     except HarnessError as error:
-        raise HarnessError(f"{error} Say with --dataset FOLDER where {row.cell.dataset} is.") from error
+        raise HarnessError(f"{error} Give the folder of {row.cell.dataset} with --dataset FOLDER.") from error
     return preparation.prepare(raw, row.launch.prep, home)
 
 
@@ -163,8 +165,8 @@ def _mapped(path: Path) -> np.ndarray:
 
 
 def text(home: Path, row: LedgerRow, key: str, prepared: splits.Prepared) -> dict[str, np.ndarray]:
-    """Arrays U, S, V, mean, E of the embedding of that hash: out of the cache, or encoded again. Empty for a row
-    without text. Raises HarnessError if the encoder here would make another embedding."""
+    """Return arrays U, S, V, mean, E of the embedding with hash `key`, cached or re-encoded; empty for a row without
+    text. Raises HarnessError if the encoder would now produce another embedding."""
     if not key:
         return {}
     E = embeddings.cached(key, home)
@@ -172,8 +174,8 @@ def text(home: Path, row: LedgerRow, key: str, prepared: splits.Prepared) -> dic
         encoder, texts = _base.encoder(row.cell.encoder, home), embeddings.texts_of(prepared)
         if embeddings.embedding_hash(encoder, texts) != key:
             raise HarnessError(
-                f"The embedding '{row.cell.encoder}' of {row.words} (hash {key}) is not in the cache of this home, and "
-                "what the encoder would make here is another one."
+                f"The embedding '{row.cell.encoder}' of {row.words} (hash {key}) is not cached in this home, and the "
+                "encoder would now produce another one."
             )
         E = embeddings.embed(encoder, texts, home)
     basis = embeddings.basis(E, key, home)
@@ -181,34 +183,34 @@ def text(home: Path, row: LedgerRow, key: str, prepared: splits.Prepared) -> dic
 
 
 def weights_file(home: Path, trial: Trial) -> Path:
-    """Its weights, checked to be a whole safetensors file of this very trial. Raises HarnessError if they are not."""
+    """Return the trial's weights file. Raises HarnessError unless it is a complete safetensors file of this trial."""
     path = artifacts.artifact_folder(home, trial.id) / "model.safetensors"
     if not path.is_file():
-        raise HarnessError(f"The weights of {trial.cell}, seed {trial.seed}, are missing: {path} is not there.")
+        raise HarnessError(f"The weights of {trial.cell}, seed {trial.seed}, are missing: {path} does not exist.")
     if artifacts.fault(home, trial.id, path.name) == "damaged":
         raise HarnessError(
-            f"The weights of {trial.cell}, seed {trial.seed}, are damaged: {path}. Move {path.parent} away and repeat "
-            "the bench: the run is made again."
+            f"The weights of {trial.cell}, seed {trial.seed}, are damaged: {path}. Move {path.parent} away and rerun "
+            "the bench to repeat this run."
         )
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size)) if size < path.stat().st_size else {}
         stop = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
-        own = Trial.from_json(json.loads(header["__metadata__"]["trial"]))
+        stored = Trial.from_json(json.loads(header["__metadata__"]["trial"]))
         whole = 8 + size + stop == path.stat().st_size
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HarnessError(f"The weights of {trial.cell}, seed {trial.seed}, are damaged: {path}.") from error
     if not whole:
-        raise HarnessError(f"The weights of {trial.cell}, seed {trial.seed}, are cut off: {path}.")
-    if own.id != trial.id:
-        raise HarnessError(f"{path} holds the weights of another trial, {own.id}.")
+        raise HarnessError(f"The weights of {trial.cell}, seed {trial.seed}, are truncated: {path}.")
+    if stored.id != trial.id:
+        raise HarnessError(f"{path} contains the weights of another trial, {stored.id}.")
     return path
 
 
 def ranks(home: Path, trial: Trial) -> pl.DataFrame:
-    """Test ranks `user`, `low`, `high` of a confirmed trial. Raises HarnessError if they are gone or damaged."""
-    found = artifacts.load_ranks(home, trial.id)
-    if found is None:
+    """Return test ranks `user`, `low`, `high` of a confirmation. Raises HarnessError if missing or damaged."""
+    frame = artifacts.load_ranks(home, trial.id)
+    if frame is None:
         raise HarnessError(f"The test ranks of {trial.cell}, seed {trial.seed}, are missing or damaged.")
-    return found
+    return frame

@@ -28,5 +28,5 @@ def command(files: tuple[str, ...], run: str | None, home: str, as_json: bool) -
 
     papers = [published.read(word) for word in files or published.names()]
     table = published.table_of(find_home(Path(home)), run)
-    pairs = [(paper, published.beside(paper, table)) for paper in papers]
+    pairs = [(paper, published.compare(paper, table)) for paper in papers]
     click.echo(json.dumps(published.to_json(pairs), indent=1) if as_json else published.text(pairs))

@@ -65,7 +65,7 @@ def _deadline(grid: Plan, options: Options) -> None:
     from harness.workflows import forecast
 
     deadline = forecast.duration(options["deadline"])
-    past = forecast.known(grid.studies[0].ledger) if grid.studies else []
+    past = forecast.finished_trials(grid.studies[0].ledger) if grid.studies else []
     with _machines(grid, options["address"]) as resources:
         prediction = _forecast(grid, past, options, resources)
     forecast.remember(grid, prediction)
@@ -94,7 +94,7 @@ def _forecast(grid: Plan, past: list[FinishedTrial], options: Options, resources
     planned = layout(resources, grid.width, options["threads"], options["gpu"] if grid.pending else None)
     slots = options["slots"] or planned.slots
     paces: dict[str, forecast.Pace] = {}
-    if unknown := forecast.unknown(grid, past):
+    if uncalibrated := forecast.needing_calibration(grid, past):
         cluster = resources if options["address"] or os.environ.get("RAY_ADDRESS") else None
-        paces = calibrate.paces(grid, unknown, replace(planned, slots=min(slots, planned.slots)), cluster)
+        paces = calibrate.paces(grid, uncalibrated, replace(planned, slots=min(slots, planned.slots)), cluster)
     return forecast.of(grid, past, paces, slots, planned.threads)

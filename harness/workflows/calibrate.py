@@ -1,7 +1,7 @@
-"""Calibration: what an epoch of every cell costs here, measured the way the bench will run it.
+"""Calibration: measure the seconds per epoch of each cell on this machine, under the conditions of the bench.
 
-The default point of each cell trains three epochs on a cluster, slots and threads as the bench would have them, so that
-slots slow each other down as they will. Nothing of it enters the ledger; the paces are kept in the home by study,
+The default configuration of each cell trains for three epochs with the cluster, slots and threads of the bench, so
+that slots slow each other down as they do in the bench. Nothing enters the ledger; the home caches the paces by study,
 machine and layout.
 """
 
@@ -26,24 +26,24 @@ from harness.types import Budget, digest
 from harness.workflows import forecast, provenance, shared_data
 from harness.workflows.forecast import Pace
 
-EPOCHS = 3  # the second is timed: not slowed by what is done for the first time, nor by what is done after the last
+EPOCHS = 3  # the second is timed: it includes neither the warm-up of the first nor the work after the last
 
 
 def paces(grid: Plan, wanted: list[Study], layout: Layout, cluster: dict[str, Any] | None) -> dict[str, Pace]:
-    """Paces of the wanted studies by study id, in a Ray session that is open; measured now unless the home has them.
+    """Return the paces of the wanted studies by study id; measure those that the home has not cached.
 
-    cluster: the resources of machines other than this one, None for this one. Cells that cannot be built are out of the
-    grid afterwards, as in a bench.
+    Needs an open Ray session. cluster: resources of a cluster of other machines, None for this machine. Cells that
+    cannot be built are removed from the grid, as in a bench.
     """
     home = grid.request.home
     files = {s.id: _file(home, s, layout, cluster) for s in wanted}
-    found = {study_id: pace for study_id, file in files.items() if (pace := _kept(file)) is not None}
-    if len(found) < len(files):
-        fresh = _measure(grid, [s for s in wanted if s.id not in found], layout)
+    paces_by_study = {study_id: pace for study_id, file in files.items() if (pace := _cached(file)) is not None}
+    if len(paces_by_study) < len(files):
+        fresh = _measure(grid, [s for s in wanted if s.id not in paces_by_study], layout)
         for study_id, pace in fresh.items():
             write_text(files[study_id], json.dumps(asdict(pace)))
-        found |= fresh
-    return found
+        paces_by_study |= fresh
+    return paces_by_study
 
 
 def _file(home: Path, study: Study, layout: Layout, cluster: dict[str, Any] | None) -> Path:
@@ -52,7 +52,7 @@ def _file(home: Path, study: Study, layout: Layout, cluster: dict[str, Any] | No
     return home / forecast.CALIBRATED / f"{digest(key)}.json"
 
 
-def _kept(file: Path) -> Pace | None:
+def _cached(file: Path) -> Pace | None:
     try:
         return Pace(**json.loads(file.read_text()))
     except (OSError, ValueError, TypeError):
@@ -63,7 +63,7 @@ def _measure(grid: Plan, wanted: list[Study], layout: Layout) -> dict[str, Pace]
     interpreter.check()
     from harness.engine import ray_tune
 
-    log(f"Calibrating {len(wanted)} cells: {EPOCHS} epochs of each default point.")
+    log(f"Calibrating {len(wanted)} cells: {EPOCHS} epochs of each default configuration.")
     bases = shared_data.prepare(grid)
     ids = {study.id for study in grid.studies}
     wanted = [study for study in wanted if study.id in ids]
@@ -83,20 +83,20 @@ def _measure(grid: Plan, wanted: list[Study], layout: Layout) -> dict[str, Pace]
 
 
 class _Clock:
-    """Hears of every epoch, and when."""
+    """Records the times at which each study's epochs end."""
 
     def __init__(self) -> None:
-        self.heard: dict[str, list[float]] = {}
+        self.epoch_times: dict[str, list[float]] = {}
 
     def __call__(self, event: studies.GridEvent) -> None:
         if event.kind == "epoch":
-            self.heard.setdefault(event.assignment.study.id, []).append(time.monotonic())
+            self.epoch_times.setdefault(event.assignment.study.id, []).append(time.monotonic())
 
     def pace(self, probe: Study) -> Pace | None:
-        """From the probe's one trial; None if it failed or fewer than two of its epochs were heard of."""
+        """Return the pace of the probe's only trial; None if it failed or reported fewer than two epochs."""
         done = [r for r in probe.ended() if r.status == "done"]
-        heard = self.heard.get(probe.id, [])
-        if not done or len(heard) < 2:
+        times = self.epoch_times.get(probe.id, [])
+        if not done or len(times) < 2:
             return None
-        epoch = heard[1] - heard[0]
+        epoch = times[1] - times[0]
         return Pace(epoch, max(done[0].info.get("seconds", 0.0) - EPOCHS * epoch, 0.0))

@@ -1,4 +1,4 @@
-"""What there is: components and data sets, described from their source without importing them."""
+"""List and describe components and data sets from their source code, without importing them."""
 
 from __future__ import annotations
 
@@ -26,43 +26,43 @@ KINDS = {
 
 
 def all_of(home: Path) -> dict[str, list[dict[str, Any]]]:
-    """Kind -> components with `name`, `summary` and, for data sets, `ready`."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    """Return all components by kind, with `name`, `summary` and, for data sets, `ready`."""
+    listing: dict[str, list[dict[str, Any]]] = {}
     for kind, package in KINDS.items():
         if kind == "datasets":
-            found[kind] = _datasets(home)
+            listing[kind] = _datasets(home)
         else:
-            found[kind] = [_entry(package, name) for name in registry.names(package)]
-    found["published settings, for --spaces"] = [
+            listing[kind] = [_entry(package, name) for name in registry.names(package)]
+    listing["published settings, for --spaces"] = [
         {"name": name, "summary": spaces.about(name)} for name in spaces.published()
     ]
-    return found
+    return listing
 
 
 def _datasets(home: Path) -> list[dict[str, Any]]:
-    """The user's folders, then the built-in ones: `name`, `summary`, `ready`, and `folder` of the user's."""
-    own, ready = library.folders(home), library.ready(home)
-    found: list[dict[str, Any]] = [
+    """Return the user's folders, then the built-in data sets: `name`, `summary`, `ready`; `folder` for the user's."""
+    folders, ready = library.folders(home), library.ready(home)
+    entries: list[dict[str, Any]] = [
         {"name": name, "summary": str(folder), "ready": name in ready, "folder": str(folder)}
-        for name, folder in own.items()
+        for name, folder in folders.items()
     ]
     for name, (stem, variant) in library.built_in().items():
-        if name not in own:
+        if name not in folders:
             family = {} if variant is None else {"family": stem}
-            found.append({**_entry(registry.DATASETS, stem), "name": name, "ready": name in ready, **family})
-    return found
+            entries.append({**_entry(registry.DATASETS, stem), "name": name, "ready": name in ready, **family})
+    return entries
 
 
 def _entry(package: str, name: str) -> dict[str, Any]:
-    """`name`, `summary`, and `by_name_only` where `all` leaves it out."""
+    """Return `name`, `summary`, and `by_name_only` if `all` leaves the component out."""
     schema = registry.schema(package, name)
-    own = {"by_name_only": True} if schema.attributes.get("by_name_only") else {}
-    return {"name": name, "summary": schema.doc.split("\n\n")[0].replace("\n", " ")} | own
+    mark = {"by_name_only": True} if schema.attributes.get("by_name_only") else {}
+    return {"name": name, "summary": schema.doc.split("\n\n")[0].replace("\n", " ")} | mark
 
 
-def text(found: dict[str, list[dict[str, Any]]]) -> str:
+def text(listing: dict[str, list[dict[str, Any]]]) -> str:
     lines = []
-    for kind, entries in found.items():
+    for kind, entries in listing.items():
         lines.append(kind)
         if kind == "datasets":
             lines += _dataset_lines(entries)
@@ -70,11 +70,11 @@ def text(found: dict[str, list[dict[str, Any]]]) -> str:
         for entry in entries:
             mark = " [not in 'all']" if entry.get("by_name_only") else ""
             lines.append(f"  {entry['name']:18s} {entry['summary']}{mark}")
-    return "\n".join([*lines, "Any folder with interactions and items (.parquet, .csv, .tsv, ...) is a data set, too."])
+    return "\n".join([*lines, "Any folder with interactions and items (.parquet, .csv, .tsv, ...) is a data set too."])
 
 
 def _dataset_lines(entries: list[dict[str, Any]]) -> list[str]:
-    """A line a data set; a family has its summary once, and its names below it."""
+    """Return one line per data set; for a family, its summary once and its names below."""
     lines = []
     for family, group in itertools.groupby(entries, key=lambda entry: entry.get("family")):
         members = list(group)
@@ -89,44 +89,45 @@ def _dataset_lines(entries: list[dict[str, Any]]) -> list[str]:
         for entry in members:
             mark = " [ready]" if entry["ready"] else " [no such folder]" if "folder" in entry else ""
             lines.append(f"  {entry['name']:18s} {entry['summary']}{mark}")
-    return [*lines, "  (what is not marked ready: harness prepare NAME gets it)"]
+    return [*lines, "  (get a data set that is not marked ready: harness prepare NAME)"]
 
 
 def one(name: str, home: Path, spec: PrepSpec | None = None, text: str = "") -> dict[str, Any]:
-    """One component by name, or a data set by name or folder: its card under a preparation and a template of its texts,
-    or where it comes from if it is not here yet.
+    """Describe one component by name, or a data set by name or folder.
 
-    Raises HarnessError if nothing has that name.
+    For a data set: its card with preparation `spec` and text template `text`, or its sources if it is not downloaded
+    yet. Raises HarnessError if nothing has that name.
     """
     for kind, package in KINDS.items():
         if kind != "datasets" and name.replace("-", "_") in registry.names(package):
             return _component(kind, package, name)
     dataset = None if "/" in name else library.find(name, home)
     if dataset is None and not Path(name).expanduser().is_dir():
-        known = [n for kind, package in KINDS.items() if kind != "datasets" for n in registry.names(package)]
-        raise HarnessError(f"Nothing is called '{name}'. {registry.suggest(name, [*known, *library.names(home)])}")
+        candidates = [n for kind, package in KINDS.items() if kind != "datasets" for n in registry.names(package)]
+        hint = registry.suggest(name, [*candidates, *library.names(home)])
+        raise HarnessError(f"There is no component or data set '{name}'. {hint}")
     if dataset is not None and dataset not in library.folders(home) and not library.component(dataset).ready(home):
         return _to_fetch(dataset)
     return prepare(name, "", spec or PrepSpec(), home, text)
 
 
 def _to_fetch(name: str) -> dict[str, Any]:
-    """What is known of a built-in data set whose files are not here."""
+    """Describe a built-in data set whose files are not downloaded yet."""
     dataset = library.component(name)
-    found = {"kind": "dataset", "name": name, "ready": False, "get it": f"harness prepare {name}"}
-    found["doc"] = registry.schema(registry.DATASETS, library.built_in()[name][0]).doc
-    found |= {key: getattr(dataset, key) for key in ("licence", "citation", "text", "page") if hasattr(dataset, key)}
+    facts = {"kind": "dataset", "name": name, "ready": False, "get it": f"harness prepare {name}"}
+    facts["doc"] = registry.schema(registry.DATASETS, library.built_in()[name][0]).doc
+    facts |= {key: getattr(dataset, key) for key in ("licence", "citation", "text", "page") if hasattr(dataset, key)}
     if hasattr(dataset, "sources"):
-        found["files"] = {
-            source.file: f"{', '.join(source.urls) or 'by hand'} (sha256 {source.sha256 or 'noted at the first use'})"
+        facts["files"] = {
+            source.file: f"{', '.join(source.urls) or 'by hand'} (sha256 {source.sha256 or 'recorded at first use'})"
             for source in dataset.sources().values()
         }
-    return found
+    return facts
 
 
 def _component(kind: str, package: str, name: str) -> dict[str, Any]:
     schema = registry.schema(package, name)
-    found = {
+    facts = {
         "kind": kind,
         "name": schema.name,
         "version": schema.version,
@@ -137,12 +138,12 @@ def _component(kind: str, package: str, name: str) -> dict[str, Any]:
         space = spaces.read(
             spaces.SpaceSource().path(f"{kind}/{schema.name}.toml"), schema.name, schema.params, schema.domains
         )
-        found["space"] = {k: str(v) for k, v in space.items() if isinstance(v, axes.Range | axes.Choices)}
-    return found
+        facts["space"] = {k: str(v) for k, v in space.items() if isinstance(v, axes.Range | axes.Choices)}
+    return facts
 
 
 def price(word: str, encoders: str, spec: PrepSpec, home: Path, dollars: float, text: str = "") -> list[str]:
-    """What paid encoders would still cost on a data set, a line each, at a price a million tokens; nothing is sent."""
+    """Return a line per encoder: the cost of the remaining texts at `dollars` per million tokens. Sends nothing."""
     from harness.data import preparation, reader
     from harness.text import embeddings
     from harness.text.encoders._base import encoder as encoder_of
@@ -162,7 +163,7 @@ def price(word: str, encoders: str, spec: PrepSpec, home: Path, dollars: float, 
 
 
 def prepare(word: str, encoders: str, spec: PrepSpec, home: Path, text: str = "") -> dict[str, Any]:
-    """Fetch, prepare and embed one data set; its card, with what each encoder's basis came to."""
+    """Fetch, prepare and embed one data set; return its card, with facts about each encoder's basis."""
     from harness.data import preparation, reader
     from harness.search import plan
     from harness.text import embeddings
@@ -174,7 +175,7 @@ def prepare(word: str, encoders: str, spec: PrepSpec, home: Path, text: str = ""
     for encoder_word in registry.split_list(encoders):
         encoder = encoder_of(encoder_word, home)
         if not embeddings.can_encode(encoder, texts):
-            warnings.append(f"There is no text, so {encoder.label} has nothing to encode.")
+            warnings.append(f"No item has text, so {encoder.label} has nothing to encode.")
             continue
         key = embeddings.embedding_hash(encoder, texts)
         basis = embeddings.basis(embeddings.embed(encoder, texts, home), key, home)
@@ -184,12 +185,12 @@ def prepare(word: str, encoders: str, spec: PrepSpec, home: Path, text: str = ""
     return {"kind": "dataset", **card.to_json()}
 
 
-def details(found: dict[str, Any]) -> str:
-    """A description as aligned lines."""
-    if found.get("kind") == "dataset" and "users" in found:
-        return cards.text(cards.DataCard.from_json(found))
+def details(facts: dict[str, Any]) -> str:
+    """Format a description as aligned lines."""
+    if facts.get("kind") == "dataset" and "users" in facts:
+        return cards.text(cards.DataCard.from_json(facts))
     lines = []
-    for key, value in found.items():
+    for key, value in facts.items():
         if isinstance(value, dict):
             lines.append(f"{key}:")
             lines += [f"  {k:18s} {_value(v)}" for k, v in value.items()]

@@ -1,4 +1,4 @@
-"""How much disk a plan will take, roughly: enough to say so before anything is trained."""
+"""Estimate the disk use of a plan, to warn before training starts."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable
 
 from harness.search.plan import Plan, Study
 
-WIDTH = 1024  # of an embedding that is not there yet
-TRIAL, EPOCH = 6_000, 150  # bytes of ledger: a trial's start and end, an epoch
-MIRROR = 60_000  # bytes of a trial in a local MLflow store
+WIDTH = 1024  # assumed width of an embedding that is not cached yet
+TRIAL, EPOCH = 6_000, 150  # bytes in the ledger: start and end of a trial; an epoch
+MIRROR = 60_000  # bytes per trial in a local MLflow store
 
 
 def needed(grid: Plan) -> int:
-    """Bytes that what is still to run will write: ledger and mirror, embeddings and bases that are not there, the
-    artifacts of the confirmed runs (in the home and in the mirror), a checkpoint a core."""
+    """Estimate the bytes that the pending trials will write: ledger and mirror, embeddings and bases that are not
+    cached, artifacts of the confirmations (in the home and in the mirror), one checkpoint per core."""
     pending = grid.pending
     if not pending:
         return 0
@@ -26,7 +26,7 @@ def needed(grid: Plan) -> int:
 
 
 def _weights(grid: Plan, study: Study) -> int:
-    """Bytes of a model: its item table, and as much again for all else."""
+    """Bytes of a model: its item table, doubled for all other weights."""
     items = grid.materials[study.cell.dataset].prepared.catalogue.height
     return 2 * 4 * items * int(study.space.default.get("train.d", 0))
 
@@ -42,18 +42,18 @@ def _vectors(grid: Plan, pending: list[Study]) -> int:
     return sum(2 * 4 * WIDTH * grid.materials[dataset].prepared.catalogue.height for dataset in absent)
 
 
-def warn(grid: Plan, tell: Callable[[str], None]) -> None:
-    """Say so if the disk has less room than the plan will take."""
+def warn(grid: Plan, log: Callable[[str], None]) -> None:
+    """Log a warning if the disk has less free space than the plan needs."""
     free, need = shutil.disk_usage(grid.request.home).free, needed(grid)
     if free < need:
-        tell(
+        log(
             f"Warning: this plan writes about {amount(need)} to {grid.request.home}, where {amount(free)} are free. If "
-            "the disk fills up, what ended is kept, and the same command goes on once there is room."
+            "the disk fills up, finished trials are kept; free some space and run the same command to continue."
         )
 
 
 def amount(size: int) -> str:
-    """Bytes for people.
+    """Format bytes for people.
 
     >>> amount(1_234), amount(5_600_000_000)
     ('1 kB', '5.6 GB')

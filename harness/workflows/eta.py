@@ -1,8 +1,8 @@
-"""When a grid will be done: what its cells still need, by what their own trials took.
+"""Estimate when a grid will be done from the durations of each cell's finished trials.
 
-Seconds are those that trials measure themselves (training and validation), the clock comes in once: by how many of them
-passed in a second of this run. A run that goes on from another therefore counts its own pace alone, and a cell of long
-trials is not taken for one of short ones.
+Durations are measured by the trials themselves (training and validation). Wall time enters only through the pace: trial
+seconds per second of the current run. So a resumed run counts only its own pace, and a cell with long trials is not
+mistaken for one with short trials.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from statistics import fmean
 from harness.record.launches import StudyRecord
 from harness.record.ledger import Ledger
 
-SAMPLE = 30  # of a cell's trials, the last ones, tell what one takes
+SAMPLE = 30  # the last trials of a cell that its duration per trial is averaged over
 
 
 @dataclass
 class CellWork:
-    """One cell: trials it still needs, seconds of those that ended, and what of the trials in flight is done, as a
-    share of one trial (two half-done trials: 1.0). ``seconds_left``: of a budget in seconds, None without one.
-    ``trains``: False for a baseline."""
+    """Remaining work of one cell.
+
+    ``searching``, ``confirming``: trials it still needs; ``searched``, ``confirmed``: seconds of finished trials;
+    ``flying``: completed share of the trials in flight, in trials (two half-done trials: 1.0); ``seconds_left``: rest
+    of a time budget, None without one; ``trains``: False for a baseline."""
 
     searching: int
     confirming: int
@@ -33,10 +35,10 @@ class CellWork:
     trains: bool = True
 
     def needs(self, search: float | None, confirm: float | None) -> float | None:
-        """Seconds the cell still needs; `search` and `confirm` are what a trial takes elsewhere, None: nobody knows."""
+        """Return the seconds the cell needs, None if unknown; `search`, `confirm`: mean seconds in other cells."""
         search = fmean(self.searched) if self.searched else search
-        own = self.confirmed or ([max(self.searched)] if self.searched else [])  # the longest was not pruned
-        confirm = fmean(own) if own else confirm if confirm is not None else search
+        samples = self.confirmed or ([max(self.searched)] if self.searched else [])  # the longest was not pruned
+        confirm = fmean(samples) if samples else confirm if confirm is not None else search
         if (self.searching and search is None) or (self.confirming and confirm is None):
             return None
         left = self.searching * (search or 0.0)
@@ -46,7 +48,7 @@ class CellWork:
 
 
 def work(ledger: Ledger, study: StudyRecord, epochs: Mapping[str, int]) -> CellWork:
-    """Remaining work of a recorded study; `epochs`: trial id in flight -> epochs it has finished."""
+    """Return the remaining work of a recorded study; `epochs`: id of a trial in flight -> epochs it has finished."""
     planned = ledger.planned(study)
     history = ledger.history(study.id, planned)
     ended = {i: r for i, r in history.values() if r is not None}
@@ -55,55 +57,62 @@ def work(ledger: Ledger, study: StudyRecord, epochs: Mapping[str, int]) -> CellW
     alive = any(r.status == "done" for r in ended.values())
     searching = planned - sum(r is not None for _, r in history.values())
     confirming = study.seeds - len(confirmed) if searching or alive or study.confirm is not None else 0
-    known = [*ended][-SAMPLE:]
-    found = CellWork(searching, confirming, _taken(ledger, known), _taken(ledger, confirmed))
-    found.trains = not study.cell.is_baseline
+    recent = [*ended][-SAMPLE:]
+    cell_work = CellWork(searching, confirming, _durations(ledger, recent), _durations(ledger, confirmed))
+    cell_work.trains = not study.cell.is_baseline
     if study.cell_seconds is not None:
-        found.seconds_left = study.cell_seconds - sum(map(ledger.seconds, ended))
+        cell_work.seconds_left = study.cell_seconds - sum(map(ledger.seconds, ended))
     for trial_id in [*(i for i, r in history.values() if r is None), *wanted]:
         if trial_id in epochs and ledger.result(trial_id) is None:
-            lengths = [n for i in [*known[-3:], *confirmed[-3:]] if (n := ledger.trials[i].trained) > 0]
+            lengths = [n for i in [*recent[-3:], *confirmed[-3:]] if (n := ledger.trials[i].trained) > 0]
             length = fmean(lengths) if lengths else ledger.trials[trial_id].trial.epochs
-            found.flying += min(epochs[trial_id] / max(length, 1), 0.9)
-    return found
+            cell_work.flying += min(epochs[trial_id] / max(length, 1), 0.9)
+    return cell_work
 
 
-def _taken(ledger: Ledger, trials: Sequence[str]) -> list[float]:
-    """Seconds that these trials took. One that failed before its first epoch took none and predicts nothing."""
+def _durations(ledger: Ledger, trials: Sequence[str]) -> list[float]:
+    """Return the seconds of the trials, without those that failed before the first epoch: their 0 predicts nothing."""
     return [seconds for i in trials if (seconds := ledger.seconds(i)) > 0]
 
 
 def needs(works: Sequence[CellWork]) -> list[float] | None:
-    """Seconds each cell still needs; a cell of which nothing ended is taken for the mean of the others. None while
-    nothing ended at all."""
+    """Return the seconds each cell still needs; None until a trial has ended.
+
+    A cell without finished trials is estimated by the mean of the others.
+    """
     searched = [fmean(w.searched) for w in works if w.searched]
     confirmed = [fmean(w.confirmed) for w in works if w.confirmed and w.trains]
-    own = [w.needs(fmean(searched) if searched else None, fmean(confirmed) if confirmed else None) for w in works]
-    return None if any(seconds is None for seconds in own) else [seconds or 0.0 for seconds in own]
+    needed = [w.needs(fmean(searched) if searched else None, fmean(confirmed) if confirmed else None) for w in works]
+    return None if any(seconds is None for seconds in needed) else [seconds or 0.0 for seconds in needed]
 
 
 def finishes(seconds: Sequence[float], slots: int, pace: float | None) -> list[float] | None:
-    """When each cell will be done, seconds of the clock from now: cells in order, one a slot, as the grid hands them
-    out; where fewer are left than slots, they share them. `pace`: trial seconds in a slot's second; None while it is
-    unknown, and then so are the ends."""
+    """Return when each cell will be done, in seconds of wall time from now; None while `pace` is unknown.
+
+    Cells run in order, one per slot; if fewer cells than slots are left, they share the slots. `pace`: trial seconds
+    per second of a slot.
+    """
     if pace is None:
         return None
     free = [0.0] * slots
     whole = sum(seconds) / slots / pace
-    found = []
+    ends = []
     for needed in seconds:
         start = heapq.heappop(free)
         heapq.heappush(free, start + needed / pace)
-        found.append(min(start + needed / pace, whole) if needed else 0.0)
-    return found
+        ends.append(min(start + needed / pace, whole) if needed else 0.0)
+    return ends
 
 
 def pace(works: Sequence[CellWork], ran: Sequence[float], elapsed: float, slots: int) -> float | None:
-    """Trial seconds that pass in a second of a slot in this run, which began `elapsed` seconds ago and ended trials of
-    `ran` seconds; at most 1. None while no trial of this run took any time: one that fails at once takes none."""
+    """Return the trial seconds per second of a slot in this run, at most 1.
+
+    `elapsed`: seconds since the run began; `ran`: seconds of each trial that ended in it. None while no trial of this
+    run has taken any time (a trial that fails at once takes none).
+    """
     flying = 0.0
     for w in works:
-        known = w.searched or w.confirmed
-        flying += w.flying * fmean(known) if known else 0.0
+        samples = w.searched or w.confirmed
+        flying += w.flying * fmean(samples) if samples else 0.0
     passed = sum(ran) + flying
     return min(passed / max(elapsed * slots, 1e-9), 1.0) if passed > 0 else None

@@ -1,8 +1,8 @@
-"""What a grid will cost and when it will be done, and what to cut where that is too late.
+"""Forecast the cost and the end of a grid, and propose cuts that meet a deadline.
 
-A cell's price comes from finished trials of its study, or else of its backbone and adapter on the same data, or else
-from a calibration (`calibrate`): seconds an epoch, times the epochs that a trial is likely to train before it stops
-early or is pruned. That share is taken from finished trials of the same epochs and patience where there are any.
+A cell's price comes from finished trials of its study; else from trials of its backbone and adapter on the same data;
+else from a calibration (`calibrate`): seconds per epoch times the epochs that a trial is likely to train before it
+stops early or is pruned. That share comes from finished trials with the same epochs and patience if there are any.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from harness.search.plan import Plan, Study
 from harness.system.files import write_text
 from harness.types import Cell, HarnessError, digest
 
-SHARES = {"search": 0.7, "confirm": 0.9}  # of the epochs that a trial trains, while no trial has shown it
-ERRORS = {"its trials": 0.1, "like trials": 0.2, "calibration": 0.35}  # relative, of a price by where it comes from
-COMMON = 0.1  # relative error that all prices share: how much slots slow each other down, how busy the machine is
+SHARES = {"search": 0.7, "confirm": 0.9}  # share of its epochs that a trial trains, assumed until trials have finished
+ERRORS = {"its trials": 0.1, "like trials": 0.2, "calibration": 0.35}  # relative error of a price, by source
+COMMON = 0.1  # relative error common to all prices: slots that slow each other down, load of the machine
 Z = 1.645  # a 90 % interval
-START = 20.0  # seconds before the first trial: Ray, vectors
-LEAST = {"trials": 4, "seeds": 3}  # no cut goes below
-LONGEST = 36525 * 86400  # seconds of a deadline: a century
+START = 20.0  # seconds before the first trial: start of Ray, embeddings
+LEAST = {"trials": 4, "seeds": 3}  # lower bounds of the cuts
+LONGEST = 36525 * 86400  # seconds, the longest deadline: a century
 CALIBRATED = "calibrations"  # folder of the home
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of a calibrated cell: an epoch with its validation, and what comes after the last."""
+    """Seconds of a calibrated cell: one epoch with its validation, and the work after the last epoch."""
 
     epoch: float
     finish: float
@@ -42,7 +42,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Price:
-    """What one trial of a cell takes, seconds, and how that is known: a key of `ERRORS`, or "no training"."""
+    """Seconds of one trial of a cell; `source`: a key of `ERRORS`, or "no training"; `error`: relative."""
 
     search: float
     confirm: float
@@ -52,7 +52,7 @@ class Price:
 
 @dataclass(frozen=True)
 class CellCost:
-    """A cell's trials that are left, and the seconds of each kind together."""
+    """Remaining trials and confirmations of a cell, and the price of each."""
 
     cell: Cell
     trials: int
@@ -66,8 +66,9 @@ class CellCost:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Costs by cell; seconds of the clock to the end, and their 90 % interval. ``unpriced``: cells left out, because no
-    trial of their kind has finished and their calibration failed."""
+    """Costs by cell; seconds of wall time to the end with a 90 % interval.
+
+    ``unpriced``: cells left out because no similar trial has finished and their calibration failed."""
 
     costs: list[CellCost]
     slots: int
@@ -84,7 +85,7 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Saving:
-    """One way to be done sooner: what it changes, the seconds and core-hours it saves, and the end with it."""
+    """One possible cut: `what` it changes, seconds and core-hours it saves, seconds to the end, and if that `fits`."""
 
     what: str
     saves: float
@@ -94,23 +95,23 @@ class Saving:
 
 
 def duration(text: str) -> float:
-    """Seconds of a duration in words. Raises HarnessError where it is none.
+    """Return the seconds of a duration. Raises HarnessError if it is not one.
 
     >>> duration("36h"), duration("1h30m"), duration("2d"), duration("90s")
     (129600.0, 5400.0, 172800.0, 90.0)
     """
     units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
     if not re.fullmatch(r"([0-9]+(\.[0-9]+)?[dhms])+", text):
-        raise HarnessError(f"--deadline '{text}' is no duration; it is written as 36h, 1h30m, 2d or 90s.")
-    found = sum(float(number) * units[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([dhms])", text))
-    if not 0 < found <= LONGEST:
+        raise HarnessError(f"--deadline '{text}' is not a duration; write it as 36h, 1h30m, 2d or 90s.")
+    seconds = sum(float(number) * units[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([dhms])", text))
+    if not 0 < seconds <= LONGEST:
         raise HarnessError(f"--deadline '{text[:40]}' must be longer than 0s and at most {LONGEST // 86400}d.")
-    return found
+    return seconds
 
 
 @dataclass(frozen=True)
 class FinishedTrial:
-    """A finished trial, as far as prices go."""
+    """The facts of a finished trial that prices depend on."""
 
     id: str
     role: str
@@ -121,24 +122,26 @@ class FinishedTrial:
     seconds: float
 
 
-def known(ledger: Ledger) -> list[FinishedTrial]:
-    """All finished trials of a ledger that trained something. Reads each from disk, once."""
-    found = []
+def finished_trials(ledger: Ledger) -> list[FinishedTrial]:
+    """Return all finished trials of a ledger that trained. Reads each from disk once."""
+    trials = []
     for trial_id, entry in ledger.trials.items():
         if entry.status in ("done", "pruned") and (seconds := ledger.seconds(trial_id)) > 0:
             trial, result = entry.trial, entry.result
             if trial.epochs and result is not None:
                 cell, inputs = (trial.cell.backbone, trial.cell.adapter), (trial.inputs.data, trial.inputs.embedding)
                 planned = (trial.epochs, trial.patience)
-                found.append(
+                trials.append(
                     FinishedTrial(trial_id, trial.role, cell, inputs, planned, max(len(result.curve), 1), seconds)
                 )
-    return found
+    return trials
 
 
 def of(grid: Plan, past: Sequence[FinishedTrial], paces: Mapping[str, Pace], slots: int, threads: int) -> Forecast:
-    """The forecast of all that a grid still runs. `past`: the `known` trials of its ledger; `paces`: calibrations by
-    study id, for studies that are `unknown`."""
+    """Return the forecast of a grid's pending trials.
+
+    `past`: the `finished_trials` of its ledger; `paces`: calibrations by study id of studies `needing_calibration`.
+    """
     costs, unpriced, shares = [], [], _shares(past)
     for study in grid.pending:
         price = _price(study, past, shares, paces)
@@ -154,8 +157,8 @@ def of(grid: Plan, past: Sequence[FinishedTrial], paces: Mapping[str, Pace], slo
     return replace(_total(costs, slots, threads), unpriced=tuple(unpriced))
 
 
-def unknown(grid: Plan, past: Sequence[FinishedTrial]) -> list[Study]:
-    """Pending studies that have no price without a calibration."""
+def needing_calibration(grid: Plan, past: Sequence[FinishedTrial]) -> list[Study]:
+    """Return the pending studies that finished trials give no price for."""
     shares = _shares(past)
     return [study for study in grid.pending if _price(study, past, shares, {}) is None]
 
@@ -164,31 +167,31 @@ def _total(costs: list[CellCost], slots: int, threads: int) -> Forecast:
     work = sum(cost.seconds for cost in costs)
     longest = max((max(c.price.search * (c.trials > 0), c.price.confirm * (c.seeds > 0)) for c in costs), default=0.0)
     seconds = START + work / slots + longest * (1 - 1 / slots) / 2 if work else 0.0
-    own = math.sqrt(sum((cost.seconds * cost.price.error) ** 2 for cost in costs)) / work if work else 0.0
+    independent = math.sqrt(sum((cost.seconds * cost.price.error) ** 2 for cost in costs)) / work if work else 0.0
     calibrated = sum(c.seconds for c in costs if c.price.source == "calibration") / work if work else 0.0
-    # the share of the epochs is guessed once for all calibrated cells: such an error does not average out
-    error = math.hypot(own, COMMON, ERRORS["calibration"] * calibrated)
+    # calibrated cells share one guess of the share of epochs, so this error does not average out
+    error = math.hypot(independent, COMMON, ERRORS["calibration"] * calibrated)
     return Forecast(costs, slots, threads, seconds, seconds * math.exp(-Z * error), seconds * math.exp(Z * error))
 
 
 def _shares(past: Iterable[FinishedTrial]) -> dict[tuple[str, int, int], float]:
-    """Mean share of the epochs that finished trials trained, by (role, epochs, patience)."""
-    found: dict[tuple[str, int, int], list[float]] = {}
+    """Return the mean share of their epochs that finished trials trained, by (role, epochs, patience)."""
+    shares: dict[tuple[str, int, int], list[float]] = {}
     for one in past:
-        found.setdefault((one.role, *one.planned), []).append(one.epochs / one.planned[0])
-    return {key: fmean(values) for key, values in found.items()}
+        shares.setdefault((one.role, *one.planned), []).append(one.epochs / one.planned[0])
+    return {key: fmean(values) for key, values in shares.items()}
 
 
 def _price(
     study: Study, past: Sequence[FinishedTrial], shares: Mapping[tuple[str, int, int], float], paces: Mapping[str, Pace]
 ) -> Price | None:
-    """None where nothing is known; a baseline trains nothing."""
+    """Return the price of a study's trials, None if unknown. A baseline costs a flat second: it does not train."""
     if study.cell.is_baseline:
         return Price(0.0, 1.0, "no training", 1.0)
     cell, inputs = (study.cell.backbone, study.cell.adapter), (study.inputs.data, study.inputs.embedding)
     like = [one for one in past if one.cell == cell and one.inputs == inputs]
-    own = {trial_id for trial_id, _ in study.history().values()}
-    ours = [one for one in like if one.id in own]
+    ids = {trial_id for trial_id, _ in study.history().values()}
+    ours = [one for one in like if one.id in ids]
     search = ours or [one for one in like if one.role == "search"] or like
     if not search:
         pace = paces.get(study.id)
@@ -203,12 +206,12 @@ def _price(
 
 
 def _rate(trials: Sequence[FinishedTrial]) -> float:
-    """Seconds an epoch."""
+    """Return the mean seconds per epoch."""
     return sum(one.seconds for one in trials) / sum(one.epochs for one in trials)
 
 
 def _length(study: Study, role: str, shares: Mapping[tuple[str, int, int], float]) -> float:
-    """Epochs that a trial is likely to train."""
+    """Return the epochs that a trial is likely to train."""
     patience = study.pace * study.budget.patience
     share = shares.get((role, study.epochs, patience), SHARES[role] if 0 < patience < study.epochs else 1.0)
     return share * study.epochs
@@ -216,12 +219,15 @@ def _length(study: Study, role: str, shares: Mapping[tuple[str, int, int], float
 
 def _calibrated(study: Study, shares: Mapping[tuple[str, int, int], float], pace: Pace) -> Price:
     search, confirm = (pace.epoch * _length(study, role, shares) + pace.finish for role in ("search", "confirm"))
-    return Price(search, confirm + pace.finish, "calibration", ERRORS["calibration"])  # the test is ranked as well
+    return Price(search, confirm + pace.finish, "calibration", ERRORS["calibration"])  # plus the ranking of the test
 
 
 def cuts(grid: Plan, forecast: Forecast, deadline: float) -> list[Saving]:
-    """What to cut, first what costs a table least: trials, then seeds, then epochs, then data sets. Of each the mildest
-    cut that meets the deadline alone, or else the utmost; empty where nothing has to be cut."""
+    """Return possible cuts, the least harmful to a table first: trials, seeds, epochs, data sets.
+
+    One cut of each kind: the smallest that meets the deadline without the others, else the largest. Empty if the
+    forecast meets the deadline.
+    """
     if forecast.high <= deadline:
         return []
     budget = grid.request.budget
@@ -253,11 +259,11 @@ def cuts(grid: Plan, forecast: Forecast, deadline: float) -> list[Saving]:
         (f"epochs {budget.epochs} -> ", _down(budget.epochs, -(-budget.epochs // 2)), str, epochs),
         ("without ", range(1, len(by_data)), lambda to: ", ".join(by_data[:to]), dropped),
     ]
-    found = [
-        _mildest([(name + words(to), change(to)) for to in steps], forecast, deadline)
+    savings = [
+        _smallest([(name + words(to), change(to)) for to in steps], forecast, deadline)
         for name, steps, words, change in ways
     ]
-    return [cut for cut in found if cut is not None and cut.saves > 0]
+    return [cut for cut in savings if cut is not None and cut.saves > 0]
 
 
 def _down(planned: int, least: int) -> range:
@@ -268,48 +274,48 @@ def _of(costs: Iterable[CellCost], dataset: str) -> float:
     return sum(cost.seconds for cost in costs if cost.cell.dataset == dataset)
 
 
-def _mildest(steps: Iterable[tuple[str, list[CellCost]]], forecast: Forecast, deadline: float) -> Saving | None:
-    """The first step that meets the deadline, else the last; a step is its name and what is then left to pay."""
+def _smallest(steps: Iterable[tuple[str, list[CellCost]]], forecast: Forecast, deadline: float) -> Saving | None:
+    """Return the first step that meets the deadline, else the last; a step is a name and the remaining costs."""
     cut = None
     for what, costs in steps:
-        found = _total(costs, forecast.slots, forecast.threads)
-        saved = forecast.core_hours - found.core_hours
-        cut = Saving(what, forecast.seconds - found.seconds, saved, found.seconds, found.high <= deadline)
+        total = _total(costs, forecast.slots, forecast.threads)
+        saved = forecast.core_hours - total.core_hours
+        cut = Saving(what, forecast.seconds - total.seconds, saved, total.seconds, total.high <= deadline)
         if cut.fits:
             break
     return cut
 
 
 def key(grid: Plan) -> str:
-    """What a forecast is about: these studies with just so much left to run."""
+    """Return a hash of the work a forecast covers: the pending studies and the trials each has left."""
     return digest(sorted([study.id, study.to_run()] for study in grid.pending))
 
 
 def remember(grid: Plan, forecast: Forecast) -> None:
-    """Keep a forecast in the home, for the bench to compare itself with."""
+    """Save a forecast in the home, so that the bench can compare its duration with it."""
     value = {"of": key(grid), "seconds": forecast.seconds, "low": forecast.low, "high": forecast.high}
     write_text(grid.request.home / "forecast.json", json.dumps(value | {"time": time.time()}))
 
 
-def told(home: Path, about: str, took: float) -> str | None:
-    """How a bench that began with this `key` and took so many seconds compares with its forecast, if there is one."""
+def accuracy(home: Path, work: str, took: float) -> str | None:
+    """Compare a bench of `took` seconds with its forecast; None without one. `work`: the `key` at its start."""
     from harness.workflows.progress import clock
 
     try:
-        kept = json.loads((home / "forecast.json").read_text())
-        if kept["of"] != about:
+        saved = json.loads((home / "forecast.json").read_text())
+        if saved["of"] != work:
             return None
-        low, high = clock(kept["low"]), clock(kept["high"])
+        low, high = clock(saved["low"]), clock(saved["high"])
         return (
-            f"Took {clock(took)}; the plan had said {clock(kept['seconds'])} [{low}, {high}], "
-            f"which is {100 * (kept['seconds'] / took - 1):+.0f} %."
+            f"Took {clock(took)}; the forecast was {clock(saved['seconds'])} [{low}, {high}], "
+            f"a difference of {100 * (saved['seconds'] / took - 1):+.0f} %."
         )
     except (OSError, ValueError, KeyError, TypeError, ArithmeticError):
         return None
 
 
-def to_json(forecast: Forecast, deadline: float, found: list[Saving]) -> dict[str, Any]:
-    """For scripts: seconds throughout."""
+def to_json(forecast: Forecast, deadline: float, savings: list[Saving]) -> dict[str, Any]:
+    """Return the forecast and the cuts for scripts; durations in seconds."""
     return {
         "deadline": deadline,
         "fits": forecast.high <= deadline,
@@ -323,29 +329,29 @@ def to_json(forecast: Forecast, deadline: float, found: list[Saving]) -> dict[st
             {**vars(c.cell), "trials": c.trials, "seeds": c.seeds, "seconds": round(c.seconds, 1), **vars(c.price)}
             for c in forecast.costs
         ],
-        "cuts": [vars(cut) for cut in found],
+        "cuts": [vars(cut) for cut in savings],
         "unpriced": [vars(cell) for cell in forecast.unpriced],
     }
 
 
-def text(forecast: Forecast, deadline: float, found: list[Saving]) -> str:
-    """For a terminal."""
+def text(forecast: Forecast, deadline: float, savings: list[Saving]) -> str:
+    """Format the forecast and the cuts for a terminal."""
     from harness.workflows.progress import clock
 
     lines = []
     for c in forecast.costs:
         each = f"{c.trials} x {c.price.search:.1f}s + {c.seeds} x {c.price.confirm:.1f}s"
         lines.append(f"{c.seconds * forecast.threads / 3600:8.3g} core-hours  {each:28s} by {c.price.source}: {c.cell}")
-    lines += [f"  no price  its calibration failed, so the forecast leaves it out: {c}" for c in forecast.unpriced]
+    lines += [f"  no price  calibration failed, not in the forecast: {c}" for c in forecast.unpriced]
     span = f"{clock(forecast.seconds)} [{clock(forecast.low)}, {clock(forecast.high)}]"
     verdict = "fits" if forecast.high <= deadline else "may not fit" if forecast.seconds <= deadline else "does not fit"
     lines.append(
         f"{forecast.core_hours:.3g} core-hours, done in {span} (90 % interval) on {forecast.slots} slots of "
         f"{forecast.threads} thread(s): {verdict} in {clock(deadline)}."
     )
-    lines += ["What to cut, first what costs a table least:"] if found else []
-    for place, cut in enumerate(found, 1):
-        fits = "fits" if cut.fits else "not enough alone"
+    lines += ["Possible cuts, the least harmful to a table first:"] if savings else []
+    for place, cut in enumerate(savings, 1):
+        fits = "fits" if cut.fits else "not enough by itself"
         saves = f"saves {cut.saves_core_hours:.3g} core-hours, done in {clock(cut.seconds)}, {fits}"
         lines.append(f"  {place}. {cut.what}: {saves}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What is told while the grid runs: one rewritten line on a terminal, a plain line a trial elsewhere. To stderr."""
+"""Progress of a running grid, on stderr: one rewritten line on a terminal, else one plain line per trial."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ if TYPE_CHECKING:
     from harness.search.plan import Study
     from harness.search.studies import GridEvent
 
-EVERY = 30.0  # seconds between plain lines about trials that still run
-SHARE = 0.01  # of the time at most goes into estimates: on a grid of 100,000 trials one takes a while
+EVERY = 30.0  # seconds between plain lines about running trials
+SHARE = 0.01  # largest share of the time spent on estimates: with 100,000 trials each one takes a while
 
 
 class Progress:
-    """Counts what these studies still run, and estimates the rest by what the trials of each cell took."""
+    """Counts the trials of these studies, and estimates the remaining time from the durations of each cell's trials."""
 
     def __init__(self, studies: list[Study], slots: int, stream: TextIO | None = None) -> None:
         self.studies, self.slots = studies, slots
         self.stream = stream or sys.stderr
         self.live = self.stream.isatty()
-        self.start = self.told = time.monotonic()
-        self.began: float | None = None  # when the first trial started: before it, Ray did
+        self.start = self.last_line = time.monotonic()
+        self.began: float | None = None  # start of the first trial, after Ray has started
         self.ended = self.failed = 0
         self.total = sum(study.to_run() for study in studies)
         self.best: dict[object, float] = {}
@@ -44,7 +44,7 @@ class Progress:
             self.failed += event.result.status == "failed"
             if not self.live or event.result.status == "failed":
                 self.line(f"[{self.ended}/{self.total}] {describe(event)}   {self.eta()}")
-        elif not self.live and time.monotonic() - self.told > EVERY:
+        elif not self.live and time.monotonic() - self.last_line > EVERY:
             self.line(f"[{self.ended}/{self.total}] {cell}: epoch {event.epoch + 1}, NDCG@10 {event.value:.4f}")
         if self.live:
             best = f"best {self.best[cell]:.4f}" if cell in self.best else ""
@@ -53,21 +53,21 @@ class Progress:
             self.stream.flush()
 
     def line(self, text: str) -> None:
-        self.told = time.monotonic()
+        self.last_line = time.monotonic()
         self.stream.write(("\r\x1b[2K" if self.live else "") + text + "\n")
         self.stream.flush()
 
     def eta(self) -> str:
-        """Elapsed time and, once trials have ended, what is left."""
+        """Return the elapsed and, once trials have ended, the remaining time."""
         now = time.monotonic()
         if now >= self._due and self.ended:
             self._left = self._estimate(now)
             self._due = now + (time.monotonic() - now) / SHARE
-        text = f"{clock(now - self.start)} gone{self._left}"
+        text = f"{clock(now - self.start)} elapsed{self._left}"
         return text + (f", {self.failed} failed" if self.failed else "")
 
     def _estimate(self, now: float) -> str:
-        """What is left in words; the count of trials is made anew, since a budget in seconds shortens searches."""
+        """Return the remaining time as text. Recounts the trials, since a time budget shortens searches."""
         from harness.workflows import eta
 
         self.total = self.ended + sum(study.to_run() for study in self.studies)
@@ -76,7 +76,7 @@ class Progress:
         if needed is None or self.began is None:
             return ""
         ends = eta.finishes(needed, self.slots, eta.pace(works, self.ran, now - self.began, self.slots))
-        return "" if ends is None else f", about {clock(max(ends, default=0.0))} to go"
+        return "" if ends is None else f", about {clock(max(ends, default=0.0))} left"
 
     def close(self) -> None:
         if self.live:
@@ -85,7 +85,7 @@ class Progress:
 
 
 def describe(event: GridEvent) -> str:
-    """One ended trial in words."""
+    """Return one line about an ended trial."""
     trial, result = event.assignment.trial, event.result
     assert result is not None
     what = f"seed {trial.seed}" if trial.role == "confirm" else f"trial {event.assignment.number}"
@@ -98,7 +98,7 @@ def describe(event: GridEvent) -> str:
 
 
 def clock(seconds: float) -> str:
-    """A duration for people.
+    """Format a duration for people.
 
     >>> clock(7.4), clock(754), clock(90061)
     ('7s', '12m34s', '25h01m')

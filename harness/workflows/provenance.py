@@ -1,4 +1,4 @@
-"""How a bench came about: code, versions and machine, and the launch record that carries them."""
+"""Provenance of a bench: code, versions and machine, and the launch record that contains them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from harness.types import EXPECTED, Protocol
 
 
 def launch(grid: Plan, run: dict[str, Any], disk_bytes: int = 0) -> LaunchRecord:
-    """The launch record of a grid. `run`: slots, threads, GPU share and resources, added to the provenance;
-    `disk_bytes`: estimated need of disk."""
+    """Return the launch record of a grid.
+
+    `run`: slots, threads, GPU share and resources, added to the provenance; `disk_bytes`: estimated disk use.
+    """
     request = grid.request
     return LaunchRecord(
         table=request.table_key,
@@ -41,20 +43,20 @@ def launch(grid: Plan, run: dict[str, Any], disk_bytes: int = 0) -> LaunchRecord
 
 
 def names_grid(launch: LaunchRecord, grid: Plan) -> bool:
-    """Whether a launch recorded exactly this grid, skipped cells included."""
+    """Return whether a launch recorded exactly this grid, including its skipped cells."""
     skipped = tuple(SkippedCell(cell, reason) for cell, reason in grid.skipped)
     studies = tuple(study.record() for study in grid.studies)
     return (launch.table, launch.studies, launch.skipped) == (grid.request.table_key, studies, skipped)
 
 
 def _card(prepared: splits.Prepared, protocol: Protocol) -> dict[str, Any]:
-    """A data set's card, with the facts that depend on the protocol."""
+    """Return a data set's card with the facts that depend on the protocol."""
     counts = splits.target_counts(splits.split(prepared, protocol))
     return replace(prepared.card, **counts, hash=prepared.hash).to_json()
 
 
 def provenance() -> dict[str, Any]:
-    """Code, versions and machine; no paths, host name or environment."""
+    """Return code, versions and machine; no paths, host name or environment."""
     root = registry.folder_of("harness").parent
     git = ["git", "-C", str(root)]
     sha = _output([*git, "rev-parse", "HEAD"]) if (root / ".git").exists() else ""

@@ -1,6 +1,6 @@
-"""A number of a table, made again: what it was made of is checked, its runs are trained anew, the two are compared.
+"""Reproduce a row of a table: check its inputs, retrain its runs and compare the results.
 
-Trains with the thread count of the recorded launch, and writes to no ledger, artifact or mirror of the home.
+Trains with the thread count of the recorded launch; never writes to the home's ledger, artifacts or mirror.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from harness.workflows.provenance import provenance
 
 @dataclass(frozen=True)
 class SeedComparison:
-    """One run, recorded and made again. ``equal``: of ``queries`` test ranks, how many are the same to the last bit."""
+    """One run, recorded and reproduced. ``equal``: how many of the ``queries`` test ranks are bitwise equal."""
 
     seed: int
     recorded: dict[str, float]
@@ -43,11 +43,11 @@ class SeedComparison:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A row made again.
+    """A reproduced row.
 
-    ``checks``: what -> (recorded, here) where both are equal or not; ``difference``: reproduced minus recorded of the
-    headline metric with its 95 % interval over users and seeds. ``verdict``: ``equal`` (every rank to the last bit),
-    ``within`` (the interval holds zero, or the difference is within the tolerance asked for) or ``differs``.
+    ``checks``: name -> (recorded, here); ``difference``: reproduced minus recorded headline metric with its 95 %
+    interval over users and seeds. ``verdict``: ``equal`` (all ranks bitwise equal), ``within`` (the interval contains
+    zero, or the difference is within the requested tolerance) or ``differs``.
     """
 
     row: str
@@ -68,10 +68,10 @@ class Reproduction:
 
 @dataclass(frozen=True)
 class ReproduceRequest:
-    """What is to be made again and how it is judged.
+    """A row to reproduce and how to judge it.
 
-    ``dataset``: name or folder of its data, where the cache has them no more; ``launch``: of the table as it stood
-    then; ``seeds``: only the first so many; ``tolerance``: of the headline metric, in place of the interval.
+    ``dataset``: name or folder of its data, needed if they are no longer cached; ``launch``: use the table as of this
+    launch; ``seeds``: number of seeds to rerun; ``tolerance``: for the headline metric, instead of the interval.
     """
 
     row: str
@@ -81,60 +81,63 @@ class ReproduceRequest:
     tolerance: float | None = None
 
 
-Say = Callable[[str], None]
-Made = tuple[dict[str, float], Ranks]  # test metrics and test ranks of a run
+Log = Callable[[str], None]
+Tested = tuple[dict[str, float], Ranks]  # test metrics and test ranks of a run
 
 
-def run(home: Path, asked: ReproduceRequest, say: Say = lambda _: None) -> Reproduction:
-    """Train the winner of a row again, with its seeds, in this process.
+def run(home: Path, request: ReproduceRequest, log: Log = lambda _: None) -> Reproduction:
+    """Retrain the winner of a row with its seeds in this process.
 
-    Raises HarnessError if the row is none or has no confirmed run, its data or embedding are not here, or its
-    components no longer take its parameters.
+    Raises HarnessError if there is no such row, it has no confirmed run, its data or embedding are missing, or its
+    components no longer accept its parameters.
     """
-    known = _Recorded(home, asked, say)
-    prepared = row_lookup.sequences(home, known.row, known.trials[0].inputs.data, asked.dataset)
-    split = splits.split(prepared, known.trials[0].protocol)
-    arrays = row_lookup.text(home, known.row, known.trials[0].inputs.embedding, prepared)
-    threads = known.row.launch.provenance.get("threads")
-    return known.beside([_train(own, split, arrays, threads, say) for own in known.trials])
+    recorded = _Recorded(home, request, log)
+    first = recorded.trials[0]
+    prepared = row_lookup.sequences(home, recorded.row, first.inputs.data, request.dataset)
+    split = splits.split(prepared, first.protocol)
+    arrays = row_lookup.text(home, recorded.row, first.inputs.embedding, prepared)
+    threads = recorded.row.launch.provenance.get("threads")
+    return recorded.compare([_train(trial, split, arrays, threads, log) for trial in recorded.trials])
 
 
-def search(home: Path, asked: ReproduceRequest, source: spaces.SpaceSource, say: Say = lambda _: None) -> Reproduction:
-    """Search the row's cell again, from its first trial, in a scratch home, and confirm what wins there.
+def search(
+    home: Path, request: ReproduceRequest, source: spaces.SpaceSource, log: Log = lambda _: None
+) -> Reproduction:
+    """Repeat the search of the row's cell from its first trial in a temporary home, and confirm its winner.
 
     `source`: the search spaces of its launch. Data and caches are those of `home`. Raises HarnessError as `run` does,
-    or if the search would be another one.
+    or if the search would differ from the recorded one.
     """
-    known = _Recorded(home, asked, say)
-    row = known.row
+    recorded = _Recorded(home, request, log)
+    row = recorded.row
     if not row.study.trials:
         raise HarnessError(f"{row.words} was not searched; leave out --search.")
     with tempdirs.folder("reproduce") as folder:
-        request = _request(home, folder, asked, row, source)
-        grid = plan.make(request, Ledger())
+        bench = _bench_request(home, folder, request, row, source)
+        grid = plan.make(bench, Ledger())
         [study] = [study for study in grid.studies if not study.cell.is_baseline]
         if study.id != row.study.id:
             raise HarnessError(
-                f"{row.words}: the search here would be another one: its space, data, versions or sampler are not "
-                "those of the launch. Give its --spaces and --set; without --search the winner alone is run again."
+                f"{row.words}: the search here would differ from the recorded one: space, data, versions or sampler "
+                "are not those of the launch. Give its --spaces and --set, or omit --search to rerun only the winner."
             )
-        run_bench.run(request, run_bench.Options(threads=row.launch.provenance.get("threads"), tracking="off"))
-        made = Ledger.open(request.home)
-        trials = row_lookup.confirmed(made, row_lookup.of(made)[study.cell])[: len(known.trials)]
-        again = [
-            (dict(result.test), artifacts.bounds(row_lookup.ranks(request.home, own)))
-            for own in trials
-            if (result := made.result(own.id)) is not None
+        run_bench.run(bench, run_bench.Options(threads=row.launch.provenance.get("threads"), tracking="off"))
+        ledger = Ledger.open(bench.home)
+        trials = row_lookup.confirmed(ledger, row_lookup.of(ledger)[study.cell])[: len(recorded.trials)]
+        reproduced = [
+            (dict(result.test), artifacts.bounds(row_lookup.ranks(bench.home, trial)))
+            for trial in trials
+            if (result := ledger.result(trial.id)) is not None
         ]
-    same = [own.params for own in trials] == [own.params for own in known.trials]
-    say("The same configuration won." if same else f"Another configuration won: {trials[0].params}")
-    return known.beside(again)
+    same = [trial.params for trial in trials] == [trial.params for trial in recorded.trials]
+    log("The same configuration won." if same else f"Another configuration won: {trials[0].params}")
+    return recorded.compare(reproduced)
 
 
-def _request(
-    home: Path, into: Path, asked: ReproduceRequest, row: LedgerRow, source: spaces.SpaceSource
+def _bench_request(
+    home: Path, into: Path, request: ReproduceRequest, row: LedgerRow, source: spaces.SpaceSource
 ) -> plan.Request:
-    """A bench of the row's cell alone, in a home that shares data and caches with `home`."""
+    """Return a bench of only the row's cell, in the home `into`, which shares data and caches with `home`."""
     for name in ("data", "cache"):
         (home / name).mkdir(exist_ok=True)
         (into / name).symlink_to((home / name).resolve())
@@ -145,7 +148,7 @@ def _request(
     budget = launch.budget
     return plan.Request(
         home=into,
-        datasets=asked.dataset or row.cell.dataset,
+        datasets=request.dataset or row.cell.dataset,
         adapters=row.cell.adapter,
         backbones=row.cell.backbone,
         encoders="noise" if row.cell.encoder == NO_TEXT else registry.quoted(row.cell.encoder),
@@ -159,41 +162,41 @@ def _request(
 
 
 class _Recorded:
-    """What the home holds of a row: its confirmed runs, their results and ranks, and what they rest on."""
+    """The recorded side of a row: its confirmed runs, their results and ranks, and the checks of their inputs."""
 
-    def __init__(self, home: Path, asked: ReproduceRequest, say: Say) -> None:
+    def __init__(self, home: Path, request: ReproduceRequest, log: Log) -> None:
         ledger = Ledger.open(home)
-        self.asked = asked
-        self.row = row_lookup.find(row_lookup.of(ledger, asked.launch), asked.row)
-        self.trials = row_lookup.confirmed(ledger, self.row)[: asked.seeds]
-        self.tests = [result.test for own in self.trials if (result := ledger.result(own.id)) is not None]
-        frames = [row_lookup.ranks(home, own) for own in self.trials]
+        self.tolerance = request.tolerance
+        self.row = row_lookup.find(row_lookup.of(ledger, request.launch), request.row)
+        self.trials = row_lookup.confirmed(ledger, self.row)[: request.seeds]
+        self.tests = [result.test for trial in self.trials if (result := ledger.result(trial.id)) is not None]
+        frames = [row_lookup.ranks(home, trial) for trial in self.trials]
         self.users, self.ranks = frames[0]["user"].to_numpy(), [artifacts.bounds(frame) for frame in frames]
-        self.checks = check(home, self.row, self.trials[0], asked.dataset)
+        self.checks = check(home, self.row, self.trials[0], request.dataset)
         for name, (was, here) in self.checks.items():
             if was != here:
-                say(f"{name}: recorded {was}, here {here}")
+                log(f"{name}: recorded {was}, here {here}")
 
-    def beside(self, made: list[Made]) -> Reproduction:
-        """The recorded runs and those made again, seed by seed."""
-        found = []
-        made = [self._as_recorded(own, *one) for own, one in zip(self.trials, made, strict=True)]
-        for own, test, was, (new_test, now) in zip(self.trials, self.tests, self.ranks, made, strict=True):
+    def compare(self, reproduced: list[Tested]) -> Reproduction:
+        """Compare the recorded and the reproduced runs, seed by seed."""
+        seeds = []
+        reproduced = [self._as_recorded(trial, *run) for trial, run in zip(self.trials, reproduced, strict=True)]
+        for trial, test, was, (new_test, now) in zip(self.trials, self.tests, self.ranks, reproduced, strict=True):
             if len(was) != len(now):
-                raise HarnessError(f"{self.row.words}: its ranks are of {len(was)} targets, its split has {len(now)}.")
-            found.append(SeedComparison(own.seed, test, new_test, len(was), int(was.equal(now).sum())))
-        if all(seed.equal == seed.queries for seed in found):
+                raise HarnessError(f"{self.row.words} has ranks of {len(was)} targets, but its split has {len(now)}.")
+            seeds.append(SeedComparison(trial.seed, test, new_test, len(was), int(was.equal(now).sum())))
+        if all(seed.equal == seed.queries for seed in seeds):
             difference, verdict = resampling.Interval(0.0, 0.0, 0.0), "equal"
         else:
-            one, other = (_headline(ranks, self.users) for ranks in (self.ranks, [now for _, now in made]))
+            one, other = (_headline(ranks, self.users) for ranks in (self.ranks, [now for _, now in reproduced]))
             gap = crossed_effects.compare(other, one, self.row.cell.is_baseline)
             difference = resampling.Interval(gap.mean, *gap.within(1.0))
-            verdict = _verdict(difference, self.asked.tolerance)
-        return Reproduction(self.row.words, self.checks, tuple(found), difference, self.asked.tolerance, verdict)
+            verdict = _verdict(difference, self.tolerance)
+        return Reproduction(self.row.words, self.checks, tuple(seeds), difference, self.tolerance, verdict)
 
-    def _as_recorded(self, own: Trial, test: dict[str, float], ranks: Ranks) -> Made:
-        """A new run under the tie rule of its record."""
-        if not artifacts.mid_ranked(own):
+    def _as_recorded(self, trial: Trial, test: dict[str, float], ranks: Ranks) -> Tested:
+        """Return a new run's results under the tie rule of the recorded run."""
+        if not artifacts.mid_ranked(trial):
             return test, ranks
         middle = Ranks.untied(ranks.middle)
         return means(middle, self.users), middle
@@ -206,25 +209,25 @@ def _verdict(difference: resampling.Interval, tolerance: float | None) -> str:
 
 
 def _train(
-    own: Trial,
+    recorded: Trial,
     split: splits.Split,
     arrays: dict[str, np.ndarray],
     threads: int | None,
-    say: Say,
-) -> Made:
-    """A trial from its first epoch to its test ranks."""
+    log: Log,
+) -> Tested:
+    """Run a trial from its first epoch to its test ranks."""
     import torch
 
     from harness.training import trial
 
     torch.set_num_threads(threads or 1)
-    say(f"Training {own.cell}, seed {own.seed}: {own.epochs} epochs at most.")
+    log(f"Training {recorded.cell}, seed {recorded.seed}: max {recorded.epochs} epochs.")
     try:
-        result, left = trial.run(own, split, trial.spectrum(arrays, split.n_items))
+        result, left = trial.run(recorded, split, trial.spectrum(arrays, split.n_items))
     except (TypeError, ValueError, HarnessError) as error:
-        raise HarnessError(f"{own.cell} cannot be built any more: {error}") from error
+        raise HarnessError(f"{recorded.cell} can no longer be built: {error}") from error
     except trial.TrialFailed as error:
-        raise HarnessError(f"{own.cell}, seed {own.seed}, failed this time: {error}.") from error
+        raise HarnessError(f"{recorded.cell}, seed {recorded.seed}, failed when rerun: {error}.") from error
     return result.test, left.ranks
 
 
@@ -233,41 +236,40 @@ def _headline(columns: list[Ranks], users: np.ndarray) -> np.ndarray:
     return np.stack([per_user(ranks, metric, int(k), users) for ranks in columns], 1)
 
 
-def check(home: Path, row: LedgerRow, own: Trial, dataset: str = "") -> dict[str, tuple[Any, Any]]:
-    """Everything a number rests on, as (recorded, here): data, embedding, component versions, code, packages, machine.
+def check(home: Path, row: LedgerRow, trial: Trial, dataset: str = "") -> dict[str, tuple[Any, Any]]:
+    """Return everything a number depends on as (recorded, here): data, embedding, versions, code, packages, machine.
 
-    The data are those that are used: prepared ones out of the cache, unless `dataset` names a source to be held
-    against them; a name alone may mean another source than it did. A data set or encoder that cannot be found here
-    counts as "not here".
+    Checks the data that are used: the cached ones, unless `dataset` gives a source to compare (the row's name may refer
+    to another source now). A data set or encoder that cannot be found is reported as "not here".
     """
-    was = own.inputs.data
-    found: dict[str, tuple[Any, Any]] = {}
+    was = trial.inputs.data
+    checks: dict[str, tuple[Any, Any]] = {}
     try:
         cached = not dataset and row_lookup.cached(home, was)
         prepared = row_lookup.sequences(home, row, was) if cached else row_lookup.prepare(home, row, dataset)
-        found["data"] = (was, prepared.hash)
+        checks["data"] = (was, prepared.hash)
     except HarnessError:
-        found["data"] = (was, "its source is not here")
+        checks["data"] = (was, "its source is not here")
         prepared = None
-    if own.inputs.embedding:
-        found["embedding"] = (own.inputs.embedding, _embedding(home, row, prepared))
-        found["basis"] = (own.inputs.basis, embeddings.BASIS_VERSION)
-    here = _versions(own)
-    found |= {f"version of {name}": (old, here.get(name)) for name, old in own.inputs.versions.items()}
+    if trial.inputs.embedding:
+        checks["embedding"] = (trial.inputs.embedding, _embedding(home, row, prepared))
+        checks["basis"] = (trial.inputs.basis, embeddings.BASIS_VERSION)
+    here = _versions(trial)
+    checks |= {f"version of {name}": (old, here.get(name)) for name, old in trial.inputs.versions.items()}
     then, now = row.launch.provenance, provenance()
-    found["code (git)"] = (_code(then), _code(now))
-    found["python"] = (then["python"], now["python"])
-    found |= {name: (version, now["versions"].get(name)) for name, version in then["versions"].items()}
-    found["processor"] = (then["machine"]["processor"], now["machine"]["processor"])
-    return found
+    checks["code (git)"] = (_code(then), _code(now))
+    checks["python"] = (then["python"], now["python"])
+    checks |= {name: (version, now["versions"].get(name)) for name, version in then["versions"].items()}
+    checks["processor"] = (then["machine"]["processor"], now["machine"]["processor"])
+    return checks
 
 
 def _code(provenance: dict[str, Any]) -> str:
-    return (provenance["git"][:12] or "not a checkout") + (" and changes" if provenance["dirty"] else "")
+    return (provenance["git"][:12] or "not a checkout") + (" with changes" if provenance["dirty"] else "")
 
 
 def _embedding(home: Path, row: LedgerRow, prepared: splits.Prepared | None) -> str:
-    """The hash of what the row's encoder would make here."""
+    """Return the hash of the embedding that the row's encoder would produce here."""
     if prepared is None:
         return "its texts are not here"
     try:
@@ -277,12 +279,12 @@ def _embedding(home: Path, row: LedgerRow, prepared: splits.Prepared | None) -> 
         return "its encoder is not here"
 
 
-def _versions(own: Trial) -> dict[str, int | str]:
-    """The versions, here, of what a trial names in its inputs."""
-    if own.cell.is_baseline:
-        packages = {own.cell.adapter: (registry.BASELINES, own.cell.adapter)}
+def _versions(trial: Trial) -> dict[str, int | str]:
+    """Return the versions installed here of the components that a trial's inputs name."""
+    if trial.cell.is_baseline:
+        packages = {trial.cell.adapter: (registry.BASELINES, trial.cell.adapter)}
     else:
-        words = (own.cell.adapter, own.cell.backbone, own.params["train.loss"])
+        words = (trial.cell.adapter, trial.cell.backbone, trial.params["train.loss"])
         kinds = (registry.ADAPTERS, registry.BACKBONES, registry.LOSSES)
         packages = {
             plan.VERSION_NAMES[kind]: (kind, registry.split_overrides(word)[0])
@@ -297,29 +299,29 @@ def _versions(own: Trial) -> dict[str, int | str]:
 
 WORDS = {
     "equal": "Equal to the last bit.",
-    "within": "Not equal, and not distinguishable: the difference lies within {limit}.",
-    "differs": "Differs: the difference does not lie within {limit}.",
+    "within": "Not equal, but indistinguishable: the difference is within {limit}.",
+    "differs": "Differs: the difference is not within {limit}.",
 }
 
 
-def text(found: Reproduction) -> str:
-    """A reproduction as lines: what differs here, recorded and reproduced metrics, the verdict."""
-    off = {name: pair for name, pair in found.checks.items() if pair[0] != pair[1]}
-    lines = [found.row, ""]
+def text(result: Reproduction) -> str:
+    """Format a reproduction as lines: differences in the inputs, recorded and reproduced metrics, the verdict."""
+    off = {name: pair for name, pair in result.checks.items() if pair[0] != pair[1]}
+    lines = [result.row, ""]
     if off:
         width = max(map(len, off))
-        lines += ["Not as it was recorded (recorded / here)"]
+        lines += ["Not as recorded (recorded / here)"]
         lines += [f"  {name:{width}s}  {was} / {here}" for name, (was, here) in off.items()]
-    lines += [f"As recorded: {', '.join(name for name in found.checks if name not in off) or 'nothing'}", ""]
+    lines += [f"As recorded: {', '.join(name for name in result.checks if name not in off) or 'nothing'}", ""]
     lines += [f"{'seed':>4s}  {HEADLINE}: recorded  reproduced  difference  equal ranks"]
-    for seed in found.seeds:
+    for seed in result.seeds:
         was, now = seed.recorded[HEADLINE], seed.reproduced[HEADLINE]
         lines.append(
             f"{seed.seed:4d}  {was:17.4f}  {now:10.4f}  {now - was:+10.4f}  {seed.equal:,} of {seed.queries:,}"
         )
-    gap = found.difference
-    if found.verdict == "equal":
+    gap = result.difference
+    if result.verdict == "equal":
         return "\n".join([*lines, "", WORDS["equal"]])
     lines += ["", f"Reproduced - recorded: {gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"]
-    limit = f"{found.tolerance:g}" if found.tolerance is not None else "the interval over users and seeds around zero"
-    return "\n".join([*lines, WORDS[found.verdict].format(limit=limit)])
+    limit = f"{result.tolerance:g}" if result.tolerance is not None else "the interval over users and seeds around zero"
+    return "\n".join([*lines, WORDS[result.verdict].format(limit=limit)])

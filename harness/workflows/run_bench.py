@@ -26,18 +26,18 @@ from harness.workflows.provenance import launch, names_grid
 
 @dataclass(frozen=True)
 class Options:
-    """Where and how a bench runs: nothing here changes a result."""
+    """Where and how a bench runs. No option here changes a result."""
 
     address: str | None = None
-    threads: int | None = None  # torch threads a trial; None: as `layout.layout` finds it
-    gpu: float | None = None  # share of a GPU a trial; None: as `layout.layout` finds it; 0: none
+    threads: int | None = None  # torch threads per trial; None: chosen by `slots.layout`
+    gpu: float | None = None  # GPU share per trial; None: chosen by `slots.layout`; 0: no GPU
     tracking: str | None = None  # MLflow URI; None: sqlite in the home, "off": no mirror
-    watchdog: float = 1800.0  # seconds without a sign of life after which a trial is ended; 0: never
+    watchdog: float = 1800.0  # seconds without a heartbeat after which a trial is ended; 0: never
 
 
 @dataclass
 class Outcome:
-    """What a bench came to. `exit_code`: 0 all cells done, 1 some failed, 130 or 143 asked to stop by `signum`."""
+    """Outcome of a bench. `exit_code`: 0 all cells done, 1 some failed, 130 or 143 stopped by signal `signum`."""
 
     table: tables.Table
     report: Path
@@ -51,10 +51,10 @@ class Outcome:
 
 
 def run(request: Request, options: Options) -> Outcome:
-    """Run what is missing of a grid and make its table; asked to stop while trials run, the table so far.
+    """Run the missing trials of a grid and build its table; if stopped while trials run, the table so far.
 
-    Raises HarnessError for bad input before anything is trained, Interrupted if asked to stop while there is nothing
-    to bring to an end, or twice (what ended is kept, and the same command goes on).
+    Raises HarnessError for bad input before training starts, Interrupted if stopped twice or while no trial runs
+    (finished trials are kept, and the same command continues).
     """
     interpreter.check()
     with Stop() as stop:
@@ -64,7 +64,7 @@ def run(request: Request, options: Options) -> Outcome:
 def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     ledger = Ledger.open(request.home)
     for damage in ledger.damages:
-        log(f"Warning: {damage}" + ("" if damage.torn else "; that event counts as not recorded"))
+        log(f"Warning: {damage}" + ("" if damage.torn else "; that event is ignored"))
     grid = plan.make(request, ledger)
     repair.void_lost(grid, log)
     log(overview(grid))
@@ -72,13 +72,13 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
         log(line)
     for cell, reason in grid.skipped:
         log(f"Skipped {cell}: {reason}")
-    begun, about = time.monotonic(), forecast.key(grid)
+    begun, work = time.monotonic(), forecast.key(grid)
     if grid.pending:
         disk_space.warn(grid, log)
     _describe_targets(grid)
     bases = shared_data.prepare(grid) if grid.pending else {}
     ran = _search(grid, bases, options, stop) if grid.pending else 0
-    if ran and not stop.signum and (line := forecast.told(request.home, about, time.monotonic() - begun)):
+    if ran and not stop.signum and (line := forecast.accuracy(request.home, work, time.monotonic() - begun)):
         log(line)
     if not ran and not stop.signum and not _launched_alike(grid):
         with _segment(request.home) as segment:
@@ -86,62 +86,64 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     if not ran and not stop.signum:
         log("Nothing is left to do: every trial of this grid is in the ledger.")
     failpoints.reach("searched")
-    made_of = report_files.made_of(ledger)
+    inputs = report_files.inputs_hash(ledger)
     table = tables.build(ledger_frames.build(ledger, artifacts.sources(request.home)))
-    report = report_files.kept(request.home, made_of) or report_files.write(table, request.home, made_of)
+    report = report_files.existing(request.home, inputs) or report_files.write(table, request.home, inputs)
     return Outcome(table, report, ran, grid.counts(), stop.signum)
 
 
 def overview(grid: Plan) -> str:
-    """One line: cells, what is done, what is to run."""
+    """Return one line: cells, finished and pending trials."""
     c = grid.counts()
     text = f"{c['cells']} cells ({c['done']} done), {c['trials']} trials at budget '{grid.request.budget.name}'"
     return f"{text}, {c['to_run']} to run."
 
 
 def remarks(grid: Plan) -> list[str]:
-    """Lines about searches that differ from their options: parameters without a model, cells without a warm start."""
+    """Return lines about parameters that the sampler draws at random and cells without a warm start."""
     lines, engine = [], grid.request.engine
     if names := grid.drawn_at_random():
         lines.append(f"Sampler '{engine.sampler}' has no model of {', '.join(names)}: drawn at random.")
     if reached := grid.warm_cells():
         lines.append(
-            f"{reached} cells begin with the best configurations on {engine.warm_start}; cells of that data set and "
-            "cells not searched there begin cold."
+            f"{reached} cells start with the best configurations on {engine.warm_start}; cells of that data set and "
+            "cells not searched there start cold."
         )
     return lines
 
 
 def other_code(grid: Plan) -> list[str]:
-    """A line if something is to run beside trials that were made by other code than is installed now."""
-    own, made = code_hash(), []
+    """Return a note if pending trials will stand next to trials of other code than the installed one."""
+    current, codes = code_hash(), []
     for study in grid.studies if grid.pending else []:
         searched = [trial_id for trial_id, _ in study.history().values()]
         for trial_id in [*searched, *study.ledger.confirmations(study.record())]:
             entry = study.ledger.trials.get(trial_id)
             if entry is not None and entry.result is not None and entry.run in study.ledger.launches:
-                made.append(study.ledger.launches[entry.run].provenance.get("code", own))
-    others = sorted({*made} - {own})
+                codes.append(study.ledger.launches[entry.run].provenance.get("code", current))
+    others = sorted({*codes} - {current})
     if not others:
         return []
-    count = sum(code != own for code in made)
+    count = sum(code != current for code in codes)
     return [
-        f"Note: {count} of {len(made)} trials that are done were made by other code ({', '.join(others)}; now {own}). "
-        "They count, since the versions of their components are the same."
+        f"Note: {count} of {len(codes)} finished trials ran other code ({', '.join(others)}; now {current}). "
+        "They count, since their components have the same versions."
     ]
 
 
 def _describe_targets(grid: Plan) -> None:
-    """What tables want to know of the test targets, written once a prepared data set and protocol."""
+    """Save the facts about test targets that tables show, once per prepared data set and protocol."""
     protocol, home = grid.request.protocol, grid.request.home
     for material in grid.materials.values():
         prepared = material.prepared
         key = artifacts.queries_key(prepared.hash, protocol.identity())
-        artifacts.save_queries(home, key, lambda own=prepared: slice_facts.describe(own, splits.split(own, protocol)))
+        artifacts.save_queries(
+            home, key, lambda data=prepared: slice_facts.describe(data, splits.split(data, protocol))
+        )
 
 
 def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) -> int:
-    """Run all that is pending, or until asked to stop; returns how many trials ended."""
+    """Run all pending trials, or until stopped; return how many ended."""
     from harness.engine import ray_tune
     from harness.record import mirror as mirrors
     from harness.record import tracking
@@ -172,13 +174,13 @@ def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) 
             shared = shared_data.collect(grid, pending, bases)
             with leases.Leases(home, segment.run, progress.line) as held:
                 others = other_benches.OtherBenches(held, ledger, segment.run, progress.line)
-                made = studies.TrialQueue(pending, segment, listen, others)
-                ray_tune.run(made, shared, home, layout, options.watchdog, stop, progress.line)
+                queue = studies.TrialQueue(pending, segment, listen, others)
+                ray_tune.run(queue, shared, home, layout, options.watchdog, stop, progress.line)
         finally:
             progress.close()
             behind = mirror.close(2.0 if stop.signum else 60.0) if mirror is not None else 0
             if behind:
-                log(f"{behind} trials are not in MLflow yet; `harness sync` writes them.")
+                log(f"{behind} trials are not in MLflow yet; run `harness sync` to write them.")
         if stop.signum:
             segment.append("stopped", signal=stop.signum)
         else:
@@ -197,6 +199,6 @@ def _segment(home: Path) -> Iterator[Segment]:
 
 
 def _launched_alike(grid: Plan) -> bool:
-    """Whether the newest launch already recorded this grid, so that its table is the one to report."""
+    """Return whether the newest launch already recorded this grid, so that its table is current."""
     launches = grid.studies[0].ledger.launches if grid.studies else {}
     return bool(launches) and names_grid(launches[max(launches)], grid)

@@ -1,4 +1,4 @@
-"""The data that trials read: embeddings with their bases, and splits; computed before anything is trained."""
+"""Prepare the data that trials read: embeddings, bases and splits, computed before training starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Bases = dict[str, tuple[embeddings.Basis, Any]]  # embedding hash -> basis and e
 
 
 def prepare(grid: Plan) -> Bases:
-    """Compute the embeddings and bases of pending studies, and drop cells that cannot be built from the grid."""
+    """Compute the embeddings and bases of pending studies; remove cells that cannot be built from the grid."""
     bases = _bases(grid)
     _skip_unbuildable(grid, bases)
     _warn_of_slow_products(grid)
@@ -28,21 +28,21 @@ def _warn_of_slow_products(grid: Plan) -> None:
     if any(study.space.default.get("train.precision") == "bfloat16" for study in grid.pending):
         times = trial.bfloat16_slows()
         if times > 1.5:
-            log(f"Warning: train.precision=bfloat16, but this processor makes such products {times:.0f}x slower.")
+            log(f"Warning: train.precision=bfloat16, but this processor computes such products {times:.0f}x slower.")
 
 
 def _bases(grid: Plan) -> Bases:
-    """Embeddings and bases of pending studies, read from the cache or computed."""
+    """Return embeddings and bases of pending studies, cached or computed."""
     wanted = {(s.cell.dataset, s.cell.encoder, s.inputs.embedding) for s in grid.pending if s.inputs.embedding}
-    found: Bases = {}
+    bases: Bases = {}
     for dataset, word, key in sorted(wanted):
         material = grid.materials[dataset]
         E = embeddings.embed(material.encoders[word], material.texts, grid.request.home)
         basis = embeddings.basis(E, key, grid.request.home)
         for note in basis.info["notes"]:
             log(f"{dataset} / {word}: {note}")
-        found[key] = (basis, E)
-    return found
+        bases[key] = (basis, E)
+    return bases
 
 
 def arrays(basis: embeddings.Basis, E: Any) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def _skip_unbuildable(grid: Plan, bases: Bases) -> None:
                 trial.build(study.trial("search", 0, study.space.default), split_of[study.cell.dataset], spectrum)
             except ValueError as error:
                 reason = str(error)
-            except Exception as error:  # a fault of the component: its trials will fail with this reason and be counted
+            except Exception as error:  # a bug in the component: its trials fail with this reason and are counted
                 log(f"{study.cell} cannot be built: {type(error).__name__}: {error}")
         if reason is None:
             kept.append(study)
@@ -78,8 +78,11 @@ def _skip_unbuildable(grid: Plan, bases: Bases) -> None:
 
 
 def collect(grid: Plan, pending: list[Study], bases: Bases) -> dict[str, Any]:
-    """The objects that workers read, by hash: `splits` (sealed for searches, open for confirmations), `spectra` (bases
-    with their embeddings) and `sizes` (items of each data set)."""
+    """Return the objects that workers read, by hash.
+
+    `splits` (sealed for searches, open for confirmations), `spectra` (bases with their embeddings) and `sizes` (items
+    of each data set).
+    """
     split_of: dict[tuple[str, str], splits.Split] = {}
     for name in {study.cell.dataset for study in pending}:
         prepared = grid.materials[name].prepared

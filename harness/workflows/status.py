@@ -1,4 +1,4 @@
-"""Where the newest bench stands, read from the ledger alone, while it runs or after."""
+"""Status of the newest bench, running or finished, read only from the ledger."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _TIME = re.compile(rb'^\{"kind":"\w+","seq":\d+,"time":([\d.]+),', re.MULTILINE)
 
 
 def of(home: Path) -> dict[str, Any]:
-    """State of the newest launch.
+    """Return the state of the newest launch.
 
-    `run`, `since` (seconds that it has been running, or ran), `over`; `cells` in the order of the grid: trials `ended`
+    `run`, `since` (seconds it has been running, or ran), `over`; `cells` in the order of the grid: trials `ended`
     / `planned`, `done`, `pruned`, `failed`, `confirmed` / `seeds`, `best` validation NDCG@10 or None, `eta` seconds or
-    None; `in_flight`; `failures` of this run by reason; `trials` ended / planned; `eta` seconds of the whole or None;
+    None; `in_flight`; `failures` of this run by reason; `trials` ended / planned; `eta` seconds of the grid or None;
     `skipped`; `damages`.
     """
     ledger = Ledger.open(home, epochs=True)
@@ -54,16 +54,19 @@ def of(home: Path) -> dict[str, Any]:
 
 
 def _running(home: Path, run: str) -> float:
-    """Seconds that a run has been running: by the monotonic clock of this machine while it is under way here, else by
-    the times of its events. Of these only steps forward count: a clock that goes back makes no time undone."""
+    """Return the seconds a run has been running.
+
+    By this machine's monotonic clock while it runs here, else by the times of its events. Only steps forward count, so
+    a clock that is set back subtracts nothing.
+    """
     if (since := running(home, run)) is not None:
         return since
-    times = [float(found) for found in _TIME.findall((home / "ledger" / f"{run}.jsonl").read_bytes())]
+    times = [float(stamp) for stamp in _TIME.findall((home / "ledger" / f"{run}.jsonl").read_bytes())]
     return sum(max(later - earlier, 0.0) for earlier, later in pairwise(times))
 
 
 def _ends(ledger: Ledger, run: str, elapsed: float) -> list[float] | None:
-    """Seconds from now to the end of each cell, of a run that has been running so long; None while nothing ended."""
+    """Return the seconds from now to each cell's end; None until a trial has ended. `elapsed`: seconds of the run."""
     epochs = {i: e.epochs for i, e in ledger.trials.items() if e.run == run and e.status is None and e.epochs}
     launch = ledger.launches[run]
     works = [eta.work(ledger, study, epochs) for study in launch.studies]
@@ -93,9 +96,9 @@ def _cell(ledger: Ledger, study: StudyRecord) -> dict[str, Any]:
 
 
 def _failures(entries: list[TrialEntry]) -> dict[str, int]:
-    """Failed trials by reason, most frequent first; numbers in a reason (epochs, steps, sizes) tell none apart."""
-    found = [re.sub(r"\d+(\.\d+)?", "N", e.reason) for e in entries if e.status == "failed"]
-    return dict(Counter(found).most_common())
+    """Count failed trials by reason, most frequent first; numbers in a reason (epochs, steps, sizes) are ignored."""
+    reasons = [re.sub(r"\d+(\.\d+)?", "N", e.reason) for e in entries if e.status == "failed"]
+    return dict(Counter(reasons).most_common())
 
 
 def _flight(entry: TrialEntry) -> dict[str, Any]:
@@ -103,14 +106,14 @@ def _flight(entry: TrialEntry) -> dict[str, Any]:
 
 
 def text(report: dict[str, Any]) -> str:
-    """The report for a terminal."""
+    """Format the report for a terminal."""
     ended, planned = report["trials"]["ended"], report["trials"]["planned"]
     head = f"Run {report['run']}: {ended} of {planned} trials ended"
     if report["over"]:
-        lines = [head + ", over."]
+        lines = [head + ", finished."]
     else:
-        left = f", about {clock(report['eta'])} to go" if report["eta"] is not None else ""
-        lines = [f"{head}, {clock(report['since'])} since its start{left}."]
+        left = f", about {clock(report['eta'])} left" if report["eta"] is not None else ""
+        lines = [f"{head}, running for {clock(report['since'])}{left}."]
     lines += [f"  {_line(cell)}" for cell in report["cells"]]
     lines += [f"  running: {f['cell']} ({f['role']}, epoch {f['epoch']} of {f['of']})" for f in report["in_flight"]]
     lines += [f"  failed {count}x: {reason}" for reason, count in report["failures"].items()]

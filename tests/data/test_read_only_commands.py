@@ -54,7 +54,7 @@ def checks(tmp_path, monkeypatch):
 def test_doctor_makes_no_folder_and_says_so(tmp_path, checks):
     found = checks(tmp_path / "above" / "none")
     assert found["home"]["ok"]
-    assert "not made yet" in found["home"]["found"]
+    assert "not created yet" in found["home"]["found"]
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
     for home in (tmp_path / "file", tmp_path / "file" / "none", "/proc/none"):
@@ -88,7 +88,7 @@ def test_doctor_names_the_variable_whose_folder_is_too_long_for_rays_sockets(tmp
     monkeypatch.setenv(name, str(long))
     found = checks(tmp_path)["ray sockets"]
     assert found["ok"]
-    assert f"{name} is passed over" in found["found"]
+    assert f"{name} is ignored" in found["found"]
     assert str(len(str(long))) in found["found"]
 
 

@@ -38,7 +38,7 @@ def test_the_same_bench_makes_good_what_was_damaged(tmp_path):
     for path in (prepared, embedding, basis, ranks):
         flip(path)
     holes = harness(home, "leaderboard")
-    assert "the same bench makes them again" in holes.stdout
+    assert "rerun the bench to repeat these runs" in holes.stdout
     again = bench(home, folder, *GRID)
     assert again.returncode == 0, again.stderr
     assert f"{segment.name}:" in again.stderr

@@ -151,6 +151,6 @@ def test_code_edited_under_a_running_bench_ends_the_run_and_no_trial(tmp_path):
     again = start(home, folder, *words[:-2], "--tracking", "off", source=copy)
     _, err = again.communicate(timeout=200)
     assert again.returncode == 0, err
-    assert "made by other code" in err
+    assert "ran other code" in err
     codes = [e["provenance"]["code"] for e in events(home, "launched")]
     assert len(set(codes)) == 2

@@ -48,7 +48,7 @@ def paper(tmp_path, text=PAPER):
 
 
 def test_an_equal_protocol_matches_and_the_gap_is_relative_to_theirs(tmp_path, table):
-    [line] = published.beside(paper(tmp_path), table)
+    [line] = published.compare(paper(tmp_path), table)
     assert line.match == "protocols match"
     mean = table.sections[0].rows[0].metrics["NDCG@10"].mean
     assert line.ours[0] == mean
@@ -62,14 +62,14 @@ def test_an_equal_protocol_matches_and_the_gap_is_relative_to_theirs(tmp_path, t
         ("users = 22363", "users = 40226", "users 40,226 / 22,363"),
         ('split = "loo"', 'split = "gts"', "split gts / loo"),
         ('candidates = "all"', 'candidates = "100 sampled"', "candidates 100 sampled / all"),
-        ("filter_seen = true", "filter_seen = false", "seen items left out no / yes"),
+        ("filter_seen = true", "filter_seen = false", "seen items excluded no / yes"),
         ("d = 64", "d = 128", "d 128 / 64"),
-        ("epochs = 8", "epochs = 200", "epochs at most 200 / 8"),
+        ("epochs = 8", "epochs = 200", "max epochs 200 / 8"),
         ('loss = "softmax"', 'loss = "bce"', "loss bce / softmax"),
     ],
 )
 def test_each_fact_that_is_not_equal_is_told_in_words(tmp_path, table, old, new, words):
-    [line] = published.beside(paper(tmp_path, PAPER.replace(old, new)), table)
+    [line] = published.compare(paper(tmp_path, PAPER.replace(old, new)), table)
     assert line.differs == (words,)
     assert line.match == "protocols differ"
 
@@ -77,19 +77,21 @@ def test_each_fact_that_is_not_equal_is_told_in_words(tmp_path, table, old, new,
 def test_the_text_encoder_is_compared_where_the_row_reads_text(tmp_path):
     boards = synthetic_results.results({("beauty", "minilm", "sasrec", "svd"): synthetic_results.seeds(0.0)})
     text = PAPER.replace('adapter = "id"', 'adapter = "svd"').replace("d = 64", 'd = 64\nencoder = "LLaMA3-8B"')
-    [line] = published.beside(paper(tmp_path, text), tables.build(boards))
+    [line] = published.compare(paper(tmp_path, text), tables.build(boards))
     assert "text encoder LLaMA3-8B / minilm" in line.differs
 
 
 def test_what_a_file_does_not_say_is_never_taken_for_equal(tmp_path, table):
-    [line] = published.beside(paper(tmp_path, PAPER.replace("filter_seen = true\n", "").replace("d = 64\n", "")), table)
-    assert line.unstated == ("seen items left out", "d")
+    [line] = published.compare(
+        paper(tmp_path, PAPER.replace("filter_seen = true\n", "").replace("d = 64\n", "")), table
+    )
+    assert line.unstated == ("seen items excluded", "d")
     assert line.match == "protocols match as far as stated"
 
 
 def test_a_row_that_is_not_here_is_a_hole_with_what_to_run(tmp_path, table):
     gru = PAPER.replace('"sasrec"', '"gru4rec"').replace('"softmax"', '"bce"')
-    for found in (published.beside(paper(tmp_path, gru), table), published.beside(paper(tmp_path, gru), None)):
+    for found in (published.compare(paper(tmp_path, gru), table), published.compare(paper(tmp_path, gru), None)):
         [line] = found
         assert line.ours is None
         assert line.match == "no row here"
@@ -101,7 +103,7 @@ def test_of_several_rows_the_best_stands_beside_a_number_of_an_unknown_backbone(
         ("beauty", "none", backbone, "id"): synthetic_results.seeds(x)
         for backbone, x in (("sasrec", 0.6), ("hstu", 0.1))
     }
-    [line] = published.beside(
+    [line] = published.compare(
         paper(tmp_path, PAPER.replace('"sasrec"', '"*"')), tables.build(synthetic_results.results(rows))
     )
     assert line.row == "beauty/none/hstu/id"
@@ -111,13 +113,13 @@ def test_of_several_rows_the_best_stands_beside_a_number_of_an_unknown_backbone(
 @pytest.mark.parametrize(
     ("old", "new", "match"),
     [
-        ('split = "loo"', 'splitt = "loo"', "p.toml: protocol has the key 'splitt'. Did you mean 'split'"),
-        ("users = ", "user = ", r"data.beauty has the key 'user'. Did you mean 'users'"),
+        ('split = "loo"', 'splitt = "loo"', "p.toml: protocol has an unknown key 'splitt'. Did you mean 'split'"),
+        ("users = ", "user = ", r"data.beauty has an unknown key 'user'. Did you mean 'users'"),
         ('adapter = "id"\n', "", "row 1 has no 'adapter'"),
-        ("value = 0.05", "value = 5", "value is 5; it is a number from 0 to 1"),
+        ("value = 0.05", "value = 5", "value is 5; it must be a number from 0 to 1"),
         ('"repository"', '"repo"', "confidence: "),
         ("d = 64", "d = true", "d is True; it must be a int"),
-        ("[[row]]", "[[rows]]", "has the key 'rows'. Did you mean 'row'"),
+        ("[[row]]", "[[rows]]", "has an unknown key 'rows'. Did you mean 'row'"),
         ('title = "A paper"', "title = ", "cannot be read"),
     ],
 )
@@ -128,7 +130,7 @@ def test_a_malformed_file_is_one_line(tmp_path, old, new, match):
 
 def test_a_metric_that_is_none_names_those_there_are(tmp_path, table):
     with pytest.raises(HarnessError, match="Did you mean 'NDCG@10'"):
-        published.beside(paper(tmp_path, PAPER.replace('"NDCG@10"', '"NDCG@100"')), table)
+        published.compare(paper(tmp_path, PAPER.replace('"NDCG@10"', '"NDCG@100"')), table)
 
 
 @pytest.mark.parametrize("name", published.names())

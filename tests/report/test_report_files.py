@@ -20,8 +20,8 @@ def home(tmp_path):
 def report(home):
     """The HTML file, as a bench with nothing to do gives it."""
     read = Ledger.open(home)
-    of = report_files.made_of(read)
-    return report_files.kept(home, of) or report_files.write(tables.build(ledger_frames.of_home(home)), home, of)
+    of = report_files.inputs_hash(read)
+    return report_files.existing(home, of) or report_files.write(tables.build(ledger_frames.of_home(home)), home, of)
 
 
 def test_a_report_of_the_same_ledger_is_not_written_again(home):
@@ -44,7 +44,7 @@ def test_a_report_is_written_again_where_anything_has_changed(home, monkeypatch,
     elif what == "file":
         first.write_text("cut off")
     elif what == "half":  # killed while it was written
-        (first.parent / report_files.MADE_OF).unlink()
+        (first.parent / report_files.MANIFEST).unlink()
     else:
         monkeypatch.setattr("harness.report.report_files.code_hash", lambda: "another")
     again = report(home)

@@ -137,8 +137,8 @@ def test_compare_on_the_command_line(root, tmp_path):
     assert told.returncode == 1, told.stderr
     assert "protocol filter_seen  True / False" in told.stdout
     for words, parts in (
-        (["20990101", str(root / "one")], ["'20990101' is no launch of"]),
-        ([str(root / "one"), str(tmp_path)], ["no home with results"]),
+        (["20990101", str(root / "one")], ["'20990101' is not a launch of"]),
+        ([str(root / "one"), str(tmp_path)], ["not a home with results"]),
         ([str(root / "one"), f"sqlite:///{tmp_path}/none.db"], ["There is no MLflow store"]),
     ):
         wrong = command(root / "one", "compare", *words)
@@ -198,11 +198,11 @@ def test_data_that_changed_since_are_told_and_the_recorded_ones_are_used(root, t
 def test_without_its_cache_a_row_is_made_of_its_source_or_says_what_is_missing(root, tmp_path):
     home = shutil.copytree(root / "one", tmp_path / "home")
     shutil.rmtree(home / "cache")
-    with pytest.raises(HarnessError, match="Say with --dataset FOLDER where toy is"):
+    with pytest.raises(HarnessError, match="Give the folder of toy with --dataset FOLDER"):
         reproduce.run(home, ReproduceRequest("sasrec/linear"))
     assert reproduce.run(home, ReproduceRequest("sasrec/linear", dataset=str(root / "toy"), seeds=1)).verdict == "equal"
     shutil.rmtree(home / "cache")
-    with pytest.raises(HarnessError, match="is not what the row was made of"):
+    with pytest.raises(HarnessError, match="toy has changed: its sequences"):
         reproduce.run(home, ReproduceRequest("sasrec/linear", dataset=str(make_dataset(tmp_path / "toy", seed=4))))
 
 
@@ -220,7 +220,7 @@ def test_a_whole_search_is_made_again_in_a_scratch_home(root):
 
 def test_another_search_is_not_taken_for_the_recorded_one(root):
     asked = ReproduceRequest("sasrec/linear", dataset=str(root / "toy"))
-    with pytest.raises(HarnessError, match="the search here would be another one"):
+    with pytest.raises(HarnessError, match="the search here would differ"):
         reproduce.search(root / "one", asked, spaces.SpaceSource())
     with pytest.raises(HarnessError, match="popularity was not searched"):
         reproduce.search(root / "one", ReproduceRequest("popularity"), spaces.SpaceSource())
@@ -233,7 +233,7 @@ def test_reproduce_on_the_command_line(root, tmp_path):
     assert json.loads(done.stdout)["verdict"] == "equal"
     for words, parts in (
         (["sasrec/idd"], ["no row 'sasrec/idd'", "toy/none/sasrec/id"]),
-        (["sasrec"], ["'sasrec' is 3 rows"]),
+        (["sasrec"], ["'sasrec' matches 3 rows"]),
         (["id", "--run", "2099"], ["no run '2099'"]),
     ):
         wrong = command(home, "reproduce", *words)

@@ -231,10 +231,10 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(made, tmp_path):
             export.write(home, word, out, run=run, **own)
         assert not out.exists()
 
-    refused("popularity", "trains nothing")
+    refused("popularity", "is not trained")
     refused("sasrec/spektran", "There is no row 'sasrec/spektran'")
     refused("toy/noise/sasrec/spectrum", "Did you mean 'toy/noise/sasrec/spectran'")
-    refused("sasrec", "'sasrec' is 3 rows")
+    refused("sasrec", "'sasrec' matches 3 rows")
     refused("sasrec/id", "has no seed 7; it has 1", seed=7)
     file = weights / "model.safetensors"
     whole = file.read_bytes()
@@ -242,15 +242,15 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(made, tmp_path):
     refused("gru4rec/id", "are damaged")
     (weights / checksums.SEAL).unlink()  # as an earlier harness left them: without checksums
     file.write_bytes(whole[:-100])
-    refused("gru4rec/id", "are cut off")
+    refused("gru4rec/id", "are truncated")
     file.write_bytes(whole[: len(whole) // 2] + bytes(4000) + whole[len(whole) // 2 + 4000 :])
-    refused("gru4rec/id", "do not give its test ranks")
+    refused("gru4rec/id", "do not reproduce its test ranks")
     file.write_bytes(b"x" * 50)
     refused("gru4rec/id", "are damaged")
     file.unlink()
     refused("gru4rec/id", "are missing")
     out.mkdir()
-    with pytest.raises(HarnessError, match="is there already"):
+    with pytest.raises(HarnessError, match="already exists"):
         export.write(home, "sasrec/id", out, run=run)
 
 

@@ -115,8 +115,8 @@ def test_a_forecast_takes_a_cells_own_trials_before_anything_else(home):
     made = [study(Ledger.open(home), name) for name in ("svd", "mlp")]
     ledger = run(home, made, {"svd": 1.0, "mlp": 10.0}, limit=10)
     grid = made_plan(home, ledger, [replace(s, ledger=ledger) for s in made])
-    assert forecast.unknown(grid, forecast.known(ledger)) == []
-    found = forecast.of(grid, forecast.known(ledger), {}, slots=2, threads=1)
+    assert forecast.needing_calibration(grid, forecast.finished_trials(ledger)) == []
+    found = forecast.of(grid, forecast.finished_trials(ledger), {}, slots=2, threads=1)
     [cost] = found.costs
     assert (cost.trials, cost.seeds, cost.price.source) == (4, 2, "its trials")
     assert cost.price.search == pytest.approx(10.0)
@@ -129,16 +129,16 @@ def test_a_cell_without_trials_is_priced_by_like_trials_or_waits_for_a_calibrati
     other = study(ledger, "mlp", engine=Engine("tpe", "none"))
     new = study(ledger, "svd")
     grid = made_plan(home, ledger, [other, new])
-    assert forecast.unknown(grid, forecast.known(ledger)) == [new]
+    assert forecast.needing_calibration(grid, forecast.finished_trials(ledger)) == [new]
     found = forecast.of(
-        grid, forecast.known(ledger), {new.id: forecast.Pace(epoch=2.0, finish=1.0)}, slots=1, threads=1
+        grid, forecast.finished_trials(ledger), {new.id: forecast.Pace(epoch=2.0, finish=1.0)}, slots=1, threads=1
     )
     assert [c.price.source for c in found.costs] == ["like trials", "calibration"]
     assert found.costs[0].price.search == pytest.approx(10.0)
     assert found.costs[1].price.search == pytest.approx(2.0 * 5 + 1.0), "5 of 10 epochs, as finished trials trained"
 
 
-def test_cuts_are_ranked_and_each_is_the_mildest_that_fits(home):
+def test_cuts_are_ranked_and_each_is_the_smallest_that_fits(home):
     made = [study(Ledger(), name, data) for data in ("small", "large") for name in ("svd", "mlp")]
     paces = {s.id: forecast.Pace(10.0 if s.cell.dataset == "large" else 1.0, 0.0) for s in made}
     grid = made_plan(home, Ledger(), made)
@@ -155,7 +155,7 @@ def test_cuts_are_ranked_and_each_is_the_mildest_that_fits(home):
 
 @pytest.mark.parametrize("word", ["soon", "36", "h", "-1h", ""])
 def test_a_deadline_that_is_no_duration_is_one_clear_line(word):
-    with pytest.raises(HarnessError, match="is no duration; it is written as 36h"):
+    with pytest.raises(HarnessError, match="is not a duration; write it as 36h"):
         forecast.duration(word)
 
 
@@ -164,10 +164,10 @@ def test_a_bench_is_compared_with_the_forecast_of_this_very_grid_alone(home):
     paces = {grid.studies[0].id: forecast.Pace(1.0, 0.0)}
     found = forecast.of(grid, [], paces, 2, 1)
     forecast.remember(grid, found)
-    assert "which is +0 %" in (forecast.told(home, forecast.key(grid), found.seconds) or "")
-    assert forecast.told(home, "another", 1.0) is None
+    assert "a difference of +0 %" in (forecast.accuracy(home, forecast.key(grid), found.seconds) or "")
+    assert forecast.accuracy(home, "another", 1.0) is None
     (home / "forecast.json").write_text("torn{")
-    assert forecast.told(home, forecast.key(grid), 1.0) is None
+    assert forecast.accuracy(home, forecast.key(grid), 1.0) is None
 
 
 def lay(resources, home, **given):
@@ -175,7 +175,7 @@ def lay(resources, home, **given):
     left = [study(Ledger.open(home), name) for name in ("svd", "mlp")]
     grid = plan.Plan(None, {}, left, [])
     options = {"slots": None, "threads": None, "gpu": None, "address": "head:6379"} | given
-    found = verb._forecast(grid, forecast.known(left[0].ledger), options, resources)
+    found = verb._forecast(grid, forecast.finished_trials(left[0].ledger), options, resources)
     return found.slots, found.threads
 
 
@@ -213,7 +213,7 @@ def test_a_plan_with_a_deadline_calibrates_once_and_the_bench_says_how_it_came_o
     assert "Calibrating" not in again.stderr
     assert "does not fit in 1s" in again.stdout
     done = bench(home, dataset, "--adapters", "id", *size, "--tracking", "off")
-    assert "the plan had said" in done.stderr
+    assert "the forecast was" in done.stderr
     finished = json.loads(harness(home, "status", "--json").stdout)
     assert finished["over"]
     assert os.listdir(home / "calibrations")
@@ -232,4 +232,4 @@ def test_progress_lines_estimate_by_what_each_cells_trials_took(home, monkeypatc
     lines = stream.getvalue().splitlines()
     assert [line.split()[0] for line in lines] == ["[1/16]", "[2/16]", "[3/16]"]
     assert progress.total == 16
-    assert "6m30s to go" in lines[2], "13 trials of a minute on two slots that are never idle"
+    assert "6m30s left" in lines[2], "13 trials of a minute on two slots that are never idle"

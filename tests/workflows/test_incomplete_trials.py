@@ -79,7 +79,7 @@ def test_progress_of_a_run_whose_first_ended_trial_is_odd_goes_on(home, odd):
             progress(GridEvent(kind, Assignment(assignment.trial, own, 1), result=result))
     assert "[1/7] " in stream.getvalue()
     known = odd.info.get("seconds", 0.0) > 0
-    assert (" to go" in stream.getvalue()) is known, "no time passed in trials: nobody knows the pace"
+    assert (" left" in stream.getvalue()) is known, "no time passed in trials: nobody knows the pace"
 
 
 @each_odd
@@ -92,8 +92,8 @@ def test_status_forecast_and_table_of_odd_trials_go_on(home, odd, count):
     assert [cell["ended"] for cell in report["cells"]] == [3, count]
     assert status.text(report)
     grid = plan.Plan(plan.Request(home, budget=BUDGET), {}, [study(ledger, name) for name in ("svd", "mlp")])
-    past = forecast.known(ledger)
-    paces = {own.id: forecast.Pace(1.0, 0.5) for own in forecast.unknown(grid, past)}
+    past = forecast.finished_trials(ledger)
+    paces = {own.id: forecast.Pace(1.0, 0.5) for own in forecast.needing_calibration(grid, past)}
     found = forecast.of(grid, past, paces, 2, 1)
     assert 0 < found.low <= found.seconds <= found.high
     assert forecast.cuts(grid, found, 1.0)
@@ -129,9 +129,9 @@ def test_a_warm_start_from_odd_trials_takes_those_that_are_done(home, odd):
 def test_a_cell_whose_calibration_failed_is_named_where_the_forecast_leaves_it_out(home):
     ledger = run(home, "mlp", [FAILED])
     grid = plan.Plan(plan.Request(home, budget=BUDGET), {}, [study(ledger)])
-    found = forecast.of(grid, forecast.known(ledger), {}, 2, 1)
+    found = forecast.of(grid, forecast.finished_trials(ledger), {}, 2, 1)
     assert (found.seconds, found.unpriced) == (0.0, (study(ledger).cell,))
-    assert f"leaves it out: {study(ledger).cell}" in forecast.text(found, 60.0, [])
+    assert f"not in the forecast: {study(ledger).cell}" in forecast.text(found, 60.0, [])
     assert forecast.to_json(found, 60.0, [])["unpriced"] == [asdict(study(ledger).cell)]
 
 
@@ -168,14 +168,14 @@ def test_an_ended_event_that_lacks_fields_or_holds_null_is_read(home, lacking):
 def test_a_calibration_takes_a_pace_from_two_epochs_or_none(home, heard):
     own = study(run(home, "mlp", [TrialResult("done", best=0.1)]))
     clock = calibrate._Clock()
-    clock.heard[own.id] = heard
+    clock.epoch_times[own.id] = heard
     assert clock.pace(own) == (forecast.Pace(2.0, 0.0) if len(heard) > 1 else None)
 
 
 @pytest.mark.parametrize("took", [0.0, 5.0])
 def test_a_bench_that_took_no_time_is_compared_with_its_forecast_or_not_at_all(home, took):
     (home / "forecast.json").write_text(json.dumps({"of": "x", "seconds": 0.0, "low": 0.0, "high": 0.0}))
-    assert (forecast.told(home, "x", took) is None) is (took == 0)
+    assert (forecast.accuracy(home, "x", took) is None) is (took == 0)
 
 
 @pytest.mark.slow
