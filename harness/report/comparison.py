@@ -22,7 +22,7 @@ from harness.record.ledger import Ledger
 from harness.report import row_lookup
 from harness.report.row_lookup import LedgerRow
 from harness.stats import crossed_effects, resampling
-from harness.types import Cell, HarnessError, Inputs
+from harness.types import Cell, HarnessError, Inputs, Json
 
 ALPHA = 0.05
 MLFLOW = "mlflow:"
@@ -103,7 +103,7 @@ class Comparison:
         )
         return "; ".join(words) + "."
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         return {
             "a": self.a,
             "b": self.b,
@@ -217,7 +217,7 @@ def _cell(cell: Cell, sides: tuple[Side, Side], barrier: str) -> ComparedCell:
     return ComparedCell(cell, "", False, metrics, p, tuple(notes))
 
 
-def _notes(a: dict[str, Any], b: dict[str, Any], inputs_a: Inputs, inputs_b: Inputs) -> list[str]:
+def _notes(a: Json, b: Json, inputs_a: Inputs, inputs_b: Inputs) -> list[str]:
     """Return the differences between two winning configurations and their inputs."""
     notes = [f"{key} {a.get(key)} / {b.get(key)}" for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
     one, other = inputs_a.versions, inputs_b.versions
@@ -267,7 +267,7 @@ def _settings(sides: tuple[Side, Side], common: list[Cell]) -> dict[str, tuple[A
     return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
 
 
-def _flat(side: Side, common: list[Cell]) -> dict[str, Any]:
+def _flat(side: Side, common: list[Cell]) -> Json:
     launch, provenance = side.launch, side.launch.provenance
     parts = {
         "protocol": asdict(launch.protocol),

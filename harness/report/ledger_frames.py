@@ -19,7 +19,7 @@ from harness.record.ledger import Ledger, TrialEntry
 from harness.report.tables import Results
 from harness.report.tables._frames import CELLS, KEY, QUERIES, RANKS, RUNS, SPECTRA, TRIALS
 from harness.search import spaces
-from harness.types import Cell, HarnessError, TrialResult
+from harness.types import Cell, HarnessError, Json, TrialResult
 
 
 def of_home(home: Path, run: str | None = None, at_trials: int | None = None) -> Results:
@@ -80,14 +80,14 @@ def build(
 Studies = dict[Cell, StudyRecord]
 
 
-def _planned(ledger: Ledger, run: str | None) -> tuple[Studies, dict[Cell, str], dict[str, Any]]:
+def _planned(ledger: Ledger, run: str | None) -> tuple[Studies, dict[Cell, str], Json]:
     """Return studies, reasons of skipped cells and data cards of the launches that share a table.
 
     The newest launch that names a cell decides whether it is a study or skipped.
     """
     studies: Studies = {}
     skipped: dict[Cell, str] = {}
-    cards: dict[str, Any] = {}
+    cards: Json = {}
     for launch in launches(ledger, run):
         for study in launch.studies:
             skipped.pop(study.cell, None)
@@ -114,10 +114,8 @@ def _ranks(frames: dict[str, pl.DataFrame]) -> pl.DataFrame:
     return together.select(trial, pl.col("user").cast(pl.Int64), pl.col("low", "high").cast(pl.Float64))
 
 
-def _header(
-    ledger: Ledger, launch: LaunchRecord, studies: Studies, cards: dict[str, Any], at_trials: int | None
-) -> dict[str, Any]:
-    header: dict[str, Any] = {
+def _header(ledger: Ledger, launch: LaunchRecord, studies: Studies, cards: Json, at_trials: int | None) -> Json:
+    header: Json = {
         "protocol": launch.protocol.identity(),
         "prep": launch.prep.identity(),
         "budget": launch.budget.to_json(),
@@ -135,7 +133,7 @@ def _header(
     return header if at_trials is None else header | {"at_trials": at_trials}
 
 
-def _queries(protocol: dict[str, Any], cards: dict[str, Any], sources: ArtifactSources) -> pl.DataFrame:
+def _queries(protocol: Json, cards: Json, sources: ArtifactSources) -> pl.DataFrame:
     """Return the recorded facts about test targets, for the data sets that have them."""
     frames = []
     for name, card in cards.items():
@@ -151,12 +149,12 @@ def _spectra(trials: list[str], sources: ArtifactSources) -> pl.DataFrame:
     return pl.DataFrame(records, schema=SPECTRA)
 
 
-def _skipped_row(cell: Cell, reason: str) -> dict[str, Any]:
+def _skipped_row(cell: Cell, reason: str) -> Json:
     empty = dict.fromkeys(CELLS, 0) | _names(cell) | {"search_seconds": 0.0, "state": "skipped", "reason": reason}
     return empty | {"searched": None, "tuned": "", "setting": "", "warm_start": "", "cell_seconds": None}
 
 
-def _remarks(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
+def _remarks(cells: Iterable[Cell]) -> dict[str, Json]:
     """Return remarks of components for the reader: kind/name -> `note` and, for backbones, `pace`."""
     named = {(registry.ADAPTERS, c.adapter) for c in cells if not c.is_baseline}
     named |= {(registry.BACKBONES, c.backbone) for c in cells if not c.is_baseline}
@@ -187,7 +185,7 @@ def _status(ledger: Ledger, trial_id: str) -> str:
     return (entry.status if entry else None) or "pending"
 
 
-def _run_row(ledger: Ledger, cell: Cell, trial_id: str) -> dict[str, Any]:
+def _run_row(ledger: Ledger, cell: Cell, trial_id: str) -> Json:
     entry = ledger.trials[trial_id]
     result = entry.result
     assert result is not None
@@ -262,7 +260,7 @@ COLUMNS: dict[str, Callable[[str, int, str, TrialEntry], Any]] = {
 }
 
 
-def _cell_row(ledger: Ledger, cell: Cell, study: StudyRecord, seeds_found: int) -> dict[str, Any]:
+def _cell_row(ledger: Ledger, cell: Cell, study: StudyRecord, seeds_found: int) -> Json:
     ended = [entry for _, _, entry in _searched(ledger, study) if entry.status is not None]
     count = {s: sum(e.status == s for e in ended) for s in ("done", "pruned", "failed")}
     state, reason = _state(ledger, study, ended, seeds_found)

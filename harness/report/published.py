@@ -29,7 +29,7 @@ from harness.record.ledger import Ledger
 from harness.report import ledger_frames, tables
 from harness.report.tables import Row, Section, Table
 from harness.system import decoding
-from harness.types import HarnessError
+from harness.types import HarnessError, Json
 
 FOLDER = Path(__file__).parent / "papers"
 FACTS = {
@@ -63,7 +63,7 @@ class PublishedNumber:
     metric: str
     value: float
     confidence: str
-    facts: dict[str, Any]
+    facts: Json
     counts: dict[str, int]
     note: str
 
@@ -123,7 +123,7 @@ def read(word: str) -> Paper:
     return _paper(path.name, value)
 
 
-def _paper(file: str, value: dict[str, Any]) -> Paper:
+def _paper(file: str, value: Json) -> Paper:
     _check_keys(file, value, ("title", "source", "note", "protocol", "data", "row"))
     common = value.get("protocol", {})
     _check_keys(f"{file}: protocol", common, tuple(FACTS))
@@ -136,7 +136,7 @@ def _paper(file: str, value: dict[str, Any]) -> Paper:
     return Paper(value.get("title", file), value.get("source", ""), value.get("note", ""), numbers)
 
 
-def _number(where: str, row: dict[str, Any], common: dict[str, Any], counts: dict[str, Any]) -> PublishedNumber:
+def _number(where: str, row: Json, common: Json, counts: Json) -> PublishedNumber:
     _check_keys(where, row, (*NEEDED, *FACTS, "note"))
     for key in NEEDED:
         if key not in row:
@@ -153,7 +153,7 @@ def _number(where: str, row: dict[str, Any], common: dict[str, Any], counts: dic
     return PublishedNumber(**required, facts=facts, counts=counts.get(row["dataset"], {}), note=row.get("note", ""))
 
 
-def _check_keys(where: str, value: dict[str, Any], allowed: tuple[str, ...]) -> None:
+def _check_keys(where: str, value: Json, allowed: tuple[str, ...]) -> None:
     for key in value:
         if key not in allowed:
             raise HarnessError(f"{where} has an unknown key '{key}'. {registry.suggest(key, list(allowed))}")
@@ -207,7 +207,7 @@ def _protocol(number: PublishedNumber, table: Table, section: Section, row: Row)
     """Return the differences as 'theirs / ours', and the facts that the file does not state."""
     assert row.fit is not None
     protocol = table.header.get("protocol") or {}
-    ours: dict[str, Any] = {
+    ours: Json = {
         "split": protocol.get("split"),
         "candidates": "all",
         "filter_seen": protocol.get("filter_seen"),
@@ -239,7 +239,7 @@ def _format(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def to_json(papers: list[tuple[Paper, list[PublishedComparison]]]) -> list[dict[str, Any]]:
+def to_json(papers: list[tuple[Paper, list[PublishedComparison]]]) -> list[Json]:
     return [
         {"title": paper.title, "source": paper.source, "note": paper.note}
         | {"rows": [asdict(line) | {"match": line.match} for line in lines]}

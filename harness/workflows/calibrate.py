@@ -11,7 +11,6 @@ import json
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from harness.engine.slots import Layout
 from harness.record.ledger import Ledger
@@ -22,14 +21,14 @@ from harness.system import interpreter, tempdirs
 from harness.system.console import log
 from harness.system.files import write_text
 from harness.system.signals import Stop
-from harness.types import Budget, digest
+from harness.types import Budget, Json, digest
 from harness.workflows import forecast, provenance, shared_data
 from harness.workflows.forecast import Pace
 
 EPOCHS = 3  # the second is timed: it includes neither the warm-up of the first nor the work after the last
 
 
-def paces(grid: Plan, wanted: list[Study], layout: Layout, cluster: dict[str, Any] | None) -> dict[str, Pace]:
+def paces(grid: Plan, wanted: list[Study], layout: Layout, cluster: Json | None) -> dict[str, Pace]:
     """Return the paces of the wanted studies by study id; measure those that the home has not cached.
 
     Needs an open Ray session. cluster: resources of a cluster of other machines, None for this machine. Cells that
@@ -46,7 +45,7 @@ def paces(grid: Plan, wanted: list[Study], layout: Layout, cluster: dict[str, An
     return paces_by_study
 
 
-def _file(home: Path, study: Study, layout: Layout, cluster: dict[str, Any] | None) -> Path:
+def _file(home: Path, study: Study, layout: Layout, cluster: Json | None) -> Path:
     key = [study.id, provenance.machine(), layout.slots, layout.threads]
     key += [layout.gpu, cluster] if layout.gpu or cluster else []
     return home / forecast.CALIBRATED / f"{digest(key)}.json"

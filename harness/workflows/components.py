@@ -12,7 +12,7 @@ from typing import Any
 from harness import registry
 from harness.data import cards, library
 from harness.search import axes, spaces
-from harness.types import HarnessError, PrepSpec
+from harness.types import HarnessError, Json, PrepSpec
 
 KINDS = {
     "adapters": registry.ADAPTERS,
@@ -25,9 +25,9 @@ KINDS = {
 }
 
 
-def all_of(home: Path) -> dict[str, list[dict[str, Any]]]:
+def all_of(home: Path) -> dict[str, list[Json]]:
     """Return all components by kind, with `name`, `summary` and, for data sets, `ready`."""
-    listing: dict[str, list[dict[str, Any]]] = {}
+    listing: dict[str, list[Json]] = {}
     for kind, package in KINDS.items():
         if kind == "datasets":
             listing[kind] = _datasets(home)
@@ -39,10 +39,10 @@ def all_of(home: Path) -> dict[str, list[dict[str, Any]]]:
     return listing
 
 
-def _datasets(home: Path) -> list[dict[str, Any]]:
+def _datasets(home: Path) -> list[Json]:
     """Return the user's folders, then the built-in data sets: `name`, `summary`, `ready`; `folder` for the user's."""
     folders, ready = library.folders(home), library.ready(home)
-    entries: list[dict[str, Any]] = [
+    entries: list[Json] = [
         {"name": name, "summary": str(folder), "ready": name in ready, "folder": str(folder)}
         for name, folder in folders.items()
     ]
@@ -53,14 +53,14 @@ def _datasets(home: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _entry(package: str, name: str) -> dict[str, Any]:
+def _entry(package: str, name: str) -> Json:
     """Return `name`, `summary`, and `by_name_only` if `all` leaves the component out."""
     schema = registry.schema(package, name)
     mark = {"by_name_only": True} if schema.attributes.get("by_name_only") else {}
     return {"name": name, "summary": schema.doc.split("\n\n")[0].replace("\n", " ")} | mark
 
 
-def text(listing: dict[str, list[dict[str, Any]]]) -> str:
+def text(listing: dict[str, list[Json]]) -> str:
     lines = []
     for kind, entries in listing.items():
         lines.append(kind)
@@ -73,7 +73,7 @@ def text(listing: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join([*lines, "Any folder with interactions and items (.parquet, .csv, .tsv, ...) is a data set too."])
 
 
-def _dataset_lines(entries: list[dict[str, Any]]) -> list[str]:
+def _dataset_lines(entries: list[Json]) -> list[str]:
     """Return one line per data set; for a family, its summary once and its names below."""
     lines = []
     for family, group in itertools.groupby(entries, key=lambda entry: entry.get("family")):
@@ -92,7 +92,7 @@ def _dataset_lines(entries: list[dict[str, Any]]) -> list[str]:
     return [*lines, "  (get a data set that is not marked ready: harness prepare NAME)"]
 
 
-def one(name: str, home: Path, spec: PrepSpec | None = None, text: str = "") -> dict[str, Any]:
+def one(name: str, home: Path, spec: PrepSpec | None = None, text: str = "") -> Json:
     """Describe one component by name, or a data set by name or folder.
 
     For a data set: its card with preparation `spec` and text template `text`, or its sources if it is not downloaded
@@ -111,7 +111,7 @@ def one(name: str, home: Path, spec: PrepSpec | None = None, text: str = "") -> 
     return prepare(name, "", spec or PrepSpec(), home, text)
 
 
-def _to_fetch(name: str) -> dict[str, Any]:
+def _to_fetch(name: str) -> Json:
     """Describe a built-in data set whose files are not downloaded yet."""
     dataset = library.component(name)
     facts = {"kind": "dataset", "name": name, "ready": False, "get it": f"harness prepare {name}"}
@@ -125,7 +125,7 @@ def _to_fetch(name: str) -> dict[str, Any]:
     return facts
 
 
-def _component(kind: str, package: str, name: str) -> dict[str, Any]:
+def _component(kind: str, package: str, name: str) -> Json:
     schema = registry.schema(package, name)
     facts = {
         "kind": kind,
@@ -162,7 +162,7 @@ def price(word: str, encoders: str, spec: PrepSpec, home: Path, dollars: float, 
     return lines
 
 
-def prepare(word: str, encoders: str, spec: PrepSpec, home: Path, text: str = "") -> dict[str, Any]:
+def prepare(word: str, encoders: str, spec: PrepSpec, home: Path, text: str = "") -> Json:
     """Fetch, prepare and embed one data set; return its card, with facts about each encoder's basis."""
     from harness.data import preparation, reader
     from harness.search import plan
@@ -185,7 +185,7 @@ def prepare(word: str, encoders: str, spec: PrepSpec, home: Path, text: str = ""
     return {"kind": "dataset", **card.to_json()}
 
 
-def details(facts: dict[str, Any]) -> str:
+def details(facts: Json) -> str:
     """Format a description as aligned lines."""
     if facts.get("kind") == "dataset" and "users" in facts:
         return cards.text(cards.DataCard.from_json(facts))

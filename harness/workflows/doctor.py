@@ -8,29 +8,28 @@ import shutil
 import stat
 from importlib import metadata, util
 from pathlib import Path
-from typing import Any
 
 from harness.engine import ray_head
 from harness.record import artifacts
 from harness.record.ledger import Ledger
 from harness.system import tempdirs
-from harness.types import HarnessError
+from harness.types import HarnessError, Json
 
 PACKAGES = ("torch", "ray", "optuna", "mlflow", "polars", "numpy", "sentence-transformers", "safetensors")
 LEAST_DISK = 2 * 2**30  # bytes: embeddings, checkpoints and artifacts of a small grid
 LEAST_MEMORY = 2 * 2**30
 
 
-def examine(home: Path) -> dict[str, Any]:
+def examine(home: Path) -> Json:
     """Return `checks`, each with `name`, `ok`, `found`, and `remedy` if it is not ok."""
     return {"checks": [*_versions(), _shadow(), _cores(), _memory(), *_home(home), _sockets(), *_tokens()]}
 
 
-def _check(name: str, ok: bool, observed: str, remedy: str = "") -> dict[str, Any]:
+def _check(name: str, ok: bool, observed: str, remedy: str = "") -> Json:
     return {"name": name, "ok": ok, "found": observed, "remedy": "" if ok else remedy}
 
 
-def _versions() -> list[dict[str, Any]]:
+def _versions() -> list[Json]:
     checks = [_check("python", True, platform.python_version())]
     for name in PACKAGES:
         try:
@@ -40,18 +39,18 @@ def _versions() -> list[dict[str, Any]]:
     return checks
 
 
-def _shadow() -> dict[str, Any]:
+def _shadow() -> Json:
     spec = util.find_spec("mlflow")
     ok = spec is not None and spec.origin is not None
     return _check("mlflow import", ok, "the installed package" if ok else "shadowed", "remove .py files from mlflow/")
 
 
-def _cores() -> dict[str, Any]:
+def _cores() -> Json:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return _check("cores", True, f"{usable} usable of {os.cpu_count()}")
 
 
-def _memory() -> dict[str, Any]:
+def _memory() -> Json:
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return _check(
         "memory",
@@ -61,7 +60,7 @@ def _memory() -> dict[str, Any]:
     )
 
 
-def _home(home: Path) -> list[dict[str, Any]]:
+def _home(home: Path) -> list[Json]:
     remedy = "choose another with --home or HARNESS_HOME"
     try:
         folder = artifacts.find_home(home)
@@ -88,7 +87,7 @@ def _space_needed(ledger: Ledger) -> int:
     return 0 if run is None or run in ledger.finished else ledger.launches[run].disk_bytes
 
 
-def _sockets() -> dict[str, Any]:
+def _sockets() -> Json:
     """Check the folder for Ray's sockets, and report the environment variables whose folders are unsuitable."""
     try:
         root = tempdirs.short_root(ray_head.ROOM)
@@ -103,13 +102,13 @@ def _sockets() -> dict[str, Any]:
     return _check("ray sockets", True, "; ".join([f"below {root}", *ignored]))
 
 
-def _tokens() -> list[dict[str, Any]]:
+def _tokens() -> list[Json]:
     """Check the file modes of Ray tokens for other clusters; a bench creates a token for the cluster it starts."""
     path = os.environ.get("RAY_AUTH_TOKEN_PATH")
     return [_token("ray token", "~/.ray/auth_token"), *([_token("RAY_AUTH_TOKEN_PATH", path)] if path else [])]
 
 
-def _token(name: str, place: str) -> dict[str, Any]:
+def _token(name: str, place: str) -> Json:
     try:
         path = Path(place).expanduser()
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -118,7 +117,7 @@ def _token(name: str, place: str) -> dict[str, Any]:
     return _check(name, not mode & 0o077, f"mode {mode:04o}", f"chmod 600 {path}")
 
 
-def text(report: dict[str, Any]) -> str:
+def text(report: Json) -> str:
     return "\n".join(
         f"{'ok ' if c['ok'] else 'BAD'} {c['name']:22s} {c['found']}" + (f"  -> {c['remedy']}" if c["remedy"] else "")
         for c in report["checks"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -28,7 +27,7 @@ from harness.report import row_lookup
 from harness.report.row_lookup import LedgerRow
 from harness.system import files
 from harness.training import exported_model, ranking, trial
-from harness.types import HarnessError, Trial
+from harness.types import HarnessError, Json, Params, Trial
 from harness.workflows.provenance import provenance
 
 SELFTESTS, LENGTHS, ANSWERS = 5, (1, 2, 5, 12, 40), 10
@@ -187,7 +186,7 @@ class _Export:
         config = self._config() | {"files": {name: files.sha256(folder / name) for name in names}}
         files.write_json(folder / exported_model.CONFIG, config)
 
-    def _config(self) -> dict[str, Any]:
+    def _config(self) -> Json:
         run, params = self.trial, self.trial.params
         origin = provenance()
         return {
@@ -215,7 +214,7 @@ class _Export:
         }
 
 
-def _component(package: str, word: str, params: dict[str, Any]) -> dict[str, Any]:
+def _component(package: str, word: str, params: Params) -> Json:
     schema = registry.schema(package, registry.split_overrides(word)[0])
     return {"name": schema.name, "version": schema.version, "params": schema.params | params}
 
@@ -226,7 +225,7 @@ def _training_events(split: Split) -> np.ndarray:
     return split.items[within < np.repeat(split.train_ends, np.diff(split.offsets))]
 
 
-def _cases(model: exported_model.Recommender) -> list[dict[str, Any]]:
+def _cases(model: exported_model.Recommender) -> list[Json]:
     """Return histories drawn from the catalogue, with the model's answers."""
     rng = np.random.default_rng(0)
     cases = []
@@ -266,7 +265,7 @@ def _verified(model: exported_model.Recommender, split: Split, chosen: Trial, st
     return {"queries": len(ranks), "equal": int(ranks.equal(was).sum())}
 
 
-def _readme(row: LedgerRow, config: dict[str, Any], unseen: str) -> str:
+def _readme(row: LedgerRow, config: Json, unseen: str) -> str:
     backbone, encoder, data = config["components"]["backbone"]["name"], config["encoder"], config["data"]
     reads_times = registry.schema(registry.BACKBONES, backbone).attributes.get("uses_time")
     times = ", times=[[the time of each item in seconds, then of the request]]" if reads_times else ""

@@ -15,12 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Any
 
 from harness.record.ledger import Ledger
 from harness.search.plan import Plan, Study
 from harness.system.files import write_text
-from harness.types import Cell, HarnessError, digest
+from harness.types import Cell, HarnessError, Json, digest
 
 SHARES = {"search": 0.7, "confirm": 0.9}  # share of its epochs that a trial trains, assumed until trials have finished
 ERRORS = {"its trials": 0.1, "like trials": 0.2, "calibration": 0.35}  # relative error of a price, by source
@@ -314,7 +313,7 @@ def accuracy(home: Path, work: str, took: float) -> str | None:
         return None
 
 
-def to_json(forecast: Forecast, deadline: float, savings: list[Saving]) -> dict[str, Any]:
+def to_json(forecast: Forecast, deadline: float, savings: list[Saving]) -> Json:
     """Return the forecast and the cuts for scripts; durations in seconds."""
     return {
         "deadline": deadline,

@@ -9,17 +9,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from harness import registry
 from harness.data import splits
 from harness.record.launches import LaunchRecord, SkippedCell
 from harness.search.plan import Plan
 from harness.system.code_hash import code_hash
-from harness.types import EXPECTED, Protocol
+from harness.types import EXPECTED, Json, Protocol
 
 
-def launch(grid: Plan, run: dict[str, Any], disk_bytes: int = 0) -> LaunchRecord:
+def launch(grid: Plan, run: Json, disk_bytes: int = 0) -> LaunchRecord:
     """Return the launch record of a grid.
 
     `run`: slots, threads, GPU share and resources, added to the provenance; `disk_bytes`: estimated disk use.
@@ -49,13 +48,13 @@ def names_grid(launch: LaunchRecord, grid: Plan) -> bool:
     return (launch.table, launch.studies, launch.skipped) == (grid.request.table_key, studies, skipped)
 
 
-def _card(prepared: splits.Prepared, protocol: Protocol) -> dict[str, Any]:
+def _card(prepared: splits.Prepared, protocol: Protocol) -> Json:
     """Return a data set's card with the facts that depend on the protocol."""
     counts = splits.target_counts(splits.split(prepared, protocol))
     return replace(prepared.card, **counts, hash=prepared.hash).to_json()
 
 
-def provenance() -> dict[str, Any]:
+def provenance() -> Json:
     """Return code, versions and machine; no paths, host name or environment."""
     root = registry.folder_of("harness").parent
     git = ["git", "-C", str(root)]
@@ -73,7 +72,7 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def machine() -> dict[str, Any]:
+def machine() -> Json:
     return {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()}
 
 

@@ -25,7 +25,7 @@ from harness.stats import crossed_effects, resampling
 from harness.system import tempdirs
 from harness.text import embeddings
 from harness.text.encoders import _base
-from harness.types import NO_TEXT, HarnessError, Trial
+from harness.types import NO_TEXT, HarnessError, Json, Trial
 from harness.workflows import run_bench
 from harness.workflows.provenance import provenance
 
@@ -61,7 +61,7 @@ class Reproduction:
     def exit_code(self) -> int:
         return int(self.verdict == "differs")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         checks = {name: {"recorded": a, "here": b, "equal": a == b} for name, (a, b) in self.checks.items()}
         return asdict(self) | {"checks": checks}
 
@@ -264,7 +264,7 @@ def check(home: Path, row: LedgerRow, trial: Trial, dataset: str = "") -> dict[s
     return checks
 
 
-def _code(provenance: dict[str, Any]) -> str:
+def _code(provenance: Json) -> str:
     return (provenance["git"][:12] or "not a checkout") + (" with changes" if provenance["dirty"] else "")
 
 

@@ -8,7 +8,7 @@ from harness.data import splits
 from harness.search.plan import Plan, Study
 from harness.system.console import log
 from harness.text import embeddings
-from harness.types import HarnessError
+from harness.types import HarnessError, Json
 
 Bases = dict[str, tuple[embeddings.Basis, Any]]  # embedding hash -> basis and embedding matrix (N, D)
 
@@ -45,7 +45,7 @@ def _bases(grid: Plan) -> Bases:
     return bases
 
 
-def arrays(basis: embeddings.Basis, E: Any) -> dict[str, Any]:
+def arrays(basis: embeddings.Basis, E: Any) -> Json:
     return {"U": basis.U, "S": basis.S, "V": basis.V, "mean": basis.mean, "E": E}
 
 
@@ -77,7 +77,7 @@ def _skip_unbuildable(grid: Plan, bases: Bases) -> None:
     grid.studies[:] = kept
 
 
-def collect(grid: Plan, pending: list[Study], bases: Bases) -> dict[str, Any]:
+def collect(grid: Plan, pending: list[Study], bases: Bases) -> Json:
     """Return the objects that workers read, by hash.
 
     `splits` (sealed for searches, open for confirmations), `spectra` (bases with their embeddings) and `sizes` (items

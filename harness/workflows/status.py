@@ -6,20 +6,19 @@ import re
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from harness.record.launches import StudyRecord
 from harness.record.leases import running
 from harness.record.ledger import Ledger, TrialEntry
 from harness.report import ledger_frames
-from harness.types import Cell
+from harness.types import Cell, Json
 from harness.workflows import eta
 from harness.workflows.progress import clock
 
 _TIME = re.compile(rb'^\{"kind":"\w+","seq":\d+,"time":([\d.]+),', re.MULTILINE)
 
 
-def of(home: Path) -> dict[str, Any]:
+def of(home: Path) -> Json:
     """Return the state of the newest launch.
 
     `run`, `since` (seconds it has been running, or ran), `over`; `cells` in the order of the grid: trials `ended`
@@ -78,7 +77,7 @@ def _ends(ledger: Ledger, run: str, elapsed: float) -> list[float] | None:
     return eta.finishes(needed, slots, eta.pace(works, ran, elapsed, slots))
 
 
-def _cell(ledger: Ledger, study: StudyRecord) -> dict[str, Any]:
+def _cell(ledger: Ledger, study: StudyRecord) -> Json:
     planned = ledger.planned(study)
     history = ledger.history(study.id, planned)
     searched = [result for _, result in history.values() if result is not None]
@@ -101,11 +100,11 @@ def _failures(entries: list[TrialEntry]) -> dict[str, int]:
     return dict(Counter(reasons).most_common())
 
 
-def _flight(entry: TrialEntry) -> dict[str, Any]:
+def _flight(entry: TrialEntry) -> Json:
     return {"cell": str(entry.trial.cell), "role": entry.trial.role, "epoch": entry.epochs, "of": entry.trial.epochs}
 
 
-def text(report: dict[str, Any]) -> str:
+def text(report: Json) -> str:
     """Format the report for a terminal."""
     ended, planned = report["trials"]["ended"], report["trials"]["planned"]
     head = f"Run {report['run']}: {ended} of {planned} trials ended"
@@ -121,7 +120,7 @@ def text(report: dict[str, Any]) -> str:
     return "\n".join(lines + [f"  Warning: {damage}" for damage in report["damages"]])
 
 
-def _line(cell: dict[str, Any]) -> str:
+def _line(cell: Json) -> str:
     odd = [f"{cell[status]} {status}" for status in ("pruned", "failed") if cell[status]]
     parts = [f"best {cell['best']:.4f}"] if cell["best"] is not None else []
     parts += [f"({', '.join(odd)})"] if odd else []
