@@ -86,14 +86,14 @@ def _room(ledger: Ledger) -> int:
 def _sockets() -> dict[str, Any]:
     """Where a bench puts Ray's sockets, and which variable's folder it passes over for that."""
     try:
-        found = tempdirs.short_root(ray_head.ROOM)
+        found = tempdirs.short_root(ray_head.PARENT_LONGEST)
     except HarnessError as error:
         return _check("ray sockets", False, str(error), "name a folder with a short path with RAY_TMPDIR")
     passed = [
         f"{name} is passed over: {why}"
         for name in ("RAY_TMPDIR", "TMPDIR")
         if (own := os.environ.get(name)) and Path(own).absolute() != found
-        if (why := tempdirs.unfit(Path(own), ray_head.ROOM))
+        if (why := tempdirs.unfit(Path(own), ray_head.PARENT_LONGEST))
     ]
     return _check("ray sockets", True, "; ".join([f"below {found}", *passed]))
 
