@@ -60,8 +60,8 @@ class Sleeper(ray_tune.TrialActor):
 
 def sleep(worker: Any) -> Ended:
     """A trial of one epoch that exchanges the same messages with the driver as a real one."""
-    worker.post("begin", worker.work.id, *worker.place)
-    begin, params = time.time(), worker.work.params
+    worker.post("begin", worker.trial.id, *worker.place)
+    begin, params = time.time(), worker.trial.params
     time.sleep(params["seconds"])
     info = {"seconds": params["seconds"], "begin": begin, "end": time.time()}
     empty = {"ranks": Ranks(np.ones(1), np.ones(1)), "users": np.zeros(1, np.int32), "spectra": {}, "weights": b""}

@@ -40,8 +40,8 @@ def run(made: Request) -> Plan:
     )
     engine = TrialQueue([study for study in grid.studies if study.state == "pending"], segment, lambda _: None)
     while (assignment := engine.next()) is not None:
-        own, material = assignment.trial, grid.materials[assignment.study.cell.dataset]
-        split = splits.split(material.prepared, made.protocol)
+        own, encoded = assignment.trial, grid.encoded_datasets[assignment.study.cell.dataset]
+        split = splits.split(encoded.prepared, made.protocol)
         key = own.inputs.embedding
         spectrum = trial.spectrum(shared_data.arrays(*bases[key]) if key else {}, split.n_items)
         result, left = trial.run(own, split if own.role == "confirm" else split.sealed(), spectrum)

@@ -1,4 +1,4 @@
-"""Trials side by side on Ray: the Tune driver, the worker process, slots, the head node, failures.
+"""Run trials in parallel on Ray: Tune driver, worker processes, slots, head node, failures.
 
-Owns every call to Ray (`ray_tune` alone imports it). May import search and all rooms below it.
+Owns every call to Ray; only `ray_tune` imports it. May import search and all packages below it.
 """

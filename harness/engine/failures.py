@@ -1,4 +1,4 @@
-"""Why a worker failed, in a clause: out of what Ray says and of the worker's last words."""
+"""Turn Ray's error and the worker's crash log into a short failure reason."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from dataclasses import dataclass
 
 from harness.types import HarnessError
 
-LOST_NODES = 10  # that may die under a trial, or lose the driver, before its retries are counted
+MAX_NODE_LOSSES = 10  # node losses of a trial that do not count as retries
 NODE, UNREACHABLE = "its node died", "its worker cannot be reached any more"
 DRIVER = "its worker lost the driver"
 _NODE = re.compile(r"node (has died|was terminated|it was running on is dead)")
 
 
-def reason(text: str, last_words: Callable[[], str | None]) -> str:
-    """What became of a worker. text: Ray's own account of it; last_words: asked only where that does not say, "" if it
-    left none, None if its machine does not answer.
+def reason(text: str, crash_reason: Callable[[], str | None]) -> str:
+    """Return why a worker failed, in a short clause.
+
+    text: Ray's error. crash_reason: reads the worker's crash log, called only if Ray's error gives no reason; returns
+    "" if there is no log, None if the worker's machine does not answer.
 
     >>> reason("harness.engine.worker.OutOfMemory: MemoryError: 3 TB", str)
     'out of memory: MemoryError: 3 TB'
@@ -26,59 +28,59 @@ def reason(text: str, last_words: Callable[[], str | None]) -> str:
     >>> reason("The actor died unexpectedly. Worker exit type: SYSTEM_ERROR ...", lambda: None)
     'its worker cannot be reached any more'
     """
-    if own := re.search(r"OutOfMemory: (.+)", text):
-        return f"out of memory: {own.group(1)}"
+    if memory := re.search(r"OutOfMemory: (.+)", text):
+        return f"out of memory: {memory.group(1)}"
     if "running low on memory" in text:
         return "out of memory: Ray's memory monitor ended its worker"
     if _NODE.search(text):
         return NODE
     if lost := re.search(r"Unreachable: (.+)", text):
         return f"{DRIVER}: {lost.group(1)[:200]}"
-    if "is unavailable" in text:  # the way to it is cut; whether it died there, its last words say
-        said = last_words()
-        return f"its worker died: {said}" if said else UNREACHABLE
+    if "is unavailable" in text:  # the connection is lost; only the crash log shows whether the worker died
+        crash = crash_reason()
+        return f"its worker died: {crash}" if crash else UNREACHABLE
     if "Worker exit type" in text:
-        said = last_words()
-        if said is None:
+        crash = crash_reason()
+        if crash is None:
             return UNREACHABLE
-        return f"its worker died: {said or 'killed, as a kernel that is out of memory does'}"
+        return f"its worker died: {crash or 'killed, possibly by the kernel because memory ran out'}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "its worker failed without a word"
+    return lines[-1][:300] if lines else "its worker failed without an error message"
 
 
-def elsewhere(reason: str) -> bool:
-    """Whether it was the cluster that failed, and no fault of the trial.
+def is_cluster_failure(reason: str) -> bool:
+    """Whether the cluster failed, not the trial.
 
-    >>> elsewhere("its node died"), elsewhere("its worker died: Aborted")
+    >>> is_cluster_failure("its node died"), is_cluster_failure("its worker died: Aborted")
     (True, False)
     """
     return reason.startswith((NODE, UNREACHABLE, DRIVER))
 
 
-def at_start(text: str) -> bool:
-    """Whether the worker failed before it had a trial to run: no trial is at fault."""
+def failed_at_start(text: str) -> bool:
+    """Whether the worker failed before it started a trial, so that no trial is at fault."""
     return any(words in text for words in ("creation task", "failed to import", "never ran"))
 
 
 @dataclass
 class FailureCount:
-    """Of the workers that had a trial: those that may be its own fault, those of nodes, and why the last one was."""
+    """Worker failures of one trial."""
 
-    own: int = 0
-    lost: int = 0
-    reason: str = ""
+    counted: int = 0  # the trial may have caused them; limited by the number of retries
+    node_losses: int = 0  # the cluster caused them
+    reason: str = ""  # of the last failure
 
     def add(self, reason: str) -> None:
         self.reason = reason
-        if elsewhere(reason) and self.lost < LOST_NODES:
-            self.lost += 1
+        if is_cluster_failure(reason) and self.node_losses < MAX_NODE_LOSSES:
+            self.node_losses += 1
         else:
-            self.own += 1
+            self.counted += 1
 
 
 @contextlib.contextmanager
-def own_errors() -> Iterator[None]:
-    """A HarnessError of our callbacks, such as a full disk under the ledger, out of what Tune wraps it in."""
+def unwrapped_errors() -> Iterator[None]:
+    """Raise the HarnessError of a callback (such as a full disk) without the exceptions that Tune wraps around it."""
     try:
         yield
     except Exception as error:

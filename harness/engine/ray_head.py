@@ -1,5 +1,4 @@
-"""The head of a Ray cluster, seen from outside: where it is or is to be started, whether somebody is there, and what to
-say when nobody is any more."""
+"""The head node of a Ray cluster: find its address, prepare a private cluster, detect its loss. Does not import Ray."""
 
 from __future__ import annotations
 
@@ -16,48 +15,48 @@ from typing import Any
 from harness.system import tempdirs
 from harness.types import HarnessError
 
-# Seconds after which a head is given up; Ray's own limit, from its own variable, comes a little later.
-GONE = 5 / 6 * float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", "60"))  # noqa: SIM112
+# Seconds without an answer before the head node counts as lost, a little less than Ray's limit.
+LOST_AFTER = 5 / 6 * float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", "60"))  # noqa: SIM112
 
 
-# A cluster of our own listens on loopback alone: Ray's own switch, which is off by default on macOS and Windows only.
+# "0" makes Ray listen on loopback only. This is Ray's default on macOS and Windows, but not on Linux.
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-# Bytes that Ray adds to its folder's path for its longest socket, and bytes that the path of a socket may have.
+# Bytes that Ray's longest socket name adds to the path of its folder, and the maximum for that path in bytes.
 SOCKET = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
 LONGEST = (103 if sys.platform == "darwin" else 107) - SOCKET
-ROOM = LONGEST - tempdirs.added("ray")  # bytes for the path of the folder above
+PARENT_LONGEST = LONGEST - tempdirs.added("ray")  # maximum for the path of the parent folder, bytes
 
 
 @contextlib.contextmanager
-def own() -> Iterator[dict[str, Any]]:
-    """A place for a cluster of this process's own, and the environment that it starts in: files and sockets in a folder
-    that only this user may enter, a token of its own for whoever connects, loopback alone. Nothing of it is left.
+def private_cluster() -> Iterator[dict[str, Any]]:
+    """Prepare folders and environment variables for a private cluster, and remove them afterwards.
 
-    Yields what `ray.init` wants to know of it. Raises HarnessError if there is no folder whose path is short enough.
+    Files and sockets are in a folder that only this user can open; clients need a new random token; Ray listens on
+    loopback only. Yields arguments for `ray.init`. Raises HarnessError if no folder has a path that is short enough.
     """
-    with tempdirs.folder("ray", LONGEST) as folder, tempdirs.folder("spill") as roomy:
+    with tempdirs.folder("ray", LONGEST) as folder, tempdirs.folder("spill") as spill:
         token = folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
-        wanted = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_AUTH_TOKEN": None}
-        with _environment(wanted | {"RAY_TMPDIR": str(folder), LOOPBACK: "0"}):
-            # "ray": Ray opens its folder to everybody
-            yield {"_temp_dir": str(folder / "ray"), "object_spilling_directory": str(roomy)}
+        variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_AUTH_TOKEN": None}
+        with _environment(variables | {"RAY_TMPDIR": str(folder), LOOPBACK: "0"}):
+            # a subfolder, because Ray makes its folder readable for all users
+            yield {"_temp_dir": str(folder / "ray"), "object_spilling_directory": str(spill)}
 
 
 @contextlib.contextmanager
-def _environment(wanted: Mapping[str, str | None]) -> Iterator[None]:
-    """Variables as wanted (None: unset) for as long as the context lasts; children inherit them."""
-    before = {name: os.environ.get(name) for name in wanted}
+def _environment(variables: Mapping[str, str | None]) -> Iterator[None]:
+    """Set environment variables (None: unset) inside the context; child processes inherit them."""
+    before = {name: os.environ.get(name) for name in variables}
     try:
-        _set(wanted)
+        _set(variables)
         yield
     finally:
         _set(before)
 
 
-def _set(wanted: Mapping[str, str | None]) -> None:
-    for name, value in wanted.items():
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
         if value is None:
             os.environ.pop(name, None)
         else:
@@ -65,9 +64,9 @@ def _set(wanted: Mapping[str, str | None]) -> None:
 
 
 def address_of(option: str | None) -> str | None:
-    """Where the cluster is, by `--address` or else RAY_ADDRESS: "auto" or host:port; None for one of our own.
+    """Return the cluster's address from `--address` or else RAY_ADDRESS: "auto" or host:port; None: a private cluster.
 
-    Raises HarnessError if it is neither, or if nobody listens there; Ray itself would go on trying for minutes.
+    Raises HarnessError if it is invalid or does not accept connections; Ray itself would retry for minutes.
     """
     option, variable = (option or "").strip(), os.environ.get("RAY_ADDRESS", "").strip()
     address = option or variable
@@ -83,38 +82,44 @@ def address_of(option: str | None) -> str | None:
 
 
 def _parts(address: str, where: str) -> tuple[str, int]:
-    """Host and port of a head's address."""
+    """Split the address of a head node into host and port. Raises HarnessError if it is not host:port."""
     host, colon, port = address.rpartition(":")
     if "://" not in address and colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536:
         return host.removeprefix("[").removesuffix("]"), int(port)
     scheme = address.partition("://")[0] if "://" in address else ""
     why = {
-        "http": "that is the address of Ray's dashboard and jobs. ",
-        "https": "that is the address of Ray's dashboard and jobs. ",
-        "ray": "that is the address of Ray Client, which runs the driver on the cluster. ",
+        "http": "this is the address of Ray's dashboard and jobs. ",
+        "https": "this is the address of Ray's dashboard and jobs. ",
+        "ray": "this is the address of Ray Client, which runs the driver on the cluster. ",
     }.get(scheme, "")
     raise HarnessError(
-        f"{where} is '{address}': {why}It takes 'auto' or host:port of the cluster's head, such as 127.0.0.1:6379, or "
-        f"'local' for a cluster of the bench's own."
+        f"{where} is '{address}': {why}Use 'auto', host:port of the cluster's head node, such as 127.0.0.1:6379, or "
+        f"'local' for a private cluster on this machine."
     )
 
 
-def watch(address: str, wanted: Callable[[], bool]) -> None:
-    """From a thread, as long as `wanted()`: once the head at host:port has not been there for GONE, say so in a line
-    and end this process with code 2. Calls to Ray may hang then, and Ray would end it a little later, without one."""
-    host, _, port = address.rpartition(":")
-    line = f"\nError: The Ray head at {address} is gone. What ended is kept; the same command goes on with a new one.\n"
+def watch(address: str, active: Callable[[], bool]) -> None:
+    """Check in a thread, while `active()`, that the head node at host:port accepts connections.
 
-    def look() -> None:
+    After LOST_AFTER seconds without one, print an error and exit with code 2: calls to Ray may hang by then, and Ray
+    would end the process a little later without an error message.
+    """
+    host, _, port = address.rpartition(":")
+    line = (
+        f"\nError: The Ray head node at {address} is gone. "
+        "Finished trials are kept; run the same command to resume with a new head node.\n"
+    )
+
+    def check() -> None:
         seen = time.monotonic()
-        while wanted():
+        while active():
             time.sleep(1.0)
             try:
                 socket.create_connection((host, int(port)), timeout=5).close()
                 seen = time.monotonic()
             except OSError:
-                if wanted() and time.monotonic() - seen > GONE:
+                if active() and time.monotonic() - seen > LOST_AFTER:
                     os.write(2, line.encode())
                     os._exit(2)
 
-    threading.Thread(target=look, name="head-watch", daemon=True).start()
+    threading.Thread(target=check, name="head-watch", daemon=True).start()

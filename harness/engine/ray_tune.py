@@ -1,8 +1,8 @@
-"""The only room that speaks to Ray: one Tune run over the whole grid.
+"""The Ray Tune driver: one Tune run over the whole grid. The only module that imports Ray.
 
-The driver's searcher and scheduler ask and tell the `TrialQueue`; trials run in actors that are used again and keep the
-data of their last cells; what they leave (checkpoints, artifacts) goes through one recorder actor on the driver's
-machine, so that nodes need no shared folder. Ray holds no truth: its own files are thrown away.
+Tune's searcher gets trials from the `TrialQueue`, its scheduler reports results to it. Trials run in actors that are
+reused and keep the data of their last cells. Checkpoints and artifacts go through one recorder actor on the driver's
+machine, so nodes need no shared folder. The state of a bench is in the ledger only: Ray's files are deleted.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # resuming is the ledger's business
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # the ledger does this
 os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "64")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # `Stop` listens
-os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # failures are told in a line
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # `Stop` handles it
+os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # `GridScheduler` logs a line for each
 try:
     Path.home()
-except RuntimeError:  # no HOME, and the system knows no such user: Ray cannot even be imported
+except RuntimeError:  # no HOME and no entry for this user: importing Ray would fail
     os.environ["HOME"] = "/"
 
 import ray
@@ -38,7 +38,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from harness.engine import failures, ray_head
 from harness.engine import slots as layouts
 from harness.engine.slots import Layout
-from harness.engine.watchdog import last_words
+from harness.engine.watchdog import read_crash_log
 from harness.engine.worker import Recorder, SharedData, Unreachable, Worker
 from harness.engine.worker_reports import Ended, Epoch, Refusal, from_tune, to_tune
 from harness.record import artifacts
@@ -49,18 +49,18 @@ from harness.system.signals import Stop, shielded
 from harness.training.user_scores import Scores
 from harness.types import HarnessError, Trial, TrialResult
 
-RETRIES = 2  # of a trial whose worker process died
+RETRIES = 2  # retries of a trial whose worker process died
 
 
 class TrialActor(tune.Trainable):
-    """One slot: a `Worker` in a process of its own."""
+    """One slot: a `Worker` in a separate process."""
 
     def setup(self, config: dict[str, Any], shared: SharedData) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         def get(reference: Any) -> Any:
             try:
                 return ray.get(reference)
             except RayTaskError:
-                raise  # the recorder could not do it, such as write to a full disk
+                raise  # an error of the recorder, such as a full disk
             except RayError as error:
                 raise Unreachable(str(error).splitlines()[0]) from None
 
@@ -68,8 +68,8 @@ class TrialActor(tune.Trainable):
             return get(getattr(shared.recorder, method).remote(*arguments))
 
         node = ray.get_runtime_context().get_node_id()
-        beside = layouts.slots_on(resources_of(node), shared.layout)
-        self.worker = Worker(shared, get, post, (node, os.getpid()), beside)
+        slots = layouts.slots_on(resources_of(node), shared.layout)
+        self.worker = Worker(shared, get, post, (node, os.getpid()), slots)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -83,81 +83,79 @@ class TrialActor(tune.Trainable):
         self.worker.close()
 
 
-def resources_of(node: str) -> dict[str, float]:
-    """What a node has; nothing if it is not there any more."""
-    return next((found["Resources"] for found in ray.nodes() if found["NodeID"] == node), {})
+def resources_of(node_id: str) -> dict[str, float]:
+    """Ray resources of a node; empty if the node is gone."""
+    return next((node["Resources"] for node in ray.nodes() if node["NodeID"] == node_id), {})
 
 
 class _Unsaved:
-    """Tune pickles searcher and scheduler for its own restore, which we never use: it gets nothing to write."""
+    """Pickles to nothing: Tune saves searcher and scheduler for its restore, which we do not use."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
 class GridSearcher(_Unsaved, Searcher):
-    """Tune's side of `TrialQueue.next`. Ray's trial ids live here and nowhere else."""
+    """Gives the trials of `TrialQueue.next` to Tune. The only place that knows Ray's trial ids."""
 
     def __init__(self, grid: TrialQueue, home: Path, stop: Stop) -> None:
         super().__init__(metric="value", mode="max")
         self.grid, self.home, self.stop = grid, home, stop
-        self.flying: dict[str, Assignment] = {}
-        self.dropped: list[Assignment] = []  # by Tune, though they may be tried again
-        self.failures: dict[str, failures.FailureCount] = {}  # of our trials' workers, by our ids
+        self.flying: dict[str, Assignment] = {}  # by Ray's trial id
+        self.dropped: list[Assignment] = []  # given up by Tune, to be retried
+        self.failures: dict[str, failures.FailureCount] = {}  # by our trial id
 
     def suggest(self, trial_id: str) -> Any:
         if self.grid.over or self.stop.signum:
             return Searcher.FINISHED
-        found = self.dropped.pop() if self.dropped else self.grid.next()
-        if found is None:
+        assignment = self.dropped.pop() if self.dropped else self.grid.next()
+        if assignment is None:
             return Searcher.FINISHED if self.grid.over else None
-        self.flying[trial_id] = found
-        return {"trial": found.trial.to_json()}
+        self.flying[trial_id] = assignment
+        return {"trial": assignment.trial.to_json()}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """The scheduler reports to the study; a second report would be refused."""
+        """Do nothing: the scheduler reports to the study, which accepts a result only once."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tune gives a trial up whose worker failed too often, or failed before Tune saw it begin."""
+        """Handle a trial that Tune gives up: its worker failed too often, or before Tune saw it start."""
         if not error or trial_id not in self.flying:
             return
         failed = self.failures[self.flying[trial_id].trial.id]
-        if failed.own > RETRIES:
-            self.end(trial_id, TrialResult("failed", reason=f"{failed.reason} ({failed.own} times)"))
+        if failed.counted > RETRIES:
+            self.end(trial_id, TrialResult("failed", reason=f"{failed.reason} ({failed.counted} times)"))
         else:
             self.dropped.append(self.flying.pop(trial_id))
 
     def end(self, trial_id: str, result: TrialResult) -> None:
-        found = self.flying.pop(trial_id)
-        if found.trial.role == "confirm" and result.status == "done":
-            artifacts.check_artifacts(self.home, found.trial.id)
-        self.grid.ended(found.trial.id, result)
-        artifacts.drop_checkpoint(self.home, found.trial.id)
+        trial = self.flying.pop(trial_id).trial
+        if trial.role == "confirm" and result.status == "done":
+            artifacts.check_artifacts(self.home, trial.id)
+        self.grid.ended(trial.id, result)
+        artifacts.drop_checkpoint(self.home, trial.id)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: the ledger has it all."""
+        """Do nothing: the ledger has everything."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore."""
+        """Do nothing."""
 
 
 class GridScheduler(_Unsaved, FIFOScheduler):
-    """Tune's side of `TrialQueue.epoch` and `TrialQueue.ended`: each study's pruner decides, cell by cell. When asked
-    to stop, it ends every trial whose state is saved."""
+    """Reports epochs and ends to `TrialQueue.epoch` and `TrialQueue.ended`; the pruner of each study decides. When the
+    bench is to stop, every trial is halted as soon as its state is saved."""
 
-    def __init__(self, searcher: GridSearcher, recorder: Any, slots: int, tell: Callable[[str], None]) -> None:
+    def __init__(self, searcher: GridSearcher, recorder: Any, slots: int, log: Callable[[str], None]) -> None:
         super().__init__()
-        self.searcher, self.recorder, self.slots, self.tell = searcher, recorder, slots, tell
-        self.reported: dict[str, int] = {}  # trial id -> epochs that its study knows
-        self.held: set[str] = set()  # trials at rest since we were asked to stop
+        self.searcher, self.recorder, self.slots, self.log = searcher, recorder, slots, log
+        self.reported: dict[str, int] = {}  # trial id -> epochs reported to its study
+        self.held: set[str] = set()  # Ray ids of trials halted because the bench is to stop
         self.controller: Any = None
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Take hold of Tune; let it keep all idle processes: by itself it keeps one, and a new one takes seconds."""
+        """Keep a reference to Tune's controller; have it keep all idle processes, since a new one takes seconds."""
         if self.controller is None:
-            with contextlib.suppress(
-                AttributeError
-            ):  # no public part of Tune: a later one may be without it, and slower
+            with contextlib.suppress(AttributeError):  # private in Tune; without it the bench is slower
                 tune_controller._tune_controller._actor_cache.increase_max(trial.placement_group_factory, by=self.slots)
         self.controller = tune_controller
 
@@ -173,14 +171,14 @@ class GridScheduler(_Unsaved, FIFOScheduler):
         stopping = bool(self.searcher.stop.signum)
         if self._over(trial.trial_id, report):
             self.held |= {trial.trial_id} if stopping else set()
-            return self.NOOP if stopping else self.STOP  # a slot that is kept starts no other trial
+            return self.NOOP if stopping else self.STOP  # NOOP keeps the slot, so that it starts no other trial
         if stopping and isinstance(report, Epoch) and report.saved:
             self.held.add(trial.trial_id)
             return self.NOOP
         return self.CONTINUE
 
     def _over(self, ray_id: str, report: Epoch | Ended) -> bool:
-        """Record an epoch or an end; True if the trial has ended, by itself or by its study's pruner."""
+        """Record an epoch or an end; return whether the trial has ended or is pruned by its study."""
         trial_id = self.searcher.flying[ray_id].trial.id
         if isinstance(report, Ended):
             self._report(trial_id, report.result.curve, report.users)
@@ -195,8 +193,8 @@ class GridScheduler(_Unsaved, FIFOScheduler):
         return True
 
     def _report(self, trial_id: str, curve: list[float], users: list[Scores]) -> bool:
-        """Pass new epochs to the study: one, several if the trial resumed from a checkpoint, or none if it repeats
-        epochs after its worker died. `users`: scores of the last epochs. True if the trial is to be pruned."""
+        """Report new epochs to the study: one, several if the trial resumed from a checkpoint, none if it repeats
+        epochs after its worker died. users: scores of the last epochs. Return whether the trial is to be pruned."""
         prune, scores = False, [()] * (len(curve) - len(users)) + users
         for epoch in range(self.reported.get(trial_id, 0), len(curve)):
             prune = self.searcher.grid.epoch(trial_id, epoch, curve[epoch], scores[epoch])
@@ -204,44 +202,47 @@ class GridScheduler(_Unsaved, FIFOScheduler):
         return prune
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """The newest one that waits. A slot that is free takes over what is chosen here, and Tune ends the process that
-        was starting for it: the oldest one's may be about to be up, the newest one's waits for room. Else trials that
-        are shorter than the start of a process would never see a second slot."""
-        waits = (trial for trial in reversed(tune_controller.get_trials()) if trial.status == trial.PENDING)
-        return next(waits, None)
+        """Return the newest pending trial.
+
+        A free slot takes the chosen trial, and Tune ends the process that was starting for it. The oldest trial's
+        process may be nearly ready; the newest one's waits for resources. Otherwise trials that are shorter than the
+        start of a process would never use a second slot.
+        """
+        pending = (trial for trial in reversed(tune_controller.get_trials()) if trial.status == trial.PENDING)
+        return next(pending, None)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """A worker failed under a trial. Tune tries it again, RETRIES times; a lost node is not the trial's fault."""
-        if trial.trial_id not in self.searcher.flying:  # it ended, and only its slot was kept
+        """Count a worker failure. Tune retries the trial up to RETRIES times; the loss of a node does not count."""
+        if trial.trial_id not in self.searcher.flying:  # the trial has ended, only its slot was kept
             return
-        found = self.searcher.flying[trial.trial_id].trial
+        ours = self.searcher.flying[trial.trial_id].trial
         text = Path(trial.error_file).read_text().rpartition("Failure # ")[2]
-        failed = self.searcher.failures.setdefault(found.id, failures.FailureCount())
-        failed.add(failures.reason(text, lambda: self._last_words(found.id)))
-        trial.run_metadata.num_failures = failed.own
-        if failures.at_start(text) and failed.own > RETRIES:
+        failed = self.searcher.failures.setdefault(ours.id, failures.FailureCount())
+        failed.add(failures.reason(text, lambda: self._crash_reason(ours.id)))
+        trial.run_metadata.num_failures = failed.counted
+        if failures.failed_at_start(text) and failed.counted > RETRIES:
             raise HarnessError(f"No worker can start: {failed.reason}")
-        if failed.own <= RETRIES:
-            self.tell(f"{found.cell}: {failed.reason}; try {failed.own + 1} of {RETRIES + 1} comes next")
+        if failed.counted <= RETRIES:
+            self.log(f"{ours.cell}: {failed.reason}; starting attempt {failed.counted + 1} of {RETRIES + 1}")
 
-    def _last_words(self, trial_id: str) -> str | None:
-        """Of the worker that had the trial, from the machine it was on; None if that machine does not answer: a worker
-        ends with its node, and may be missed before the node is."""
+    def _crash_reason(self, trial_id: str) -> str | None:
+        """Read the crash log of the trial's worker on its machine; None if that machine does not answer. A worker dies
+        with its node, and Ray may notice the worker first."""
         try:
             place = ray.get(self.recorder.place.remote(trial_id), timeout=10)
             if place is None:
                 return ""
             if place[0] == ray.get_runtime_context().get_node_id():
-                return last_words(place[1])
+                return read_crash_log(place[1])
             there = NodeAffinitySchedulingStrategy(place[0], soft=False)
-            read = ray.remote(last_words).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-            return ray.get(read.remote(place[1]), timeout=20)  # nothing else goes on meanwhile
+            read = ray.remote(read_crash_log).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+            return ray.get(read.remote(place[1]), timeout=20)  # this blocks the driver
         except RayError:
             return None
 
     @property
     def at_rest(self) -> bool:
-        """Whether no trial is under way but those that are held."""
+        """Whether all running trials are halted."""
         trials = self.controller.get_trials() if self.controller else []
         return all(trial.trial_id in self.held for trial in trials if trial.status == trial.RUNNING)
 
@@ -250,10 +251,10 @@ class GridScheduler(_Unsaved, FIFOScheduler):
 
 
 class GridStopper(_Unsaved, tune.Stopper):
-    """Ends the whole search once we were asked to stop and every trial under way is saved."""
+    """Ends the Tune run after a request to stop, once every running trial is saved."""
 
     def __init__(self, scheduler: GridScheduler) -> None:
-        self.scheduler, self.asked = scheduler, False
+        self.scheduler, self.requested = scheduler, False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
@@ -262,50 +263,50 @@ class GridStopper(_Unsaved, tune.Stopper):
         stop = self.scheduler.searcher.stop
         if not stop.signum:
             return False
-        if not self.asked:
-            self.asked = True
-            self.scheduler.recorder.ask_to_stop.remote()
+        if not self.requested:
+            self.requested = True
+            self.scheduler.recorder.request_stop.remote()
         return self.scheduler.at_rest or stop.overdue
 
 
 @contextlib.contextmanager
 def cluster(address: str | None) -> Iterator[dict[str, Any]]:
-    """A Ray session: the cluster at `address` (else at RAY_ADDRESS: `auto`, host:port), or one of our own on loopback,
-    without dashboard, in a folder that is removed afterwards (`head.own`).
+    """Open a Ray session on the cluster at `address` or RAY_ADDRESS (`auto` or host:port), else on a private cluster:
+    loopback only, no dashboard, in a folder that is removed afterwards (`ray_head.private_cluster`).
 
-    Yields {"cpus", "gpus", "nodes", "node_cpus", "each"}: totals, the cores of the smallest node that has any, and
-    cores and GPUs of each node. Raises HarnessError if the cluster cannot be reached.
+    Yields {"cpus", "gpus", "nodes", "node_cpus", "each"}: totals, cores of the smallest node with cores, and cores and
+    GPUs of each node. Raises HarnessError if the cluster cannot be reached.
     """
     address = ray_head.address_of(address)
     with contextlib.ExitStack() as stack:
         if address:
             _start(address, {"address": address})
         else:
-            place = stack.enter_context(ray_head.own())
+            options = stack.enter_context(ray_head.private_cluster())
             stack.enter_context(_on_loopback())
-            _start(None, {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"} | place)
+            _start(None, {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"} | options)
         stack.callback(ray.shutdown)
         ray_head.watch(ray.get_runtime_context().gcs_address, ray.is_initialized)
         yield layouts.resources(ray.nodes())
 
 
-def _start(address: str | None, wanted: dict[str, Any]) -> None:
-    _read_again()
+def _start(address: str | None, options: dict[str, Any]) -> None:
+    _reset_tokens()
     try:
         with shielded():
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **wanted)
-    except Exception as error:  # of many kinds; on an overloaded machine a bare one after 30 s
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options)
+    except Exception as error:  # of many types; a bare Exception after 30 s on an overloaded machine
         ray.shutdown()
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+        message = (str(error).splitlines() or [type(error).__name__])[0]
         if not address:
-            raise HarnessError(f"Ray does not start on this machine: {said}") from error
-        tokens = "" if "RAY_AUTH_MODE" in os.environ else " (one that asks for a token: set RAY_AUTH_MODE=token)"
-        raise HarnessError(f"No Ray cluster at {address}: {said}{tokens}") from error
+            raise HarnessError(f"Ray does not start on this machine: {message}") from error
+        tokens = "" if "RAY_AUTH_MODE" in os.environ else " (if it requires a token: set RAY_AUTH_MODE=token)"
+        raise HarnessError(f"No Ray cluster at {address}: {message}{tokens}") from error
 
 
 @contextlib.contextmanager
 def _on_loopback() -> Iterator[None]:
-    """What `head.own` put into the environment, for the part of Ray in this process too, which has read it before."""
+    """Apply LOOPBACK of `ray_head.private_cluster` to Ray in this process, which has already read the environment."""
     constants: Any = importlib.import_module("ray._private.ray_constants")
     before = getattr(constants, "ENABLE_RAY_CLUSTER", None)
     constants.ENABLE_RAY_CLUSTER = False
@@ -315,9 +316,9 @@ def _on_loopback() -> Iterator[None]:
         constants.ENABLE_RAY_CLUSTER = before
 
 
-def _read_again() -> None:
-    """Ray keeps the mode of its tokens, and the token, since it first read them."""
-    with contextlib.suppress(ImportError, AttributeError):  # no public part of Ray
+def _reset_tokens() -> None:
+    """Have Ray read its token and token mode from the environment again; it caches both."""
+    with contextlib.suppress(ImportError, AttributeError):  # private in Ray
         raylet: Any = importlib.import_module("ray._raylet")
         raylet.Config.initialize("")
         raylet.AuthenticationTokenLoader.instance().reset_cache()
@@ -330,19 +331,19 @@ def run(
     layout: Layout,
     watchdog: float,
     stop: Stop,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
-    """Run a grid inside a `cluster`, to its end or until `stop` is asked for: then epochs under way are waited for and
-    checkpointed, and their trials stay started in the ledger and go on at the next command.
+    """Run a grid inside a `cluster`, to its end or to a request to stop.
 
-    `shared`: `splits`, `spectra`, `sizes` as in `SharedData`, as values. `watchdog`: seconds, as in `Watchdog`. `tell`
-    gets a line for every worker that failed. Raises Interrupted if asked to stop twice, HarnessError if no worker can
-    start or one runs other code.
+    After a request to stop, running epochs are finished and checkpointed; their trials stay started in the ledger, and
+    the next command resumes them. shared: `splits`, `spectra` and `sizes` of `SharedData`, as values. watchdog:
+    seconds, as in `Watchdog`. log: called with a line for each failed worker. Raises Interrupted after a second request
+    to stop, HarnessError if no worker can start or a worker has different code.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    make = ray.remote(num_cpus=0, max_concurrency=4, max_restarts=-1, scheduling_strategy=here)(Recorder)  # pyright: ignore[reportCallIssue]
-    recorder = make.remote(str(home))  # pyright: ignore[reportAttributeAccessIssue]
-    held = SharedData(
+    recorder_class = ray.remote(num_cpus=0, max_concurrency=4, max_restarts=-1, scheduling_strategy=here)(Recorder)  # pyright: ignore[reportCallIssue]
+    recorder = recorder_class.remote(str(home))  # pyright: ignore[reportAttributeAccessIssue]
+    references = SharedData(
         {key: ray.put(value) for key, value in shared["splits"].items()},
         {key: ray.put(value) for key, value in shared["spectra"].items()},
         shared["sizes"],
@@ -350,20 +351,20 @@ def run(
         layout,
         code_hash(),
         watchdog,
-        grid.tells_users,
+        grid.keep_user_scores,
     )
-    scheduler = GridScheduler(GridSearcher(grid, home, stop), recorder, layout.slots, tell)
-    trainable = tune.with_resources(tune.with_parameters(TrialActor, shared=held), needs(layout))
-    with tempdirs.folder("tune") as folder, _quiet(), failures.own_errors(), stop.patiently():
+    scheduler = GridScheduler(GridSearcher(grid, home, stop), recorder, layout.slots, log)
+    trainable = tune.with_resources(tune.with_parameters(TrialActor, shared=references), needs(layout))
+    with tempdirs.folder("tune") as folder, _quiet(), failures.unwrapped_errors(), stop.patiently():
         _tuner(trainable, scheduler, layout, folder).fit()
     if not grid.over and not stop.signum:
         raise HarnessError(
-            "Ray Tune ended before the grid did. What ended is kept; the same command goes on from here."
+            "Ray Tune ended before the grid did. Finished trials are kept; run the same command to resume."
         )
 
 
 def needs(layout: Layout) -> tune.PlacementGroupFactory:
-    """What a trial takes of a node; on the one with most to spare, so that trials spread before they pack."""
+    """Resources of one trial. SPREAD prefers the least loaded node, so that trials spread over nodes first."""
     gpu = {"GPU": layout.gpu} if layout.gpu else {}
     return tune.PlacementGroupFactory([{"CPU": float(layout.threads)} | gpu], strategy="SPREAD")
 
@@ -392,6 +393,6 @@ def _tuner(trainable: Any, scheduler: GridScheduler, layout: Layout, folder: Pat
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Tune prints to stdout whatever `verbose` says; stdout is for our result alone."""
+    """Discard stdout, which is reserved for results: Tune prints to it even with `verbose=0`."""
     with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink):
         yield

@@ -1,7 +1,7 @@
-"""What a trial takes of its machine: resident memory at its highest, and energy where the machine says it.
+"""Resource use of a trial: peak resident memory and, where available, energy.
 
-Linux alone tells a process's high-water mark since a moment (``/proc/self/clear_refs``, proc(5)); the packages' energy
-is in ``/sys/class/powercap`` where the kernel lets one read it. What cannot be read is left out.
+Only Linux can reset a process's peak memory (``/proc/self/clear_refs``, proc(5)). The energy of processor packages is
+in ``/sys/class/powercap``, if the kernel permits reading it. Values that cannot be read are left out.
 """
 
 from __future__ import annotations
@@ -13,36 +13,36 @@ JOULES_A_WH = 3600.0
 
 
 class ResourceMeter:
-    """Measures from its construction to `read`.
+    """Measure resource use from construction to `read`.
 
-    share: of the energy of the machine's processors that is counted, where several trials run side by side. root:
-    where ``proc`` and ``sys`` are. gpu_share: of the GPU, of its energy.
+    share: fraction of the processors' energy to count, since several trials run in parallel. root: folder of ``proc``
+    and ``sys``. gpu_share: fraction of the GPU's energy to count.
     """
 
     def __init__(self, share: float = 1.0, root: Path = Path("/"), gpu_share: float = 1.0) -> None:
         self.share, self.root, self.gpu_share = share, root, gpu_share
-        self.peaked = _forget_peak(root)
+        self.has_peak = _reset_peak(root)
         self.packages = {domain: _joules(domain) for domain in _packages(root)}
         self.gpu = _gpu_joules()
 
     def read(self) -> dict[str, float]:
-        """`peak_mb`: resident memory at its highest, the data included, in 2^20 bytes; `energy_wh`: of the processor
-        packages and, where it is used, the GPU; each only where the machine says it."""
-        found = {}
-        if self.peaked and (peak := _peak_mb(self.root)) is not None:
-            found["peak_mb"] = peak
+        """Return `peak_mb`, the peak resident memory including the data, in 2^20 bytes, and `energy_wh`, the energy of
+        the processor packages and of the GPU if it is used; each only where the machine reports it."""
+        usage = {}
+        if self.has_peak and (peak := _peak_mb(self.root)) is not None:
+            usage["peak_mb"] = peak
         joules = [(self.share, _since(before, _joules(domain), domain)) for domain, before in self.packages.items()]
         if self.gpu is not None:
             now = _gpu_joules()
             joules.append((self.gpu_share, None if now is None else now - self.gpu))
-        own = [share * spent for share, spent in joules if spent is not None]
-        if joules and len(own) == len(joules):
-            found["energy_wh"] = round(sum(own) / JOULES_A_WH, 6)
-        return found
+        shares = [share * spent for share, spent in joules if spent is not None]
+        if joules and len(shares) == len(joules):
+            usage["energy_wh"] = round(sum(shares) / JOULES_A_WH, 6)
+        return usage
 
 
-def _forget_peak(root: Path) -> bool:
-    """Set the high-water mark back to what is resident now. False where the system does not know how."""
+def _reset_peak(root: Path) -> bool:
+    """Reset the peak to the current resident memory. False if the system does not support it."""
     try:
         (root / "proc/self/clear_refs").write_text("5")
     except OSError:
@@ -60,7 +60,7 @@ def _peak_mb(root: Path) -> float | None:
 
 
 def _packages(root: Path) -> list[Path]:
-    """The domains of whole packages (``intel-rapl:0``), not the parts of them (``intel-rapl:0:1``)."""
+    """Return the powercap domains of whole packages (``intel-rapl:0``) without their parts (``intel-rapl:0:1``)."""
     domains = (root / "sys/class/powercap").glob("intel-rapl:*")
     return sorted(path for path in domains if path.name.count(":") == 1)
 
@@ -77,7 +77,7 @@ def _microjoules(path: Path) -> float | None:
 
 
 def _since(before: float | None, now: float | None, domain: Path) -> float | None:
-    """Joules between two readings of a counter that starts again at its range."""
+    """Joules between two readings of a counter that wraps around at its range."""
     if before is None or now is None:
         return None
     if now >= before:
@@ -87,7 +87,7 @@ def _since(before: float | None, now: float | None, domain: Path) -> float | Non
 
 
 def _gpu_joules() -> float | None:
-    """The counter of the first GPU that this process may use, where NVML is installed and a GPU was given to it."""
+    """Energy counter of this process's first GPU, joules; None without a GPU or without NVML."""
     if not os.environ.get("CUDA_VISIBLE_DEVICES"):
         return None
     try:
@@ -101,5 +101,5 @@ def _gpu_joules() -> float | None:
             else pynvml.nvmlDeviceGetHandleByUUID(first)
         )
         return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
-    except Exception:  # whatever the driver says, a trial goes on without
+    except Exception:  # a trial must not fail because the driver does not report energy
         return None

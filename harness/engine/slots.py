@@ -1,4 +1,4 @@
-"""How trials share the machines of a cluster."""
+"""Divide the machines of a cluster into slots for trials."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 from harness.types import HarnessError
 
-GPU_SHARE = 0.25  # of a GPU a trial at least: the models of this bench fill no whole one
-EXACT = 1e-4  # of a GPU; Ray counts no finer
+GPU_SHARE = 0.25  # minimum share of a GPU for a trial: the models of this bench do not fill a whole one
+EXACT = 1e-4  # of a GPU: Ray's resolution
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How trials share a cluster: `slots` at a time, each with `threads` torch threads and `gpu` of a GPU."""
+    """Parallel trials on a cluster: `slots` at a time, each with `threads` torch threads and a share `gpu` of a GPU."""
 
     slots: int
     threads: int = 1
@@ -23,7 +23,7 @@ class Layout:
 
 
 def resources(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What `layout` reads, of Ray's list of nodes."""
+    """Summarise Ray's list of nodes for `layout`."""
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     each = [[int(node.get("CPU", 0)), float(node.get("GPU", 0))] for node in alive]
     return {
@@ -36,26 +36,27 @@ def resources(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def layout(resources: dict[str, Any], width: int, threads: int | None, gpu: float | None) -> Layout:
-    """Slots for a grid that can have `width` trials under way at once.
+    """Return the layout for a grid that can run `width` trials at once.
 
-    threads None: as many as leave no core idle, so that slots x threads = cores wherever that divides; one thread as
-    soon as there are as many trials as cores, since a small model gains more from a second trial than from a second
-    thread. It depends on the whole grid, not on what is left of it: a bench that goes on computes as it began.
-    gpu None: `share_of` it where there are any. Raises HarnessError for a share the cluster cannot give.
+    threads None: enough that no core is idle, so slots x threads = cores where that divides; one thread once there are
+    as many trials as cores, since a small model gains more from a second trial than from a second thread. The layout
+    depends on the whole grid, not on the pending part, so that a resumed bench computes as before.
+    gpu None: `share_of` if there are GPUs. Raises HarnessError for a share that the cluster does not have.
     """
     gpus, cpus = resources["gpus"], resources["cpus"]
     share = share_of(gpus, width) if gpu is None else gpu
     if share and not 0 < share <= min(gpus, 1.0):
-        raise HarnessError(f"--gpu {share:g} of a GPU a trial: it takes 0 to 1, and this cluster has {gpus:g} GPUs.")
+        raise HarnessError(f"--gpu {share:g} of a GPU per trial: must be 0 to 1, and this cluster has {gpus:g} GPUs.")
     each = resources.get("each") or [[cpus, gpus]]
-    width = max(1, min(width, sum(_on_gpus(own, share) for _, own in each) if share else width))
+    width = max(1, min(width, sum(_on_gpus(node_gpus, share) for _, node_gpus in each) if share else width))
     threads = threads or max(1, min(cpus // width, resources["node_cpus"]))
-    return Layout(max(1, sum(_slots(cores, own, threads, share) for cores, own in each)), threads, share)
+    return Layout(max(1, sum(_slots(cores, node_gpus, threads, share) for cores, node_gpus in each)), threads, share)
 
 
 def share_of(gpus: float, width: int) -> float:
-    """Of a GPU, for each of `width` trials: a whole one while there are enough, then less, so that they spread over all
-    GPUs before they pack; GPU_SHARE at least.
+    """Share of a GPU for each of `width` trials: a whole GPU if there are enough, else less, but at least GPU_SHARE.
+
+    Trials are spread over all GPUs before they share one.
 
     >>> [share_of(8, width) for width in (1, 6, 16, 100)], share_of(0, 6)
     ([1.0, 1.0, 0.5, 0.25], 0.0)
@@ -67,7 +68,7 @@ def share_of(gpus: float, width: int) -> float:
 
 
 def slots_on(node: Mapping[str, float], layout: Layout) -> int:
-    """Trials that run at once on a node with these of Ray's resources: at least the one that asks."""
+    """Number of parallel trials on a node with these Ray resources; at least 1, the caller."""
     return max(1, _slots(int(node.get("CPU", 0)), float(node.get("GPU", 0)), layout.threads, layout.gpu))
 
 
@@ -76,6 +77,6 @@ def _slots(cpus: int, gpus: float, threads: int, share: float) -> int:
 
 
 def _on_gpus(gpus: float, share: float) -> int:
-    """Trials that fit on GPUs, each on one: two thirds of one and two thirds of another hold no third trial."""
+    """Number of trials that fit on GPUs. A trial uses one GPU only: the free thirds of two GPUs cannot be combined."""
     whole, rest = divmod(gpus, 1.0)
     return int(whole) * int(1 / share + EXACT) + int(rest / share + EXACT)

@@ -1,8 +1,8 @@
-"""Inside a worker process: last words of one that crashes, and an end for one that hangs.
+"""Crash logs of worker processes, and a watchdog that ends a process that hangs.
 
-Python's own `faulthandler` does the work, in C: it writes where the process was when it got SIGSEGV, SIGABRT and the
-like, and ends it when a timer runs out, even where the interpreter's lock is held. What it wrote stays in a file of
-this machine, by process id, for `last_words`.
+Python's `faulthandler`, written in C, does both: on SIGSEGV, SIGABRT and similar signals it writes the stack, and after
+a timeout it ends the process, even while the interpreter's lock is held. The log stays on this machine, one file per
+process id, for `read_crash_log`.
 """
 
 from __future__ import annotations
@@ -18,37 +18,39 @@ import tempfile
 import time
 from pathlib import Path
 
-SCALE = 10.0  # times its own longest epoch may a trial be silent, if that is more than the bound
+SCALE = 10.0  # multiple of the longest epoch so far: the timeout if it exceeds the configured one
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>\S+)')
 _OURS = re.compile(r"(?:adapters|backbones|harness)/[\w./]+\.py$")
-_PASSED = ("harness/engine/watchdog.py", "harness/engine/worker.py")  # frames of every worker; they blame nothing
+_PASSED = ("harness/engine/watchdog.py", "harness/engine/worker.py")  # on the stack of every worker
 
 
-def words_path(pid: int) -> Path:
+def crash_log_path(pid: int) -> Path:
     return Path(tempfile.gettempdir()) / f"harness-workers-{os.getuid()}" / f"{pid}.txt"
 
 
 class Watchdog:
-    """Ends this process if its trial shows no sign of life for `seconds`, or SCALE times its longest epoch if that is
-    more. 0 seconds: never. A sign of life is a call of `beat`: a training step, a block of ranks."""
+    """End this process if `beat` is not called for `seconds`, or for SCALE times the longest epoch if that is more.
+
+    0 seconds: never. `beat` is called after a training step or a block of ranks.
+    """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._limit = self._beat = 0.0
-        path = words_path(os.getpid())
+        path = crash_log_path(os.getpid())
         path.parent.mkdir(mode=0o700, exist_ok=True)
         _sweep(path.parent)
         self._file = path.open("w")
         faulthandler.enable(self._file)
 
     def start(self, longest: float) -> None:
-        """Watch from now on; the trial's longest epoch so far took `longest` seconds."""
+        """Start watching. longest: the trial's longest epoch so far, seconds."""
         self._limit, self._beat = max(self.seconds, SCALE * longest) if self.seconds else 0.0, 0.0
         self.beat()
 
     def beat(self) -> None:
         now = time.monotonic()
-        if self._limit and now - self._beat > min(1.0, self._limit / 10):  # setting the timer costs a thread
+        if self._limit and now - self._beat > min(1.0, self._limit / 10):  # setting the timer starts a thread
             self._beat = now
             faulthandler.dump_traceback_later(self._limit, exit=True, file=self._file)
 
@@ -56,52 +58,54 @@ class Watchdog:
         faulthandler.cancel_dump_traceback_later()
 
     def close(self) -> None:
-        """A worker that ends well has nothing to say."""
+        """Stop watching and remove the log: this process did not crash."""
         self.stop()
-        words_path(os.getpid()).unlink(missing_ok=True)
+        crash_log_path(os.getpid()).unlink(missing_ok=True)
 
 
-def last_words(pid: int) -> str:
-    """How a dead worker process of this machine ended, in words, and where in our code; "" if it left none, as after
-    SIGKILL. They are forgotten by this."""
-    path = words_path(pid)
+def read_crash_log(pid: int) -> str:
+    """Return how a worker process of this machine crashed and where in our code, and delete its log.
+
+    "" if there is no log, as after SIGKILL.
+    """
+    path = crash_log_path(pid)
     try:
         text = path.read_text(errors="replace")
         path.unlink()
     except OSError:
         return ""
-    return spoken(text)
+    return describe_crash(text)
 
 
-def spoken(text: str) -> str:
-    """What `faulthandler` wrote, as a clause.
+def describe_crash(text: str) -> str:
+    """Summarise the output of `faulthandler` in a clause.
 
-    >>> spoken('Fatal Python error: Aborted\\n\\nThread 0x7 (most recent call first):\\n'
-    ...        '  File "/x/adapters/mlp.py", line 12 in forward\\n')
+    >>> describe_crash('Fatal Python error: Aborted\\n\\nThread 0x7 (most recent call first):\\n'
+    ...                '  File "/x/adapters/mlp.py", line 12 in forward\\n')
     'Aborted in adapters/mlp.py, line 12 (forward)'
     """
     if fault := re.search(r"Fatal Python error: (.+)", text):
-        what = fault.group(1)
+        cause = fault.group(1)
     elif wait := re.search(r"Timeout \((.+)\)!", text):
-        what = f"no sign of life for {wait.group(1)}"
+        cause = f"no sign of life for {wait.group(1)}"
     else:
         return ""
     for frame in _FRAME.finditer(text):
         if (ours := _OURS.search(frame["file"])) and ours.group() not in _PASSED:
-            return f"{what} in {ours.group()}, line {frame['line']} ({frame['function']})"
-    return what
+            return f"{cause} in {ours.group()}, line {frame['line']} ({frame['function']})"
+    return cause
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent, the node's daemon, is gone: a worker deep in a long epoch
-    would notice only after it. Linux alone; elsewhere nothing happens."""
+    """Have the kernel kill this process when its parent, the node's daemon, dies: otherwise a worker would notice only
+    at the end of an epoch. No effect on systems other than Linux."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _sweep(folder: Path) -> None:
-    """Empty files of processes that are gone: their whole cluster was killed, and nobody asks for their words."""
+    """Remove empty logs of dead processes, left when a whole cluster was killed."""
     for file in folder.glob("*.txt"):
         try:
             if file.stat().st_size == 0:

@@ -1,5 +1,7 @@
-"""One slot of the engine: trains one trial after another, an epoch a step. Knows no Ray: `search` puts it into an
-actor and gives it two ways out, to the node's store of shared objects and to the recorder on the driver's machine.
+"""One slot of the engine: trains one trial after another, one epoch per step. Does not import Ray.
+
+`ray_tune` runs it in an actor and passes two callables: `get` reads the node's store of shared objects, `post` calls
+the recorder on the driver's machine.
 """
 
 from __future__ import annotations
@@ -24,37 +26,36 @@ from harness.system.code_hash import code_hash
 from harness.training.user_scores import Scores
 from harness.types import Trial, TrialResult
 
-SAVE_SHARE = 0.05  # of a trial's time at most goes into checkpoints
-KEPT_CELLS = 2  # data sets a worker keeps by hash
-ASK_EVERY = 0.5  # seconds between questions whether the command was asked to stop
+SAVE_SHARE = 0.05  # maximum share of a trial's time for checkpoints
+KEPT_CELLS = 2  # cells whose data a worker keeps in memory
+STOP_CHECK_EVERY = 0.5  # seconds between checks whether the bench is to stop
 
 
 @dataclass(frozen=True)
 class SharedData:
-    """What workers read: object references by hash. `splits` keys are (data hash, role). `code`: the driver's
-    `code_hash`. `watchdog`: seconds, as in `Watchdog`. `tells_users`: searches tell scores by user (`user_scores`)."""
+    """Input of all workers. Splits and spectra are references to objects in the node's store."""
 
-    splits: dict[tuple[str, str], Any]
-    spectra: dict[str, Any]
-    sizes: dict[str, int]
+    splits: dict[tuple[str, str], Any]  # by data hash and role
+    spectra: dict[str, Any]  # by embedding hash
+    sizes: dict[str, int]  # items, by data hash
     recorder: Any
     layout: Layout
-    code: str
-    watchdog: float
-    tells_users: bool = False
+    code: str  # the driver's `code_hash`
+    watchdog: float  # seconds, as in `Watchdog`
+    keep_user_scores: bool = False  # whether searches report scores by user (`user_scores`)
 
 
 class Recorder:
-    """On the driver's machine: writes what workers leave into the home folder, knows where each trial runs, and tells
-    them when the command was asked to stop."""
+    """Runs on the driver's machine: saves checkpoints and artifacts of workers in the home folder, records where each
+    trial runs, and passes a request to stop on to the workers."""
 
     def __init__(self, home: str) -> None:
         self.home = Path(home)
         self.places: dict[str, tuple[str, int]] = {}
-        self.asked = False
+        self.stop_requested = False
 
     def begin(self, trial_id: str, node: str, pid: int) -> bytes | None:
-        """A worker has taken a trial; returns its checkpoint if there is one."""
+        """Record that a worker starts a trial; return its checkpoint, None if there is none."""
         self.places[trial_id] = node, pid
         return artifacts.load_checkpoint(self.home, trial_id)
 
@@ -67,25 +68,27 @@ class Recorder:
     def finish(self, trial_id: str, parts: dict[str, Any]) -> None:
         artifacts.save_artifacts(self.home, trial_id, **parts)
 
-    def ask_to_stop(self) -> None:
-        self.asked = True
+    def request_stop(self) -> None:
+        self.stop_requested = True
 
     def stopping(self) -> bool:
-        return self.asked
+        return self.stop_requested
 
 
 class OutOfMemory(Exception):
-    """A trial found no memory: its process is done with, and the trial is tried again in a new one."""
+    """A trial ran out of memory; it is retried in a new process."""
 
 
 class Unreachable(Exception):
-    """The driver's machine or a shared object cannot be reached: no fault of the trial."""
+    """The driver's machine or a shared object cannot be reached; the trial is not at fault."""
 
 
 class Worker:
-    """get: an object reference -> the object. post: (method of the recorder, *arguments) -> its answer. place: the
-    node this runs on, by Ray's id, and the process id. slots: trials that run on this node at once. Both `get` and
-    `post` may raise Unreachable."""
+    """Trains the trial of the last `begin`, one epoch per `step`.
+
+    get: object reference -> object. post: (method of the recorder, *arguments) -> its result. Both may raise
+    Unreachable. place: Ray's id of this node, and the process id. slots: number of parallel trials on this node.
+    """
 
     def __init__(
         self,
@@ -103,26 +106,26 @@ class Worker:
         self.shared, self.get, self.post, self.place, self.slots = shared, get, post, place, slots
         self.cache: OrderedDict[str, Any] = OrderedDict()
         self.watchdog = Watchdog(shared.watchdog)
-        self.asked = 0.0
+        self.last_stop_check = 0.0
         self.refusal = self._refusal()
 
     def _refusal(self) -> str:
-        """Why this worker cannot take part: it runs other code than the driver. "" if it does not.
+        """Return why this worker cannot take part, "" if it can: its code must be the driver's.
 
-        Everything that a trial may import is imported first, so that what is hashed is what will run, whatever happens
-        to the files from here on."""
+        Imports everything that a trial may need before hashing, so that a later change of the files has no effect.
+        """
         for package in (registry.ADAPTERS, registry.BACKBONES, registry.LOSSES, registry.BASELINES, registry.METRICS):
             for name in registry.names(package):
-                with contextlib.suppress(Exception):  # a trial that needs it will say so
+                with contextlib.suppress(Exception):  # a trial that needs it fails with this error
                     registry.load(package, name)
-        own = code_hash()
-        if own == self.shared.code:
+        code = code_hash()
+        if code == self.shared.code:
             return ""
-        return f"its code is {own}, the command's is {self.shared.code}"
+        return f"its code is {code}, the driver's is {self.shared.code}"
 
     def begin(self, trial: Trial) -> None:
-        """The trial of the next steps."""
-        self.work = trial
+        """Set the trial of the next steps."""
+        self.trial = trial
         self.training: Any = None
         self.reported = 0  # epochs whose user scores this process has reported
         self.meter = ResourceMeter(1 / self.slots, gpu_share=self.shared.layout.gpu)
@@ -130,10 +133,10 @@ class Worker:
         self.longest = 0.0
 
     def step(self) -> Report:
-        """Train one epoch and report it, or the trial's end. Faults of the trial itself are reported as its end, so
-        that the process survives them.
+        """Train one epoch and report it, or report the end of the trial.
 
-        Raises OutOfMemory, because only a new process has all memory again, and Unreachable.
+        An error of the trial is reported as its end, so that the process can run the next one. Raises OutOfMemory,
+        because only a new process has all memory available, and Unreachable.
         """
         from harness.training.trial import TrialFailed
 
@@ -151,7 +154,7 @@ class Worker:
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
             if out_of_memory(error):
                 raise OutOfMemory(reason) from None
-            logging.getLogger("harness").exception("trial %s", self.work.id)
+            logging.getLogger("harness").exception("trial %s", self.trial.id)
             return self._ended(TrialResult("failed", reason=reason, curve=self._curve(), info=self._spent()))
         finally:
             self.watchdog.stop()
@@ -164,20 +167,21 @@ class Worker:
         return list(self.training.curve) if self.training is not None else []
 
     def _spent(self) -> dict[str, float]:
-        """Seconds of whole epochs: what a failed trial takes off its cell's budget."""
+        """Seconds of complete epochs, which a failed trial takes from the budget of its cell."""
         return {"seconds": self.training.seconds} if self.training is not None else {}
 
     def _step(self) -> Report:
         from harness.training import trial as core
 
         if self.training is None:
-            saved = self.post("begin", self.work.id, *self.place)
-            key, role = self.work.inputs.data, self.work.role
+            saved = self.post("begin", self.trial.id, *self.place)
+            key, role = self.trial.inputs.data, self.trial.role
             split: Split = self._fetch(f"{key}/{role}", self.shared.splits[key, role])
-            if self.work.cell.is_baseline:
-                return self._finish(*core.run_baseline(self.work, split, self._spectrum(), self.watchdog.beat))
-            tells = self.shared.tells_users and role == "search"
-            self.training = core.Training(self.work, split, self._spectrum(), self.device, self.watchdog.beat, tells)
+            if self.trial.cell.is_baseline:
+                return self._finish(*core.run_baseline(self.trial, split, self._spectrum(), self.watchdog.beat))
+            keep_scores = self.shared.keep_user_scores and role == "search"
+            spectrum, beat = self._spectrum(), self.watchdog.beat
+            self.training = core.Training(self.trial, split, spectrum, self.device, beat, keep_scores)
             if saved is not None:
                 self.training.restore(saved)
         curve = self.training.curve
@@ -189,8 +193,8 @@ class Worker:
         return Epoch(list(curve), self.training.seconds, saved, self._users())
 
     def _users(self) -> list[Scores]:
-        """The user scores of every epoch that this process has not reported yet: all of them after a checkpoint, since
-        nobody knows which ones reached the driver before."""
+        """User scores of the epochs that this process has not reported. After a resume these are all epochs: which ones
+        the driver has received before is unknown."""
         if self.training is None or not self.training.keep_user_scores:
             return []
         rows, self.reported = self.training.users[self.reported :], len(self.training.users)
@@ -199,13 +203,13 @@ class Worker:
     def _spectrum(self) -> Any:
         from harness.training.trial import spectrum
 
-        key = self.work.inputs.embedding
+        key = self.trial.inputs.embedding
         if not key:
-            return spectrum({}, self.shared.sizes[self.work.inputs.data])
+            return spectrum({}, self.shared.sizes[self.trial.inputs.data])
         return spectrum(self._fetch(f"{key}/basis", self.shared.spectra[key]), 0)
 
     def _fetch(self, name: str, reference: Any) -> Any:
-        """An object of the node's store, mapped once and kept with those of the last cells."""
+        """Return an object of the node's store, from the cache of the last cells if possible."""
         if name not in self.cache:
             self.cache[name] = self.get(reference)
             while len(self.cache) > 3 * KEPT_CELLS:
@@ -214,22 +218,22 @@ class Worker:
         return self.cache[name]
 
     def _save(self) -> bool:
-        """Checkpoint, unless that would take more than SAVE_SHARE of the time and nobody wants to stop. True if it was
-        done."""
+        """Write a checkpoint, unless that would exceed SAVE_SHARE of the time; always if the bench is to stop. Return
+        whether it was written."""
         now = time.monotonic()
         stopping = False
-        if now - self.asked > ASK_EVERY:
-            self.asked, stopping = now, self.post("stopping")
+        if now - self.last_stop_check > STOP_CHECK_EVERY:
+            self.last_stop_check, stopping = now, self.post("stopping")
         if self.save_cost and now - self.saved_at < self.save_cost / SAVE_SHARE and not stopping:
             return False
-        self.post("save", self.work.id, self.training.save())
+        self.post("save", self.trial.id, self.training.save())
         self.saved_at = time.monotonic()
         self.save_cost = self.saved_at - now
         return True
 
     def _finish(self, result: TrialResult, artifacts: Any) -> Ended:
-        if self.work.role == "confirm":
-            self.post("finish", self.work.id, vars(artifacts))
+        if self.trial.role == "confirm":
+            self.post("finish", self.trial.id, vars(artifacts))
         return self._ended(result)
 
     def _ended(self, result: TrialResult) -> Ended:
@@ -239,7 +243,7 @@ class Worker:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether an exception says that there was no memory: Python's, numpy's and torch's, of host and device.
+    """Whether an exception of Python, numpy or torch reports a lack of memory, of host or device.
 
     >>> out_of_memory(MemoryError()), out_of_memory(ValueError("rank 3"))
     (True, False)

@@ -1,6 +1,6 @@
-"""The protocol between a worker and the driver: what one step of a worker reports.
+"""Reports of a worker to the driver, one after each step.
 
-A report crosses the process border as one JSON string in Tune's result, next to the `value` that Tune wants.
+A report is sent as one JSON string in Tune's result, next to the `value` that Tune requires.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from harness.types import TrialResult
 
 @dataclass(frozen=True)
 class Epoch:
-    """An epoch of a trial that goes on."""
+    """An epoch after which the trial continues."""
 
     curve: list[float]  # validation NDCG@10 of every epoch so far
-    seconds: float  # that the trial has trained and validated so far
-    saved: bool  # whether a checkpoint holds all of this
-    users: list[Scores]  # scores by user of the last epochs that were not reported yet
+    seconds: float  # spent training and validating so far
+    saved: bool  # whether a checkpoint contains this epoch
+    users: list[Scores]  # scores by user of the epochs not reported yet
 
     @property
     def value(self) -> float:
@@ -29,7 +29,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of a trial, whether done or failed."""
+    """The end of a trial, done or failed."""
 
     result: TrialResult
     users: list[Scores]
@@ -41,7 +41,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Refusal:
-    """The worker cannot take part in this bench; no trial was touched."""
+    """The worker cannot take part in this bench; it has run no trial."""
 
     reason: str
     value: float = 0.0
@@ -51,7 +51,7 @@ Report = Epoch | Ended | Refusal
 
 
 def to_tune(report: Report) -> dict[str, Any]:
-    """A report as a result of a Tune trainable."""
+    """Convert a report to the result of a Tune trainable."""
     fields = {name: value for name, value in vars(report).items() if name != "value"}
     fields |= {"result": asdict(report.result)} if isinstance(report, Ended) else {}
     text = json.dumps({"kind": type(report).__name__, **fields}, separators=(",", ":"))
@@ -59,7 +59,7 @@ def to_tune(report: Report) -> dict[str, Any]:
 
 
 def from_tune(result: dict[str, Any]) -> Report:
-    """The report in a result of `to_tune`.
+    """Return the report in a result of `to_tune`.
 
     >>> from_tune(to_tune(Epoch([0.1, 0.2], 3.5, True, [[1, 2]])))
     Epoch(curve=[0.1, 0.2], seconds=3.5, saved=True, users=[[1, 2]])

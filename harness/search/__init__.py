@@ -1,4 +1,4 @@
-"""What to run next, without Ray: the plan of a grid, search spaces, samplers, pruners, one Optuna study a cell.
+"""Choose the trials to run, without Ray: plan of a grid, search spaces, samplers, pruners, one Optuna study per cell.
 
-Owns trial identities and the choice of configurations. May import training and all rooms below it.
+Owns trial identities and the choice of configurations. May import training and all packages below it.
 """

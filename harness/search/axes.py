@@ -1,4 +1,4 @@
-"""The axes of a search space: a range, a choice, and the condition under which either is searched."""
+"""Axes of a search space: ranges, choices, and conditions under which they are searched."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 _RANGE_KEYS = {"low", "high", "log", "step"}
-_GRAIN = 1e-9  # relative, of a step: how far a float may lie beside it
+_GRAIN = 1e-9  # tolerance for a float on a step, relative to the step
 
 
 @dataclass(frozen=True)
 class When:
-    """Where an axis is searched: the parameter `name` has one of these values."""
+    """Condition of an axis: it is searched if the parameter `name` has one of these values."""
 
     name: str
     values: tuple[Any, ...]
@@ -34,7 +34,7 @@ class When:
 
 @dataclass(frozen=True)
 class Range:
-    """An interval of floats or, if both ends are ints, of ints. Raises ValueError where it is none."""
+    """An interval of floats or, if both ends are ints, of ints. Raises ValueError if it is invalid."""
 
     low: float
     high: float
@@ -44,9 +44,9 @@ class Range:
 
     def __post_init__(self) -> None:
         if self.low > self.high:
-            raise ValueError(f"low {self.low} lies above high {self.high}")
+            raise ValueError(f"low {self.low} is above high {self.high}")
         if self.log and (self.low <= 0 or self.step is not None):
-            raise ValueError("a log range starts above 0 and takes no step")
+            raise ValueError("a log range must start above 0 and has no step")
         if self.step is not None and not 0 < self.step <= max(self.high - self.low, 0):
             raise ValueError(f"step {self.step} is not above 0 and at most high - low")
 
@@ -84,7 +84,7 @@ class Choices:
     when: When | None = None
 
     def holds(self, value: Any) -> bool:
-        return any(value == known and isinstance(value, bool) == isinstance(known, bool) for known in self.values)
+        return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in self.values)
 
     def distribution(self) -> BaseDistribution:
         from optuna.distributions import CategoricalDistribution
@@ -96,65 +96,67 @@ class Choices:
 
 
 def read(where: str, value: Any, default: Any, domain: Domain) -> Any:
-    """A fixed value or an axis as a TOML file has it. Raises HarnessError naming `where` if it is none, or not all of
-    its values are of the parameter's type and in its range."""
+    """Read a fixed value or an axis from a value of a TOML file.
+
+    Raises HarnessError naming `where` if it is invalid or a value is not of the parameter's type and in its range.
+    """
     if not isinstance(value, dict):
         return domain.checked(where, value)
-    given = dict(value)
-    when = given.pop("when", None)
+    options = dict(value)
+    when = options.pop("when", None)
     condition = None if when is None else When(*next((other, tuple(values)) for other, values in when.items()))
     try:
-        axis = _axis(where, given, condition, domain)
+        axis = _axis(where, options, condition, domain)
     except ValueError as error:
         raise HarnessError(f"{where}: {error}.") from None
     if default is not None and not axis.holds(default):
-        off = "lies on none of the steps of" if isinstance(axis, Range) and axis.low <= default <= axis.high else ""
-        raise HarnessError(f"{where}: the default {default!r} {off or 'lies outside'} {axis}.")
+        off = "not on a step of" if isinstance(axis, Range) and axis.low <= default <= axis.high else "outside"
+        raise HarnessError(f"{where}: the default {default!r} is {off} {axis}.")
     return axis
 
 
-def _axis(where: str, given: dict[str, Any], when: When | None, domain: Domain) -> Range | Choices:
-    if set(given) == {"choices"} and isinstance(given["choices"], list) and given["choices"]:
-        return Choices(_choices(where, given["choices"], domain), when)
-    if not {"low", "high"} <= set(given) <= _RANGE_KEYS:
-        raise ValueError("a search range is { low, high, log, step } or { choices = [...] }, with or without when")
+def _axis(where: str, options: dict[str, Any], when: When | None, domain: Domain) -> Range | Choices:
+    if set(options) == {"choices"} and isinstance(options["choices"], list) and options["choices"]:
+        return Choices(_choices(where, options["choices"], domain), when)
+    if not {"low", "high"} <= set(options) <= _RANGE_KEYS:
+        raise ValueError("a search range is { low, high, log, step } or { choices = [...] }, optionally with when")
     if domain.kind not in (int, float):
-        raise ValueError(f"the parameter is {domain} and has no range; it is searched by {{ choices = [...] }}")
-    if not isinstance(given.get("log", False), bool):
-        raise ValueError(f"log is true or false, not {shown(given['log'])}")
+        raise ValueError(f"the parameter is {domain} and has no range; use {{ choices = [...] }}")
+    if not isinstance(options.get("log", False), bool):
+        raise ValueError(f"log must be true or false, not {shown(options['log'])}")
     for end in ("low", "high"):
-        domain.checked(f"{where}: {end}", given[end])
-    if "step" in given:
-        given["step"] = Domain(domain.kind).checked(f"{where}: step", given["step"])
-    if domain.kind is float and type(given["low"]) is type(given["high"]) is int:  # else it would be one of ints
-        given |= {end: float(given[end]) for end in ("low", "high")}
-    return Range(**given, when=when)
+        domain.checked(f"{where}: {end}", options[end])
+    if "step" in options:
+        options["step"] = Domain(domain.kind).checked(f"{where}: step", options["step"])
+    if domain.kind is float and type(options["low"]) is type(options["high"]) is int:  # else a range of ints
+        options |= {end: float(options[end]) for end in ("low", "high")}
+    return Range(**options, when=when)
 
 
 def _choices(where: str, values: list[Any], domain: Domain) -> tuple[Any, ...]:
     checked = [domain.checked(f"{where}: choice", value) for value in values]
     for place, value in enumerate(checked):
         if value in checked[:place]:
-            raise ValueError(f"the choice {shown(value)} stands there twice")
+            raise ValueError(f"the choice {shown(value)} is repeated")
     return tuple(values)
 
 
 def check_conditions(where: str, table: Mapping[str, Any], domains: Mapping[str, Domain]) -> None:
-    """Every `when` is one parameter of this file with a list of its values, and that one has no condition itself.
-    Raises HarnessError."""
+    """Check that every `when` names one unconditional parameter of this file with a list of its values.
+
+    Raises HarnessError.
+    """
     for name, value in table.items():
         when = value.get("when") if isinstance(value, dict) else None
         if when is None:
             continue
         if not isinstance(when, dict) or len(when) != 1 or not all(isinstance(v, list) and v for v in when.values()):
-            raise HarnessError(f"{where}: {name}: a condition is when = {{ parameter = [values] }}.")
+            raise HarnessError(f"{where}: {name}: a condition must have the form when = {{ parameter = [values] }}.")
         [(other, values)] = when.items()
         if other not in domains:
-            known = suggest(other, list(domains)).replace("Known:", "It takes:")
-            raise HarnessError(f"{where}: {name}: when: there is no parameter '{other}'. {known}")
-        for one in values:
-            domains[other].checked(f"{where}: {name}: when {other}", one)
+            hint = suggest(other, list(domains)).replace("Known:", "It takes:")
+            raise HarnessError(f"{where}: {name}: when: there is no parameter '{other}'. {hint}")
+        for candidate in values:
+            domains[other].checked(f"{where}: {name}: when {other}", candidate)
         if isinstance(table.get(other), dict) and "when" in table[other]:
-            raise HarnessError(
-                f"{where}: {name}: '{other}' depends on another parameter itself; conditions do not chain."
-            )
+            raise HarnessError(f"{where}: {name}: '{other}' has a condition itself; conditions do not chain.")

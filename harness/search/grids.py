@@ -1,8 +1,8 @@
-"""Grid search: a space as a finite set of points, in an order that spreads over it.
+"""Grid search: a space as a finite set of points, in random order.
 
-A choice contributes its values, a range its values where they are few, else `STEPS` of them at equal distances in the
-range's own scale, both ends among them. A conditional parameter has its values where its condition holds, and its
-default elsewhere. Points are numbered, never listed: a grid of nine axes has a million.
+A choice contributes all its values; a range its values if there are at most `STEPS`, else `STEPS` values at equal
+distances on its linear or log scale, including both ends. A conditional parameter has its values where its condition
+holds, else its default. Points are numbered, not listed: a grid of nine axes has a million.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STEPS = 4
 
 
 def values(axis: Range | Choices) -> list[Any]:
-    """What a grid tries of an axis, in its order.
+    """Return the values of an axis in the grid, in order.
 
     >>> values(Range(1e-4, 1e-1, log=True)), values(Range(1, 3)), values(Range(0.0, 0.3))
     ([0.0001, 0.001, 0.01, 0.1], [1, 2, 3], [0.0, 0.1, 0.2, 0.3])
@@ -38,20 +38,20 @@ def values(axis: Range | Choices) -> list[Any]:
         return [int(v) if axis.integer else float(f"{v:.6g}") for v in kept]
     low, high = (math.log(axis.low), math.log(axis.high)) if axis.log else (axis.low, axis.high)
     inner = [low + (high - low) * i / (STEPS - 1) for i in range(1, STEPS - 1)]
-    found = [axis.low, *(float(f"{math.exp(v) if axis.log else v:.6g}") for v in inner), axis.high]
-    return list(dict.fromkeys(round(v) for v in found)) if axis.integer else found
+    spaced = [axis.low, *(float(f"{math.exp(v) if axis.log else v:.6g}") for v in inner), axis.high]
+    return list(dict.fromkeys(round(v) for v in spaced)) if axis.integer else spaced
 
 
 class GridPoints:
-    """The points of a space but its default, which every search tries first. `len` counts them."""
+    """The points of a space without its default, which every search tries first. `len` counts them."""
 
     def __init__(self, space: Space) -> None:
         self.space = space
         axes = {name: values(axis) for name, axis in space.searched.items()}
-        rulers = sorted({axis.when.name for axis in space.searched.values() if axis.when is not None})
+        conditions = sorted({axis.when.name for axis in space.searched.values() if axis.when is not None})
         self._blocks: list[dict[str, list[Any]]] = []
-        for ruling in itertools.product(*(axes[name] for name in rulers)):
-            point = dict(zip(rulers, ruling, strict=True))
+        for combination in itertools.product(*(axes[name] for name in conditions)):
+            point = dict(zip(conditions, combination, strict=True))
             active = [
                 n for n, a in space.searched.items() if n not in point and (a.when is None or a.when.holds(point))
             ]
@@ -65,7 +65,7 @@ class GridPoints:
         return self._size
 
     def _at(self, index: int) -> dict[str, Any]:
-        """The searched parameters of a point by its number in the whole grid."""
+        """Return the searched parameters of a point by its number in the whole grid."""
         block = 0
         while index >= self._sizes[block]:
             index -= self._sizes[block]
@@ -77,8 +77,8 @@ class GridPoints:
         return point
 
     def points(self, seed: int) -> Iterator[dict[str, Any]]:
-        """Every point but the default once, as a whole set of parameters; the order is drawn from the seed, so that the
-        first few are spread over the grid and a longer search begins as the shorter one."""
+        """Yield all parameters of every point except the default, in an order drawn from the seed: the first points are
+        spread over the grid, and a longer search starts like a shorter one."""
         draw, seen = random.Random(seed), set()
         while len(seen) < self._whole:
             index = draw.randrange(self._whole)

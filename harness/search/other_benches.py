@@ -1,4 +1,4 @@
-"""Other bench processes of the same home, as a grid meets them: one process searches a cell, one runs a trial."""
+"""Share a home with other bench processes: only one process searches a cell, and only one runs a trial."""
 
 from __future__ import annotations
 
@@ -10,33 +10,36 @@ from harness.search.plan import Study
 
 
 class NoOtherBenches:
-    """No other process: everything is ours, nothing changes but by us."""
+    """For a single process: every key is free, and only this process changes the ledger."""
 
     def take(self, key: str) -> bool:
-        """Hold a cell (by its study's id) or a trial; False if another process does. What that process has written
-        is in the ledger afterwards."""
+        """Take the lease of a cell (by its study's id) or a trial; False if another process holds it. On success the
+        ledger contains the events of all other processes."""
         return True
 
     def news(self, study: Study) -> bool:
-        """Whether others may have worked on a cell since it was last looked at. Asked once it is held."""
+        """Whether others may have worked on a cell since the last call. Call it once the cell is held."""
         return False
 
     def release(self, key: str) -> None:
-        """Let others have what was held."""
+        """Release the lease of a cell or trial."""
 
     def wait(self) -> None:
-        """Nothing is to be done here now: look at what others do, and say what is waited for."""
+        """Called when this process has nothing to run: read the events of others, log the runs it waits for."""
 
 
 class OtherBenches(NoOtherBenches):
-    """Processes that share the home's leases; `run` names our own segment, `tell` takes lines for people."""
+    """Coordinate with other processes by the leases of the home.
 
-    def __init__(self, leases: Leases, ledger: Ledger, run: str, tell: Callable[[str], None]) -> None:
-        self._leases, self._ledger, self._run, self._tell = leases, ledger, run, tell
-        self._seen: dict[str, int] = {}  # study -> how much of others had been read when its cell was looked at
-        self._fresh: set[str] = set()  # keys that became ours since then
-        self._busy: dict[str, str] = {}  # what others hold -> their run
-        self._told = ""
+    run: name of this process's ledger segment; log: called with a line for the user.
+    """
+
+    def __init__(self, leases: Leases, ledger: Ledger, run: str, log: Callable[[str], None]) -> None:
+        self._leases, self._ledger, self._run, self._log = leases, ledger, run, log
+        self._seen: dict[str, int] = {}  # study -> number of foreign ledger lines at its last `news`
+        self._fresh: set[str] = set()  # keys taken since then
+        self._busy: dict[str, str] = {}  # key held by another process -> its run
+        self._logged = ""
 
     def take(self, key: str) -> bool:
         if self._leases.holds(key):
@@ -64,7 +67,7 @@ class OtherBenches(NoOtherBenches):
     def wait(self) -> None:
         self._ledger.refresh(self._run)
         runs = sorted(set(self._busy.values()))
-        text = f"Waiting for {len(self._busy)} cell(s) that {' and '.join(runs)} works on." if runs else ""
-        if text and text != self._told:
-            self._told = text
-            self._tell(text)
+        text = f"Waiting for {len(self._busy)} cell(s) in progress in run {', '.join(runs)}." if runs else ""
+        if text and text != self._logged:
+            self._logged = text
+            self._log(text)

@@ -1,6 +1,6 @@
-"""From a selection to what is to run: cells, their studies, what the ledger already holds of each.
+"""Plan a grid: select cells, build their studies, and read their state from the ledger.
 
-Imports no torch, ray, optuna or mlflow: `harness plan` and `status` answer at once.
+Imports no torch, ray, optuna or mlflow, so that `harness plan` and `status` start fast.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from harness.types import (
     digest,
 )
 
-CORE_VERSION = 3  # raised when losses, sampling of batches, the optimiser or metrics change a trial's result
+CORE_VERSION = 3  # raise it when a change of losses, batch sampling, optimiser or metrics changes results
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: selections as on the command line, and what every cell gets."""
+    """A bench as requested: selections as on the command line, and settings for every cell."""
 
     home: Path
     datasets: str = "all"
@@ -54,20 +54,20 @@ class Request:
     budget: Budget = BUDGETS["quick"]
     protocol: Protocol = field(default_factory=Protocol)
     prep: PrepSpec = field(default_factory=PrepSpec)
-    text: str = ""  # template of an item's text in place of each data set's own
+    text: str = ""  # template of an item's text, replaces that of each data set
     engine: Engine = field(default_factory=Engine)
     spaces: spaces.SpaceSource = field(default_factory=spaces.SpaceSource)
 
     @property
     def table_key(self) -> str:
-        """Cells of two benches stand in one table exactly if this is equal."""
+        """Key of the table: benches with equal keys share one."""
         same = [self.protocol.identity(), self.prep.identity(), self.budget.epochs, self.budget.patience]
         return digest([*same, self.engine.identity(), EXPECTED])
 
 
 @dataclass(frozen=True)
 class EncodedDataset:
-    """A prepared data set with its encoders and the hashes of what they make of its texts, by label."""
+    """A prepared data set with its texts, its encoders and the hashes of their embeddings, both by label."""
 
     prepared: splits.Prepared
     texts: _base.Texts
@@ -80,7 +80,7 @@ class EncodedDataset:
 
 @dataclass
 class Study:
-    """A cell with its space, its identity and what the ledger knows of it."""
+    """The study of a cell: search space, identity, and state according to the ledger."""
 
     cell: Cell
     space: spaces.Space
@@ -89,20 +89,22 @@ class Study:
     engine: Engine
     inputs: Inputs
     ledger: Ledger = field(repr=False)
-    starts: tuple[dict[str, Any], ...] = ()  # configurations of a warm start, tried after the default point
-    setting: str = ""  # the published one that its space is of
-    _confirmed: tuple[Trial, list[Trial]] | None = field(default=None, repr=False)  # the last winner, its seeds
+    starts: tuple[dict[str, Any], ...] = ()  # configurations of the warm start, run after the default point
+    setting: str = ""  # name of the published setting of its space
+    _confirmed: tuple[Trial, list[Trial]] | None = field(
+        default=None, repr=False
+    )  # the last winner and its confirmations
 
     @cached_property
     def id(self) -> str:
         epochs, patience = (max(self.pace, 1) * n for n in (self.budget.epochs, self.budget.patience))
         same = [self.cell.backbone, self.cell.adapter, self.space.to_json(), epochs, patience]
         engine = {key: value for key, value in self.engine.identity().items() if key != "warm_start"}
-        given = [self.starts] if self.starts else []
-        return digest([*same, self.protocol.identity(), engine, asdict(self.inputs), *given])
+        starts = [self.starts] if self.starts else []
+        return digest([*same, self.protocol.identity(), engine, asdict(self.inputs), *starts])
 
     @cached_property
-    def most(self) -> int:
+    def max_trials(self) -> int:
         """Upper bound on search trials: 0 for baselines and budgets without a search, 1 for a fixed space, at most the
         size of a grid."""
         if self.cell.is_baseline or not self.budget.trials:
@@ -115,37 +117,37 @@ class Study:
 
     @property
     def trials(self) -> int:
-        """Search trials planned: fewer than `most` once the cell's seconds are spent."""
-        return self.ledger.affordable(self.id, self.most, self.budget.cell_seconds)
+        """Search trials planned: fewer than `max_trials` once the time budget of the cell is spent."""
+        return self.ledger.affordable(self.id, self.max_trials, self.budget.cell_seconds)
 
     @cached_property
     def _points(self) -> Iterator[dict[str, Any]]:
         return grids.GridPoints(self.space).points(int(self.id[:7], 16))
 
-    def given(self, number: int) -> dict[str, Any] | None:
-        """The parameters of a search number where nothing is drawn: the default point for 0, then the warm start's
-        configurations, then the points of a grid."""
-        while len(self._given) <= number and (self.engine.sampler == "grid" and self.space.searched):
-            self._given.append(next(self._points, self.space.default))
-        return self._given[number] if number < len(self._given) else None
+    def preset_params(self, number: int) -> dict[str, Any] | None:
+        """Parameters of a search number that is not drawn: the default point, then the configurations of the warm
+        start, then the points of a grid. None if they are drawn."""
+        while len(self._presets) <= number and (self.engine.sampler == "grid" and self.space.searched):
+            self._presets.append(next(self._points, self.space.default))
+        return self._presets[number] if number < len(self._presets) else None
 
     @cached_property
-    def _given(self) -> list[dict[str, Any]]:
+    def _presets(self) -> list[dict[str, Any]]:
         return [self.space.default, *self.starts]
 
     @property
     def seeds(self) -> int:
-        """Confirmations planned: a baseline is deterministic."""
+        """Confirmations planned; 1 for a baseline, which is deterministic."""
         return 1 if self.cell.is_baseline else self.budget.seeds
 
     @property
     def pace(self) -> int:
-        """Epochs for each of the budget's: what the backbone asks for; 0 for a baseline."""
+        """Factor of the backbone on the epochs of the budget; 0 for a baseline."""
         return 0 if self.cell.is_baseline else pace_of(self.cell.backbone)
 
     @property
     def epochs(self) -> int:
-        """Epochs of a trial at most."""
+        """Maximum epochs of a trial."""
         return self.pace * self.budget.epochs
 
     def trial(self, role: Role, seed: int, params: dict[str, Any]) -> Trial:
@@ -154,38 +156,38 @@ class Study:
         )
 
     def history(self) -> dict[int, tuple[str, TrialResult | None]]:
-        """Search number -> (trial id, its result or None), of the planned numbers that were ever started."""
+        """Search number -> (trial id, its result or None), for the planned numbers that were started."""
         return self.ledger.history(self.id, self.trials)
 
     def ended(self) -> list[TrialResult]:
         return [result for _, result in self.history().values() if result is not None]
 
     def finished(self) -> list[tuple[str, float, Path]]:
-        """Trial id, best value and the segment that ended it, of every trial of the search that is done, by number."""
-        if self.ledger.home is None:  # a calibration's
+        """Trial id, best value and ledger segment of each finished search trial, by number."""
+        if self.ledger.home is None:  # a calibration has no home
             return []
         folder, done = self.ledger.home / "ledger", self.ledger.searched(self.id, self.trials)
         return [(i, e.best, folder / f"{e.run}.jsonl") for _, i, e in done if e.status == "done"]
 
     def winner(self) -> Trial | None:
-        """The best finished trial of a complete search (first of equals), or None while it is incomplete or all
-        failed. Without a search the default configuration wins, and a baseline is its own winner."""
-        return self.ledger.winner(self.id, self.trials) if self.most else self._only
+        """Return the best finished trial of a complete search (first of equals), None if it is incomplete or all
+        trials failed. Without a search the winner is the default configuration; a baseline is always the winner."""
+        return self.ledger.winner(self.id, self.trials) if self.max_trials else self._only
 
     @cached_property
     def _only(self) -> Trial:
-        """The configuration of a cell that is not searched."""
+        """The only trial of a cell without a search."""
         return self.trial("confirm", 0, {}) if self.cell.is_baseline else self.trial("search", 0, self.space.default)
 
     def confirmations(self, winner: Trial) -> list[Trial]:
-        """The winner with every seed of the budget. Seed 0 belongs to the search, which never sees the test."""
+        """Return the winner with every seed of the budget, from 1: seed 0 is the search, which never sees the test."""
         if self._confirmed is None or self._confirmed[0] is not winner:
             seeds = [winner] if self.cell.is_baseline else [winner.confirmation(1 + k) for k in range(self.seeds)]
             self._confirmed = winner, seeds
         return self._confirmed[1]
 
     def to_run(self) -> int:
-        """Trials this study still needs."""
+        """Number of trials that this study still needs."""
         searching = self.trials - self.ledger.ended(self.id, self.trials)
         winner = self.winner()
         if winner is None:
@@ -204,16 +206,16 @@ class Study:
         return "done" if all(r is not None and r.status == "done" for r in results) else "failed"
 
     def record(self) -> StudyRecord:
-        """How a launch records this study."""
+        """Return the record of this study in a launch."""
         return StudyRecord(
             id=self.id,
             cell=self.cell,
-            trials=self.most,
+            trials=self.max_trials,
             seeds=self.seeds,
             searched=tuple(sorted(self.space.searched)),
-            confirm=None if self.most else tuple(trial.id for trial in self.confirmations(self._only)),
+            confirm=None if self.max_trials else tuple(trial.id for trial in self.confirmations(self._only)),
             cell_seconds=self.budget.cell_seconds,
-            allowed=self.budget.trials if 1 < self.most < self.budget.trials else None,
+            allowed=self.budget.trials if 1 < self.max_trials < self.budget.trials else None,
             warm=len(self.starts) if self.engine.warm_start else None,
             setting=self.setting,
             warm_start=self.engine.warm_start,
@@ -225,7 +227,7 @@ class Plan:
     """The whole grid."""
 
     request: Request
-    materials: dict[str, EncodedDataset]
+    encoded_datasets: dict[str, EncodedDataset]
     studies: list[Study]
     skipped: list[tuple[Cell, str]] = field(default_factory=list)
 
@@ -235,17 +237,17 @@ class Plan:
 
     @property
     def width(self) -> int:
-        """Trials that can be under way at once at most, done ones counted: every search can run all its own."""
+        """Maximum number of parallel trials, finished ones included: all trials of a search can run at once."""
         return sum(max(study.trials, study.seeds) for study in self.studies if not study.cell.is_baseline)
 
     def drawn_at_random(self) -> tuple[str, ...]:
-        """Searched parameters that the sampler has no model of."""
+        """Searched parameters that the sampler does not model."""
         sampler = self.request.engine.sampler
         return tuple(sorted({name for study in self.studies for name in at_random(study.space, sampler)}))
 
     def warm_cells(self) -> str:
-        """How many searches begin with configurations of the warm start ("3 of 8"); "" without a warm start."""
-        searched = [study for study in self.studies if study.most > 1]
+        """Number of searches that start with configurations of the warm start ("3 of 8"); "" without one."""
+        searched = [study for study in self.studies if study.max_trials > 1]
         count = sum(bool(study.starts) for study in searched)
         return f"{count} of {len(searched)}" if self.request.engine.warm_start else ""
 
@@ -263,15 +265,15 @@ class Plan:
 
 
 def check_engine(engine: Engine) -> None:
-    """Raises HarnessError for a sampler or pruner that is none."""
-    for what, name, known in (("sampler", engine.sampler, SAMPLERS), ("pruner", engine.pruner, PRUNERS)):
-        if name not in known:
-            raise HarnessError(f"There is no {what} '{name}'. {registry.suggest(name, list(known))}")
+    """Raise HarnessError for an unknown sampler or pruner."""
+    for kind, name, names in (("sampler", engine.sampler, SAMPLERS), ("pruner", engine.pruner, PRUNERS)):
+        if name not in names:
+            raise HarnessError(f"There is no {kind} '{name}'. {registry.suggest(name, list(names))}")
 
 
 def at_random(space: spaces.Space, sampler: str) -> list[str]:
-    """Searched parameters that a sampler draws at random since it cannot model them: `gp` and `cmaes` those of a
-    condition, `cmaes` choices as well."""
+    """Return the searched parameters that a sampler cannot model and draws at random: conditional ones for `gp` and
+    `cmaes`, choices for `cmaes`."""
     return [
         name
         for name, axis in space.searched.items()
@@ -281,17 +283,17 @@ def at_random(space: spaces.Space, sampler: str) -> list[str]:
 
 
 def pace_of(backbone: str) -> int:
-    """Epochs that a backbone is given for each of the budget's (`backbones._base.Backbone.pace`)."""
+    """Factor of a backbone on the epochs of the budget (`backbones._base.Backbone.pace`)."""
     return registry.schema(registry.BACKBONES, registry.split_overrides(backbone)[0]).attributes.get("pace", 1)
 
 
 def label(encoder: _base.Encoder) -> str:
-    """An encoder's name in tables: as on the command line, folders left out (`file:titles.npy`)."""
+    """Name of an encoder in tables: as on the command line, without folders (`file:titles.npy`)."""
     return encoder.label
 
 
 def encoded_dataset(word: str, request: Request, encoders: dict[str, _base.Encoder]) -> EncodedDataset:
-    """Open, fetch if need be, and prepare one data set; hash what its encoders will make of its texts."""
+    """Open (fetch if necessary) and prepare one data set; compute the hashes of its embeddings."""
     prepared = preparation.prepare(reader.open_dataset(word, request.home, request.text), request.prep, request.home)
     texts = embeddings.texts_of(prepared)
     hashes = {name: embeddings.embedding_hash(encoder, texts) for name, encoder in encoders.items()}
@@ -299,8 +301,11 @@ def encoded_dataset(word: str, request: Request, encoders: dict[str, _base.Encod
 
 
 def select_datasets(selection: str, home: Path) -> list[str]:
-    """Data set words: names, globs over them, folders, `all` (all that are ready here, and the default one), exclusions
-    `!name`. Raises HarnessError if a glob finds nothing or nothing is left."""
+    """Resolve a selection to names and folders of data sets.
+
+    A word is a name, a glob over names, a folder, `all` (all ready on this machine, and the default one), or an
+    exclusion `!name`. Raises HarnessError if a glob matches nothing or nothing is left.
+    """
     words: list[str] = []
     for word in registry.split_list(selection):
         drop, pattern = word.startswith("!"), word.removeprefix("!")
@@ -309,8 +314,8 @@ def select_datasets(selection: str, home: Path) -> list[str]:
         elif "/" not in pattern and any(char in pattern for char in "*?"):
             hits = fnmatch.filter(library.names(home), pattern)
             if not hits:
-                known = registry.suggest(pattern, library.names(home))
-                raise HarnessError(f"--datasets '{pattern}' matches no data set. {known}")
+                hint = registry.suggest(pattern, library.names(home))
+                raise HarnessError(f"--datasets '{pattern}' matches no data set. {hint}")
         else:
             hits = [pattern if "/" in pattern else library.find(pattern, home) or pattern]
         words = [w for w in words if w not in hits] if drop else list(dict.fromkeys([*words, *hits]))
@@ -323,77 +328,80 @@ DEFAULT_DATASET = "ml-100k"
 
 
 def cells(dataset: str, request: Request, encoders: list[str]) -> list[Cell]:
-    """The cells of one data set: baselines first, then backbone by backbone."""
+    """Return the cells of one data set: baselines first, then by backbone."""
 
     def with_encoders(package: str, backbone: str, name: str) -> list[Cell]:
         base = registry.split_overrides(name)[0]
         reads = registry.schema(package, base).attributes.get("uses_text", package == registry.ADAPTERS)
         return [Cell(dataset, encoder, backbone, name) for encoder in (encoders if reads else [NO_TEXT])]
 
-    found = [
+    selected = [
         c for name in registry.names(registry.BASELINES) for c in with_encoders(registry.BASELINES, BASELINE, name)
     ]
     for backbone in registry.select(registry.BACKBONES, request.backbones):
         for adapter in registry.select(registry.ADAPTERS, request.adapters):
-            found += with_encoders(registry.ADAPTERS, backbone, adapter)
-    return found
+            selected += with_encoders(registry.ADAPTERS, backbone, adapter)
+    return selected
 
 
 def make(request: Request, ledger: Ledger) -> Plan:
-    """The plan of a request against a ledger. Fetches and prepares data sets; computes no embedding."""
+    """Build the plan of a request. Fetches and prepares data sets; computes no embedding."""
     request.spaces.check()
     check_engine(request.engine)
     warm_start.check(ledger, request.engine.warm_start)
-    conflicts = _conflicts(request)  # a wrong name or value is refused before anything is fetched
+    conflicts = _conflicts(request)  # invalid names and values are reported before any download
     encoders = select_encoders(request)
     words = select_datasets(request.datasets, request.home)
-    materials = {m.prepared.name: m for m in (encoded_dataset(word, request, encoders) for word in words)}
-    if len(materials) < len(words):
-        raise HarnessError(f"--datasets '{request.datasets}': two of them have the same name; rename one.")
-    found = [cell for name in materials for cell in cells(name, request, list(encoders))]
-    blank = {(m.prepared.name, e) for m in materials.values() for e in encoders if not m.can_encode(e)}
-    reasons = {cell: "the data set has no text" for cell in found if (cell.dataset, cell.encoder) in blank}
-    reasons |= {c: conflicts[c.backbone, c.adapter] for c in found if (c.backbone, c.adapter) in conflicts}
-    skipped = [(cell, reasons[cell]) for cell in found if cell in reasons]
-    kept = [cell for cell in found if cell not in reasons]
-    return Plan(request, materials, [study(cell, request, materials[cell.dataset], ledger) for cell in kept], skipped)
+    opened = [encoded_dataset(word, request, encoders) for word in words]
+    encoded_datasets = {encoded.prepared.name: encoded for encoded in opened}
+    if len(encoded_datasets) < len(words):
+        raise HarnessError(f"--datasets '{request.datasets}': two data sets have the same name; rename one.")
+    selected = [cell for name in encoded_datasets for cell in cells(name, request, list(encoders))]
+    blank = {(m.prepared.name, e) for m in opened for e in encoders if not m.can_encode(e)}
+    reasons = {cell: "the data set has no text" for cell in selected if (cell.dataset, cell.encoder) in blank}
+    reasons |= {c: conflicts[c.backbone, c.adapter] for c in selected if (c.backbone, c.adapter) in conflicts}
+    skipped = [(cell, reasons[cell]) for cell in selected if cell in reasons]
+    kept = [cell for cell in selected if cell not in reasons]
+    studies = [study(cell, request, encoded_datasets[cell.dataset], ledger) for cell in kept]
+    return Plan(request, encoded_datasets, studies, skipped)
 
 
 def _conflicts(request: Request) -> dict[tuple[str, str], str]:
-    """Why a backbone and an adapter, as the request names them, cannot be built with their parameters.
+    """Return why pairs of backbone and adapter cannot be built with their parameters, by pair.
 
-    Raises HarnessError for a value that a parameter does not take, or if no pair can be built.
+    Raises HarnessError for an invalid value of a parameter, or if no pair can be built.
     """
     backbones = registry.select(registry.BACKBONES, request.backbones)
     pairs = [(b, a) for b in backbones for a in registry.select(registry.ADAPTERS, request.adapters)]
-    found = {pair: spaces.conflict(Cell("", NO_TEXT, *pair), request.spaces) for pair in pairs}
-    if all(found.values()):
-        raise HarnessError(f"No cell of this grid can be built; {next(iter(found.values()))}.")
-    return {pair: reason for pair, reason in found.items() if reason}
+    reasons = {pair: spaces.conflict(Cell("", NO_TEXT, *pair), request.spaces) for pair in pairs}
+    if all(reasons.values()):
+        raise HarnessError(f"No cell of this grid can be built; {next(iter(reasons.values()))}.")
+    return {pair: reason for pair, reason in reasons.items() if reason}
 
 
 def select_encoders(request: Request) -> dict[str, _base.Encoder]:
-    """The encoders of a request by label. Raises HarnessError for an unknown one or two of one label."""
-    made = [_base.encoder(word, request.home) for word in registry.split_list(request.encoders)]
-    if not made:
+    """Return the encoders of a request by label. Raises HarnessError for an unknown encoder or equal labels."""
+    encoders = [_base.encoder(word, request.home) for word in registry.split_list(request.encoders)]
+    if not encoders:
         raise HarnessError(f"--encoders '{request.encoders}' selects nothing.")
-    found = {label(encoder): encoder for encoder in made}
-    if len(found) < len(made):
-        raise HarnessError(f"--encoders '{request.encoders}': two of them would stand as one name; rename a file.")
-    return found
+    by_label = {label(encoder): encoder for encoder in encoders}
+    if len(by_label) < len(encoders):
+        raise HarnessError(f"--encoders '{request.encoders}': two encoders have the same name; rename a file.")
+    return by_label
 
 
-def study(cell: Cell, request: Request, material: EncodedDataset, ledger: Ledger) -> Study:
+def study(cell: Cell, request: Request, encoded: EncodedDataset, ledger: Ledger) -> Study:
+    """Build the study of a cell."""
     space = spaces.Space({}, {}, {}) if cell.is_baseline else spaces.of_cell(cell, request.spaces)
     inputs = Inputs(
-        data=material.prepared.hash,
-        embedding=material.embedding_hashes.get(cell.encoder, ""),
+        data=encoded.prepared.hash,
+        embedding=encoded.embedding_hashes.get(cell.encoder, ""),
         basis=embeddings.BASIS_VERSION if cell.encoder != NO_TEXT else 0,
         versions=versions(cell, request.spaces.loss()),
     )
     starts = warm_start.starts(ledger, cell, space, request.engine.warm_start) if space.searched else ()
-    given = (request.budget, request.protocol, request.engine)
-    return Study(cell, space, *given, inputs, ledger, starts, spaces.setting(cell, request.spaces))
+    settings = (request.budget, request.protocol, request.engine)
+    return Study(cell, space, *settings, inputs, ledger, starts, spaces.setting(cell, request.spaces))
 
 
 # The names under which versions enter a trial's identity. They are data, not import paths: a package may move, but a

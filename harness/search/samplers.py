@@ -1,7 +1,7 @@
-"""Optuna's samplers and pruners under the names of the command line, each set up for searches of a few dozen trials.
+"""Optuna's samplers and pruners by their command-line names, configured for searches of a few dozen trials.
 
-A sampler is made anew for every draw, seeded from (study, number), so that a draw depends on what ended before it and
-on nothing else. What a sampler cannot model (`plan.at_random`) it leaves to an independent random draw of that seed.
+Every draw uses a new sampler, seeded from (study, number), so that it depends only on the trials that ended before.
+Parameters that a sampler cannot model (`plan.at_random`) are drawn independently at random from the same seed.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from optuna.samplers import BaseSampler
 
 from harness.search.spaces import Space
 
-STARTUP_TRIALS = 6  # random points before a model; a constant, so that a grown search is the longer search
-GRACE = 0.3  # share of the epochs before a trial may be pruned: slow starters
-HALVING = 2  # of the trials at a rung one in so many goes on; rungs lie a factor of this apart
+STARTUP_TRIALS = 6  # random points before a model is used; constant, so that an extended search equals a longer one
+GRACE = 0.3  # share of the epochs before a trial may be pruned, because some start slowly
+HALVING = 2  # reduction factor: 1 of 2 trials passes a rung, and each rung has twice the epochs of the previous one
 
 
 def _tpe(seed: int, space: Space) -> BaseSampler:
-    """TPE over the joint distribution of the parameters, those of a condition apart (`group`)."""
+    """TPE over the joint distribution of the parameters; conditional ones are separate groups (`group`)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=STARTUP_TRIALS)
@@ -33,7 +33,7 @@ def _random(seed: int, space: Space) -> BaseSampler:
 
 
 def _gp(seed: int, space: Space) -> BaseSampler:
-    """A Gaussian process with logEI over what is searched at every point."""
+    """A Gaussian process with logEI over the unconditional parameters."""
     return optuna.samplers.GPSampler(
         seed=seed,
         n_startup_trials=STARTUP_TRIALS,
@@ -43,10 +43,10 @@ def _gp(seed: int, space: Space) -> BaseSampler:
 
 
 class _CmaEs(optuna.samplers.CmaEsSampler):
-    """CMA-ES over one set of parameters from the first draw to the last.
+    """CMA-ES over a constant set of parameters.
 
-    Optuna's own takes what all trials so far have in common; once that shrinks, as it does in a space with conditions,
-    it draws at random for good.
+    Optuna's sampler models the parameters that all trials so far have in common. In a space with conditions this set
+    shrinks, and then it draws all parameters at random.
     """
 
     def __init__(self, seed: int, space: Space) -> None:
@@ -70,7 +70,7 @@ class _CmaEs(optuna.samplers.CmaEsSampler):
 SAMPLERS: dict[str, Callable[[int, Space], BaseSampler]] = {
     "tpe": _tpe,
     "random": _random,
-    "grid": _random,  # every trial is a point of `grids`; nothing is left to draw
+    "grid": _random,  # every trial is a point of `grids`, nothing is drawn
     "gp": _gp,
     "cmaes": _CmaEs,
 }
@@ -89,12 +89,11 @@ PRUNERS: dict[str, Callable[[int], optuna.pruners.BasePruner]] = {
     "hyperband": lambda epochs: optuna.pruners.HyperbandPruner(
         min_resource=grace(epochs), max_resource=max(epochs, grace(epochs)), reduction_factor=HALVING
     ),
-    "wilcoxon": lambda epochs: (
-        optuna.pruners.NopPruner()
-    ),  # `wilcoxon_pruner` decides, out of what a study has no place for
+    # `wilcoxon_pruner` decides, because an Optuna study cannot store scores by user
+    "wilcoxon": lambda epochs: optuna.pruners.NopPruner(),
     "none": lambda epochs: optuna.pruners.NopPruner(),
 }
 
-# These keep what they know beside the trials, where a trial that is added afterwards has nothing: a search that goes on
-# asks and tells its whole past again.
+# These keep state outside of Optuna's trials, which `add_trial` does not update: a resumed search replays all past
+# trials with ask and tell.
 REPLAYED = {"cmaes", "halving", "hyperband"}

@@ -1,10 +1,10 @@
-"""Search spaces: TOML files, checked against the constructors they are for, turned into Optuna distributions.
+"""Search spaces: read TOML files, check them against the constructors, convert them to Optuna distributions.
 
-A value is fixed as it stands; ``{ low, high, log, step }`` is a range (of ints if both ends are ints);
-``{ choices = [...] }`` is a choice. Either may say ``when = { other = [...] }``: searched only where another parameter
-of the file, itself unconditional, has one of these values, and at its default elsewhere. Keys are the component's
-keyword-only parameters, and every default lies inside its range, because trial 0 of every study is the default point.
-Every value is of its parameter's type and in the range that its constructor declares (`harness.domains`).
+A plain value is fixed; ``{ low, high, log, step }`` is a range (of ints if both ends are ints);
+``{ choices = [...] }`` is a choice. Both may have ``when = { other = [...] }``: they are searched only if another,
+unconditional parameter of the file has one of these values, else they have their default. Keys are the component's
+keyword-only parameters. Every default must be inside its range, because trial 0 of every study is the default point.
+Every value must have its parameter's type and be in the range that the constructor declares (`harness.domains`).
 """
 
 from __future__ import annotations
@@ -58,22 +58,22 @@ COMPONENT_FOLDERS = ("adapters", "backbones", "losses")
 
 @dataclass(frozen=True)
 class Space:
-    """What is searched in one cell: parameter names are dotted (`train.lr`, `adapter.hidden`)."""
+    """The search space of one cell; parameter names are dotted (`train.lr`, `adapter.hidden`)."""
 
     fixed: dict[str, Any]
     searched: dict[str, Range | Choices]
     default: dict[str, Any]  # the point of trial 0: every parameter, fixed and searched
 
     def to_json(self) -> dict[str, Any]:
-        """What makes two spaces the same."""
+        """Return the identity of the space."""
         return {"fixed": self.fixed, "searched": {name: str(axis) for name, axis in self.searched.items()}}
 
     def free(self) -> dict[str, BaseDistribution]:
-        """What is searched at every point."""
+        """Distributions of the unconditional parameters."""
         return {name: axis.distribution() for name, axis in self.searched.items() if axis.when is None}
 
     def conditional(self, point: Mapping[str, Any]) -> dict[str, BaseDistribution]:
-        """What is searched besides, where the parameters that are searched at every point have these values."""
+        """Distributions of the conditional parameters that are searched at a point of the unconditional ones."""
         return {
             name: a.distribution() for name, a in self.searched.items() if a.when is not None and a.when.holds(point)
         }
@@ -81,18 +81,18 @@ class Space:
 
 @dataclass(frozen=True)
 class SpaceSource:
-    """Where spaces come from: `folder`'s files go before those that are installed; `fixed` pins shared parameters
-    (`train.d`, `text.fusion`, `loss.tau`) to one value. A folder that is not there may be one of `published()`."""
+    """Source of spaces. Files in `folder`, a path or a name of `published()`, override the installed ones; `fixed` sets
+    shared parameters (`train.d`, `text.fusion`, `loss.tau`) to one value."""
 
     folder: Path | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
     def path(self, file: str) -> Path:
-        own = self.root() / file if self.folder else None
-        return own if own and own.is_file() else registry.folder_of("search_spaces") / file
+        override = self.root() / file if self.folder else None
+        return override if override and override.is_file() else registry.folder_of("search_spaces") / file
 
     def root(self) -> Path:
-        """The folder itself, or the shipped settings of that name."""
+        """Return the folder, or the published setting of that name."""
         assert self.folder is not None
         return self.folder if self.folder.is_dir() else _published() / self.folder.name
 
@@ -100,46 +100,46 @@ class SpaceSource:
         return {k.removeprefix(prefix + "."): v for k, v in self.fixed.items() if k.startswith(prefix + ".")}
 
     def check(self) -> None:
-        """Raises HarnessError for an unknown shared parameter, a value outside its range, a missing folder, or an
-        unknown loss."""
+        """Raise HarnessError for an unknown shared parameter, a value outside its range, a missing folder or an unknown
+        loss."""
         if self.folder is not None and not (self.folder.is_dir() or str(self.folder) in published()):
             hint = registry.suggest(str(self.folder), published())
-            raise HarnessError(f"--spaces {self.folder}: there is no such folder, and no published setting. {hint}")
+            raise HarnessError(f"--spaces {self.folder}: there is no such folder or published setting. {hint}")
         loss = self.loss()
         schema = registry.schema(registry.LOSSES, loss)
         shared = {"train": TRAIN_DOMAINS, "text": TEXT_DOMAINS, "loss": schema.domains}
-        known = {f"{prefix}.{name}": own for prefix, domains in shared.items() for name, own in domains.items()}
+        allowed = {f"{prefix}.{name}": domain for prefix, domains in shared.items() for name, domain in domains.items()}
         for name, value in self.fixed.items():
-            if name not in known:
-                of = f" of a bench whose loss is {loss}" if name.startswith("loss.") else ""
-                raise HarnessError(f"--set {name}: no shared parameter{of}. {registry.suggest(name, [*known])}")
-            known[name].checked(f"--set {name}", value)
+            if name not in allowed:
+                of = f" of a bench with loss {loss}" if name.startswith("loss.") else ""
+                raise HarnessError(f"--set {name}: not a shared parameter{of}. {registry.suggest(name, [*allowed])}")
+            allowed[name].checked(f"--set {name}", value)
 
     def loss(self) -> str:
-        """Name of the loss that every cell is trained by. Raises HarnessError where there is none of that name."""
+        """Name of the loss of all cells. Raises HarnessError if it is unknown."""
         axes = read(self.path("train.toml"), "train", TRAIN_DEFAULTS, TRAIN_DOMAINS)
         name = self.fixed.get("train.loss", axes.get("loss", TRAIN_DEFAULTS["loss"]))
         return registry.find(registry.LOSSES, TRAIN_DOMAINS["loss"].checked("train.loss", name))
 
 
 def published() -> list[str]:
-    """Names of the shipped settings of publications, each a folder of TOML files like one of the user's."""
+    """Names of the shipped published settings, each a folder of TOML files."""
     return sorted(folder.name for folder in _published().glob("*") if folder.is_dir())
 
 
 def about(name: str) -> str:
-    """What a published setting is: the comment on the first line of its first file."""
+    """Describe a published setting: the comment on the first line of its first file."""
     files = sorted(_published().joinpath(name).rglob("*.toml"))
     first = files[0].read_text(encoding="utf-8").partition("\n")[0] if files else ""
     return first.removeprefix("#").strip()
 
 
 def setting(cell: Cell, source: SpaceSource) -> str:
-    """Name of the published setting that any file of a cell's space is from; empty where none is."""
+    """Name of the published setting that a file of a cell's space comes from; "" if there is none."""
     if source.folder is None or source.folder.is_dir() or cell.is_baseline:
         return ""
-    own = any((source.root() / part.file).is_file() for part in _parts(cell, source))
-    return source.folder.name if own else ""
+    used = any((source.root() / part.file).is_file() for part in _parts(cell, source))
+    return source.folder.name if used else ""
 
 
 def _published() -> Path:
@@ -148,8 +148,7 @@ def _published() -> Path:
 
 @dataclass(frozen=True)
 class _Part:
-    """One TOML file of a space: whose parameters it is for, their defaults and domains, and those that are fixed
-    elsewhere."""
+    """One TOML file of a space: the owner of its parameters, their defaults and domains, and overridden values."""
 
     prefix: str
     owner: str
@@ -160,9 +159,9 @@ class _Part:
 
 
 def of_cell(cell: Cell, source: SpaceSource) -> Space:
-    """The space of a cell: training, loss, text seam, adapter and backbone together, overrides in brackets fixed.
+    """Return the space of a cell: training, loss, text seam, adapter and backbone; overrides in brackets are fixed.
 
-    Raises HarnessError naming file, key and what is allowed.
+    Raises HarnessError naming the file, the key and the allowed values.
     """
     fixed: dict[str, Any] = {}
     searched: dict[str, Range | Choices] = {}
@@ -182,12 +181,12 @@ def of_cell(cell: Cell, source: SpaceSource) -> Space:
 
 
 def _placed(axis: Range | Choices, prefix: str) -> Range | Choices:
-    """The axis with its condition on the dotted name."""
+    """Prefix the name in the condition of an axis."""
     return axis if axis.when is None else replace(axis, when=replace(axis.when, name=f"{prefix}.{axis.when.name}"))
 
 
 def _resolved(space: Space) -> Space:
-    """The space without conditions on fixed parameters: the axis is searched at every point, or fixed as well."""
+    """Remove conditions on fixed parameters: their axes become unconditional, or fixed at the default."""
     fixed, searched = dict(space.fixed), dict(space.searched)
     for name, axis in space.searched.items():
         if axis.when is not None and axis.when.name in space.fixed:
@@ -200,7 +199,7 @@ def _resolved(space: Space) -> Space:
 
 
 def _parts(cell: Cell, source: SpaceSource) -> list[_Part]:
-    adapter, own = registry.split_overrides(cell.adapter)
+    adapter, fixed_adapter = registry.split_overrides(cell.adapter)
     backbone, fixed_backbone = registry.split_overrides(cell.backbone)
     schema, loss = registry.schema(registry.ADAPTERS, adapter), source.loss()
     pinned = source.pinned("train") | {"loss": loss}
@@ -209,11 +208,11 @@ def _parts(cell: Cell, source: SpaceSource) -> list[_Part]:
         _part("loss", registry.schema(registry.LOSSES, loss), "losses", source.pinned("loss")),
     ]
     if schema.attributes.get("uses_text", True):
-        text = {k: v for k, v in own.items() if k in TEXT_DEFAULTS}
-        own = {k: v for k, v in own.items() if k not in TEXT_DEFAULTS}
+        text = {k: v for k, v in fixed_adapter.items() if k in TEXT_DEFAULTS}
+        fixed_adapter = {k: v for k, v in fixed_adapter.items() if k not in TEXT_DEFAULTS}
         text = source.pinned("text") | text | (_fusing(cell.adapter, text) if schema.attributes.get("fuses") else {})
         parts.append(_Part("text", "text", "text.toml", TEXT_DEFAULTS, TEXT_DOMAINS, text))
-    parts.append(_part("adapter", schema, "adapters", own))
+    parts.append(_part("adapter", schema, "adapters", fixed_adapter))
     parts.append(_part("backbone", registry.schema(registry.BACKBONES, backbone), "backbones", fixed_backbone))
     return parts
 
@@ -223,7 +222,7 @@ def _part(prefix: str, schema: registry.Schema, folder: str, overrides: dict[str
 
 
 def conflict(cell: Cell, source: SpaceSource) -> str:
-    """Which parameter of a cell does not go with the model dimension, and why. Empty where all do."""
+    """Return which parameter of a cell is incompatible with the model dimension, and why; "" if none is."""
     space = of_cell(cell, source)
     for part in _parts(cell, source):
         for name in (name for name, domain in part.domains.items() if domain.relation):
@@ -235,16 +234,16 @@ def conflict(cell: Cell, source: SpaceSource) -> str:
 
 
 def _values(space: Space, name: str) -> tuple[Any, ...]:
-    """All values of a parameter that is fixed or a choice; of a range the default."""
+    """All values of a choice; the value of a fixed parameter; the default of a range."""
     axis = space.searched.get(name)
     return axis.values if isinstance(axis, Choices) else (space.default[name],)
 
 
-def _fusing(adapter: str, asked: dict[str, Any]) -> dict[str, Any]:
-    """What is fixed at the seam of a method that joins text and ID itself. Raises HarnessError if more is asked."""
+def _fusing(adapter: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the fixed seam parameters of a method that joins text and ID itself. Raises HarnessError for others."""
     fixed = {"fusion": "none", "id_std": TEXT_DEFAULTS["id_std"]}
     for name in fixed:
-        if asked.get(name, fixed[name]) != fixed[name]:
+        if options.get(name, fixed[name]) != fixed[name]:
             raise HarnessError(f"{adapter}: the method joins text and ID itself, so '{name}' cannot be set.")
     return fixed
 
@@ -252,32 +251,34 @@ def _fusing(adapter: str, asked: dict[str, Any]) -> dict[str, Any]:
 def read(
     path: Path, owner: str, defaults: dict[str, Any], domains: Mapping[str, Domain] | None = None
 ) -> dict[str, Any]:
-    """The axes of one TOML file, checked against the owner's parameters, their defaults and their domains (any value of
-    the default's type if None)."""
+    """Read the axes of one TOML file and check them against the owner's parameters, defaults and domains (None: any
+    value of the default's type)."""
     where = "/".join(path.parts[-3:] if path.parent.name in COMPONENT_FOLDERS else path.parts[-2:])
     try:
         table = _table(decoding.text(path))
     except FileNotFoundError:
-        raise HarnessError(f"{where} is missing; every component has one (it may be empty).") from None
+        raise HarnessError(f"{where} is missing; every component needs one (it may be empty).") from None
     except (ValueError, RecursionError) as error:  # an int of thousands of digits raises no TOMLDecodeError
         raise HarnessError(f"{where} is not valid TOML: {str(error).rstrip('.')}.") from None
     _check_names(where, table, defaults, owner)
-    known = {name: of_default(default) for name, default in defaults.items()} | dict(domains or {})
-    check_conditions(where, table, known)
+    allowed = {name: of_default(default) for name, default in defaults.items()} | dict(domains or {})
+    check_conditions(where, table, allowed)
     if owner == "train" and isinstance(table.get("loss"), dict):
         losses = ", ".join(registry.names(registry.LOSSES))
-        raise HarnessError(f"{where}: loss is one name for all cells, never searched. Known: {losses}.")
-    return {name: axes_of.read(f"{where}: {name}", value, defaults[name], known[name]) for name, value in table.items()}
+        raise HarnessError(f"{where}: loss must be one name for all cells, it cannot be searched. Known: {losses}.")
+    return {
+        name: axes_of.read(f"{where}: {name}", value, defaults[name], allowed[name]) for name, value in table.items()
+    }
 
 
 @lru_cache(maxsize=256)
 def _table(text: str) -> dict[str, Any]:
-    """Parsed once for all cells, and not to be changed."""
+    """Parse a file once for all cells. Callers must not change the result."""
     return tomllib.loads(text)
 
 
-def _check_names(where: str, given: dict[str, Any], known: dict[str, Any], owner: str = "") -> None:
-    for name in given:
-        if name not in known:
-            near = registry.suggest(name, list(known)).replace("Known:", "It takes:") if known else "It takes none."
-            raise HarnessError(f"{where}: {owner + ' has' if owner else 'there is'} no parameter '{name}'. {near}")
+def _check_names(where: str, table: dict[str, Any], allowed: dict[str, Any], owner: str = "") -> None:
+    for name in table:
+        if name not in allowed:
+            hint = registry.suggest(name, list(allowed)).replace("Known:", "It takes:") if allowed else "It takes none."
+            raise HarnessError(f"{where}: {owner + ' has' if owner else 'there is'} no parameter '{name}'. {hint}")

@@ -1,4 +1,4 @@
-"""Warm start: the best configurations that the search of the same cell found on another data set."""
+"""Warm start: begin a search with the best configurations of the same cell on another data set."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from harness.record.ledger import Ledger
 from harness.search.spaces import Space
 from harness.types import Cell, HarnessError
 
-POINTS = 3  # configurations taken over: enough to transfer, few enough to leave most of a search of 16 to itself
+POINTS = 3  # configurations to copy: few enough to leave most of a search of 16 trials to the sampler
 
 
 def starts(ledger: Ledger, cell: Cell, space: Space, dataset: str) -> tuple[dict[str, Any], ...]:
-    """The best finished configurations of this cell's newest search on `dataset`, best first, at most `POINTS`.
+    """Return up to `POINTS` best finished configurations of this cell's newest search on `dataset`, best first.
 
-    Each is a whole set of parameters; what this space fixes stays fixed, and a configuration outside of this space is
-    left out. Empty for the cells of `dataset` itself, where that cell was not searched there, and for dataset "".
+    Each has all parameters. Parameters that this space fixes keep its value; configurations outside of this space are
+    left out. Empty for the cells of `dataset` itself, for cells without a search there, and for dataset "".
     """
     if not dataset or cell.dataset == dataset:
         return ()
@@ -32,32 +32,32 @@ def starts(ledger: Ledger, cell: Cell, space: Space, dataset: str) -> tuple[dict
 def _best(ledger: Ledger, study: StudyRecord, space: Space) -> tuple[dict[str, Any], ...]:
     history = ledger.history(study.id, ledger.planned(study))
     done = [(-r.best, n, i) for n, (i, r) in history.items() if r is not None and r.status == "done"]
-    found: list[dict[str, Any]] = []
+    configurations: list[dict[str, Any]] = []
     for *_, trial_id in sorted(done):
-        params = _moved(ledger.trials[trial_id].trial.params, space)
-        if params is not None and params != space.default and params not in found:
-            found.append(params)
-    return tuple(found[:POINTS])
+        params = _transferred(ledger.trials[trial_id].trial.params, space)
+        if params is not None and params != space.default and params not in configurations:
+            configurations.append(params)
+    return tuple(configurations[:POINTS])
 
 
-def _moved(params: dict[str, Any], space: Space) -> dict[str, Any] | None:
-    """The configuration as one of this space, or None if it lies outside."""
+def _transferred(params: dict[str, Any], space: Space) -> dict[str, Any] | None:
+    """Convert a configuration to this space; None if it is outside."""
     if any(name not in params for name in space.searched):
         return None
-    moved = space.default | {name: params[name] for name in space.searched}
+    point = space.default | {name: params[name] for name in space.searched}
     for name, axis in space.searched.items():
-        if axis.when is not None and not axis.when.holds(moved):
-            moved[name] = space.default[name]
-        elif not axis.holds(moved[name]):
+        if axis.when is not None and not axis.when.holds(point):
+            point[name] = space.default[name]
+        elif not axis.holds(point[name]):
             return None
-    return moved
+    return point
 
 
 def check(ledger: Ledger, dataset: str) -> None:
-    """Raises HarnessError if nothing was searched on a data set of that name."""
-    known = sorted({study.cell.dataset for launch in ledger.launches.values() for study in launch.studies})
-    if dataset and dataset not in known:
+    """Raise HarnessError if the ledger has no search on a data set of that name."""
+    searched = sorted({study.cell.dataset for launch in ledger.launches.values() for study in launch.studies})
+    if dataset and dataset not in searched:
         from harness.registry import suggest
 
-        hint = suggest(dataset, known) if known else "This home holds no searches yet."
-        raise HarnessError(f"--warm-start {dataset}: no cell was searched on it. {hint}")
+        hint = suggest(dataset, searched) if searched else "This home has no searches yet."
+        raise HarnessError(f"--warm-start {dataset}: there is no search on this data set. {hint}")

@@ -1,8 +1,8 @@
-"""The `wilcoxon` pruner: a trial's validation users, one by one, against those of the best finished trial of its cell.
+"""The `wilcoxon` pruner: test a trial's validation users, pairwise, against those of the cell's best finished trial.
 
-Of every epoch the same users are told, drawn from the data's hash; the two trials are compared at the same epoch of
-each, so that a trial which starts slowly is compared with another one's start. What is told is in the ledger beside the
-epoch's value, so that a search that goes on decides as one that was never interrupted.
+The same users, sampled by the data's hash, are reported at every epoch. Trials are compared at equal epochs, so that a
+slow start is compared with the best trial's start. The scores are in the ledger next to the epoch's value, so that a
+resumed search decides like one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -15,58 +15,58 @@ import numpy as np
 from harness.record.segments import EPOCH, parse
 from harness.training.user_scores import Scores
 
-LEVEL = 0.1  # of the test, as in Optuna's own pruner of the name
+LEVEL = 0.1  # significance level, as in Optuna's WilcoxonPruner
 
 
-def worse(own: Scores, best: Scores) -> bool:
-    """Whether users fare worse: the signed-rank test, one-sided at `LEVEL`. Users who fare alike say nothing, as
-    Wilcoxon himself had it: most are hit by neither."""
+def worse(scores: Scores, best: Scores) -> bool:
+    """Whether `scores` are significantly lower: Wilcoxon's signed-rank test, one-sided at `LEVEL`. Users with equal
+    scores, which is most of them, are dropped as in Wilcoxon's original test."""
     from scipy.stats import wilcoxon
 
-    if not own or len(own) != len(best):
+    if not scores or len(scores) != len(best):
         return False
-    differences = np.subtract(own, best)
+    differences = np.subtract(scores, best)
     if not differences.any():
         return False
-    found = wilcoxon(differences, alternative="less", zero_method="wilcox")
-    return bool(found.pvalue < LEVEL)  # pyright: ignore[reportAttributeAccessIssue] - SciPy's result is made at run time
+    test = wilcoxon(differences, alternative="less", zero_method="wilcox")
+    return bool(test.pvalue < LEVEL)  # pyright: ignore[reportAttributeAccessIssue] - SciPy builds the class at run time
 
 
 class WilcoxonPruner:
-    """What is known of the users of one cell: of its trials under way, and of the best finished one."""
+    """Scores by user of one cell: of its running trials and of the best finished one."""
 
     def __init__(self, grace: int) -> None:
         self._grace = grace
-        self._told: dict[str, dict[int, Scores]] = {}
+        self._running: dict[str, dict[int, Scores]] = {}  # trial id -> epoch -> scores
         self._best: tuple[float, dict[int, Scores]] = (float("-inf"), {})
 
     def epoch(self, trial_id: str, epoch: int, users: Scores) -> bool:
-        """Take an epoch's scores; True if the trial is to be stopped."""
-        self._told.setdefault(trial_id, {})[epoch] = users
+        """Add the scores of an epoch; return whether the trial is to be pruned."""
+        self._running.setdefault(trial_id, {})[epoch] = users
         return epoch >= self._grace and worse(users, self._best[1].get(epoch, ()))
 
     def ended(self, trial_id: str, best: float | None) -> None:
-        """`best`: its best value, None where it does not count."""
-        told = self._told.pop(trial_id, {})
-        if best is not None and best > self._best[0] and any(told.values()):
-            self._best = best, told
+        """Compare a finished trial with the best one. best: its best value, None if it failed or was pruned."""
+        scores = self._running.pop(trial_id, {})
+        if best is not None and best > self._best[0] and any(scores.values()):
+            self._best = best, scores
 
-    def remember(self, found: Sequence[tuple[str, float, Path]]) -> None:
-        """Take up a search again: its finished trials, by number, each with the segment that ended it. The best one
-        counts of which anything was told."""
-        for trial_id, best, segment in sorted(found, key=lambda trial: -trial[1]):
-            self._told[trial_id] = told(segment, trial_id)
+    def restore(self, finished: Sequence[tuple[str, float, Path]]) -> None:
+        """Resume a search from its finished trials, by number: id, best value and the segment that ended it. The best
+        trial with recorded scores is used."""
+        for trial_id, best, segment in sorted(finished, key=lambda trial: -trial[1]):
+            self._running[trial_id] = epoch_scores(segment, trial_id)
             self.ended(trial_id, best)
             if self._best[1]:
                 return
 
 
-def told(segment: Path, trial_id: str) -> dict[int, Scores]:
-    """The scores of each epoch of a trial in a segment of the ledger, of those that are there whole."""
-    found: dict[int, Scores] = {}
+def epoch_scores(segment: Path, trial_id: str) -> dict[int, Scores]:
+    """Read a trial's scores by epoch from a segment of the ledger; damaged lines are skipped."""
+    scores: dict[int, Scores] = {}
     key = f'"id":"{trial_id}"'.encode()
     with segment.open("rb") as lines:
         for line in lines:
             if line.startswith(EPOCH) and key in line and (event := parse(line.rstrip(b"\n"))):
-                found[event["epoch"]] = event.get("users", ())
-    return found
+                scores[event["epoch"]] = event.get("users", ())
+    return scores

@@ -27,19 +27,19 @@ def needed(grid: Plan) -> int:
 
 def _weights(grid: Plan, study: Study) -> int:
     """Bytes of a model: its item table, doubled for all other weights."""
-    items = grid.materials[study.cell.dataset].prepared.catalogue.height
+    items = grid.encoded_datasets[study.cell.dataset].prepared.catalogue.height
     return 2 * 4 * items * int(study.space.default.get("train.d", 0))
 
 
 def _users(grid: Plan, study: Study) -> int:
-    return len(grid.materials[study.cell.dataset].prepared.offsets) - 1
+    return len(grid.encoded_datasets[study.cell.dataset].prepared.offsets) - 1
 
 
 def _vectors(grid: Plan, pending: list[Study]) -> int:
     cache = grid.request.home / "cache" / "embeddings"
     keys = {(study.cell.dataset, study.inputs.embedding) for study in pending if study.inputs.embedding}
     absent = [dataset for dataset, key in keys if not (cache / key).is_dir()]
-    return sum(2 * 4 * WIDTH * grid.materials[dataset].prepared.catalogue.height for dataset in absent)
+    return sum(2 * 4 * WIDTH * grid.encoded_datasets[dataset].prepared.catalogue.height for dataset in absent)
 
 
 def warn(grid: Plan, log: Callable[[str], None]) -> None:

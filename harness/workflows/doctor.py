@@ -90,14 +90,14 @@ def _space_needed(ledger: Ledger) -> int:
 def _sockets() -> Json:
     """Check the folder for Ray's sockets, and report the environment variables whose folders are unsuitable."""
     try:
-        root = tempdirs.short_root(ray_head.ROOM)
+        root = tempdirs.short_root(ray_head.PARENT_LONGEST)
     except HarnessError as error:
         return _check("ray sockets", False, str(error), "set RAY_TMPDIR to a folder with a short path")
     ignored = [
         f"{name} is ignored: {why}"
         for name in ("RAY_TMPDIR", "TMPDIR")
         if (folder := os.environ.get(name)) and Path(folder).absolute() != root
-        if (why := tempdirs.unfit(Path(folder), ray_head.ROOM))
+        if (why := tempdirs.unfit(Path(folder), ray_head.PARENT_LONGEST))
     ]
     return _check("ray sockets", True, "; ".join([f"below {root}", *ignored]))
 

@@ -35,7 +35,7 @@ def launch(grid: Plan, run: Json, disk_bytes: int = 0) -> LaunchRecord:
         drawn_at_random=grid.drawn_at_random(),
         studies=tuple(study.record() for study in grid.studies),
         skipped=tuple(SkippedCell(cell, reason) for cell, reason in grid.skipped),
-        data={name: _card(m.prepared, request.protocol) for name, m in grid.materials.items()},
+        data={name: _card(m.prepared, request.protocol) for name, m in grid.encoded_datasets.items()},
         provenance=provenance() | run,
         disk_bytes=disk_bytes,
     )

@@ -134,8 +134,8 @@ def other_code(grid: Plan) -> list[str]:
 def _describe_targets(grid: Plan) -> None:
     """Save the facts about test targets that tables show, once per prepared data set and protocol."""
     protocol, home = grid.request.protocol, grid.request.home
-    for material in grid.materials.values():
-        prepared = material.prepared
+    for encoded in grid.encoded_datasets.values():
+        prepared = encoded.prepared
         key = artifacts.queries_key(prepared.hash, protocol.identity())
         artifacts.save_queries(
             home, key, lambda data=prepared: slice_facts.describe(data, splits.split(data, protocol))

@@ -36,8 +36,8 @@ def _bases(grid: Plan) -> Bases:
     wanted = {(s.cell.dataset, s.cell.encoder, s.inputs.embedding) for s in grid.pending if s.inputs.embedding}
     bases: Bases = {}
     for dataset, word, key in sorted(wanted):
-        material = grid.materials[dataset]
-        E = embeddings.embed(material.encoders[word], material.texts, grid.request.home)
+        encoded = grid.encoded_datasets[dataset]
+        E = embeddings.embed(encoded.encoders[word], encoded.texts, grid.request.home)
         basis = embeddings.basis(E, key, grid.request.home)
         for note in basis.info["notes"]:
             log(f"{dataset} / {word}: {note}")
@@ -54,11 +54,11 @@ def _skip_unbuildable(grid: Plan, bases: Bases) -> None:
     from harness.training import trial
 
     kept: list[Study] = []
-    split_of = {name: splits.split(m.prepared, grid.request.protocol) for name, m in grid.materials.items()}
+    split_of = {name: splits.split(m.prepared, grid.request.protocol) for name, m in grid.encoded_datasets.items()}
     for study in grid.studies:
         reason = None
         if study.state == "pending" and not study.cell.is_baseline:
-            key, n = study.inputs.embedding, grid.materials[study.cell.dataset].prepared.catalogue.height
+            key, n = study.inputs.embedding, grid.encoded_datasets[study.cell.dataset].prepared.catalogue.height
             spectrum = trial.spectrum(arrays(*bases[key]) if key else {}, n)
             try:
                 trial.build(study.trial("search", 0, study.space.default), split_of[study.cell.dataset], spectrum)
@@ -85,7 +85,7 @@ def collect(grid: Plan, pending: list[Study], bases: Bases) -> Json:
     """
     split_of: dict[tuple[str, str], splits.Split] = {}
     for name in {study.cell.dataset for study in pending}:
-        prepared = grid.materials[name].prepared
+        prepared = grid.encoded_datasets[name].prepared
         whole = splits.split(prepared, grid.request.protocol)
         split_of[prepared.hash, "confirm"] = whole
         split_of[prepared.hash, "search"] = whole.sealed()
@@ -93,5 +93,5 @@ def collect(grid: Plan, pending: list[Study], bases: Bases) -> Json:
     return {
         "splits": split_of,
         "spectra": spectra,
-        "sizes": {m.prepared.hash: m.prepared.catalogue.height for m in grid.materials.values()},
+        "sizes": {m.prepared.hash: m.prepared.catalogue.height for m in grid.encoded_datasets.values()},
     }

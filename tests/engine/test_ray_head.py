@@ -1,4 +1,4 @@
-"""Where a bench's Ray is: addresses that are none, and the place of a cluster of the bench's own."""
+"""The address of a bench's Ray cluster: invalid addresses, and the folders of a private cluster."""
 
 import os
 import socket
@@ -67,7 +67,7 @@ def test_its_place_is_private_and_short_and_nothing_of_it_stays(tmp_path, monkey
     monkeypatch.setenv("RAY_AUTH_TOKEN", "the user's own, of another cluster")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     before = dict(os.environ)
-    with ray_head.own() as wanted:
+    with ray_head.private_cluster() as wanted:
         folder, token = wanted["_temp_dir"], os.environ["RAY_AUTH_TOKEN_PATH"]
         socket_path = folder + "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1"
         assert len(socket_path.encode()) <= 103, "macOS allows no more"
@@ -81,5 +81,5 @@ def test_its_place_is_private_and_short_and_nothing_of_it_stays(tmp_path, monkey
     assert dict(os.environ) == before
     assert not os.path.exists(os.path.dirname(folder))
     assert list(long.iterdir()) == []
-    with ray_head.own(), open(os.environ["RAY_AUTH_TOKEN_PATH"]) as file:
+    with ray_head.private_cluster(), open(os.environ["RAY_AUTH_TOKEN_PATH"]) as file:
         assert file.read() != first

@@ -1,4 +1,4 @@
-"""The watchdog and the last words of a worker, in processes of their own."""
+"""The watchdog and the crash log of a worker, in separate processes."""
 
 import signal
 import subprocess
@@ -7,22 +7,22 @@ import textwrap
 
 import pytest
 
-from harness.engine.watchdog import last_words, spoken, words_path
+from harness.engine.watchdog import crash_log_path, describe_crash, read_crash_log
 
 
 def run(body):
-    """A process with a watchdog `dog`; returns its exit code, and what is read of its last words afterwards."""
+    """A process with a watchdog `dog`; returns its exit code, its crash reason and its process id."""
     head = "import ctypes, os, time\nfrom harness.engine.watchdog import Watchdog\n"
     process = subprocess.Popen([sys.executable, "-c", head + textwrap.dedent(body)], stderr=subprocess.DEVNULL)
     code = process.wait(60)
-    return code, last_words(process.pid), process.pid
+    return code, read_crash_log(process.pid), process.pid
 
 
 def test_a_process_that_is_silent_too_long_ends_itself_and_says_so():
     code, words, pid = run("dog = Watchdog(0.5); dog.start(0.0); time.sleep(60)")
     assert code == 1
     assert words.startswith("no sign of life for 0:00:00.5")
-    assert not words_path(pid).exists(), "words are read once"
+    assert not crash_log_path(pid).exists(), "a log is read once"
 
 
 def test_a_hang_that_holds_the_interpreter_is_seen_as_well():
@@ -41,7 +41,7 @@ def test_signs_of_life_and_a_long_epoch_before_are_respected():
     """
     code, words, pid = run(body)
     assert (code, words) == (0, "")
-    assert not words_path(pid).exists()
+    assert not crash_log_path(pid).exists()
 
 
 def test_no_watchdog_was_asked_for():
@@ -61,7 +61,7 @@ def test_how_a_process_died_can_be_read_unless_it_was_killed(body, code, words):
 
 
 def test_a_process_that_was_never_there_has_no_words():
-    assert last_words(2**22 + 1) == ""
+    assert read_crash_log(2**22 + 1) == ""
 
 
 @pytest.mark.parametrize("file", ["training/batches.py", "search/warm_start.py", "engine/ray_tune.py"])
@@ -73,4 +73,4 @@ def test_a_file_whose_name_resembles_the_workers_is_blamed(file):
         f'  File "/x/harness/{file}", line 12 in gather\n'
         '  File "/x/harness/training/trial.py", line 150 in epoch\n'
     )
-    assert spoken(dump) == f"Aborted in harness/{file}, line 12 (gather)"
+    assert describe_crash(dump) == f"Aborted in harness/{file}, line 12 (gather)"

@@ -73,10 +73,10 @@ def test_nodes_that_vanish_and_a_head_that_vanishes_cost_no_trial(tmp_path, monk
     finally:
         cluster.shutdown()
     assert process.returncode == 2, err
-    assert "comes next" in err, "a line for each trial that lost its worker"
+    assert "starting attempt" in err, "a line for each trial that lost its worker"
     said = [line for line in err.splitlines() if line.startswith("Error: ")]
     assert said == [said[0]]
-    assert "is gone. What ended is kept; the same command goes on" in said[0]
+    assert "is gone. Finished trials are kept; run the same command to resume" in said[0]
     assert "Traceback" not in err
     local = bench(home, folder, *GRID)
     assert local.returncode == 0, local.stderr

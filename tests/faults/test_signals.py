@@ -52,7 +52,7 @@ def test_a_bench_that_is_stopped_ends_well_and_goes_on_where_it_was(folder, tmp_
         found, out, err, started = stop(home, folder, signum)
         assert found == code, err
         assert err.count("Stopping (") == 1, err
-        assert "the same command goes on from here" in err
+        assert "run the same command to resume" in err
         assert count(home, "started") == started, "no trial is started any more"
         assert "NDCG@10" in out, "the table so far"
         assert list(home.glob("reports/*/leaderboard.html"))

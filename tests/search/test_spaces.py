@@ -54,10 +54,10 @@ def test_the_id_control_has_no_text_parameters():
         ("hidden = [", "adapters/mlp.toml is not valid TOML"),
         ("hidden = 'wide'", "hidden = 'wide' is a str; the parameter is an int >= 1 and <= 65536"),
         ("hidden = { low = 1 }", "hidden: a search range is"),
-        ("hidden = { low = 900, high = 1000 }", "lies outside 900 … 1000"),
-        ("dropout = { low = 0.0, high = 0.3, log = true }", "a log range starts above 0"),
+        ("hidden = { low = 900, high = 1000 }", "is outside 900 … 1000"),
+        ("dropout = { low = 0.0, high = 0.3, log = true }", "a log range must start above 0"),
         ("hidden = { choices = [] }", "hidden: a search range is"),
-        ("dropout = { low = 0.9, high = 0.1 }", "low 0.9 lies above high 0.1"),
+        ("dropout = { low = 0.9, high = 0.1 }", "low 0.9 is above high 0.1"),
         ("hidden = 0", "hidden = 0 is out of range; the parameter is an int >= 1 and <= 65536"),
         ("hidden = true", "hidden = True is a bool; the parameter is an int"),
         ("hidden = 64.0", "hidden = 64.0 is a float; the parameter is an int"),
@@ -77,10 +77,10 @@ def test_the_id_control_has_no_text_parameters():
         ("hidden = { choices = [256, 128.0] }", "hidden: choice = 128.0 is a float"),
         ("hidden = { choices = [256, 0] }", "hidden: choice = 0 is out of range"),
         ("hidden = { choices = [256, [64]] }", "hidden: choice = [64] is a list"),
-        ("hidden = { choices = [256, 256] }", "hidden: the choice 256 stands there twice"),
+        ("hidden = { choices = [256, 256] }", "hidden: the choice 256 is repeated"),
         ("hidden = { choices = 256 }", "hidden: a search range is"),
         ("activation = { choices = ['gelu', 3] }", "activation: choice = 3 is an int"),
-        ("activation = { low = 'a', high = 'z' }", "has no range; it is searched by { choices = [...] }"),
+        ("activation = { low = 'a', high = 'z' }", "has no range; use { choices = [...] }"),
         ("dropout = { choices = [0.1, true] }", "dropout: choice = True is a bool"),
         ("dropout = { choices = [0.1, nan] }", "dropout: choice = nan is out of range"),
         ("hidden = { low = 0, high = 512 }", "hidden: low = 0 is out of range"),
@@ -89,15 +89,15 @@ def test_the_id_control_has_no_text_parameters():
         ("dropout = { low = '0', high = 0.5 }", "dropout: low = '0' is a str"),
         ("dropout = { low = 0.0, high = 1.0 }", "dropout: high = 1.0 is out of range"),
         ("dropout = { low = nan, high = 0.5 }", "dropout: low = nan is out of range"),
-        ("dropout = { low = 0.0, high = 0.5, log = 1 }", "log is true or false, not 1"),
+        ("dropout = { low = 0.0, high = 0.5, log = 1 }", "log must be true or false, not 1"),
         ("dropout = { low = 0.0, high = 0.5, lgo = true }", "dropout: a search range is"),
         ("dropout = { low = 0.0, high = 0.5, step = 0.0 }", "step 0.0 is not above 0"),
         ("dropout = { low = 0.0, high = 0.5, step = -0.1 }", "step -0.1 is not above 0"),
         ("dropout = { low = 0.0, high = 0.5, step = nan }", "dropout: step = nan is out of range"),
         ("dropout = { low = 0.0, high = 0.5, step = 0.7 }", "step 0.7 is not above 0 and at most high - low"),
         ("hidden = { low = 64, high = 512, step = 64.0 }", "hidden: step = 64.0 is a float; the parameter is an int"),
-        ("hidden = { low = 64, high = 512, step = 100 }", "the default 256 lies on none of the steps of 64 … 512"),
-        ("hidden = { low = 1, high = 512, log = true, step = 1 }", "a log range starts above 0 and takes no step"),
+        ("hidden = { low = 64, high = 512, step = 100 }", "the default 256 is not on a step of 64 … 512"),
+        ("hidden = { low = 1, high = 512, log = true, step = 1 }", "a log range must start above 0 and has no step"),
     ],
 )
 def test_a_wrong_file_is_one_clear_line(tmp_path, text, message):
@@ -233,7 +233,9 @@ def test_the_loss_and_its_parameters_are_part_of_every_cell():
 def test_the_loss_is_never_searched(tmp_path, text):
     origin = source(tmp_path, "train.toml", text)
     for load in (lambda: spaces.of_cell(MLP, origin), origin.check):
-        with pytest.raises(HarnessError, match=r"train.toml: loss is one name for all cells, never searched. Known:"):
+        with pytest.raises(
+            HarnessError, match=r"train.toml: loss must be one name for all cells, it cannot be searched. Known:"
+        ):
             load()
 
 
@@ -264,11 +266,11 @@ def test_brackets_and_pins_fix_parameters():
     [
         ("mlp[hiden=3]", {}, "mlp[...]: there is no parameter 'hiden'. Did you mean 'hidden'?"),
         ("mlp[hidden=wide]", {}, "mlp[hidden] = 'wide' is a str"),
-        ("mlp", {"train.rl": 1}, "--set train.rl: no shared parameter. Did you mean 'train.lr'?"),
+        ("mlp", {"train.rl": 1}, "--set train.rl: not a shared parameter. Did you mean 'train.lr'?"),
         ("mlp", {"train.loss": "gbcee"}, "losses has no 'gbcee'. Did you mean 'gbce'? Known: bce, gbce"),
         ("mlp", {"train.loss": 3}, "train.loss = 3 is an int; the parameter is a str"),
         ("mlp", {"train.loss": "infonce", "loss.tua": 1}, "of a bench whose loss is infonce. Did you mean 'loss.tau'?"),
-        ("mlp", {"loss.tau": 0.1}, "--set loss.tau: no shared parameter of a bench whose loss is softmax."),
+        ("mlp", {"loss.tau": 0.1}, "--set loss.tau: not a shared parameter of a bench with loss softmax."),
         ("mlp", {"train.loss": "gbce", "loss.t": "high"}, "--set loss.t = 'high' is a str; the parameter is a float"),
     ],
 )
@@ -315,9 +317,9 @@ def test_the_condition_is_part_of_what_makes_two_spaces_the_same(tmp_path):
     ("condition", "message"),
     [
         ('{ activatoin = ["relu"] }', "Did you mean 'activation'"),
-        ('{ activation = "relu" }', "a condition is when"),
-        ("{}", "a condition is when"),
-        ('"relu"', "a condition is when"),
+        ('{ activation = "relu" }', "a condition must have the form when"),
+        ("{}", "a condition must have the form when"),
+        ('"relu"', "a condition must have the form when"),
         ("{ dropout = [0.1] }", "conditions do not chain"),
         ('{ activation = ["gelu", 3] }', "when activation = 3 is an int; the parameter is one of gelu, relu"),
         ('{ activation = ["tanh"] }', "when activation = 'tanh' is out of range"),

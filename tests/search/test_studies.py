@@ -313,7 +313,7 @@ def test_a_grid_is_searched_whole_and_ends_early(home):
     budget, small, engine = replace(BUDGET, trials=99), "id[init_std=0.02]", Engine("grid", "none")
     ran, ledger, [done] = drive(home, (small,), engine=engine, budget=budget, fixed=pins)
     searched = done.space.searched
-    assert done.trials == done.most < 99
+    assert done.trials == done.max_trials < 99
     found = {json.dumps(ledger.trials[i].trial.params, sort_keys=True) for i in ran[: done.trials]}
     assert len(found) == done.trials, "no point twice"
     tried = {name: {ledger.trials[i].trial.params[name] for i in ran} for name in searched}
@@ -406,7 +406,9 @@ def test_a_warm_start_leaves_out_what_lies_outside_of_the_new_space(home):
 
 def test_a_warm_start_from_nowhere_is_one_clear_line(home):
     launched(home, drive(home)[2][0])
-    with pytest.raises(HarnessError, match=r"--warm-start toi: no cell was searched on it. Did you mean 'toy'"):
+    with pytest.raises(
+        HarnessError, match=r"--warm-start toi: there is no search on this data set. Did you mean 'toy'"
+    ):
         warm_start.check(Ledger.open(home), "toi")
 
 
