@@ -1,9 +1,9 @@
-"""Where a home folder keeps what trials leave: checkpoints while they run, artifacts when they end.
+"""Files of trials in a home folder: checkpoints while they run, artifacts when they end.
 
 home/checkpoints/<trial>.checkpoint    home/artifacts/<trial>/{ranks.parquet, spectrum.json, model.safetensors}
-home/queries/<key>.parquet             what is known of the test targets of a prepared data set under a protocol
+home/queries/<key>.parquet             facts about the test targets of a prepared data set under a protocol
 
-A checkpoint is safetensors and behind it their sha256; `seal.json` beside artifacts holds theirs.
+A checkpoint is safetensors followed by their sha256; `seal.json` holds the checksums of artifacts.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from harness.system import checksums
 from harness.system.files import GOES_ON, atomic, sha256, write_json
 from harness.types import HarnessError, Trial, digest
 
-QUERIES_VERSION = 1  # raised when what is recorded of a test target changes
-TIES_KEPT = 3  # core version since which ranks are kept as the bounds of their ties; before, as their middle
+QUERIES_VERSION = 1  # raise it when the recorded facts about test targets change
+TIES_KEPT = 3  # core version from which ranks are stored as the bounds of ties; before, as their middle
 
 
 FrameOf = Callable[[str], pl.DataFrame | None]
@@ -35,8 +35,8 @@ FrameOf = Callable[[str], pl.DataFrame | None]
 
 @dataclass(frozen=True)
 class ArtifactSources:
-    """What of a bench lies beside its ledger, each None where it is missing: `ranks` and `spectra` of a trial by its
-    id, `queries` by `queries_key`. `page`: the tracking server's page of runs."""
+    """Readers of a bench's files, each returning None if a file is missing: `ranks` and `spectra` by trial id,
+    `queries` by `queries_key`. `page`: URL of the tracking server's page of runs."""
 
     ranks: FrameOf
     queries: FrameOf = lambda key: None
@@ -45,7 +45,7 @@ class ArtifactSources:
 
 
 def sources(home: Path) -> ArtifactSources:
-    """Those of a home folder."""
+    """Return the readers for a home folder."""
     return ArtifactSources(
         lambda trial_id: load_ranks(home, trial_id),
         lambda key: load_queries(home, key),
@@ -54,7 +54,7 @@ def sources(home: Path) -> ArtifactSources:
 
 
 def check_home(home: Path) -> Path:
-    """The home folder, made and writable, as an absolute path. Raises HarnessError if it cannot be."""
+    """Create the home folder if needed and return its absolute path. Raises HarnessError if it is not writable."""
     home = _absolute(home)
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -69,8 +69,7 @@ def check_home(home: Path) -> Path:
 
 
 def find_home(home: Path) -> Path:
-    """The home folder as an absolute path, for what only reads: nothing is made, and there may be none. Raises
-    HarnessError if it cannot be read."""
+    """Return the absolute path of the home folder without creating it. Raises HarnessError if it cannot be read."""
     home = _absolute(home)
     try:
         if home.exists():
@@ -85,9 +84,9 @@ def find_home(home: Path) -> Path:
 def _absolute(home: Path) -> Path:
     try:
         return home.expanduser().absolute()
-    except RuntimeError as error:  # no HOME, and the system knows no such user
+    except RuntimeError as error:  # HOME is not set and the user has no entry in the system
         raise HarnessError(
-            f"The home folder {home} has no place: HOME is not set; name another with --home or HARNESS_HOME."
+            f"The home folder {home} cannot be located: HOME is not set; set --home or HARNESS_HOME."
         ) from error
 
 
@@ -100,7 +99,7 @@ def artifact_folder(home: Path, trial_id: str) -> Path:
 
 
 def save_checkpoint(home: Path, trial_id: str, data: bytes) -> bool:
-    """Keep a trial's state; False if the disk refuses it. A trial goes on without: it only costs time if it dies."""
+    """Save a trial's state; False if the disk refuses it. The trial can continue; a crash then costs more time."""
     try:
         with atomic(checkpoint_path(home, trial_id)) as path:
             path.write_bytes(data + hashlib.sha256(data).digest())
@@ -110,15 +109,15 @@ def save_checkpoint(home: Path, trial_id: str, data: bytes) -> bool:
 
 
 def load_checkpoint(home: Path, trial_id: str) -> bytes | None:
-    """A trial's state, None if there is none; a damaged one is set aside."""
+    """Return a trial's state, or None if there is none; a damaged checkpoint is quarantined."""
     path = checkpoint_path(home, trial_id)
     try:
-        found = path.read_bytes()
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
-    if hashlib.sha256(found[:-32]).digest() == found[-32:]:
-        return found[:-32]
-    checksums.set_aside(path, "its checksum is wrong; the trial begins anew")
+    if hashlib.sha256(content[:-32]).digest() == content[-32:]:
+        return content[:-32]
+    checksums.set_aside(path, "its checksum is wrong; the trial restarts")
     return None
 
 
@@ -129,8 +128,8 @@ def drop_checkpoint(home: Path, trial_id: str) -> None:
 def save_artifacts(
     home: Path, trial_id: str, *, users: np.ndarray, ranks: Ranks, spectra: dict[str, np.ndarray], weights: bytes
 ) -> None:
-    """Write a finished trial's artifacts and, last, their seal; empty ones are left out. Where the disk refuses one,
-    there is no seal, which `check_artifacts` tells."""
+    """Write the non-empty artifacts of a finished trial and, last, their checksums. If the disk refuses one, the
+    checksums are missing, which `check_artifacts` reports."""
     folder = artifact_folder(home, trial_id)
     try:
         (folder / checksums.SEAL).unlink(missing_ok=True)
@@ -141,7 +140,7 @@ def save_artifacts(
 
 
 def check_artifacts(home: Path, trial_id: str) -> None:
-    """Raises HarnessError if what a trial left could not be written whole."""
+    """Raise HarnessError if the artifacts of a trial were not written completely."""
     folder = artifact_folder(home, trial_id)
     if not (folder / checksums.SEAL).is_file():
         free = shutil.disk_usage(home).free
@@ -165,22 +164,22 @@ def _write_artifacts(
 
 
 def fault(home: Path, trial_id: str, name: str) -> str:
-    """What is wrong with an artifact: '' if nothing is, 'missing', or 'damaged' (it is not what was written).
+    """Return the fault of an artifact: '' for none, 'missing', or 'damaged' (it does not match its checksum).
 
-    What an earlier harness left has no seal and counts as right.
+    Artifacts from older versions have no checksums and are accepted.
     """
     folder = artifact_folder(home, trial_id)
     if not (folder / name).is_file():
         return "missing"
     try:
-        was = (checksums.sums(folder) or {}).get(name)
-        return "damaged" if was and sha256(folder / name) != was else ""
+        expected = (checksums.sums(folder) or {}).get(name)
+        return "damaged" if expected and sha256(folder / name) != expected else ""
     except (OSError, ValueError):
         return "damaged"
 
 
 def load_ranks(home: Path, trial_id: str) -> pl.DataFrame | None:
-    """user, low, high (i32) of one confirmed trial, or None if the file is gone or damaged."""
+    """Return user, low, high (i32) of a confirmed trial, or None if the file is missing or damaged."""
     if fault(home, trial_id, "ranks.parquet"):
         return None
     try:
@@ -190,9 +189,9 @@ def load_ranks(home: Path, trial_id: str) -> pl.DataFrame | None:
 
 
 def parse_ranks(content: bytes) -> pl.DataFrame:
-    """user, low, high of a file of ranks. Earlier versions kept `rank`, the middle of a tie, which becomes both bounds.
+    """Return user, low, high of a ranks file. In older files `rank`, the middle of a tie, becomes both bounds.
 
-    Raises a Polars error if the file is damaged or holds no ranks.
+    Raises a Polars error if the file is damaged or has no ranks.
     """
     frame = pl.read_parquet(io.BytesIO(content))
     if "rank" in frame.columns:
@@ -201,18 +200,18 @@ def parse_ranks(content: bytes) -> pl.DataFrame:
 
 
 def bounds(frame: pl.DataFrame) -> Ranks:
-    """The ranks of such a frame, float64."""
+    """Return the ranks of such a frame, float64."""
     return Ranks(*(frame[name].cast(pl.Float64).to_numpy() for name in ("low", "high")))
 
 
 def mid_ranked(trial: Trial) -> bool:
-    """Whether a trial was recorded by a version that kept the middle of a tie as its rank."""
+    """Whether a trial was recorded by a version that stored the middle of a tie as its rank."""
     return trial.inputs.versions["core"] < TIES_KEPT
 
 
 def load_spectra(home: Path, trial_id: str) -> dict[str, list[float]] | None:
-    """Singular values over the largest of a confirmed trial's item table, `start` and `end` (of training), or None if
-    they are gone, damaged or of before both were kept."""
+    """Return the singular values of a confirmed trial's item table over the largest one, at `start` and `end` of
+    training; None if the file is missing, damaged or from before both were stored."""
     try:
         return parse_spectra((artifact_folder(home, trial_id) / "spectrum.json").read_bytes())
     except OSError:
@@ -228,7 +227,7 @@ def parse_spectra(text: bytes) -> dict[str, list[float]] | None:
 
 
 def queries_key(prepared: str, protocol: dict[str, Any]) -> str:
-    """Names what is known of the test targets of prepared data (its hash) under a protocol (its identity)."""
+    """Return the key of the target facts of prepared data (hash) under a protocol (identity)."""
     return digest({"prepared": prepared, "protocol": protocol, "version": QUERIES_VERSION})
 
 
@@ -237,14 +236,14 @@ def queries_path(home: Path, key: str) -> Path:
 
 
 def save_queries(home: Path, key: str, queries: Callable[[], pl.DataFrame]) -> None:
-    """Write what is known of test targets, unless it is there and whole."""
+    """Write the facts about test targets unless they exist."""
     if load_queries(home, key) is None:
         with atomic(queries_path(home, key)) as path:
             queries().write_parquet(path)
 
 
 def load_queries(home: Path, key: str) -> pl.DataFrame | None:
-    """One row a test target, or None if the file is not there or damaged."""
+    """Return the facts, one row per test target, or None if the file is missing or damaged."""
     try:
         return pl.read_parquet(queries_path(home, key))
     except (OSError, pl.exceptions.PolarsError):

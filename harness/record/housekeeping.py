@@ -1,4 +1,4 @@
-"""What a home folder holds, by kind and size, and what of it nobody needs any more."""
+"""Disk use of a home folder by kind, and files that can be deleted."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from harness.record.ledger import Ledger
 from harness.system import checksums
 
 KINDS = {
-    "ledger": "what happened; the truth",
+    "ledger": "recorded events; the source of truth",
     "artifacts": "ranks, spectra and weights of finished runs",
-    "checkpoints": "states of runs under way",
-    "cache/prepared": "data sets as sequences; made again when needed",
-    "cache/embeddings": "text embeddings; made again, or paid again, when needed",
-    "cache/bases": "spectral bases; made again when needed",
-    "data": "data sets as they were fetched",
-    "downloads": "archives as they were fetched",
+    "checkpoints": "states of running trials",
+    "cache/prepared": "data sets as sequences; rebuilt when needed",
+    "cache/embeddings": "text embeddings; recomputed (or paid for) when needed",
+    "cache/bases": "spectral bases; recomputed when needed",
+    "data": "downloaded data sets",
+    "downloads": "downloaded archives",
     "models": "text encoders",
-    "mlflow": "the mirror; `harness sync` makes it again",
-    "queries": "what is known of test targets; made again when needed",
-    "calibrations": "what an epoch takes here, for `harness plan --deadline`; measured again when needed",
-    "forecast.json": "what `harness plan --deadline` said last, for the bench that follows",
+    "mlflow": "mirror of the ledger; `harness sync` rebuilds it",
+    "queries": "facts about test targets; recomputed when needed",
+    "calibrations": "epoch times for `harness plan --deadline`; measured when needed",
+    "forecast.json": "last forecast of `harness plan --deadline`",
     "reports": "tables of past benches",
-    "leases": "what running benches hold",
+    "leases": "locks of running benches",
 }
 DAY = 86_400.0
 
 
 @dataclass(frozen=True)
 class Removable:
-    """A file or folder that can go, with the reason."""
+    """A file or folder that can be deleted, with the reason."""
 
     path: Path
     why: str
@@ -43,14 +43,14 @@ class Removable:
 
 
 def survey(home: Path) -> list[dict[str, Any]]:
-    """`kind`, `files`, `bytes` and `what` it is, of every kind there is in a home, and of what belongs to none."""
-    found, known = [], {}
+    """Return `kind`, `files`, `bytes` and `what` (a description) of each kind of file in a home, and of other files."""
+    rows, listed = [], {}
     for kind in KINDS:
         files = list(_files(home / kind))
-        known |= dict.fromkeys(files)
-        found.append(_row(kind, files, KINDS[kind]))
-    found.append(_row("other", [path for path in _files(home) if path not in known], ""))
-    return [row for row in found if row["files"]]
+        listed |= dict.fromkeys(files)
+        rows.append(_row(kind, files, KINDS[kind]))
+    rows.append(_row("other", [path for path in _files(home) if path not in listed], ""))
+    return [row for row in rows if row["files"]]
 
 
 def _row(kind: str, files: list[Path], what: str) -> dict[str, Any]:
@@ -58,21 +58,21 @@ def _row(kind: str, files: list[Path], what: str) -> dict[str, Any]:
 
 
 def waste(home: Path, days: float) -> list[Removable]:
-    """Checkpoints of runs that are over or unknown, half-made files older than a day, and, of more than `days` ago,
-    what was set aside as damaged, calibrations and the forecast.
+    """Return checkpoints of finished or unknown trials, partial files older than a day, and quarantined files,
+    calibrations and forecasts older than `days`.
 
-    Raises HarnessError for a ledger that cannot be read: then nobody knows what is over.
+    Raises HarnessError if the ledger cannot be read, since finished trials are then unknown.
     """
-    found = list(_checkpoints(home))
+    removable = list(_checkpoints(home))
     for path in [*(home / "calibrations").glob("*.json"), home / "forecast.json"]:
         if path.is_file() and _age(path) >= days * DAY:
-            found.append(Removable(path, f"measured more than {days:g} days ago", size(path)))
+            removable.append(Removable(path, f"measured more than {days:g} days ago", size(path)))
     for path in _walk(home):
         if checksums.ASIDE in path.name and _age(path) >= days * DAY:
-            found.append(Removable(path, f"set aside as damaged more than {days:g} days ago", size(path)))
+            removable.append(Removable(path, f"quarantined as damaged more than {days:g} days ago", size(path)))
         elif path.name.startswith(".") and checksums.ASIDE not in path.name and _age(path) >= DAY:
-            found.append(Removable(path, "half-made, more than a day ago", size(path)))
-    return sorted(found, key=lambda item: item.path)
+            removable.append(Removable(path, "partial file older than a day", size(path)))
+    return sorted(removable, key=lambda item: item.path)
 
 
 def _checkpoints(home: Path) -> Iterator[Removable]:
@@ -86,15 +86,15 @@ def _checkpoints(home: Path) -> Iterator[Removable]:
             continue
         entry = trials.get(name)
         if suffix == "safetensors":
-            yield Removable(path, "of an earlier harness", size(path))
+            yield Removable(path, "from an older version", size(path))
         elif entry is None or entry.status is not None:
-            yield Removable(path, "its run is over" if entry else "its run is in no ledger", size(path))
+            yield Removable(path, "its trial has ended" if entry else "its trial is in no ledger", size(path))
 
 
-def remove(found: list[Removable]) -> int:
-    """Delete; returns the bytes that came free. What is gone already is no fault."""
+def remove(removable: list[Removable]) -> int:
+    """Delete files and return the bytes freed; missing files are ignored."""
     freed = 0
-    for item in found:
+    for item in removable:
         if item.path.is_dir():
             shutil.rmtree(item.path, ignore_errors=True)
         else:
@@ -104,7 +104,7 @@ def remove(found: list[Removable]) -> int:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files and folders below a folder; what may go as a whole is not entered."""
+    """Yield files and folders below a folder, without entering folders that are removed as a whole."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         yield path
         if (
@@ -117,7 +117,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Those below a folder, or the file itself."""
+    """Yield the files below a folder, or the file itself."""
     if folder.is_file():
         yield folder
     for root, _, names in os.walk(folder):
@@ -133,12 +133,12 @@ def size(path: Path) -> int:
 def _size(path: Path) -> int:
     try:
         return path.lstat().st_size
-    except OSError:  # gone meanwhile
+    except OSError:  # deleted meanwhile
         return 0
 
 
 def _age(path: Path) -> float:
-    """Seconds since a file was last written or renamed, 0 if that lies ahead of the clock."""
+    """Seconds since a file was last written or renamed; 0 if that time is in the future."""
     try:
         stat = path.lstat()
     except OSError:

@@ -1,13 +1,13 @@
-"""Who works on what, where several bench processes share one home: files under ``<home>/leases``.
+"""Leases: which process works on which cell or trial, if several benches share a home; files in ``<home>/leases``.
 
-A lease is a file ``<key>.<n>`` that names its owner, made in one step that fails if it is there (a hard link, or
-O_EXCL): no lock of the file system is asked for, so that a network folder does as well. Each owner beats: it touches
-``<owner>.beat`` every few seconds. An owner whose beat stands still for `EXPIRES` seconds of the observer's own
-monotonic clock is dead, as is one of this machine whose process is gone; clocks of two machines are never compared.
-A dead owner's lease ``<key>.<n>`` is taken over by making ``<key>.<n + 1>``, which again only one can do.
+A lease is a file ``<key>.<n>`` that names its owner, created atomically (a hard link, or O_EXCL). No file lock is used,
+so network folders work too. Each owner touches ``<owner>.beat`` every few seconds. An owner is dead if its beat has not
+changed for `EXPIRES` seconds of the observer's monotonic clock, or if its process on this machine is gone; clocks of
+two machines are never compared. To take over a dead owner's lease ``<key>.<n>``, a process creates ``<key>.<n + 1>``,
+which again only one can do.
 
-A wrong verdict (a process that was stopped for a minute and goes on) costs work that is done twice, never a result:
-the ledger takes both, and they are equal.
+A wrong verdict (about a process that was suspended for a minute) costs duplicate work but no result: the ledger accepts
+both results, and they are equal.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from typing import Any
 from harness.system import files
 
 BEAT = 5.0  # seconds between signs of life
-EXPIRES = 60.0  # seconds without one: well above what network file systems cache
+EXPIRES = 60.0  # seconds without a beat; well above the caching time of network file systems
 
 
 class Leases:
-    """What one process holds. A context: the beats end and all is released when it is left."""
+    """The leases of one process. As a context manager: on exit the beats stop and all leases are released."""
 
-    def __init__(self, home: Path, owner: str, tell: Callable[[str], None] = lambda _: None) -> None:
-        self.folder, self.owner, self._tell = home / "leases", owner, tell
+    def __init__(self, home: Path, owner: str, log: Callable[[str], None] = lambda _: None) -> None:
+        self.folder, self.owner, self._log = home / "leases", owner, log
         self._began = time.monotonic()
         self._gone: set[str] = set()  # owners found dead
         self._held: dict[str, int] = {}
-        self._seen: dict[str, tuple[Any, float]] = {}  # of others' leases: what was seen, and since when
+        self._seen: dict[str, tuple[Any, float]] = {}  # others' leases: last observed sign, and since when
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease-beat", daemon=True)
 
@@ -64,21 +64,21 @@ class Leases:
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT):
-            with contextlib.suppress(OSError):  # a full disk takes the touch, which needs no room
+            with contextlib.suppress(OSError):  # a full disk still accepts a touch
                 self._pulse.touch()
 
     def holds(self, key: str) -> bool:
-        """Whether `key` is held by this process, which was not thought dead since."""
+        """Whether this process holds `key` and nobody has taken it over."""
         return key in self._held and not (self.folder / f"{key}.{self._held[key] + 1}").exists()
 
     def claim(self, key: str) -> str:
-        """Try to hold `key`. Returns '' if this process holds it now, else who does.
+        """Try to take `key`. Returns '' if this process holds it now, else the owner.
 
         Raises HarnessError if the folder cannot be written.
         """
         if self.holds(key):
             return ""
-        self._held.pop(key, None)  # taken over from us, who were thought dead
+        self._held.pop(key, None)  # another process took it over, believing this one dead
         number = self._newest(key)
         if number is not None:
             holder = self._holder(key, number)
@@ -86,34 +86,34 @@ class Leases:
             if not self._dead(key, number, holder):
                 return owner
             if owner not in self._gone:
-                self._tell(f"Run {owner} has stopped in the middle; going on with what it left.")
+                self._log(f"Run {owner} died; continuing its work.")
             self._gone.add(owner)
-        made = 0 if number is None else number + 1
-        if not self._make(f"{key}.{made}"):
+        next_number = 0 if number is None else number + 1
+        if not self._create(f"{key}.{next_number}"):
             return "another process"
-        self._held[key] = made
+        self._held[key] = next_number
         if number is not None:
             (self.folder / f"{key}.{number}").unlink(missing_ok=True)
         return ""
 
     def release(self, key: str) -> None:
         number = self._held.pop(key, None)
-        if number is not None:  # of that number there is ours alone
+        if number is not None:  # only this process has a lease of that number
             (self.folder / f"{key}.{number}").unlink(missing_ok=True)
 
     def _newest(self, key: str) -> int | None:
         numbers = [int(path.suffix[1:]) for path in self.folder.glob(f"{key}.*") if path.suffix[1:].isdigit()]
         return max(numbers, default=None)
 
-    def _make(self, name: str) -> bool:
-        """Make a lease whole and in one step; False if it is there."""
+    def _create(self, name: str) -> bool:
+        """Create a lease atomically; False if it exists."""
         target = self.folder / name
         text = json.dumps({"owner": self.owner, "began": self._began, **here()})
         try:
             with tempfile.NamedTemporaryFile("w", dir=self.folder, prefix=".lease-", encoding="utf-8") as whole:
                 whole.write(text)
                 whole.flush()
-                os.chmod(whole.name, 0o644)  # another user of the home has to read it
+                os.chmod(whole.name, 0o644)  # other users of the home must be able to read it
                 try:
                     os.link(whole.name, target)
                 except FileExistsError:
@@ -130,11 +130,11 @@ class Leases:
     def _holder(self, key: str, number: int) -> dict[str, Any]:
         try:
             return json.loads((self.folder / f"{key}.{number}").read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # gone by now, or being written
+        except (OSError, ValueError):  # deleted meanwhile, or being written
             return {}
 
     def _dead(self, key: str, number: int, holder: dict[str, Any]) -> bool:
-        """Whether the holder's process is gone from this machine, or has given no sign for too long."""
+        """Whether the holder's process on this machine is gone, or its beat has not changed for too long."""
         if holder.get("place") == here()["place"] and holder["place"]:
             return born(holder["pid"]) != holder["born"]
         sign = (number, holder.get("owner"), _touched(self.folder / f"{holder.get('owner')}.beat"))
@@ -146,7 +146,7 @@ class Leases:
         return now - since > EXPIRES
 
     def _sweep(self) -> None:
-        """Remove what processes of this machine left that are gone: their leases, beats and half-made files."""
+        """Remove leases, beats and partial files of dead processes of this machine."""
         for path in self.folder.glob("*.*"):
             match = re.fullmatch(r"(.+)\.(\d+)", path.name)
             holder = self._holder(match[1], int(match[2])) if match else {}
@@ -156,7 +156,7 @@ class Leases:
 
 
 def _touched(path: Path) -> tuple[int, int] | None:
-    """The state of a beat, fresh from the server: a network file system asks it anew when the file is opened."""
+    """Return the times of a beat file. It is opened, because a network file system then asks the server."""
     try:
         with path.open("rb") as file:
             stat = os.fstat(file.fileno())
@@ -166,21 +166,21 @@ def _touched(path: Path) -> tuple[int, int] | None:
 
 
 def running(home: Path, owner: str) -> float | None:
-    """Seconds since a process of this machine began to hold leases, by the machine's monotonic clock; None where it
-    holds none, is gone, or is one of another machine."""
-    own = here()["place"]
+    """Seconds since a process of this machine began to hold leases, by the monotonic clock; None if it holds none, is
+    gone, or runs on another machine."""
+    place = here()["place"]
     for path in (home / "leases").glob("*.[0-9]*"):
         with contextlib.suppress(OSError, ValueError, KeyError):
             holder = json.loads(path.read_text(encoding="utf-8"))
-            alive = own and holder["place"] == own and born(holder["pid"]) == holder["born"]
+            alive = place and holder["place"] == place and born(holder["pid"]) == holder["born"]
             if holder["owner"] == owner and alive:
                 return time.monotonic() - holder["began"]
     return None
 
 
 def here() -> dict[str, Any]:
-    """This process: `place`, which two processes share if and only if they see each other's numbers ('' where that
-    cannot be known), `pid`, and `born`, which tells it from a later one of that number."""
+    """Identify this process: `place` (equal for two processes exactly if they see each other's pids, '' if unknown),
+    `pid`, and `born`, which distinguishes it from a later process with that pid."""
     pid = os.getpid()
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
@@ -191,7 +191,7 @@ def here() -> dict[str, Any]:
 
 
 def born(pid: int) -> str:
-    """When a process of this machine started, in ticks since the machine did; '' if there is none."""
+    """Start of a process of this machine, in ticks since boot; '' if there is no such process."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:

@@ -1,10 +1,10 @@
-"""The truth: append-only events on disk, one segment a process, one JSON event a line (`harness.record.segments`).
+"""The ledger: append-only events on disk, one segment per process, one JSON event per line (see `segments`).
 
-The ledger is the union of the segments of `ledger/`: merging two homes is copying files. A torn last line costs that
-line alone; a damaged line inside is reported by file and number and never taken for "nothing was done".
+The ledger is the union of the segments in `ledger/`, so homes are merged by copying files. A torn last line loses only
+that line. A damaged line elsewhere is reported by file and number and never mistaken for work that was not done.
 
-Opening it checks every line but parses none of the many: of a trial's start and end only what planning asks for is
-taken, and the rest is read from its place on disk when it is asked for.
+Opening a ledger checks every line but parses few: regular expressions take the fields that planning needs from the
+starts and ends of trials, and the rest is read from disk on demand (benchmarks/results/ledger.md).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _EPOCH = re.compile(rb'\{"kind":"epoch","seq":\d+,"time":[\d.]+,"id":"(\w+)","ep
 
 
 class RecordedResult(TrialResult):
-    """A result on disk: status, reason and best are known, the rest is read when it is asked for."""
+    """A result on disk. Status, reason and best are in memory; the other fields are read on first use."""
 
     def __init__(self, status: Status, reason: str, best: float, place: FileOffset) -> None:
         self.status, self.reason, self.best, self._place = status, reason, best, place
@@ -53,12 +53,12 @@ for _field in fields(TrialResult):
 
 
 def _result(event: dict[str, Any]) -> TrialResult:
-    """The result of an `ended` event; what it lacks, or holds as null, has its default."""
+    """Return the result of an `ended` event; missing or null fields get their defaults."""
     return TrialResult(**{name: value for name, value in event["result"].items() if value is not None})
 
 
 def _number(line: bytes, key: bytes, start: int) -> float | None:
-    """The number under a key, with its quotes and colon, behind `start`; None if there is none."""
+    """Return the number that follows `key` (with quotes and colon) after `start`, or None."""
     at = line.find(key, start)
     if at < 1 or line[at - 1] not in b"{,":
         return None
@@ -71,24 +71,24 @@ def _number(line: bytes, key: bytes, start: int) -> float | None:
 
 @dataclass(slots=True)
 class TrialEntry:
-    """What the ledger knows of one trial."""
+    """The state of one trial."""
 
     source: Trial | FileOffset
-    run: str  # the segment that ended it, or else started it last
+    run: str  # segment that ended the trial, otherwise the last one that started it
     role: Role
     study: str
-    number: int  # its place in the cell's search, or its seed's place in the confirmation
+    number: int  # position in the search of its cell, or of its seed in the confirmation
     more: list[tuple[str, int]] | None = None  # further (study, number) pairs
     outcome: TrialResult | FileOffset | None = None
     status: Status | None = None  # None: started, not ended
     reason: str = ""
     best: float = 0.0
-    seconds: float = 0.0  # that it trained, validated and ranked, by its end
-    trained: int = 0  # epochs, by its end
+    seconds: float = 0.0  # spent training, validating and ranking (finished trials)
+    trained: int = 0  # epochs (finished trials)
     starts: int = 0
-    time: float = 0.0  # of its last start, by its machine's clock
-    ended: float = 0.0  # of its end
-    epochs: int = 0  # seen so far, from epoch events (only if they were read)
+    time: float = 0.0  # of the last start, by the clock of its machine
+    ended: float = 0.0  # time of the end
+    epochs: int = 0  # finished so far (only if epoch events were read)
 
     @property
     def trial(self) -> Trial:
@@ -98,19 +98,20 @@ class TrialEntry:
 
     @property
     def result(self) -> TrialResult | None:
-        """None: started, not ended."""
+        """Return the result, or None if the trial has not ended."""
         if self.status is None or not isinstance(self.outcome, FileOffset):
             return self.outcome if isinstance(self.outcome, TrialResult) else None
         return RecordedResult(self.status, self.reason, self.best, self.outcome)
 
     def end(self, outcome: TrialResult) -> None:
+        """Record the end of the trial."""
         self.outcome, self.status, self.reason, self.best = outcome, outcome.status, outcome.reason, outcome.best
         self.seconds = outcome.info.get("seconds", 0.0)
         self.trained = int(outcome.info.get("epochs", len(outcome.curve)))
 
-    def end_at(self, place: FileOffset, line: bytes, found: re.Match[bytes]) -> None:
-        """The same from an `ended` line, of which `found` is the beginning; the rest stays on disk."""
-        _, _, status, reason, best, curve = found.groups()
+    def end_at(self, place: FileOffset, line: bytes, start: re.Match[bytes]) -> None:
+        """Record the end from an `ended` line whose beginning is `start`; the rest stays on disk."""
+        _, _, status, reason, best, curve = start.groups()
         self.outcome, self.best = place, float(best)
         self.status = cast("Status", intern(status.decode()))
         self.reason = json.loads(reason) if len(reason) > 2 else ""
@@ -124,8 +125,8 @@ class TrialEntry:
 class Ledger:
     """The union of all segments.
 
-    ``trials``: by id. ``studies``: study id -> search number -> trial id. ``winners``: study id -> decided event,
-    the newest. ``launches``: run -> its record. ``opened``: trial id -> how often its test was handed out.
+    ``trials``: by id. ``studies``: study id -> search number -> trial id. ``winners``: study id -> newest `decided`
+    event. ``launches``: run -> record. ``opened``: trial id -> number of times its test was opened.
     """
 
     trials: dict[str, TrialEntry] = field(default_factory=dict)
@@ -136,48 +137,48 @@ class Ledger:
     finished: dict[str, dict[str, Any]] = field(default_factory=dict)
     damages: list[Damage] = field(default_factory=list)
     home: Path | None = None
-    foreign: int = 0  # lines that `refresh` has taken so far
+    foreign: int = 0  # lines of other processes read by `refresh`
     _sources: dict[str, SegmentReader] = field(default_factory=dict, repr=False)
-    _facts: dict[str, dict[tuple[Any, ...], Any]] = field(default_factory=dict, repr=False)  # found so far, by study
+    _facts: dict[str, dict[tuple[Any, ...], Any]] = field(default_factory=dict, repr=False)  # cached results, by study
 
     @classmethod
     def open(cls, home: Path, *, epochs: bool = False) -> Ledger:
-        """Read every segment of a home. `epochs` also reads the per-epoch events (for `status`).
+        """Read every segment of a home. `epochs`: also read epoch events (for `status`).
 
-        Raises HarnessError for a segment that a newer harness wrote or that cannot be read.
+        Raises HarnessError if a segment was written by a newer version or cannot be read.
         """
         ledger = cls(home=home)
         with _no_collection():
             ledger.damages = list(ledger._new("", epochs))
         return ledger
 
-    def refresh(self, own: str) -> None:
-        """Take what other processes have written since; `own` is the segment whose events were taken as they came."""
-        self.damages += [damage for damage in self._new(own, False) if not damage.torn]
+    def refresh(self, mine: str) -> None:
+        """Read new lines of other processes; `mine` is the segment of this process, whose events are already here."""
+        self.damages += [damage for damage in self._new(mine, False) if not damage.torn]
 
-    def _new(self, own: str, epochs: bool) -> Iterator[Damage]:
-        """Take every line that was not taken yet; gives what is damaged."""
+    def _new(self, mine: str, epochs: bool) -> Iterator[Damage]:
+        """Read all new lines and yield the damages."""
         assert self.home is not None
         for path in sorted((self.home / "ledger").glob("*.jsonl")):
             run = path.stem
-            if run == own:
+            if run == mine:
                 continue
             source = self._sources.setdefault(run, SegmentReader(path))
-            for found in source.lines(epochs):
-                if isinstance(found, Damage):
-                    yield found
+            for line in source.lines(epochs):
+                if isinstance(line, Damage):
+                    yield line
                     continue
-                self.foreign += bool(own)
-                if not self._take_line(run, *found):
-                    self.take(run, cast("dict[str, Any]", parse(found[0])))
+                self.foreign += bool(mine)
+                if not self._take_line(run, *line):
+                    self.take(run, cast("dict[str, Any]", parse(line[0])))
 
     def _take_line(self, run: str, line: bytes, place: FileOffset) -> bool:
-        """Account for the usual events without parsing them whole. False if it is none of these."""
+        """Record a frequent event without parsing the whole line; False if it is of another kind."""
         if match := _STARTED.match(line):
             time, trial_id, name, number, role = match.groups()
             study = intern(name.decode())
-            given = TrialEntry(place, run, cast("Role", intern(role.decode())), study, int(number), time=float(time))
-            self._started(trial_id.decode(), given)
+            new = TrialEntry(place, run, cast("Role", intern(role.decode())), study, int(number), time=float(time))
+            self._started(trial_id.decode(), new)
         elif match := _ENDED.match(line):
             if entry := self._ended(match[2].decode(), run, float(match[1])):
                 entry.end_at(place, line, match)
@@ -186,7 +187,7 @@ class Ledger:
         return match is not None
 
     def take(self, run: str, event: dict[str, Any]) -> None:
-        """Account for one event; events of unknown kind are passed over, so that older readers go on."""
+        """Record one event. Unknown kinds are ignored, so that older versions can read newer ledgers."""
         kind = event["kind"]
         if kind == "launched":
             if event["schema"] > SCHEMA:
@@ -197,8 +198,8 @@ class Ledger:
             self.launches[run] = LaunchRecord.from_json(event)
         elif kind == "started":
             trial = Trial.from_json(event["trial"])
-            given = TrialEntry(trial, run, trial.role, event["study"], event["number"], time=event["time"])
-            self._started(event["id"], given)
+            new = TrialEntry(trial, run, trial.role, event["study"], event["number"], time=event["time"])
+            self._started(event["id"], new)
         elif kind == "opened":
             self.opened[event["id"]] = self.opened.get(event["id"], 0) + 1
         elif kind == "epoch":
@@ -216,22 +217,22 @@ class Ledger:
         elif kind == "finished":
             self.finished[run] = event
 
-    def _started(self, trial_id: str, given: TrialEntry) -> None:
-        entry = self.trials.setdefault(trial_id, given)
+    def _started(self, trial_id: str, new: TrialEntry) -> None:
+        entry = self.trials.setdefault(trial_id, new)
         entry.starts += 1
         entry.epochs = 0
         if entry.status is None:
-            entry.run, entry.time = given.run, given.time
+            entry.run, entry.time = new.run, new.time
         if entry.role != "search":
             return
-        self._facts.pop(given.study, None)
-        self.studies.setdefault(given.study, {})[given.number] = trial_id
-        place = (given.study, given.number)
+        self._facts.pop(new.study, None)
+        self.studies.setdefault(new.study, {})[new.number] = trial_id
+        place = (new.study, new.number)
         if place != (entry.study, entry.number) and place not in (entry.more or []):
             entry.more = [*(entry.more or []), place]
 
     def _ended(self, trial_id: str, run: str, time: float) -> TrialEntry | None:
-        """The entry of a trial that ended, its place in time noted; None if its start is not known."""
+        """Note when a trial ended and return its entry, or None if its start is unknown."""
         if entry := self.trials.get(trial_id):
             entry.run, entry.ended = run, time
             if self._facts:
@@ -239,62 +240,65 @@ class Ledger:
                     self._facts.pop(study, None)
         return entry
 
-    def _fact(self, study: str, key: tuple[Any, ...], find: Callable[[], Any]) -> Any:
-        """What is known of a study, found once until one of its trials starts or ends."""
-        known = self._facts.setdefault(study, {})
-        if key not in known:
-            known[key] = find()
-        return known[key]
+    def _fact(self, study: str, key: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
+        """Return a cached fact about a study; the cache is cleared when one of its trials starts or ends."""
+        facts = self._facts.setdefault(study, {})
+        if key not in facts:
+            facts[key] = compute()
+        return facts[key]
 
     @property
     def newest(self) -> str | None:
-        """The name of the newest launch; names keep their order when a clock goes back."""
+        """Name of the newest launch; names stay ordered when a clock goes back."""
         return max(self.launches, default=None)
 
     def extent(self) -> dict[str, int]:
-        """How many bytes of each segment are accounted for; of one that this process wrote, all there are."""
+        """Return the bytes read of each segment; for a segment of this process, its size."""
         read = {run: source.offset for run, source in self._sources.items()}
-        own = self.launches.keys() - read.keys()
+        mine = self.launches.keys() - read.keys()
         assert self.home is not None
-        return read | {run: (self.home / "ledger" / f"{run}.jsonl").stat().st_size for run in sorted(own)}
+        return read | {run: (self.home / "ledger" / f"{run}.jsonl").stat().st_size for run in sorted(mine)}
 
     def places(self, trial_id: str) -> list[tuple[str, int]]:
-        """(study, number) pairs under which a trial was searched."""
+        """Return the (study, number) pairs under which a trial was searched."""
         entry = self.trials[trial_id]
         return [(entry.study, entry.number), *(entry.more or [])] if entry.role == "search" else []
 
     def result(self, trial_id: str) -> TrialResult | None:
-        """The result of a trial that ended, else None."""
+        """Return the result of a trial, or None if it has not ended."""
         entry = self.trials.get(trial_id)
         return entry.result if entry else None
 
     def history(self, study: str, trials: int) -> dict[int, tuple[str, TrialResult | None]]:
-        """Search number -> (trial id, its result or None) of a study's first `trials` numbers, as far as started."""
+        """Search number -> (trial id, result or None) of the started trials among a study's first `trials` numbers."""
         return {number: (i, entry.result) for number, i, entry in self.searched(study, trials)}
 
     def searched(self, study: str, trials: int) -> list[tuple[int, str, TrialEntry]]:
-        """Search number, trial id and entry of a study's first `trials` numbers, as far as started, in their order."""
-        known = self.studies.get(study, {})
-        return [(number, i, self.trials[i]) for number, i in sorted(known.items()) if number < trials]
+        """Number, trial id and entry of the started trials among a study's first `trials` numbers, by number."""
+        numbers = self.studies.get(study, {})
+        return [(number, i, self.trials[i]) for number, i in sorted(numbers.items()) if number < trials]
 
     def affordable(self, study: str, trials: int, seconds: float | None) -> int:
-        """How many trials a search of at most `trials` holds: up to the first number before which its trials have spent
-        the seconds. By number, so that it is the same search on any number of slots; a trial counts once."""
+        """Return the number of trials of a search that stops once its trials have spent `seconds` (None: `trials`).
+
+        Seconds are added up by search number, so the result does not depend on the number of slots; a trial that
+        stands under several numbers counts once.
+        """
         if seconds is None:
             return trials
-        spent, counted, known = 0.0, set(), self.studies.get(study, {})
+        spent, counted, numbers = 0.0, set(), self.studies.get(study, {})
         for number in range(trials):
             if number and spent >= seconds:
                 return number
-            if number not in known:
+            if number not in numbers:
                 return trials
-            if known[number] not in counted:
-                counted.add(known[number])
-                spent += self.seconds(known[number])
+            if numbers[number] not in counted:
+                counted.add(numbers[number])
+                spent += self.seconds(numbers[number])
         return trials
 
     def seconds(self, trial_id: str) -> float:
-        """What a trial that ended trained, validated and ranked, in seconds; 0 before its end."""
+        """Seconds a finished trial spent training, validating and ranking (0 while running)."""
         entry = self.trials.get(trial_id)
         return entry.seconds if entry and entry.status is not None else 0.0
 
@@ -309,20 +313,22 @@ class Ledger:
         return self.confirming(study.id, self.planned(study), study.seeds)
 
     def ended(self, study: str, trials: int) -> int:
-        """How many of a study's first `trials` numbers have ended."""
+        """Return how many of a study's first `trials` numbers have ended."""
         return self._fact(study, ("ended", trials), lambda: self._ended_of(study, trials))
 
     def _ended_of(self, study: str, trials: int) -> int:
-        known = self.studies.get(study, {})
-        return sum(n < trials and self.trials[i].status is not None for n, i in known.items())
+        numbers = self.studies.get(study, {})
+        return sum(n < trials and self.trials[i].status is not None for n, i in numbers.items())
 
     def winner(self, study: str, trials: int) -> Trial | None:
-        """The best finished trial (first of equals) of a study's first `trials`; None while they are not all ended,
-        or if none is `done`. So a longer search can always be cut back to a shorter one."""
+        """Return the best finished trial (the first of equals) of a study's first `trials` numbers.
+
+        None until all of them have ended, or if none is `done`. A longer search can thus be cut to a shorter one.
+        """
         return self._fact(study, ("winner", trials), lambda: self._winner(study, trials))
 
     def confirming(self, study: str, trials: int, seeds: int) -> list[str]:
-        """Ids of the winner's runs with the seeds 1, 2, ...; none while there is no winner."""
+        """Return the ids of the winner with seeds 1, 2, ...; empty without a winner."""
         winner = self.winner(study, trials)
         make = lambda: [winner.confirmation(1 + k).id for k in range(seeds)] if winner else []  # noqa: E731
         return self._fact(study, ("confirming", trials, seeds), make)
@@ -332,34 +338,36 @@ class Ledger:
             return None
         entries = ((n, self.trials[i]) for n, i in self.studies.get(study, {}).items() if n < trials)
         done = [(entry.best, -n, entry) for n, entry in entries if entry.status == "done"]
-        return max(done, key=lambda found: found[:2])[2].trial if done else None
+        return max(done, key=lambda candidate: candidate[:2])[2].trial if done else None
 
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Many objects are made of which none is garbage: without this, Python looks through them again and again."""
-    was = gc.isenabled()
+    """Switch garbage collection off while many objects are created of which none is garbage."""
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was:
+        if enabled:
             gc.enable()
 
 
 def started(segment: Segment, trial: Trial, study: str, number: int) -> dict[str, Any]:
+    """Record the start of a trial."""
     return segment.append("started", id=trial.id, study=study, number=number, trial=trial.to_json())
 
 
 def opened(segment: Segment, trial: Trial) -> dict[str, Any]:
-    """The test is handed to a confirming trial: an event of its own, so that a second opening cannot be hidden."""
+    """Record that a confirming trial gets the test: a separate event, so that a second opening cannot be hidden."""
     return segment.append("opened", id=trial.id)
 
 
 def ended(segment: Segment, trial_id: str, result: TrialResult) -> dict[str, Any]:
+    """Record the end of a trial."""
     return segment.append("ended", id=trial_id, result=asdict(result))
 
 
 def voided(segment: Segment, trial_id: str, reason: str) -> dict[str, Any]:
-    """A trial's result no longer counts, because what it left is lost; the trial is run again."""
+    """Record that a result no longer counts because its artifacts are lost; the trial will be rerun."""
     return segment.append("voided", id=trial_id, reason=reason)

@@ -1,4 +1,4 @@
-"""Follows a bench into MLflow from a thread, so that a slow or dead server costs the bench nothing."""
+"""Mirror a running bench to MLflow from a thread, so that a slow or dead server does not delay it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ RETRY_AFTER = 30.0  # seconds between attempts while the server is away
 
 
 class Mirror:
-    """Follows the bench from a thread of its own. `put` never blocks, `close` waits a bounded time."""
+    """The mirroring thread. `put` never blocks; `close` waits for a limited time."""
 
     def __init__(self, uri: str, home: Path, ledger: Ledger, warn: Callable[[str], None]) -> None:
         self.uri, self.home, self.ledger, self.warn = uri, home, ledger, warn
         self._queue: queue.Queue[str | None] = queue.Queue()
         self._pending: list[str] = []
         self._tracker: tracking.Tracker | None = None
-        self.page: str | None = None  # of the runs, as `tracking.runs_page` has it, once the store was reached
+        self.page: str | None = None  # URL of the runs (`tracking.runs_page`), once the store was reached
         self._warned = False
         self._next_try = 0.0
         self._thread = threading.Thread(target=self._work, name="mlflow-mirror", daemon=True)
@@ -33,7 +33,7 @@ class Mirror:
         self._queue.put(trial_id)
 
     def close(self, seconds: float = 60.0) -> int:
-        """Stop after what is queued, within `seconds`. Returns how many trials are not mirrored."""
+        """Finish the queue within `seconds`, then stop. Returns the number of trials not mirrored."""
         self._queue.put(None)
         self._thread.join(seconds)
         return len(self._pending) + self._queue.qsize()
@@ -43,7 +43,7 @@ class Mirror:
         while not last:
             try:
                 trial_id = self._queue.get(timeout=RETRY_AFTER if self._pending else None)
-            except queue.Empty:  # nothing ended meanwhile: time to see whether the server is back
+            except queue.Empty:  # no trial ended: check whether the server is back
                 trial_id = ""
             last = trial_id is None
             self._pending += [trial_id] if trial_id else []
@@ -60,15 +60,15 @@ class Mirror:
                 if self._pending[0] not in self._here:
                     self._tracker.mirror(self.ledger, self._pending[0])
                 self._pending.pop(0)
-        except Exception as error:  # whatever MLflow raises, the bench goes on
+        except Exception as error:  # the bench continues whatever MLflow raises
             self._next_try = time.monotonic() + RETRY_AFTER
-            self._tracker = None  # what was half-written is found and made again
+            self._tracker = None  # partly written runs are found and completed later
             if not self._warned:
                 self._warned = True
-                self.warn(self._told(error))
+                self.warn(self._message(error))
 
-    def _told(self, error: Exception) -> str:
-        """A line of a fault, which carries its own remedy where it is ours."""
+    def _message(self, error: Exception) -> str:
+        """Return a one-line warning; a HarnessError already names its remedy."""
         if isinstance(error, HarnessError):
             return f"{error} Then `harness sync` catches up."
         place = tracking.redact(self.uri)

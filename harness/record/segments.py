@@ -1,7 +1,7 @@
-"""One process's file of the ledger: appending events to it, and reading them back.
+"""Segments of the ledger: one append-only file per process, written and read.
 
 A line is ``{"kind": ..., "seq": ..., "time": ..., <fields>, "crc": "<8 hex>"}``; the checksum covers the text before
-its own key, `seq` counts the lines of the file, so that neither a changed nor a lost line goes unnoticed.
+its own key, `seq` counts the lines of the file. Changed and lost lines are both detected.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ DURABLE = {
     "voided",
     "decided",
     "finished",
-}  # synced to the disk before anything goes on
+}  # synced to disk before the bench continues
 EPOCH = b'{"kind":"epoch",'
-CHUNK = 2**22  # bytes of a segment in memory at a time
+CHUNK = 2**22  # bytes read at a time
 _CLOSING = b',"crc":"%08x"}'
 _TAIL = len(_CLOSING % 0)
-_FAR = 64  # bytes of a line within which its number stands
+_FAR = 64  # leading bytes of a line that contain its number
 
 
 class Segment:
-    """The writing end: one process, one file. Opened on the first event.
+    """The writer of one process's file, opened on the first event.
 
-    Its name begins with the UTC time, or with one later than every name that is there: the newest launch of a home
-    stays the newest when the clock goes back.
+    Its name begins with the UTC time, or with a time after every existing name: the newest launch of a home stays the
+    newest when the clock goes back.
     """
 
     def __init__(self, home: Path) -> None:
@@ -52,9 +52,9 @@ class Segment:
         self._seq = self._size = 0
 
     def append(self, kind: str, **fields: Any) -> dict[str, Any]:
-        """Write one event; on return it is on the disk if its kind is a durable one. Returns the event.
+        """Write one event and return it. Durable kinds are synced to disk before this returns.
 
-        Raises HarnessError if the disk refuses it; the file then ends with the last whole line.
+        Raises HarnessError if the disk refuses the event; the file then ends with the last whole line.
         """
         event = {"kind": kind, "seq": self._seq, "time": round(time.time(), 3), **fields}
         body = json.dumps(event, separators=(",", ":"), allow_nan=False)[:-1].encode()
@@ -75,7 +75,7 @@ class Segment:
             failpoints.die()
         try:
             left = memoryview(line)
-            while left:  # a disk that fills up takes a part and refuses the rest
+            while left:  # a disk that fills up accepts a part and refuses the rest
                 left = left[self._file.write(left) :]
         except BaseException:
             with contextlib.suppress(OSError):
@@ -93,7 +93,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Damage:
-    """What could not be read back. `lost`: events that are missing before the line, which itself is whole."""
+    """A line that cannot be read. `lost`: number of events missing before the line, which is whole itself."""
 
     file: str
     line: int
@@ -101,39 +101,39 @@ class Damage:
     lost: int = 0
 
     def __str__(self) -> str:
-        what = "torn last line (its process was killed in mid-write)" if self.torn else "damaged line"
-        what = f"{self.lost} event(s) before this line are missing" if self.lost else what
-        return f"{self.file}:{self.line}: {what}"
+        fault = "torn last line (its process was killed in mid-write)" if self.torn else "damaged line"
+        fault = f"{self.lost} event(s) before this line are missing" if self.lost else fault
+        return f"{self.file}:{self.line}: {fault}"
 
 
 class FileOffset(NamedTuple):
-    """Where a line is on disk."""
+    """The position of a line on disk."""
 
     path: Path
     offset: int
     length: int
 
     def event(self) -> dict[str, Any]:
-        """The event of the line. Raises HarnessError if it is no longer what it was."""
+        """Read the event. Raises HarnessError if the line has changed since it was located."""
         handle = os.open(self.path, os.O_RDONLY)
         try:
             os.lseek(handle, self.offset, os.SEEK_SET)
             line = os.read(handle, self.length)
         finally:
             os.close(handle)
-        found = parse(line)
-        if found is None:
-            raise HarnessError(f"{self.path} was changed while it was read; run the command again.")
-        return found
+        event = parse(line)
+        if event is None:
+            raise HarnessError(f"{self.path} changed while it was read; rerun the command.")
+        return event
 
 
 def whole(line: bytes) -> bool:
-    """Whether a line, without its end, is what was written."""
+    """Whether a line (without its newline) matches its checksum."""
     return line[-_TAIL:] == _CLOSING % zlib.crc32(line[:-_TAIL])
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
-    """The event of a line, or None if the line is not what was written."""
+    """Return the event of a line, or None if the line does not match its checksum."""
     try:
         return json.loads(line[:-_TAIL] + b"}") if whole(line) else None
     except ValueError:
@@ -141,17 +141,17 @@ def parse(line: bytes) -> dict[str, Any] | None:
 
 
 class SegmentReader:
-    """The reading end of one segment. `lines` goes on where it stopped before: a segment only grows."""
+    """The reader of one segment. `lines` continues where the last call stopped: segments only grow."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.run = path, path.stem
-        self.offset = 0  # bytes of whole lines that were taken
+        self.offset = 0  # bytes of whole lines read so far
         self._count = self._expected = 0
 
     def lines(self, epochs: bool) -> Iterator[tuple[bytes, FileOffset] | Damage]:
-        """New whole lines with their places, and damages where they stand; epoch events only if asked for.
+        """Yield new whole lines with their positions, and damages in between; epoch events only if `epochs`.
 
-        A last line without its end is given if it is whole, else it is a torn one and comes again next time.
+        A last line without a newline is yielded if it is whole; otherwise it is torn and read again next time.
         Raises HarnessError if the file cannot be read.
         """
         try:
@@ -174,14 +174,14 @@ class SegmentReader:
             yield Damage(self.path.name, self._count + 1, torn=True)
 
     def _taken(self, block: bytes, epochs: bool) -> Iterator[tuple[bytes, FileOffset] | Damage]:
-        """What a block of whole lines holds. Epoch events that are not asked for are counted and not looked at."""
+        """Yield the lines of a block of whole lines; skipped epoch events are only counted."""
         lines = block.split(b"\n")[:-1]
         ends = list(accumulate(map(len, lines)))  # without the newlines
         wanted = [i for i, line in enumerate(lines) if epochs or not line.startswith(EPOCH)]
-        before, ahead = self._count, self._expected  # of the lines that stand before this block's first
+        before, ahead = self._count, self._expected  # at the start of this block
         for i in wanted:
             line = lines[i]
-            if not line:  # no line of ours
+            if not line:  # not written by us
                 before, ahead = before - 1, ahead - 1
             elif not whole(line):
                 yield Damage(self.path.name, before + i + 1)
@@ -196,6 +196,6 @@ class SegmentReader:
 
 
 def _seq(line: bytes) -> int:
-    """The sequence number of a whole line, which stands behind its kind."""
+    """Return the sequence number of a whole line."""
     at = line.index(b'"seq":') + 6
     return int(line[at : line.index(b",", at)])

@@ -1,8 +1,8 @@
-"""The only room that speaks to MLflow: mirrors ended trials, and reads a mirror back into a ledger.
+"""The MLflow mirror of the ledger; the only module that imports MLflow. Writes ended trials and reads them back.
 
-The mirror follows; it never leads. One MLflow run a trial, nested under one run a bench process, found again by tags,
-so that mirroring twice changes nothing and a run that was begun is finished under its id. An outage is one warning;
-`sync` catches up from the ledger.
+There is one MLflow run per trial, nested under one run per bench process. Runs are found by tags, so mirroring twice
+changes nothing and a partly written run is completed under its id. An outage causes one warning; `sync` catches up
+from the ledger.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from harness.types import HarnessError
 # One call to a dead server would otherwise block for minutes (7 retries with back-off).
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-os.environ.setdefault("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "false")  # a 429 may ask for an hour; we come back
+os.environ.setdefault("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "false")  # a 429 may ask for an hour; we retry later
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -42,7 +42,7 @@ os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # stdout is for r
 
 EXPERIMENT = "harness"
 TRIAL, BENCH, COMPLETE, PARENT = "harness.trial", "harness.run", "harness.complete", "mlflow.parentRunId"
-SERVED = ("mlflow", "numpy", "safetensors", "torch")  # what a saved model needs where it is loaded
+SERVED = ("mlflow", "numpy", "safetensors", "torch")  # packages that a saved model needs
 SCRIPT = """import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
@@ -81,23 +81,22 @@ def metric_name(name: str) -> str:
 
 
 def damage(uri: str) -> str:
-    """What SQLite finds wrong with the file of a local store; '' for nothing, or a store of another kind."""
+    """Return the fault that SQLite finds in a local store; '' if none, or for other stores."""
     path = Path(uri.removeprefix("sqlite:///"))
     if not uri.startswith("sqlite:///") or not path.is_file():
         return ""
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as database:
-            found = str(database.execute("PRAGMA quick_check(1)").fetchone()[0])
-    except sqlite3.OperationalError:  # locked, say: no damage
+            verdict = str(database.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.OperationalError:  # for example locked: not damaged
         return ""
     except sqlite3.DatabaseError as error:
         return str(error)
-    return "" if found == "ok" else found.splitlines()[0]
+    return "" if verdict == "ok" else verdict.splitlines()[0]
 
 
 def runs_page(uri: str, experiment: str) -> str | None:
-    """Where a server's pages list the runs of an experiment, without what the address holds of a user's name and
-    password; None for a local store.
+    """Return the URL of an experiment's runs on a server, without user name and password; None for a local store.
 
     >>> runs_page("https://me:secret@mlflow.lab:5000/", "7"), runs_page("sqlite:///mlflow.db", "1")
     ('https://mlflow.lab:5000/#/experiments/7/runs', None)
@@ -110,10 +109,10 @@ def runs_page(uri: str, experiment: str) -> str | None:
 
 
 class Tracker:
-    """A connection to one MLflow store. Every method may raise whatever MLflow raises.
+    """A connection to one MLflow store. Every method may raise any exception of MLflow.
 
-    `mend`: a damaged SQLite file is set aside, so that what is mirrored begins anew. `make`: so is the experiment where
-    there is none. Raises HarnessError if there is none otherwise, or if it was deleted.
+    `mend`: quarantine a damaged SQLite file, so that the mirror is rebuilt. `make`: create the experiment if it does
+    not exist. Raises HarnessError if the experiment does not exist (without `make`) or was deleted.
     """
 
     def __init__(self, uri: str, home: Path, *, mend: bool = False, make: bool = True) -> None:
@@ -125,71 +124,73 @@ class Tracker:
         if local:
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
             if mend and (why := damage(uri)):
-                checksums.set_aside(Path(uri.removeprefix("sqlite:///")), f"{why}; it is written anew from the ledger")
+                checksums.set_aside(Path(uri.removeprefix("sqlite:///")), f"{why}; it will be rebuilt from the ledger")
         self.client = MlflowClient(tracking_uri=uri)
-        found = self.client.get_experiment_by_name(EXPERIMENT)
-        if found is None:
+        experiment = self.client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
             if not make:
                 raise HarnessError(
                     f"MLflow at {redact(uri)} has no experiment '{EXPERIMENT}'; `harness sync` writes it."
                 )
-            place = (home / "mlflow" / "artifacts").as_uri() if local else None
-            self.experiment = self.client.create_experiment(EXPERIMENT, artifact_location=place)
+            location = (home / "mlflow" / "artifacts").as_uri() if local else None
+            self.experiment = self.client.create_experiment(EXPERIMENT, artifact_location=location)
         else:
-            self.experiment = _active(found, uri)
+            self.experiment = _active(experiment, uri)
         self.home = home
         self.page = runs_page(uri, self.experiment)
         self.parents: dict[str, str] = {}
-        self.begun: dict[str, str] = {}  # trial -> its MLflow run, written in part
+        self.begun: dict[str, str] = {}  # trial -> its partly written MLflow run
 
     def runs(self, tag: str) -> list[Any]:
-        """All runs of the experiment that carry a tag."""
-        found, token = [], None
+        """Return all runs of the experiment that have a tag."""
+        runs, token = [], None
         while True:
             page = self.client.search_runs(
                 [self.experiment], filter_string=f"tags.`{tag}` != ''", max_results=1000, page_token=token
             )
-            found += page
+            runs += page
             token = page.token
             if not token:
-                return found
+                return runs
 
     def mirrored(self) -> set[str]:
-        """Ids of trials that are here whole. What a killed process or an outage left in part is noted in `begun`; of
-        two runs of one trial, which two processes at once can make, the later is deleted."""
-        whole: set[str] = set()
+        """Return the ids of completely mirrored trials. Runs left incomplete by a killed process or an outage are noted
+        in `begun`; if two processes created runs of one trial, the later one is deleted."""
+        complete: set[str] = set()
         for run in sorted(self.runs(TRIAL), key=lambda r: (COMPLETE not in r.data.tags, r.info.start_time)):
             trial_id = run.data.tags[TRIAL]
-            if trial_id in whole or trial_id in self.begun:
+            if trial_id in complete or trial_id in self.begun:
                 self.client.delete_run(run.info.run_id)
             elif COMPLETE in run.data.tags:
-                whole.add(trial_id)
+                complete.add(trial_id)
             else:
                 self.begun[trial_id] = run.info.run_id
-        return whole
+        return complete
 
     def parent(self, ledger: Ledger, run: str) -> str:
-        """The MLflow run of a bench process, made at first need, or made whole if that was broken off."""
+        """Return the MLflow run of a bench process; create or complete it if needed."""
         begun: dict[str, str] = {}
         if not self.parents:
-            for found in self.runs(BENCH):
-                known = self.parents if COMPLETE in found.data.tags else begun
-                known[found.data.tags[BENCH]] = found.info.run_id
+            for existing in self.runs(BENCH):
+                runs = self.parents if COMPLETE in existing.data.tags else begun
+                runs[existing.data.tags[BENCH]] = existing.info.run_id
         if run not in self.parents:
             launch = ledger.launches[run]
-            made = (
+            mlflow_run = (
                 begun.get(run)
                 or self.client.create_run(
                     self.experiment, start_time=int(launch.time * 1000), tags={BENCH: run}, run_name=f"bench {run}"
                 ).info.run_id
             )
-            self.client.log_dict(made, {"kind": "launched", "time": launch.time, **launch.to_json()}, "launch.json")
+            self.client.log_dict(
+                mlflow_run, {"kind": "launched", "time": launch.time, **launch.to_json()}, "launch.json"
+            )
             for key in queries_keys(launch):
                 if (file := artifacts.queries_path(self.home, key)).is_file():
-                    self.client.log_artifact(made, str(file), "queries")
-            self.client.set_terminated(made)
-            self.client.set_tag(made, COMPLETE, "true")
-            self.parents[run] = made
+                    self.client.log_artifact(mlflow_run, str(file), "queries")
+            self.client.set_terminated(mlflow_run)
+            self.client.set_tag(mlflow_run, COMPLETE, "true")
+            self.parents[run] = mlflow_run
         return self.parents[run]
 
     def mirror(self, ledger: Ledger, trial_id: str) -> None:
@@ -207,7 +208,7 @@ class Tracker:
             self.begun.get(trial_id)
             or self.client.create_run(self.experiment, start_time=began, tags=tags, run_name=name).info.run_id
         )
-        self.begun[trial_id] = run  # the store drops points that are there already: same step, time and value
+        self.begun[trial_id] = run  # the store ignores points that it already has: same step, time and value
         params = {**trial.params, "seed": trial.seed, "epochs": trial.epochs, **vars(trial.cell)}
         metrics = [Metric("epoch/NDCG_at_10", value, began, step) for step, value in enumerate(result.curve)]
         for group in ("valid", "test", "info"):
@@ -218,7 +219,7 @@ class Tracker:
             self.client.log_batch(run, metrics=metrics[at : at + 900], params=pairs if at == 0 else [])
         self._artifacts(run, ledger, entry)
         self.client.set_terminated(run, _STATUS[result.status], end_time=ended)
-        self.client.set_tag(run, COMPLETE, "true")  # last: what lacks it is written again
+        self.client.set_tag(run, COMPLETE, "true")  # last: a run without it is written again
 
     def _artifacts(self, run: str, ledger: Ledger, entry: TrialEntry) -> None:
         result = entry.result
@@ -239,15 +240,15 @@ class Tracker:
 
     def has(self, run: str, file: str) -> bool:
         folder = file.rpartition("/")[0] or None
-        return any(found.path == file for found in self.client.list_artifacts(run, folder))
+        return any(artifact.path == file for artifact in self.client.list_artifacts(run, folder))
 
     def load(self, run: str, file: str, folder: Path) -> Path:
         return Path(self.client.download_artifacts(run, file, str(folder)))
 
 
 def _active(experiment: Any, uri: str) -> str:
-    """The id of an experiment. Raises HarnessError if it was deleted: MLflow keeps it, takes nothing more for it and
-    gives its name to no other."""
+    """Return the id of an experiment. Raises HarnessError if it was deleted: MLflow then keeps it, but accepts no runs
+    and does not release its name."""
     if experiment.lifecycle_stage == "active":
         return experiment.experiment_id
     raise HarnessError(
@@ -257,43 +258,45 @@ def _active(experiment: Any, uri: str) -> str:
     )
 
 
-def sync(uri: str, home: Path, ledger: Ledger, tell: Callable[[str], None] = lambda _: None) -> int:
-    """Mirror every launch and every ended trial of the ledger that is not there yet. Returns how many trials. Raises
-    HarnessError if the store cannot be reached."""
+def sync(uri: str, home: Path, ledger: Ledger, log: Callable[[str], None] = lambda _: None) -> int:
+    """Mirror the launches and ended trials that the store lacks; return the number of trials.
+
+    Raises HarnessError if the store cannot be reached.
+    """
     try:
         tracker = Tracker(uri, home, mend=True)
         here = tracker.mirrored()
         missing = [i for i, e in ledger.trials.items() if e.status is not None and i not in here]
         for number, trial_id in enumerate(missing, 1):
             tracker.mirror(ledger, trial_id)
-            tell(f"[{number}/{len(missing)}] {ledger.trials[trial_id].trial.cell}")
-        for run in sorted(ledger.launches):  # one that only skipped cells has no trial, and yet decides their state
+            log(f"[{number}/{len(missing)}] {ledger.trials[trial_id].trial.cell}")
+        for run in sorted(ledger.launches):  # a launch that only skipped cells has no trials, but decides their state
             tracker.parent(ledger, run)
         return len(missing)
     except HarnessError:
         raise
     except Exception as error:
-        raise HarnessError(f"MLflow at {redact(uri)} did not take it: {first_line(error)}") from error
+        raise HarnessError(f"MLflow at {redact(uri)} refused the data: {first_line(error)}") from error
 
 
 def queries_keys(launch: LaunchRecord) -> list[str]:
-    """Names of what is known of the test targets of a launch's data sets."""
+    """Return the keys of the target facts of a launch's data sets."""
     return [artifacts.queries_key(card["hash"], launch.protocol.identity()) for card in launch.data.values()]
 
 
 def read(uri: str, home: Path) -> tuple[Ledger, ArtifactSources]:
-    """A ledger rebuilt from MLflow alone, and what lies beside it.
+    """Rebuild a ledger and readers of its files from MLflow only.
 
-    Raises HarnessError if the store cannot be read or holds no mirror.
+    Raises HarnessError if the store cannot be read or contains no mirror.
     """
     local = Path(uri.removeprefix("sqlite:///"))
     if uri.startswith("sqlite:///") and not local.is_file():
         raise HarnessError(f"There is no MLflow store at {uri}.")
     if why := damage(uri):
-        raise HarnessError(f"{uri.removeprefix('sqlite:///')} is damaged ({why}); `harness sync` makes it anew.")
+        raise HarnessError(f"{uri.removeprefix('sqlite:///')} is damaged ({why}); `harness sync` rebuilds it.")
     try:
         tracker = Tracker(uri, home, make=False)
-        ledger, runs, described = Ledger(), {}, {}
+        ledger, runs, facts_in = Ledger(), {}, {}  # trial -> run; key of target facts -> run
         with tempfile.TemporaryDirectory() as scratch:
             for run in tracker.runs(BENCH):
                 if COMPLETE not in run.data.tags:
@@ -302,7 +305,7 @@ def read(uri: str, home: Path) -> tuple[Ledger, ArtifactSources]:
                 folder.mkdir()
                 event = json.loads(tracker.load(run.info.run_id, "launch.json", folder).read_text())
                 ledger.take(run.data.tags[BENCH], event)
-                described |= dict.fromkeys(queries_keys(ledger.launches[run.data.tags[BENCH]]), run.info.run_id)
+                facts_in |= dict.fromkeys(queries_keys(ledger.launches[run.data.tags[BENCH]]), run.info.run_id)
             for run in tracker.runs(TRIAL):
                 if COMPLETE not in run.data.tags:
                     continue
@@ -317,7 +320,7 @@ def read(uri: str, home: Path) -> tuple[Ledger, ArtifactSources]:
         raise HarnessError(f"MLflow at {redact(uri)} cannot be read: {first_line(error)}") from error
 
     def load(run: str | None, file: str, parse: Callable[[Path], Any]) -> Any:
-        """What a file of a run holds; None where there is no such run or file, or the file is damaged."""
+        """Read a file of a run; None if the run or file does not exist or the file is damaged."""
         try:
             if run is None or not tracker.has(run, file):
                 return None
@@ -332,7 +335,7 @@ def read(uri: str, home: Path) -> tuple[Ledger, ArtifactSources]:
         lambda trial_id: load(
             runs.get(trial_id), "ranks.parquet", lambda file: artifacts.parse_ranks(file.read_bytes())
         ),
-        lambda key: load(described.get(key), f"queries/{key}.parquet", pl.read_parquet),
+        lambda key: load(facts_in.get(key), f"queries/{key}.parquet", pl.read_parquet),
         lambda trial_id: load(
             runs.get(trial_id), "spectrum.json", lambda file: artifacts.parse_spectra(file.read_bytes())
         ),

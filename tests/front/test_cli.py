@@ -41,7 +41,7 @@ def bench(home, dataset, *words):
         (["--set", "train.rl=1"], ["train.rl", "train.lr"]),
         (["--set", "train.lr=fast"], ["--set train.lr = 'fast'", "a finite float > 0"]),
         (["--spaces", "nowhere"], ["nowhere", "no such folder"]),
-        (["--spaces", "gsasrek"], ["gsasrek", "no published setting", "Did you mean 'gsasrec'"]),
+        (["--spaces", "gsasrek"], ["gsasrek", "no such folder or published setting", "Did you mean 'gsasrec'"]),
         (["--text", "{titel}"], ["items.parquet", "no column 'titel'", "Did you mean 'title'"]),
         (["--datasets", "amazon2099-*"], ["matches no data set"]),
         (["--adapters", "alphafuse[fusion=add]"], ["alphafuse", "joins text and ID itself", "fusion"]),

@@ -63,7 +63,7 @@ def test_a_dry_run_removes_nothing_and_says_what_would_go(full):
     process = harness(home, "cache", "--gc", "--dry-run", "--days", "0")
     assert process.returncode == 0, process.stderr
     assert snapshot(home) == before
-    assert f"Would delete checkpoints/{over}.checkpoint: its run is over" in process.stdout
+    assert f"Would delete checkpoints/{over}.checkpoint: its trial has ended" in process.stdout
     assert "Would delete cache/bases/abc.damaged-1" in process.stdout
     assert running not in process.stdout
 

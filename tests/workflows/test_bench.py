@@ -245,5 +245,5 @@ def test_status_watched_from_another_terminal_follows_a_bench_to_its_end(home, t
     assert len(screens) > 1, "printed again, over the old one"
     assert ended == sorted(ended)
     assert ended[-1] == 6
-    assert "over." in screens[-1]
-    assert not any("over." in screen for screen in screens[:-1])
+    assert "ended, finished." in screens[-1]
+    assert not any("ended, finished." in screen for screen in screens[:-1])
