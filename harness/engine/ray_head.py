@@ -10,10 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from harness.system import tempdirs
-from harness.types import HarnessError
+from harness.types import HarnessError, Json
 
 # Seconds without an answer before the head node counts as lost, a little less than Ray's limit.
 LOST_AFTER = 5 / 6 * float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", "60"))  # noqa: SIM112
@@ -28,7 +27,7 @@ PARENT_LONGEST = LONGEST - tempdirs.added("ray")  # maximum for the path of the 
 
 
 @contextlib.contextmanager
-def private_cluster() -> Iterator[dict[str, Any]]:
+def private_cluster() -> Iterator[Json]:
     """Prepare folders and environment variables for a private cluster, and remove them afterwards.
 
     Files and sockets are in a folder that only this user can open; clients need a new random token; Ray listens on

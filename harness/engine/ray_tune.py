@@ -47,7 +47,7 @@ from harness.system import tempdirs
 from harness.system.code_hash import code_hash
 from harness.system.signals import Stop, shielded
 from harness.training.user_scores import Scores
-from harness.types import HarnessError, Trial, TrialResult
+from harness.types import HarnessError, Json, Trial, TrialResult
 
 RETRIES = 2  # retries of a trial whose worker process died
 
@@ -55,7 +55,7 @@ RETRIES = 2  # retries of a trial whose worker process died
 class TrialActor(tune.Trainable):
     """One slot: a `Worker` in a separate process."""
 
-    def setup(self, config: dict[str, Any], shared: SharedData) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def setup(self, config: Json, shared: SharedData) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         def get(reference: Any) -> Any:
             try:
                 return ray.get(reference)
@@ -72,11 +72,11 @@ class TrialActor(tune.Trainable):
         self.worker = Worker(shared, get, post, (node, os.getpid()), slots)
         self.reset_config(config)
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
+    def reset_config(self, new_config: Json) -> bool:
         self.worker.begin(Trial.from_json(new_config["trial"]))
         return True
 
-    def step(self) -> dict[str, Any]:
+    def step(self) -> Json:
         return to_tune(self.worker.step())
 
     def cleanup(self) -> None:
@@ -91,7 +91,7 @@ def resources_of(node_id: str) -> dict[str, float]:
 class _Unsaved:
     """Pickles to nothing: Tune saves searcher and scheduler for its restore, which we do not use."""
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> Json:
         return {}
 
 
@@ -114,10 +114,10 @@ class GridSearcher(_Unsaved, Searcher):
         self.flying[trial_id] = assignment
         return {"trial": assignment.trial.to_json()}
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+    def on_trial_result(self, trial_id: str, result: Json) -> None:
         """Do nothing: the scheduler reports to the study, which accepts a result only once."""
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(self, trial_id: str, result: Json | None = None, error: bool = False) -> None:
         """Handle a trial that Tune gives up: its worker failed too often, or before Tune saw it start."""
         if not error or trial_id not in self.flying:
             return
@@ -159,7 +159,7 @@ class GridScheduler(_Unsaved, FIFOScheduler):
                 tune_controller._tune_controller._actor_cache.increase_max(trial.placement_group_factory, by=self.slots)
         self.controller = tune_controller
 
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Json) -> str:
         report = from_tune(result)
         if isinstance(report, Refusal):
             raise HarnessError(
@@ -256,7 +256,7 @@ class GridStopper(_Unsaved, tune.Stopper):
     def __init__(self, scheduler: GridScheduler) -> None:
         self.scheduler, self.requested = scheduler, False
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+    def __call__(self, trial_id: str, result: Json) -> bool:
         return False
 
     def stop_all(self) -> bool:
@@ -270,7 +270,7 @@ class GridStopper(_Unsaved, tune.Stopper):
 
 
 @contextlib.contextmanager
-def cluster(address: str | None) -> Iterator[dict[str, Any]]:
+def cluster(address: str | None) -> Iterator[Json]:
     """Open a Ray session on the cluster at `address` or RAY_ADDRESS (`auto` or host:port), else on a private cluster:
     loopback only, no dashboard, in a folder that is removed afterwards (`ray_head.private_cluster`).
 
@@ -290,7 +290,7 @@ def cluster(address: str | None) -> Iterator[dict[str, Any]]:
         yield layouts.resources(ray.nodes())
 
 
-def _start(address: str | None, options: dict[str, Any]) -> None:
+def _start(address: str | None, options: Json) -> None:
     _reset_tokens()
     try:
         with shielded():
@@ -326,7 +326,7 @@ def _reset_tokens() -> None:
 
 def run(
     grid: TrialQueue,
-    shared: dict[str, Any],
+    shared: Json,
     home: Path,
     layout: Layout,
     watchdog: float,

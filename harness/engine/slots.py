@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.types import HarnessError
+from harness.types import HarnessError, Json
 
 GPU_SHARE = 0.25  # minimum share of a GPU for a trial: the models of this bench do not fill a whole one
 EXACT = 1e-4  # of a GPU: Ray's resolution
@@ -22,7 +22,7 @@ class Layout:
     gpu: float = 0.0
 
 
-def resources(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def resources(nodes: Sequence[Mapping[str, Any]]) -> Json:
     """Summarise Ray's list of nodes for `layout`."""
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     each = [[int(node.get("CPU", 0)), float(node.get("GPU", 0))] for node in alive]
@@ -35,7 +35,7 @@ def resources(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def layout(resources: dict[str, Any], width: int, threads: int | None, gpu: float | None) -> Layout:
+def layout(resources: Json, width: int, threads: int | None, gpu: float | None) -> Layout:
     """Return the layout for a grid that can run `width` trials at once.
 
     threads None: enough that no core is idle, so slots x threads = cores where that divides; one thread once there are

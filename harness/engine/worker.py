@@ -24,7 +24,7 @@ from harness.engine.worker_reports import Ended, Epoch, Refusal, Report
 from harness.record import artifacts
 from harness.system.code_hash import code_hash
 from harness.training.user_scores import Scores
-from harness.types import Trial, TrialResult
+from harness.types import Json, Trial, TrialResult
 
 SAVE_SHARE = 0.05  # maximum share of a trial's time for checkpoints
 KEPT_CELLS = 2  # cells whose data a worker keeps in memory
@@ -36,7 +36,7 @@ class SharedData:
     """Input of all workers. Splits and spectra are references to objects in the node's store."""
 
     splits: dict[tuple[str, str], Any]  # by data hash and role
-    spectra: dict[str, Any]  # by embedding hash
+    spectra: Json  # by embedding hash
     sizes: dict[str, int]  # items, by data hash
     recorder: Any
     layout: Layout
@@ -65,7 +65,7 @@ class Recorder:
     def save(self, trial_id: str, data: bytes) -> None:
         artifacts.save_checkpoint(self.home, trial_id, data)
 
-    def finish(self, trial_id: str, parts: dict[str, Any]) -> None:
+    def finish(self, trial_id: str, parts: Json) -> None:
         artifacts.save_artifacts(self.home, trial_id, **parts)
 
     def request_stop(self) -> None:

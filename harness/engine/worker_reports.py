@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from harness.training.user_scores import Scores
-from harness.types import TrialResult
+from harness.types import Json, TrialResult
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Refusal:
 Report = Epoch | Ended | Refusal
 
 
-def to_tune(report: Report) -> dict[str, Any]:
+def to_tune(report: Report) -> Json:
     """Convert a report to the result of a Tune trainable."""
     fields = {name: value for name, value in vars(report).items() if name != "value"}
     fields |= {"result": asdict(report.result)} if isinstance(report, Ended) else {}
@@ -58,7 +57,7 @@ def to_tune(report: Report) -> dict[str, Any]:
     return {"value": report.value, "report": text}
 
 
-def from_tune(result: dict[str, Any]) -> Report:
+def from_tune(result: Json) -> Report:
     """Return the report in a result of `to_tune`.
 
     >>> from_tune(to_tune(Epoch([0.1, 0.2], 3.5, True, [[1, 2]])))

@@ -16,7 +16,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -24,7 +23,7 @@ import polars as pl
 from harness.metrics._ties import Ranks
 from harness.system import checksums
 from harness.system.files import GOES_ON, atomic, sha256, write_json
-from harness.types import HarnessError, Trial, digest
+from harness.types import HarnessError, Json, Trial, digest
 
 QUERIES_VERSION = 1  # raise it when the recorded facts about test targets change
 TIES_KEPT = 3  # core version from which ranks are stored as the bounds of ties; before, as their middle
@@ -226,7 +225,7 @@ def parse_spectra(text: bytes) -> dict[str, list[float]] | None:
     return value if isinstance(value, dict) and set(value) == {"start", "end"} else None
 
 
-def queries_key(prepared: str, protocol: dict[str, Any]) -> str:
+def queries_key(prepared: str, protocol: Json) -> str:
     """Return the key of the target facts of prepared data (hash) under a protocol (identity)."""
     return digest({"prepared": prepared, "protocol": protocol, "version": QUERIES_VERSION})
 

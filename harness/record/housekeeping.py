@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.record.ledger import Ledger
 from harness.system import checksums
+from harness.types import Json
 
 KINDS = {
     "ledger": "recorded events; the source of truth",
@@ -42,7 +42,7 @@ class Removable:
     size: int  # bytes
 
 
-def survey(home: Path) -> list[dict[str, Any]]:
+def survey(home: Path) -> list[Json]:
     """Return `kind`, `files`, `bytes` and `what` (a description) of each kind of file in a home, and of other files."""
     rows, listed = [], {}
     for kind in KINDS:
@@ -53,7 +53,7 @@ def survey(home: Path) -> list[dict[str, Any]]:
     return [row for row in rows if row["files"]]
 
 
-def _row(kind: str, files: list[Path], what: str) -> dict[str, Any]:
+def _row(kind: str, files: list[Path], what: str) -> Json:
     return {"kind": kind, "files": len(files), "bytes": sum(map(_size, files)), "what": what}
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from harness.types import MIDDLE, Budget, Cell, Engine, HarnessError, PrepSpec, Protocol
+from harness.types import MIDDLE, Budget, Cell, Engine, HarnessError, Json, PrepSpec, Protocol
 
 SCHEMA = 1  # of the ledger: raise it when older versions can no longer read what is written
 
@@ -36,7 +36,7 @@ class StudyRecord:
         """Data set whose best configurations started the search ("yes" if its name is not recorded); "" without."""
         return (self.warm_start or "yes") if self.warm else ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """The entry of a `launched` event; fields that are off are left out."""
         optional = {
             "cell_seconds": self.cell_seconds,
@@ -50,7 +50,7 @@ class StudyRecord:
         return value | {name: part for name, part in optional.items() if part is not None}
 
     @classmethod
-    def from_json(cls, value: dict[str, Any], warm_start: str = "") -> StudyRecord:
+    def from_json(cls, value: Json, warm_start: str = "") -> StudyRecord:
         searched, confirm = value.get("searched"), value.get("confirm")
         return cls(
             id=value["study"],
@@ -74,11 +74,11 @@ class SkippedCell:
     cell: Cell
     reason: str
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         return {"cell": asdict(self.cell), "reason": self.reason}
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> SkippedCell:
+    def from_json(cls, value: Json) -> SkippedCell:
         return cls(Cell(**value["cell"]), value["reason"])
 
 
@@ -93,8 +93,8 @@ class LaunchRecord:
     engine: Engine
     studies: tuple[StudyRecord, ...]
     skipped: tuple[SkippedCell, ...]
-    data: dict[str, dict[str, Any]]  # data set -> its card
-    provenance: dict[str, Any]  # code, versions, machine, date, slots
+    data: dict[str, Json]  # data set -> its card
+    provenance: Json  # code, versions, machine, date, slots
     ties: str = MIDDLE  # how tied targets are measured; launches before the key existed used mid-ranks
     warm_cells: str = ""  # "3 of 8" cells that a warm start reached
     drawn_at_random: tuple[str, ...] = ()  # searched parameters that the sampler has no model of
@@ -103,12 +103,12 @@ class LaunchRecord:
     schema: int = SCHEMA
 
     @property
-    def search(self) -> dict[str, Any]:
+    def search(self) -> Json:
         """The engine as tables show it: sampler, pruner, warm start, parameters drawn at random."""
         optional = {"warm_cells": self.warm_cells, "drawn_at_random": list(self.drawn_at_random)}
         return self.engine.identity() | {name: value for name, value in optional.items() if value}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """The event's keys, without `kind`, `seq` and `time`, which the segment adds."""
         value = {
             "schema": self.schema,
@@ -126,7 +126,7 @@ class LaunchRecord:
         return value | ({"room": self.disk_bytes} if self.disk_bytes else {})
 
     @classmethod
-    def from_json(cls, event: dict[str, Any]) -> LaunchRecord:
+    def from_json(cls, event: Json) -> LaunchRecord:
         """Read an event of this or an earlier version; unknown keys are passed over, missing ones have no content.
 
         Raises HarnessError for an option that this version does not know: its results would be misread.
@@ -157,7 +157,7 @@ NO_BUDGET = {"name": "", "trials": 0, "epochs": 0, "patience": 0, "seeds": 0}
 Options = TypeVar("Options")
 
 
-def _options(kind: type[Options], values: dict[str, Any]) -> Options:
+def _options(kind: type[Options], values: Json) -> Options:
     try:
         return kind(**values)
     except TypeError as error:

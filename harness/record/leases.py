@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.system import files
+from harness.types import Json
 
 BEAT = 5.0  # seconds between signs of life
 EXPIRES = 60.0  # seconds without a beat; well above the caching time of network file systems
@@ -127,13 +128,13 @@ class Leases:
             raise files.unwritable(target, error) from error
         return True
 
-    def _holder(self, key: str, number: int) -> dict[str, Any]:
+    def _holder(self, key: str, number: int) -> Json:
         try:
             return json.loads((self.folder / f"{key}.{number}").read_text(encoding="utf-8"))
         except (OSError, ValueError):  # deleted meanwhile, or being written
             return {}
 
-    def _dead(self, key: str, number: int, holder: dict[str, Any]) -> bool:
+    def _dead(self, key: str, number: int, holder: Json) -> bool:
         """Whether the holder's process on this machine is gone, or its beat has not changed for too long."""
         if holder.get("place") == here()["place"] and holder["place"]:
             return born(holder["pid"]) != holder["born"]
@@ -178,7 +179,7 @@ def running(home: Path, owner: str) -> float | None:
     return None
 
 
-def here() -> dict[str, Any]:
+def here() -> Json:
     """Identify this process: `place` (equal for two processes exactly if they see each other's pids, '' if unknown),
     `pid`, and `born`, which distinguishes it from a later process with that pid."""
     pid = os.getpid()

@@ -21,7 +21,7 @@ from typing import Any, cast
 
 from harness.record.launches import SCHEMA, LaunchRecord, StudyRecord
 from harness.record.segments import Damage, FileOffset, Segment, SegmentReader, parse
-from harness.types import HarnessError, Role, Status, Trial, TrialResult
+from harness.types import HarnessError, Json, Role, Status, Trial, TrialResult
 
 _STARTED = re.compile(
     rb'\{"kind":"started","seq":\d+,"time":([\d.]+),"id":"(\w+)","study":"(\w*)","number":(\d+),'
@@ -52,7 +52,7 @@ for _field in fields(TrialResult):
         setattr(RecordedResult, _field.name, property(lambda self, name=_field.name: self._read(name)))
 
 
-def _result(event: dict[str, Any]) -> TrialResult:
+def _result(event: Json) -> TrialResult:
     """Return the result of an `ended` event; missing or null fields get their defaults."""
     return TrialResult(**{name: value for name, value in event["result"].items() if value is not None})
 
@@ -131,10 +131,10 @@ class Ledger:
 
     trials: dict[str, TrialEntry] = field(default_factory=dict)
     studies: dict[str, dict[int, str]] = field(default_factory=dict)
-    winners: dict[str, dict[str, Any]] = field(default_factory=dict)
+    winners: dict[str, Json] = field(default_factory=dict)
     launches: dict[str, LaunchRecord] = field(default_factory=dict)
     opened: dict[str, int] = field(default_factory=dict)
-    finished: dict[str, dict[str, Any]] = field(default_factory=dict)
+    finished: dict[str, Json] = field(default_factory=dict)
     damages: list[Damage] = field(default_factory=list)
     home: Path | None = None
     foreign: int = 0  # lines of other processes read by `refresh`
@@ -170,7 +170,7 @@ class Ledger:
                     continue
                 self.foreign += bool(mine)
                 if not self._take_line(run, *line):
-                    self.take(run, cast("dict[str, Any]", parse(line[0])))
+                    self.take(run, cast("Json", parse(line[0])))
 
     def _take_line(self, run: str, line: bytes, place: FileOffset) -> bool:
         """Record a frequent event without parsing the whole line; False if it is of another kind."""
@@ -186,7 +186,7 @@ class Ledger:
             entry.epochs = int(match[2]) + 1
         return match is not None
 
-    def take(self, run: str, event: dict[str, Any]) -> None:
+    def take(self, run: str, event: Json) -> None:
         """Record one event. Unknown kinds are ignored, so that older versions can read newer ledgers."""
         kind = event["kind"]
         if kind == "launched":
@@ -353,21 +353,21 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def started(segment: Segment, trial: Trial, study: str, number: int) -> dict[str, Any]:
+def started(segment: Segment, trial: Trial, study: str, number: int) -> Json:
     """Record the start of a trial."""
     return segment.append("started", id=trial.id, study=study, number=number, trial=trial.to_json())
 
 
-def opened(segment: Segment, trial: Trial) -> dict[str, Any]:
+def opened(segment: Segment, trial: Trial) -> Json:
     """Record that a confirming trial gets the test: a separate event, so that a second opening cannot be hidden."""
     return segment.append("opened", id=trial.id)
 
 
-def ended(segment: Segment, trial_id: str, result: TrialResult) -> dict[str, Any]:
+def ended(segment: Segment, trial_id: str, result: TrialResult) -> Json:
     """Record the end of a trial."""
     return segment.append("ended", id=trial_id, result=asdict(result))
 
 
-def voided(segment: Segment, trial_id: str, reason: str) -> dict[str, Any]:
+def voided(segment: Segment, trial_id: str, reason: str) -> Json:
     """Record that a result no longer counts because its artifacts are lost; the trial will be rerun."""
     return segment.append("voided", id=trial_id, reason=reason)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.system import failpoints, files
-from harness.types import HarnessError
+from harness.types import HarnessError, Json
 
 DURABLE = {
     "launched",
@@ -51,7 +51,7 @@ class Segment:
         self._file = None
         self._seq = self._size = 0
 
-    def append(self, kind: str, **fields: Any) -> dict[str, Any]:
+    def append(self, kind: str, **fields: Any) -> Json:
         """Write one event and return it. Durable kinds are synced to disk before this returns.
 
         Raises HarnessError if the disk refuses the event; the file then ends with the last whole line.
@@ -113,7 +113,7 @@ class FileOffset(NamedTuple):
     offset: int
     length: int
 
-    def event(self) -> dict[str, Any]:
+    def event(self) -> Json:
         """Read the event. Raises HarnessError if the line has changed since it was located."""
         handle = os.open(self.path, os.O_RDONLY)
         try:
@@ -132,7 +132,7 @@ def whole(line: bytes) -> bool:
     return line[-_TAIL:] == _CLOSING % zlib.crc32(line[:-_TAIL])
 
 
-def parse(line: bytes) -> dict[str, Any] | None:
+def parse(line: bytes) -> Json | None:
     """Return the event of a line, or None if the line does not match its checksum."""
     try:
         return json.loads(line[:-_TAIL] + b"}") if whole(line) else None

@@ -29,7 +29,7 @@ from harness.record.artifacts import ArtifactSources
 from harness.record.launches import LaunchRecord
 from harness.record.ledger import Ledger, TrialEntry
 from harness.system import checksums
-from harness.types import HarnessError
+from harness.types import HarnessError, Json
 
 # One call to a dead server would otherwise block for minutes (7 retries with back-off).
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -373,7 +373,7 @@ def save_model(folder: Path, export: Path) -> None:
             raise HarnessError(f"MLflow did not write {folder}: {first_line(error)}") from error
 
 
-def _replay(ledger: Ledger, trial_id: str, record: dict[str, Any]) -> None:
+def _replay(ledger: Ledger, trial_id: str, record: Json) -> None:
     event = {"kind": "started", "id": trial_id, "trial": record["trial"], "time": record["time"]}
     for study, number in record["places"] or [("", 0)]:
         ledger.take(record["run"], {**event, "study": study, "number": number})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.domains import Domain, shown
 from harness.registry import suggest
-from harness.types import HarnessError
+from harness.types import HarnessError, Json
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -115,7 +115,7 @@ def read(where: str, value: Any, default: Any, domain: Domain) -> Any:
     return axis
 
 
-def _axis(where: str, options: dict[str, Any], when: When | None, domain: Domain) -> Range | Choices:
+def _axis(where: str, options: Json, when: When | None, domain: Domain) -> Range | Choices:
     if set(options) == {"choices"} and isinstance(options["choices"], list) and options["choices"]:
         return Choices(_choices(where, options["choices"], domain), when)
     if not {"low", "high"} <= set(options) <= _RANGE_KEYS:

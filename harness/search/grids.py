@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.search.axes import Choices, Range
 from harness.search.spaces import Space
+from harness.types import Json
 
 STEPS = 4
 
@@ -64,7 +65,7 @@ class GridPoints:
     def __len__(self) -> int:
         return self._size
 
-    def _at(self, index: int) -> dict[str, Any]:
+    def _at(self, index: int) -> Json:
         """Return the searched parameters of a point by its number in the whole grid."""
         block = 0
         while index >= self._sizes[block]:
@@ -76,7 +77,7 @@ class GridPoints:
             point[name] = options[place]
         return point
 
-    def points(self, seed: int) -> Iterator[dict[str, Any]]:
+    def points(self, seed: int) -> Iterator[Json]:
         """Yield all parameters of every point except the default, in an order drawn from the seed: the first points are
         spread over the grid, and a longer search starts like a shorter one."""
         draw, seen = random.Random(seed), set()

@@ -5,22 +5,19 @@ Imports no torch, ray, optuna or mlflow, so that `harness plan` and `status` sta
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from harness import registry
-from harness.data import library, preparation, reader, splits
+from harness.data import preparation, reader, splits
 from harness.record.launches import StudyRecord
 from harness.record.ledger import Ledger
-from harness.search import axes, grids, spaces, warm_start
+from harness.search import axes, grids, selection, spaces, warm_start
 from harness.text import embeddings
 from harness.text.encoders import _base
 from harness.types import (
-    BASELINE,
     BUDGETS,
     EXPECTED,
     NO_TEXT,
@@ -31,6 +28,8 @@ from harness.types import (
     Engine,
     HarnessError,
     Inputs,
+    Json,
+    Params,
     PrepSpec,
     Protocol,
     Role,
@@ -89,7 +88,7 @@ class Study:
     engine: Engine
     inputs: Inputs
     ledger: Ledger = field(repr=False)
-    starts: tuple[dict[str, Any], ...] = ()  # configurations of the warm start, run after the default point
+    starts: tuple[Json, ...] = ()  # configurations of the warm start, run after the default point
     setting: str = ""  # name of the published setting of its space
     _confirmed: tuple[Trial, list[Trial]] | None = field(
         default=None, repr=False
@@ -121,10 +120,10 @@ class Study:
         return self.ledger.affordable(self.id, self.max_trials, self.budget.cell_seconds)
 
     @cached_property
-    def _points(self) -> Iterator[dict[str, Any]]:
+    def _points(self) -> Iterator[Json]:
         return grids.GridPoints(self.space).points(int(self.id[:7], 16))
 
-    def preset_params(self, number: int) -> dict[str, Any] | None:
+    def preset_params(self, number: int) -> Json | None:
         """Parameters of a search number that is not drawn: the default point, then the configurations of the warm
         start, then the points of a grid. None if they are drawn."""
         while len(self._presets) <= number and (self.engine.sampler == "grid" and self.space.searched):
@@ -132,7 +131,7 @@ class Study:
         return self._presets[number] if number < len(self._presets) else None
 
     @cached_property
-    def _presets(self) -> list[dict[str, Any]]:
+    def _presets(self) -> list[Json]:
         return [self.space.default, *self.starts]
 
     @property
@@ -150,7 +149,7 @@ class Study:
         """Maximum epochs of a trial."""
         return self.pace * self.budget.epochs
 
-    def trial(self, role: Role, seed: int, params: dict[str, Any]) -> Trial:
+    def trial(self, role: Role, seed: int, params: Params) -> Trial:
         return Trial(
             self.cell, role, seed, self.epochs, self.pace * self.budget.patience, params, self.protocol, self.inputs
         )
@@ -287,11 +286,6 @@ def pace_of(backbone: str) -> int:
     return registry.schema(registry.BACKBONES, registry.split_overrides(backbone)[0]).attributes.get("pace", 1)
 
 
-def label(encoder: _base.Encoder) -> str:
-    """Name of an encoder in tables: as on the command line, without folders (`file:titles.npy`)."""
-    return encoder.label
-
-
 def encoded_dataset(word: str, request: Request, encoders: dict[str, _base.Encoder]) -> EncodedDataset:
     """Open (fetch if necessary) and prepare one data set; compute the hashes of its embeddings."""
     prepared = preparation.prepare(reader.open_dataset(word, request.home, request.text), request.prep, request.home)
@@ -300,63 +294,20 @@ def encoded_dataset(word: str, request: Request, encoders: dict[str, _base.Encod
     return EncodedDataset(prepared, texts, encoders, hashes)
 
 
-def select_datasets(selection: str, home: Path) -> list[str]:
-    """Resolve a selection to names and folders of data sets.
-
-    A word is a name, a glob over names, a folder, `all` (all ready on this machine, and the default one), or an
-    exclusion `!name`. Raises HarnessError if a glob matches nothing or nothing is left.
-    """
-    words: list[str] = []
-    for word in registry.split_list(selection):
-        drop, pattern = word.startswith("!"), word.removeprefix("!")
-        if pattern == "all":
-            hits = [*reader.ready(home), DEFAULT_DATASET]
-        elif "/" not in pattern and any(char in pattern for char in "*?"):
-            hits = fnmatch.filter(library.names(home), pattern)
-            if not hits:
-                hint = registry.suggest(pattern, library.names(home))
-                raise HarnessError(f"--datasets '{pattern}' matches no data set. {hint}")
-        else:
-            hits = [pattern if "/" in pattern else library.find(pattern, home) or pattern]
-        words = [w for w in words if w not in hits] if drop else list(dict.fromkeys([*words, *hits]))
-    if not words:
-        raise HarnessError(f"--datasets '{selection}' selects nothing.")
-    return words
-
-
-DEFAULT_DATASET = "ml-100k"
-
-
-def cells(dataset: str, request: Request, encoders: list[str]) -> list[Cell]:
-    """Return the cells of one data set: baselines first, then by backbone."""
-
-    def with_encoders(package: str, backbone: str, name: str) -> list[Cell]:
-        base = registry.split_overrides(name)[0]
-        reads = registry.schema(package, base).attributes.get("uses_text", package == registry.ADAPTERS)
-        return [Cell(dataset, encoder, backbone, name) for encoder in (encoders if reads else [NO_TEXT])]
-
-    selected = [
-        c for name in registry.names(registry.BASELINES) for c in with_encoders(registry.BASELINES, BASELINE, name)
-    ]
-    for backbone in registry.select(registry.BACKBONES, request.backbones):
-        for adapter in registry.select(registry.ADAPTERS, request.adapters):
-            selected += with_encoders(registry.ADAPTERS, backbone, adapter)
-    return selected
-
-
 def make(request: Request, ledger: Ledger) -> Plan:
     """Build the plan of a request. Fetches and prepares data sets; computes no embedding."""
     request.spaces.check()
     check_engine(request.engine)
     warm_start.check(ledger, request.engine.warm_start)
     conflicts = _conflicts(request)  # invalid names and values are reported before any download
-    encoders = select_encoders(request)
-    words = select_datasets(request.datasets, request.home)
+    encoders = selection.encoders(request.encoders, request.home)
+    words = selection.datasets(request.datasets, request.home)
     opened = [encoded_dataset(word, request, encoders) for word in words]
     encoded_datasets = {encoded.prepared.name: encoded for encoded in opened}
     if len(encoded_datasets) < len(words):
         raise HarnessError(f"--datasets '{request.datasets}': two data sets have the same name; rename one.")
-    selected = [cell for name in encoded_datasets for cell in cells(name, request, list(encoders))]
+    parts = (request.backbones, request.adapters, list(encoders))
+    selected = [cell for name in encoded_datasets for cell in selection.cells(name, *parts)]
     blank = {(m.prepared.name, e) for m in opened for e in encoders if not m.can_encode(e)}
     reasons = {cell: "the data set has no text" for cell in selected if (cell.dataset, cell.encoder) in blank}
     reasons |= {c: conflicts[c.backbone, c.adapter] for c in selected if (c.backbone, c.adapter) in conflicts}
@@ -377,17 +328,6 @@ def _conflicts(request: Request) -> dict[tuple[str, str], str]:
     if all(reasons.values()):
         raise HarnessError(f"No cell of this grid can be built; {next(iter(reasons.values()))}.")
     return {pair: reason for pair, reason in reasons.items() if reason}
-
-
-def select_encoders(request: Request) -> dict[str, _base.Encoder]:
-    """Return the encoders of a request by label. Raises HarnessError for an unknown encoder or equal labels."""
-    encoders = [_base.encoder(word, request.home) for word in registry.split_list(request.encoders)]
-    if not encoders:
-        raise HarnessError(f"--encoders '{request.encoders}' selects nothing.")
-    by_label = {label(encoder): encoder for encoder in encoders}
-    if len(by_label) < len(encoders):
-        raise HarnessError(f"--encoders '{request.encoders}': two encoders have the same name; rename a file.")
-    return by_label
 
 
 def study(cell: Cell, request: Request, encoded: EncodedDataset, ledger: Ledger) -> Study:

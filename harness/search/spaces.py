@@ -22,12 +22,12 @@ from harness.domains import Domain, of_default
 from harness.search import axes as axes_of
 from harness.search.axes import Choices, Range, check_conditions
 from harness.system import decoding
-from harness.types import Cell, HarnessError
+from harness.types import Cell, HarnessError, Json, Params
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-TRAIN_DEFAULTS: dict[str, Any] = {
+TRAIN_DEFAULTS: Json = {
     "d": 64,
     "max_len": 50,
     "batch_size": 1024,  # targets
@@ -47,7 +47,7 @@ TRAIN_DOMAINS = {
     "precision": Domain(str, choices=("float32", "bfloat16")),  # as harness/training/trial.py has them
     "loss": Domain(str),
 }
-TEXT_DEFAULTS: dict[str, Any] = {"fusion": "add", "id_std": 0.02, "out_std": 0.05}
+TEXT_DEFAULTS: Json = {"fusion": "add", "id_std": 0.02, "out_std": 0.05}
 TEXT_DOMAINS = {
     "fusion": Domain(str, choices=("none", "add", "gate", "concat")),  # as adapters/_base.py has them
     "id_std": Domain(float, ((">=", 0),)),
@@ -60,11 +60,11 @@ COMPONENT_FOLDERS = ("adapters", "backbones", "losses")
 class Space:
     """The search space of one cell; parameter names are dotted (`train.lr`, `adapter.hidden`)."""
 
-    fixed: dict[str, Any]
+    fixed: Params
     searched: dict[str, Range | Choices]
-    default: dict[str, Any]  # the point of trial 0: every parameter, fixed and searched
+    default: Params  # the point of trial 0: every parameter, fixed and searched
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the identity of the space."""
         return {"fixed": self.fixed, "searched": {name: str(axis) for name, axis in self.searched.items()}}
 
@@ -96,7 +96,7 @@ class SpaceSource:
         assert self.folder is not None
         return self.folder if self.folder.is_dir() else _published() / self.folder.name
 
-    def pinned(self, prefix: str) -> dict[str, Any]:
+    def pinned(self, prefix: str) -> Json:
         return {k.removeprefix(prefix + "."): v for k, v in self.fixed.items() if k.startswith(prefix + ".")}
 
     def check(self) -> None:
@@ -153,9 +153,9 @@ class _Part:
     prefix: str
     owner: str
     file: str
-    defaults: dict[str, Any]
+    defaults: Json
     domains: dict[str, Domain]
-    overrides: dict[str, Any]
+    overrides: Json
 
 
 def of_cell(cell: Cell, source: SpaceSource) -> Space:
@@ -163,9 +163,9 @@ def of_cell(cell: Cell, source: SpaceSource) -> Space:
 
     Raises HarnessError naming the file, the key and the allowed values.
     """
-    fixed: dict[str, Any] = {}
+    fixed: Params = {}
     searched: dict[str, Range | Choices] = {}
-    default: dict[str, Any] = {}
+    default: Params = {}
     for part in _parts(cell, source):
         axes = read(source.path(part.file), part.owner, part.defaults, part.domains)
         _check_names(f"{part.owner}[...]", part.overrides, part.defaults)
@@ -217,7 +217,7 @@ def _parts(cell: Cell, source: SpaceSource) -> list[_Part]:
     return parts
 
 
-def _part(prefix: str, schema: registry.Schema, folder: str, overrides: dict[str, Any]) -> _Part:
+def _part(prefix: str, schema: registry.Schema, folder: str, overrides: Json) -> _Part:
     return _Part(prefix, schema.name, f"{folder}/{schema.name}.toml", schema.params, schema.domains, overrides)
 
 
@@ -239,7 +239,7 @@ def _values(space: Space, name: str) -> tuple[Any, ...]:
     return axis.values if isinstance(axis, Choices) else (space.default[name],)
 
 
-def _fusing(adapter: str, options: dict[str, Any]) -> dict[str, Any]:
+def _fusing(adapter: str, options: Json) -> Json:
     """Return the fixed seam parameters of a method that joins text and ID itself. Raises HarnessError for others."""
     fixed = {"fusion": "none", "id_std": TEXT_DEFAULTS["id_std"]}
     for name in fixed:
@@ -248,9 +248,7 @@ def _fusing(adapter: str, options: dict[str, Any]) -> dict[str, Any]:
     return fixed
 
 
-def read(
-    path: Path, owner: str, defaults: dict[str, Any], domains: Mapping[str, Domain] | None = None
-) -> dict[str, Any]:
+def read(path: Path, owner: str, defaults: Json, domains: Mapping[str, Domain] | None = None) -> Json:
     """Read the axes of one TOML file and check them against the owner's parameters, defaults and domains (None: any
     value of the default's type)."""
     where = "/".join(path.parts[-3:] if path.parent.name in COMPONENT_FOLDERS else path.parts[-2:])
@@ -272,12 +270,12 @@ def read(
 
 
 @lru_cache(maxsize=256)
-def _table(text: str) -> dict[str, Any]:
+def _table(text: str) -> Json:
     """Parse a file once for all cells. Callers must not change the result."""
     return tomllib.loads(text)
 
 
-def _check_names(where: str, table: dict[str, Any], allowed: dict[str, Any], owner: str = "") -> None:
+def _check_names(where: str, table: Json, allowed: Json, owner: str = "") -> None:
     for name in table:
         if name not in allowed:
             hint = registry.suggest(name, list(allowed)).replace("Known:", "It takes:") if allowed else "It takes none."

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -22,7 +21,7 @@ from harness.search.samplers import PRUNERS, REPLAYED, SAMPLERS, grace
 from harness.search.wilcoxon_pruner import WilcoxonPruner
 from harness.system import failpoints
 from harness.training.user_scores import Scores
-from harness.types import Trial, TrialResult
+from harness.types import Json, Params, Trial, TrialResult
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # without its hints on speed
 
@@ -89,7 +88,7 @@ class StudySearch:
             value=result.best if result.status == "done" else None,
         )
 
-    def _ask(self, number: int, params: dict[str, Any] | None = None) -> Assignment:
+    def _ask(self, number: int, params: Params | None = None) -> Assignment:
         """Return the trial of a search number: preset by the plan, else as recorded (`params`), else drawn."""
         space = self.study.space
         params = self.study.preset_params(number) or params
@@ -279,7 +278,7 @@ class TrialQueue:
         self._decided.add(study.id)
         self._take(self._segment.append("decided", study=study.id, trials=study.trials, winner=winner.id))
 
-    def _take(self, event: dict[str, Any]) -> None:
+    def _take(self, event: Json) -> None:
         if self._ledger is not None:
             self._ledger.take(self._segment.run, event)
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from harness.record.launches import StudyRecord
 from harness.record.ledger import Ledger
 from harness.search.spaces import Space
-from harness.types import Cell, HarnessError
+from harness.types import Cell, HarnessError, Json, Params
 
 POINTS = 3  # configurations to copy: few enough to leave most of a search of 16 trials to the sampler
 
 
-def starts(ledger: Ledger, cell: Cell, space: Space, dataset: str) -> tuple[dict[str, Any], ...]:
+def starts(ledger: Ledger, cell: Cell, space: Space, dataset: str) -> tuple[Json, ...]:
     """Return up to `POINTS` best finished configurations of this cell's newest search on `dataset`, best first.
 
     Each has all parameters. Parameters that this space fixes keep its value; configurations outside of this space are
@@ -29,10 +28,10 @@ def starts(ledger: Ledger, cell: Cell, space: Space, dataset: str) -> tuple[dict
     return ()
 
 
-def _best(ledger: Ledger, study: StudyRecord, space: Space) -> tuple[dict[str, Any], ...]:
+def _best(ledger: Ledger, study: StudyRecord, space: Space) -> tuple[Json, ...]:
     history = ledger.history(study.id, ledger.planned(study))
     done = [(-r.best, n, i) for n, (i, r) in history.items() if r is not None and r.status == "done"]
-    configurations: list[dict[str, Any]] = []
+    configurations: list[Json] = []
     for *_, trial_id in sorted(done):
         params = _transferred(ledger.trials[trial_id].trial.params, space)
         if params is not None and params != space.default and params not in configurations:
@@ -40,7 +39,7 @@ def _best(ledger: Ledger, study: StudyRecord, space: Space) -> tuple[dict[str, A
     return tuple(configurations[:POINTS])
 
 
-def _transferred(params: dict[str, Any], space: Space) -> dict[str, Any] | None:
+def _transferred(params: Params, space: Space) -> Json | None:
     """Convert a configuration to this space; None if it is outside."""
     if any(name not in params for name in space.searched):
         return None

@@ -165,7 +165,6 @@ def price(word: str, encoders: str, spec: PrepSpec, home: Path, dollars: float, 
 def prepare(word: str, encoders: str, spec: PrepSpec, home: Path, text: str = "") -> Json:
     """Fetch, prepare and embed one data set; return its card, with facts about each encoder's basis."""
     from harness.data import preparation, reader
-    from harness.search import plan
     from harness.text import embeddings
     from harness.text.encoders._base import encoder as encoder_of
 
@@ -180,7 +179,7 @@ def prepare(word: str, encoders: str, spec: PrepSpec, home: Path, text: str = ""
         key = embeddings.embedding_hash(encoder, texts)
         basis = embeddings.basis(embeddings.embed(encoder, texts, home), key, home)
         counts = embeddings.embedding_info(encoder, texts, home)
-        facts[plan.label(encoder)] = {"hash": key, **counts, **basis.info}
+        facts[encoder.label] = {"hash": key, **counts, **basis.info}
     card = replace(prepared.card, hash=prepared.hash, warnings=warnings, embeddings=facts)
     return {"kind": "dataset", **card.to_json()}
 

@@ -15,10 +15,10 @@ from harness import registry
 from harness.checks import linter
 from harness.data import library, preparation, reader, splits
 from harness.report import row_lookup
-from harness.search import plan
+from harness.search import selection
 from harness.text import embeddings
 from harness.text.encoders import _base
-from harness.types import BUDGETS, Cell, HarnessError, PrepSpec
+from harness.types import Cell, HarnessError, PrepSpec
 from harness.workflows import components
 
 
@@ -164,8 +164,7 @@ def test_a_path_with_commas_is_written_in_double_quotes(tmp_path, home):
     plain = f"file:{tmp_path / COMMAS}/E,F.npy"
     for given in (word, plain):
         assert linter.examine(str(tmp_path / "a"), home, given, PrepSpec(kcore=0)).encoder == plain
-    request = plan.Request(home, str(tmp_path / "a"), "svd", "sasrec", f"{word},noise", BUDGETS["quick"])
-    assert [encoder.word for encoder in plan.select_encoders(request).values()] == [plain, "noise"]
+    assert [encoder.word for encoder in selection.encoders(f"{word},noise", home).values()] == [plain, "noise"]
     assert registry.split_list(f"noise,{registry.quoted(plain)}") == ["noise", plain]
 
 
@@ -178,10 +177,10 @@ def test_a_path_that_was_cut_at_its_comma_is_refused_with_the_way_to_write_it(tm
         _base.encoder(f"file:{tmp_path}/v1.npy", home)
     with_matrix(tmp_path / "shop, new", "E.npy", 1, 'name = "shop"')
     whole = f"{tmp_path}/shop, new"
-    assert plan.select_datasets(f'"{whole}",ml-100k,!ml-100k', home) == [whole]
+    assert selection.datasets(f'"{whole}",ml-100k,!ml-100k', home) == [whole]
     assert reader.open_dataset(whole, home).name == "shop"
     with pytest.raises(HarnessError, match=r"shop is not a folder.*There is 'shop, new': put a path"):
-        reader.open_dataset(plan.select_datasets(whole, home)[0], home)
+        reader.open_dataset(selection.datasets(whole, home)[0], home)
 
 
 def test_a_matrix_that_is_a_folder_is_refused_as_one(tmp_path, home):

@@ -1,0 +1,65 @@
+"""Selections of the command line: data sets, encoders, and the cells that they form with backbones and adapters."""
+
+from __future__ import annotations
+
+import fnmatch
+from pathlib import Path
+
+from harness import registry
+from harness.data import library, reader
+from harness.text.encoders import _base
+from harness.types import BASELINE, NO_TEXT, Cell, HarnessError
+
+DEFAULT_DATASET = "ml-100k"  # selected by `all` even if it is not on this machine yet
+
+
+def datasets(selection: str, home: Path) -> list[str]:
+    """Resolve a selection to names and folders of data sets.
+
+    A word is a name, a glob over names, a folder, `all` (all ready on this machine, and the default one), or an
+    exclusion `!name`. Raises HarnessError if a glob matches nothing or nothing is left.
+    """
+    words: list[str] = []
+    for word in registry.split_list(selection):
+        drop, pattern = word.startswith("!"), word.removeprefix("!")
+        if pattern == "all":
+            hits = [*reader.ready(home), DEFAULT_DATASET]
+        elif "/" not in pattern and any(char in pattern for char in "*?"):
+            hits = fnmatch.filter(library.names(home), pattern)
+            if not hits:
+                hint = registry.suggest(pattern, library.names(home))
+                raise HarnessError(f"--datasets '{pattern}' matches no data set. {hint}")
+        else:
+            hits = [pattern if "/" in pattern else library.find(pattern, home) or pattern]
+        words = [w for w in words if w not in hits] if drop else list(dict.fromkeys([*words, *hits]))
+    if not words:
+        raise HarnessError(f"--datasets '{selection}' selects nothing.")
+    return words
+
+
+def encoders(selection: str, home: Path) -> dict[str, _base.Encoder]:
+    """Return the encoders of a request by label. Raises HarnessError for an unknown encoder or equal labels."""
+    chosen = [_base.encoder(word, home) for word in registry.split_list(selection)]
+    if not chosen:
+        raise HarnessError(f"--encoders '{selection}' selects nothing.")
+    by_label = {encoder.label: encoder for encoder in chosen}
+    if len(by_label) < len(chosen):
+        raise HarnessError(f"--encoders '{selection}': two encoders have the same name; rename a file.")
+    return by_label
+
+
+def cells(dataset: str, backbones: str, adapters: str, encoders: list[str]) -> list[Cell]:
+    """Return the cells of one data set: baselines first, then by backbone."""
+
+    def with_encoders(package: str, backbone: str, name: str) -> list[Cell]:
+        base = registry.split_overrides(name)[0]
+        reads = registry.schema(package, base).attributes.get("uses_text", package == registry.ADAPTERS)
+        return [Cell(dataset, encoder, backbone, name) for encoder in (encoders if reads else [NO_TEXT])]
+
+    selected = [
+        c for name in registry.names(registry.BASELINES) for c in with_encoders(registry.BASELINES, BASELINE, name)
+    ]
+    for backbone in registry.select(registry.BACKBONES, backbones):
+        for adapter in registry.select(registry.ADAPTERS, adapters):
+            selected += with_encoders(registry.ADAPTERS, backbone, adapter)
+    return selected
