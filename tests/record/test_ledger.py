@@ -132,7 +132,7 @@ def test_a_line_changed_after_the_ledger_was_opened_is_refused(home):
     path = write(home, trial).path
     read = Ledger.open(home)
     path.write_bytes(path.read_bytes().replace(b'"curve":[0.1', b'"curve":[0.9'))
-    with pytest.raises(HarnessError, match="was changed while it was read"):
+    with pytest.raises(HarnessError, match="changed while it was read"):
         _ = read.result(trial.id).curve
 
 

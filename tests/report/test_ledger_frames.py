@@ -181,7 +181,7 @@ def test_columns_of_trials_are_had_alone_and_without_the_disk_where_the_ledger_k
     failed = pl.col("status") == "failed"
     assert lazily.filter(failed).select("reason").collect().equals(whole.filter(failed).select("reason"))
     assert lazily.select("number", "best").head(5).collect().equals(whole.select("number", "best").head(5))
-    with pytest.raises(Exception, match="was changed while it was read"):
+    with pytest.raises(Exception, match="changed while it was read"):
         lazily.collect()
 
 
