@@ -43,7 +43,7 @@ def reason(text: str, crash_reason: Callable[[], str | None]) -> str:
         crash = crash_reason()
         if crash is None:
             return UNREACHABLE
-        return f"its worker died: {crash or 'killed, possibly by the kernel because memory ran out'}"
+        return f"its worker died: {crash or 'killed, possibly by the kernel (out of memory)'}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:300] if lines else "its worker failed without an error message"
 
