@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from harness.data.splits import Prepared
+
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 WORDS = ["red", "blue", "green", "steel", "wool", "paper", "glass", "round", "small", "large", "soft", "quick", "heavy"]
 
@@ -52,3 +54,10 @@ def make_dataset(folder: Path, *, users: int = 60, items: int = 40, length: int 
         folder / "items.parquet"
     )
     return folder
+
+
+def sequences(prepared: Prepared) -> dict[str, str]:
+    """User id -> the ids of its items, in order."""
+    ids = prepared.catalogue["item_id"].to_list()
+    bounds = zip(prepared.users, prepared.offsets[:-1], prepared.offsets[1:], strict=True)
+    return {user: "".join(ids[item - 1] for item in prepared.items[start:end]) for user, start, end in bounds}

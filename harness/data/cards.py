@@ -58,15 +58,16 @@ class DataCard:
 
     def to_json(self) -> Json:
         """The card as recorded: without the optional facts that it lacks."""
-        return {name: value for name, value in vars(self).items() if name not in OPTIONAL or value}
+        return {name: value for name, value in vars(self).items() if name not in OPTIONAL or value not in EMPTY}
 
     @classmethod
     def from_json(cls, value: Json) -> DataCard:
-        """Read a card of this or an earlier version; unknown keys are passed over."""
-        return cls(**{one.name: value[one.name] for one in fields(cls) if one.name in value})
+        """Read a card of this or an earlier version; unknown keys are ignored, missing and null ones get defaults."""
+        return cls(**{one.name: value[one.name] for one in fields(cls) if value.get(one.name) is not None})
 
 
-# Recorded only if they say something; every other fact is recorded, as null if unknown.
+# Recorded only if they are not empty; every other fact is recorded, as null if unknown.
+EMPTY = (None, "", [], {})
 OPTIONAL = (
     *("hash", "read", "duplicates_dropped", "missing_orders", "valid_targets", "test_targets"),
     *("embeddings", "published"),

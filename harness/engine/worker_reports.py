@@ -43,7 +43,8 @@ class Refusal:
     """The worker cannot take part in this bench; it has run no trial."""
 
     reason: str
-    value: float = 0.0
+
+    value = 0.0  # no metric
 
 
 Report = Epoch | Ended | Refusal
@@ -51,9 +52,7 @@ Report = Epoch | Ended | Refusal
 
 def to_tune(report: Report) -> Json:
     """Convert a report to the result of a Tune trainable."""
-    fields = {name: value for name, value in vars(report).items() if name != "value"}
-    fields |= {"result": asdict(report.result)} if isinstance(report, Ended) else {}
-    text = json.dumps({"kind": type(report).__name__, **fields}, separators=(",", ":"))
+    text = json.dumps({"kind": type(report).__name__, **asdict(report)}, separators=(",", ":"))
     return {"value": report.value, "report": text}
 
 

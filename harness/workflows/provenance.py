@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness import registry
 from harness.data import splits
-from harness.record.launches import LaunchRecord, SkippedCell
+from harness.record.launches import LaunchRecord, SkippedCell, StudyRecord
 from harness.search.plan import Plan
 from harness.system.code_hash import code_hash
 from harness.types import EXPECTED, Json, Protocol
@@ -23,7 +23,7 @@ def launch(grid: Plan, run: Json, disk_bytes: int = 0) -> LaunchRecord:
 
     `run`: slots, threads, GPU share and resources, added to the provenance; `disk_bytes`: estimated disk use.
     """
-    request = grid.request
+    request, (studies, skipped) = grid.request, _cells(grid)
     return LaunchRecord(
         table=request.table_key,
         protocol=request.protocol,
@@ -33,8 +33,8 @@ def launch(grid: Plan, run: Json, disk_bytes: int = 0) -> LaunchRecord:
         engine=request.engine,
         warm_cells=grid.warm_cells(),
         drawn_at_random=grid.drawn_at_random(),
-        studies=tuple(study.record() for study in grid.studies),
-        skipped=tuple(SkippedCell(cell, reason) for cell, reason in grid.skipped),
+        studies=studies,
+        skipped=skipped,
         data={name: _card(m.prepared, request.protocol) for name, m in grid.encoded_datasets.items()},
         provenance=provenance() | run,
         disk_bytes=disk_bytes,
@@ -43,9 +43,13 @@ def launch(grid: Plan, run: Json, disk_bytes: int = 0) -> LaunchRecord:
 
 def names_grid(launch: LaunchRecord, grid: Plan) -> bool:
     """Return whether a launch recorded exactly this grid, including its skipped cells."""
+    return (launch.table, (launch.studies, launch.skipped)) == (grid.request.table_key, _cells(grid))
+
+
+def _cells(grid: Plan) -> tuple[tuple[StudyRecord, ...], tuple[SkippedCell, ...]]:
+    """Return a grid's studies and skipped cells as a launch records them."""
     skipped = tuple(SkippedCell(cell, reason) for cell, reason in grid.skipped)
-    studies = tuple(study.record() for study in grid.studies)
-    return (launch.table, launch.studies, launch.skipped) == (grid.request.table_key, studies, skipped)
+    return tuple(study.record() for study in grid.studies), skipped
 
 
 def _card(prepared: splits.Prepared, protocol: Protocol) -> Json:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from dataset_files import SHARED, columns, write_dataset
+from dataset_files import SHARED, columns, sequences, write_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,13 +29,6 @@ def made(
 ) -> Prepared:
     written = write_dataset(folder / "made", columns(rows, *names.split()), ITEMS)
     return prepare(open_dataset(str(written), folder), spec, folder)
-
-
-def sequences(prepared: Prepared) -> dict[str, str]:
-    """User id -> the ids of its items, in order."""
-    ids = prepared.catalogue["item_id"].to_list()
-    bounds = zip(prepared.users, prepared.offsets[:-1], prepared.offsets[1:], strict=True)
-    return {user: "".join(ids[item - 1] for item in prepared.items[start:end]) for user, start, end in bounds}
 
 
 def test_a_hand_made_set_is_numbered_by_id_and_ordered_by_time(tmp_path):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from dataset_files import SHARED, columns, make_dataset, write_dataset
+from dataset_files import SHARED, columns, make_dataset, sequences, write_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,13 +42,6 @@ def made(
 ) -> Prepared:
     written = write_dataset(folder / "made", columns(rows, *names.split()), ITEMS)
     return prepare(open_dataset(str(written), folder), spec, folder)
-
-
-def sequences(prepared: Prepared) -> dict[str, str]:
-    """User id -> the ids of its items, in order."""
-    ids = prepared.catalogue["item_id"].to_list()
-    bounds = zip(prepared.users, prepared.offsets[:-1], prepared.offsets[1:], strict=True)
-    return {user: "".join(ids[item - 1] for item in prepared.items[start:end]) for user, start, end in bounds}
 
 
 def test_old_preparations_keep_their_identity():

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from text_catalogues import catalogue, damaged_somewhere, matrix
 
 from harness.data import preparation, reader
 from harness.system import checksums, files
@@ -21,22 +22,6 @@ from harness.text.embeddings import basis, embed, embedding_hash, reporter, text
 from harness.text.encoders import _base, noise
 from harness.text.encoders._base import Texts, encoder
 from harness.types import HarnessError, PrepSpec
-
-
-def catalogue(n: int = 4, missing: tuple[int, ...] = ()) -> Texts:
-    """n items i0, i1, ... with texts, the rows of a file of n rows."""
-    texts = [None if i in missing else f"text of {i}" for i in range(n)]
-    return Texts([f"i{i}" for i in range(n)], texts, list(range(n)), n)
-
-
-def matrix(n: int = 4, d: int = 3, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
-
-
-def damaged_somewhere(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
 
 
 class Fixed(_base.Encoder):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from dataset_files import SHARED
 from safetensors.torch import save_file
+from text_catalogues import catalogue, damaged_somewhere, matrix
 
 from harness.system import files
 from harness.text.embeddings import basis, embed, embedding_hash, embedding_info
@@ -18,22 +19,6 @@ from harness.text.encoders._base import Texts, encoder
 from harness.types import HarnessError
 
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the research copies of the data sets are not here")
-
-
-def catalogue(n: int = 4, missing: tuple[int, ...] = ()) -> Texts:
-    """n items i0, i1, ... with texts, the rows of a file of n rows."""
-    texts = [None if i in missing else f"text of {i}" for i in range(n)]
-    return Texts([f"i{i}" for i in range(n)], texts, list(range(n)), n)
-
-
-def matrix(n: int = 4, d: int = 3, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
-
-
-def damaged_somewhere(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
 
 
 def saved(path: Path, E: np.ndarray, ids: list[str] | None = None) -> Path:
