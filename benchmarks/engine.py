@@ -36,8 +36,8 @@ from harness.metrics._ties import Ranks
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.search import axes, spaces
-from harness.search.plan import Study
 from harness.search.studies import GridEvent, TrialQueue
+from harness.search.study import Study
 from harness.system.signals import Stop
 from harness.types import Budget, Cell, Engine, Inputs, Protocol, TrialResult
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from harness.record.leases import Leases
 from harness.record.ledger import Ledger
-from harness.search.plan import Study
+from harness.search.study import Study
 
 
 class NoOtherBenches:

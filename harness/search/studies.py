@@ -16,8 +16,9 @@ from optuna.trial import TrialState
 from harness.record import ledger as ledger_events
 from harness.record.segments import Segment
 from harness.search.other_benches import NoOtherBenches
-from harness.search.plan import Study, check_engine
+from harness.search.plan import check_engine
 from harness.search.samplers import PRUNERS, REPLAYED, SAMPLERS, grace
+from harness.search.study import Study
 from harness.search.wilcoxon_pruner import WilcoxonPruner
 from harness.system import failpoints
 from harness.training.user_scores import Scores

@@ -16,7 +16,8 @@ from harness.engine.slots import Layout
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.search import studies
-from harness.search.plan import Plan, Study
+from harness.search.plan import Plan
+from harness.search.study import Study
 from harness.system import interpreter, tempdirs
 from harness.system.console import log
 from harness.system.files import write_text

@@ -6,7 +6,8 @@ import os
 import shutil
 from collections.abc import Callable
 
-from harness.search.plan import Plan, Study
+from harness.search.plan import Plan
+from harness.search.study import Study
 
 WIDTH = 1024  # assumed width of an embedding that is not cached yet
 TRIAL, EPOCH = 6_000, 150  # bytes in the ledger: start and end of a trial; an epoch

@@ -17,7 +17,8 @@ from pathlib import Path
 from statistics import fmean, pstdev
 
 from harness.record.ledger import Ledger
-from harness.search.plan import Plan, Study
+from harness.search.plan import Plan
+from harness.search.study import Study
 from harness.system.files import write_text
 from harness.types import Cell, HarnessError, Json, digest
 

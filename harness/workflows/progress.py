@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from harness.search.plan import Study
     from harness.search.studies import GridEvent
+    from harness.search.study import Study
 
 EVERY = 30.0  # seconds between plain lines about running trials
 SHARE = 0.01  # largest share of the time spent on estimates: with 100,000 trials each one takes a while

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from harness.data import splits
-from harness.search.plan import Plan, Study
+from harness.search.plan import Plan
+from harness.search.study import Study
 from harness.system.console import log
 from harness.text import embeddings
 from harness.types import HarnessError, Json
