@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -45,6 +46,18 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
+def parts_of(adapter: str) -> tuple[str, ...]:
+    """Return the adapters that the name of an ensemble lists, with repetitions; () for the name of one adapter.
+
+    >>> parts_of("id+linear[fusion=none]"), parts_of("id x3"), parts_of("mlp")
+    (('id', 'linear[fusion=none]'), ('id', 'id', 'id'), ())
+    """
+    if repeated := re.fullmatch(r"(.+) x(\d+)", adapter):
+        return (repeated[1],) * int(repeated[2])
+    parts = re.split(r"\+(?![^\[]*\])", adapter)  # a `+` outside brackets
+    return tuple(parts) if len(parts) > 1 else ()
+
+
 @dataclass(frozen=True, order=True)
 class Cell:
     """One combination of the grid: searched at one budget, one row of a table."""
@@ -57,6 +70,20 @@ class Cell:
     @property
     def is_baseline(self) -> bool:
         return self.backbone == BASELINE
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Adapters of the rows that an ensemble combines, with repetitions; () for any other row."""
+        return () if self.is_baseline else parts_of(self.adapter)
+
+    @property
+    def is_ensemble(self) -> bool:
+        return bool(self.parts)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether trials of this cell train a model."""
+        return not self.is_baseline and not self.is_ensemble
 
     def __str__(self) -> str:
         return " / ".join((self.dataset, self.encoder, self.backbone, self.adapter))
@@ -200,6 +227,16 @@ class Inputs:
     embedding: str = ""  # hash of the text embedding; "" for a cell without text
     basis: int = 0  # version of the spectral basis; 0 for a cell without text
     versions: dict[str, int] = field(default_factory=dict)  # recorded name of a component -> its version
+    parts: tuple[str, ...] = ()  # ids of the trials whose scores an ensemble combines
+
+    def to_json(self) -> Json:
+        """Return the fields to hash and to record, without `parts` if there are none."""
+        value = asdict(self)
+        return value if self.parts else {name: part for name, part in value.items() if name != "parts"}
+
+    @classmethod
+    def from_json(cls, value: Json) -> Inputs:
+        return cls(**{**value, "parts": tuple(value.get("parts", ()))})
 
 
 @dataclass(frozen=True)
@@ -227,7 +264,7 @@ class Trial:
         value = {field.name: getattr(self, field.name) for field in fields(self)}
         value["cell"] = [self.cell.backbone, self.cell.adapter]
         value["protocol"] = self.protocol.identity()
-        value["inputs"] = asdict(self.inputs)
+        value["inputs"] = self.inputs.to_json()
         return digest(value)
 
     def confirmation(self, seed: int) -> Trial:
@@ -235,12 +272,12 @@ class Trial:
         return replace(self, role="confirm", seed=seed)
 
     def to_json(self) -> Json:
-        return asdict(self)
+        return asdict(self) | {"inputs": self.inputs.to_json()}
 
     @classmethod
     def from_json(cls, value: Json) -> Trial:
-        nested = {"cell": Cell, "protocol": Protocol, "inputs": Inputs}
-        return cls(**{**value, **{name: kind(**value[name]) for name, kind in nested.items()}})
+        nested = {"cell": Cell(**value["cell"]), "protocol": Protocol(**value["protocol"])}
+        return cls(**{**value, **nested, "inputs": Inputs.from_json(value["inputs"])})
 
 
 @dataclass

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import registry
 from harness.data.splits import Split
@@ -25,6 +25,9 @@ from harness.record import artifacts
 from harness.system.code_hash import code_hash
 from harness.training.user_scores import Scores
 from harness.types import Json, Trial, TrialResult
+
+if TYPE_CHECKING:
+    from harness.training.trial import TrialArtifacts
 
 SAVE_SHARE = 0.05  # maximum share of a trial's time for checkpoints
 KEPT_CELLS = 2  # cells whose data a worker keeps in memory
@@ -64,6 +67,10 @@ class Recorder:
 
     def save(self, trial_id: str, data: bytes) -> None:
         artifacts.save_checkpoint(self.home, trial_id, data)
+
+    def weights(self, trial_id: str) -> bytes | None:
+        """Return the weights of a confirmed trial, None if they are missing or damaged."""
+        return artifacts.load_weights(self.home, trial_id)
 
     def finish(self, trial_id: str, parts: Json) -> None:
         artifacts.save_artifacts(self.home, trial_id, **parts)
@@ -179,6 +186,8 @@ class Worker:
             split: Split = self._fetch(f"{key}/{role}", self.shared.splits[key, role])
             if self.trial.cell.is_baseline:
                 return self._finish(*core.run_baseline(self.trial, split, self._spectrum(), self.watchdog.beat))
+            if self.trial.cell.is_ensemble:
+                return self._finish(*self._combine(split))
             keep_scores = self.shared.keep_user_scores and role == "search"
             spectrum, beat = self._spectrum(), self.watchdog.beat
             self.training = core.Training(self.trial, split, spectrum, self.device, beat, keep_scores)
@@ -192,6 +201,19 @@ class Worker:
         saved = self._save()
         return Epoch(list(curve), self.training.seconds, saved, self._users())
 
+    def _combine(self, split: Split) -> tuple[TrialResult, TrialArtifacts]:
+        """Run an ensemble with the weights of its parts. Raises TrialFailed if any are missing."""
+        from harness.training import ensemble
+        from harness.training.trial import TrialFailed
+
+        parts = []
+        for trial_id in self.trial.inputs.parts:
+            weights = self.post("weights", trial_id)
+            if weights is None:
+                raise TrialFailed(f"the weights of its part {trial_id} are missing or damaged; rerun the bench")
+            parts.append((ensemble.trial_of(weights), weights))
+        return ensemble.run(self.trial, parts, split, self._spectrum, self.device, self.watchdog.beat)
+
     def _users(self) -> list[Scores]:
         """User scores of the epochs that this process has not reported. After a resume these are all epochs: which ones
         the driver has received before is unknown."""
@@ -200,12 +222,14 @@ class Worker:
         rows, self.reported = self.training.users[self.reported :], len(self.training.users)
         return rows
 
-    def _spectrum(self) -> Any:
+    def _spectrum(self, trial: Trial | None = None) -> Any:
+        """Return the text that a trial reads, by default the current one."""
         from harness.training.trial import spectrum
 
-        key = self.trial.inputs.embedding
+        inputs = (trial or self.trial).inputs
+        key = inputs.embedding
         if not key:
-            return spectrum({}, self.shared.sizes[self.trial.inputs.data])
+            return spectrum({}, self.shared.sizes[inputs.data])
         return spectrum(self._fetch(f"{key}/basis", self.shared.spectra[key]), 0)
 
     def _fetch(self, name: str, reference: Any) -> Any:

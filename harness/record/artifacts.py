@@ -25,6 +25,7 @@ from harness.system import checksums
 from harness.system.files import GOES_ON, atomic, sha256, write_json
 from harness.types import HarnessError, Json, Trial, digest
 
+RANKS, WEIGHTS = "ranks.parquet", "model.safetensors"
 QUERIES_VERSION = 1  # raise it when the recorded facts about test targets change
 TIES_KEPT = 3  # core version from which ranks are stored as the bounds of ties; before, as their middle
 
@@ -152,13 +153,13 @@ def _write_artifacts(
     if len(ranks):
         columns = {"user": users, "low": ranks.low, "high": ranks.high}
         frame = pl.DataFrame({name: values.astype(np.int32) for name, values in columns.items()})
-        with atomic(folder / "ranks.parquet") as path:
+        with atomic(folder / RANKS) as path:
             frame.write_parquet(path)
     if spectra:
         values = {name: [round(float(v), 9) for v in spectrum] for name, spectrum in spectra.items()}
         write_json(folder / "spectrum.json", values)
     if weights:
-        with atomic(folder / "model.safetensors") as path:
+        with atomic(folder / WEIGHTS) as path:
             path.write_bytes(weights)
 
 
@@ -177,12 +178,22 @@ def fault(home: Path, trial_id: str, name: str) -> str:
         return "damaged"
 
 
-def load_ranks(home: Path, trial_id: str) -> pl.DataFrame | None:
-    """Return user, low, high (i32) of a confirmed trial, or None if the file is missing or damaged."""
-    if fault(home, trial_id, "ranks.parquet"):
+def load_weights(home: Path, trial_id: str) -> bytes | None:
+    """Return the weights of a confirmed trial, safetensors, or None if they are missing or damaged."""
+    if fault(home, trial_id, WEIGHTS):
         return None
     try:
-        return parse_ranks((artifact_folder(home, trial_id) / "ranks.parquet").read_bytes())
+        return (artifact_folder(home, trial_id) / WEIGHTS).read_bytes()
+    except OSError:
+        return None
+
+
+def load_ranks(home: Path, trial_id: str) -> pl.DataFrame | None:
+    """Return user, low, high (i32) of a confirmed trial, or None if the file is missing or damaged."""
+    if fault(home, trial_id, RANKS):
+        return None
+    try:
+        return parse_ranks((artifact_folder(home, trial_id) / RANKS).read_bytes())
     except (OSError, pl.exceptions.PolarsError):
         return None
 

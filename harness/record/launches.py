@@ -7,7 +7,8 @@ from typing import TypeVar
 
 from harness.types import MIDDLE, Budget, Cell, Engine, HarnessError, Json, PrepSpec, Protocol
 
-SCHEMA = 1  # of the ledger: raise it when older versions can no longer read what is written
+# Of the ledger: raised when older versions can no longer read what is written. 2: trials of ensembles.
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,14 @@ class StudyRecord:
     warm: int | None = None  # configurations taken from the warm start; None: no warm start
     setting: str = ""  # name of the published setting
     warm_start: str = ""  # data set of the launch's warm start; recorded with the launch's engine
+    parts: tuple[StudyRecord, ...] = ()  # of an ensemble: the studies of the rows that it combines, each once
+    version: int = 0  # of an ensemble: version of the combination (`ensembles.VERSION`)
     cut: bool = False  # truncated by `cut_to`; not recorded
 
     def cut_to(self, trials: int) -> StudyRecord:
         """This study as if its search had ended after `trials` trials."""
+        if self.parts:
+            return replace(self, parts=tuple(part.cut_to(trials) for part in self.parts))
         return replace(self, trials=trials, cut=True) if self.trials > trials else self
 
     @property
@@ -45,6 +50,8 @@ class StudyRecord:
             "setting": self.setting or None,
             "searched": None if self.searched is None else list(self.searched),
             "confirm": None if self.confirm is None else list(self.confirm),
+            "parts": [part.to_json() for part in self.parts] or None,
+            "version": self.version or None,
         }
         value = {"study": self.id, "cell": asdict(self.cell), "trials": self.trials, "seeds": self.seeds}
         return value | {name: part for name, part in optional.items() if part is not None}
@@ -64,6 +71,8 @@ class StudyRecord:
             warm=value.get("warm"),
             setting=value.get("setting", ""),
             warm_start=warm_start,
+            parts=tuple(cls.from_json(part, warm_start) for part in value.get("parts", ())),
+            version=value.get("version", 0),
         )
 
 

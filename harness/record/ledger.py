@@ -19,6 +19,7 @@ from pathlib import Path
 from sys import intern
 from typing import Any, cast
 
+from harness.record import ensembles
 from harness.record.launches import SCHEMA, LaunchRecord, StudyRecord
 from harness.record.segments import Damage, FileOffset, Segment, SegmentReader, parse
 from harness.types import HarnessError, Json, Role, Status, Trial, TrialResult
@@ -308,9 +309,24 @@ class Ledger:
 
     def confirmations(self, study: StudyRecord) -> list[str]:
         """Ids of the planned confirmations of a recorded study's winner; empty while it is undecided."""
+        if study.parts:
+            return [trial.id for trial in self.combined(study)]
         if study.confirm is not None:
             return list(study.confirm)
         return self.confirming(study.id, self.planned(study), study.seeds)
+
+    def combined(self, study: StudyRecord) -> list[Trial]:
+        """Trials of a recorded ensemble; empty until all confirmations of its parts are done."""
+        ids = {part.cell.adapter: self.confirmations(part) for part in study.parts}
+        entries = [self.trials.get(i) for part in ids.values() for i in part]
+        if not all(ids.values()) or any(entry is None or entry.status != "done" for entry in entries):
+            return []
+
+        def combine() -> list[Trial]:
+            parts = {name: [self.trials[i].trial for i in part] for name, part in ids.items()}
+            return ensembles.trials(study.cell, parts, study.version)
+
+        return self._fact(study.id, ("combined", *(i for part in ids.values() for i in part)), combine)
 
     def ended(self, study: str, trials: int) -> int:
         """Return how many of a study's first `trials` numbers have ended."""

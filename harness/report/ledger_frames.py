@@ -156,7 +156,7 @@ def _skipped_row(cell: Cell, reason: str) -> Json:
 
 def _remarks(cells: Iterable[Cell]) -> dict[str, Json]:
     """Return remarks of components for the reader: kind/name -> `note` and, for backbones, `pace`."""
-    named = {(registry.ADAPTERS, c.adapter) for c in cells if not c.is_baseline}
+    named = {(registry.ADAPTERS, name) for c in cells if not c.is_baseline for name in c.parts or (c.adapter,)}
     named |= {(registry.BACKBONES, c.backbone) for c in cells if not c.is_baseline}
     remarks = {}
     for package, word in sorted(named):
@@ -189,16 +189,26 @@ def _run_row(ledger: Ledger, cell: Cell, trial_id: str) -> Json:
     entry = ledger.trials[trial_id]
     result = entry.result
     assert result is not None
+    trial = entry.trial
+    info = _with_parts(ledger, result.info, trial.inputs.parts)
     return _names(cell) | {
         "trial": trial_id,
-        "seed": entry.trial.seed,
-        "params": json.dumps(entry.trial.params, sort_keys=True),
+        "seed": trial.seed,
+        "params": json.dumps(trial.params, sort_keys=True),
         "best_valid": result.best,
-        "seconds": result.info.get("seconds", 0.0),
-        "parameters": int(result.info.get("parameters", 0)),
-        "effective_rank": result.info.get("effective_rank"),
-        "info": json.dumps(result.info, sort_keys=True),
+        "seconds": info.get("seconds", 0.0),
+        "parameters": int(info.get("parameters", 0)),
+        "effective_rank": info.get("effective_rank"),
+        "info": json.dumps(info, sort_keys=True),
     }
+
+
+def _with_parts(ledger: Ledger, info: dict[str, float], parts: Sequence[str]) -> dict[str, float]:
+    """Return the info of a run with the costs of the trials that it combines: sums, and the highest memory use."""
+    infos = [info, *(result.info for part in parts if (result := ledger.result(part)) is not None)]
+    costs = {"seconds": sum, "energy_wh": sum, "peak_mb": max} if parts else {}
+    known = {name: combine for name, combine in costs.items() if all(name in one for one in infos)}
+    return info | {name: combine(one[name] for one in infos) for name, combine in known.items()}
 
 
 def _trials(ledger: Ledger, studies: Studies) -> pl.LazyFrame:
@@ -261,17 +271,18 @@ COLUMNS: dict[str, Callable[[str, int, str, TrialEntry], Any]] = {
 
 
 def _cell_row(ledger: Ledger, cell: Cell, study: StudyRecord, seeds_found: int) -> Json:
-    ended = [entry for _, _, entry in _searched(ledger, study) if entry.status is not None]
+    searches = study.parts or (study,)
+    ended = [entry for one in searches for _, _, entry in _searched(ledger, one) if entry.status is not None]
     count = {s: sum(e.status == s for e in ended) for s in ("done", "pruned", "failed")}
     state, reason = _state(ledger, study, ended, seeds_found)
     return _names(cell) | {
         "trials_done": count["done"],
         "trials_pruned": count["pruned"],
         "trials_failed": count["failed"],
-        "trials_planned": ledger.planned(study),
+        "trials_planned": sum(map(ledger.planned, searches)),
         "search_seconds": sum(entry.seconds for entry in ended),
         "search_epochs": sum(entry.trained for entry in ended),
-        "searched": None if study.searched is None else list(study.searched),
+        "searched": _dimensions(study),
         "tuned": _tuned(study),
         "setting": study.setting,
         "warm_start": study.warm_source,
@@ -283,8 +294,16 @@ def _cell_row(ledger: Ledger, cell: Cell, study: StudyRecord, seeds_found: int) 
     }
 
 
+def _dimensions(study: StudyRecord) -> list[str] | None:
+    """Return the searched parameters; those of all parts for an ensemble; None if they were not recorded."""
+    named = [one.searched for one in study.parts or (study,)]
+    return None if None in named else sorted({name for names in named for name in names or ()})
+
+
 def _tuned(study: StudyRecord) -> str:
-    """Return the origin of a cell's configuration: `nothing`, `fixed`, `default` or `searched`."""
+    """Return the origin of a cell's configuration: `nothing`, `fixed`, `default`, `searched` or `parts`."""
+    if study.parts:
+        return "parts"
     if study.cell.is_baseline:
         return "nothing"
     if study.searched == ():
@@ -311,6 +330,8 @@ def _collapse(ledger: Ledger, study: StudyRecord) -> str:
 def _state(ledger: Ledger, study: StudyRecord, ended: list[TrialEntry], seeds_found: int) -> tuple[str, str]:
     """Return state and reason of a cell. While it is unfinished, the reason is its progress."""
     confirmed = [_status(ledger, i) for i in ledger.confirmations(study)]
+    if study.parts:
+        return _ensemble_state(ledger, study, confirmed, seeds_found)
     planned = ledger.planned(study)
     searched = len(ended) == planned
     if seeds_found == study.seeds:
@@ -329,6 +350,21 @@ def _state(ledger: Ledger, study: StudyRecord, ended: list[TrialEntry], seeds_fo
     if _running(ledger, study):
         return "running", far
     return ("partial", far) if ended or seeds_found else ("pending", "")
+
+
+def _ensemble_state(ledger: Ledger, study: StudyRecord, confirmed: list[str], seeds_found: int) -> tuple[str, str]:
+    """Return state and reason of an ensemble, whose parts may have failed or still be running."""
+    if seeds_found == study.seeds:
+        return "done", ""
+    if "failed" in confirmed:
+        return "failed", _reason(ledger, study, [])
+    for part in study.parts:
+        runs = [_status(ledger, i) for i in ledger.confirmations(part)]
+        entries = [entry for _, _, entry in _searched(ledger, part) if entry.status is not None]
+        state, _ = _state(ledger, part, entries, runs.count("done"))
+        if state == "failed":
+            return "failed", f"its part {part.cell.adapter} failed"
+    return ("partial" if seeds_found else "pending"), f"{seeds_found} of {study.seeds} rounds"
 
 
 def _running(ledger: Ledger, study: StudyRecord) -> bool:

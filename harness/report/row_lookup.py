@@ -48,6 +48,12 @@ class LedgerRow:
         return "/".join((self.cell.dataset, self.cell.encoder, self.cell.backbone, self.cell.adapter))
 
     @property
+    def parts(self) -> list[str]:
+        """The rows that an ensemble combines, each once."""
+        cells = [part.cell for part in self.study.parts]
+        return ["/".join((cell.dataset, cell.encoder, cell.backbone, cell.adapter)) for cell in cells]
+
+    @property
     def card(self) -> DataCard:
         """The data set's card as recorded at the launch."""
         return DataCard.from_json(self.launch.data[self.cell.dataset])
@@ -57,7 +63,8 @@ class LedgerRow:
         """The command that completes this row."""
         parts = [f"--datasets {self.cell.dataset}", f"--encoders {shlex.quote(quoted(self.cell.encoder))}"]
         parts = parts[: 1 if self.cell.encoder == "none" else 2]
-        grid = [] if self.cell.is_baseline else [f"--backbones {self.cell.backbone}", f"--adapters {self.cell.adapter}"]
+        adapters = f"--adapters {shlex.quote(self.cell.adapter)}"
+        grid = [] if self.cell.is_baseline else [f"--backbones {self.cell.backbone}", adapters]
         return " ".join(["harness bench", *parts, *grid])
 
 

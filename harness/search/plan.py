@@ -11,7 +11,7 @@ from pathlib import Path
 from harness import registry
 from harness.data import preparation, reader, splits
 from harness.record.ledger import Ledger
-from harness.search import axes, selection, spaces, warm_start
+from harness.search import axes, ensembles, selection, spaces, warm_start
 from harness.search.study import Study
 from harness.text import embeddings
 from harness.text.encoders import _base
@@ -86,7 +86,7 @@ class Plan:
     @property
     def width(self) -> int:
         """Maximum number of parallel trials, finished ones included: all trials of a search can run at once."""
-        return sum(max(study.trials, study.seeds) for study in self.studies if not study.cell.is_baseline)
+        return sum(max(study.trials, study.seeds) for study in self.studies if study.cell.is_trained)
 
     def drawn_at_random(self) -> tuple[str, ...]:
         """Searched parameters that the sampler does not model."""
@@ -143,32 +143,35 @@ def make(request: Request, ledger: Ledger) -> Plan:
     request.spaces.check()
     check_engine(request.engine)
     warm_start.check(ledger, request.engine.warm_start)
-    conflicts = _conflicts(request)  # invalid names and values are reported before any download
+    backbones = registry.select(registry.BACKBONES, request.backbones)
+    chosen = ensembles.select(request.adapters, request.budget.seeds)
+    # invalid names and values are reported before any download
+    conflicts = _conflicts(request.spaces, backbones, chosen.adapters)
     encoders = selection.encoders(request.encoders, request.home)
     words = selection.datasets(request.datasets, request.home)
     opened = [encoded_dataset(word, request, encoders) for word in words]
     encoded_datasets = {encoded.prepared.name: encoded for encoded in opened}
     if len(encoded_datasets) < len(words):
         raise HarnessError(f"--datasets '{request.datasets}': two data sets have the same name; rename one.")
-    parts = (request.backbones, request.adapters, list(encoders))
-    selected = [cell for name in encoded_datasets for cell in selection.cells(name, *parts)]
+    selected = [cell for name in encoded_datasets for cell in selection.cells(name, backbones, chosen, list(encoders))]
     blank = {(m.prepared.name, e) for m in opened for e in encoders if not m.can_encode(e)}
     reasons = {cell: "the data set has no text" for cell in selected if (cell.dataset, cell.encoder) in blank}
     reasons |= {c: conflicts[c.backbone, c.adapter] for c in selected if (c.backbone, c.adapter) in conflicts}
-    skipped = [(cell, reasons[cell]) for cell in selected if cell in reasons]
-    kept = [cell for cell in selected if cell not in reasons]
-    studies = [study(cell, request, encoded_datasets[cell.dataset], ledger) for cell in kept]
-    return Plan(request, encoded_datasets, studies, skipped)
+    reasons |= {c: reason for c in selected if c not in reasons and (reason := ensembles.lacks(c, reasons))}
+    studies: dict[Cell, Study] = {}
+    for cell in (cell for cell in selected if cell not in reasons):  # the parts of an ensemble come before it
+        dataset = encoded_datasets[cell.dataset]
+        studies[cell] = ensembles.study(cell, studies) if cell.is_ensemble else study(cell, request, dataset, ledger)
+    return Plan(request, encoded_datasets, list(studies.values()), [(c, reasons[c]) for c in selected if c in reasons])
 
 
-def _conflicts(request: Request) -> dict[tuple[str, str], str]:
+def _conflicts(source: spaces.SpaceSource, backbones: list[str], adapters: list[str]) -> dict[tuple[str, str], str]:
     """Return why pairs of backbone and adapter cannot be built with their parameters, by pair.
 
     Raises HarnessError for an invalid value of a parameter, or if no pair can be built.
     """
-    backbones = registry.select(registry.BACKBONES, request.backbones)
-    pairs = [(b, a) for b in backbones for a in registry.select(registry.ADAPTERS, request.adapters)]
-    reasons = {pair: spaces.conflict(Cell("", NO_TEXT, *pair), request.spaces) for pair in pairs}
+    pairs = [(backbone, adapter) for backbone in backbones for adapter in adapters]
+    reasons = {pair: spaces.conflict(Cell("", NO_TEXT, *pair), source) for pair in pairs}
     if all(reasons.values()):
         raise HarnessError(f"No cell of this grid can be built; {next(iter(reasons.values()))}.")
     return {pair: reason for pair, reason in reasons.items() if reason}

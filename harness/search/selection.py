@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness import registry
 from harness.data import library, reader
+from harness.search import ensembles
 from harness.text.encoders import _base
 from harness.types import BASELINE, NO_TEXT, Cell, HarnessError
 
@@ -48,8 +49,8 @@ def encoders(selection: str, home: Path) -> dict[str, _base.Encoder]:
     return by_label
 
 
-def cells(dataset: str, backbones: str, adapters: str, encoders: list[str]) -> list[Cell]:
-    """Return the cells of one data set: baselines first, then by backbone."""
+def cells(dataset: str, backbones: list[str], chosen: ensembles.Selection, encoders: list[str]) -> list[Cell]:
+    """Return the cells of one data set: baselines first, then by backbone, each with its ensembles last."""
 
     def with_encoders(package: str, backbone: str, name: str) -> list[Cell]:
         base = registry.split_overrides(name)[0]
@@ -59,7 +60,8 @@ def cells(dataset: str, backbones: str, adapters: str, encoders: list[str]) -> l
     selected = [
         c for name in registry.names(registry.BASELINES) for c in with_encoders(registry.BASELINES, BASELINE, name)
     ]
-    for backbone in registry.select(registry.BACKBONES, backbones):
-        for adapter in registry.select(registry.ADAPTERS, adapters):
+    for backbone in backbones:
+        for adapter in chosen.adapters:
             selected += with_encoders(registry.ADAPTERS, backbone, adapter)
+        selected += ensembles.cells(dataset, backbone, chosen.ensembles, encoders)
     return selected

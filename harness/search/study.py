@@ -6,7 +6,7 @@ Imports no torch, ray, optuna or mlflow.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -40,13 +40,13 @@ class Study:
         same = [self.cell.backbone, self.cell.adapter, self.space.to_json(), epochs, patience]
         engine = {key: value for key, value in self.engine.identity().items() if key != "warm_start"}
         starts = [self.starts] if self.starts else []
-        return digest([*same, self.protocol.identity(), engine, asdict(self.inputs), *starts])
+        return digest([*same, self.protocol.identity(), engine, self.inputs.to_json(), *starts])
 
     @cached_property
     def max_trials(self) -> int:
         """Upper bound on search trials: 0 for baselines and budgets without a search, 1 for a fixed space, at most the
         size of a grid."""
-        if self.cell.is_baseline or not self.budget.trials:
+        if not self.cell.is_trained or not self.budget.trials:
             return 0
         if not self.space.searched:
             return 1
@@ -81,8 +81,8 @@ class Study:
 
     @property
     def pace(self) -> int:
-        """Factor of the backbone on the epochs of the budget; 0 for a baseline."""
-        return 0 if self.cell.is_baseline else pace_of(self.cell.backbone)
+        """Factor of the backbone on the epochs of the budget; 0 if nothing is trained."""
+        return pace_of(self.cell.backbone) if self.cell.is_trained else 0
 
     @property
     def epochs(self) -> int:

@@ -151,14 +151,14 @@ class Training:
         """Ranks (queries,) of the targets under the current weights."""
         self.model.eval()
         table, project = self.model.table(), self.model.project
-        states = lambda block: project(self._last_states(block, table))  # noqa: E731
+        states = lambda block: project(self.last_states(block, table))  # noqa: E731
         seen = self.trial.protocol.filter_seen
         try:
             return ranks(states, self.split, queries, filter_seen=seen, table=project(table[1:]))
         except FloatingPointError as error:
             raise TrialFailed(f"{error} after epoch {len(self.curve)}") from error
 
-    def _last_states(self, queries: Queries, table: Tensor) -> Tensor:
+    def last_states(self, queries: Queries, table: Tensor) -> Tensor:
         """States (q, k d) at the end of each query's history; only its last max_len events are read."""
         ends = self.split.offsets[queries.users] + queries.ends
         lengths = np.minimum(queries.ends, self.train["max_len"])
@@ -223,7 +223,7 @@ class Training:
         queries = Queries(queries.users[spread], queries.ends[spread])
         table, project = self.model.table(), self.model.project
         targets = self.items[torch.from_numpy(self.split.offsets[queries.users] + queries.ends).to(self.device)]
-        states = project(self._last_states(queries, table))
+        states = project(self.last_states(queries, table))
         return {
             "alignment": diagnostics.alignment(states, project(F.embedding(targets, table))),
             "state_uniformity": diagnostics.uniformity(states),

@@ -24,7 +24,7 @@ class CellWork:
 
     ``searching``, ``confirming``: trials it still needs; ``searched``, ``confirmed``: seconds of finished trials;
     ``flying``: completed share of the trials in flight, in trials (two half-done trials: 1.0); ``seconds_left``: rest
-    of a time budget, None without one; ``trains``: False for a baseline."""
+    of a time budget, None without one; ``trains``: False for a baseline or an ensemble."""
 
     searching: int
     confirming: int
@@ -56,10 +56,11 @@ def work(ledger: Ledger, study: StudyRecord, epochs: Mapping[str, int]) -> CellW
     confirmed = [i for i in wanted if ledger.result(i) is not None]
     alive = any(r.status == "done" for r in ended.values())
     searching = planned - sum(r is not None for _, r in history.values())
-    confirming = study.seeds - len(confirmed) if searching or alive or study.confirm is not None else 0
+    fixed = study.confirm is not None or study.parts  # needs no search of its own
+    confirming = study.seeds - len(confirmed) if searching or alive or fixed else 0
     recent = [*ended][-SAMPLE:]
     cell_work = CellWork(searching, confirming, _durations(ledger, recent), _durations(ledger, confirmed))
-    cell_work.trains = not study.cell.is_baseline
+    cell_work.trains = study.cell.is_trained
     if study.cell_seconds is not None:
         cell_work.seconds_left = study.cell_seconds - sum(map(ledger.seconds, ended))
     for trial_id in [*(i for i, r in history.values() if r is None), *wanted]:

@@ -65,6 +65,8 @@ def write(
     row = row_lookup.find(row_lookup.of(ledger, run), word)
     if row.cell.is_baseline:
         raise HarnessError(f"{row.words} is not trained, so it has no weights to export.")
+    if row.cell.is_ensemble:
+        raise HarnessError(f"{row.words} is an ensemble of models; export its parts: {', '.join(row.parts)}.")
     chosen = _run(ledger, row, seed)
     source = row_lookup.weights_file(home, chosen)
     prepared = row_lookup.sequences(home, row, chosen.inputs.data, dataset)

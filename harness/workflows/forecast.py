@@ -185,8 +185,9 @@ def _shares(past: Iterable[FinishedTrial]) -> dict[tuple[str, int, int], float]:
 def _price(
     study: Study, past: Sequence[FinishedTrial], shares: Mapping[tuple[str, int, int], float], paces: Mapping[str, Pace]
 ) -> Price | None:
-    """Return the price of a study's trials, None if unknown. A baseline costs a flat second: it does not train."""
-    if study.cell.is_baseline:
+    """Return the price of a study's trials, None if unknown. Baselines and ensembles cost a flat second:
+    they do not train."""
+    if not study.cell.is_trained:
         return Price(0.0, 1.0, "no training", 1.0)
     cell, inputs = (study.cell.backbone, study.cell.adapter), (study.inputs.data, study.inputs.embedding)
     like = [one for one in past if one.cell == cell and one.inputs == inputs]

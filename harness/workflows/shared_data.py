@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.data import splits
+from harness.search import ensembles
 from harness.search.plan import Plan
 from harness.search.study import Study
 from harness.system.console import log
@@ -57,8 +58,8 @@ def _skip_unbuildable(grid: Plan, bases: Bases) -> None:
     kept: list[Study] = []
     split_of = {name: splits.split(m.prepared, grid.request.protocol) for name, m in grid.encoded_datasets.items()}
     for study in grid.studies:
-        reason = None
-        if study.state == "pending" and not study.cell.is_baseline:
+        reason = ensembles.lacks(study.cell, {cell for cell, _ in grid.skipped}) or None
+        if study.state == "pending" and study.cell.is_trained:
             key, n = study.inputs.embedding, grid.encoded_datasets[study.cell.dataset].prepared.catalogue.height
             spectrum = trial.spectrum(arrays(*bases[key]) if key else {}, n)
             try:
@@ -72,7 +73,7 @@ def _skip_unbuildable(grid: Plan, bases: Bases) -> None:
         else:
             grid.skipped.append((study.cell, reason))
             log(f"Skipped {study.cell}: {reason}")
-    if grid.skipped and not any(not s.cell.is_baseline for s in kept):
+    if grid.skipped and not any(study.cell.is_trained for study in kept):
         cell, reason = grid.skipped[0]
         raise HarnessError(f"No cell of this grid can be built; {cell}: {reason}")
     grid.studies[:] = kept

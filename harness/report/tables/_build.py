@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from harness.metrics._all import HEADLINE
+from harness.report.tables import _ensembles as ensembles
 from harness.report.tables import _slices as slices
 from harness.report.tables._across import across, method_of
 from harness.report.tables._budget import SearchCurve, best_of
@@ -30,7 +31,7 @@ def build(results: Results) -> Table:
     """
     runs = confirmed(results)
     records = list(results.cells.sort(KEY).iter_rows(named=True))
-    rising = _rising(results.trials)
+    rising = ensembles.with_ensembles(_rising(results.trials), map(cell_of, records))
     header = finite(results.header)
     searches = _searches(results.trials)
     sections, over = [], defaultdict(dict)
@@ -116,7 +117,7 @@ def _section(
         card=card,
         rows=tuple(rows),
         pace=pace,
-        remarks=tuple(remarks),
+        remarks=(*remarks, *ensembles.remarks(comparison)),
         cautions=doubts,
         slices=tuple(part.of([row.cell for row in rows]) for part in parts),
         pairs=comparison.pairs,
@@ -126,13 +127,13 @@ def _section(
 def _components(components: Json, backbone: str, rows: list[Row]) -> dict[str, Json]:
     """Return the header's facts about the components of a section, the backbone first."""
     bare = [f"backbones/{backbone.partition('[')[0]}"]
-    bare += [f"adapters/{row.cell.adapter.partition('[')[0]}" for row in rows if not row.cell.is_baseline]
+    bare += [f"adapters/{row.cell.adapter.partition('[')[0]}" for row in rows if row.cell.is_trained]
     return {name: components[name] for name in dict.fromkeys(bare) if name in components}
 
 
 def _rows(data: _DataSet, members: list[Cell], comparison: SectionComparison) -> list[Row]:
     """Return the rows of one section, best first, holes last."""
-    most = _most([data.records[cell] for cell in members if not cell.is_baseline])
+    most = _most([data.records[cell] for cell in members if cell.is_trained])
     rows = [_row(data, cell, comparison, most) for cell in members]
     costs = [(row.metrics[HEADLINE].mean if row.metrics else None, row.costs) for row in rows]
     rows = [replace(row, front=front) for row, front in zip(rows, fronts(costs), strict=True)]
@@ -175,7 +176,7 @@ def _row(data: _DataSet, cell: Cell, comparison: SectionComparison, most: _Most)
     seeds_done, seeds_planned = int(record["seeds_done"] or 0), int(record["seeds_planned"] or 0)
     if scores and (trials.done + trials.pruned < trials.planned or seeds_done < seeds_planned):
         marks.append("short")
-    if not cell.is_baseline and _less(record, most):
+    if cell.is_trained and _less(record, most):
         marks.append("less")
     seconds, fit = float(record["search_seconds"] or 0), _fit(cell, runs.runs) if runs else None
     return Row(

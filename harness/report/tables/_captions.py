@@ -136,9 +136,8 @@ def cards_of(table: Table) -> list[tuple[str, list[str]]]:
 def parity(table: Table, section: Section) -> str:
     """State the planned budget of the section's rows, and which rows had less."""
     budget = table.header.get("budget") or {}
-    tuned = [row for row in section.rows if row.trials.planned]
-    planned = sorted({row.trials.planned for row in tuned})
-    trained = [row for row in section.rows if not row.cell.is_baseline] or section.rows
+    trained = [row for row in section.rows if row.cell.is_trained] or section.rows
+    planned = sorted({row.trials.planned for row in trained if row.trials.planned})
     seeds = sorted({row.seeds_planned for row in trained if row.state != "skipped"})
     parts = [f"{_either(planned)} trial{'s' if planned != [1] else ''}"] if planned else []
     parts += ["no search (default configurations)"] if budget.get("trials") == 0 else []

@@ -52,7 +52,7 @@ def _rising(rows: Sequence[Row]) -> list[str]:
 
 
 def _one_seed(rows: Sequence[Row]) -> str:
-    trained = [row for row in rows if not row.cell.is_baseline]
+    trained = [row for row in rows if row.cell.is_trained]
     if len(trained) < 2 or any(row.seeds_done > 1 for row in trained):
         return ""
     return "One seed per row: intervals and tests account for the choice of users, not of seeds."

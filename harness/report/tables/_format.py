@@ -35,7 +35,7 @@ def symbols(row: Row) -> str:
 
 
 def adapter(cell: Cell) -> str:
-    return cell.adapter + (" (baseline)" if cell.is_baseline else "")
+    return cell.adapter + (" (baseline)" if cell.is_baseline else " (ensemble)" if cell.is_ensemble else "")
 
 
 def encoder(cell: Cell) -> str:

@@ -47,7 +47,7 @@ CELLS = {  # one row per cell of the plan
     "search_seconds": pl.Float64,  # sum over the search trials
     "search_epochs": pl.Int64,  # sum over the search trials
     "searched": pl.List(pl.String),  # names of the dimensions of its space; null: not recorded
-    "tuned": pl.String,  # searched, default, fixed or nothing
+    "tuned": pl.String,  # searched, default, fixed, nothing or parts
     "setting": pl.String,  # name of the published setting in its space
     "warm_start": pl.String,  # data set whose best configurations started the search
     "cell_seconds": pl.Float64,  # time limit; null: no limit

@@ -173,12 +173,13 @@ def _digits(values: list[float] | None) -> list[float]:
 
 
 def kinds(cell: Cell) -> list[str]:
-    """Return the kinds that a reader can hide: ``baseline``, ``control`` (a meaningless encoder), ``ablation``.
+    """Return the kinds that a reader can hide: ``baseline``, ``ensemble``, ``control`` (a meaningless encoder),
+    ``ablation``.
 
     >>> kinds(Cell("beauty", "shuffled:minilm", "sasrec", "svd")), kinds(Cell("beauty", "none", "none", "popularity"))
     (['control'], ['baseline'])
     """
-    names = ["baseline"] if cell.is_baseline else []
+    names = ["baseline"] if cell.is_baseline else ["ensemble"] if cell.is_ensemble else []
     if cell.encoder == "noise" or cell.encoder.startswith("shuffled:"):
         names.append("control")
     if not cell.is_baseline and _by_name_only(registry.ADAPTERS, cell.adapter):

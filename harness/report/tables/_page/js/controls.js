@@ -1,7 +1,7 @@
 // Filters of the tables, and their controls.
 
 const PARTS = { dataset: "data set", backbone: "backbone", encoder: "encoder", adapter: "adapter" };
-const KINDS = { baseline: "baselines", ablation: "ablations", control: "controls", hole: "rows without results" };
+const KINDS = { baseline: "baselines", ensemble: "ensembles", ablation: "ablations", control: "controls", hole: "rows without results" };
 
 function unfiltered() {
   const reference = BOARD.cells.find((cell) => cell.adapter === BOARD.reference && cell.encoder === "none" && !cell.kinds.includes("baseline"));
