@@ -20,6 +20,12 @@ from harness.search.study import Study
 from harness.types import NO_TEXT, Cell, HarnessError, Inputs, Trial, digest, parts_of
 
 ALWAYS = ("id+id", "id+text")  # in `all` if their parts are; and all seeds of `id` averaged
+SUMMARIES = {
+    "id+id": "Two seeds of `id` averaged: what any second model gives",
+    "id+text": "Late fusion: `id` and `text` trained apart, scores added, weight chosen on validation",
+    "id x5": "Five seeds of one row averaged: the control at five times the cost",
+    "ensemble[a,b]": "The same of any rows of a section, also written a+b; not in 'all'",
+}
 LEAST = 3  # seeds from which averaging all of them differs from `id+id`
 
 

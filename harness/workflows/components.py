@@ -11,8 +11,8 @@ from typing import Any
 
 from harness import registry
 from harness.data import cards, library
-from harness.search import axes, spaces
-from harness.types import HarnessError, Json, PrepSpec
+from harness.search import axes, ensembles, spaces
+from harness.types import HarnessError, Json, PrepSpec, parts_of
 
 KINDS = {
     "adapters": registry.ADAPTERS,
@@ -33,6 +33,9 @@ def all_of(home: Path) -> dict[str, list[Json]]:
             listing[kind] = _datasets(home)
         else:
             listing[kind] = [_entry(package, name) for name in registry.names(package)]
+    listing["ensembles, for --adapters"] = [
+        {"name": name, "summary": summary} for name, summary in ensembles.SUMMARIES.items()
+    ]
     listing["published settings, for --spaces"] = [
         {"name": name, "summary": spaces.about(name)} for name in spaces.published()
     ]
@@ -98,6 +101,8 @@ def one(name: str, home: Path, spec: PrepSpec | None = None, text: str = "") -> 
     For a data set: its card with preparation `spec` and text template `text`, or its sources if it is not downloaded
     yet. Raises HarnessError if nothing has that name.
     """
+    if ensemble := ensembles.canonical(name):
+        return {"kind": "ensemble", "name": ensemble, "doc": ensembles.__doc__, "parts": list(parts_of(ensemble))}
     for kind, package in KINDS.items():
         if kind != "datasets" and name.replace("-", "_") in registry.names(package):
             return _component(kind, package, name)

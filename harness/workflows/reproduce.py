@@ -16,7 +16,7 @@ from harness import registry
 from harness.data import library, splits
 from harness.metrics._all import HEADLINE, means, per_user
 from harness.metrics._ties import Ranks
-from harness.record import artifacts
+from harness.record import artifacts, ensembles
 from harness.record.ledger import Ledger
 from harness.report import row_lookup
 from harness.report.row_lookup import LedgerRow
@@ -97,7 +97,15 @@ def run(home: Path, request: ReproduceRequest, log: Log = lambda _: None) -> Rep
     split = splits.split(prepared, first.protocol)
     arrays = row_lookup.text(home, recorded.row, first.inputs.embedding, prepared)
     threads = recorded.row.launch.provenance.get("threads")
-    return recorded.compare([_train(trial, split, arrays, threads, log) for trial in recorded.trials])
+    ledger = Ledger.open(home)
+    reruns = [_train(trial, split, arrays, threads, log, _parts(home, ledger, trial)) for trial in recorded.trials]
+    return recorded.compare(reruns)
+
+
+def _parts(home: Path, ledger: Ledger, ensemble: Trial) -> list[tuple[Trial, bytes]]:
+    """Return the trials that an ensemble combines, with their weights; empty for any other trial."""
+    trials = [ledger.trials[trial_id].trial for trial_id in ensemble.inputs.parts]
+    return [(trial, row_lookup.weights_file(home, trial).read_bytes()) for trial in trials]
 
 
 def search(
@@ -214,16 +222,23 @@ def _train(
     arrays: dict[str, np.ndarray],
     threads: int | None,
     log: Log,
+    parts: list[tuple[Trial, bytes]],
 ) -> Tested:
-    """Run a trial from its first epoch to its test ranks."""
+    """Run a trial from its first epoch to its test ranks; an ensemble from the kept weights of its parts."""
     import torch
 
-    from harness.training import trial
+    from harness.training import ensemble, trial
 
     torch.set_num_threads(threads or 1)
-    log(f"Training {recorded.cell}, seed {recorded.seed}: max {recorded.epochs} epochs.")
+    spectrum, blank = trial.spectrum(arrays, split.n_items), trial.spectrum({}, split.n_items)
+    todo = "combining kept weights" if parts else f"max {recorded.epochs} epochs"
+    log(f"{'Ranking' if parts else 'Training'} {recorded.cell}, seed {recorded.seed}: {todo}.")
     try:
-        result, left = trial.run(recorded, split, trial.spectrum(arrays, split.n_items))
+        if parts:
+            text_of = lambda part: spectrum if part.inputs.embedding else blank  # noqa: E731
+            result, left = ensemble.run(recorded, parts, split, text_of)
+        else:
+            result, left = trial.run(recorded, split, spectrum)
     except (TypeError, ValueError, HarnessError) as error:
         raise HarnessError(f"{recorded.cell} can no longer be built: {error}") from error
     except trial.TrialFailed as error:
@@ -281,6 +296,8 @@ def _embedding(home: Path, row: LedgerRow, prepared: splits.Prepared | None) -> 
 
 def _versions(trial: Trial) -> dict[str, int | str]:
     """Return the versions installed here of the components that a trial's inputs name."""
+    if trial.cell.is_ensemble:
+        return {"core": plan.CORE_VERSION, "ensemble": ensembles.VERSION}
     if trial.cell.is_baseline:
         packages = {trial.cell.adapter: (registry.BASELINES, trial.cell.adapter)}
     else:
