@@ -55,7 +55,8 @@ def parts_of(adapter: str) -> tuple[str, ...]:
     if repeated := re.fullmatch(r"(.+) x(\d+)", adapter):
         return (repeated[1],) * int(repeated[2])
     parts = re.split(r"\+(?![^\[]*\])", adapter)  # a `+` outside brackets
-    return tuple(parts) if len(parts) > 1 else ()
+    named = all(re.match(r"[\w-]+(\[|$)", part.strip()) for part in parts)
+    return tuple(parts) if len(parts) > 1 and named else ()
 
 
 @dataclass(frozen=True, order=True)

@@ -14,8 +14,8 @@ from harness.record.segments import Segment
 from harness.search import plan, spaces
 from harness.search.plan import Plan, Request
 from harness.search.studies import TrialQueue
-from harness.training import trial
-from harness.types import Budget, PrepSpec
+from harness.training import ensemble, trial
+from harness.types import Budget, PrepSpec, TrialResult
 from harness.workflows import provenance, shared_data
 
 SMALL = {"train.d": 16, "train.max_len": 8, "train.batch_size": 96}
@@ -28,8 +28,11 @@ def request(home: Path, dataset: Path, adapters: str, **own: Any) -> Request:
     return Request(home=home, datasets=str(dataset), adapters=adapters, **(defaults | own))
 
 
-def run(made: Request) -> Plan:
-    """The whole grid of a request, one trial after the other, into its home's ledger and artifacts."""
+def run(made: Request, fails: str = "") -> Plan:
+    """The whole grid of a request, one trial after the other, into its home's ledger and artifacts.
+
+    fails: an adapter of which every trial fails.
+    """
     ledger = Ledger.open(made.home)
     grid = plan.make(made, ledger)
     bases = shared_data.prepare(grid)
@@ -44,7 +47,17 @@ def run(made: Request) -> Plan:
         split = splits.split(encoded.prepared, made.protocol)
         key = own.inputs.embedding
         spectrum = trial.spectrum(shared_data.arrays(*bases[key]) if key else {}, split.n_items)
-        result, left = trial.run(own, split if own.role == "confirm" else split.sealed(), spectrum)
+        if own.cell.adapter == fails:
+            engine.ended(own.id, TrialResult("failed", "made to fail"))
+            continue
+        if own.cell.is_ensemble:
+            weights = [artifacts.load_weights(made.home, part) for part in own.inputs.parts]
+            parts = [(ensemble.trial_of(part), part) for part in weights if part is not None]
+            blank = trial.spectrum({}, split.n_items)
+            text_of = {True: spectrum, False: blank}
+            result, left = ensemble.run(own, parts, split, lambda part, of=text_of: of[bool(part.inputs.embedding)])
+        else:
+            result, left = trial.run(own, split if own.role == "confirm" else split.sealed(), spectrum)
         artifacts.save_artifacts(
             made.home, own.id, users=left.users, ranks=left.ranks, spectra=left.spectra, weights=left.weights
         )

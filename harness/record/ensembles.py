@@ -37,6 +37,8 @@ def trials(cell: Cell, confirmed: Mapping[str, Sequence[Trial]], version: int = 
 
 def _trial(cell: Cell, seed: int, parts: Sequence[Trial], version: int) -> Trial:
     reads = next((part.inputs for part in parts if part.inputs.embedding), parts[0].inputs)
-    versions = {"core": parts[0].inputs.versions["core"], "ensemble": version}
-    inputs = Inputs(reads.data, reads.embedding, reads.basis, versions, tuple(part.id for part in parts))
+    core = {name: number for name, number in parts[0].inputs.versions.items() if name == "core"}
+    inputs = Inputs(
+        reads.data, reads.embedding, reads.basis, core | {"ensemble": version}, tuple(part.id for part in parts)
+    )
     return Trial(cell, "confirm", seed, 0, 0, {}, parts[0].protocol, inputs)

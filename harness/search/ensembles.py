@@ -44,7 +44,7 @@ def select(selection: str, seeds: int) -> Selection:
     its parts. Raises HarnessError for an unknown part or an ensemble that needs more seeds.
     """
     words = registry.split_list(selection)
-    named = [canonical(word) for word in words if _is_ensemble(word)]
+    named = [canonical(word) for word in words if not word.startswith("!") and _is_ensemble(word)]
     dropped = [word[1:] for word in words if word.startswith("!") and _is_ensemble(word[1:])]
     plain = [word for word in words if not _is_ensemble(word.removeprefix("!"))]
     chosen = registry.select(registry.ADAPTERS, ",".join(map(registry.quoted, plain))) if plain else []
@@ -103,7 +103,8 @@ def _check_seeds(name: str, seeds: int) -> None:
 
 
 def _is_ensemble(word: str) -> bool:
-    return not word.startswith("!") and (word.startswith("ensemble[") or bool(parts_of(word)))
+    """Whether a word names an ensemble, or several by a glob."""
+    return word.startswith("ensemble[") or bool(parts_of(word)) or "*+" in word or "+*" in word
 
 
 def _matches(name: str, pattern: str) -> bool:

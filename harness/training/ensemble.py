@@ -58,7 +58,7 @@ def run(
     result.info = warm_and_cold(test, split, split.test) | {
         "seconds": time.monotonic() - start,
         "parameters": float(sum(p.numel() for one in models for p in one.model.parameters() if p.requires_grad)),
-        **({"weight": weights[-1]} if len(weights) == 2 else {}),
+        **({"weight": weights[-1]} if ensemble.weighted else {}),
     }
     return result, TrialArtifacts(ranks=test, users=split.test.users)
 
@@ -86,7 +86,8 @@ def _load(
 
 
 class Ensemble:
-    """Models with the same catalogue; `keys` (N, sum of widths) are theirs side by side."""
+    """Models of the same catalogue. keys: (N, sum of widths), theirs side by side. weighted: two different models,
+    whose weight is chosen."""
 
     @torch.no_grad()
     def __init__(self, models: Sequence[Training], split: Split, filter_seen: bool) -> None:
@@ -94,6 +95,7 @@ class Ensemble:
         self.tables = [one.model.table() for one in models]
         keys = [one.model.project(table[1:]) for one, table in zip(models, self.tables, strict=True)]
         self.keys = torch.cat(keys, 1)
+        self.weighted = len({one.trial.cell for one in models}) == len(models) == 2
         self.covariances = [torch.cov(key.double().T, correction=0).reshape(key.shape[1], -1) for key in keys]
 
     def choose(self, valid: Queries) -> tuple[list[float], dict[str, float]]:
@@ -104,7 +106,7 @@ class Ensemble:
         """
         equal = [1 / len(self.models)] * len(self.models)
         options = [equal]
-        if len({one.trial.cell for one in self.models}) == len(self.models) == 2:
+        if self.weighted:
             steps = sorted(range(STEPS + 1), key=lambda step: abs(2 * step - STEPS))
             options = [[1 - step / STEPS, step / STEPS] for step in steps]
         states = self.states(valid)
