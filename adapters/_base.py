@@ -242,7 +242,7 @@ class ItemTable(nn.Module):
             raise ValueError(f"fusion is '{fusion}'; it must be one of: {', '.join(FUSIONS)}")
         if fusion != "none" and adapter.fuses:
             raise ValueError(
-                f"{type(adapter).__name__} joins text and ID itself; fusion must be 'none', not '{fusion}'"
+                f"{type(adapter).__name__} decides how text and ID are joined; fusion must be 'none', not '{fusion}'"
             )
         self.adapter, self.fusion, self.d = adapter, fusion, d
         with torch.no_grad():  # in eval mode: dropout must not affect the measured scale

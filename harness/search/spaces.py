@@ -240,11 +240,14 @@ def _values(space: Space, name: str) -> tuple[Any, ...]:
 
 
 def _fusing(adapter: str, options: Json) -> Json:
-    """Return the fixed seam parameters of a method that joins text and ID itself. Raises HarnessError for others."""
+    """Return the fixed seam parameters of a method that decides itself how text and ID are joined.
+
+    Raises HarnessError for other values.
+    """
     fixed = {"fusion": "none", "id_std": TEXT_DEFAULTS["id_std"]}
     for name in fixed:
         if options.get(name, fixed[name]) != fixed[name]:
-            raise HarnessError(f"{adapter}: the method joins text and ID itself, so '{name}' cannot be set.")
+            raise HarnessError(f"{adapter}: the method decides how text and ID are joined, so '{name}' cannot be set.")
     return fixed
 
 

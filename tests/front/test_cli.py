@@ -44,7 +44,7 @@ def bench(home, dataset, *words):
         (["--spaces", "gsasrek"], ["gsasrek", "no such folder or published setting", "Did you mean 'gsasrec'"]),
         (["--text", "{titel}"], ["items.parquet", "no column 'titel'", "Did you mean 'title'"]),
         (["--datasets", "amazon2099-*"], ["matches no data set"]),
-        (["--adapters", "alphafuse[fusion=add]"], ["alphafuse", "joins text and ID itself", "fusion"]),
+        (["--adapters", "alphafuse[fusion=add]"], ["alphafuse", "decides how text and ID are joined", "fusion"]),
         (["--tie-policy", "sorce"], ["sorce", "source"]),
         (["--adapters", "svd,!svd"], ["selects nothing"]),
         (["--set", "train.d=64", "--adapters", "svd", "--set", "text.fusion=none"], ["SVD keeps d=64"]),

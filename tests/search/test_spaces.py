@@ -337,5 +337,5 @@ def test_a_method_that_joins_text_and_id_itself_has_no_fusion_to_search(tmp_path
     space = spaces.of_cell(Cell("toy", "noise", "sasrec", "mlp"), spaces.SpaceSource(fixed={"text.fusion": "gate"}))
     assert space.fixed["text.fusion"] == "none"
     assert not {"text.fusion", "text.id_std"} & set(space.searched)
-    with pytest.raises(HarnessError, match="joins text and ID itself"):
+    with pytest.raises(HarnessError, match="decides how text and ID are joined"):
         spaces.of_cell(Cell("toy", "noise", "sasrec", "mlp[fusion=add]"), spaces.SpaceSource())

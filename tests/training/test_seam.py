@@ -142,7 +142,7 @@ def test_a_backbone_that_reads_times_is_refused_with_a_method_that_encodes_other
 
 
 def test_a_method_that_joins_text_and_id_itself_is_refused_another_fusion(split):
-    with pytest.raises(ValueError, match="joins text and ID itself"):
+    with pytest.raises(ValueError, match="decides how text and ID are joined"):
         trial.build(a_trial("alphafuse", **{"text.fusion": "add"}), split, spectrum_of(split))
 
 

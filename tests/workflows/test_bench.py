@@ -14,7 +14,7 @@ import pytest
 from command_line import SMALL_MODEL, TINY, bench, ended, environment, events, harness, metrics_of
 from dataset_files import make_dataset
 
-GRID = ["--adapters", "id,svd,spectran", "--backbones", "sasrec,gru4rec"]
+GRID = ["--adapters", "id,svd,spectran,id+svd", "--backbones", "sasrec,gru4rec"]
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +40,27 @@ def test_every_cell_had_the_same_number_of_trials_and_seeds(done):
     cells: dict[str, list[str]] = {}
     for event in events(home, "started"):
         cell = event["trial"]["cell"]
-        if cell["backbone"] != "none":
+        if cell["backbone"] != "none" and cell["adapter"] != "id+svd":
             cells.setdefault(f"{cell['backbone']}/{cell['adapter']}", []).append(event["trial"]["role"])
     assert len(cells) == 6
     assert all(sorted(roles) == ["confirm", "search", "search"] for roles in cells.values())
-    assert len(ended(home)) == len(set(ended(home))) == 6 * 3 + 3
+    assert len(ended(home)) == len(set(ended(home))) == 6 * 3 + 3 + 2
+
+
+def test_an_ensemble_combines_the_runs_of_its_section_without_training(done):
+    home, _, process = done
+    trials = {e["id"]: e["trial"] for e in events(home, "started")}
+    results = {e["id"]: e["result"] for e in events(home, "ended")}
+    combined = {i: trial for i, trial in trials.items() if trial["inputs"].get("parts")}
+    assert {trial["cell"]["backbone"] for trial in combined.values()} == {"sasrec", "gru4rec"}
+    for trial_id, trial in combined.items():
+        parts = [trials[i]["cell"] for i in trial["inputs"]["parts"]]
+        assert {(part["backbone"], part["adapter"]) for part in parts} == {
+            (trial["cell"]["backbone"], name) for name in ("id", "svd")
+        }
+        assert results[trial_id]["curve"] == []
+        assert 0 <= results[trial_id]["info"]["weight"] <= 1
+    assert "id+svd (ensemble)" in process.stdout
 
 
 def test_trial_zero_of_every_cell_is_the_default_point(done):
@@ -129,7 +145,7 @@ def test_status_plan_list_show_and_doctor_answer(done):
     home, folder, _ = done
     status = json.loads(harness(home, "status", "--json").stdout)
     assert status["over"]
-    assert status["trials"]["ended"] == status["trials"]["planned"] == 21
+    assert status["trials"]["ended"] == status["trials"]["planned"] == 23
     words = ["--datasets", str(folder), "--encoders", "noise", "--kcore", "0", "--adapters", "mlp", "--json"]
     plan = json.loads(harness(home, "plan", *words).stdout)
     assert plan["counts"]["to_run"] > 0
