@@ -25,6 +25,7 @@ NOT_HERE = ("json", "dry_run", "format", "output", "help")  # options that only 
 class BenchOptions(TypedDict, total=False):
     """The options of `harness bench` (`harness bench --help` explains each and its default)."""
 
+    suite: str | None
     datasets: Names
     adapters: Names
     backbones: Names

@@ -14,6 +14,7 @@ from harness.types import BUDGETS, Budget, Engine, PrepSpec, Protocol
 if TYPE_CHECKING:
     from harness.search import spaces
     from harness.search.plan import Request
+    from harness.search.suites import Suite
 
 HOME = "~/.harness"
 LARGEST = 1_000_000  # upper bound of every count
@@ -113,11 +114,45 @@ layout_options = combined(
         help="Share of a GPU per trial; 0 uses none.  [default: 1 if there are enough GPUs, else at least 0.25]",
     ),
 )
+
+
+def _use_suite(context: click.Context, option: click.Parameter, name: str | None) -> str | None:
+    """Make the options of a suite the defaults of the command."""
+    if name is None or context.resilient_parsing:
+        return name
+    from harness.registry import suggest
+    from harness.search import suites
+    from harness.types import HarnessError
+
+    by_name = {one.opts[0].lstrip("-").replace("-", "_"): one for one in GRID.params if one.name not in NOT_IN_SUITES}
+    defaults: Options = {}
+    for key, value in suites.options(name).items():
+        if key not in by_name:
+            raise HarnessError(f"suites/{name}.toml: there is no option '{key}'. {suggest(key, list(by_name))}")
+        if isinstance(value, dict):
+            value = tuple(f"{setting}={number}" for setting, number in value.items())
+        elif isinstance(value, list):
+            value = ",".join(value)
+        defaults[str(by_name[key].name)] = value
+    context.default_map = {**(context.default_map or {}), **defaults}
+    return name
+
+
+NOT_IN_SUITES = ("suite", "home", "more_datasets")
 grid_options = combined(
+    click.option(
+        "--suite",
+        metavar="NAME",
+        is_eager=True,
+        callback=_use_suite,
+        help="Bench with fixed options: spectran, smoke. Options on the command line override it.",
+    ),
     # a shell expands --datasets ml-100k,amazon2014-{beauty,toys} to two words; the second one arrives here
     click.argument("more_datasets", nargs=-1, metavar="[DATASETS]..."),
     click.option("--datasets", help="Names, folders, globs, 'all' or '!name'.  [default: all]"),
-    click.option("--adapters", default="all", show_default=True, help="E.g. 'all,!svd', 'mlp[hidden=256]' or 'id+text'."),
+    click.option(
+        "--adapters", default="all", show_default=True, help="E.g. 'all,!svd', 'mlp[hidden=256]' or 'id+text'."
+    ),
     click.option("--backbones", default="sasrec", show_default=True, help="E.g. 'all' or 'sasrec,hstu'."),
     click.option("--encoders", default="minilm", show_default=True, help="E.g. 'minilm,shuffled:minilm,file:E.npy'."),
     click.option(
@@ -195,6 +230,25 @@ grid_options = combined(
 )
 
 
+@click.command()
+@grid_options
+def GRID(**options: Any) -> None:
+    """Hold the grid options, to ask which values they have by default."""
+
+
+def suite_of(options: Options) -> Suite | None:
+    """Return the suite that the options name, with the options that differ from it."""
+    from harness.search import suites
+
+    if options["suite"] is None:
+        return None
+    with GRID.make_context("suite", ["--suite", options["suite"]]) as context:
+        planned = context.params
+    own = [name for name in planned if name not in ("suite", "home") and options[name] != planned[name]]
+    words = {str(one.name): one.opts[0].lstrip("-") for one in GRID.params}
+    return suites.suite(options["suite"]).with_changes([words[name] for name in own])
+
+
 def protocol_of(options: Options) -> Protocol:
     """Return the protocol that the options describe. Raises HarnessError if it is invalid."""
     from harness.data import presets
@@ -250,4 +304,5 @@ def request_of(options: Options) -> Request:
         text=options["text"],
         engine=Engine(options["sampler"], options["pruner"], options["warm_start"]),
         spaces=source_of(options),
+        suite=suite_of(options),
     )

@@ -31,6 +31,7 @@ from harness.types import EXPECTED, MIDDLE, Json
 
 FEW = 30  # users in a part of the test; with fewer, a bootstrap interval undercovers
 TITLES = {
+    "suite": "Suite",
     "protocol": "Protocol",
     "prep": "Preparation",
     "budget": "Budget of every cell",
@@ -40,6 +41,7 @@ TITLES = {
     "provenance": "Provenance",
 }
 ABOVE = (
+    "suite",
     "protocol",
     "prep",
     "budget",
