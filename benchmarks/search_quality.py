@@ -42,9 +42,13 @@ from harness.types import Budget, Cell, Engine, Inputs, PrepSpec, Protocol, Tria
 
 TRIALS, SEEDS, EPOCHS = 16, 10, 5
 PINS = {"train.d": 16, "train.max_len": 20}
-HISTORY = {"ml-100k": 20, "amazon2014-office": 10}  # last events of a user that are kept, for trials of a second or two
+# short histories and a dense part of Office, for trials of a second or two
+DATA = {
+    "ml-100k": ("last 20 events", PrepSpec(max_history=20)),
+    "amazon2014-office": ("10-core, last 20 events", PrepSpec(kcore=10, max_history=20)),
+}
 ADAPTERS = ("id", "linear", "spectran")
-CELLS = [Cell(dataset, "file", "sasrec", adapter) for dataset in HISTORY for adapter in ADAPTERS]
+CELLS = [Cell(dataset, "file", "sasrec", adapter) for dataset in DATA for adapter in ADAPTERS]
 COLOURS = {"random": "#777777", "tpe": "#1f77b4", "gp": "#d62728", "auto": "#9467bd", "cmaes": "#2ca02c"}
 DEFAULT = ("random", "tpe", "gp")
 MARKS = (6, 10, 13, 16)  # trials after which the best value so far is reported
@@ -72,7 +76,7 @@ def study(cell: Cell, sampler: str, seed: int, ledger: Ledger, trials: int = TRI
     """
     space = spaces.of_cell(cell, spaces.SpaceSource(fixed=PINS))
     budget = Budget("search", trials, EPOCHS, 0, 0)
-    inputs = Inputs(data=f"{cell.dataset}, last {HISTORY[cell.dataset]} events")
+    inputs = Inputs(data=f"{cell.dataset}, {DATA[cell.dataset][0]}")
     study = Study(cell, space, budget, Protocol(), Engine(sampler, "none"), inputs, ledger)
     vars(study)["id"] = digest([str(cell), seed])[:7] + digest([study.id, seed])[7:]
     return study
@@ -88,7 +92,7 @@ class Data:
     @classmethod
     def of(cls, name: str, folder: Path, home: Path) -> Data:
         word = str(folder / name) if (folder / name).is_dir() else name
-        whole = preparation.prepare(reader.open_dataset(word, home), PrepSpec(max_history=HISTORY[name]), home)
+        whole = preparation.prepare(reader.open_dataset(word, home), DATA[name][1], home)
         return cls(splits.split(whole, Protocol()).sealed(), cases.text(whole, folder, home))
 
     def train(self, work: Trial) -> TrialResult:
@@ -101,7 +105,7 @@ class Data:
 def run(home: Path, folder: Path, names: list[str]) -> None:
     """Search every cell with every sampler, seed by seed, skipping trials that the ledger already has."""
     torch.set_num_threads(1)
-    data = {name: Data.of(name, folder, home) for name in HISTORY}
+    data = {name: Data.of(name, folder, home) for name in DATA}
     segment = Segment(home)
     for seed in range(SEEDS):
         for cell in CELLS:
