@@ -34,7 +34,9 @@ from harness.data.splits import Split
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.search import plan, samplers, spaces
+from harness.search.axes import Choices, Range
 from harness.search.plan import Study
+from harness.search.samplers import STARTUP_TRIALS
 from harness.search.studies import StudySearch, TrialQueue
 from harness.stats.resampling import expected_best
 from harness.training import trial
@@ -117,8 +119,189 @@ def run(home: Path, folder: Path, names: list[str]) -> None:
                 print(f"seed {seed} {cell} {sampler}: {time.monotonic() - start:.0f} s", flush=True)
 
 
-def report(home: Path) -> None:
-    raise NotImplementedError
+@dataclass(frozen=True)
+class Searches:
+    """The complete searches of one cell, of the seeds that every sampler of the comparison has completed.
+
+    ``values``: (seeds, trials) per sampler, in the order in which trials were drawn. ``known``: values of all trials of
+    the cell.
+    """
+
+    cell: Cell
+    seeds: list[int]
+    values: dict[str, np.ndarray]
+    known: np.ndarray
+
+    @classmethod
+    def of(cls, cell: Cell, names: list[str], ledger: Ledger) -> Searches:
+        ended = {
+            (name, seed): [result.best for result in study(cell, name, seed, ledger).ended()]
+            for name in names
+            for seed in range(SEEDS)
+        }
+        seeds = [seed for seed in range(SEEDS) if all(len(ended[name, seed]) == TRIALS for name in names)]
+        values = {name: np.array([ended[name, seed] for seed in seeds]).reshape(-1, TRIALS) for name in names}
+        return cls(cell, seeds, values, np.concatenate([np.array(values) for values in ended.values()]))
+
+    @property
+    def name(self) -> str:
+        return f"{self.cell.dataset}, {self.cell.adapter}"
+
+    @property
+    def axes(self) -> dict[str, Range | Choices]:
+        return spaces.of_cell(self.cell, spaces.SpaceSource(fixed=PINS)).searched
+
+    @property
+    def conditional(self) -> int:
+        return sum(axis.when is not None for axis in self.axes.values())
+
+    def best(self, name: str) -> np.ndarray:
+        """Best value so far, (seeds, trials)."""
+        return np.maximum.accumulate(self.values[name], 1)
+
+    def gain(self, name: str, other: str) -> np.ndarray:
+        """Final value of a sampler minus another's by seed, in percent of the other's mean, (seeds,)."""
+        mine, theirs = self.best(name)[:, -1], self.best(other)[:, -1]
+        return 100 * (mine - theirs) / theirs.mean()
+
+    @property
+    def winner(self) -> str:
+        return max(self.values, key=lambda name: self.best(name)[:, -1].mean())
+
+    def share(self, k: int) -> float | None:
+        """Expected best of k random trials as a share of the best known value; None if there are fewer than 2 k."""
+        drawn = self.values["random"][:, 1:].ravel()  # without the default point
+        return expected_best(drawn, k) / self.known.max() if 2 * k <= len(drawn) else None
+
+
+def mean_and_error(values: np.ndarray) -> str:
+    """Mean and its standard error, from independent values (seeds,)."""
+    error = f"{values.std(ddof=1) / len(values) ** 0.5:.2f}" if len(values) > 1 else "?"
+    return f"{values.mean():+.2f} ± {error}"
+
+
+def draw_seconds(name: str, ledger: Ledger) -> tuple[list[float], Counter[str]]:
+    """CPU seconds of each draw that follows the random ones, in the first search of every cell, and the samplers that
+    `auto` chose for these draws."""
+    seconds, chosen = [], Counter()
+    for cell in CELLS:
+        for number in range(STARTUP_TRIALS, TRIALS):
+            search = StudySearch(study(cell, name, 0, ledger, trials=number))
+            start = time.process_time()
+            search._ask(number)
+            seconds.append(time.process_time() - start)
+            chosen[search._optuna.trials[-1].system_attrs.get("auto:sampler", "")] += 1
+    return seconds, chosen
+
+
+def overall(searches: list[Searches], names: list[str], ledger: Ledger) -> list[dict[str, object]]:
+    """A row per sampler: gains over all cells, with the mean over cells of a seed as the independent value."""
+    common = sorted(set.intersection(*({*cell.seeds} for cell in searches)))
+
+    def gains(name: str, other: str) -> str:
+        by_cell = [cell.gain(name, other)[[cell.seeds.index(seed) for seed in common]] for cell in searches]
+        return "" if name == other else mean_and_error(np.mean(by_cell, 0))
+
+    rows: list[dict[str, object]] = []
+    for name in names:
+        seconds, _ = draw_seconds(name, ledger)
+        row: dict[str, object] = {"sampler": name, "seeds": len(common)}
+        row |= {"cells won": f"{sum(cell.winner == name for cell in searches)} of {len(searches)}"}
+        row |= {f"% over {other}": gains(name, other) for other in ("random", "tpe") if other in names}
+        row |= {"ms a draw, median": 1000 * statistics.median(seconds), "longest": 1000 * max(seconds)}
+        rows.append(row)
+    return rows
+
+
+def by_cell(searches: list[Searches], names: list[str]) -> list[dict[str, object]]:
+    """A row per cell and sampler: mean of the best value so far, and gains over `random` and `tpe`."""
+    return [
+        {"cell": cell.name, "sampler": name, "seeds": len(cell.seeds)}
+        | {f"after {mark}": f"{cell.best(name)[:, mark - 1].mean():.4f}" for mark in MARKS}
+        | {
+            f"% over {other}": "" if name == other else mean_and_error(cell.gain(name, other))
+            for other in ("random", "tpe")
+            if other in names
+        }
+        for cell in searches
+        for name in names
+    ]
+
+
+def dimensions(searches: list[Searches]) -> list[dict[str, object]]:
+    """A row per cell: expected best of k random trials, and of the default point, as shares of the best known value."""
+    rows: list[dict[str, object]] = []
+    for cell in searches:
+        shares = {k: cell.share(k) for k in SIZES}
+        default = cell.values["random"][0, 0] / cell.known.max()
+        row: dict[str, object] = {"cell": cell.name, "searched": len(cell.axes), "conditional": cell.conditional}
+        row |= {"default": f"{default:.3f}"} | {f"k = {k}": f"{v:.3f}" if v else "" for k, v in shares.items()}
+        row |= {"best known": f"{cell.known.max():.4f}", "trials": len(cell.known)}
+        rows.append(row)
+    return rows
+
+
+def report(home: Path, names: list[str]) -> None:
+    """Write the tables of the seeds that all samplers in `names` have completed."""
+    ledger = Ledger.open(home)
+    searches = [found for found in (Searches.of(cell, names, ledger) for cell in CELLS) if found.seeds]
+    if len(searches) < len(CELLS):
+        raise SystemExit(f"Only {len(searches)} of {len(CELLS)} cells have a seed that {', '.join(names)} completed.")
+    counts = sorted({len(cell.seeds) for cell in searches})
+    relative = {name: np.mean([cell.best(name).mean(0) / cell.known.max() for cell in searches], 0) for name in names}
+    picture = _measure.HERE / "results" / "search-quality.svg"
+    picture.write_text(svg(relative), encoding="utf-8")
+    data = "; ".join(f"{name}, {words}" for name, (words, _) in DATA.items())
+    how = (
+        f"Six cells: SASRec with {', '.join(ADAPTERS)} on two data sets ({data}). The default spaces with "
+        f"{', '.join(f'{k}={v}' for k, v in PINS.items())}, {EPOCHS} epochs per trial, training seed 0, no pruning. "
+        f"{TRIALS} trials per search, the first at the defaults; best validation NDCG@10 so far. A seed changes which "
+        "points a sampler draws, not the result of a point. Every trial was trained. Searches of a cell and seed share "
+        f"their {STARTUP_TRIALS - 1} random points (not `auto`), so gains are paired by seed (± standard error). "
+        f"Complete seeds per cell: {' to '.join(map(str, counts))} of {SEEDS}. CPU seconds of a draw are measured "
+        f"after {STARTUP_TRIALS} to {TRIALS - 1} trials."
+    )
+    parts = [
+        how,
+        "![mean over cells of the best value so far, as a share of the best known value](search-quality.svg)",
+        _measure.table(overall(searches, names, ledger)),
+        "By cell:",
+        _measure.table(by_cell(searches, names)),
+        "Equal trials and the number of dimensions: expected best of k random trials and the default point, as shares "
+        "of the best value of any trial of the cell. That value is itself lower than the optimum, the more so the more "
+        "dimensions there are.",
+        _measure.table(dimensions(searches)),
+    ]
+    if "auto" in names:
+        chosen = ", ".join(f"{name} {count}" for name, count in draw_seconds("auto", ledger)[1].items())
+        parts.append(f"Samplers that `auto` chose for the timed draws: {chosen}.")
+    _measure.write("search-quality", "Search quality at equal trials", *parts)
+
+
+def svg(means: dict[str, np.ndarray], width: int = 640, height: int = 320) -> str:
+    """Draw the mean best-so-far curves from the second trial on, with axes and names, as SVG."""
+    low = min(curve[1] for curve in means.values())
+    high = max(curve[-1] for curve in means.values())
+
+    def at(number: int, value: float) -> str:
+        x = 60 + (number - 1) / (TRIALS - 2) * (width - 140)
+        return f"{x:.1f},{height - 40 - (value - low) / (high - low) * (height - 70):.1f}"
+
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif">']
+    parts.append('<rect width="100%" height="100%" fill="white"/>')
+    for value in np.linspace(low, high, 5):
+        x, y = at(1, value).split(",")
+        parts.append(f'<line x1="{x}" x2="{width - 80}" y1="{y}" y2="{y}" stroke="#dddddd"/>')
+        parts.append(f'<text x="{float(x) - 6}" y="{float(y) + 4}" font-size="11" text-anchor="end">{value:.4f}</text>')
+    for number in range(2, TRIALS + 1, 3):
+        x, y = at(number - 1, low).split(",")
+        parts.append(f'<text x="{x}" y="{float(y) + 18}" font-size="11" text-anchor="middle">{number}</text>')
+    parts.append(f'<text x="{width / 2}" y="{height - 6}" font-size="12" text-anchor="middle">trials</text>')
+    for place, (name, curve) in enumerate(means.items()):
+        points = " ".join(at(n, curve[n]) for n in range(1, TRIALS))
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{COLOURS[name]}" stroke-width="2"/>')
+        parts.append(f'<text x="70" y="{24 + 15 * place}" font-size="12" fill="{COLOURS[name]}">{name}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
 
 
 def main() -> None:
@@ -131,10 +314,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.registry:
         offer_auto(options.registry)
-    if options.action == "report":
-        return report(options.home)
-    os.makedirs(options.home, exist_ok=True)
     names = options.samplers.split(",") if options.samplers else [*DEFAULT, *(["auto"] if options.registry else [])]
+    if options.action == "report":
+        return report(options.home, names)
+    os.makedirs(options.home, exist_ok=True)
     return run(options.home, options.data, names)
 
 

@@ -165,7 +165,7 @@ def _number(where: str, row: Json, common: Json, counts: Json) -> PublishedNumbe
         raise HarnessError(f"{where}: confidence: {registry.suggest(row['confidence'], list(CONFIDENCE))}")
     if row.get("selected_by", "test") not in SELECTED_BY:
         raise HarnessError(f"{where}: selected_by: {registry.suggest(str(row['selected_by']), list(SELECTED_BY))}")
-    texts = {key: str(row.get(key, "")) for key in ("note", "method", "selected_by")}
+    texts: Json = {key: str(row.get(key, "")) for key in ("note", "method", "selected_by")}
     required = {key: row[key] for key in NEEDED}
     return PublishedNumber(**required, **texts, facts=facts, counts=counts.get(row["dataset"], {}))
 

@@ -162,7 +162,7 @@ def _lines(level: Level, ours: dict[tuple[str, ...], PublishedComparison]) -> li
 
 
 def _about(title: str, number: PublishedNumber) -> str:
-    seen = {True: "seen items excluded", False: "seen items ranked"}.get(number.facts.get("filter_seen"), "")
+    seen = {None: "", True: "seen items excluded", False: "seen items ranked"}[number.facts.get("filter_seen")]
     chosen = "selected by the test set: not counted" if number.selected_by == "test" else ""
     facts = [f"{key} {number.facts[key]}" for key in ("loss", "d", "epochs") if key in number.facts]
     parts = [number.note, *facts, seen, chosen, CONFIDENCE[number.confidence]]

@@ -20,8 +20,8 @@ rank = 47
 def command(files: tuple[str, ...], run: str | None, home: str, as_json: bool) -> None:
     """Compare published numbers with this home's table.
 
-    Shows each gap, how the protocols differ, and how far the papers differ on the same row. FILE: name of a shipped paper, or a TOML file of yours (default: all
-    shipped papers).
+    Shows each gap, how the protocols differ, and how far papers differ on the same row. FILE: name of a shipped paper,
+    or a TOML file of yours (default: all shipped papers).
     """
     from harness.record.artifacts import find_home
     from harness.report import published, published_levels
