@@ -207,7 +207,7 @@ def overall(searches: list[Searches], names: list[str], ledger: Ledger) -> list[
         seconds, _ = draw_seconds(name, ledger)
         row: dict[str, object] = {"sampler": name, "seeds": len(common)}
         row |= {"cells won": f"{sum(cell.winner == name for cell in searches)} of {len(searches)}"}
-        row |= {f"% over {other}": gains(name, other) for other in ("random", "tpe") if other in names}
+        row |= {f"% over {other}": gains(name, other) for other in ("random", "tpe")}
         row |= {"ms a draw, median": 1000 * statistics.median(seconds), "longest": 1000 * max(seconds)}
         rows.append(row)
     return rows
@@ -215,17 +215,15 @@ def overall(searches: list[Searches], names: list[str], ledger: Ledger) -> list[
 
 def by_cell(searches: list[Searches], names: list[str]) -> list[dict[str, object]]:
     """A row per cell and sampler: mean of the best value so far, and gains over `random` and `tpe`."""
-    return [
-        {"cell": cell.name, "sampler": name, "seeds": len(cell.seeds)}
-        | {f"after {mark}": f"{cell.best(name)[:, mark - 1].mean():.4f}" for mark in MARKS}
-        | {
-            f"% over {other}": "" if name == other else mean_and_error(cell.gain(name, other))
-            for other in ("random", "tpe")
-            if other in names
-        }
-        for cell in searches
-        for name in names
-    ]
+    rows: list[dict[str, object]] = []
+    for cell in searches:
+        for name in names:
+            row: dict[str, object] = {"cell": cell.name, "sampler": name, "seeds": len(cell.seeds)}
+            row |= {f"after {mark}": f"{cell.best(name)[:, mark - 1].mean():.4f}" for mark in MARKS}
+            for other in ("random", "tpe"):
+                row[f"% over {other}"] = "" if name == other else mean_and_error(cell.gain(name, other))
+            rows.append(row)
+    return rows
 
 
 def dimensions(searches: list[Searches]) -> list[dict[str, object]]:
@@ -242,7 +240,7 @@ def dimensions(searches: list[Searches]) -> list[dict[str, object]]:
 
 
 def report(home: Path, names: list[str]) -> None:
-    """Write the tables of the seeds that all samplers in `names` have completed."""
+    """Write the tables of the seeds that all samplers in `names` (with `random` and `tpe`) have completed."""
     ledger = Ledger.open(home)
     searches = [found for found in (Searches.of(cell, names, ledger) for cell in CELLS) if found.seeds]
     if len(searches) < len(CELLS):
