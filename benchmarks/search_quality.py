@@ -7,6 +7,7 @@ two per trial; the spaces are the default ones.
     python benchmarks/search_quality.py run --home FOLDER --samplers tpe,random    (resumes if interrupted)
     python benchmarks/search_quality.py report --home FOLDER                       (from the searches that are complete)
 
+A name such as `gp+median` is a sampler with a pruner; without one, no trial is pruned.
 `--registry FOLDER` adds `auto`, Optuna's AutoSampler: a checkout of github.com/optuna/optunahub-registry; needs the
 package `optunahub`. Nothing is downloaded.
 """
@@ -21,7 +22,8 @@ import os
 import statistics
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cases
@@ -52,7 +54,8 @@ DATA = {
 ADAPTERS = ("id", "linear", "spectran")
 CELLS = [Cell(dataset, "file", "sasrec", adapter) for dataset in DATA for adapter in ADAPTERS]
 COLOURS = {"random": "#777777", "tpe": "#1f77b4", "gp": "#d62728", "auto": "#9467bd", "cmaes": "#2ca02c"}
-DEFAULT = ("random", "tpe", "gp")
+DEFAULT = ("random", "tpe", "gp", "tpe+median", "gp+median")
+PRUNED = ", pruned"  # in the data of trials that a pruner may stop: their results are no others' results
 MARKS = (6, 10, 13, 16)  # trials after which the best value so far is reported
 SIZES = (1, 2, 4, 8, 16, 32, 64)  # numbers of random trials whose expected best is reported
 
@@ -71,15 +74,17 @@ def offer_auto(registry: Path) -> None:
 
 
 def study(cell: Cell, sampler: str, seed: int, ledger: Ledger, trials: int = TRIALS) -> Study:
-    """A search of a cell by one sampler; the seed changes only which points are drawn, not how trials train.
+    """A search of a cell by one sampler (and pruner); the seed changes only which points are drawn, not how trials
+    train.
 
     Draws are seeded from the first digits of the id, which the samplers of a cell and seed share: their first random
     points are equal, except those of `auto`, which derives another seed.
     """
     space = spaces.of_cell(cell, spaces.SpaceSource(fixed=PINS))
     budget = Budget("search", trials, EPOCHS, 0, 0)
-    inputs = Inputs(data=f"{cell.dataset}, {DATA[cell.dataset][0]}")
-    study = Study(cell, space, budget, Protocol(), Engine(sampler, "none"), inputs, ledger)
+    name, _, pruner = sampler.partition("+")
+    inputs = Inputs(data=f"{cell.dataset}, {DATA[cell.dataset][0]}{PRUNED if pruner else ''}")
+    study = Study(cell, space, budget, Protocol(), Engine(name, pruner or "none"), inputs, ledger)
     vars(study)["id"] = digest([str(cell), seed])[:7] + digest([study.id, seed])[7:]
     return study
 
@@ -97,11 +102,36 @@ class Data:
         whole = preparation.prepare(reader.open_dataset(word, home), DATA[name][1], home)
         return cls(splits.split(whole, Protocol()).sealed(), cases.text(whole, folder, home))
 
-    def train(self, work: Trial) -> TrialResult:
+    def train(self, work: Trial, ledger: Ledger, prune: Callable[[int, float], bool]) -> TrialResult:
+        """Train until the end or until `prune` of an epoch and its value."""
+        curve: list[float] = []
+        for value in self._values(work, ledger):
+            curve.append(value)
+            if prune(len(curve) - 1, value):
+                return TrialResult("pruned", "", max(curve), int(np.argmax(curve)), curve)
+        return TrialResult("done", "", max(curve), int(np.argmax(curve)), curve)
+
+    def _values(self, work: Trial, ledger: Ledger) -> Iterator[float]:
+        """Validation values by epoch: as recorded where the same configuration was trained without pruning."""
+        twin = replace(work, inputs=replace(work.inputs, data=work.inputs.data.removesuffix(PRUNED)))
+        if (recorded := ledger.result(twin.id)) is not None:
+            yield from recorded.curve
+            return
         training = trial.Training(work, self.split, trial.spectrum(self.arrays, self.split.n_items))
         while not training.over:
             training.epoch()
-        return TrialResult("done", "", max(training.curve), training.best_epoch, training.curve)
+            yield training.curve[-1]
+
+
+def search(grid: TrialQueue, ledger: Ledger, data: dict[str, Data]) -> None:
+    """Train the trials of one search, one after another."""
+    while (task := grid.next()) is not None:
+        name = task.trial.id
+
+        def prune(epoch: int, value: float, name: str = name, pruner: str = task.study.engine.pruner) -> bool:
+            return pruner != "none" and grid.epoch(name, epoch, value)
+
+        grid.ended(name, data[task.trial.cell.dataset].train(task.trial, ledger, prune))
 
 
 def run(home: Path, folder: Path, names: list[str]) -> None:
@@ -112,10 +142,8 @@ def run(home: Path, folder: Path, names: list[str]) -> None:
     for seed in range(SEEDS):
         for cell in CELLS:
             for sampler in names:
-                grid = TrialQueue([study(cell, sampler, seed, Ledger.open(home))], segment, lambda event: None)
-                start = time.monotonic()
-                while (task := grid.next()) is not None:
-                    grid.ended(task.trial.id, data[cell.dataset].train(task.trial))
+                start, ledger = time.monotonic(), Ledger.open(home)
+                search(TrialQueue([study(cell, sampler, seed, ledger)], segment, lambda event: None), ledger, data)
                 print(f"seed {seed} {cell} {sampler}: {time.monotonic() - start:.0f} s", flush=True)
 
 
@@ -123,25 +151,27 @@ def run(home: Path, folder: Path, names: list[str]) -> None:
 class Searches:
     """The complete searches of one cell, of the seeds that every sampler of the comparison has completed.
 
-    ``values``: (seeds, trials) per sampler, in the order in which trials were drawn. ``known``: values of all trials of
-    the cell.
+    ``values``: (seeds, trials) per sampler, in the order in which trials were drawn; 0 for pruned trials, which cannot
+    win. ``known``: values of all finished trials of the cell. ``epochs``: trained per search, by sampler.
     """
 
     cell: Cell
     seeds: list[int]
     values: dict[str, np.ndarray]
     known: np.ndarray
+    epochs: dict[str, float]
 
     @classmethod
     def of(cls, cell: Cell, names: list[str], ledger: Ledger) -> Searches:
-        ended = {
-            (name, seed): [result.best for result in study(cell, name, seed, ledger).ended()]
-            for name in names
-            for seed in range(SEEDS)
-        }
-        seeds = [seed for seed in range(SEEDS) if all(len(ended[name, seed]) == TRIALS for name in names)]
-        values = {name: np.array([ended[name, seed] for seed in seeds]).reshape(-1, TRIALS) for name in names}
-        return cls(cell, seeds, values, np.concatenate([np.array(values) for values in ended.values()]))
+        ended = {name: [study(cell, name, seed, ledger).ended() for seed in range(SEEDS)] for name in names}
+        seeds = [seed for seed in range(SEEDS) if all(len(ended[name][seed]) == TRIALS for name in names)]
+        values, epochs = {}, {}
+        for name in names:
+            results = [ended[name][seed] for seed in seeds]
+            values[name] = np.array([[r.best * (r.status == "done") for r in row] for row in results])
+            epochs[name] = sum(len(r.curve) for row in results for r in row) / max(1, len(seeds))
+        every = [r.best for rows in ended.values() for row in rows for r in row if r.status == "done"]
+        return cls(cell, seeds, values, np.array(every), epochs)
 
     @property
     def name(self) -> str:
@@ -208,6 +238,7 @@ def overall(searches: list[Searches], names: list[str], ledger: Ledger) -> list[
         row: dict[str, object] = {"sampler": name, "seeds": len(common)}
         row |= {"cells won": f"{sum(cell.winner == name for cell in searches)} of {len(searches)}"}
         row |= {f"% over {other}": gains(name, other) for other in ("random", "tpe")}
+        row |= {"epochs a search": float(np.mean([cell.epochs[name] for cell in searches]))}
         row |= {"ms a draw, median": 1000 * statistics.median(seconds), "longest": 1000 * max(seconds)}
         rows.append(row)
     return rows
@@ -252,10 +283,11 @@ def report(home: Path, names: list[str]) -> None:
     data = "; ".join(f"{name}, {words}" for name, (words, _) in DATA.items())
     how = (
         f"Six cells: SASRec with {', '.join(ADAPTERS)} on two data sets ({data}). The default spaces with "
-        f"{', '.join(f'{k}={v}' for k, v in PINS.items())}, {EPOCHS} epochs per trial, training seed 0, no pruning. "
+        f"{', '.join(f'{k}={v}' for k, v in PINS.items())}, {EPOCHS} epochs per trial, training seed 0. "
         f"{TRIALS} trials per search, the first at the defaults; best validation NDCG@10 so far. A seed changes which "
         "points a sampler draws, not the result of a point. Every trial was trained. Searches of a cell and seed share "
         f"their {STARTUP_TRIALS - 1} random points (not `auto`), so gains are paired by seed (± standard error). "
+        "`+median`: with the median pruner; a pruned trial counts as one of the trials and cannot win. "
         f"Complete seeds per cell: {' to '.join(map(str, counts))} of {SEEDS}. CPU seconds of a draw are measured "
         f"after {STARTUP_TRIALS} to {TRIALS - 1} trials."
     )
@@ -296,9 +328,10 @@ def svg(means: dict[str, np.ndarray], width: int = 640, height: int = 320) -> st
         parts.append(f'<text x="{x}" y="{float(y) + 18}" font-size="11" text-anchor="middle">{number}</text>')
     parts.append(f'<text x="{width / 2}" y="{height - 6}" font-size="12" text-anchor="middle">trials</text>')
     for place, (name, curve) in enumerate(means.items()):
+        colour, dash = COLOURS[name.partition("+")[0]], ' stroke-dasharray="5 3"' if "+" in name else ""
         points = " ".join(at(n, curve[n]) for n in range(1, TRIALS))
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{COLOURS[name]}" stroke-width="2"/>')
-        parts.append(f'<text x="70" y="{24 + 15 * place}" font-size="12" fill="{COLOURS[name]}">{name}</text>')
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
+        parts.append(f'<text x="70" y="{24 + 15 * place}" font-size="12" fill="{colour}">{name}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
