@@ -55,7 +55,7 @@ ADAPTERS = ("id", "linear", "spectran")
 CELLS = [Cell(dataset, "file", "sasrec", adapter) for dataset in DATA for adapter in ADAPTERS]
 COLOURS = {"random": "#777777", "tpe": "#1f77b4", "gp": "#d62728", "auto": "#9467bd", "cmaes": "#2ca02c"}
 DEFAULT = ("random", "tpe", "gp", "tpe+median", "gp+median")
-PRUNED = ", pruned"  # in the data of trials that a pruner may stop: their results are no others' results
+PRUNED = ", may be pruned"  # in the data of trials that a pruner may stop: their results are no others' results
 MARKS = (6, 10, 13, 16)  # trials after which the best value so far is reported
 SIZES = (1, 2, 4, 8, 16, 32, 64)  # numbers of random trials whose expected best is reported
 
