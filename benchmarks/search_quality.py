@@ -134,12 +134,12 @@ def search(grid: TrialQueue, ledger: Ledger, data: dict[str, Data]) -> None:
         grid.ended(name, data[task.trial.cell.dataset].train(task.trial, ledger, prune))
 
 
-def run(home: Path, folder: Path, names: list[str]) -> None:
+def run(home: Path, folder: Path, names: list[str], seeds: int) -> None:
     """Search every cell with every sampler, seed by seed, skipping trials that the ledger already has."""
     torch.set_num_threads(1)
     data = {name: Data.of(name, folder, home) for name in DATA}
     segment = Segment(home)
-    for seed in range(SEEDS):
+    for seed in range(seeds):
         for cell in CELLS:
             for sampler in names:
                 start, ledger = time.monotonic(), Ledger.open(home)
@@ -342,6 +342,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=cases.FOLDER)
     parser.add_argument("--registry", type=Path)
     parser.add_argument("--samplers", default="")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds to run; a report has all that are complete")
     options = parser.parse_args()
     if options.registry:
         offer_auto(options.registry)
@@ -349,7 +350,7 @@ def main() -> None:
     if options.action == "report":
         return report(options.home, names)
     os.makedirs(options.home, exist_ok=True)
-    return run(options.home, options.data, names)
+    return run(options.home, options.data, names, options.seeds)
 
 
 if __name__ == "__main__":
