@@ -152,7 +152,15 @@ def parity(table: Table, section: Section) -> str:
     ]
     tail = f"; below plan: {', '.join(less)}" if less else "; all rows complete"
     sentence = f"Parity: {', '.join(parts)} planned for each trained row{tail}."
-    return " ".join([sentence, *_settings(table, trained)])
+    return " ".join([sentence, *_dimensions(trained), *_settings(table, trained)])
+
+
+def _dimensions(rows: Sequence[Row]) -> list[str]:
+    """Return a sentence if searches with equal trials have different numbers of dimensions."""
+    counts = {len(row.spent.searched) for row in rows if row.spent.searched}
+    if len(counts) < 2:
+        return []
+    return [f"With these trials the rows search {min(counts)} to {max(counts)} dimensions; more need more trials."]
 
 
 def _settings(table: Table, rows: Sequence[Row]) -> list[str]:
