@@ -35,7 +35,9 @@ def made(tmp_path_factory):
     home, dataset = root / "home", make_dataset(root / "toy", items=ITEMS)
     home.mkdir()
     small_homes.run(small_homes.request(home, dataset, "id", backbones="*", budget=BUDGET))
-    small_homes.run(small_homes.request(home, dataset, "spectran,llmesr", backbones="sasrec,bert4rec", budget=BUDGET))
+    small_homes.run(
+        small_homes.request(home, dataset, "spectran,llmesr,tedrec", backbones="sasrec,bert4rec", budget=BUDGET)
+    )
     pins = {**small_homes.SMALL, "text.fusion": "none", "train.loss": "infonce"}
     other = {"backbones": "sasrec", "budget": BUDGET, "pins": pins, "protocol": Protocol(filter_seen=False)}
     small_homes.run(small_homes.request(home, dataset, "linear", **other))
