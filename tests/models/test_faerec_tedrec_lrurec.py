@@ -256,10 +256,10 @@ def lru_by_hand(h, lru):
     out = lru.out.weight.detach().reshape(-1, width, 2)
     y = lru.out.bias.detach().repeat(L, 1)
     for k in range(width):
-        rate, angle = math.exp(float(lru.nu[k])), math.exp(float(lru.theta[k]))
-        factor, gamma, s = cmath.exp(complex(-rate, angle)), math.exp(float(lru.log_gamma[k])), 0j
+        rate, angle = lru.nu[k].exp().item(), lru.theta[k].exp().item()
+        factor, gamma, s = cmath.exp(complex(-rate, angle)), lru.log_gamma[k].exp().item(), 0j
         for t in range(L):
-            parts = [float(into[0][k, part] @ h[t] + into[1][k, part, 0]) for part in range(2)]
+            parts = [(into[0][k, part] @ h[t] + into[1][k, part, 0]).item() for part in range(2)]
             s = factor * s + gamma * complex(*parts)
             y[t] += out[:, k, 0] * s.real + out[:, k, 1] * s.imag
     return y

@@ -236,7 +236,7 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(made, tmp_path):
     refused("popularity", "is not trained")
     refused("sasrec/spektran", "There is no row 'sasrec/spektran'")
     refused("toy/noise/sasrec/spectrum", "Did you mean 'toy/noise/sasrec/spectran'")
-    refused("sasrec", "'sasrec' matches 3 rows")
+    refused("sasrec", "'sasrec' matches 4 rows")
     refused("sasrec/id", "has no seed 7; it has 1", seed=7)
     file = weights / "model.safetensors"
     whole = file.read_bytes()
