@@ -135,7 +135,8 @@ class Training:
         """Slices of the flat histories at `starts` with the given `lengths`."""
         users = np.searchsorted(self.split.offsets, starts, side="right") - 1
         times = None if self.times is None else gather(self.times, starts, lengths)
-        return Batch(gather(self.items, starts, lengths), torch.from_numpy(users).to(self.device), times)
+        items = gather(self.items, starts, lengths)
+        return Batch(items, torch.from_numpy(users).to(self.device), times, epoch=len(self.curve))
 
     def step(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Take one optimiser step; return the loss, shape (), detached."""
@@ -154,7 +155,7 @@ class Training:
         states = lambda block: project(self.last_states(block, table))  # noqa: E731
         seen = self.trial.protocol.filter_seen
         try:
-            return ranks(states, self.split, queries, filter_seen=seen, table=project(table[1:]))
+            return ranks(states, self.split, queries, filter_seen=seen, table=project(self.model.scored(table[1:])))
         except FloatingPointError as error:
             raise TrialFailed(f"{error} after epoch {len(self.curve)}") from error
 
@@ -225,7 +226,7 @@ class Training:
         targets = self.items[torch.from_numpy(self.split.offsets[queries.users] + queries.ends).to(self.device)]
         states = project(self.last_states(queries, table))
         return {
-            "alignment": diagnostics.alignment(states, project(F.embedding(targets, table))),
+            "alignment": diagnostics.alignment(states, project(self.model.scored(F.embedding(targets, table)))),
             "state_uniformity": diagnostics.uniformity(states),
         }
 
