@@ -236,7 +236,7 @@ def test_a_new_metric_and_a_new_format_are_one_file_each(tmp_path):
     """In a copy of the package: a file in metrics becomes columns, a file in leaderboard becomes a format."""
     root = Path(terminal.__file__).parents[2]
     copy = tmp_path / "harness"
-    for part in (*FRONT, "system", "stats", "metrics", "report/tables"):
+    for part in (*FRONT, "system", "stats", "metrics", "metrics/lists", "report/tables"):
         for source in [root / part] if (root / part).is_file() else (root / part).iterdir():
             if source.is_file():
                 target = copy / source.relative_to(root)
