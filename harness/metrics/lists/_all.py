@@ -15,6 +15,11 @@ def names() -> dict[str, str]:
     return {f"{metric}@{CUTOFF}": metric for metric in registry.names(registry.LIST_METRICS)}
 
 
+def summary(metric: str) -> str:
+    """First paragraph of a metric's docstring, on one line."""
+    return registry.schema(registry.LIST_METRICS, metric).doc.split("\n\n")[0].replace("\n", " ")
+
+
 def scores(lists: TopLists, catalogue: Catalogue) -> dict[str, float]:
     """Value of each metric on the first 10 places, by recorded name; undefined ones (no text, no item) are left out."""
     items = lists.cut(CUTOFF).items

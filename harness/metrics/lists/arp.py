@@ -1,7 +1,8 @@
-"""Average recommendation popularity: mean number of training events of the listed items (0 for unseen items).
+"""Average recommendation popularity, the mean number of training events of the listed items.
 
 Yin et al., "Challenging the long tail recommendation", VLDB 2012; Abdollahpouri et al., "The unfairness of popularity
-bias in recommendation", 2019. A repeated event counts again, unlike in novelty, which counts users.
+bias in recommendation", 2019. An unseen item counts 0. A
+repeated event counts again, unlike in novelty, which counts users.
 """
 
 import numpy as np

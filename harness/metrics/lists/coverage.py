@@ -1,4 +1,4 @@
-"""Catalogue coverage: share of the items that are in at least one list (0 to 1).
+"""Share of the catalogue that is in at least one list (0 to 1).
 
 Ge, Delgado-Battenfeld and Jannach, "Beyond accuracy", RecSys 2010. The catalogue are all items of the prepared data,
 including those without a training event.

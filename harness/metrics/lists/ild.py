@@ -1,4 +1,4 @@
-"""Intra-list distance: mean cosine distance (0 to 2) between the text embeddings of the items of a list.
+"""Mean cosine distance between the text embeddings of the items of a list (0 to 2).
 
 Mean over the pairs of a list, then over lists. Ziegler et al., "Improving recommendation lists through topic
 diversification", WWW 2005; Vargas and Castells, RecSys 2011. Items without text are left out, and so are lists with

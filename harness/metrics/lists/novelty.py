@@ -1,6 +1,6 @@
-"""Novelty: mean self-information -log2(users of the item / all users) of the listed items, in bits.
+"""Mean self-information of the listed items in bits, -log2(users with a training event of it / all users).
 
-Counts users with a training event of the item. Zhou et al., "Solving the apparent diversity-accuracy dilemma of
+Zhou et al., "Solving the apparent diversity-accuracy dilemma of
 recommender systems", PNAS 2010; "mean inverse user frequency" of Vargas and Castells, RecSys 2011. An item that no user
 trained on counts as one with a single user, as in RecTools.
 """

@@ -63,6 +63,7 @@ def lists(table: Table) -> str:
         shown = [*_columns.names()[2:], *columns]
         lines += ["", f"{captions.title(section)}: {_columns.TOPICS['lists'].lower()}"]
         lines += _texts([column.title for column in shown], [[c.text(row) for c in shown] for row in section.rows])
+    lines += ["", captions.list_note([column.title for column in columns])] if columns else []
     lines = lines or ["", "No metrics of lists were recorded: the runs are of an earlier version."]
     return "\n".join(map(_format.safe, lines)) + "\n"
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from harness import registry
 from harness.metrics.lists import _all as lists
 from harness.report.tables._format import tuned
 from harness.report.tables._table import Row, Table
@@ -133,8 +132,8 @@ def _lists(table: Table) -> Iterable[tuple[PageColumn, Value]]:
     recorded = _recorded(table)
     for name, metric in lists.names().items():
         if name in recorded:
-            text = registry.schema(registry.LIST_METRICS, metric).doc.split("\n\n")[0].replace("\n", " ")
-            yield PageColumn(f"i:{name}", name, "lists", "number", "none", "", text, 3), _info_of(name)
+            help = lists.summary(metric)
+            yield PageColumn(f"i:{name}", name, "lists", "number", "none", "", help, 3), _info_of(name)
 
 
 def _spectral(table: Table) -> Iterable[tuple[PageColumn, Value]]:
