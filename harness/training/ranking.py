@@ -102,39 +102,32 @@ def _above(
 def _best(tiles: Iterator[tuple[int, Tensor]], n: int, k: int) -> tuple[Tensor, Tensor]:
     """The k highest scores of n queries (n, k), descending, and their items from 0, int64; equal scores by item.
 
-    Missing ones are -inf and `NOTHING`. Keeps the best k of the tiles so far.
+    Missing ones are -inf and `NOTHING`. Merges each tile into the best of the tiles before it.
     """
     best, items = torch.full((n, k), -torch.inf), torch.full((n, k), NOTHING)
     for start, scores in tiles:
         best, items = best.to(scores), items.to(scores.device)
-        rows = (scores.amax(1) > best[:, -1]).nonzero()[:, 0]  # an equal score of a later item stays outside
-        if not len(rows):
-            continue
-        found, places = _best_of_tile(scores[rows], best[rows, -1:], k)
-        found, places = torch.cat([best[rows], found], 1), torch.cat([items[rows], places + start], 1)
-        found, order = found.sort(dim=1, descending=True, stable=True)  # the items ascend within equal scores
-        best[rows], items[rows] = found[:, :k], places.gather(1, order)[:, :k]
+        wanted = scores > best[:, -1:]  # an equal score of a later item stays outside
+        if torch.isinf(best[:, -1]).any():  # lists that are not full want too much: only the k best of the tile
+            wanted &= scores >= scores.topk(min(k, scores.shape[1])).values[:, -1:]
+        found, places = _packed(scores, wanted)
+        found, order = torch.cat([best, found], 1).sort(dim=1, descending=True, stable=True)  # equal ones by item
+        items = torch.cat([items, places + start], 1).gather(1, order)[:, :k]
+        best = found[:, :k]
     return best, items.masked_fill(best == -torch.inf, NOTHING)
 
 
-def _best_of_tile(scores: Tensor, least: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k highest of scores (q, w) and their places, which ascend; of equal scores the first ones.
-
-    Where the k-th highest is not above `least` (q, 1), any of its equals, since none enters the list.
-    """
-    width = scores.shape[1]
-    if k >= width:
-        return scores, torch.arange(width, device=scores.device).expand(len(scores), -1)
-    high, places = scores.topk(k + 1)
-    tied = ((high[:, k - 1] == high[:, k]) & (high[:, k] > least[:, 0])).nonzero()[:, 0]
-    places = places[:, :k]
-    if len(tied):  # topk does not say which of the equal scores it returns
-        of_tie, edge = scores[tied], high[tied, k, None]
-        left = k - (of_tie > edge).sum(1, keepdim=True)
-        equal = of_tie == edge
-        places[tied] = ((of_tie > edge) | (equal & (equal.cumsum(1) <= left))).nonzero()[:, 1].view(-1, k)
-    places = places.sort(1).values
-    return scores.gather(1, places), places
+def _packed(scores: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """The wanted scores of each row and their columns, in this order: (q, m), filled up with -inf and 0. wanted: bool,
+    at most m per row."""
+    rows, columns = wanted.nonzero(as_tuple=True)
+    counts = torch.bincount(rows, minlength=len(scores))
+    place = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+    packed = scores.new_full((len(scores), int(counts.max())), -torch.inf)
+    packed[rows, place] = scores[rows, columns]
+    at = torch.zeros(packed.shape, dtype=torch.int64, device=rows.device)
+    at[rows, place] = columns
+    return packed, at
 
 
 def _width(output: Tensor) -> int:
