@@ -55,15 +55,15 @@ THEIRS = {  # our metric -> the library's metric
     },
 }
 DIFFERENCES = (
-    "**NDCG of RecTools** divides by the gain of k relevant items by default; with one target it is at most 1 / S, where "
-    "S = sum over i <= k of 1 / log2(i + 1), not 1. `NDCG` above is RecTools' with `divide_by_achievable=True`; `NDCG "
-    "over k` is the default, times S.",
+    "**NDCG of RecTools** divides by the gain of k relevant items by default; with one target it is at most 1 / S, "
+    "where S = sum over i <= k of 1 / log2(i + 1), not 1. `NDCG` above is RecTools' with `divide_by_achievable=True`; "
+    "`NDCG over k` is the default, times S.",
     "**RecBole's catalogue** has one more item, its padding. Converted: coverage times (N + 1) / N, Gini G to "
     "((N + 1) G - 1) / N.",
     "**RecBole rounds** to `metric_decimal_place`: 4 by default, 15 here.",
-    "**RecTools has no Gini index, RecBole no novelty and no distance.** RecTools' `IntraListDiversity` takes the distance "
-    "as a parameter: the cosine distance is a class of the benchmark, pairs and means are RecTools'. It gives a list "
-    "of one item 0; harness leaves the list out.",
+    "**RecTools has no Gini index, RecBole no novelty and no distance.** RecTools' `IntraListDiversity` takes the "
+    "distance as a parameter: the cosine distance is a class of the benchmark, pairs and means are RecTools'. It gives "
+    "a list of one item 0; harness leaves the list out.",
     "**Users or events**: novelty counts users of an item, popularity counts events, in all libraries that have them.",
     "**Ties**: metrics of a list see one order of equal scores. The bench's NDCG, HR and MRR are expectations over all "
     "orders of a tie, so they differ for rows with ties (last table).",

@@ -1,8 +1,8 @@
 """Recommend with RecTools' SASRec, or score lists with RecTools' metrics. Runs in RecTools' environment (see peers.py).
 
-Request: `task` and `data`, an .npz of `cross_framework.arrays`. Task `recommend`: fit one epoch to the histories, answer
-`lists`, item numbers (targets, `k`) without seen items. Task `score`: answer `scores`, for each list in the file the
-metrics at `k` by RecTools' names.
+Request: `task` and `data`, an .npz of `cross_framework.arrays`. Task `recommend`: fit one epoch to the histories,
+answer `lists`, item numbers (targets, `k`) without seen items. Task `score`: answer `scores`, for each list in the file
+the metrics at `k` by RecTools' names.
 """
 
 from __future__ import annotations
