@@ -64,6 +64,7 @@ class BenchOptions(TypedDict, total=False):
     gpu: float | None
     tracking: str | None
     watchdog: float
+    top_k: int
 
 
 def bench(options: Mapping[str, Any]) -> pl.DataFrame:

@@ -31,11 +31,12 @@ from harness import registry
 from harness.data.splits import Queries, Split
 from harness.metrics._all import HEADLINE, means
 from harness.metrics._ties import Ranks
-from harness.training import diagnostics, user_scores
+from harness.metrics.lists._base import TopLists
+from harness.training import diagnostics, list_scores, user_scores
 from harness.training.batches import Windows, gather
 from harness.training.losses._base import Loss
 from harness.training.model import Batch, SequenceModel
-from harness.training.ranking import ranks, warm_and_cold
+from harness.training.ranking import ranks, ranks_and_lists, warm_and_cold
 from harness.types import Json, Params, Trial, TrialResult
 
 CHECKED = {"cpu": 1}  # steps between checks of the loss; on a GPU a check waits for the device, so 64
@@ -53,13 +54,14 @@ class TrialArtifacts:
 
     `ranks`: of the test queries. `users`: int32 (test queries,), ascending. `spectra`: `start` and `end`, float64 (d,),
     normalised singular values of the item table before and after training. `weights`: safetensors bytes of item table
-    and modules.
+    and modules. `lists`: of the test queries, if they were requested.
     """
 
     ranks: Ranks = field(default_factory=lambda: Ranks.untied(np.zeros(0)))
     users: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     spectra: dict[str, np.ndarray] = field(default_factory=dict)
     weights: bytes = b""
+    lists: TopLists | None = None
 
 
 class Training:
@@ -85,6 +87,7 @@ class Training:
         self.trial, self.split, self.device, self.beat = trial, split, torch.device(device), beat
         self.train = part(trial.params, "train")
         self.model = build(trial, split, spectrum).to(self.device)
+        self.text = spectrum.E
         self.start = self._spectrum()
         self.optimizer = _optimizer(self.model, self.train["lr"], self.train["weight_decay"])
         self.items = torch.tensor(split.items, device=self.device)
@@ -147,15 +150,20 @@ class Training:
         self.optimizer.step()
         return loss.detach()
 
-    @torch.no_grad()
     def ranks(self, queries: Queries) -> Ranks:
         """Ranks (queries,) of the targets under the current weights."""
+        return self.ranks_and_lists(queries, 0)[0]
+
+    @torch.no_grad()
+    def ranks_and_lists(self, queries: Queries, k: int) -> tuple[Ranks, TopLists]:
+        """Ranks (queries,) of the targets and top-k lists under the current weights."""
         self.model.eval()
         table, project = self.model.table(), self.model.project
         states = lambda block: project(self.last_states(block, table))  # noqa: E731
         seen = self.trial.protocol.filter_seen
         try:
-            return ranks(states, self.split, queries, filter_seen=seen, table=project(self.model.scored(table[1:])))
+            keys = project(self.model.scored(table[1:]))
+            return ranks_and_lists(states, self.split, queries, k, filter_seen=seen, table=keys)
         except FloatingPointError as error:
             raise TrialFailed(f"{error} after epoch {len(self.curve)}") from error
 
@@ -173,20 +181,23 @@ class Training:
             last.append(self.model.last_states(gather(self.items, starts, sizes), table, times))
         return torch.cat(last)
 
-    def finish(self) -> tuple[TrialResult, TrialArtifacts]:
-        """The result at the best epoch. Only a confirming trial ranks the test set."""
+    def finish(self, top_k: int = 0) -> tuple[TrialResult, TrialArtifacts]:
+        """The result at the best epoch. Only a confirming trial ranks the test set; `top_k`: length of the lists that
+        it keeps, 0 for none."""
         start = time.monotonic()
         self.model.load_state_dict(self.best, strict=False)
         result = TrialResult("done", best=max(self.curve), best_epoch=self.best_epoch, curve=self.curve)
         result.valid = means(self.ranks(self.split.valid), self.split.valid.users)
-        artifacts, test, by_novelty = self._artifacts(), self.split.test, {}
+        artifacts, test, beyond = self._artifacts(), self.split.test, {}
         if self.trial.role == "confirm":
             if test is None:
                 raise ValueError("a confirming trial needs the unsealed split")
-            artifacts.ranks, artifacts.users = self.ranks(test), test.users
+            artifacts.ranks, lists = self.ranks_and_lists(test, max(top_k, list_scores.LEAST))
+            artifacts.users, artifacts.lists = test.users, lists.cut(top_k) if top_k else None
             result.test = means(artifacts.ranks, artifacts.users)
-            by_novelty = warm_and_cold(artifacts.ranks, self.split, test)
-        result.info = self._info() | by_novelty | {"seconds": self.seconds + time.monotonic() - start}
+            beyond = warm_and_cold(artifacts.ranks, self.split, test)
+            beyond |= list_scores.scores(lists, self.split, self.text.numpy())
+        result.info = self._info() | beyond | {"seconds": self.seconds + time.monotonic() - start}
         return result, artifacts
 
     @torch.no_grad()
@@ -289,9 +300,10 @@ def run(
 
 
 def run_baseline(
-    trial: Trial, split: Split, spectrum: Spectrum, beat: Callable[[], None] = lambda: None
+    trial: Trial, split: Split, spectrum: Spectrum, beat: Callable[[], None] = lambda: None, top_k: int = 0
 ) -> tuple[TrialResult, TrialArtifacts]:
-    """Rank a scorer that needs no training like every other row. beat: called at every block of ranks."""
+    """Rank a scorer that needs no training like every other row. beat: called at every block of ranks; top_k: as in
+    `Training.finish`."""
     if split.test is None:
         raise ValueError("a confirming trial needs the unsealed split")
     start = time.monotonic()
@@ -303,10 +315,12 @@ def run_baseline(
 
     seen = trial.protocol.filter_seen
     valid = means(ranks(scores, split, split.valid, filter_seen=seen), split.valid.users)
-    test = ranks(scores, split, split.test, filter_seen=seen)
+    test, lists = ranks_and_lists(scores, split, split.test, max(top_k, list_scores.LEAST), filter_seen=seen)
     result = TrialResult("done", best=valid[HEADLINE], best_epoch=0, valid=valid, test=means(test, split.test.users))
-    result.info = {"seconds": time.monotonic() - start, "parameters": 0.0} | warm_and_cold(test, split, split.test)
-    return result, TrialArtifacts(ranks=test, users=split.test.users)
+    result.info = warm_and_cold(test, split, split.test) | list_scores.scores(lists, split, spectrum.E.numpy())
+    result.info |= {"seconds": time.monotonic() - start, "parameters": 0.0}
+    kept = lists.cut(top_k) if top_k else None
+    return result, TrialArtifacts(ranks=test, users=split.test.users, lists=kept)
 
 
 def spectrum(arrays: dict[str, np.ndarray], n: int) -> Spectrum:
@@ -317,21 +331,6 @@ def spectrum(arrays: dict[str, np.ndarray], n: int) -> Spectrum:
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         U, S, V, mean, E = (torch.from_numpy(arrays[name]) for name in ("U", "S", "V", "mean", "E"))
         return Spectrum(U, S, V, mean, E)
-
-
-def bfloat16_slows() -> float:
-    """Time of a matrix product in bfloat16 over that in float32 on this processor: below 1 with bfloat16 instructions,
-    about 10 without. Takes some milliseconds."""
-
-    def seconds(dtype: torch.dtype) -> float:
-        a, b = torch.ones(256, 64, dtype=dtype), torch.ones(64, 2048, dtype=dtype)
-        torch.mm(a, b)  # the first call compiles the kernel
-        start = time.process_time()
-        for _ in range(4):
-            torch.mm(a, b)
-        return time.process_time() - start
-
-    return seconds(torch.bfloat16) / seconds(torch.float32)
 
 
 def build(trial: Trial, split: Split, spectrum: Spectrum) -> SequenceModel:

@@ -21,6 +21,7 @@ KINDS = {
     "encoders": registry.ENCODERS,
     "baselines": registry.BASELINES,
     "metrics": registry.METRICS,
+    "list metrics": registry.LIST_METRICS,
     "datasets": registry.DATASETS,
 }
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from harness.data import cards
+from harness.metrics.lists import _all as lists
 from harness.report.tables._across import Across, Standing
 from harness.report.tables._across import label as method_label
 from harness.report.tables._columns import Column, all_columns, filled
@@ -202,7 +203,8 @@ def explanations(table: Table, columns: Sequence[Column] | None = None) -> list[
         *(_noted(notes, titles) for notes in COLUMN_NOTES),
         _cost_note(table, titles),
     ]
-    return [line for line in [*lines, _noted(SPECTRUM_NOTES, titles), _small_parts(table)] if line]
+    lines += [_noted(SPECTRUM_NOTES, titles), list_note(titles), _small_parts(table)]
+    return [line for line in lines if line]
 
 
 def _rows(table: Table) -> Iterator[Row]:
@@ -258,6 +260,12 @@ SPECTRUM_NOTES = {
     "table beyond d": "Table beyond d: share of the item table's variance along the text's later components.",
     "outside text": "Outside text: share of the item table's variance along no component of the text.",
 }
+
+
+def list_note(titles: Collection[str]) -> str:
+    """Explain the metrics of lists that have a column."""
+    known = {name: f"{name}: {lists.summary(metric)}" for name, metric in lists.names().items()}
+    return _noted(known, set(titles))
 
 
 def _noted(notes: dict[str, str], titles: set[str]) -> str:
