@@ -86,13 +86,14 @@ class FAERec(Adapter):
         self.frozen("popularity", spectrum.interactions.counts(self.n).clamp_min(1))
         width = X.shape[1]
         hidden = max(width // 2, 1)
-        self.map = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, d))
-        gate = (nn.Linear(2 * d, 2 * d), nn.GELU(), nn.Dropout(gate_dropout), nn.Linear(2 * d, d), nn.Sigmoid())
-        self.gate = nn.Sequential(*gate)
-        nn.init.zeros_(gate[3].bias)
-        for layer, square in ((self.map[0], 1.0), (self.map[3], GELU_SQUARE)):
+        first, second = nn.Linear(width, hidden), nn.Linear(hidden, d)
+        for layer, square in ((first, 1.0), (second, GELU_SQUARE)):
             nn.init.normal_(layer.weight, std=(square * layer.in_features) ** -0.5)
             nn.init.zeros_(layer.bias)
+        self.map = nn.Sequential(first, nn.GELU(), nn.Dropout(dropout), second)
+        into, out = nn.Linear(2 * d, 2 * d), nn.Linear(2 * d, d)
+        nn.init.zeros_(out.bias)
+        self.gate = nn.Sequential(into, nn.GELU(), nn.Dropout(gate_dropout), out, nn.Sigmoid())
 
     def forward(self) -> Tensor:
         return self.fused(self.id, self.text(self.features))

@@ -18,8 +18,10 @@ last n items.
 Ours. The mixture is `unisrec_moe`, with one draw of noise and dropout per item and step instead of one per event. The
 shift b_k of an expert is constant, and one vector per position is added to the text of all items; the authors learn b_k
 for each position. Biases of the two gates start at zero. Both views start at standard deviation 0.05, and the text is
-divided by 0.05 before the product: b of a full row is then as large as an ID vector. The score is that of the bench;
-the authors use cosine / 0.07.
+divided by 0.05 before the product: b of a full row is then as large as an ID vector. ``residual`` adds the ID vectors
+to the fused ones. Without them, as published, the encoder sees an item only within sums over the history and is slow to
+learn: on Amazon Office with SASRec at d 64, validation NDCG@10 was .039 after 4 epochs and .052 after 9, with
+``residual`` .062 after 4. The authors use d = 300. The score is that of the bench; the authors use cosine / 0.07.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ class TedRec(Adapter):
     """[V, c T], (N, 2 d): V (N, d), trainable, entries N(0, 0.05^2), the vectors by which items are scored; T, the
     table of `unisrec_moe`; the constant c gives it about the size of V. The backbone reads one vector per event.
 
-    ``length``: n, number of positions of the filter and of the shifts; later positions share the last shift.
-    ``experts``, ``noisy``, ``dropout``, ``preprocess``: of the mixture.
+    ``residual``: see above. ``length``: n, number of positions of the filter and of the shifts; later positions share
+    the last shift. ``experts``, ``noisy``, ``dropout``, ``preprocess``: of the mixture.
     Raises ValueError if ``preprocess`` is unknown, ``experts`` is below 1 or ``dropout`` outside [0, 1).
     """
 
@@ -54,6 +56,7 @@ class TedRec(Adapter):
         d: int,
         *,
         length: Count = 50,
+        residual: bool = True,
         experts: Count = 8,
         noisy: bool = True,
         dropout: Rate = 0.2,
@@ -64,11 +67,11 @@ class TedRec(Adapter):
         size = self.moe.features.square().sum(1).mean().clamp_min(1e-12).item() ** 0.5
         self.scale = COPY_STD / (INIT_STD * size / experts**0.5)  # the gates start uniform: a mean of the experts
         self.table = nn.Parameter(torch.randn(self.n, d) * COPY_STD)
-        self.mixer = self.mixer_of(d, {"length": length})
+        self.mixer = self.mixer_of(d, {"length": length, "residual": residual})
 
     @classmethod
     def mixer_of(cls, d: int, params: dict[str, Any]) -> nn.Module:
-        return _Filters(d, params["length"])
+        return _Filters(d, params["length"], residual=params["residual"])
 
     def forward(self) -> Tensor:
         return torch.cat([self.table, self.scale * self.moe()], 1)
@@ -83,9 +86,9 @@ class TedRec(Adapter):
 class _Filters(nn.Module):
     """Map ID and text vectors side by side, (B, L, 2 d), to fused vectors (B, L, d)."""
 
-    def __init__(self, d: int, length: int) -> None:
+    def __init__(self, d: int, length: int, *, residual: bool) -> None:
         super().__init__()
-        self.length = length
+        self.length, self.residual = length, residual
         self.shift = nn.Parameter(torch.zeros(length, d))
         self.filter = nn.Parameter(torch.randn(length // 2 + 1, d, 2) * INIT_STD)  # real and imaginary parts
         self.gate_filter, self.gate_text = nn.Linear(d, 1), nn.Linear(d, 1)
@@ -102,4 +105,5 @@ class _Filters(nn.Module):
         of_v, of_t, of_kernel = (torch.fft.rfft(h, n=2 * L, dim=-2) for h in (v, t, kernel))
         a, b = (torch.fft.irfft(of_v * other, n=2 * L, dim=1)[:, :L] for other in (of_kernel, of_t))
         b = b / self.length**0.5
-        return 2 * (torch.sigmoid(self.gate_filter(a)) * a + torch.sigmoid(self.gate_text(b)) * b)
+        fused = 2 * (torch.sigmoid(self.gate_filter(a)) * a + torch.sigmoid(self.gate_text(b)) * b)
+        return v + fused if self.residual else fused

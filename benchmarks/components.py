@@ -63,6 +63,8 @@ MODEL: dict[str, Callable[[Sizes], float]] = {  # multiply-adds of a step, forwa
     "rlmrec_gen": lambda s: 0.1 * BATCH * 3 * (s.D + s.d) * (s.D + s.d) / 2,
     "llmemb": lambda s: two_layers(s, s.D / 2) + two_layers(s, s.D / 2) * s.m / s.N + 4 * s.m * s.m * s.d,
     "llmesr": lambda s: two_layers(s, s.D / 2) + 3 * BATCH * s.N * s.d,  # and twice the width of the logits
+    "faerec": lambda s: two_layers(s, s.D / 2) + 3 * s.N * 2 * s.d * 3 * s.d + 2 * 3 * s.m * s.m * s.d,
+    "tedrec": lambda s: 2 * s.E * s.N * s.D * s.d + 4 * s.N * s.D * s.E,
     "spectran": spectran,
     **dict.fromkeys(
         ("spectran_wo_pos", "spectran_dense", "spectran_softmax", "spectran_text", "spectran_us"), spectran

@@ -181,8 +181,8 @@ def fused_by_definition(adapter, v, t, n):
     return 2 * (gates[0] * a + gates[1] * b)
 
 
-def tedrec(length=7, **own):
-    return stirred(TedRec(toy_spectrum(missing=(4,)), D, length=length, **own))
+def tedrec(length=7, residual=False, **own):
+    return stirred(TedRec(toy_spectrum(missing=(4,)), D, length=length, residual=residual, **own))
 
 
 @pytest.mark.parametrize("length", [7, 8])
@@ -211,6 +211,13 @@ def test_tedrec_reads_rows_longer_than_its_filter():
         b = sum(v[s] * t[j - s] for s in range(j + 1)) / math.sqrt(n)
         expected = 2 * (torch.sigmoid(mixer.gate_filter(a)) * a + torch.sigmoid(mixer.gate_text(b)) * b)
         torch.testing.assert_close(found[j], expected)
+
+
+def test_tedrecs_residual_is_the_sequence_of_ids():
+    plain, added = tedrec(), tedrec(residual=True)
+    added.load_state_dict(plain.state_dict())
+    x, real = torch.randn(2, 5, 2 * D, dtype=torch.float64), torch.ones(2, 5, dtype=torch.bool)
+    torch.testing.assert_close(added.mix(x, real, True), plain.mix(x, real, True) + x[..., :D])
 
 
 def test_tedrecs_text_is_the_mixture_of_experts_at_the_size_of_its_ids():
