@@ -115,8 +115,9 @@ def at_best_rate(values: Values, dataset: str, row: str, option: str) -> tuple[f
     """Learning rate with the highest mean over seeds, and the values per seed; rates that lack a seed do not count."""
     found = []
     for lr in sorted({run.lr for run in values}):
-        scores = [values.get(Run(dataset, row, option, lr, seed)) for seed in SEEDS]
-        if None not in scores:
+        cell = [Run(dataset, row, option, lr, seed) for seed in SEEDS]
+        scores = [values[run] for run in cell if run in values]
+        if len(scores) == len(SEEDS):
             found.append((statistics.mean(scores), lr, scores))
     return max(found)[1:] if found else None
 
@@ -193,7 +194,8 @@ def report(file: Path, epochs: int) -> None:
         return at_best_rate(values, dataset, row, option)
 
     parts = []
-    for title, pick in (("At the default learning rate", default), ("Each at its best learning rate", tuned)):
+    views = [("At the default learning rate", default), ("Each at its best learning rate", tuned)]
+    for title, pick in views[: len({run.lr for run in values})]:
         summary, cells = by_option(pick), by_cell(pick)
         parts += [f"## {title}", _measure.table(summary) if summary else "Not all seeds are done.", ""]
         parts += [_measure.table(cells)] if cells else []

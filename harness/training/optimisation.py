@@ -66,7 +66,8 @@ class Average:
             return
         self.updates += 1
         share = (1 - self.decay) / (1 - self.decay**self.updates)
-        torch._foreach_lerp_([*self.weights.values()], [*self._parameters.values()], share)
+        for name, parameter in self._parameters.items():
+            self.weights[name].lerp_(parameter, share)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
