@@ -92,6 +92,7 @@ class SequenceModel(nn.Module):
         trained = targets > 0
         target = targets[trained]
         negatives = self.criterion.draw(len(target), generator)
+        expected = None if negatives is None else self.criterion.log_expected(negatives)
         if negatives is None:
             table, (rows, wanted) = self.table(), (inputs, target)
         else:
@@ -99,7 +100,7 @@ class SequenceModel(nn.Module):
             negatives = negatives - 1
         states = self.states(rows, table, batch.times)[trained]
         with self._mixed(table, on=("cpu", "cuda")):
-            loss = self.criterion(states, self.scored(table)[1:], wanted - 1, negatives)
+            loss = self.criterion(states, self.scored(table)[1:], wanted - 1, negatives, expected)
         extra = self.table.adapter.aux(self._step(batch, states, target - 1, table))
         return loss if extra is None else loss + extra
 

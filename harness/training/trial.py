@@ -32,7 +32,7 @@ from harness.data.splits import Queries, Split
 from harness.metrics._all import HEADLINE, means
 from harness.metrics._ties import Ranks
 from harness.metrics.lists._base import TopLists
-from harness.training import diagnostics, list_scores, user_scores
+from harness.training import diagnostics, list_scores, optimisation, schedules, user_scores
 from harness.training.batches import Windows, gather
 from harness.training.losses._base import Loss
 from harness.training.model import Batch, SequenceModel
@@ -85,11 +85,12 @@ class Training:
         torch.set_flush_denormal(True)  # an unscaled softmax tail is denormal: three times slower steps otherwise
         torch.manual_seed(trial.seed)
         self.trial, self.split, self.device, self.beat = trial, split, torch.device(device), beat
-        self.train = part(trial.params, "train")
+        self.train = schedules.DEFAULTS | part(trial.params, "train")
         self.model = build(trial, split, spectrum).to(self.device)
         self.text = spectrum.E
         self.start = self._spectrum()
-        self.optimizer = _optimizer(self.model, self.train["lr"], self.train["weight_decay"])
+        self.optimizer = optimisation.make(self.model, self.train["lr"], self.train["weight_decay"])
+        self.average = optimisation.Average(self.model, self.train["ema"])
         self.items = torch.tensor(split.items, device=self.device)
         self.times = torch.tensor(split.times, device=self.device) if self.model.backbone.uses_time else None
         self.windows = Windows.of(split, self.train["max_len"])
@@ -109,29 +110,42 @@ class Training:
         return done >= self.trial.epochs or done - 1 - self.best_epoch >= self.trial.patience > 0
 
     def epoch(self) -> float:
-        """Train one epoch, validate, keep the weights if they are the best so far. Return validation NDCG@10."""
+        """Train one epoch, validate, keep the weights if they are the best so far. Return validation NDCG@10.
+
+        With `train.ema`, the averaged weights are validated and kept.
+        """
         start = time.monotonic()
         number = len(self.curve)
         seed = (self.trial.seed * 1_000_003 + number) % 2**63
         torch.manual_seed(seed)
         generator = torch.Generator(self.device).manual_seed(seed)
         self.model.train()
-        total, step = torch.zeros((), device=self.device), 0
+        total, step, done = torch.zeros((), device=self.device), 0, 0
         batches = self.windows.batches(self.train["batch_size"], np.random.default_rng(seed))
         for step, (starts, lengths) in enumerate(batches):
+            targets = int(lengths.sum()) - len(lengths)
+            progress = (number + (done + targets / 2) / self.windows.targets) / self.trial.epochs  # amid the step
+            optimisation.set_rate(self.optimizer, self.train, progress)
+            done += targets
             total += self.step(self.batch(starts, lengths), generator)
             self.beat()
             if step % CHECKED.get(self.device.type, 64) == 0:
                 _check_finite(total, number, step)
         _check_finite(total, number, step)
+        with self.average.in_use():
+            value = self._validate()
+        self.seconds += time.monotonic() - start
+        return value
+
+    def _validate(self) -> float:
+        """Append validation NDCG@10 under the current weights to the curve; keep them if they are the best so far."""
         valid_ranks, users = self.ranks(self.split.valid), self.split.valid.users
         value = round(means(valid_ranks, users)[HEADLINE], 8)  # the precision of the ledger
         self.curve.append(value)
         sampled = self.keep_user_scores
         self.users.append(user_scores.scores(valid_ranks, users, self.trial.inputs.data) if sampled else ())
-        if self.best_epoch == number:
+        if self.best_epoch == len(self.curve) - 1:
             self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        self.seconds += time.monotonic() - start
         return value
 
     def batch(self, starts: np.ndarray, lengths: np.ndarray) -> Batch:
@@ -148,6 +162,7 @@ class Training:
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.train["clip_norm"])
         self.optimizer.step()
+        self.average.update()
         return loss.detach()
 
     def ranks(self, queries: Queries) -> Ranks:
@@ -255,10 +270,12 @@ class Training:
         """Everything needed to resume after the last epoch, as safetensors bytes."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.weights.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
         meta = {"trial": self.trial.id, "curve": json.dumps(self.curve), "seconds": repr(self.seconds)}
         meta |= {"users": user_scores.packed(self.users)} if self.keep_user_scores else {}
+        meta |= {"updates": str(self.average.updates)} if self.average.decay else {}
         return safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}, meta)
 
     def restore(self, saved: bytes) -> bool:
@@ -270,18 +287,14 @@ class Training:
             return False
         if header["trial"] != self.trial.id:
             return False
-        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "average": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             group, _, rest = name.partition(".")
             groups[group][rest] = tensor
         self.model.load_state_dict(groups["model"], strict=False)
         self.best = groups["best"]
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in groups["optimizer"].items():
-            index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = _in_layout_of(parameters[int(index)], tensor)
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.average.restore(groups["average"], int(header.get("updates", 0)))
+        optimisation.load_state(self.optimizer, groups["optimizer"])
         self.curve, self.seconds = json.loads(header["curve"]), float(header["seconds"])
         self.users = json.loads(header["users"]) if "users" in header else [()] * len(self.curve)
         return True
@@ -358,6 +371,8 @@ def build(trial: Trial, split: Split, spectrum: Spectrum) -> SequenceModel:
     table = ItemTable(adapter, train["d"], **text_params)
     backbone: Backbone = make_backbone(train["d"], train["max_len"], **backbone_params)
     criterion: Loss = registry.load(registry.LOSSES, train["loss"])(adapter.n, **loss_params)
+    if criterion.needs_counts:
+        criterion.observe(torch.bincount(_interactions(split).items, minlength=adapter.n))
     return SequenceModel(table, backbone, criterion, train["precision"] == "bfloat16")
 
 
@@ -376,21 +391,6 @@ def part(params: Params, prefix: str) -> Json:
     {'lr': 0.1}
     """
     return {name[len(prefix) + 1 :]: value for name, value in params.items() if name.startswith(prefix + ".")}
-
-
-def _optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW; vectors and scalars (biases, norms, thresholds, gains) are not decayed."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=True)
-
-
-def _in_layout_of(parameter: Tensor, saved: Tensor) -> Tensor:
-    """`saved` in the memory order of `parameter`: the fused optimiser walks both in memory order."""
-    return torch.empty_like(parameter).copy_(saved) if saved.shape == parameter.shape else saved
 
 
 def _check_finite(total: Tensor, epoch: int, step: int) -> None:
