@@ -77,7 +77,9 @@ class Split:
         np.maximum.at(keep, self.valid.users, self.valid.ends + 1)  # a user may have several queries
         mask = heads(self.offsets, keep)
         times = None if self.times is None else self.times[mask]
-        return Split(self.n_items, self.items[mask], bounds(keep), times, self.train_ends, self.valid, None, self.held_out)
+        return Split(
+            self.n_items, self.items[mask], bounds(keep), times, self.train_ends, self.valid, None, self.held_out
+        )
 
 
 def split(prepared: Prepared, protocol: Protocol) -> Split:

@@ -163,7 +163,7 @@ grid_options = combined(
         "--target",
         default="last",
         show_default=True,
-        help="Events of a user to predict, after a gts cut or for a test user: last, first or successive (each in turn).",
+        help="Events to predict after a gts cut or of a test user: last, first or successive (each in turn).",
     ),
     click.option(
         "--train-users",

@@ -131,7 +131,8 @@ def test_users_are_split_and_test_users_are_never_trained_on(prepared):
     trained = set(np.flatnonzero(found.train_ends).tolist())
     valid, test = set(found.valid.users.tolist()), set(found.test.users.tolist())
     assert len(trained) == round(0.8 * n)
-    assert not (trained & valid or trained & test or valid & test)
+    assert not trained & (valid | test)
+    assert not valid & test
     assert found.train_ends[sorted(trained)].tolist() == lengths[sorted(trained)].tolist()
     assert abs(len(valid) - len(test)) <= 1
     assert [(found.test.users == user).sum() for user in sorted(test)] == [lengths[user] - 1 for user in sorted(test)]

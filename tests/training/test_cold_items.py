@@ -60,7 +60,9 @@ def test_baselines_do_not_see_held_out_items(prepared, baseline):
 def test_the_loss_does_not_compare_with_held_out_items(prepared, params):
     split = splits.split(prepared, COLD)
     work = a_trial("id", epochs=3, **params)
-    training = trial.Training(replace(work, params=work.params | {"train.weight_decay": 0.0}), split, spectrum_of(split))
+    training = trial.Training(
+        replace(work, params=work.params | {"train.weight_decay": 0.0}), split, spectrum_of(split)
+    )
     start = training.model.table()[1:].detach().clone()
     for _ in range(3):
         training.epoch()
