@@ -1,18 +1,25 @@
 """Held-out items and held-out users: what is trained, what is tested, and what is refused."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from dataset_files import columns, write_dataset
 
+from harness.data import splits
 from harness.data.preparation import prepare
 from harness.data.reader import open_dataset
-from harness.data.splits import cold, split
+from harness.data.splits import Prepared, cold
 from harness.types import HarnessError, PrepSpec, Protocol
 
 WORDS = "abcdefghijklmnopqrst"
 ITEMS = {"item_id": list(WORDS), "title": [f"Item {word}" for word in WORDS]}
+
+
+def split(prepared: Prepared, protocol: Protocol) -> Any:
+    """Return the unsealed split; Any, since its optional parts are all there."""
+    return splits.split(prepared, protocol)
 
 
 def made(folder, rows, names="user_id item_id timestamp", items=ITEMS):
