@@ -39,6 +39,9 @@ class BenchOptions(TypedDict, total=False):
     quantile: float
     validation: str
     target: str
+    train_users: float
+    cold_items: float
+    split_seed: int
     drop_tied_test: bool
     filter_seen: bool
     prep: str

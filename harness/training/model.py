@@ -34,10 +34,23 @@ class SequenceModel(nn.Module):
 
     If an item has k views, the backbone reads each separately; states and table rows are the k results concatenated.
     If the adapter folds them into one, states are d wide and `scored` selects the columns of the table that they meet.
+
+    `candidates`: item indices (C,) int64, ascending, that the loss compares with; None for the whole catalogue. The
+    criterion is then built for C items. Targets must be candidates.
     """
 
-    def __init__(self, table: ItemTable, backbone: Backbone, criterion: Loss, mixed_precision: bool = False) -> None:
+    candidates: Tensor | None
+
+    def __init__(
+        self,
+        table: ItemTable,
+        backbone: Backbone,
+        criterion: Loss,
+        mixed_precision: bool = False,
+        candidates: Tensor | None = None,
+    ) -> None:
         super().__init__()
+        self.register_buffer("candidates", candidates, persistent=False)
         self.table, self.backbone, self.criterion, self.mixed_precision = table, backbone, criterion, mixed_precision
 
     def states(self, items: Tensor, table: Tensor, times: Tensor | None = None) -> Tensor:
@@ -96,11 +109,15 @@ class SequenceModel(nn.Module):
         if negatives is None:
             table, (rows, wanted) = self.table(), (inputs, target)
         else:
+            negatives = negatives if self.candidates is None else self.candidates[negatives]
             table, (rows, wanted, negatives) = self._rows(inputs, target, negatives + 1)
             negatives = negatives - 1
         states = self.states(rows, table, batch.times)[trained]
+        compared, wanted = table[1:], wanted - 1
+        if negatives is None and self.candidates is not None:
+            compared, wanted = compared[self.candidates], torch.searchsorted(self.candidates, wanted)
         with self._mixed(table, on=("cpu", "cuda")):
-            loss = self.criterion(states, self.scored(table)[1:], wanted - 1, negatives, expected)
+            loss = self.criterion(states, self.scored(compared), wanted, negatives, expected)
         extra = self.table.adapter.aux(self._step(batch, states, target - 1, table))
         return loss if extra is None else loss + extra
 

@@ -370,10 +370,13 @@ def build(trial: Trial, split: Split, spectrum: Spectrum) -> SequenceModel:
     adapter: Adapter = make_adapter(spectrum, widths(train["d"], text_params["fusion"])[0], **adapter_params)
     table = ItemTable(adapter, train["d"], **text_params)
     backbone: Backbone = make_backbone(train["d"], train["max_len"], **backbone_params)
-    criterion: Loss = registry.load(registry.LOSSES, train["loss"])(adapter.n, **loss_params)
+    candidates = None if split.held_out is None else torch.from_numpy(np.flatnonzero(~split.held_out[1:]))
+    compared = adapter.n if candidates is None else len(candidates)
+    criterion: Loss = registry.load(registry.LOSSES, train["loss"])(compared, **loss_params)
     if criterion.needs_counts:
-        criterion.observe(torch.bincount(_interactions(split).items, minlength=adapter.n))
-    return SequenceModel(table, backbone, criterion, train["precision"] == "bfloat16")
+        counts = torch.bincount(_interactions(split).items, minlength=adapter.n)
+        criterion.observe(counts if candidates is None else counts[candidates])
+    return SequenceModel(table, backbone, criterion, train["precision"] == "bfloat16", candidates)
 
 
 def _interactions(split: Split) -> Interactions:

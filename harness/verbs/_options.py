@@ -176,10 +176,10 @@ grid_options = combined(
     click.option("--seeds", type=BoundedInt(1), help="Seeds to retrain each winner with. Overrides the budget."),
     click.option(
         "--protocol",
-        type=click.Choice(["loo", "gts"]),
+        type=click.Choice(["loo", "gts", "users"]),
         default="loo",
         show_default=True,
-        help="Split: loo (leave one out) or gts (global temporal split).",
+        help="Split: loo (leave one out), gts (global temporal split) or users (test users are never trained on).",
     ),
     click.option(
         "--quantile",
@@ -198,7 +198,28 @@ grid_options = combined(
         "--target",
         default="last",
         show_default=True,
-        help="Events of a user to predict after a gts cut: last, first or successive (each in turn).",
+        help="Events to predict after a gts cut or of a test user: last, first or successive (each in turn).",
+    ),
+    click.option(
+        "--train-users",
+        type=FiniteFloat(),
+        default=0.8,
+        show_default=True,
+        help="Share of users that users trains on; the others are halved between validation and test.",
+    ),
+    click.option(
+        "--cold-items",
+        type=FiniteFloat(),
+        default=0.0,
+        show_default=True,
+        help="Share of items held out of training and validation; they are ranked and tested.",
+    ),
+    click.option(
+        "--split-seed",
+        type=BoundedInt(0),
+        default=0,
+        show_default=True,
+        help="Seed of the choice of held-out items and of test users.",
     ),
     click.option(
         "--drop-tied-test",
@@ -254,6 +275,7 @@ def protocol_of(options: Options) -> Protocol:
     from harness.data import presets
 
     names = ("filter_seen", "quantile", "validation", "target", "drop_tied_test")
+    names += ("train_users", "cold_items", "split_seed")
     protocol = Protocol(options["protocol"], **{name: options[name] for name in names})
     presets.check_protocol(protocol)
     return protocol

@@ -74,6 +74,12 @@ def test_each_fact_that_is_not_equal_is_told_in_words(tmp_path, table, old, new,
     assert line.match == "protocols differ"
 
 
+def test_a_table_with_held_out_items_matches_no_paper(tmp_path, table):
+    held_out = replace(table, header=table.header | {"protocol": table.header["protocol"] | {"cold_items": 0.1}})
+    [line] = published.compare(paper(tmp_path, PAPER), held_out)
+    assert line.differs == ("held-out items none / 0.1",)
+
+
 def test_the_text_encoder_is_compared_where_the_row_reads_text(tmp_path):
     boards = synthetic_results.results({("beauty", "minilm", "sasrec", "svd"): synthetic_results.seeds(0.0)})
     text = PAPER.replace('adapter = "id"', 'adapter = "svd"').replace("d = 64", 'd = 64\nencoder = "LLaMA3-8B"')

@@ -28,7 +28,7 @@ from harness.report.tables._table import Row, Section, Table
 from harness.stats import resampling
 from harness.stats.crossed_effects import ALPHA, POWER
 from harness.stats.crossed_effects import FEW as FEW_USERS
-from harness.types import EXPECTED, MIDDLE, Json
+from harness.types import EXPECTED, MIDDLE, Json, Protocol
 
 FEW = 30  # users in a part of the test; with fewer, a bootstrap interval undercovers
 TITLES = {
@@ -93,8 +93,12 @@ def header(table: Table, part: str) -> Json:
         return values | {"cut": f"as if each search had ended after {table.header['at_trials']} trials"}
     if part != "protocol" or not values:
         return values
-    if values.get("split") == "loo":
+    if values.get("split") != "gts":
         values.pop("quantile", None)
+    if values.get("split") == "users":
+        values.setdefault("train_users", Protocol().train_users)
+    if values.get("cold_items"):
+        values.setdefault("split_seed", Protocol().split_seed)
     opened = table.header.get("test_opened")
     return (
         values
