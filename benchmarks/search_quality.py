@@ -224,6 +224,11 @@ def draw_seconds(name: str, ledger: Ledger) -> tuple[list[float], Counter[str]]:
     return seconds, chosen
 
 
+def references(names: list[str]) -> list[str]:
+    """The searches that the others are compared with."""
+    return [name for name in ("random", "tpe", "tpe+median") if name in names]
+
+
 def overall(searches: list[Searches], names: list[str], ledger: Ledger) -> list[dict[str, object]]:
     """A row per sampler: gains over all cells, with the mean over cells of a seed as the independent value."""
     common = sorted(set.intersection(*({*cell.seeds} for cell in searches)))
@@ -237,7 +242,7 @@ def overall(searches: list[Searches], names: list[str], ledger: Ledger) -> list[
         seconds, _ = draw_seconds(name, ledger)
         row: dict[str, object] = {"sampler": name, "seeds": len(common)}
         row |= {"cells won": f"{sum(cell.winner == name for cell in searches)} of {len(searches)}"}
-        row |= {f"% over {other}": gains(name, other) for other in ("random", "tpe")}
+        row |= {f"% over {other}": gains(name, other) for other in references(names)}
         row |= {"epochs a search": float(np.mean([cell.epochs[name] for cell in searches]))}
         row |= {"ms a draw, median": 1000 * statistics.median(seconds), "longest": 1000 * max(seconds)}
         rows.append(row)
@@ -245,13 +250,13 @@ def overall(searches: list[Searches], names: list[str], ledger: Ledger) -> list[
 
 
 def by_cell(searches: list[Searches], names: list[str]) -> list[dict[str, object]]:
-    """A row per cell and sampler: mean of the best value so far, and gains over `random` and `tpe`."""
+    """A row per cell and sampler: mean of the best value so far, and gains over the references."""
     rows: list[dict[str, object]] = []
     for cell in searches:
         for name in names:
             row: dict[str, object] = {"cell": cell.name, "sampler": name, "seeds": len(cell.seeds)}
             row |= {f"after {mark}": f"{cell.best(name)[:, mark - 1].mean():.4f}" for mark in MARKS}
-            for other in ("random", "tpe"):
+            for other in references(names):
                 row[f"% over {other}"] = "" if name == other else mean_and_error(cell.gain(name, other))
             rows.append(row)
     return rows
@@ -271,7 +276,7 @@ def dimensions(searches: list[Searches]) -> list[dict[str, object]]:
 
 
 def report(home: Path, names: list[str]) -> None:
-    """Write the tables of the seeds that all samplers in `names` (with `random` and `tpe`) have completed."""
+    """Write the tables of the seeds that all samplers in `names` (with `random`) have completed."""
     ledger = Ledger.open(home)
     searches = [found for found in (Searches.of(cell, names, ledger) for cell in CELLS) if found.seeds]
     if len(searches) < len(CELLS):

@@ -165,7 +165,7 @@ def _dimensions(rows: Sequence[Row]) -> list[str]:
     counts = {len(row.spent.searched) for row in rows if row.spent.searched}
     if len(counts) < 2:
         return []
-    return [f"With these trials the rows search {min(counts)} to {max(counts)} dimensions; more need more trials."]
+    return [f"With these trials the rows search {min(counts)} to {max(counts)} dimensions."]
 
 
 def _settings(table: Table, rows: Sequence[Row]) -> list[str]:
