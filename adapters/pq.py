@@ -29,7 +29,7 @@ from ._base import Adapter, Count, Spectrum
 from .svd import COPY_STD
 
 ROTATIONS = ("none", "opq")
-ITERATIONS = 10  # of Lloyd; FAISS's 25 take twice as long and lower the error by 1 % (Amazon Beauty, m = 32, K = 256)
+ITERATIONS = 10  # of Lloyd; FAISS's 25 lower the error by 1 % (docs/decisions/0011-by-hand-or-library.md)
 ROUNDS, ITERATIONS_A_ROUND = 8, 2  # of OPQ
 KEPT = 32  # codes of that many (text, hyper-parameters) are kept in the process: trials of a cell share them
 
@@ -103,7 +103,7 @@ class _MeanOfCodes(torch.autograd.Function):
     """The mean (N, d) of the vectors (m K, d) at codes (N, m), for codes that never change.
 
     The gradient of a vector sums those of its items, ``members`` (N m,) from ``starts`` (m K,) on: the same look-up
-    with both sides exchanged. PyTorch's own gradient sorts the codes at every step and takes seven times as long.
+    with both sides exchanged. PyTorch's own gradient sorts all codes at every step.
     """
 
     @staticmethod

@@ -165,10 +165,11 @@ def test_centroids_are_at_most_half_the_distinct_texts_and_groups_at_most_the_co
     assert PQ(toy_spectrum(), D, components=2).codes.shape == (60, 2)
 
 
-def test_components_are_the_leading_columns_of_the_whitened_text():
-    spectrum = toy_spectrum()
-    codes = pq.quantised(spectrum.features("whiten")[:, :4], 2, 6, False)[0]
-    assert torch.equal(PQ(spectrum, D, m=2, centroids=6, components=4).codes, codes + torch.tensor([0, 6]))
+def test_the_codes_of_items_with_text_are_those_of_their_leading_whitened_columns():
+    spectrum, with_text = toy_spectrum(missing=(4, 9)), (torch.arange(60) != 4) & (torch.arange(60) != 9)
+    codes = pq.quantised(spectrum.features("whiten")[with_text, :4], 2, 6, False)[0]
+    found = PQ(spectrum, D, m=2, centroids=6, components=4).codes
+    assert torch.equal(found[with_text], codes + torch.tensor([0, 6]))
 
 
 def test_code_vectors_start_with_a_mean_as_large_as_an_id_embedding():
