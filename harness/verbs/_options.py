@@ -117,7 +117,9 @@ grid_options = combined(
     # a shell expands --datasets ml-100k,amazon2014-{beauty,toys} to two words; the second one arrives here
     click.argument("more_datasets", nargs=-1, metavar="[DATASETS]..."),
     click.option("--datasets", help="Names, folders, globs, 'all' or '!name'.  [default: all]"),
-    click.option("--adapters", default="all", show_default=True, help="E.g. 'all,!svd', 'mlp[hidden=256]' or 'id+text'."),
+    click.option(
+        "--adapters", default="all", show_default=True, help="E.g. 'all,!svd', 'mlp[hidden=256]' or 'id+text'."
+    ),
     click.option("--backbones", default="sasrec", show_default=True, help="E.g. 'all' or 'sasrec,hstu'."),
     click.option("--encoders", default="minilm", show_default=True, help="E.g. 'minilm,shuffled:minilm,file:E.npy'."),
     click.option(
