@@ -36,7 +36,11 @@ class Variants(Encoder):
         super().__init__(argument, home)
         words = _split(argument)
         if len(words) < 2:
-            raise HarnessError(f"'{self.name}:{argument}' needs {self.takes} but names one: {argument}.")
+            before, plus, last = argument.rpartition("+")
+            typed = last.partition(":")[0]
+            why = f"the '{typed}' after '+' is no encoder. {registry.suggest(typed, registry.names(registry.ENCODERS))}"
+            why = why if plus and before and last else f"it names one, {argument}."
+            raise HarnessError(f"'{self.name}:{argument}' needs {self.takes} but {why}")
         self.encoders = [encoder(word, home) for word in words]
 
     def on(self, texts: Texts) -> Encoder:
