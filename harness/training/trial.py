@@ -337,13 +337,15 @@ def run_baseline(
 
 
 def spectrum(arrays: dict[str, np.ndarray], n: int) -> Spectrum:
-    """Wrap the arrays U, S, V, mean, E in a `Spectrum` without copying; without arrays, n items without text."""
+    """Wrap the arrays U, S, V, mean, E and, for several texts an item, variants in a `Spectrum` without copying;
+    without arrays, n items without text."""
     if not arrays:
         return Spectrum.blank(n)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         U, S, V, mean, E = (torch.from_numpy(arrays[name]) for name in ("U", "S", "V", "mean", "E"))
-        return Spectrum(U, S, V, mean, E)
+        variants = torch.from_numpy(arrays["variants"]) if "variants" in arrays else None
+        return Spectrum(U, S, V, mean, E, variants=variants)
 
 
 def build(trial: Trial, split: Split, spectrum: Spectrum) -> SequenceModel:
