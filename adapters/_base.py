@@ -138,6 +138,7 @@ class Step:
     sequences: (B, L) int64 item numbers, 0 = padding on the right, item index + 1 otherwise. users: (B,) int64, the
     user of each sequence. states: (P, k d), the backbone's states at the trained positions. targets: (P,) int64 item
     indices. encode: maps item numbers (B', L') to the states (B', k d) from which the next items would be ranked.
+    epoch: number of the epoch, from 0, for weights that follow a schedule.
     """
 
     sequences: Tensor
@@ -145,6 +146,7 @@ class Step:
     states: Tensor
     targets: Tensor
     encode: Callable[[Tensor], Tensor]
+    epoch: int = 0
 
     def items(self) -> Tensor:
         """Indices of the distinct items in the step's sequences, (m,) int64, ascending."""
@@ -162,8 +164,9 @@ class Adapter(nn.Module):
     ``uses_interactions``: needs `Spectrum.interactions`; ``fuses``: combines text and ID itself, so the seam must not;
     ``encodes``: its auxiliary loss calls `Step.encode`, which backbones that read event times do not support;
     ``draws``: in training it reads one text of each item where items have several, see `read`; else their mean;
-    ``views``: k, the number of vectors an item has; ``by_name_only``: not part of the selection ``all`` (ablations);
-    ``note``: a caution printed under tables with a row of this adapter.
+    ``views``: k, the number of vectors an item has; ``folds``: `mix` joins the k vectors of an event into one, the only
+    one that the backbone reads, and items are scored by their first vector; ``by_name_only``: not part of the selection
+    ``all`` (ablations); ``note``: a caution printed under tables with a row of this adapter.
 
     A variant that inherits its constructor can narrow it: ``fixed`` sets inherited hyper-parameters, which then leave
     constructor and schema; ``choices`` lists the values that an inherited hyper-parameter may still take.
@@ -176,6 +179,7 @@ class Adapter(nn.Module):
     encodes = False
     draws = False
     views = 1
+    folds = False
     by_name_only = False
     note = ""
     fixed: ClassVar[dict[str, Any]] = {}
@@ -217,7 +221,8 @@ class Adapter(nn.Module):
         """Transform the item vectors of sequences, (B, L, k d), before the backbone encodes each view separately.
 
         real: (B, L) bool, False on padding, which is on the right. ``causal``: position t must not read positions
-        after t. Calls the ``mixer``; without one the vectors are unchanged.
+        after t. Returns (B, L, k d), or (B, L, d) if the adapter ``folds``. Calls the ``mixer``; without one the
+        vectors are unchanged.
         """
         return x if self.mixer is None else self.mixer(x, real, causal)
 

@@ -72,6 +72,21 @@ class Backbone(nn.Module):
         return items[:, :-1], items[:, 1:]
 
 
+def drawn_prefixes(items: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw up to ``count`` distinct prefixes of each row of item numbers (B, L + 1); return inputs and targets, (R, L).
+
+    These are the views of backbones whose earlier states read later items. R is the number of prefixes. The only target
+    of a prefix is the item that follows it, at its last position.
+    """
+    L = items.shape[1] - 1
+    draws = torch.rand(len(items), L, generator=generator, device=items.device)
+    drawn, at = draws.masked_fill(items[:, 1:] == 0, -1).topk(min(count, L))
+    row, column = (drawn >= 0).nonzero(as_tuple=True)
+    chosen, at = items[row], at[row, column][:, None]
+    position = torch.arange(L, device=items.device)
+    return chosen[:, :-1] * (position <= at), chosen[:, 1:] * (position == at)
+
+
 class Dropout(nn.Module):
     """Dropout at ``rate`` rounded to 1/256 (Srivastava et al. 2014), from one random byte per element.
 

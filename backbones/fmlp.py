@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._base import Backbone, Count, Depth, Dropout, Rate, Scale
+from ._base import Backbone, Count, Depth, Dropout, Rate, Scale, drawn_prefixes
 
 EMB_SCALES = ("one", "sqrt_d")
 INIT_STD = 0.02
@@ -72,17 +72,8 @@ class FMLP(Backbone):
         return self.dropout(self.norm(self.scale * x + F.embedding(place, self.position)))
 
     def views(self, items: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw up to ``prefixes`` distinct prefixes of each row, R in all; returns inputs and targets (R, L).
-
-        The only target of a prefix is the item that follows it, at its last position.
-        """
-        L = items.shape[1] - 1
-        draws = torch.rand(len(items), L, generator=generator, device=items.device)
-        drawn, at = draws.masked_fill(items[:, 1:] == 0, -1).topk(min(self.prefixes, L))
-        row, column = (drawn >= 0).nonzero(as_tuple=True)
-        chosen, at = items[row], at[row, column][:, None]
-        position = torch.arange(L, device=items.device)
-        return chosen[:, :-1] * (position <= at), chosen[:, 1:] * (position == at)
+        """Up to ``prefixes`` prefixes of each row, each trained at its last position; see `drawn_prefixes`."""
+        return drawn_prefixes(items, self.prefixes, generator)
 
 
 class _Block(nn.Module):

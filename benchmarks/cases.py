@@ -29,7 +29,9 @@ SEQUENCES = 128  # in a step of the peers
 class Plain(Loss):
     """The textbook loss: all logits of the real positions, then F.cross_entropy."""
 
-    def __call__(self, h: Tensor, table: Tensor, target: Tensor, negatives: Tensor | None) -> Tensor:
+    def __call__(
+        self, h: Tensor, table: Tensor, target: Tensor, negatives: Tensor | None, expected: Tensor | None = None
+    ) -> Tensor:
         return F.cross_entropy(h @ table.T, target)
 
 

@@ -59,16 +59,19 @@ MODEL: dict[str, Callable[[Sizes], float]] = {  # multiply-adds of a step, forwa
     "whitenrec_plus": lambda s: 2 * two_layers(s, s.h),
     "unisrec_moe": lambda s: 2 * s.E * s.N * s.D * s.d + 4 * s.N * s.D * s.E,
     "pca_moe": lambda s: 2 * s.E * s.N * s.k * s.d + 4 * s.N * s.k * s.E,
+    "pca": lambda s: two_layers(s, s.h) + 3 * s.D * s.h * s.h,  # its first two matrices are multiplied first
     "rlmrec_con": lambda s: 2 * s.m * (s.D + s.d) * (s.D + s.d) / 2 + 3 * s.m * s.m * s.d,
     "rlmrec_gen": lambda s: 0.1 * BATCH * 3 * (s.D + s.d) * (s.D + s.d) / 2,
     "llmemb": lambda s: two_layers(s, s.D / 2) + two_layers(s, s.D / 2) * s.m / s.N + 4 * s.m * s.m * s.d,
     "llmesr": lambda s: two_layers(s, s.D / 2) + 3 * BATCH * s.N * s.d,  # and twice the width of the logits
+    "faerec": lambda s: two_layers(s, s.D / 2) + 3 * s.N * 2 * s.d * 3 * s.d + 2 * 3 * s.m * s.m * s.d,
+    "tedrec": lambda s: 2 * s.E * s.N * s.D * s.d + 4 * s.N * s.D * s.E,
     "spectran": spectran,
     **dict.fromkeys(
         ("spectran_wo_pos", "spectran_dense", "spectran_softmax", "spectran_text", "spectran_us"), spectran
     ),
     "spectran_wo_attn": lambda s: 2 * s.N * s.r * s.d,
-    **dict.fromkeys(("id", "svd", "svd_whiten", "alphafuse", "llminit", "ace"), lambda s: 0.0),
+    **dict.fromkeys(("id", "svd", "svd_whiten", "alphafuse", "llminit", "ace", "pq"), lambda s: 0.0),
 }
 
 

@@ -25,6 +25,7 @@ NOT_HERE = ("json", "dry_run", "format", "output", "help")  # options that only 
 class BenchOptions(TypedDict, total=False):
     """The options of `harness bench` (`harness bench --help` explains each and its default)."""
 
+    suite: str | None
     datasets: Names
     adapters: Names
     backbones: Names
@@ -38,6 +39,9 @@ class BenchOptions(TypedDict, total=False):
     quantile: float
     validation: str
     target: str
+    train_users: float
+    cold_items: float
+    split_seed: int
     drop_tied_test: bool
     filter_seen: bool
     prep: str
@@ -63,6 +67,7 @@ class BenchOptions(TypedDict, total=False):
     gpu: float | None
     tracking: str | None
     watchdog: float
+    top_k: int
 
 
 def bench(options: Mapping[str, Any]) -> pl.DataFrame:

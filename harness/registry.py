@@ -23,7 +23,8 @@ from harness.types import HarnessError
 ADAPTERS, BACKBONES = "adapters", "backbones"
 DATASETS, ENCODERS = "harness.data.datasets", "harness.text.encoders"
 BASELINES, LOSSES = "harness.training.baselines", "harness.training.losses"
-METRICS, VERBS = "harness.metrics", "harness.verbs"
+METRICS, LIST_METRICS = "harness.metrics", "harness.metrics.lists"
+VERBS = "harness.verbs"
 
 
 def suggest(word: str, valid: list[str]) -> str:

@@ -143,22 +143,30 @@ class PrepSpec:
 class Protocol:
     """How sequences are split and ranked. A table never mixes two protocols.
 
-    ``split``: ``loo`` (last event for test, second last for validation) or ``gts`` (global temporal split at the
-    ``quantile`` of the timestamps). ``filter_seen``: exclude items of the user's history from the ranking.
+    ``split``: ``loo`` (last event for test, second last for validation), ``gts`` (global temporal split at the
+    ``quantile`` of the timestamps) or ``users`` (the share ``train_users`` of the users is only trained on, half of the
+    others are for validation, half for test). ``filter_seen``: exclude items of the user's history from the ranking.
     Ranks are over the full catalogue; a metric of a tied target is its expectation over the order of the tie.
 
     Only for ``gts``: ``validation`` is ``by_time`` (the same quantile of the events before the test cut) or
-    ``last_train`` (each user's last event before the cut); ``target`` is a user's ``last`` event after a cut, the
-    ``first``, or each in turn (``successive``). ``drop_tied_test``: drop test events that share a timestamp with the
-    previous event, since their order is unknown.
+    ``last_train`` (each user's last event before the cut). For ``gts`` and ``users``: ``target`` is a user's ``last``
+    event after a cut, the ``first``, or each in turn (``successive``); for ``users``, the cut is after the first event.
+    ``drop_tied_test``: drop test events that share a timestamp with the previous event, since their order is unknown.
+
+    ``cold_items``: share of the items with text that is held out: their events are neither trained, validated nor part
+    of a history, and they are no candidates of the loss, but they are ranked and are test targets (0: off).
+    ``split_seed``: seed of the choice of held-out items and of the users of ``users``.
     """
 
-    split: Literal["loo", "gts"] = "loo"
+    split: Literal["loo", "gts", "users"] = "loo"
     filter_seen: bool = True
     quantile: float = 0.9
     validation: Literal["by_time", "last_train"] = "by_time"
     target: Literal["last", "first", "successive"] = "last"
     drop_tied_test: bool = False
+    cold_items: float = 0.0
+    train_users: float = 0.8
+    split_seed: int = 0
 
     def identity(self) -> Json:
         """Return the fields to hash: equal for equal protocols, also across versions of harness."""

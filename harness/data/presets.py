@@ -20,11 +20,12 @@ from harness.types import STEPS, HarnessError, Json, PrepSpec, Protocol
 
 COUNTS = Path(__file__).with_name("data_counts.toml")
 DEDUP = ("exact", "none", "first", "last")
-CHOICES = {  # values of a protocol; the split loo allows only the first of each
-    "split": ["loo", "gts"],
+CHOICES = {  # values of a protocol; the splits in ONLY_FIRST allow only the first
+    "split": ["loo", "gts", "users"],
     "validation": ["by_time", "last_train"],
     "target": ["last", "first", "successive"],
 }
+ONLY_FIRST = {"validation": ("loo", "users"), "target": ("loo",)}
 
 PRESETS = {
     "default": PrepSpec(),
@@ -85,13 +86,27 @@ def check(spec: PrepSpec) -> None:
 
 def check_protocol(protocol: Protocol) -> None:
     """Raise HarnessError, naming the allowed values, if a value of the protocol is not one that `Protocol` allows."""
+    kind, defaults = protocol.split, Protocol()
     for name, choices in CHOICES.items():
         if (value := getattr(protocol, name)) not in choices:
             raise HarnessError(f"There is no {name} '{value}'. {suggest(str(value), choices)}")
-        if protocol.split == "loo" and value != choices[0]:
-            raise HarnessError(f"The {name} '{value}' needs the split 'gts'; 'loo' allows only '{choices[0]}'.")
-    if protocol.split == "gts" and not 0 < protocol.quantile < 1:
+        if kind in (only := ONLY_FIRST.get(name, ())) and value != choices[0]:
+            others = " or ".join(f"'{other}'" for other in CHOICES["split"] if other not in only)
+            raise HarnessError(f"The {name} '{value}' needs the split {others}; '{kind}' allows only '{choices[0]}'.")
+    if kind == "gts" and not 0 < protocol.quantile < 1:
         raise HarnessError(f"The quantile of the split 'gts' is {protocol.quantile}; it must lie between 0 and 1.")
+    if not 0 < protocol.train_users < 1:
+        raise HarnessError(f"train_users is {protocol.train_users}; it must lie between 0 and 1.")
+    if kind != "users" and protocol.train_users != defaults.train_users:
+        raise HarnessError(f"train_users needs the split 'users'; the split is '{kind}'.")
+    if not 0 <= protocol.cold_items < 1:
+        raise HarnessError(f"cold_items is {protocol.cold_items}; it must be 0 (off) or a share below 1.")
+    if protocol.cold_items and protocol.target == "successive":
+        raise HarnessError(
+            "cold_items needs the target 'last' or 'first': with 'successive', held-out items would enter histories."
+        )
+    if protocol.split_seed != defaults.split_seed and not protocol.cold_items and kind != "users":
+        raise HarnessError("split_seed needs cold_items or the split 'users'; nothing else is drawn.")
 
 
 def tie_policy(spec: PrepSpec) -> tuple[str, int]:

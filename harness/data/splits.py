@@ -5,7 +5,9 @@ An event is one (user, item, time). Item numbers start at 1, since 0 is the padd
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +53,8 @@ class Split:
     """Sequences with their training part and their validation and test queries.
 
     `items`, `offsets`, `times` as in `Prepared`; `train_ends` int64 (users,): the first `train_ends[u]` events of user
-    u are for training; `test` is None if sealed.
+    u are for training; `test` is None if sealed. `held_out` bool (n_items + 1,): items, by number, of which the
+    sequences have only test events; None without `Protocol.cold_items`.
     """
 
     n_items: int
@@ -61,6 +64,7 @@ class Split:
     train_ends: np.ndarray
     valid: Queries
     test: Queries | None
+    held_out: np.ndarray | None = None
 
     def history(self, user: int, end: int) -> np.ndarray:
         """Return the item numbers int32 (end,) of the user's first `end` events."""
@@ -73,7 +77,9 @@ class Split:
         np.maximum.at(keep, self.valid.users, self.valid.ends + 1)  # a user may have several queries
         mask = heads(self.offsets, keep)
         times = None if self.times is None else self.times[mask]
-        return Split(self.n_items, self.items[mask], bounds(keep), times, self.train_ends, self.valid, None)
+        return Split(
+            self.n_items, self.items[mask], bounds(keep), times, self.train_ends, self.valid, None, self.held_out
+        )
 
 
 def split(prepared: Prepared, protocol: Protocol) -> Split:
@@ -83,20 +89,27 @@ def split(prepared: Prepared, protocol: Protocol) -> Split:
     events are only trained on. `gts` (global temporal split, Gusak et al. 2025, arXiv 2507.16289): T_test is the
     protocol's quantile of all times, T_val the same quantile of the times <= T_test; events <= T_val are for training,
     a user's last event in (T_val, T_test] for validation, the last one after T_test for the test, each with all of the
-    user's earlier events as history (for `target`, `validation` and `drop_tied_test` see `Protocol`). Raises
-    HarnessError if validation or test would be empty, the protocol has an unknown value, or required times are missing.
+    user's earlier events as history. `users` (cold-start users): a draw of users is only trained on; the others are not
+    trained on, half of them are for validation and half for the test, with targets from their second event on. For
+    `target`, `validation`, `drop_tied_test` and `cold_items` see `Protocol`. Raises HarnessError if validation or test
+    would be empty, the protocol has an unknown value, or required times or texts are missing.
     """
     presets.check_protocol(protocol)
     if protocol.drop_tied_test and prepared.times is None:
         raise HarnessError(f"{prepared.name} has no timestamps, but 'drop_tied_test' needs them.")
-    train_ends, valid, test = WAYS[protocol.split](prepared, protocol)
+    held_out = _held_out(prepared, protocol) if protocol.cold_items else None
+    if held_out is None:
+        parts = WAYS[protocol.split](prepared, protocol, prepared.times)
+    else:
+        prepared, parts = _without(held_out, prepared, protocol)
+    train_ends, valid, test = parts
     if protocol.drop_tied_test:
         test = _untied(prepared, test)
     for part, queries in (("validation", valid), ("the test", test)):
         if not len(queries.users):
             raise HarnessError(f"{prepared.name}: the split '{protocol.split}' leaves no user for {part}.")
     n_items = prepared.catalogue.height
-    return Split(n_items, prepared.items, prepared.offsets, prepared.times, train_ends, valid, test)
+    return Split(n_items, prepared.items, prepared.offsets, prepared.times, train_ends, valid, test, held_out)
 
 
 def cold(split: Split, queries: Queries) -> np.ndarray:
@@ -131,17 +144,21 @@ def heads(offsets: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.repeat(np.tile([True, False], len(counts)), runs)
 
 
-def _leave_one_out(prepared: Prepared, protocol: Protocol) -> tuple[np.ndarray, Queries, Queries]:
+Parts = tuple[np.ndarray, Queries, Queries]  # train_ends, validation, test
+
+
+def _leave_one_out(prepared: Prepared, protocol: Protocol, clock: np.ndarray | None) -> Parts:
     lengths = np.diff(prepared.offsets)
     users = np.flatnonzero(lengths >= 3)
     train_ends = np.where(lengths >= 3, lengths - 2, lengths)
     return train_ends, _queries(users, lengths[users] - 2), _queries(users, lengths[users] - 1)
 
 
-def _temporal(prepared: Prepared, protocol: Protocol) -> tuple[np.ndarray, Queries, Queries]:
-    if prepared.times is None:
+def _temporal(prepared: Prepared, protocol: Protocol, clock: np.ndarray | None) -> Parts:
+    """Split by time; the cuts are quantiles of the times `clock`."""
+    if clock is None:
         raise HarnessError(f"{prepared.name} has no timestamps, but the split 'gts' needs them; use 'loo'.")
-    times, lengths = np.asarray(prepared.times), np.diff(prepared.offsets)
+    times, lengths = np.asarray(clock), np.diff(prepared.offsets)
     t_test = np.quantile(times, protocol.quantile)
     until_test = _count_until(prepared, t_test)
     test = _after(until_test, lengths, protocol.target)
@@ -155,7 +172,79 @@ def _temporal(prepared: Prepared, protocol: Protocol) -> tuple[np.ndarray, Queri
     return until_val, _after(until_val, until_test, protocol.target), test
 
 
-WAYS = {"loo": _leave_one_out, "gts": _temporal}
+def _by_user(prepared: Prepared, protocol: Protocol, clock: np.ndarray | None) -> Parts:
+    lengths = np.diff(prepared.offsets)
+    order = _shuffled(prepared.users, protocol.split_seed)
+    trained = round(protocol.train_users * len(order))
+    valid = trained + (len(order) - trained) // 2
+    train_ends = np.zeros_like(lengths)
+    train_ends[order[:trained]] = lengths[order[:trained]]
+    parts = []
+    for chosen in (order[trained:valid], order[valid:]):
+        stop = np.zeros_like(lengths)
+        stop[chosen] = lengths[chosen]
+        parts.append(_after(np.zeros_like(lengths), stop, protocol.target))
+    return train_ends, parts[0], parts[1]
+
+
+WAYS = {"loo": _leave_one_out, "gts": _temporal, "users": _by_user}
+
+
+def _held_out(prepared: Prepared, protocol: Protocol) -> np.ndarray:
+    """Return which items are held out, bool (n_items + 1,): the share `cold_items` of those with text, by id and seed.
+
+    Raises HarnessError if that is no item, since the split would have nothing to test.
+    """
+    with_text = prepared.catalogue["text"].is_not_null().to_numpy()
+    numbers = np.flatnonzero(with_text) + 1
+    order = _shuffled(prepared.catalogue["item_id"].filter(with_text), protocol.split_seed)
+    mask = np.zeros(len(with_text) + 1, bool)
+    mask[numbers[order[: round(protocol.cold_items * len(numbers))]]] = True
+    if not mask.any():
+        raise HarnessError(
+            f"{prepared.name}: cold_items {protocol.cold_items:g} holds out none of its {len(numbers)} items with text."
+        )
+    return mask
+
+
+def _without(held_out: np.ndarray, prepared: Prepared, protocol: Protocol) -> tuple[Prepared, Parts]:
+    """Return the sequences without the events of held-out items, except test targets, and their split.
+
+    Training and validation are those of the data set without these events, also the cuts of `gts`. A user's test target
+    is that of the whole sequence, held out or not, with the earlier events of other items as history; a user without
+    history, or whose target is already in training or validation, has no query.
+    """
+    hidden = held_out[prepared.items]
+    warm = _kept(prepared, ~hidden)
+    train_ends, valid, test = WAYS[protocol.split](warm, protocol, warm.times)
+    whole = WAYS[protocol.split](prepared, protocol, warm.times)[2]
+    before = np.concatenate(([0], np.cumsum(~hidden)))  # warm events before each event
+    at = prepared.offsets[whole.users] + whole.ends
+    ends = before[at] - before[prepared.offsets[whole.users]]
+    replaced = hidden[at] & (ends > 0)
+    warm_end = np.full(len(train_ends), -1)
+    warm_end[whole.users] = np.where(hidden[at], -1, ends)
+    stay = test.ends == warm_end[test.users]
+    users = np.concatenate((test.users[stay], whole.users[replaced]))
+    order = np.argsort(users, kind="stable")
+    both = _queries(users[order], np.concatenate((test.ends[stay], ends[replaced]))[order])
+    mask = ~hidden
+    mask[at[replaced]] = True
+    return _kept(prepared, mask), (train_ends, valid, both)
+
+
+def _kept(prepared: Prepared, mask: np.ndarray) -> Prepared:
+    """Return the sequences with only the events of `mask`, bool (events,)."""
+    before = np.concatenate(([0], np.cumsum(mask)))
+    times = None if prepared.times is None else prepared.times[mask]
+    offsets = before[prepared.offsets].astype(np.int64)
+    return replace(prepared, items=prepared.items[mask], offsets=offsets, times=times)
+
+
+def _shuffled(ids: Iterable[str], seed: int) -> np.ndarray:
+    """Return a random order of the ids, int64 (ids,), by SHA-256: equal on all platforms and for any numbering."""
+    keys = [hashlib.sha256(f"{seed}:{word}".encode()).digest() for word in ids]
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
 
 
 def _after(cut: np.ndarray, stop: np.ndarray, target: str) -> Queries:

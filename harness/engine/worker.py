@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 SAVE_SHARE = 0.05  # maximum share of a trial's time for checkpoints
 KEPT_CELLS = 2  # cells whose data a worker keeps in memory
+COMPONENTS = (
+    *(registry.ADAPTERS, registry.BACKBONES, registry.LOSSES, registry.BASELINES),
+    *(registry.METRICS, registry.LIST_METRICS),
+)  # packages that a trial may load
 STOP_CHECK_EVERY = 0.5  # seconds between checks whether the bench is to stop
 
 
@@ -46,6 +50,7 @@ class SharedData:
     code: str  # the driver's `code_hash`
     watchdog: float  # seconds, as in `Watchdog`
     keep_user_scores: bool = False  # whether searches report scores by user (`user_scores`)
+    top_k: int = 0  # length of the lists that confirmations store; 0: none
 
 
 class Recorder:
@@ -121,7 +126,7 @@ class Worker:
 
         Imports everything that a trial may need before hashing, so that a later change of the files has no effect.
         """
-        for package in (registry.ADAPTERS, registry.BACKBONES, registry.LOSSES, registry.BASELINES, registry.METRICS):
+        for package in COMPONENTS:
             for name in registry.names(package):
                 with contextlib.suppress(Exception):  # a trial that needs it fails with this error
                     registry.load(package, name)
@@ -185,7 +190,8 @@ class Worker:
             key, role = self.trial.inputs.data, self.trial.role
             split: Split = self._fetch(f"{key}/{role}", self.shared.splits[key, role])
             if self.trial.cell.is_baseline:
-                return self._finish(*core.run_baseline(self.trial, split, self._spectrum(), self.watchdog.beat))
+                beat = self.watchdog.beat
+                return self._finish(*core.run_baseline(self.trial, split, self._spectrum(), beat, self.shared.top_k))
             if self.trial.cell.is_ensemble:
                 return self._finish(*self._combine(split))
             keep_scores = self.shared.keep_user_scores and role == "search"
@@ -197,7 +203,7 @@ class Worker:
         if not self.training.over:
             self.training.epoch()
         if self.training.over:
-            return self._finish(*self.training.finish())
+            return self._finish(*self.training.finish(self.shared.top_k))
         saved = self._save()
         return Epoch(list(curve), self.training.seconds, saved, self._users())
 
@@ -212,7 +218,8 @@ class Worker:
             if weights is None:
                 raise TrialFailed(f"the weights of its part {trial_id} are missing or damaged; rerun the bench")
             parts.append((ensemble.trial_of(weights), weights))
-        return ensemble.run(self.trial, parts, split, self._spectrum, self.device, self.watchdog.beat)
+        settings = ensemble.Settings(self.device, self.watchdog.beat, self.shared.top_k)
+        return ensemble.run(self.trial, parts, split, self._spectrum, settings)
 
     def _users(self) -> list[Scores]:
         """User scores of the epochs that this process has not reported. After a resume these are all epochs: which ones

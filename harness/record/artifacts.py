@@ -1,6 +1,7 @@
 """Files of trials in a home folder: checkpoints while they run, artifacts when they end.
 
-home/checkpoints/<trial>.checkpoint    home/artifacts/<trial>/{ranks.parquet, spectrum.json, model.safetensors}
+home/checkpoints/<trial>.checkpoint
+home/artifacts/<trial>/{ranks.parquet, lists.parquet (if requested), spectrum.json, model.safetensors}
 home/queries/<key>.parquet             facts about the test targets of a prepared data set under a protocol
 
 A checkpoint is safetensors followed by their sha256; `seal.json` holds the checksums of artifacts.
@@ -21,12 +22,14 @@ import numpy as np
 import polars as pl
 
 from harness.metrics._ties import Ranks
+from harness.metrics.lists._base import NOTHING, TopLists
 from harness.system import checksums
 from harness.system.files import GOES_ON, atomic, sha256, write_json
 from harness.types import HarnessError, Json, Trial, digest
 
 RANKS, WEIGHTS = "ranks.parquet", "model.safetensors"
 QUERIES_VERSION = 1  # raise it when the recorded facts about test targets change
+LISTS = "lists.parquet"
 TIES_KEPT = 3  # core version from which ranks are stored as the bounds of ties; before, as their middle
 
 
@@ -126,7 +129,14 @@ def drop_checkpoint(home: Path, trial_id: str) -> None:
 
 
 def save_artifacts(
-    home: Path, trial_id: str, *, users: np.ndarray, ranks: Ranks, spectra: dict[str, np.ndarray], weights: bytes
+    home: Path,
+    trial_id: str,
+    *,
+    users: np.ndarray,
+    ranks: Ranks,
+    spectra: dict[str, np.ndarray],
+    weights: bytes,
+    lists: TopLists | None = None,
 ) -> None:
     """Write the non-empty artifacts of a finished trial and, last, their checksums. If the disk refuses one, the
     checksums are missing, which `check_artifacts` reports."""
@@ -134,6 +144,10 @@ def save_artifacts(
     try:
         (folder / checksums.SEAL).unlink(missing_ok=True)
         _write_artifacts(folder, users, ranks, spectra, weights)
+        (folder / LISTS).unlink(missing_ok=True)
+        if lists is not None:
+            with atomic(folder / LISTS) as path:
+                lists_frame(users, lists).write_parquet(path)
         checksums.seal(folder)
     except (OSError, pl.exceptions.PolarsError):
         return
@@ -161,6 +175,44 @@ def _write_artifacts(
     if weights:
         with atomic(folder / WEIGHTS) as path:
             path.write_bytes(weights)
+
+
+def lists_frame(users: np.ndarray, lists: TopLists) -> pl.DataFrame:
+    """Return lists as a frame with one row per place, in the order of the test queries.
+
+    users: (q,). Columns: `query` i32 (row of the ranks, from 0), `user` i32, `rank` i32 from 1, `item` i32 (row of the
+    catalogue, from 0), `score` f32.
+    """
+    q, k = lists.items.shape
+    frame = pl.DataFrame(
+        {
+            "query": np.repeat(np.arange(q, dtype=np.int32), k),
+            "user": np.repeat(users.astype(np.int32), k),
+            "rank": np.tile(np.arange(1, k + 1, dtype=np.int32), q),
+            "item": lists.items.ravel(),
+            "score": lists.scores.ravel(),
+        }
+    )
+    return frame.filter(pl.col("item") != NOTHING)
+
+
+def load_lists(home: Path, trial_id: str) -> pl.DataFrame | None:
+    """Return the stored lists of a confirmed trial (`lists_frame`), or None if the file is missing or damaged."""
+    if fault(home, trial_id, LISTS):
+        return None
+    try:
+        return pl.read_parquet(artifact_folder(home, trial_id) / LISTS)
+    except (OSError, pl.exceptions.PolarsError):
+        return None
+
+
+def list_length(home: Path, trial_id: str) -> int:
+    """Return the length of the longest stored list of a trial; 0 if it has none."""
+    file = artifact_folder(home, trial_id) / LISTS
+    try:
+        return int(pl.scan_parquet(file).select(pl.col("rank").max()).collect().item() or 0)
+    except (OSError, pl.exceptions.PolarsError):
+        return 0
 
 
 def fault(home: Path, trial_id: str, name: str) -> str:

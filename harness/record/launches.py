@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TypeVar
 
 from harness.types import MIDDLE, Budget, Cell, Engine, HarnessError, Json, PrepSpec, Protocol
@@ -108,6 +108,7 @@ class LaunchRecord:
     warm_cells: str = ""  # "3 of 8" cells that a warm start reached
     drawn_at_random: tuple[str, ...] = ()  # searched parameters that the sampler has no model of
     disk_bytes: int = 0  # estimate of the disk that the launch needs
+    suite: Json = field(default_factory=dict)  # name, version, hash and changed options of the suite, if one was named
     time: float = 0.0  # when it was recorded, seconds since the epoch
     schema: int = SCHEMA
 
@@ -132,7 +133,8 @@ class LaunchRecord:
             "data": self.data,
             "provenance": self.provenance,
         }
-        return value | ({"room": self.disk_bytes} if self.disk_bytes else {})
+        optional = {"room": self.disk_bytes, "suite": self.suite}
+        return value | {name: part for name, part in optional.items() if part}
 
     @classmethod
     def from_json(cls, event: Json) -> LaunchRecord:
@@ -157,6 +159,7 @@ class LaunchRecord:
             warm_cells=warm_cells,
             drawn_at_random=tuple(drawn_at_random),
             disk_bytes=event.get("room", 0),
+            suite=event.get("suite", {}),
             time=event.get("time", 0.0),
             schema=event["schema"],
         )

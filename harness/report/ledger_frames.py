@@ -122,7 +122,7 @@ def _header(ledger: Ledger, launch: LaunchRecord, studies: Studies, cards: Json,
         "engine": launch.search,
         "provenance": launch.provenance,
         "data": cards,
-    }
+    } | ({"suite": launch.suite} if launch.suite else {})
     header |= {"ties": launch.ties, "components": _remarks(studies)}
     settings = sorted({study.setting for study in studies.values() if study.setting})
     header |= {"settings": {name: spaces.about(name) for name in settings}} if settings else {}

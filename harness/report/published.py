@@ -12,6 +12,10 @@
     metric = "NDCG@10"
     value = 0.1821
     confidence = "repository"         # source of the number: one of CONFIDENCE
+    selected_by = "test"              # optional: data that chose this configuration, one of SELECTED_BY
+
+A row with `method = "TIGER"` needs neither backbone nor adapter: harness has no such method, and its number is compared
+with the best of ours.
 
 A fact missing from a file counts as not stated, never as equal.
 """
@@ -41,8 +45,10 @@ FACTS = {
     "d": int,
     "epochs": int,
 }
+MODEL_FACTS = ("loss", "d", "epochs")
 COUNTS = ("users", "items", "events")
 NEEDED = ("dataset", "backbone", "adapter", "metric", "value", "confidence")
+SELECTED_BY = ("validation", "test")
 CONFIDENCE = {
     "paper": "read in the paper",
     "repository": "read in the authors' repository",
@@ -66,6 +72,13 @@ class PublishedNumber:
     facts: Json
     counts: dict[str, int]
     note: str
+    method: str = ""  # a method that harness does not have; backbone and adapter are then "*"
+    selected_by: str = ""
+
+    @property
+    def row(self) -> str:
+        """Data set and model, as a row of a table is called."""
+        return f"{self.dataset}/{self.method or f'{self.backbone}/{self.adapter}'}"
 
 
 @dataclass(frozen=True)
@@ -137,7 +150,8 @@ def _paper(file: str, value: Json) -> Paper:
 
 
 def _number(where: str, row: Json, common: Json, counts: Json) -> PublishedNumber:
-    _check_keys(where, row, (*NEEDED, *FACTS, "note"))
+    _check_keys(where, row, (*NEEDED, *FACTS, "note", "method", "selected_by"))
+    row = {"backbone": ANY, "adapter": ANY} | row if row.get("method") else row
     for key in NEEDED:
         if key not in row:
             raise HarnessError(f"{where} has no '{key}'; a row needs {', '.join(NEEDED)}.")
@@ -149,8 +163,11 @@ def _number(where: str, row: Json, common: Json, counts: Json) -> PublishedNumbe
         raise HarnessError(f"{where}: value is {row['value']!r}; it must be a number from 0 to 1.")
     if row["confidence"] not in CONFIDENCE:
         raise HarnessError(f"{where}: confidence: {registry.suggest(row['confidence'], list(CONFIDENCE))}")
+    if row.get("selected_by", "test") not in SELECTED_BY:
+        raise HarnessError(f"{where}: selected_by: {registry.suggest(str(row['selected_by']), list(SELECTED_BY))}")
+    texts: Json = {key: str(row.get(key, "")) for key in ("note", "method", "selected_by")}
     required = {key: row[key] for key in NEEDED}
-    return PublishedNumber(**required, facts=facts, counts=counts.get(row["dataset"], {}), note=row.get("note", ""))
+    return PublishedNumber(**required, **texts, facts=facts, counts=counts.get(row["dataset"], {}))
 
 
 def _check_keys(where: str, value: Json, allowed: tuple[str, ...]) -> None:
@@ -180,8 +197,9 @@ def _compare(number: PublishedNumber, table: Table | None) -> PublishedCompariso
     rows = [] if table is None else [(s, r) for s in table.sections for r in s.rows if _matches(number, s, r)]
     if table is None or not rows:
         backbone = f" --backbones {number.backbone}" if number.backbone != ANY else ""
+        adapter = f" --adapters {number.adapter}" if number.adapter != ANY else ""
         loss = f" --set train.loss={number.facts['loss']}" if number.facts.get("loss", "softmax") != "softmax" else ""
-        hole = f"harness bench --datasets {number.dataset}{backbone} --adapters {number.adapter}{loss}"
+        hole = f"harness bench --datasets {number.dataset}{backbone}{adapter}{loss}"
         return PublishedComparison(number, "", None, None, (), (), hole)
     section, row = max(rows, key=lambda pair: pair[1].metrics[number.metric].mean)
     ours = row.metrics[number.metric]
@@ -199,7 +217,7 @@ def _matches(number: PublishedNumber, section: Section, row: Row) -> bool:
         row.fit is not None
         and section.dataset.replace("_", "-") == number.dataset.replace("_", "-")
         and number.backbone in (ANY, registry.split_overrides(row.cell.backbone)[0])
-        and number.adapter == registry.split_overrides(row.cell.adapter)[0]
+        and number.adapter in (ANY, registry.split_overrides(row.cell.adapter)[0])
     )
 
 
@@ -219,16 +237,17 @@ def _protocol(number: PublishedNumber, table: Table, section: Section, row: Row)
     words = {"filter_seen": "seen items excluded", "epochs": "max epochs", "encoder": "text encoder"}
     facts = {**{name: number.counts.get(name) for name in COUNTS}, **{name: number.facts.get(name) for name in FACTS}}
     ours = {**{name: section.card.get(name) for name in COUNTS}, **ours}
-    differs, unstated = [], []
+    held_out = protocol.get("cold_items")  # no paper's number is of such a split: files have no fact for it
+    differs, unstated = [f"held-out items none / {held_out:g}"] if held_out else [], []
     for key, theirs in facts.items():
-        if key == "encoder" and ours[key] is None:
-            continue  # a row without text has no encoder to compare
+        if (key == "encoder" and ours[key] is None) or (number.method and key in MODEL_FACTS):
+            continue  # a row without text has no encoder to compare; another method is not our model
         name = words.get(key, key)
         if theirs is None:
             unstated.append(name)
         elif theirs != ours[key]:
             differs.append(f"{name} {_format(theirs)} / {_format(ours[key])}")
-    if number.backbone == ANY:
+    if number.backbone == ANY and not number.method:
         unstated.append("backbone")
     return differs, unstated
 
@@ -262,7 +281,7 @@ def _lines(paper: Paper, comparisons: list[PublishedComparison]) -> list[str]:
 
 
 def _name(number: PublishedNumber) -> str:
-    return f"{number.dataset}/{number.backbone}/{number.adapter}" + (f" ({number.note})" if number.note else "")
+    return number.row + (f" ({number.note})" if number.note else "")
 
 
 def _row_lines(line: PublishedComparison, width: int) -> list[str]:

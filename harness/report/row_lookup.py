@@ -218,6 +218,15 @@ def weights_file(home: Path, trial: Trial) -> Path:
     return path
 
 
+def parts(home: Path, ledger: Ledger, trial: Trial) -> list[tuple[Trial, bytes]]:
+    """Return the trials that an ensemble combines, with their weights; empty for any other trial.
+
+    Raises HarnessError if weights are missing or damaged.
+    """
+    trials = [ledger.trials[trial_id].trial for trial_id in trial.inputs.parts]
+    return [(part, weights_file(home, part).read_bytes()) for part in trials]
+
+
 def ranks(home: Path, trial: Trial) -> pl.DataFrame:
     """Return test ranks `user`, `low`, `high` of a confirmation. Raises HarnessError if missing or damaged."""
     frame = artifacts.load_ranks(home, trial.id)

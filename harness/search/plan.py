@@ -11,7 +11,7 @@ from pathlib import Path
 from harness import registry
 from harness.data import preparation, reader, splits
 from harness.record.ledger import Ledger
-from harness.search import axes, ensembles, selection, spaces, warm_start
+from harness.search import axes, ensembles, selection, spaces, suites, warm_start
 from harness.search.study import Study
 from harness.text import embeddings
 from harness.text.encoders import _base
@@ -49,6 +49,7 @@ class Request:
     text: str = ""  # template of an item's text, replaces that of each data set
     engine: Engine = field(default_factory=Engine)
     spaces: spaces.SpaceSource = field(default_factory=spaces.SpaceSource)
+    suite: suites.Suite | None = None  # whose options these are; recorded, without effect on any result
 
     @property
     def table_key(self) -> str:

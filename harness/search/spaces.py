@@ -22,6 +22,7 @@ from harness.domains import Domain, of_default
 from harness.search import axes as axes_of
 from harness.search.axes import Choices, Range, check_conditions
 from harness.system import decoding
+from harness.training import schedules
 from harness.types import Cell, HarnessError, Json, Params
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ TRAIN_DEFAULTS: Json = {
     "clip_norm": 5.0,
     "precision": "float32",
     "loss": "softmax",  # a name of harness/training/losses, never searched: losses are compared between benches
-}
+} | schedules.DEFAULTS
+TRAIN_IMPLIED = tuple(schedules.DEFAULTS)  # left out of identities at their default, as `implied` of a component
 TRAIN_DOMAINS = {
     "d": Domain(int, ((">=", 1), ("<=", 16384))),
     "max_len": Domain(int, ((">=", 1), ("<=", 65536))),
@@ -46,6 +48,9 @@ TRAIN_DOMAINS = {
     "clip_norm": Domain(float, ((">", 0),)),
     "precision": Domain(str, choices=("float32", "bfloat16")),  # as harness/training/trial.py has them
     "loss": Domain(str),
+    "schedule": Domain(str, choices=schedules.SCHEDULES),
+    "warmup": Domain(float, ((">=", 0), ("<", 1))),
+    "ema": Domain(float, ((">=", 0), ("<", 1))),
 }
 TEXT_DEFAULTS: Json = {"fusion": "add", "id_std": 0.02, "out_std": 0.05}
 TEXT_DOMAINS = {
@@ -58,7 +63,10 @@ COMPONENT_FOLDERS = ("adapters", "backbones", "losses")
 
 @dataclass(frozen=True)
 class Space:
-    """The search space of one cell; parameter names are dotted (`train.lr`, `adapter.hidden`)."""
+    """The search space of one cell; parameter names are dotted (`train.lr`, `adapter.hidden`).
+
+    Implied parameters (`training.losses._base.Loss`) that are fixed at their default are in none of the fields.
+    """
 
     fixed: Params
     searched: dict[str, Range | Choices]
@@ -148,7 +156,8 @@ def _published() -> Path:
 
 @dataclass(frozen=True)
 class _Part:
-    """One TOML file of a space: the owner of its parameters, their defaults and domains, and overridden values."""
+    """One TOML file of a space: the owner of its parameters, their defaults and domains, overridden values, and the
+    names of implied parameters."""
 
     prefix: str
     owner: str
@@ -156,6 +165,7 @@ class _Part:
     defaults: Json
     domains: dict[str, Domain]
     overrides: Json
+    implied: tuple[str, ...] = ()
 
 
 def of_cell(cell: Cell, source: SpaceSource) -> Space:
@@ -166,7 +176,8 @@ def of_cell(cell: Cell, source: SpaceSource) -> Space:
     fixed: Params = {}
     searched: dict[str, Range | Choices] = {}
     default: Params = {}
-    for part in _parts(cell, source):
+    parts = _parts(cell, source)
+    for part in parts:
         axes = read(source.path(part.file), part.owner, part.defaults, part.domains)
         _check_names(f"{part.owner}[...]", part.overrides, part.defaults)
         for name, value in part.defaults.items():
@@ -177,7 +188,27 @@ def of_cell(cell: Cell, source: SpaceSource) -> Space:
                 searched[key], default[key] = _placed(axis, part.prefix), value
             else:
                 fixed[key] = default[key] = axis
-    return _resolved(Space(fixed, searched, default))
+    space = _resolved(Space(fixed, searched, default))
+    _check_warmup(space)
+    return _without_implied(space, parts)
+
+
+def _check_warmup(space: Space) -> None:
+    """Raise HarnessError if a warm-up is set or searched that the schedule does not read."""
+    schedule, warmup = (space.fixed.get(f"train.{name}") for name in ("schedule", "warmup"))
+    if schedule not in (None, "warmup_cosine") and warmup != schedules.DEFAULTS["warmup"]:
+        raise HarnessError(
+            f"train.warmup is set, but train.schedule is {schedule}, which reads no warm-up. "
+            "Set train.schedule=warmup_cosine too, or leave out train.warmup."
+        )
+
+
+def _without_implied(space: Space, parts: list[_Part]) -> Space:
+    """Remove the implied parameters that are fixed at their default."""
+    implied = {f"{part.prefix}.{name}": part.defaults.get(name) for part in parts for name in part.implied}
+    gone = {name for name, value in implied.items() if name in space.fixed and space.fixed[name] == value}
+    fixed, default = ({k: v for k, v in x.items() if k not in gone} for x in (space.fixed, space.default))
+    return Space(fixed, space.searched, default)
 
 
 def _placed(axis: Range | Choices, prefix: str) -> Range | Choices:
@@ -204,7 +235,7 @@ def _parts(cell: Cell, source: SpaceSource) -> list[_Part]:
     schema, loss = registry.schema(registry.ADAPTERS, adapter), source.loss()
     pinned = source.pinned("train") | {"loss": loss}
     parts = [
-        _Part("train", "train", "train.toml", TRAIN_DEFAULTS, TRAIN_DOMAINS, pinned),
+        _Part("train", "train", "train.toml", TRAIN_DEFAULTS, TRAIN_DOMAINS, pinned, TRAIN_IMPLIED),
         _part("loss", registry.schema(registry.LOSSES, loss), "losses", source.pinned("loss")),
     ]
     if schema.attributes.get("uses_text", True):
@@ -218,7 +249,8 @@ def _parts(cell: Cell, source: SpaceSource) -> list[_Part]:
 
 
 def _part(prefix: str, schema: registry.Schema, folder: str, overrides: Json) -> _Part:
-    return _Part(prefix, schema.name, f"{folder}/{schema.name}.toml", schema.params, schema.domains, overrides)
+    implied = schema.attributes.get("implied", ())
+    return _Part(prefix, schema.name, f"{folder}/{schema.name}.toml", schema.params, schema.domains, overrides, implied)
 
 
 def conflict(cell: Cell, source: SpaceSource) -> str:
@@ -226,17 +258,20 @@ def conflict(cell: Cell, source: SpaceSource) -> str:
     space = of_cell(cell, source)
     for part in _parts(cell, source):
         for name in (name for name, domain in part.domains.items() if domain.relation):
-            for d, value in itertools.product(_values(space, "train.d"), _values(space, f"{part.prefix}.{name}")):
+            for d, value in itertools.product(
+                _values(space, "train.d", TRAIN_DEFAULTS["d"]),
+                _values(space, f"{part.prefix}.{name}", part.defaults[name]),
+            ):
                 concat = part.prefix == "adapter" and space.fixed.get("text.fusion") == "concat"
                 if words := part.domains[name].conflict(value, d - d // 2 if concat else d):
                     return f"{part.owner}: {name} = {value} {words}"
     return ""
 
 
-def _values(space: Space, name: str) -> tuple[Any, ...]:
-    """All values of a choice; the value of a fixed parameter; the default of a range."""
+def _values(space: Space, name: str, default: Any) -> tuple[Any, ...]:
+    """All values of a choice; the value of a fixed parameter; the default of a range or an implied parameter."""
     axis = space.searched.get(name)
-    return axis.values if isinstance(axis, Choices) else (space.default[name],)
+    return axis.values if isinstance(axis, Choices) else (space.default.get(name, default),)
 
 
 def _fusing(adapter: str, options: Json) -> Json:

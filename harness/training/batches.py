@@ -39,6 +39,11 @@ class Windows:
         starts = np.maximum(ends - max_len - 1, 0)
         return cls(split.offsets[users] + starts, ends - starts)
 
+    @property
+    def targets(self) -> int:
+        """Number of targets of an epoch."""
+        return int(self.lengths.sum()) - len(self.lengths)
+
     def batches(self, size: int, rng: np.random.Generator, pool: int = 16) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield starts and lengths of batches of windows, about `size` targets each, in random order.
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import safetensors.torch
@@ -24,11 +25,23 @@ from adapters._base import Spectrum
 from harness.data.splits import Queries, Split
 from harness.metrics._all import HEADLINE, means
 from harness.metrics._ties import Ranks
-from harness.training.ranking import ranks, warm_and_cold
+from harness.metrics.lists._base import TopLists
+from harness.training import list_scores
+from harness.training.ranking import ranks_and_lists, warm_and_cold
 from harness.training.trial import Training, TrialArtifacts, TrialFailed
 from harness.types import Trial, TrialResult
 
 STEPS = 10  # the weight of the second of two models is one of 0, 1/STEPS, ..., 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an ensemble runs. beat: called regularly to show that the trial is alive; top_k: length of stored lists."""
+
+    device: str = "cpu"
+    beat: Callable[[], None] = lambda: None
+    top_k: int = 0
+
 
 Part = tuple[Trial, bytes]  # a confirmed trial and its weights, safetensors
 
@@ -38,29 +51,31 @@ def run(
     parts: Sequence[Part],
     split: Split,
     spectrum_of: Callable[[Trial], Spectrum],
-    device: str = "cpu",
-    beat: Callable[[], None] = lambda: None,
+    settings: Settings | None = None,
 ) -> tuple[TrialResult, TrialArtifacts]:
-    """Rank validation and test with the models of the parts.
+    """Rank validation and test with the models of the parts; spectrum_of: the text that a part's trial reads.
 
-    spectrum_of: the text that a part's trial reads. beat: called regularly to show that the trial is alive.
     Raises TrialFailed if weights do not fit the installed components, ValueError for a sealed split.
     """
     if split.test is None:
         raise ValueError("an ensemble needs the unsealed split")
-    start = time.monotonic()
-    models = [_load(part, weights, split, spectrum_of(part), device, beat) for part, weights in parts]
+    start, settings = time.monotonic(), settings or Settings()
+    spectra = [spectrum_of(part) for part, _ in parts]
+    models = [_load(*part, split, text, settings) for part, text in zip(parts, spectra, strict=True)]
     ensemble = Ensemble(models, split, trial.protocol.filter_seen)
     weights, validation = ensemble.choose(split.valid)
-    test = ensemble.ranks(split.test, weights)
+    test, lists = ensemble.ranks_and_lists(split.test, weights, max(settings.top_k, list_scores.LEAST))
+    E = max((text.E for text in spectra), key=lambda E: E.shape[1])  # of a part that reads text, if there is one
     result = TrialResult("done", best=round(validation[HEADLINE], 8), best_epoch=0, valid=validation)
     result.test = means(test, split.test.users)
-    result.info = warm_and_cold(test, split, split.test) | {
+    result.info = warm_and_cold(test, split, split.test) | list_scores.scores(lists, split, E.numpy())
+    result.info |= {
         "seconds": time.monotonic() - start,
         "parameters": float(sum(p.numel() for one in models for p in one.model.parameters() if p.requires_grad)),
         **({"weight": weights[-1]} if ensemble.weighted else {}),
     }
-    return result, TrialArtifacts(ranks=test, users=split.test.users)
+    kept = lists.cut(settings.top_k) if settings.top_k else None
+    return result, TrialArtifacts(ranks=test, users=split.test.users, lists=kept)
 
 
 def trial_of(weights: bytes) -> Trial:
@@ -69,11 +84,9 @@ def trial_of(weights: bytes) -> Trial:
     return Trial.from_json(json.loads(header["__metadata__"]["trial"]))
 
 
-def _load(
-    trial: Trial, weights: bytes, split: Split, spectrum: Spectrum, device: str, beat: Callable[[], None]
-) -> Training:
+def _load(trial: Trial, weights: bytes, split: Split, spectrum: Spectrum, settings: Settings) -> Training:
     """Return the trained model of a confirmed trial."""
-    trained = Training(trial, split, spectrum, device, beat)
+    trained = Training(trial, split, spectrum, settings.device, settings.beat)
     tensors = safetensors.torch.load(weights)
     tensors.pop("item_table")
     try:
@@ -93,7 +106,7 @@ class Ensemble:
     def __init__(self, models: Sequence[Training], split: Split, filter_seen: bool) -> None:
         self.models, self.split, self.filter_seen = models, split, filter_seen
         self.tables = [one.model.table() for one in models]
-        keys = [one.model.project(table[1:]) for one, table in zip(models, self.tables, strict=True)]
+        keys = [one.model.project(one.model.scored(table[1:])) for one, table in zip(models, self.tables, strict=True)]
         self.keys = torch.cat(keys, 1)
         self.weighted = len({one.trial.cell for one in models}) == len(models) == 2
         self.covariances = [torch.cov(key.double().T, correction=0).reshape(key.shape[1], -1) for key in keys]
@@ -110,13 +123,13 @@ class Ensemble:
             steps = sorted(range(STEPS + 1), key=lambda step: abs(2 * step - STEPS))
             options = [[1 - step / STEPS, step / STEPS] for step in steps]
         states = self.states(valid)
-        metrics = [means(self._ranks(states, valid, weights), valid.users) for weights in options]
+        metrics = [means(self._rank(states, valid, weights, 0)[0], valid.users) for weights in options]
         best = max(range(len(options)), key=lambda i: (metrics[i][HEADLINE], -i))
         return options[best], metrics[best]
 
-    def ranks(self, queries: Queries, weights: Sequence[float]) -> Ranks:
-        """Ranks (queries,) of the targets by the weighted sum of standardised scores."""
-        return self._ranks(self.states(queries), queries, weights)
+    def ranks_and_lists(self, queries: Queries, weights: Sequence[float], k: int) -> tuple[Ranks, TopLists]:
+        """Ranks (queries,) of the targets, and top-k lists, by the weighted sum of standardised scores."""
+        return self._rank(self.states(queries), queries, weights, k)
 
     @torch.no_grad()
     def states(self, queries: Queries) -> list[Tensor]:
@@ -129,7 +142,9 @@ class Ensemble:
             states.append((wide / deviation.where(deviation > 0, torch.inf)).float())
         return states
 
-    def _ranks(self, states: Sequence[Tensor], queries: Queries, weights: Sequence[float]) -> Ranks:
+    def _rank(
+        self, states: Sequence[Tensor], queries: Queries, weights: Sequence[float], k: int
+    ) -> tuple[Ranks, TopLists]:
         joined = torch.cat([weight * state for weight, state in zip(weights, states, strict=True)], 1)
         keys = _keys(queries)
         order = np.argsort(keys)
@@ -138,7 +153,7 @@ class Ensemble:
             return joined[torch.from_numpy(order[np.searchsorted(keys, _keys(block), sorter=order)])]
 
         try:
-            return ranks(of, self.split, queries, filter_seen=self.filter_seen, table=self.keys)
+            return ranks_and_lists(of, self.split, queries, k, filter_seen=self.filter_seen, table=self.keys)
         except FloatingPointError as error:
             raise TrialFailed(str(error)) from error
 

@@ -52,14 +52,14 @@ class Recommendation:
 
 
 class FixedTable(Adapter):
-    """A precomputed item table, (N, k d), and the module that mixes its k views."""
+    """A precomputed item table, (N, k d), and the module that mixes its k views, or ``folds`` them into one."""
 
     uses_text = False
     table: Tensor
 
-    def __init__(self, table: Tensor, views: int, mixer: nn.Module | None) -> None:
+    def __init__(self, table: Tensor, views: int, folds: bool, mixer: nn.Module | None) -> None:
         super().__init__(Spectrum.blank(len(table)), table.shape[1] // views)
-        self.views, self.mixer = views, mixer
+        self.views, self.folds, self.mixer = views, folds, mixer
         self.frozen("table", table)
 
     def forward(self) -> Tensor:
@@ -88,7 +88,7 @@ class Recommender:
         self.model = _model(config, table, backbone).eval()
         with torch.no_grad():
             self._table = self.model.table()
-            self._keys = self.model.project(self._table[1:])
+            self._keys = self.model.project(self.model.scored(self._table[1:]))
 
     @property
     def table(self) -> Tensor:
@@ -147,8 +147,8 @@ class Recommender:
 
     @torch.no_grad()
     def states(self, histories: Sequence[Sequence[int]], times: Sequence[Sequence[int]] | None = None) -> Tensor:
-        """States (B, k d) after histories of item numbers; only the last max_len events are read. Scores are their dot
-        products with `keys`."""
+        """States (B, k d), or (B, d) if the adapter folds its views, after histories of item numbers; only the last
+        max_len events are read. Scores are their dot products with `keys`."""
         longest = self.config["max_len"]
         items = _padded([history[-longest:] for history in histories])
         at = None if times is None else _padded([row[-longest - 1 :] for row in times])
@@ -156,7 +156,7 @@ class Recommender:
 
     @property
     def keys(self) -> Tensor:
-        """Item vectors (N, k d) whose dot products with `states` are the scores."""
+        """Item vectors, as wide as `states`, whose dot products with them are the scores."""
         return self._keys
 
     def extended(self, ids: Sequence[str], embeddings: Any) -> Recommender:
@@ -222,7 +222,7 @@ def _model(config: Json, table: Tensor, weights: dict[str, Tensor]) -> SequenceM
     if mixer is not None:
         mixer.load_state_dict(_under(weights, "mixer"))
     criterion = registry.load(registry.LOSSES, parts["loss"]["name"])(len(table), **parts["loss"]["params"])
-    fixed = FixedTable(table, adapter.views, mixer)
+    fixed = FixedTable(table, adapter.views, adapter.folds, mixer)
     return SequenceModel(ItemTable(fixed, d, fusion="none", out_std=1.0, id_std=0.0), backbone, criterion)
 
 

@@ -21,21 +21,36 @@ WHOLE_ABOVE = 0.6
 @dataclass(frozen=True)
 class Batch:
     """Windows of training histories. items: (B, L + 1) int64 item numbers, 0 = padding on the right; users: (B,)
-    int64; times: (B, L + 1) int64 seconds, if the backbone reads them."""
+    int64; times: (B, L + 1) int64 seconds, if the backbone reads them; epoch: number of the epoch, from 0."""
 
     items: Tensor
     users: Tensor
     times: Tensor | None = None
+    epoch: int = 0
 
 
 class SequenceModel(nn.Module):
     """Item table and backbone under one score function: scores = project(backbone(table[items])) @ project(table)^T.
 
     If an item has k views, the backbone reads each separately; states and table rows are the k results concatenated.
+    If the adapter folds them into one, states are d wide and `scored` selects the columns of the table that they meet.
+
+    `candidates`: item indices (C,) int64, ascending, that the loss compares with; None for the whole catalogue. The
+    criterion is then built for C items. Targets must be candidates.
     """
 
-    def __init__(self, table: ItemTable, backbone: Backbone, criterion: Loss, mixed_precision: bool = False) -> None:
+    candidates: Tensor | None
+
+    def __init__(
+        self,
+        table: ItemTable,
+        backbone: Backbone,
+        criterion: Loss,
+        mixed_precision: bool = False,
+        candidates: Tensor | None = None,
+    ) -> None:
         super().__init__()
+        self.register_buffer("candidates", candidates, persistent=False)
         self.table, self.backbone, self.criterion, self.mixed_precision = table, backbone, criterion, mixed_precision
 
     def states(self, items: Tensor, table: Tensor, times: Tensor | None = None) -> Tensor:
@@ -59,6 +74,7 @@ class SequenceModel(nn.Module):
             if backbone.mask is not None:
                 x = torch.where((items == MASKED)[..., None], backbone.mask.repeat(k), x)
             x = adapter.mix(x, real, backbone.causal)
+            k = 1 if adapter.folds else k
             if k > 1:  # the backbone sees every view as a separate row
                 x = x.unflatten(2, (k, -1)).permute(2, 0, 1, 3).flatten(0, 1)
                 real = real.repeat(k, 1)
@@ -74,6 +90,11 @@ class SequenceModel(nn.Module):
         kind = table.device.type
         return torch.autocast(kind, torch.bfloat16) if self.mixed_precision and kind in on else nullcontext()
 
+    def scored(self, table: Tensor) -> Tensor:
+        """The columns of rows of the table (..., k d) against which states are scored: all, or the first d if the
+        adapter folds its views."""
+        return table[..., : self.table.adapter.d] if self.table.adapter.folds else table
+
     def project(self, x: Tensor) -> Tensor:
         """Map states or item vectors (..., k d) to the space where their dot products are the scores of the loss."""
         return self.criterion.project(x)
@@ -85,14 +106,19 @@ class SequenceModel(nn.Module):
         trained = targets > 0
         target = targets[trained]
         negatives = self.criterion.draw(len(target), generator)
+        expected = None if negatives is None else self.criterion.log_expected(negatives)
         if negatives is None:
             table, (rows, wanted) = self.table(), (inputs, target)
         else:
+            negatives = negatives if self.candidates is None else self.candidates[negatives]
             table, (rows, wanted, negatives) = self._rows(inputs, target, negatives + 1)
             negatives = negatives - 1
         states = self.states(rows, table, batch.times)[trained]
+        compared, wanted = table[1:], wanted - 1
+        if negatives is None and self.candidates is not None:
+            compared, wanted = compared[self.candidates], torch.searchsorted(self.candidates, wanted)
         with self._mixed(table, on=("cpu", "cuda")):
-            loss = self.criterion(states, table[1:], wanted - 1, negatives)
+            loss = self.criterion(states, self.scored(compared), wanted, negatives, expected)
         extra = self.table.adapter.aux(self._step(batch, states, target - 1, table))
         return loss if extra is None else loss + extra
 
@@ -105,7 +131,7 @@ class SequenceModel(nn.Module):
             subtable, (rows,) = self._rows(items)
             return self.last_states(rows, subtable)
 
-        return Step(batch.items, batch.users, states, target, encode)
+        return Step(batch.items, batch.users, states, target, encode, batch.epoch)
 
     def _rows(self, *numbers: Tensor) -> tuple[Tensor, list[Tensor]]:
         """A table (n + 1, k d) with the rows of these item numbers (all rows if that costs no more), and the numbers

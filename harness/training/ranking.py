@@ -1,8 +1,8 @@
-"""Rank targets over the full catalogue, tile by tile, with the bounds of ties and seen items excluded."""
+"""Rank targets over the full catalogue and list the best items, tile by tile, with seen items excluded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from harness.data.splits import Queries, Split, cold
 from harness.metrics._all import HEADLINE, means
 from harness.metrics._ties import Ranks
+from harness.metrics.lists._base import NOTHING, TopLists
 
 TIE = 1e-6  # relative: scores this close count as tied, so that the order of summation does not matter
 QUERIES = 1024  # max ranked together; larger blocks were not faster
@@ -18,15 +19,10 @@ WHOLE = 2**23  # scores per call of a scorer that returns full rows: 32 MB
 TILE = {"cpu": 2**19}  # scores counted at a time: 2 MB fit a core's cache; a GPU wants few kernel launches, so 2^24
 
 
-@torch.no_grad()
-def ranks(
-    scorer: Callable[[Queries], Tensor],
-    split: Split,
-    queries: Queries,
-    *,
-    filter_seen: bool,
-    table: Tensor | None = None,
-) -> Ranks:
+Scorer = Callable[[Queries], Tensor]
+
+
+def ranks(scorer: Scorer, split: Split, queries: Queries, *, filter_seen: bool, table: Tensor | None = None) -> Ranks:
     """Rank each query's target among all items, as the bounds of its tie, float64 (queries,), from 1.
 
     `scorer` returns scores (q, n_items) of a block of queries, higher is better. With `table` (n_items, d), it returns
@@ -35,7 +31,21 @@ def ranks(
     of the query's history but never the target.
     Raises FloatingPointError if a score is not finite, or so large that a sum might not be.
     """
+    return ranks_and_lists(scorer, split, queries, 0, filter_seen=filter_seen, table=table)[0]
+
+
+@torch.no_grad()
+def ranks_and_lists(
+    scorer: Scorer, split: Split, queries: Queries, k: int, *, filter_seen: bool, table: Tensor | None = None
+) -> tuple[Ranks, TopLists]:
+    """Ranks as in `ranks`, and the k best candidates of each query, from the same scores.
+
+    Equal scores are listed by item number. A target without ties whose rank r is at most k is at place r of its list.
+    Scores that differ by less than `TIE` tie in the ranks; in the lists, rounding orders them.
+    """
     low, high = np.ones((2, len(queries.users)))
+    items = np.full((len(queries.users), k), NOTHING, np.int32)
+    scores = np.full(items.shape, -np.inf, np.float32)
     reach = 1.0 if table is None else _largest(table) * table.shape[1]
     block = QUERIES if table is not None else min(max(WHOLE // split.n_items, 1), QUERIES)
     order = np.argsort(queries.ends, kind="stable")  # equal lengths together: little padding for the encoder
@@ -48,7 +58,10 @@ def ranks(
         better, others = _above(output, table, split, part, filter_seen)
         low[at] += better.cpu().numpy()
         high[at] += others.cpu().numpy()
-    return Ranks(low, high)
+        if k:
+            best, places = _best(_tiles(output, table, split, _out(split, part, filter_seen, target=False)), len(at), k)
+            scores[at], items[at] = best.cpu().numpy(), places.cpu().numpy()
+    return Ranks(low, high), TopLists(items, scores)
 
 
 def warm_and_cold(test_ranks: Ranks, split: Split, queries: Queries) -> dict[str, float]:
@@ -77,23 +90,71 @@ def _above(
     output: scores (q, n_items), or states (q, d) if there is a table.
     """
     low, high = _limits(output, table, split.items[split.offsets[queries.users] + queries.ends])
-    tile = output.new_empty(len(output), max(TILE.get(output.device.type, 2**24) // len(output), 1))
-    better, width = torch.empty_like(tile), tile.shape[1]
-    excluded, bounds = _excluded(split, queries, filter_seen, width)
-    excluded = excluded.to(output.device)
     above, reached = output.new_zeros(2, len(output), dtype=torch.float64)
+    better = output.new_empty(len(output), _width(output))
+    for _, scores in _tiles(output, table, split, _out(split, queries, filter_seen, target=True)):
+        # comparing into floats (0.0 and 1.0) and summing is several times faster than summing bools
+        above += torch.gt(scores, high, out=better[:, : scores.shape[1]]).sum(1)
+        reached += scores.ge_(low).sum(1)
+    return above, reached
+
+
+def _best(tiles: Iterator[tuple[int, Tensor]], n: int, k: int) -> tuple[Tensor, Tensor]:
+    """The k highest scores of n queries (n, k), descending, and their items from 0, int64; equal scores by item.
+
+    Missing ones are -inf and `NOTHING`. Merges each tile into the best of the tiles before it.
+    """
+    best, items = torch.full((n, k), -torch.inf), torch.full((n, k), NOTHING)
+    for start, scores in tiles:
+        best, items = best.to(scores), items.to(scores.device)
+        wanted = scores > best[:, -1:]  # an equal score of a later item stays outside
+        if torch.isinf(best[:, -1]).any():  # lists that are not full want too much: only the k best of the tile
+            wanted &= scores >= scores.topk(min(k, scores.shape[1])).values[:, -1:]
+        found, places = _packed(scores, wanted)
+        found, order = torch.cat([best, found], 1).sort(dim=1, descending=True, stable=True)  # equal ones by item
+        items = torch.cat([items, places + start], 1).gather(1, order)[:, :k]
+        best = found[:, :k]
+    return best, items.masked_fill(best == -torch.inf, NOTHING)
+
+
+def _packed(scores: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """The wanted scores of each row and their columns, in this order: (q, m), filled up with -inf and 0. wanted: bool,
+    at most m per row."""
+    rows, columns = wanted.nonzero(as_tuple=True)
+    counts = torch.bincount(rows, minlength=len(scores))
+    place = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+    packed = scores.new_full((len(scores), int(counts.max())), -torch.inf)
+    packed[rows, place] = scores[rows, columns]
+    at = torch.zeros(packed.shape, dtype=torch.int64, device=rows.device)
+    at[rows, place] = columns
+    return packed, at
+
+
+def _width(output: Tensor) -> int:
+    """Items in a tile."""
+    return max(TILE.get(output.device.type, 2**24) // len(output), 1)
+
+
+def _tiles(
+    output: Tensor, table: Tensor | None, split: Split, out: tuple[np.ndarray, np.ndarray]
+) -> Iterator[tuple[int, Tensor]]:
+    """Scores (q, w) of the items from `start` on, tile by tile, in memory that the next tile overwrites.
+
+    out: rows and items (from 0) whose scores become -inf.
+    """
+    width = _width(output)
+    tile = output.new_empty(len(output), width)
+    excluded, bounds = _by_tile(*out, split.n_items, width)
+    excluded = excluded.to(output.device)
     for number, start in enumerate(range(0, split.n_items, width)):
         stop = min(start + width, split.n_items)
-        scores, out = tile[:, : stop - start], better[:, : stop - start]
+        scores = tile[:, : stop - start]
         if table is None:
             scores.copy_(output[:, start:stop])
         else:
             torch.mm(output, table[start:stop].T, out=scores)
         tile.view(-1).index_fill_(0, excluded[bounds[number] : bounds[number + 1]], -torch.inf)
-        # comparing into floats (0.0 and 1.0) and summing is several times faster than summing bools
-        above += torch.gt(scores, high, out=out).sum(1)
-        reached += scores.ge_(low).sum(1)
-    return above, reached
+        yield start, scores
 
 
 def _limits(output: Tensor, table: Tensor | None, target: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -105,13 +166,21 @@ def _limits(output: Tensor, table: Tensor | None, target: np.ndarray) -> tuple[T
     return score - margin, score + margin
 
 
-def _excluded(split: Split, queries: Queries, filter_seen: bool, width: int) -> tuple[Tensor, list[int]]:
-    """Flat positions (int64) of excluded items in (q, width) tiles, tile by tile, and the bounds of each tile's."""
+def _out(split: Split, queries: Queries, filter_seen: bool, target: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and items (from 0) to exclude, int64: the history if `filter_seen`; the target only if `target`."""
     lengths = queries.ends + 1 if filter_seen else np.ones_like(queries.ends)  # the target and what came before it
-    stops = split.offsets[queries.users] + queries.ends + 1
+    targets = split.offsets[queries.users] + queries.ends
     rows = np.repeat(np.arange(len(lengths)), lengths)
-    events = np.arange(len(rows)) + np.repeat(stops - np.cumsum(lengths), lengths)
+    events = np.arange(len(rows)) + np.repeat(targets + 1 - np.cumsum(lengths), lengths)
     items = split.items[events].astype(np.int64) - 1
+    if target:
+        return rows, items
+    others = items != (split.items[targets].astype(np.int64) - 1)[rows]  # the history may contain the target
+    return rows[others], items[others]
+
+
+def _by_tile(rows: np.ndarray, items: np.ndarray, n_items: int, width: int) -> tuple[Tensor, list[int]]:
+    """Flat positions (int64) of rows and items in (q, width) tiles, tile by tile, and the bounds of each tile's."""
     order = np.argsort(items // width)
-    bounds = np.searchsorted((items // width)[order], np.arange(-(-split.n_items // width) + 1))
+    bounds = np.searchsorted((items // width)[order], np.arange(-(-n_items // width) + 1))
     return torch.from_numpy((rows * width + items % width)[order]), bounds.tolist()

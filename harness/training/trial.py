@@ -31,11 +31,12 @@ from harness import registry
 from harness.data.splits import Queries, Split
 from harness.metrics._all import HEADLINE, means
 from harness.metrics._ties import Ranks
-from harness.training import diagnostics, user_scores
+from harness.metrics.lists._base import TopLists
+from harness.training import diagnostics, list_scores, optimisation, schedules, user_scores
 from harness.training.batches import Windows, gather
 from harness.training.losses._base import Loss
 from harness.training.model import Batch, SequenceModel
-from harness.training.ranking import ranks, warm_and_cold
+from harness.training.ranking import ranks, ranks_and_lists, warm_and_cold
 from harness.types import Json, Params, Trial, TrialResult
 
 CHECKED = {"cpu": 1}  # steps between checks of the loss; on a GPU a check waits for the device, so 64
@@ -53,13 +54,14 @@ class TrialArtifacts:
 
     `ranks`: of the test queries. `users`: int32 (test queries,), ascending. `spectra`: `start` and `end`, float64 (d,),
     normalised singular values of the item table before and after training. `weights`: safetensors bytes of item table
-    and modules.
+    and modules. `lists`: of the test queries, if they were requested.
     """
 
     ranks: Ranks = field(default_factory=lambda: Ranks.untied(np.zeros(0)))
     users: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     spectra: dict[str, np.ndarray] = field(default_factory=dict)
     weights: bytes = b""
+    lists: TopLists | None = None
 
 
 class Training:
@@ -83,10 +85,12 @@ class Training:
         torch.set_flush_denormal(True)  # an unscaled softmax tail is denormal: three times slower steps otherwise
         torch.manual_seed(trial.seed)
         self.trial, self.split, self.device, self.beat = trial, split, torch.device(device), beat
-        self.train = part(trial.params, "train")
+        self.train = schedules.DEFAULTS | part(trial.params, "train")
         self.model = build(trial, split, spectrum).to(self.device)
+        self.text = spectrum.E
         self.start = self._spectrum()
-        self.optimizer = _optimizer(self.model, self.train["lr"], self.train["weight_decay"])
+        self.optimizer = optimisation.make(self.model, self.train["lr"], self.train["weight_decay"])
+        self.average = optimisation.Average(self.model, self.train["ema"])
         self.items = torch.tensor(split.items, device=self.device)
         self.times = torch.tensor(split.times, device=self.device) if self.model.backbone.uses_time else None
         self.windows = Windows.of(split, self.train["max_len"])
@@ -106,36 +110,50 @@ class Training:
         return done >= self.trial.epochs or done - 1 - self.best_epoch >= self.trial.patience > 0
 
     def epoch(self) -> float:
-        """Train one epoch, validate, keep the weights if they are the best so far. Return validation NDCG@10."""
+        """Train one epoch, validate, keep the weights if they are the best so far. Return validation NDCG@10.
+
+        With `train.ema`, the averaged weights are validated and kept.
+        """
         start = time.monotonic()
         number = len(self.curve)
         seed = (self.trial.seed * 1_000_003 + number) % 2**63
         torch.manual_seed(seed)
         generator = torch.Generator(self.device).manual_seed(seed)
         self.model.train()
-        total, step = torch.zeros((), device=self.device), 0
+        total, step, done = torch.zeros((), device=self.device), 0, 0
         batches = self.windows.batches(self.train["batch_size"], np.random.default_rng(seed))
         for step, (starts, lengths) in enumerate(batches):
+            targets = int(lengths.sum()) - len(lengths)
+            progress = (number + (done + targets / 2) / self.windows.targets) / self.trial.epochs  # amid the step
+            optimisation.set_rate(self.optimizer, self.train, progress)
+            done += targets
             total += self.step(self.batch(starts, lengths), generator)
             self.beat()
             if step % CHECKED.get(self.device.type, 64) == 0:
                 _check_finite(total, number, step)
         _check_finite(total, number, step)
+        with self.average.in_use():
+            value = self._validate()
+        self.seconds += time.monotonic() - start
+        return value
+
+    def _validate(self) -> float:
+        """Append validation NDCG@10 under the current weights to the curve; keep them if they are the best so far."""
         valid_ranks, users = self.ranks(self.split.valid), self.split.valid.users
         value = round(means(valid_ranks, users)[HEADLINE], 8)  # the precision of the ledger
         self.curve.append(value)
         sampled = self.keep_user_scores
         self.users.append(user_scores.scores(valid_ranks, users, self.trial.inputs.data) if sampled else ())
-        if self.best_epoch == number:
+        if self.best_epoch == len(self.curve) - 1:
             self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        self.seconds += time.monotonic() - start
         return value
 
     def batch(self, starts: np.ndarray, lengths: np.ndarray) -> Batch:
         """Slices of the flat histories at `starts` with the given `lengths`."""
         users = np.searchsorted(self.split.offsets, starts, side="right") - 1
         times = None if self.times is None else gather(self.times, starts, lengths)
-        return Batch(gather(self.items, starts, lengths), torch.from_numpy(users).to(self.device), times)
+        items = gather(self.items, starts, lengths)
+        return Batch(items, torch.from_numpy(users).to(self.device), times, epoch=len(self.curve))
 
     def step(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Take one optimiser step; return the loss, shape (), detached."""
@@ -144,17 +162,23 @@ class Training:
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.train["clip_norm"])
         self.optimizer.step()
+        self.average.update()
         return loss.detach()
 
-    @torch.no_grad()
     def ranks(self, queries: Queries) -> Ranks:
         """Ranks (queries,) of the targets under the current weights."""
+        return self.ranks_and_lists(queries, 0)[0]
+
+    @torch.no_grad()
+    def ranks_and_lists(self, queries: Queries, k: int) -> tuple[Ranks, TopLists]:
+        """Ranks (queries,) of the targets and top-k lists under the current weights."""
         self.model.eval()
         table, project = self.model.table(), self.model.project
         states = lambda block: project(self.last_states(block, table))  # noqa: E731
         seen = self.trial.protocol.filter_seen
         try:
-            return ranks(states, self.split, queries, filter_seen=seen, table=project(table[1:]))
+            keys = project(self.model.scored(table[1:]))
+            return ranks_and_lists(states, self.split, queries, k, filter_seen=seen, table=keys)
         except FloatingPointError as error:
             raise TrialFailed(f"{error} after epoch {len(self.curve)}") from error
 
@@ -172,20 +196,23 @@ class Training:
             last.append(self.model.last_states(gather(self.items, starts, sizes), table, times))
         return torch.cat(last)
 
-    def finish(self) -> tuple[TrialResult, TrialArtifacts]:
-        """The result at the best epoch. Only a confirming trial ranks the test set."""
+    def finish(self, top_k: int = 0) -> tuple[TrialResult, TrialArtifacts]:
+        """The result at the best epoch. Only a confirming trial ranks the test set; `top_k`: length of the lists that
+        it keeps, 0 for none."""
         start = time.monotonic()
         self.model.load_state_dict(self.best, strict=False)
         result = TrialResult("done", best=max(self.curve), best_epoch=self.best_epoch, curve=self.curve)
         result.valid = means(self.ranks(self.split.valid), self.split.valid.users)
-        artifacts, test, by_novelty = self._artifacts(), self.split.test, {}
+        artifacts, test, beyond = self._artifacts(), self.split.test, {}
         if self.trial.role == "confirm":
             if test is None:
                 raise ValueError("a confirming trial needs the unsealed split")
-            artifacts.ranks, artifacts.users = self.ranks(test), test.users
+            artifacts.ranks, lists = self.ranks_and_lists(test, max(top_k, list_scores.LEAST))
+            artifacts.users, artifacts.lists = test.users, lists.cut(top_k) if top_k else None
             result.test = means(artifacts.ranks, artifacts.users)
-            by_novelty = warm_and_cold(artifacts.ranks, self.split, test)
-        result.info = self._info() | by_novelty | {"seconds": self.seconds + time.monotonic() - start}
+            beyond = warm_and_cold(artifacts.ranks, self.split, test)
+            beyond |= list_scores.scores(lists, self.split, self.text.numpy())
+        result.info = self._info() | beyond | {"seconds": self.seconds + time.monotonic() - start}
         return result, artifacts
 
     @torch.no_grad()
@@ -225,7 +252,7 @@ class Training:
         targets = self.items[torch.from_numpy(self.split.offsets[queries.users] + queries.ends).to(self.device)]
         states = project(self.last_states(queries, table))
         return {
-            "alignment": diagnostics.alignment(states, project(F.embedding(targets, table))),
+            "alignment": diagnostics.alignment(states, project(self.model.scored(F.embedding(targets, table)))),
             "state_uniformity": diagnostics.uniformity(states),
         }
 
@@ -243,10 +270,12 @@ class Training:
         """Everything needed to resume after the last epoch, as safetensors bytes."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.weights.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
         meta = {"trial": self.trial.id, "curve": json.dumps(self.curve), "seconds": repr(self.seconds)}
         meta |= {"users": user_scores.packed(self.users)} if self.keep_user_scores else {}
+        meta |= {"updates": str(self.average.updates)} if self.average.decay else {}
         return safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}, meta)
 
     def restore(self, saved: bytes) -> bool:
@@ -258,18 +287,14 @@ class Training:
             return False
         if header["trial"] != self.trial.id:
             return False
-        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "average": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             group, _, rest = name.partition(".")
             groups[group][rest] = tensor
         self.model.load_state_dict(groups["model"], strict=False)
         self.best = groups["best"]
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in groups["optimizer"].items():
-            index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = _in_layout_of(parameters[int(index)], tensor)
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.average.restore(groups["average"], int(header.get("updates", 0)))
+        optimisation.load_state(self.optimizer, groups["optimizer"])
         self.curve, self.seconds = json.loads(header["curve"]), float(header["seconds"])
         self.users = json.loads(header["users"]) if "users" in header else [()] * len(self.curve)
         return True
@@ -288,9 +313,10 @@ def run(
 
 
 def run_baseline(
-    trial: Trial, split: Split, spectrum: Spectrum, beat: Callable[[], None] = lambda: None
+    trial: Trial, split: Split, spectrum: Spectrum, beat: Callable[[], None] = lambda: None, top_k: int = 0
 ) -> tuple[TrialResult, TrialArtifacts]:
-    """Rank a scorer that needs no training like every other row. beat: called at every block of ranks."""
+    """Rank a scorer that needs no training like every other row. beat: called at every block of ranks; top_k: as in
+    `Training.finish`."""
     if split.test is None:
         raise ValueError("a confirming trial needs the unsealed split")
     start = time.monotonic()
@@ -302,10 +328,12 @@ def run_baseline(
 
     seen = trial.protocol.filter_seen
     valid = means(ranks(scores, split, split.valid, filter_seen=seen), split.valid.users)
-    test = ranks(scores, split, split.test, filter_seen=seen)
+    test, lists = ranks_and_lists(scores, split, split.test, max(top_k, list_scores.LEAST), filter_seen=seen)
     result = TrialResult("done", best=valid[HEADLINE], best_epoch=0, valid=valid, test=means(test, split.test.users))
-    result.info = {"seconds": time.monotonic() - start, "parameters": 0.0} | warm_and_cold(test, split, split.test)
-    return result, TrialArtifacts(ranks=test, users=split.test.users)
+    result.info = warm_and_cold(test, split, split.test) | list_scores.scores(lists, split, spectrum.E.numpy())
+    result.info |= {"seconds": time.monotonic() - start, "parameters": 0.0}
+    kept = lists.cut(top_k) if top_k else None
+    return result, TrialArtifacts(ranks=test, users=split.test.users, lists=kept)
 
 
 def spectrum(arrays: dict[str, np.ndarray], n: int) -> Spectrum:
@@ -318,21 +346,6 @@ def spectrum(arrays: dict[str, np.ndarray], n: int) -> Spectrum:
         U, S, V, mean, E = (torch.from_numpy(arrays[name]) for name in ("U", "S", "V", "mean", "E"))
         variants = torch.from_numpy(arrays["variants"]) if "variants" in arrays else None
         return Spectrum(U, S, V, mean, E, variants=variants)
-
-
-def bfloat16_slows() -> float:
-    """Time of a matrix product in bfloat16 over that in float32 on this processor: below 1 with bfloat16 instructions,
-    about 10 without. Takes some milliseconds."""
-
-    def seconds(dtype: torch.dtype) -> float:
-        a, b = torch.ones(256, 64, dtype=dtype), torch.ones(64, 2048, dtype=dtype)
-        torch.mm(a, b)  # the first call compiles the kernel
-        start = time.process_time()
-        for _ in range(4):
-            torch.mm(a, b)
-        return time.process_time() - start
-
-    return seconds(torch.bfloat16) / seconds(torch.float32)
 
 
 def build(trial: Trial, split: Split, spectrum: Spectrum) -> SequenceModel:
@@ -359,8 +372,13 @@ def build(trial: Trial, split: Split, spectrum: Spectrum) -> SequenceModel:
     adapter: Adapter = make_adapter(spectrum, widths(train["d"], text_params["fusion"])[0], **adapter_params)
     table = ItemTable(adapter, train["d"], **text_params)
     backbone: Backbone = make_backbone(train["d"], train["max_len"], **backbone_params)
-    criterion: Loss = registry.load(registry.LOSSES, train["loss"])(adapter.n, **loss_params)
-    return SequenceModel(table, backbone, criterion, train["precision"] == "bfloat16")
+    candidates = None if split.held_out is None else torch.from_numpy(np.flatnonzero(~split.held_out[1:]))
+    compared = adapter.n if candidates is None else len(candidates)
+    criterion: Loss = registry.load(registry.LOSSES, train["loss"])(compared, **loss_params)
+    if criterion.needs_counts:
+        counts = torch.bincount(_interactions(split).items, minlength=adapter.n)
+        criterion.observe(counts if candidates is None else counts[candidates])
+    return SequenceModel(table, backbone, criterion, train["precision"] == "bfloat16", candidates)
 
 
 def _interactions(split: Split) -> Interactions:
@@ -378,21 +396,6 @@ def part(params: Params, prefix: str) -> Json:
     {'lr': 0.1}
     """
     return {name[len(prefix) + 1 :]: value for name, value in params.items() if name.startswith(prefix + ".")}
-
-
-def _optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW; vectors and scalars (biases, norms, thresholds, gains) are not decayed."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=True)
-
-
-def _in_layout_of(parameter: Tensor, saved: Tensor) -> Tensor:
-    """`saved` in the memory order of `parameter`: the fused optimiser walks both in memory order."""
-    return torch.empty_like(parameter).copy_(saved) if saved.shape == parameter.shape else saved
 
 
 def _check_finite(total: Tensor, epoch: int, step: int) -> None:

@@ -14,6 +14,7 @@ from harness.types import BUDGETS, Budget, Engine, PrepSpec, Protocol
 if TYPE_CHECKING:
     from harness.search import spaces
     from harness.search.plan import Request
+    from harness.search.suites import Suite
 
 HOME = "~/.harness"
 LARGEST = 1_000_000  # upper bound of every count
@@ -113,7 +114,39 @@ layout_options = combined(
         help="Share of a GPU per trial; 0 uses none.  [default: 1 if there are enough GPUs, else at least 0.25]",
     ),
 )
+
+
+def _use_suite(context: click.Context, option: click.Parameter, name: str | None) -> str | None:
+    """Make the options of a suite the defaults of the command."""
+    if name is None or context.resilient_parsing:
+        return name
+    from harness.registry import suggest
+    from harness.search import suites
+    from harness.types import HarnessError
+
+    by_name = {one.opts[0].lstrip("-").replace("-", "_"): one for one in GRID.params if one.name not in NOT_IN_SUITES}
+    defaults: Options = {}
+    for key, value in suites.options(name).items():
+        if key not in by_name:
+            raise HarnessError(f"suites/{name}.toml: there is no option '{key}'. {suggest(key, list(by_name))}")
+        if isinstance(value, dict):
+            value = tuple(f"{setting}={number}" for setting, number in value.items())
+        elif isinstance(value, list):
+            value = ",".join(value)
+        defaults[str(by_name[key].name)] = value
+    context.default_map = {**(context.default_map or {}), **defaults}
+    return name
+
+
+NOT_IN_SUITES = ("suite", "home", "more_datasets")
 grid_options = combined(
+    click.option(
+        "--suite",
+        metavar="NAME",
+        is_eager=True,
+        callback=_use_suite,
+        help="Bench with fixed options: spectran, smoke. Options on the command line override it.",
+    ),
     # a shell expands --datasets ml-100k,amazon2014-{beauty,toys} to two words; the second one arrives here
     click.argument("more_datasets", nargs=-1, metavar="[DATASETS]..."),
     click.option("--datasets", help="Names, folders, globs, 'all' or '!name'.  [default: all]"),
@@ -143,10 +176,10 @@ grid_options = combined(
     click.option("--seeds", type=BoundedInt(1), help="Seeds to retrain each winner with. Overrides the budget."),
     click.option(
         "--protocol",
-        type=click.Choice(["loo", "gts"]),
+        type=click.Choice(["loo", "gts", "users"]),
         default="loo",
         show_default=True,
-        help="Split: loo (leave one out) or gts (global temporal split).",
+        help="Split: loo (leave one out), gts (global temporal split) or users (test users are never trained on).",
     ),
     click.option(
         "--quantile",
@@ -165,7 +198,28 @@ grid_options = combined(
         "--target",
         default="last",
         show_default=True,
-        help="Events of a user to predict after a gts cut: last, first or successive (each in turn).",
+        help="Events to predict after a gts cut or of a test user: last, first or successive (each in turn).",
+    ),
+    click.option(
+        "--train-users",
+        type=FiniteFloat(),
+        default=0.8,
+        show_default=True,
+        help="Share of users that users trains on; the others are halved between validation and test.",
+    ),
+    click.option(
+        "--cold-items",
+        type=FiniteFloat(),
+        default=0.0,
+        show_default=True,
+        help="Share of items held out of training and validation; they are ranked and tested.",
+    ),
+    click.option(
+        "--split-seed",
+        type=BoundedInt(0),
+        default=0,
+        show_default=True,
+        help="Seed of the choice of held-out items and of test users.",
     ),
     click.option(
         "--drop-tied-test",
@@ -197,11 +251,31 @@ grid_options = combined(
 )
 
 
+@click.command()
+@grid_options
+def GRID(**options: Any) -> None:
+    """Hold the grid options, to ask which values they have by default."""
+
+
+def suite_of(options: Options) -> Suite | None:
+    """Return the suite that the options name, with the options that differ from it."""
+    from harness.search import suites
+
+    if options["suite"] is None:
+        return None
+    with GRID.make_context("suite", ["--suite", options["suite"]]) as context:
+        planned = context.params
+    own = [name for name in planned if name not in ("suite", "home") and options[name] != planned[name]]
+    words = {str(one.name): one.opts[0].lstrip("-") for one in GRID.params}
+    return suites.suite(options["suite"]).with_changes([words[name] for name in own])
+
+
 def protocol_of(options: Options) -> Protocol:
     """Return the protocol that the options describe. Raises HarnessError if it is invalid."""
     from harness.data import presets
 
     names = ("filter_seen", "quantile", "validation", "target", "drop_tied_test")
+    names += ("train_users", "cold_items", "split_seed")
     protocol = Protocol(options["protocol"], **{name: options[name] for name in names})
     presets.check_protocol(protocol)
     return protocol
@@ -252,4 +326,5 @@ def request_of(options: Options) -> Request:
         text=options["text"],
         engine=Engine(options["sampler"], options["pruner"], options["warm_start"]),
         spaces=source_of(options),
+        suite=suite_of(options),
     )

@@ -9,7 +9,15 @@ import click
 
 from harness.types import INTERRUPTED
 from harness.verbs import plan
-from harness.verbs._options import FiniteFloat, Options, grid_options, json_option, layout_options, request_of
+from harness.verbs._options import (
+    BoundedInt,
+    FiniteFloat,
+    Options,
+    grid_options,
+    json_option,
+    layout_options,
+    request_of,
+)
 
 if TYPE_CHECKING:
     from harness.workflows import run_bench
@@ -27,6 +35,9 @@ rank = 10
     default=1800.0,
     show_default=True,
     help="End a trial that shows no progress for this many seconds; 0 disables it.",
+)
+@click.option(
+    "--top-k", type=BoundedInt(0), default=0, help="Store the K best items of each test user.  [default: off]"
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would run.")
 @json_option
@@ -56,5 +67,5 @@ def run(options: Options) -> run_bench.Outcome:
     """Run the bench that the options describe."""
     from harness.workflows import run_bench
 
-    names = ("address", "threads", "gpu", "tracking", "watchdog")
+    names = ("address", "threads", "gpu", "tracking", "watchdog", "top_k")
     return run_bench.run(request_of(options), run_bench.Options(**{name: options[name] for name in names}))

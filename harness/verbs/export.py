@@ -1,4 +1,4 @@
-"""`harness export`: write the model of a row to a folder that needs no home."""
+"""`harness export`: write the model of a row to a folder that needs no home, or its lists to a file."""
 
 from __future__ import annotations
 
@@ -9,39 +9,72 @@ from typing import Any
 
 import click
 
-from harness.verbs._options import home_option, json_option, run_option
+from harness.types import HarnessError
+from harness.verbs._options import BoundedInt, Options, home_option, json_option, run_option
 
 rank = 46
 
 
 @click.command()
 @click.argument("row")
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to create; must not exist.")
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder, or file with --lists, to create; must not exist.",
+)
 @click.option("--seed", type=int, help="Seed of the confirmed run.  [default: best in validation]")
 @click.option("--dataset", default="", help="Name or folder of the data set, if this home no longer has it.")
 @run_option
+@click.option("--lists", is_flag=True, help="Write the top lists of the test users instead of the model.")
+@click.option("--top-k", type=BoundedInt(1), help="Items per list, with --lists.  [default: 10]")
 @click.option("--mlflow", is_flag=True, help="Also write an MLflow model, to the subfolder mlflow.")
 @home_option
 @json_option
 def command(row: str, output: Path, seed: int | None, home: str, **options: Any) -> None:
-    """Export the model of a ROW of the table.
+    """Export the model of a ROW of the table, or the items it recommends.
 
-    Writes item table, backbone, ids, map for unseen items and self-test. ROW: dataset/encoder/backbone/adapter as in
+    Writes item table, backbone, ids, map for unseen items and self-test; with --lists, a Parquet file of query,
+    user_id, item_id, rank and score. ROW: dataset/encoder/backbone/adapter as in
     tables (parts may be left out), or the id of a trial or study.
     """
     from harness.record.artifacts import find_home
     from harness.workflows import export
 
+    if options["lists"]:
+        return write_lists(row, output, seed, home, options)
+    if options["top_k"] is not None:
+        raise HarnessError("--top-k sets the length of lists; add --lists.")
     report = export.write(find_home(Path(home)), row, output, seed, options["dataset"], options["run"])
     if options["mlflow"]:
         from harness.record import tracking
 
         tracking.save_model(output / "mlflow", output)
-    fields = {
-        key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(report).items()
-    }
     if options["as_json"]:
-        return click.echo(json.dumps(fields, indent=1))
+        return click.echo(as_json(report))
     click.echo(f"{report.row}, seed {report.seed} -> {report.folder}")
     click.echo(f"Test ranks equal to the bench's: {report.equal:,} of {report.queries:,}.")
     return click.echo(f"Unseen items: {report.unseen_items}.")
+
+
+def write_lists(row: str, output: Path, seed: int | None, home: str, options: Options) -> None:
+    """Write the lists of a row. Raises HarnessError as `export_lists.write`, or for an option that needs a model."""
+    from harness.record.artifacts import find_home
+    from harness.workflows import export_lists
+
+    if options["mlflow"]:
+        raise HarnessError("--mlflow writes a model and --lists does not; give one of them.")
+    request = export_lists.ListsRequest(row, options["top_k"] or 10, seed, options["dataset"], options["run"])
+    report = export_lists.write(find_home(Path(home)), request, output)
+    if options["as_json"]:
+        return click.echo(as_json(report))
+    click.echo(
+        f"{report.row}, seed {report.seed}: top {report.top_k} of {report.queries:,} test targets, {report.source}"
+    )
+    click.echo(f"Test ranks equal to the bench's: {report.equal:,} of {report.queries:,}.")
+    return click.echo(f"Lists: {report.file}")
+
+
+def as_json(report: Any) -> str:
+    """Return a report, a dataclass, as JSON."""
+    return json.dumps(dataclasses.asdict(report), indent=1, default=str)

@@ -24,6 +24,7 @@ rank = 40
 @run_option
 @click.option("--from-mlflow", metavar="URI", is_flag=False, flag_value="default", help="Build it from MLflow only.")
 @click.option("--at-trials", type=BoundedInt(1), metavar="K", help="Rank as if each search had stopped after K trials.")
+@click.option("--lists", is_flag=True, help="In the terminal: also show coverage, novelty and the like.")
 @click.option("--slices", is_flag=True, help="In the terminal: also show scores on parts of the test set.")
 def command(
     home: str,
@@ -32,7 +33,7 @@ def command(
     run: str | None,
     from_mlflow: str | None,
     at_trials: int | None,
-    slices: bool,
+    **more: bool,
 ) -> None:
     """Print the table of the results so far, from the ledger or from MLflow."""
     from harness.record import artifacts
@@ -50,7 +51,7 @@ def command(
         ledger, beside = tracking.read(uri, folder)
     table = tables.build(ledger_frames.build(ledger, beside, run, at_trials))
     if output is None:
-        return show(table, form, slices)
+        return show(table, form, [name for name in ("slices", "lists") if more[name]])
     try:
         tables.write(table, form, output)
     except OSError as error:
@@ -58,8 +59,11 @@ def command(
     return click.echo(f"Wrote {output}", err=True)
 
 
-def show(table: Table, form: str, slices: bool) -> None:
-    """Print the table. Raises HarnessError for a binary format on a terminal."""
+def show(table: Table, form: str, more: list[str]) -> None:
+    """Print the table and, in the terminal, the tables named in `more`: slices, lists.
+
+    Raises HarnessError for a binary format on a terminal.
+    """
     from harness.report import tables
     from harness.report.tables import terminal
 
@@ -67,5 +71,5 @@ def show(table: Table, form: str, slices: bool) -> None:
     if isinstance(content, bytes) and sys.stdout.isatty():
         raise HarnessError(f"--format {form} is binary; write it to a file with --output.")
     click.echo(content, nl=not isinstance(content, bytes))
-    if slices and form == "terminal":
-        click.echo(terminal.slices(table))
+    for name in more if form == "terminal" else ():
+        click.echo(getattr(terminal, name)(table))

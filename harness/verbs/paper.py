@@ -20,13 +20,19 @@ rank = 47
 def command(files: tuple[str, ...], run: str | None, home: str, as_json: bool) -> None:
     """Compare published numbers with this home's table.
 
-    Shows each gap and how the protocols differ. FILE: name of a shipped paper, or a TOML file of yours (default: all
-    shipped papers).
+    Shows each gap, how the protocols differ, and how far papers differ on the same row. FILE: name of a shipped paper,
+    or a TOML file of yours (default: all shipped papers).
     """
     from harness.record.artifacts import find_home
-    from harness.report import published
+    from harness.report import published, published_levels
 
-    papers = [published.read(word) for word in files or published.names()]
+    shipped = {name: published.read(name) for name in published.names()}
+    papers = [published.read(word) for word in files] or list(shipped.values())
+    others = [paper for paper in shipped.values() if paper not in papers]
+    levels = published_levels.levels([*papers, *others])
     table = published.table_of(find_home(Path(home)), run)
     pairs = [(paper, published.compare(paper, table)) for paper in papers]
-    click.echo(json.dumps(published.to_json(pairs), indent=1) if as_json else published.text(pairs))
+    if as_json:
+        click.echo(json.dumps(published_levels.to_json(pairs, levels), indent=1))
+    else:
+        click.echo("\n\n".join(filter(None, [published.text(pairs), published_levels.text(levels, pairs)])))

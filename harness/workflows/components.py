@@ -11,7 +11,7 @@ from typing import Any
 
 from harness import registry
 from harness.data import cards, library
-from harness.search import axes, ensembles, spaces
+from harness.search import axes, ensembles, spaces, suites
 from harness.types import HarnessError, Json, PrepSpec, parts_of
 
 KINDS = {
@@ -21,6 +21,7 @@ KINDS = {
     "encoders": registry.ENCODERS,
     "baselines": registry.BASELINES,
     "metrics": registry.METRICS,
+    "list metrics": registry.LIST_METRICS,
     "datasets": registry.DATASETS,
 }
 
@@ -39,6 +40,7 @@ def all_of(home: Path) -> dict[str, list[Json]]:
     listing["published settings, for --spaces"] = [
         {"name": name, "summary": spaces.about(name)} for name in spaces.published()
     ]
+    listing["suites, for --suite"] = [{"name": name, "summary": suites.title(name)} for name in suites.names()]
     return listing
 
 

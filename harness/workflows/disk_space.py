@@ -13,17 +13,22 @@ from harness.types import Cell
 
 WIDTH = 1024  # assumed width of an embedding that is not cached yet
 TRIAL, EPOCH = 6_000, 150  # bytes in the ledger: start and end of a trial; an epoch
+LISTED = 8  # bytes per place of a list
 MIRROR = 60_000  # bytes per trial in a local MLflow store
 
 
-def needed(grid: Plan) -> int:
+def needed(grid: Plan, top_k: int = 0) -> int:
     """Estimate the bytes that the pending trials will write: ledger and mirror, embeddings and bases that are not
-    cached, artifacts of the confirmations (in the home and in the mirror), one checkpoint per core."""
+    cached, artifacts of the confirmations (in the home and in the mirror), one checkpoint per core.
+
+    top_k: length of the stored lists.
+    """
     pending = grid.pending
     if not pending:
         return 0
     trials = sum(study.to_run() * (TRIAL + MIRROR + EPOCH * study.epochs) for study in pending)
-    artifacts = sum(2 * study.seeds * (_weights(grid, study) + 12 * _users(grid, study)) for study in pending)
+    user = 12 + LISTED * top_k
+    artifacts = sum(2 * study.seeds * (_weights(grid, study) + user * _users(grid, study)) for study in pending)
     checkpoints = (os.cpu_count() or 1) * 4 * max(_weights(grid, study) for study in pending)
     return trials + artifacts + checkpoints + _vectors(grid, pending)
 
@@ -52,9 +57,9 @@ def _matrices(grid: Plan, cell: Cell) -> int:
     return encoded.prepared.catalogue.height * (2 if texts == 1 else 2 + 2 * texts)
 
 
-def warn(grid: Plan, log: Callable[[str], None]) -> None:
+def warn(grid: Plan, log: Callable[[str], None], top_k: int = 0) -> None:
     """Log a warning if the disk has less free space than the plan needs."""
-    free, need = shutil.disk_usage(grid.request.home).free, needed(grid)
+    free, need = shutil.disk_usage(grid.request.home).free, needed(grid, top_k)
     if free < need:
         log(
             f"Warning: this plan writes about {amount(need)} to {grid.request.home}, where {amount(free)} are free. If "

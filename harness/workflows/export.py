@@ -67,7 +67,7 @@ def write(
         raise HarnessError(f"{row.words} is not trained, so it has no weights to export.")
     if row.cell.is_ensemble:
         raise HarnessError(f"{row.words} is an ensemble of models; export its parts: {', '.join(row.parts)}.")
-    chosen = _run(ledger, row, seed)
+    chosen = run_of(ledger, row, seed)
     source = row_lookup.weights_file(home, chosen)
     prepared = row_lookup.sequences(home, row, chosen.inputs.data, dataset)
     split = splits.split(prepared, chosen.protocol)
@@ -94,7 +94,11 @@ def write(
     )
 
 
-def _run(ledger: Ledger, row: LedgerRow, seed: int | None) -> Trial:
+def run_of(ledger: Ledger, row: LedgerRow, seed: int | None) -> Trial:
+    """Return the row's confirmed run with `seed`, by default the one with the best validation score.
+
+    Raises HarnessError if there is none.
+    """
     done = row_lookup.confirmed(ledger, row)
     if seed is None:
         return max(done, key=lambda run: (ledger.trials[run.id].result.best, -run.seed))  # pyright: ignore[reportOptionalMemberAccess]
@@ -240,7 +244,7 @@ def _cases(model: exported_model.Recommender) -> list[Json]:
 
 
 def _verified(model: exported_model.Recommender, split: Split, chosen: Trial, stored: pl.DataFrame) -> dict[str, int]:
-    """Count the test ranks equal to those of the bench. Raises HarnessError if the NDCG@10 differs."""
+    """Count the test ranks of an export that equal those of the bench. Raises HarnessError if the NDCG@10 differs."""
     test = split.test
     assert test is not None
 
@@ -254,11 +258,19 @@ def _verified(model: exported_model.Recommender, split: Split, chosen: Trial, st
         return model.states(histories, times)
 
     ranks = ranking.ranks(states, split, test, filter_seen=chosen.protocol.filter_seen, table=model.keys)
+    return check_ranks(ranks, test.users, chosen, stored)
+
+
+def check_ranks(ranks: Ranks, users: np.ndarray, chosen: Trial, stored: pl.DataFrame) -> dict[str, int]:
+    """Count the recomputed test ranks that equal the stored ones of the bench; returns `queries` and `equal`.
+
+    users: (queries,). Raises HarnessError if the users or the NDCG@10 differ.
+    """
     ranks = Ranks.untied(ranks.middle) if artifacts.mid_ranked(chosen) else ranks
-    if len(ranks) != stored.height or (stored["user"].to_numpy() != test.users).any():
+    if len(ranks) != stored.height or (stored["user"].to_numpy() != users).any():
         raise HarnessError(f"The users of the stored test ranks of {chosen.cell} are not those of its split.")
     was = artifacts.bounds(stored)
-    gap = abs(means(ranks, test.users)[HEADLINE] - means(was, test.users)[HEADLINE])
+    gap = abs(means(ranks, users)[HEADLINE] - means(was, users)[HEADLINE])
     if gap > WORST:
         raise HarnessError(
             f"The weights of {chosen.cell}, seed {chosen.seed}, do not reproduce its test ranks: {HEADLINE} is off by "

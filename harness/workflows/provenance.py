@@ -38,12 +38,18 @@ def launch(grid: Plan, run: Json, disk_bytes: int = 0) -> LaunchRecord:
         data={name: _card(m.prepared, request.protocol) for name, m in grid.encoded_datasets.items()},
         provenance=provenance() | run,
         disk_bytes=disk_bytes,
+        suite=_suite(grid),
     )
 
 
 def names_grid(launch: LaunchRecord, grid: Plan) -> bool:
-    """Return whether a launch recorded exactly this grid, including its skipped cells."""
-    return (launch.table, (launch.studies, launch.skipped)) == (grid.request.table_key, _cells(grid))
+    """Return whether a launch recorded exactly this grid and suite, including its skipped cells."""
+    recorded = (launch.table, launch.suite, (launch.studies, launch.skipped))
+    return recorded == (grid.request.table_key, _suite(grid), _cells(grid))
+
+
+def _suite(grid: Plan) -> Json:
+    return grid.request.suite.to_json() if grid.request.suite else {}
 
 
 def _cells(grid: Plan) -> tuple[tuple[StudyRecord, ...], tuple[SkippedCell, ...]]:

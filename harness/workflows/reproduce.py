@@ -98,14 +98,10 @@ def run(home: Path, request: ReproduceRequest, log: Log = lambda _: None) -> Rep
     arrays = row_lookup.text(home, recorded.row, first.inputs.embedding, prepared)
     threads = recorded.row.launch.provenance.get("threads")
     ledger = Ledger.open(home)
-    reruns = [_train(trial, split, arrays, threads, log, _parts(home, ledger, trial)) for trial in recorded.trials]
-    return recorded.compare(reruns)
-
-
-def _parts(home: Path, ledger: Ledger, ensemble: Trial) -> list[tuple[Trial, bytes]]:
-    """Return the trials that an ensemble combines, with their weights; empty for any other trial."""
-    trials = [ledger.trials[trial_id].trial for trial_id in ensemble.inputs.parts]
-    return [(trial, row_lookup.weights_file(home, trial).read_bytes()) for trial in trials]
+    parts = [row_lookup.parts(home, ledger, trial) for trial in recorded.trials]
+    return recorded.compare(
+        [_train(one, split, arrays, threads, log, kept) for one, kept in zip(recorded.trials, parts, strict=True)]
+    )
 
 
 def search(

@@ -33,6 +33,7 @@ class Options:
     gpu: float | None = None  # GPU share per trial; None: chosen by `slots.layout`; 0: no GPU
     tracking: str | None = None  # MLflow URI; None: sqlite in the home, "off": no mirror
     watchdog: float = 1800.0  # seconds without a heartbeat after which a trial is ended; 0: never
+    top_k: int = 0  # length of the lists stored for each confirmation; 0: none
 
 
 @dataclass
@@ -68,13 +69,13 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     grid = plan.make(request, ledger)
     repair.void_lost(grid, log)
     log(overview(grid))
-    for line in [*remarks(grid), *other_code(grid)]:
+    for line in [*remarks(grid), *other_code(grid), *without_lists(grid, options.top_k)]:
         log(line)
     for cell, reason in grid.skipped:
         log(f"Skipped {cell}: {reason}")
     begun, work = time.monotonic(), forecast.key(grid)
     if grid.pending:
-        disk_space.warn(grid, log)
+        disk_space.warn(grid, log, options.top_k)
     _describe_targets(grid)
     bases = shared_data.prepare(grid) if grid.pending else {}
     ran = _search(grid, bases, options, stop) if grid.pending else 0
@@ -131,6 +132,19 @@ def other_code(grid: Plan) -> list[str]:
     ]
 
 
+def without_lists(grid: Plan, top_k: int) -> list[str]:
+    """Return a note if finished runs have no stored lists of `top_k` items."""
+    trials = [(study, trial_id) for study in grid.studies for trial_id in study.ledger.confirmations(study.record())]
+    done = [i for study, i in trials if (result := study.ledger.result(i)) is not None and result.status == "done"]
+    count = sum(artifacts.list_length(grid.request.home, trial_id) < top_k for trial_id in done)
+    if not count:
+        return []
+    return [
+        f"Note: {count} of {len(done)} finished runs have no stored lists of {top_k} items. Write those of a row with: "
+        f"harness export ROW --lists --top-k {top_k} --output FILE"
+    ]
+
+
 def _describe_targets(grid: Plan) -> None:
     """Save the facts about test targets that tables show, once per prepared data set and protocol."""
     protocol, home = grid.request.protocol, grid.request.home
@@ -154,7 +168,7 @@ def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) 
     home, ledger = grid.request.home, pending[0].ledger
     with _segment(home) as segment, ray_tune.cluster(options.address) as resources:
         layout = sharing.layout(resources, grid.width, options.threads, options.gpu)
-        record = launch(grid, {"resources": resources, **asdict(layout)}, disk_space.needed(grid))
+        record = launch(grid, {"resources": resources, **asdict(layout)}, disk_space.needed(grid, options.top_k))
         ledger.take(segment.run, segment.append("launched", **record.to_json()))
         failpoints.reach("launched")
         uri = options.tracking or tracking.default_uri(home)
@@ -171,7 +185,7 @@ def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) 
                 mirror.put(event.assignment.trial.id)
 
         try:
-            shared = shared_data.collect(grid, pending, bases)
+            shared = shared_data.collect(grid, pending, bases) | {"top_k": options.top_k}
             with leases.Leases(home, segment.run, progress.line) as held:
                 others = other_benches.OtherBenches(held, ledger, segment.run, progress.line)
                 queue = studies.TrialQueue(pending, segment, listen, others)

@@ -25,10 +25,10 @@ def prepare(grid: Plan) -> Bases:
 
 def _warn_of_slow_products(grid: Plan) -> None:
     """Warn if bfloat16, chosen for speed, is slower because the processor lacks the instructions."""
-    from harness.training import trial
+    from harness.training import precision
 
     if any(study.space.default.get("train.precision") == "bfloat16" for study in grid.pending):
-        times = trial.bfloat16_slows()
+        times = precision.bfloat16_slows()
         if times > 1.5:
             log(f"Warning: train.precision=bfloat16, but this processor computes such products {times:.0f}x slower.")
 

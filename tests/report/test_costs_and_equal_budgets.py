@@ -140,6 +140,26 @@ def test_a_row_of_fewer_seconds_was_given_less(seconds, marked):
     assert ("less" in rows["svd"].marks) == marked
 
 
+@pytest.mark.parametrize(
+    ("axes", "sentence"),
+    [
+        (["train.lr", "text.fusion", "adapter.hidden"], "the rows search 1 to 3 dimensions"),
+        (["text.fusion"], None),  # as many
+        ([], None),  # nothing to search
+        (None, None),  # not recorded
+    ],
+)
+def test_the_certificate_states_how_many_dimensions_equal_trials_search(axes, sentence):
+    cells = [cell(ID), cell(SVD, searched=axes)]
+    table = build(results({ID: seeds(0.6), SVD: seeds(0.0)}, cells))
+    text = words.parity(table, table.sections[0])
+    if sentence is None:
+        assert "dimensions" not in text
+        return
+    for name in ("terminal", "md", "tex", "html"):
+        assert sentence in " ".join(render(table, name).split())
+
+
 def test_the_certificate_names_the_published_setting_and_who_has_it():
     fixed = {"searched": [], "tuned": "fixed", "setting": "gsasrec", "trials_planned": 1, "trials_done": 1}
     header = {"settings": {"gsasrec": "gSASRec, Petrov & Macdonald 2023."}}

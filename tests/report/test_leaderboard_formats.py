@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as parquet
 import pytest
-from synthetic_results import FORMULA, cell, hostile, results, row_of, seeds
+from synthetic_results import FORMULA, cell, hostile, results, row_of, run, seeds
 
 from harness.report.tables import Results, Table, build, render, terminal
 from harness.types import HarnessError
@@ -236,7 +236,7 @@ def test_a_new_metric_and_a_new_format_are_one_file_each(tmp_path):
     """In a copy of the package: a file in metrics becomes columns, a file in leaderboard becomes a format."""
     root = Path(terminal.__file__).parents[2]
     copy = tmp_path / "harness"
-    for part in (*FRONT, "system", "stats", "metrics", "report/tables"):
+    for part in (*FRONT, "system", "stats", "metrics", "metrics/lists", "report/tables"):
         for source in [root / part] if (root / part).is_file() else (root / part).iterdir():
             if source.is_file():
                 target = copy / source.relative_to(root)
@@ -258,3 +258,38 @@ def test_a_new_metric_and_a_new_format_are_one_file_each(tmp_path):
         "NDCG@5 NDCG@10 NDCG@20 HR@5 HR@10 HR@20 MRR@5 MRR@10 MRR@20 FIRST@5 FIRST@10 FIRST@20",
         "[]",
     ], told.stderr
+
+
+LISTED = {"coverage@10": 0.25, "novelty@10": 3.5}
+
+
+def with_lists():
+    rows = {key: seeds(shift) for key, shift in (((*TOY, "id"), 0.6), ((*TOY, "svd"), 0.0))}
+    own, [first, _] = results(rows), rows
+    infos = [run(key, seed, info=LISTED if key == first else {}) for key in rows for seed in range(3)]
+    return build(Results(type(own.runs)(infos, schema=own.runs.schema), own.ranks, own.cells))
+
+
+TOY = ("toy", "none", "sasrec")
+
+
+def test_metrics_of_lists_are_details_and_no_column_of_the_ranked_table():
+    table = with_lists()
+    frame = table.frame()
+    assert {"coverage@10", "novelty@10"} <= set(frame.columns)
+    assert "gini@10" not in frame.columns, "no run recorded it"
+    assert frame.filter(pl.col("adapter") == "id")["coverage@10"].to_list() == [0.25]
+    assert frame.filter(pl.col("adapter") == "svd")["coverage@10"].to_list() == [None]
+    assert "coverage@10" not in render(table, "terminal")
+    assert "novelty@10" in terminal.lists(table)
+    assert "bits" in terminal.lists(table), "explained below"
+    for form in ("md", "tex", "html"):
+        assert "novelty@10" in render(table, form)
+    rows = json.loads(render(table, "json"))["sections"][0]["rows"]
+    assert [row["fit"]["info"].get("coverage@10") for row in rows if row["cell"]["adapter"] == "id"] == [0.25]
+
+
+def test_results_of_earlier_versions_say_that_they_have_no_metrics_of_lists(table):
+    assert "No metrics of lists were recorded" in terminal.lists(table)
+    assert "coverage@10" not in table.frame().columns
+    assert "Top-10 lists" not in render(table, "md")

@@ -9,7 +9,7 @@ import synthetic_results
 from command_line import harness as command
 
 from harness import registry
-from harness.report import published, tables
+from harness.report import published, published_levels, tables
 from harness.types import HarnessError
 
 PAPER = """
@@ -74,6 +74,12 @@ def test_each_fact_that_is_not_equal_is_told_in_words(tmp_path, table, old, new,
     assert line.match == "protocols differ"
 
 
+def test_a_table_with_held_out_items_matches_no_paper(tmp_path, table):
+    held_out = replace(table, header=table.header | {"protocol": table.header["protocol"] | {"cold_items": 0.1}})
+    [line] = published.compare(paper(tmp_path, PAPER), held_out)
+    assert line.differs == ("held-out items none / 0.1",)
+
+
 def test_the_text_encoder_is_compared_where_the_row_reads_text(tmp_path):
     boards = synthetic_results.results({("beauty", "minilm", "sasrec", "svd"): synthetic_results.seeds(0.0)})
     text = PAPER.replace('adapter = "id"', 'adapter = "svd"').replace("d = 64", 'd = 64\nencoder = "LLaMA3-8B"')
@@ -110,6 +116,104 @@ def test_of_several_rows_the_best_stands_beside_a_number_of_an_unknown_backbone(
     assert "backbone" in line.unstated
 
 
+METHOD = PAPER.replace('backbone = "sasrec"\nadapter = "id"', 'method = "TIGER"')
+
+
+def test_a_method_without_counterpart_is_compared_with_our_best_row_of_any_kind(tmp_path):
+    rows = {
+        ("beauty", "none", "sasrec", "id"): synthetic_results.seeds(0.6),
+        ("beauty", "minilm", "hstu", "svd"): synthetic_results.seeds(0.1),
+    }
+    [line] = published.compare(paper(tmp_path, METHOD), tables.build(synthetic_results.results(rows)))
+    assert line.number.row == "beauty/TIGER"
+    assert line.row == "beauty/minilm/hstu/svd"
+    assert not {"backbone", "loss", "d", "max epochs"} & {*line.unstated}
+    assert not any(word.startswith(("loss", "d ", "max epochs")) for word in line.differs)
+    [hole] = published.compare(paper(tmp_path, METHOD.replace("beauty", "toys")), None)
+    assert hole.hole == "harness bench --datasets toys"
+
+
+def numbers(tmp_path, name, *rows, head=""):
+    """A paper with rows of Beauty and SASRec, each a value with further lines, or only a value."""
+    blocks = [f"{row[0]}\n{row[1]}" if isinstance(row, tuple) else str(row) for row in rows]
+    start = """[[row]]
+dataset = "beauty"
+metric = "NDCG@10"
+confidence = "paper"
+value = """
+    model = 'backbone = "sasrec"\nadapter = "id"\n'
+    text = "".join(f"{start}{b}\n" + ("" if "method" in b else model) for b in blocks)
+    return paper(tmp_path, f'title = "{name}"\n{head}\n{text}')
+
+
+def test_a_level_spans_the_papers_whose_stated_protocols_agree(tmp_path):
+    users = '[protocol]\nsplit = "{}"\n[data.beauty]\nusers = {}\n'
+    papers = [
+        numbers(tmp_path, "low", 0.04, head=users.format("loo", 100)),
+        numbers(tmp_path, "high", 0.05, head=users.format("loo", 100)),
+        numbers(tmp_path, "states nothing", 0.045),
+        numbers(tmp_path, "other data", 0.09, head=users.format("loo", 999)),
+        numbers(tmp_path, "other split", 0.01, head=users.format("gts", 100)),
+    ]
+    [level] = published_levels.levels(papers)
+    assert [(title, number.value) for title, number in level.numbers] == [
+        ("low", 0.04),
+        ("states nothing", 0.045),
+        ("high", 0.05),
+    ]
+    assert level.spread == pytest.approx(25)
+    assert level.papers == 3
+
+
+def test_one_paper_has_no_level(tmp_path):
+    assert published_levels.levels([numbers(tmp_path, "one", 0.04, 0.05)]) == []
+
+
+def test_a_number_that_the_test_set_selected_is_shown_and_not_counted(tmp_path):
+    chosen = (0.08, 'selected_by = "test"')
+    others = numbers(tmp_path, "a", 0.04), numbers(tmp_path, "b", 0.05, chosen)
+    [level] = published_levels.levels(others)
+    assert len(level.numbers) == 3
+    assert (level.low, level.high) == (0.04, 0.05)
+    assert published_levels.levels([others[0], numbers(tmp_path, "b", chosen)]) == []
+
+
+def test_methods_are_named_whose_best_number_is_below_a_level(tmp_path):
+    def method(name):
+        return f'method = "{name}"'
+
+    rows = [(0.049, method("Under")), (0.051, method("Over")), (0.02, method("Over"))]
+    papers = [numbers(tmp_path, "a", 0.04, *rows), numbers(tmp_path, "b", 0.05)]
+    [level] = published_levels.levels(papers)
+    assert level.below == ["Under (0.0490)"]
+
+
+def test_levels_are_printed_for_the_papers_that_were_requested(tmp_path, table):
+    papers = [numbers(tmp_path, "a", 0.04), numbers(tmp_path, "b", 0.05)]
+    found = published_levels.levels(papers)
+    pairs = [(papers[0], published.compare(papers[0], table))]
+    text = published_levels.text(found, pairs)
+    assert "beauty/sasrec/id  NDCG@10  0.0400 to 0.0500 in 2 papers" in text
+    assert "A gain below 25 % over the lowest does not reach the highest." in text
+    mean = table.sections[0].rows[0].metrics["NDCG@10"].mean
+    assert f"{mean:.4f}  ours [" in text
+    [value] = published_levels.to_json(pairs, found)
+    assert value["rows"][0]["level"]["high"] == 0.05
+    gru = paper(tmp_path, PAPER.replace('"sasrec"', '"gru4rec"'))
+    assert published_levels.text(found, [(gru, published.compare(gru, None))]) == ""
+    [value] = published_levels.to_json([(gru, published.compare(gru, None))], found)
+    assert value["rows"][0]["level"] is None
+
+
+def test_published_sasrec_baselines_lie_far_apart_on_beauty():
+    found = published_levels.levels([published.read(name) for name in published.names()])
+    level = next(x for x in found if x.row == "amazon2014-beauty/sasrec/id" and x.metric == "NDCG@10")
+    assert level.papers >= 4
+    assert 0.0375 in [number.value for _, number in level.numbers]
+    assert all(number.counts.get("users", 22363) == 22363 for _, number in level.numbers)
+    assert level.high > 1.4 * 0.0375
+
+
 @pytest.mark.parametrize(
     ("old", "new", "match"),
     [
@@ -118,6 +222,8 @@ def test_of_several_rows_the_best_stands_beside_a_number_of_an_unknown_backbone(
         ('adapter = "id"\n', "", "row 1 has no 'adapter'"),
         ("value = 0.05", "value = 5", "value is 5; it must be a number from 0 to 1"),
         ('"repository"', '"repo"', "confidence: "),
+        ('adapter = "id"', 'adapter = "id"\nselected_by = "tests"', "selected_by: .*Did you mean 'test'"),
+        ('backbone = "sasrec"', 'methode = "TIGER"', "unknown key 'methode'. Did you mean 'method'"),
         ("d = 64", "d = true", "d is True; it must be a int"),
         ("[[row]]", "[[rows]]", "has an unknown key 'rows'. Did you mean 'row'"),
         ('title = "A paper"', "title = ", "cannot be read"),
@@ -141,7 +247,7 @@ def test_every_shipped_paper_names_components_and_data_sets_that_there_are(name,
     assert found.source
     for number in found.numbers:
         assert number.dataset in library.names(tmp_path)
-        assert number.adapter in registry.names(registry.ADAPTERS)
+        assert number.adapter in ([published.ANY] if number.method else registry.names(registry.ADAPTERS))
         assert number.backbone in (published.ANY, *registry.names(registry.BACKBONES))
         assert number.facts.get("loss", "softmax") in registry.names(registry.LOSSES)
         assert number.confidence in published.CONFIDENCE
@@ -153,6 +259,7 @@ def test_paper_on_the_command_line(tmp_path):
     assert len(json.loads(every.stdout)) == len(published.names())
     one = command(tmp_path / "home", "paper", "time-to-split")
     assert "0.0601  -" in one.stdout
+    assert "The same row in several papers" in one.stdout
     assert "from a page that collects results" in command(tmp_path / "home", "paper", "spectran").stdout
     wrong = command(tmp_path / "home", "paper", "spektran")
     assert wrong.returncode == 2

@@ -5,11 +5,12 @@ import math
 from dataclasses import replace
 
 import pytest
+from optuna.trial import TrialState, create_trial
 
 from harness import registry
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
-from harness.search import axes, grids, plan, spaces, warm_start
+from harness.search import axes, grids, plan, samplers, spaces, warm_start
 from harness.search.studies import TrialQueue
 from harness.types import BASELINE, PRUNERS, SAMPLERS, Budget, Cell, Engine, HarnessError, Inputs, Protocol, TrialResult
 
@@ -34,6 +35,8 @@ def drive(home, adapters=("mlp",), limit=10**9, engine=None, budget=BUDGET, outc
     while len(ran) < limit and (found := grid.next()) is not None:
         ran.append(found.trial.id)
         result = (outcome or (lambda t: TrialResult("done", best=objective(t), curve=[objective(t)])))(found.trial)
+        for epoch, value in enumerate(result.curve):
+            grid.epoch(found.trial.id, epoch, value)
         grid.ended(found.trial.id, result)
     segment.close()
     return ran, Ledger.open(home), [study(Ledger.open(home), a, engine, budget, fixed) for a in adapters]
@@ -231,6 +234,40 @@ def test_a_model_draws_better_points_the_longer_it_searches(home, sampler, trial
     found = [ledger.trials[i].result.best for i in ran[1:trials]]
     third = len(found) // 3
     assert sum(found[-third:]) / third > sum(found[:third]) / third + 0.1
+
+
+def test_a_gaussian_process_learns_from_pruned_trials(home, tmp_path):
+    """All but the default point are pruned, as with an optimistic default and a strict pruner."""
+
+    def outcome(trial):
+        value = math.exp(-abs(math.log(trial.params["train.lr"] / 0.008)))
+        if trial.params["train.lr"] == spaces.TRAIN_DEFAULTS["lr"]:
+            return TrialResult("done", "", value, 1, [value / 2, value])
+        return TrialResult("pruned", "", value / 2, 0, [value / 2])
+
+    options = {
+        "engine": Engine("gp", "none"),
+        "budget": replace(BUDGET, trials=12),
+        "outcome": outcome,
+        "fixed": {"train.weight_decay": 0.0},
+    }
+    ran, ledger, _ = drive(home, ("id[init_std=0.02]",), **options)
+    best = [ledger.trials[i].result.best for i in ran[1:12]]
+    assert min(best[-3:]) > sum(best[:5]) / 5
+    parts = [i for stop in (7, 2, 99) for i in drive(tmp_path / "b", ("id[init_std=0.02]",), stop, **options)[0]]
+    assert parts == ran
+
+
+def test_a_pruned_trial_counts_as_what_finished_ones_reached_from_its_epoch_on():
+    def ended(values, **state):
+        return create_trial(intermediate_values=dict(enumerate(values)), **state)
+
+    done = [ended([0.1, 0.2, 0.4], value=0.4), ended([0.3, 0.2, 0.2], value=0.3)]
+    early, late = (ended(values, state=TrialState.PRUNED) for values in ([0.05], [0.05, 0.15]))
+    assert samplers._expected(early, done) == pytest.approx(0.05 * (0.4 + 0.3) / (0.1 + 0.3))
+    assert samplers._expected(late, done) == pytest.approx(0.15 * (0.4 + 0.3) / (0.2 + 0.3))
+    assert samplers._expected(late, []) == 0.15
+    assert samplers._expected(late, [ended([0.0, 0.0], value=0.0), create_trial(value=0.3)]) == 0.15
 
 
 def users_of(value, epoch=9):

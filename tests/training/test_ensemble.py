@@ -83,13 +83,14 @@ def test_the_weight_is_the_best_on_validation_and_the_test_has_no_say(split, tra
 
 
 def test_the_scale_of_a_models_scores_does_not_matter(split, trained):
-    models = [ensemble._load(one, weights, split, spectrum_of(split), "cpu", lambda: None) for one, weights in trained]
-    before = Ensemble(models[:2], split, True).ranks(split.test, [0.5, 0.5])
+    settings = ensemble.Settings()
+    models = [ensemble._load(one, weights, split, spectrum_of(split), settings) for one, weights in trained]
+    before, _ = Ensemble(models[:2], split, True).ranks_and_lists(split.test, [0.5, 0.5], 0)
     norm = models[0].model.backbone.norm
     with torch.no_grad():
         norm.weight *= 1000
         norm.bias *= 1000
-    after = Ensemble(models[:2], split, True).ranks(split.test, [0.5, 0.5])
+    after, _ = Ensemble(models[:2], split, True).ranks_and_lists(split.test, [0.5, 0.5], 0)
     assert np.mean(before.low == after.low) > 0.99
 
 

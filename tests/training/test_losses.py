@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from harness import registry
 from harness.training.losses import _fused
 from harness.training.losses._fused import softmax_loss
 
@@ -17,17 +18,17 @@ def problem(P, N, d, *, scale=1.0, dtype=torch.float64, seed=0):
     return h, table, torch.randint(N, (P,), generator=g)
 
 
-def oracle(h, table, target):
+def oracle(h, table, target, smoothing=0.0):
     """Loss and gradients of the textbook way, in float64."""
     h, table = (t.detach().double().requires_grad_() for t in (h, table))
-    loss = F.cross_entropy(h @ table.T, target)
+    loss = F.cross_entropy(h @ table.T, target, label_smoothing=smoothing)
     return loss.detach(), *torch.autograd.grad(loss, (h, table))
 
 
-def check(h, table, target, **tolerance):
-    loss = softmax_loss(h, table, target)
+def check(h, table, target, smoothing=0.0, **tolerance):
+    loss = softmax_loss(h, table, target, smoothing=smoothing)
     found = (loss.detach(), *torch.autograd.grad(loss, (h, table)))
-    for value, expected in zip(found, oracle(h, table, target), strict=True):
+    for value, expected in zip(found, oracle(h, table, target, smoothing), strict=True):
         torch.testing.assert_close(value.double(), expected, **tolerance)
 
 
@@ -46,9 +47,35 @@ def test_float32_equals_cross_entropy_over_many_blocks():
     check(*problem(700, 1349, 64, scale=0.1, dtype=torch.float32), rtol=1e-4, atol=2e-8)
 
 
-def test_gradcheck(small_blocks):
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_gradcheck(small_blocks, smoothing):
     h, table, target = problem(7, 5, 3)
-    assert torch.autograd.gradcheck(lambda h, table: softmax_loss(h, table, target), (h, table))
+    assert torch.autograd.gradcheck(lambda h, table: softmax_loss(h, table, target, smoothing=smoothing), (h, table))
+
+
+@pytest.mark.parametrize("smoothing", [0.01, 0.1, 0.9])
+def test_smoothed_labels_equal_those_of_cross_entropy(small_blocks, smoothing):
+    check(*problem(10, 17, 4), smoothing, rtol=1e-12, atol=1e-14)
+    check(*problem(9, 1, 4), smoothing, rtol=1e-12, atol=1e-14)
+
+
+def test_smoothed_labels_in_float32_and_bfloat16_keep_the_precision_of_plain_ones():
+    h, table, target = problem(700, 1349, 64, scale=0.1, dtype=torch.float32)
+    check(h, table, target, 0.1, rtol=1e-4, atol=2e-8)
+    loss = softmax_loss(h, table, target, smoothing=0.1, blocks=torch.bfloat16)
+    exact, *gradients = oracle(h, table, target, 0.1)
+    assert abs(loss.detach() - exact) < 1e-3 * exact
+    for found, expected in zip(torch.autograd.grad(loss, (h, table)), gradients, strict=True):
+        assert (found - expected).norm() < 4e-3 * expected.norm()
+
+
+def test_the_loss_component_smooths_and_refuses_a_share_outside_its_range():
+    h, table, target = problem(6, 9, 3)
+    smoothed = registry.load(registry.LOSSES, "softmax")(9, label_smoothing=0.2)(h, table, target, None)
+    torch.testing.assert_close(smoothed.detach(), oracle(h, table, target, 0.2)[0])
+    for share in (-0.1, 1.0):
+        with pytest.raises(ValueError, match="label_smoothing is"):
+            registry.load(registry.LOSSES, "softmax")(9, label_smoothing=share)
 
 
 @settings(max_examples=60, deadline=None)
@@ -58,9 +85,10 @@ def test_gradcheck(small_blocks):
     d=st.integers(1, 6),
     scale=st.sampled_from([0.0, 1e-3, 1.0, 30.0, 1e3]),
     seed=st.integers(0, 10_000),
+    smoothing=st.sampled_from([0.0, 0.2]),
 )
-def test_any_shape_and_any_size_of_logits(P, N, d, scale, seed):
-    check(*problem(P, N, d, scale=scale, seed=seed), rtol=1e-9, atol=1e-11)
+def test_any_shape_and_any_size_of_logits(P, N, d, scale, seed, smoothing):
+    check(*problem(P, N, d, scale=scale, seed=seed), smoothing, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize(

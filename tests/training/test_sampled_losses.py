@@ -229,6 +229,82 @@ def test_shapes_that_disagree_are_told(name, h, table, target, negatives, messag
         make(name, 5, m=2)(torch.zeros(h), torch.zeros(table), torch.zeros(target, dtype=torch.int64), index)
 
 
+# Popularity negatives and the logQ correction
+
+POPULAR = ["bce", "infonce", "sampled_softmax"]
+COUNTS = torch.tensor([40, 0, 1, 9, 25, 4])
+Q = {0.5: torch.tensor([2 * math.sqrt(10), 1, 1, 3, 5, 2]), 1.0: torch.tensor([40.0, 1, 1, 9, 25, 4])}
+
+
+def drawn(name, alpha, draws, seed=1):
+    loss = make(name, 6, m=50, alpha=alpha)
+    loss.observe(COUNTS)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.bincount(torch.cat([loss.draw(8, generator).flatten() for _ in range(draws)]), minlength=6)
+
+
+@pytest.mark.parametrize("name", POPULAR)
+@pytest.mark.parametrize("alpha", Q)
+def test_negatives_are_drawn_by_a_power_of_their_training_events(name, alpha):
+    counts = drawn(name, alpha, 400 if name != "bce" else 50)
+    expected = counts.sum() * Q[alpha] / Q[alpha].sum()
+    assert ((counts - expected).abs() < 5 * expected.sqrt()).all()
+
+
+@pytest.mark.parametrize("name", POPULAR)
+def test_alpha_0_is_the_uniform_draw_of_before(name):
+    plain, zero = make(name, 6, m=50), make(name, 6, m=50, alpha=0.0)
+    one, other = (loss.draw(8, torch.Generator().manual_seed(4)) for loss in (plain, zero))
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(("name", "tau"), [("sampled_softmax", None), ("infonce", 0.5)])
+def test_the_corrected_sum_estimates_the_partition_function_of_the_full_softmax(name, tau, alpha):
+    """One negative at a time, weighted by its probability: the expectation of the sum over candidates, exactly."""
+    h, table, target = problem(7, 6, 3)
+    loss = make(name, 6, m=1, alpha=alpha, logq=True, **({"tau": tau} if tau else {}))
+    loss.observe(COUNTS)
+    scores = (loss.project(h) / (tau or 1)) @ loss.project(table).T
+    positive = scores[torch.arange(7), target]
+    q = Q[alpha] / Q[alpha].sum() if alpha else torch.full((6,), 1 / 6)
+    expectation = torch.zeros(7, dtype=torch.float64)
+    for item in range(6):
+        for p in range(7):  # exp(loss + s_target) is the sum over the candidates of position p
+            negative = torch.tensor([item])
+            value = loss(h[p : p + 1], table, target[p : p + 1], negative, loss.log_expected(negative))
+            expectation[p] += q[item].double() * (value + positive[p]).exp().detach()
+    torch.testing.assert_close(expectation, scores.exp().sum(1).detach(), rtol=1e-6, atol=0)
+
+
+def test_the_correction_of_many_negatives_is_the_textbook_sum():
+    h, table, target = problem(5, 6, 3)
+    loss = make("sampled_softmax", 6, m=4, alpha=1.0, logq=True)
+    loss.observe(COUNTS)
+    negatives = torch.tensor([0, 0, 3, 5])
+    q = Q[1.0].double() / Q[1.0].sum()
+    expected = 0.0
+    for p, t in enumerate(target.tolist()):
+        others = [h[p] @ table[j] - math.log(4 * q[j]) for j in rivals(negatives, p, target)]
+        expected += (torch.stack([h[p] @ table[t], *others]).logsumexp(0) - h[p] @ table[t]) / 5
+    torch.testing.assert_close(loss(h, table, target, negatives, loss.log_expected(negatives)), expected)
+
+
+def test_a_loss_without_correction_has_none():
+    loss = make("sampled_softmax", 6, m=4, alpha=1.0)
+    loss.observe(COUNTS)
+    assert loss.log_expected(torch.tensor([1])) is None
+    assert make("softmax", 6).log_expected(torch.tensor([1])) is None
+
+
+def test_popularity_without_counts_or_with_those_of_another_catalogue_is_refused():
+    loss = make("bce", 6, m=4, alpha=1.0)
+    with pytest.raises(ValueError, match="need the counts"):
+        loss.draw(3, torch.Generator())
+    with pytest.raises(ValueError, match="the catalogue has 6 items"):
+        loss.observe(torch.ones(5, dtype=torch.int64))
+
+
 # Scores of pairs
 
 
@@ -332,3 +408,27 @@ def test_the_length_of_an_items_vector_moves_its_rank_exactly_where_the_loss_rea
     before = training.ranks(split.valid)
     training.model.table.adapter.table.data[::2] *= 4.0
     assert bool(training.ranks(split.valid).equal(before).all()) is not moved
+
+
+def test_only_training_events_are_counted(split):
+    params = {"loss.m": 4, "loss.alpha": 1.0}
+    criterion = trial.build(a_trial("sampled_softmax", **params), split, spectrum_of(split)).criterion
+    counts = np.zeros(split.n_items)
+    for user, end in enumerate(split.train_ends):
+        for item in split.items[split.offsets[user] : split.offsets[user] + end]:
+            counts[item - 1] += 1
+    assert counts.sum() < len(split.items), "validation and test events are there, not counted"
+    weights = np.maximum(counts, 1)
+    assert criterion.log_q.exp().numpy() == pytest.approx(weights / weights.sum())
+
+
+@pytest.mark.parametrize("name", ["sampled_softmax", "infonce"])
+def test_the_correction_goes_with_its_item_when_rows_are_gathered(split, monkeypatch, name):
+    params = {"loss.m": 4, "loss.alpha": 1.0, "loss.logq": True}
+    losses = []
+    for share in (0.0, 2.0):  # always the whole table, always the gathered rows
+        monkeypatch.setattr("harness.training.model.WHOLE_ABOVE", share)
+        training = trial.Training(a_trial(name, **params | {"backbone.dropout": 0.0}), split, spectrum_of(split))
+        batch = training.batch(training.windows.starts[:3], training.windows.lengths[:3])
+        losses.append(training.model.loss(batch, torch.Generator().manual_seed(2)).item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

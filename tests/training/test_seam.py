@@ -131,6 +131,49 @@ def test_times_are_those_of_the_inputs_and_of_what_follows(split, monkeypatch):
         assert times[row, :length].tolist() == split.times[first - length : first].tolist()
 
 
+def test_an_auxiliary_loss_is_given_the_epoch_also_after_a_checkpoint(split, monkeypatch):
+    work, seen = a_trial("faerec", epochs=3), []
+    aux = registry.load(registry.ADAPTERS, "faerec").aux
+
+    def spy(adapter, step):
+        seen.append(step.epoch)
+        return aux(adapter, step)
+
+    monkeypatch.setattr(registry.load(registry.ADAPTERS, "faerec"), "aux", spy)
+    first, second = (trial.Training(work, split, spectrum_of(split)) for _ in range(2))
+    first.epoch()
+    first.epoch()
+    steps = len(seen) // 2
+    assert seen == [0] * steps + [1] * steps
+    assert second.restore(first.save())
+    second.epoch()
+    assert seen[2 * steps :] == [2] * steps
+
+
+class Folded(TwoViews):
+    """Two views of which the backbone reads the sum."""
+
+    folds = True
+
+    def mix(self, x, real, causal):
+        return x[..., :WIDTH] + x[..., WIDTH:]
+
+
+@pytest.mark.parametrize("make", [Mean, Cloze])
+def test_folded_views_are_read_as_one_and_scored_by_the_first(make):
+    torch.manual_seed(0)
+    model = model_of(Folded(), make(WIDTH, 6))
+    items, T = torch.tensor([[3, 1, 2], [5, 4, 0]]), model.table()
+    states = model.states(items, T)
+    assert states.shape == (2, 3, WIDTH)
+    torch.testing.assert_close(states[0, 0], T[3, :WIDTH] + T[3, WIDTH:])
+    batch = trial.Batch(torch.tensor([[3, 1, 2, 7], [5, 4, 0, 0]]), torch.arange(2))
+    inputs, targets = model.backbone.views(batch.items, torch.Generator())
+    logits = model.states(inputs, T)[targets > 0] @ T[1:, :WIDTH].T
+    expected = torch.nn.functional.cross_entropy(logits, targets[targets > 0] - 1)
+    torch.testing.assert_close(model.loss(batch, torch.Generator()), expected)
+
+
 def test_a_backbone_that_reads_times_is_refused_where_there_are_none(split):
     with pytest.raises(ValueError, match="hstu_time needs timestamps"):
         trial.build(a_trial("id", "hstu_time"), replace(split, times=None), spectrum_of(split))
@@ -159,6 +202,8 @@ def test_every_backbone_learns_what_follows_what(split, backbone):
 
 RANDOM = [
     ("llmesr", "sasrec"),
+    ("faerec", "sasrec"),
+    ("tedrec", "lrurec"),
     ("rlmrec_gen", "sasrec"),
     ("unisrec_moe", "gru4rec"),
     ("id", "bert4rec"),
@@ -181,7 +226,14 @@ def test_going_on_from_a_checkpoint_equals_never_having_stopped(split, adapter, 
 
 
 @pytest.mark.parametrize(
-    ("adapter", "backbone"), [("llmesr", "sasrec"), ("rlmrec_con", "bert4rec"), ("id", "bert4rec")]
+    ("adapter", "backbone"),
+    [
+        ("llmesr", "sasrec"),
+        ("rlmrec_con", "bert4rec"),
+        ("id", "bert4rec"),
+        ("tedrec", "lrurec"),
+        ("tedrec", "bert4rec"),
+    ],
 )
 def test_rows_gathered_for_a_sampled_loss_give_the_loss_of_the_whole_table(split, monkeypatch, adapter, backbone):
     found = []

@@ -15,7 +15,7 @@ from harness.data import preparation, reader, splits
 from harness.record.ledger import Ledger
 from harness.search import plan, spaces
 from harness.search.plan import Request
-from harness.training import trial
+from harness.training import precision, trial
 from harness.training.batches import Windows, gather
 from harness.types import Cell, PrepSpec, Protocol
 from harness.workflows import shared_data
@@ -203,13 +203,13 @@ def test_products_that_are_asked_to_be_faster_and_are_slower_are_told(dataset, h
     request = Request(home=home, datasets=str(dataset), adapters="id", encoders="noise", spaces=spaces_of)
     grid = plan.make(request, Ledger.open(home))
     for times, told in ((11.0, True), (0.5, False)):
-        monkeypatch.setattr(trial, "bfloat16_slows", lambda times=times: times)
+        monkeypatch.setattr(precision, "bfloat16_slows", lambda times=times: times)
         shared_data.prepare(grid)
         assert ("11x slower" in capsys.readouterr().err) == told
 
 
 def test_the_ratio_of_the_two_kinds_of_product_is_a_plausible_number():
-    assert 0.05 < trial.bfloat16_slows() < 200
+    assert 0.05 < precision.bfloat16_slows() < 200
 
 
 def test_scores_by_user_go_with_a_checkpoint_and_are_not_missed_in_one_without_them(split):

@@ -1,6 +1,7 @@
 """The main job for real, small: real Ray Tune, real Optuna, real MLflow, in processes of their own."""
 
 import contextlib
+import csv
 import json
 import os
 import pty
@@ -14,6 +15,8 @@ import pytest
 from command_line import SMALL_MODEL, TINY, bench, ended, environment, events, harness, metrics_of
 from dataset_files import make_dataset
 
+from harness.record import artifacts
+
 GRID = ["--adapters", "id,svd,spectran,id+svd", "--backbones", "sasrec,gru4rec"]
 
 
@@ -22,7 +25,7 @@ def done(tmp_path_factory):
     """One bench that several tests look at: (home, data set folder, its process)."""
     root = tmp_path_factory.mktemp("bench")
     folder = make_dataset(root / "toy")
-    return root / "home", folder, bench(root / "home", folder, *GRID, mlflow=True)
+    return root / "home", folder, bench(root / "home", folder, *GRID, "--top-k", "12", mlflow=True)
 
 
 def test_the_bench_ends_well_and_prints_a_table_of_every_cell(done):
@@ -78,6 +81,30 @@ def test_the_test_is_opened_for_winners_only(done):
         assert bool(event["result"]["test"]) == (roles[event["id"]] == "confirm")
     opened = [event["id"] for event in events(home, "opened")]
     assert sorted(opened) == sorted(i for i, role in roles.items() if role == "confirm"), "each opening is an event"
+
+
+def test_confirmations_keep_the_lists_that_the_bench_was_asked_for(done):
+    home, folder, _ = done
+    confirmed = [e["id"] for e in events(home, "started") if e["trial"]["role"] == "confirm"]
+    assert len(confirmed) == 6 + 3
+    for trial_id in confirmed:
+        lists, ranks = artifacts.load_lists(home, trial_id), artifacts.load_ranks(home, trial_id)
+        assert lists is not None
+        assert lists["rank"].max() == artifacts.list_length(home, trial_id) == 12
+        assert lists["query"].n_unique() == ranks.height
+    again = bench(home, folder, *GRID, "--top-k", "13", mlflow=True)
+    assert "9 of 9 finished runs have no stored lists of 13 items" in again.stderr
+    assert "no stored lists" not in bench(home, folder, *GRID, "--top-k", "12", mlflow=True).stderr
+
+
+def test_metrics_of_lists_are_columns_of_every_row(done):
+    home, *_ = done
+    shown = harness(home, "leaderboard", "--lists").stdout.partition("top-10 lists")[2]
+    for name in ("coverage@10", "gini@10", "novelty@10", "arp@10", "ild@10"):
+        assert name in shown
+    rows = list(csv.DictReader(harness(home, "leaderboard", "--format", "csv").stdout.splitlines()))
+    assert all(0 < float(row["coverage@10"]) <= 1 for row in rows)
+    assert {bool(row["ild@10"]) for row in rows if row["encoder"] == "none"} == {False}, "no text, no distance"
 
 
 def test_the_second_run_has_nothing_to_do_and_gives_the_same_table(done):

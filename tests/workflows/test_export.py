@@ -35,7 +35,9 @@ def made(tmp_path_factory):
     home, dataset = root / "home", make_dataset(root / "toy", items=ITEMS)
     home.mkdir()
     small_homes.run(small_homes.request(home, dataset, "id", backbones="*", budget=BUDGET))
-    small_homes.run(small_homes.request(home, dataset, "spectran,llmesr", backbones="sasrec,bert4rec", budget=BUDGET))
+    small_homes.run(
+        small_homes.request(home, dataset, "spectran,llmesr,tedrec", backbones="sasrec,bert4rec", budget=BUDGET)
+    )
     pins = {**small_homes.SMALL, "text.fusion": "none", "train.loss": "infonce"}
     other = {"backbones": "sasrec", "budget": BUDGET, "pins": pins, "protocol": Protocol(filter_seen=False)}
     small_homes.run(small_homes.request(home, dataset, "linear", **other))
@@ -234,7 +236,7 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(made, tmp_path):
     refused("popularity", "is not trained")
     refused("sasrec/spektran", "There is no row 'sasrec/spektran'")
     refused("toy/noise/sasrec/spectrum", "Did you mean 'toy/noise/sasrec/spectran'")
-    refused("sasrec", "'sasrec' matches 3 rows")
+    refused("sasrec", "'sasrec' matches 4 rows")
     refused("sasrec/id", "has no seed 7; it has 1", seed=7)
     file = weights / "model.safetensors"
     whole = file.read_bytes()

@@ -106,7 +106,16 @@ def test_status_forecast_and_table_of_odd_trials_go_on(home, odd, count):
 
 @each_odd
 @pytest.mark.parametrize(
-    "engine", [("tpe", "median"), ("gp", "none"), ("cmaes", "halving"), ("tpe", "hyperband"), ("tpe", "wilcoxon")]
+    "engine",
+    [
+        ("tpe", "median"),
+        ("gp", "none"),
+        ("gp", "median"),
+        ("gp", "hyperband"),
+        ("cmaes", "halving"),
+        ("tpe", "hyperband"),
+        ("tpe", "wilcoxon"),
+    ],
 )
 def test_a_search_rebuilt_from_odd_trials_draws_the_next_one(home, odd, engine):
     ledger = run(home, "mlp", [odd] * 5, engine)

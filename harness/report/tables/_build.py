@@ -16,12 +16,13 @@ from harness.report.tables import _slices as slices
 from harness.report.tables._across import across, method_of
 from harness.report.tables._budget import SearchCurve, best_of
 from harness.report.tables._cautions import cautions
+from harness.report.tables._format import label
 from harness.report.tables._frames import KEY, Confirmed, Record, Results, cell_of, confirmed, finite, json_object
 from harness.report.tables._scores import metrics, samples
 from harness.report.tables._section import SectionComparison
 from harness.report.tables._table import COSTS, Row, RunSummary, SearchCost, Section, Table, TrialCounts
 from harness.stats import resampling
-from harness.types import BASELINE, EXPECTED, Cell, Json
+from harness.types import BASELINE, EXPECTED, NO_TEXT, Cell, Json
 
 
 def build(results: Results) -> Table:
@@ -109,6 +110,7 @@ def _section(
     components = _components(header.get("components") or {}, backbone, rows)
     pace = next((facts["pace"] for facts in components.values() if "pace" in facts), 1)
     remarks = [f"{name.partition('/')[2]}: {facts['note']}" for name, facts in components.items() if "note" in facts]
+    remarks += _held_out(header.get("protocol") or {}, rows) + _of_variants(components, rows)
     doubts = (*cautions(rows, card, header.get("ties", EXPECTED)), *comparison.unresolved())
     return Section(
         dataset=data.name,
@@ -117,7 +119,7 @@ def _section(
         card=card,
         rows=tuple(rows),
         pace=pace,
-        remarks=(*remarks, *_of_variants(components, rows), *ensembles.remarks(comparison)),
+        remarks=(*remarks, *ensembles.remarks(comparison)),
         cautions=doubts,
         slices=tuple(part.of([row.cell for row in rows]) for part in parts),
         pairs=comparison.pairs,
@@ -130,6 +132,17 @@ def _of_variants(components: Json, rows: list[Row]) -> list[str]:
     names = {row.cell.adapter for row in rows if row.cell.has_variants and row.cell.is_trained}
     named = sorted(name for name in names if name.partition("[")[0] in mean)
     return [f"Trained on the mean of an item's texts, not on one drawn at each step: {', '.join(named)}."] * bool(named)
+
+
+def _held_out(protocol: Json, rows: list[Row]) -> list[str]:
+    """Name the trained rows without text, whose vectors of held-out items mean nothing."""
+    names = [label(row.cell) for row in rows if row.cell.encoder == NO_TEXT and not row.cell.is_baseline]
+    if not protocol.get("cold_items") or not names:
+        return []
+    return [
+        f"{', '.join(names)}: held-out items keep their untrained random vectors, so the score on cold targets is that "
+        "of a random order, not a result of the method."
+    ]
 
 
 def _components(components: Json, backbone: str, rows: list[Row]) -> dict[str, Json]:

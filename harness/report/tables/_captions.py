@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from harness.data import cards
+from harness.metrics.lists import _all as lists
 from harness.report.tables._across import Across, Standing
 from harness.report.tables._across import label as method_label
 from harness.report.tables._columns import Column, all_columns, filled
@@ -27,10 +28,11 @@ from harness.report.tables._table import Row, Section, Table
 from harness.stats import resampling
 from harness.stats.crossed_effects import ALPHA, POWER
 from harness.stats.crossed_effects import FEW as FEW_USERS
-from harness.types import EXPECTED, MIDDLE, Json
+from harness.types import EXPECTED, MIDDLE, Json, Protocol
 
 FEW = 30  # users in a part of the test; with fewer, a bootstrap interval undercovers
 TITLES = {
+    "suite": "Suite",
     "protocol": "Protocol",
     "prep": "Preparation",
     "budget": "Budget of every cell",
@@ -40,6 +42,7 @@ TITLES = {
     "provenance": "Provenance",
 }
 ABOVE = (
+    "suite",
     "protocol",
     "prep",
     "budget",
@@ -90,8 +93,12 @@ def header(table: Table, part: str) -> Json:
         return values | {"cut": f"as if each search had ended after {table.header['at_trials']} trials"}
     if part != "protocol" or not values:
         return values
-    if values.get("split") == "loo":
+    if values.get("split") != "gts":
         values.pop("quantile", None)
+    if values.get("split") == "users":
+        values.setdefault("train_users", Protocol().train_users)
+    if values.get("cold_items"):
+        values.setdefault("split_seed", Protocol().split_seed)
     opened = table.header.get("test_opened")
     return (
         values
@@ -150,7 +157,15 @@ def parity(table: Table, section: Section) -> str:
     ]
     tail = f"; below plan: {', '.join(less)}" if less else "; all rows complete"
     sentence = f"Parity: {', '.join(parts)} planned for each trained row{tail}."
-    return " ".join([sentence, *_settings(table, trained)])
+    return " ".join([sentence, *_dimensions(trained), *_settings(table, trained)])
+
+
+def _dimensions(rows: Sequence[Row]) -> list[str]:
+    """Return a sentence if searches with equal trials have different numbers of dimensions."""
+    counts = {len(row.spent.searched) for row in rows if row.spent.searched}
+    if len(counts) < 2:
+        return []
+    return [f"With these trials the rows search {min(counts)} to {max(counts)} dimensions."]
 
 
 def _settings(table: Table, rows: Sequence[Row]) -> list[str]:
@@ -192,7 +207,8 @@ def explanations(table: Table, columns: Sequence[Column] | None = None) -> list[
         *(_noted(notes, titles) for notes in COLUMN_NOTES),
         _cost_note(table, titles),
     ]
-    return [line for line in [*lines, _noted(SPECTRUM_NOTES, titles), _small_parts(table)] if line]
+    lines += [_noted(SPECTRUM_NOTES, titles), list_note(titles), _small_parts(table)]
+    return [line for line in lines if line]
 
 
 def _rows(table: Table) -> Iterator[Row]:
@@ -248,6 +264,12 @@ SPECTRUM_NOTES = {
     "table beyond d": "Table beyond d: share of the item table's variance along the text's later components.",
     "outside text": "Outside text: share of the item table's variance along no component of the text.",
 }
+
+
+def list_note(titles: Collection[str]) -> str:
+    """Explain the metrics of lists that have a column."""
+    known = {name: f"{name}: {lists.summary(metric)}" for name, metric in lists.names().items()}
+    return _noted(known, set(titles))
 
 
 def _noted(notes: dict[str, str], titles: set[str]) -> str:

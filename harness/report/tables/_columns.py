@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.metrics.lists import _all as lists
 from harness.report.tables import _format as f
 from harness.report.tables._table import Row, Table
 
@@ -15,6 +16,7 @@ TOPICS = {
     "parity": "Parity",
     "cost": "Cost",
     "spectrum": "Spectrum of the item table",
+    "lists": "Top-10 lists",
 }
 
 
@@ -91,7 +93,7 @@ def filled(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
 
 
 def _facts(head: str) -> list[Column]:
-    return [*_gains(head), *_budget(), *_costs(), *_spectrum()]
+    return [*_gains(head), *_budget(), *_costs(), *_spectrum(), *_lists()]
 
 
 def _fact(
@@ -182,6 +184,18 @@ def _spectrum() -> list[Column]:
         _fact("spectrum", "erank", 35, rank, lambda row: f.number(rank(row), 1)),
         *(_fact("spectrum", title, 5, value, _share_of(value)) for title, value in shares.items()),
     ]
+
+
+def _lists() -> list[Column]:
+    """Return the metrics of the lists beyond the target's rank."""
+
+    def column(name: str) -> Column:
+        def value(row: Row) -> float | None:
+            return row.fit and row.fit.info.get(name)
+
+        return _fact("lists", name, 5, value, lambda row: f.number(value(row), 3))
+
+    return [column(name) for name in lists.names()]
 
 
 def _share_of(value: Callable[[Row], float | None]) -> Callable[[Row], str]:

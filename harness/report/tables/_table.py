@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from harness.metrics.lists import _all as lists
 from harness.report.tables._across import Across
 from harness.report.tables._budget import BestOf
 from harness.report.tables._pairs import Pairs
@@ -134,8 +135,16 @@ class Table:
     spectra: pl.DataFrame = field(repr=False, compare=False)
 
     def frame(self) -> pl.DataFrame:
-        """Return one row per row of every section, including holes; unformatted numbers, null where missing."""
-        records = [_record(section, row, self.metrics) for section in self.sections for row in section.rows]
+        """Return one row per row of every section, including holes; unformatted numbers, null where missing.
+
+        Metrics of lists have columns only if a row recorded them.
+        """
+        rows = [(section, row) for section in self.sections for row in section.rows]
+        listed = [name for name in lists.names() if any(row.fit and name in row.fit.info for _, row in rows)]
+        records = [
+            _record(section, row, self.metrics) | {name: row.fit and row.fit.info.get(name) for name in listed}
+            for section, row in rows
+        ]
         frame = pl.DataFrame(records, infer_schema_length=None)
         return frame.cast({name: _dtype(name) for name, dtype in frame.schema.items() if dtype == pl.Null})
 

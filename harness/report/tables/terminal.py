@@ -56,6 +56,18 @@ def slices(table: Table) -> str:
     return "\n".join(map(_format.safe, lines)) + "\n"
 
 
+def lists(table: Table) -> str:
+    """Render the metrics of the top-10 lists, or a line that none were recorded."""
+    lines, columns = [], _columns.of_topic(table, "lists")
+    for section in table.sections if columns else ():
+        shown = [*_columns.names()[2:], *columns]
+        lines += ["", f"{captions.title(section)}: {_columns.TOPICS['lists'].lower()}"]
+        lines += _texts([column.title for column in shown], [[c.text(row) for c in shown] for row in section.rows])
+    lines += ["", captions.list_note([column.title for column in columns])] if columns else []
+    lines = lines or ["", "No metrics of lists were recorded: the runs are of an earlier version."]
+    return "\n".join(map(_format.safe, lines)) + "\n"
+
+
 def _document(table: Table, shown: list[list[_columns.Column]], grids: list[str]) -> str:
     lines = [_format.safe(text) for text in captions.header_lines(table, (*captions.ABOVE, "provenance"))]
     for section, grid in zip(table.sections, grids, strict=True):

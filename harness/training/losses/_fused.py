@@ -28,8 +28,13 @@ LOG2_E = math.log2(math.e)
 SAFE = 60.0  # max |logit| in base 2 for which the sum of 2^logit and its inverse stay within float32
 
 
-def softmax_loss(h: Tensor, table: Tensor, target: Tensor, *, blocks: torch.dtype | None = None) -> Tensor:
+def softmax_loss(
+    h: Tensor, table: Tensor, target: Tensor, *, smoothing: float = 0.0, blocks: torch.dtype | None = None
+) -> Tensor:
     """Mean over positions of -log softmax(h table^T)[target], shape ().
+
+    smoothing e: mean of (1 - e) (-log p_target) + e mean_j (-log p_j) over all items j. The mean logit is the product
+    of h and the mean row of the table, so smoothing needs no pass over the logits.
 
     h: (P, d) states; table: (N, d) items, without the padding row; target: (P,) int64 in [0, N). float32 or float64.
     blocks: bfloat16 computes logits and matrix products in that type, sums in float32: about twice as fast if the
@@ -46,21 +51,26 @@ def softmax_loss(h: Tensor, table: Tensor, target: Tensor, *, blocks: torch.dtyp
     if target.dtype != torch.int64 or h.dtype != table.dtype:
         dtypes = f"{h.dtype}, {table.dtype}, {target.dtype}"
         raise ValueError(f"softmax_loss takes h and table of one dtype and an int64 target, not {dtypes}")
-    return _SoftmaxLoss.apply(h, table, target, blocks or h.dtype)  # pyright: ignore[reportReturnType]
+    return _SoftmaxLoss.apply(h, table, target, smoothing, blocks or h.dtype)  # pyright: ignore[reportReturnType]
 
 
 class _SoftmaxLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, h: Tensor, table: Tensor, target: Tensor, kind: torch.dtype) -> Tensor:
+    def forward(ctx: Any, h: Tensor, table: Tensor, target: Tensor, e: float, kind: torch.dtype) -> Tensor:
         needed = any(ctx.needs_input_grad)
         rows = _rows(BLOCK_ELEMENTS.get((h.device.type, kind), 2**27), len(table))
         head = _Head(h, table, kind, min(rows, len(h)))
-        loss = -(h * table[target]).sum(dtype=torch.float64)
+        aims = table[target]  # each position's mean item vector under its label distribution
+        if e:
+            aims.mul_(1 - e).add_(table.mean(0), alpha=e)
+        loss = -(h * aims).sum(dtype=torch.float64)
         for start in range(0, len(h), rows):
             loss += head.block(slice(start, start + rows), needed)
         if needed:
-            head.grad_h -= table[target]
-            head.grad_table.index_add_(0, target, h, alpha=-1)
+            head.grad_h -= aims
+            head.grad_table.index_add_(0, target, h, alpha=e - 1)
+            if e:
+                head.grad_table.sub_(h.sum(0), alpha=e / len(table))
             ctx.save_for_backward(head.grad_h.div_(len(h)), head.grad_table.div_(len(h)))
         return (loss / len(h)).to(h.dtype)
 
@@ -68,7 +78,7 @@ class _SoftmaxLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         grad_h, grad_table = ctx.saved_tensors
-        return grad_h * grads[0], grad_table * grads[0], None, None
+        return grad_h * grads[0], grad_table * grads[0], None, None, None
 
 
 def _rows(elements: int, n: int) -> int:

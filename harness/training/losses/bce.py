@@ -10,24 +10,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._base import Negatives, Sampled, check
+from ._base import Negatives, Probability, Sampled, check
 from ._pairs import pair_scores
 
 
 class BCE(Sampled):
     """L = -(log sigma(s_target) + sum over the negatives of log(1 - sigma(s))) / (m + 1), mean over positions.
 
-    ``m`` negatives per position; keeps (P, m + 1) scores in memory.
+    ``m`` negatives per position, drawn by popularity^``alpha``; keeps (P, m + 1) scores in memory.
     """
 
-    def __init__(self, n_items: int, *, m: Negatives = 1) -> None:
-        super().__init__(n_items, m)
+    implied = ("alpha",)
+
+    def __init__(self, n_items: int, *, m: Negatives = 1, alpha: Probability = 0.0) -> None:
+        super().__init__(n_items, m, alpha)
         self.beta = 1.0  # power of the target's probability
 
     def draw(self, positions: int, generator: torch.Generator) -> Tensor:
-        return torch.randint(self.n_items, (positions, self.m), generator=generator, device=generator.device)
+        return self.sample((positions, self.m), generator)
 
-    def __call__(self, h: Tensor, table: Tensor, target: Tensor, negatives: Tensor | None) -> Tensor:
+    def __call__(
+        self, h: Tensor, table: Tensor, target: Tensor, negatives: Tensor | None, expected: Tensor | None = None
+    ) -> Tensor:
         negatives = check(h, table, target, negatives, (len(h), self.m))
         scores = pair_scores(h, table, torch.cat([target[:, None], negatives], 1))
         positive = self.beta * F.logsigmoid(scores[:, 0])

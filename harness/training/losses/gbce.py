@@ -18,8 +18,10 @@ class GBCE(BCE):
     """`BCE` with the target's log-probability multiplied by beta = 1 - ``t`` (1 - alpha).
 
     ``t`` from 0 (plain BCE) to 1 (probabilities calibrated as under BCE with all negatives). alpha is capped at 1, for
-    m above N - 1. Raises ValueError if t is outside [0, 1].
+    m above N - 1. Negatives are always uniform, as the sampling rate assumes. Raises ValueError if t is outside [0, 1].
     """
+
+    implied = ()
 
     def __init__(self, n_items: int, *, m: Negatives = 256, t: Probability = 0.75) -> None:
         super().__init__(n_items, m=m)

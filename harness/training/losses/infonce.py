@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._base import Negatives, Positive
+from ._base import Negatives, Positive, Probability
 from .sampled_softmax import SampledSoftmax
 
 SHORTEST = 1e-4  # min length in normalisation: otherwise a row of zeros gets a gradient larger than all others
@@ -22,8 +22,16 @@ class InfoNCE(SampledSoftmax):
     Raises ValueError if ``tau`` is not positive.
     """
 
-    def __init__(self, n_items: int, *, tau: Positive = 0.07, m: Negatives = 512) -> None:
-        super().__init__(n_items, m=m)
+    def __init__(
+        self,
+        n_items: int,
+        *,
+        tau: Positive = 0.07,
+        m: Negatives = 512,
+        alpha: Probability = 0.0,
+        logq: bool = False,
+    ) -> None:
+        super().__init__(n_items, m=m, alpha=alpha, logq=logq)
         if tau <= 0:
             raise ValueError(f"tau is {tau}; it must be above 0")
         self.tau = tau

@@ -37,6 +37,7 @@ def board(table: Table) -> Json:
     their cells, and comparisons of every two. Scores of curves and trials are in units of 1 / `SCALE`.
     """
     columns, trials, spectra = _columns.columns(table), _trials(table.trials.collect()), _spectra(table.spectra)
+    groups = {column.group for column, _ in columns}
     cells: dict[Cell, int] = {}
     values: list[Record] = []
     for section in table.sections:
@@ -50,7 +51,7 @@ def board(table: Table) -> Json:
         "alpha": ALPHA,
         "scale": SCALE,
         "reference": REFERENCE,
-        "groups": _columns.GROUPS,
+        "groups": {name: title for name, title in _columns.GROUPS.items() if name in groups},
         "shown": list(_columns.SHOWN),
         "columns": _columns.described(table),
         "cells": values,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from harness.metrics.lists import _all as lists
 from harness.report.tables._format import tuned
 from harness.report.tables._table import Row, Table
 from harness.types import Json
@@ -14,6 +15,7 @@ GROUPS = {
     "quality": "Quality",
     "cutoffs": "Other cut-offs",
     "cost": "Cost",
+    "lists": "Top-10 lists",
     "spectral": "Spectrum",
     "search": "Search",
 }
@@ -99,7 +101,7 @@ def columns(table: Table) -> list[tuple[PageColumn, Value]]:
     Scores are [mean, low, high], trials [done, pruned, failed, planned], seeds [done, planned], `tuned` a word, others
     numbers; None if a row has no value.
     """
-    return [*_scores(table), *_cost(table), *_spectral(table), *_search(table)]
+    return [*_scores(table), *_cost(table), *_lists(table), *_spectral(table), *_search(table)]
 
 
 def described(table: Table) -> list[Json]:
@@ -126,13 +128,21 @@ def _cost(table: Table) -> Iterable[tuple[PageColumn, Value]]:
             yield PageColumn(name, title, "cost", kind, "low", unit, text, DIGITS.get(name, 2)), _cost_of(name)
 
 
+def _lists(table: Table) -> Iterable[tuple[PageColumn, Value]]:
+    recorded = _recorded(table)
+    for name, metric in lists.names().items():
+        if name in recorded:
+            help = lists.summary(metric)
+            yield PageColumn(f"i:{name}", name, "lists", "number", "none", "", help, 3), _info_of(name)
+
+
 def _spectral(table: Table) -> Iterable[tuple[PageColumn, Value]]:
     text = "effective rank of the trained item table: exponential of the entropy of its singular values, 1 to d"
     yield (
         PageColumn("effective_rank", "eff. rank", "spectral", "number", "none", "directions", text, 1),
         lambda row: row.fit and row.fit.effective_rank,
     )
-    recorded = {name for row in _all(table) if row.fit for name in row.fit.info}
+    recorded = _recorded(table)
     for name, (title, kind, text) in INFO.items():
         if name in recorded:
             yield PageColumn(f"i:{name}", title, "spectral", kind, "none", "", text), _info_of(name)
@@ -163,6 +173,11 @@ def _search(table: Table) -> Iterable[tuple[PageColumn, Value]]:
     )
     text = "searched, default (no search), fixed (all parameters given), nothing (baseline); published setting, if any"
     yield column("tuned", "tuned", "word", "", text), lambda row: row.spent.tuned and tuned(row.spent)
+
+
+def _recorded(table: Table) -> set[str]:
+    """Return the keys of info that any row has."""
+    return {name for row in _all(table) if row.fit for name in row.fit.info}
 
 
 def _all(table: Table) -> Iterable[Row]:
