@@ -56,6 +56,8 @@ class FAERec(Adapter):
     fuses = True
     uses_interactions = True
 
+    draws = True
+
     features: Tensor
     has_text: Tensor
     popularity: Tensor
@@ -81,7 +83,8 @@ class FAERec(Adapter):
         self.id = nn.Parameter(scores * (COPY_STD / scores.std()))
         X = spectrum.features(preprocess)
         texts = has_text(spectrum.E)
-        self.frozen("features", X / X[texts].square().mean().clamp_min(1e-12).sqrt())
+        size = X[texts].square().mean().clamp_min(1e-12).sqrt()
+        self.frozen_text("features", preprocess, lambda X: X / size)
         self.frozen("has_text", texts)
         self.frozen("popularity", spectrum.interactions.counts(self.n).clamp_min(1))
         width = X.shape[1]
@@ -96,10 +99,10 @@ class FAERec(Adapter):
         self.gate = nn.Sequential(into, nn.GELU(), nn.Dropout(gate_dropout), out, nn.Sigmoid())
 
     def forward(self) -> Tensor:
-        return self.fused(self.id, self.text(self.features))
+        return self.fused(self.id, self.text(self.read("features")))
 
     def rows(self, ids: Tensor) -> Tensor:
-        return self.fused(F.embedding(ids, self.id), self.text(self.features[ids]))
+        return self.fused(F.embedding(ids, self.id), self.text(self.read("features", ids)))
 
     def text(self, x: Tensor) -> Tensor:
         """Map rows of features (m, features) to vectors (m, d)."""
@@ -116,7 +119,7 @@ class FAERec(Adapter):
         ids, counts = ids[self.has_text[ids]], counts[self.has_text[ids]]
         if not len(ids):
             return None
-        v, t = F.embedding(ids, self.id), self.text(self.features[ids])
+        v, t = F.embedding(ids, self.id), self.text(self.read("features", ids))
         w = curriculum(step.epoch, self.w_min, self.period)
         loss = w * item_loss(v, t, counts, self.tau)
         if w < 1:

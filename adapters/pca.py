@@ -14,6 +14,7 @@ Left out: the projection without MLP (a linear map, see `linear`), several texts
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -36,6 +37,8 @@ class PCA(Adapter):
     Raises ValueError if ``adaptor`` is unknown or the text has rank 0.
     """
 
+    draws = True
+
     features: Tensor
 
     def __init__(
@@ -55,7 +58,7 @@ class PCA(Adapter):
         self.adaptor = adaptor
         X = spectrum.features("center")
         width = X.shape[1]
-        self.frozen("features", X if adaptor == "pca" else _standardised(X, spectrum.E))
+        self.frozen_text("features", "center", (lambda X: X) if adaptor == "pca" else _standardiser(X, spectrum.E))
         self.shift = nn.Parameter(torch.zeros(width))
         if adaptor == "pca":
             self.projection = nn.Parameter(spectrum.V[:, :hidden].clone())
@@ -70,10 +73,10 @@ class PCA(Adapter):
             nn.init.zeros_(layer.bias)
 
     def forward(self) -> Tensor:
-        return self._mapped(self.features)
+        return self._mapped(self.read("features"))
 
     def rows(self, ids: Tensor) -> Tensor:
-        return self._mapped(self.features[ids])
+        return self._mapped(self.read("features", ids))
 
     def _mapped(self, X: Tensor) -> Tensor:
         return self.last(self.dropout(F.gelu(F.linear(X, *self._product()))))
@@ -86,10 +89,15 @@ class PCA(Adapter):
         return self.first.weight * self.scale, self.first(self.shift)
 
 
-def _standardised(X: Tensor, E: Tensor) -> Tensor:
-    """Columns of X (N, D) at mean 0 and variance 1, up to `EPSILON`, over the items with text; other rows are zero."""
-    has_text = (E != 0).any(1)
-    rows = X[has_text].double()
-    Z = torch.zeros_like(X)
-    Z[has_text] = ((rows - rows.mean(0)) / (rows.var(0, correction=0) + EPSILON).sqrt()).float()
-    return Z
+def _standardiser(X: Tensor, E: Tensor) -> Callable[[Tensor], Tensor]:
+    """The map that gives columns of X (N, D) mean 0 and variance 1, up to `EPSILON`, over the items with text.
+
+    Zero rows, those of items without text, stay zero.
+    """
+    rows = X[(E != 0).any(1)].double()
+    mean, std = rows.mean(0), (rows.var(0, correction=0) + EPSILON).sqrt()
+
+    def standardised(X: Tensor) -> Tensor:
+        return ((X.double() - mean) / std).float() * (X != 0).any(1, keepdim=True)
+
+    return standardised

@@ -49,6 +49,7 @@ class TedRec(Adapter):
     views = 2
     folds = True
     fuses = True
+    draws = True
 
     def __init__(
         self,
@@ -78,6 +79,9 @@ class TedRec(Adapter):
 
     def rows(self, ids: Tensor) -> Tensor:
         return torch.cat([F.embedding(ids, self.table), self.scale * self.moe.rows(ids)], 1)
+
+    def draw(self) -> None:
+        self.moe.draw()
 
     def diagnostics(self) -> dict[str, float]:
         return self.moe.diagnostics()

@@ -110,7 +110,7 @@ def _section(
     components = _components(header.get("components") or {}, backbone, rows)
     pace = next((facts["pace"] for facts in components.values() if "pace" in facts), 1)
     remarks = [f"{name.partition('/')[2]}: {facts['note']}" for name, facts in components.items() if "note" in facts]
-    remarks += _held_out(header.get("protocol") or {}, rows)
+    remarks += _held_out(header.get("protocol") or {}, rows) + _of_variants(components, rows)
     doubts = (*cautions(rows, card, header.get("ties", EXPECTED)), *comparison.unresolved())
     return Section(
         dataset=data.name,
@@ -119,7 +119,7 @@ def _section(
         card=card,
         rows=tuple(rows),
         pace=pace,
-        remarks=(*remarks, *_of_variants(components, rows), *ensembles.remarks(comparison)),
+        remarks=(*remarks, *ensembles.remarks(comparison)),
         cautions=doubts,
         slices=tuple(part.of([row.cell for row in rows]) for part in parts),
         pairs=comparison.pairs,
