@@ -30,6 +30,8 @@ Pos = Literal["taylor", "free_diag", "none"]
 Start = Literal["whiten", "plain"]
 Degree = Annotated[int, ">= 0", "<= 64"]
 
+ROWS = 4096  # mapped at a time in float64, which bounds memory
+
 
 @dataclass(frozen=True)
 class Interactions:
@@ -56,7 +58,8 @@ class Spectrum:
 
     U: (N, r), orthonormal columns; rows of items without text are zero. S: (r,), descending, all above the
     rank cut. V: (D, r), columns of canonical sign (largest entry positive). mean: (D,), subtracted from E before the
-    decomposition (zeros if centring was off). E: (N, D), the raw embeddings.
+    decomposition (zeros if centring was off). E: (N, D), the raw embeddings. variants: (M, N, D), the embeddings of up
+    to M texts an item, zero rows for those that an item lacks; E is then the mean of those that it has.
     """
 
     U: Tensor
@@ -65,6 +68,7 @@ class Spectrum:
     mean: Tensor
     E: Tensor
     interactions: Interactions = field(default_factory=Interactions.none)  # only filled if `Adapter.uses_interactions`
+    variants: Tensor | None = None
 
     @classmethod
     def blank(cls, n: int) -> Spectrum:
@@ -98,6 +102,22 @@ class Spectrum:
         if preprocess == "whiten":
             return self.U * self.unit
         raise ValueError(f"preprocess is '{preprocess}'; it must be one of: raw, center, whiten")
+
+    def variant_features(self, preprocess: str) -> Tensor | None:
+        """The affine map from E to `features`, applied to every text of ``variants``: (M, N, width), float32.
+
+        Its mean over the texts of an item is the item's row of `features`. Rows of texts that an item lacks are zero.
+        None without variants. Computed in float64.
+        """
+        if self.variants is None or preprocess == "raw":
+            return self.variants
+        B = self.V.double() * (self.unit / self.S.double()) if preprocess == "whiten" else None
+        return torch.stack([torch.cat([self._mapped(E, B) for E in text.split(ROWS)]) for text in self.variants])
+
+    def _mapped(self, E: Tensor, B: Tensor | None) -> Tensor:
+        """(E - mean) B in float32, (E - mean) without B; zero for zero rows of E (n, D)."""
+        X = (E.double() - self.mean.double()) * (E != 0).any(1, keepdim=True)
+        return (X if B is None else X @ B).float()
 
     def affine(self, preprocess: str, B: Tensor) -> tuple[Tensor, Tensor]:
         """Return (W, b) with features(preprocess) @ B = E @ W + b on rows with text: B (features, d), W (D, d), b (d,).
@@ -143,6 +163,7 @@ class Adapter(nn.Module):
     Class attributes: ``version``, raised when behaviour changes; ``uses_text``, False for controls that read no text;
     ``uses_interactions``: needs `Spectrum.interactions`; ``fuses``: combines text and ID itself, so the seam must not;
     ``encodes``: its auxiliary loss calls `Step.encode`, which backbones that read event times do not support;
+    ``draws``: in training it reads one text of each item where items have several, see `read`; else their mean;
     ``views``: k, the number of vectors an item has; ``folds``: `mix` joins the k vectors of an event into one, the only
     one that the backbone reads, and items are scored by their first vector; ``by_name_only``: not part of the selection
     ``all`` (ablations); ``note``: a caution printed under tables with a row of this adapter.
@@ -156,12 +177,16 @@ class Adapter(nn.Module):
     uses_interactions = False
     fuses = False
     encodes = False
+    draws = False
     views = 1
     folds = False
     by_name_only = False
     note = ""
     fixed: ClassVar[dict[str, Any]] = {}
     choices: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    text_rows: Tensor
+    text_counts: Tensor
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -174,6 +199,7 @@ class Adapter(nn.Module):
         self.n = spectrum.n
         self.d = d
         self.mixer: nn.Module | None = None
+        self.drawn: Tensor | None = None  # of each item, the row of its text in features by variant, (N,) int64
 
     @classmethod
     def mixer_of(cls, d: int, params: dict[str, Any]) -> nn.Module | None:
@@ -215,6 +241,41 @@ class Adapter(nn.Module):
     def frozen(self, name: str, value: Tensor) -> None:
         """Register a constant matrix: it moves with the module, is not trained, and is not in the state_dict."""
         self.register_buffer(name, value, persistent=False)
+
+    def frozen_text(self, name: str, preprocess: str, then: Callable[[Tensor], Tensor] = lambda X: X) -> None:
+        """Register ``then(features(preprocess))`` as the constant matrix `name` (N, width), to be read by `read`.
+
+        `then` maps rows (m, features) to rows (m, width) by an affine map. Raises ValueError as `Spectrum.features`.
+        """
+        self.frozen(name, then(self.spectrum.features(preprocess)))
+        features, texts = self.spectrum.variant_features(preprocess), self.spectrum.variants
+        if features is None or texts is None:
+            return
+        self.frozen(f"{name}_by_variant", then(features.flatten(0, 1)))
+        exists = (texts != 0).any(2)
+        order = torch.sort(exists.byte(), dim=0, descending=True, stable=True).indices
+        self.frozen("text_rows", order * self.n + torch.arange(self.n))  # (M, N), texts that exist before the others
+        self.frozen("text_counts", exists.sum(0).clamp_min(1))
+
+    def draw(self) -> None:
+        """Draw a text for each item, which `read` uses until the next draw. Called at the start of a training step.
+
+        Each text that an item has is equally likely. Draws from torch's global generator, and only if the adapter reads
+        several texts, so other adapters train as without variants.
+        """
+        if "text_rows" in self._buffers:
+            k = (torch.rand(self.n, device=self.text_rows.device) * self.text_counts).long()
+            self.drawn = self.text_rows.gather(0, k[None])[0]
+
+    def read(self, name: str, ids: Tensor | None = None) -> Tensor:
+        """Rows ``ids`` (m,), by default all, of a matrix registered by `frozen_text`.
+
+        In training, rows of the texts drawn last, if items have several; otherwise rows of their mean.
+        """
+        if self.training and self.drawn is not None:
+            return getattr(self, f"{name}_by_variant")[self.drawn if ids is None else self.drawn[ids]]
+        features = getattr(self, name)
+        return features if ids is None else features[ids]
 
 
 def _with_fixed(constructor: Callable[..., None], fixed: dict[str, Any]) -> Callable[..., None]:

@@ -17,21 +17,23 @@ class Linear(Adapter):
     Raises ValueError if ``preprocess`` is unknown.
     """
 
+    draws = True
+
     features: Tensor
 
     def __init__(self, spectrum: Spectrum, d: int, *, preprocess: Preprocess = "raw") -> None:
         super().__init__(spectrum, d)
         self.preprocess = preprocess
-        self.frozen("features", spectrum.features(preprocess))
+        self.frozen_text("features", preprocess)
         self.map = nn.Linear(self.features.shape[1], d)
         nn.init.xavier_normal_(self.map.weight)
         nn.init.zeros_(self.map.bias)
 
     def forward(self) -> Tensor:
-        return self.map(self.features)
+        return self.map(self.read("features"))
 
     def rows(self, ids: Tensor) -> Tensor:
-        return self.map(self.features[ids])
+        return self.map(self.read("features", ids))
 
     def linear_map(self) -> tuple[Tensor, Tensor]:
         W, b = self.spectrum.affine(self.preprocess, self.map.weight.T)

@@ -22,12 +22,14 @@ class Linear2(Adapter):
     Raises ValueError if ``preprocess`` is unknown.
     """
 
+    draws = True
+
     features: Tensor
 
     def __init__(self, spectrum: Spectrum, d: int, *, preprocess: Preprocess = "raw") -> None:
         super().__init__(spectrum, d)
         self.preprocess = preprocess
-        self.frozen("features", spectrum.features(preprocess))
+        self.frozen_text("features", preprocess)
         width = self.features.shape[1]
         self.first = nn.Linear(width, max(width // 2, 1))
         self.second = nn.Linear(self.first.out_features, d)
@@ -40,10 +42,10 @@ class Linear2(Adapter):
         return (self.second.weight @ self.first.weight).T, self.second(self.first.bias)
 
     def forward(self) -> Tensor:
-        return self._mapped(self.features)
+        return self._mapped(self.read("features"))
 
     def rows(self, ids: Tensor) -> Tensor:
-        return self._mapped(self.features[ids])
+        return self._mapped(self.read("features", ids))
 
     def _mapped(self, X: Tensor) -> Tensor:
         B, b = self.product()

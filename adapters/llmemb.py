@@ -39,6 +39,7 @@ class LLMEmb(Adapter):
 
     version = 2
     uses_interactions = True
+    draws = True
 
     features: Tensor
     collaborative: Tensor
@@ -58,7 +59,7 @@ class LLMEmb(Adapter):
         if window < 1:
             raise ValueError(f"window is {window}; it must be at least 1 event")
         self.alpha, self.tau, self.preprocess = alpha, tau, preprocess
-        self.frozen("features", spectrum.features(preprocess))
+        self.frozen_text("features", preprocess)
         self.map = two_linear(self.features.shape[1], d)
         self.scale = LENGTH / start_length(self.features, d)
         Y = _leading(_ppmi(spectrum.interactions, self.n, window), d)
@@ -68,10 +69,10 @@ class LLMEmb(Adapter):
         self.frozen("aligned", placed.squeeze(1) & has_text(spectrum.E))
 
     def forward(self) -> Tensor:
-        return self.map(self.features)
+        return self.map(self.read("features"))
 
     def rows(self, ids: Tensor) -> Tensor:
-        return self.map(self.features[ids])
+        return self.map(self.read("features", ids))
 
     def aux(self, step: Step) -> Tensor | None:
         ids = step.items()

@@ -57,6 +57,7 @@ class LLMESR(Adapter):
     fuses = True
     encodes = True
     uses_interactions = True
+    draws = True
 
     features: Tensor
     has_text: Tensor
@@ -85,7 +86,7 @@ class LLMESR(Adapter):
         self.alpha, self.beta = alpha, beta
         scores = spectrum.U[:, :d] * spectrum.S[:d]
         self.table = nn.Parameter(scores * (COPY_STD / scores.std()))
-        self.frozen("features", spectrum.features(preprocess))
+        self.frozen_text("features", preprocess)
         self.map = two_linear(self.features.shape[1], d)
         self.scale = COPY_STD * d**0.5 / start_length(self.features, d)
         self.mixer = self.mixer_of(d, {"residual": residual})
@@ -99,10 +100,10 @@ class LLMESR(Adapter):
         return _Exchange(d, residual=params["residual"])
 
     def forward(self) -> Tensor:
-        return torch.cat([self.table, self.text(self.features)], 1)
+        return torch.cat([self.table, self.text(self.read("features"))], 1)
 
     def rows(self, ids: Tensor) -> Tensor:
-        return torch.cat([F.embedding(ids, self.table), self.text(self.features[ids])], 1)
+        return torch.cat([F.embedding(ids, self.table), self.text(self.read("features", ids))], 1)
 
     def text(self, features: Tensor) -> Tensor:
         """The semantic view of rows of features, (m, d)."""
@@ -133,7 +134,7 @@ class LLMESR(Adapter):
         if not len(ids):
             return step.states.new_zeros(())
         scale = LENGTH / (COPY_STD * self.d**0.5)
-        return soft_contrast(scale * F.embedding(ids, self.table), scale * self.text(self.features[ids]), TAU)
+        return soft_contrast(scale * F.embedding(ids, self.table), scale * self.text(self.read("features", ids)), TAU)
 
     def histories(self, users: Tensor, length: int) -> Tensor:
         """The last ``length`` training events of users (m,) as item numbers (m, length), padded on the right."""

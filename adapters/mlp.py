@@ -23,6 +23,8 @@ class MLP(Adapter):
     Raises ValueError if ``activation`` or ``preprocess`` is unknown or ``layers`` is below 1.
     """
 
+    draws = True
+
     features: Tensor
 
     def __init__(
@@ -41,7 +43,7 @@ class MLP(Adapter):
             raise ValueError(f"activation is '{activation}'; it must be one of: {', '.join(ACTIVATIONS)}")
         if layers < 1:
             raise ValueError(f"MLP needs at least 1 hidden layer, layers is {layers}")
-        self.frozen("features", spectrum.features(preprocess))
+        self.frozen_text("features", preprocess)
         steps: list[nn.Module] = []
         width = self.features.shape[1]
         for _ in range(layers):
@@ -51,10 +53,10 @@ class MLP(Adapter):
         self.net.apply(_xavier)
 
     def forward(self) -> Tensor:
-        return self.net(self.features)
+        return self.net(self.read("features"))
 
     def rows(self, ids: Tensor) -> Tensor:
-        return self.net(self.features[ids])
+        return self.net(self.read("features", ids))
 
 
 def _xavier(module: nn.Module) -> None:

@@ -34,6 +34,10 @@ class PCAMoE(UniSRecMoE):
         if k < 1:
             raise ValueError(f"PCA needs at least 1 component, k is {k}")
         scores = spectrum.U[:, :k] * (spectrum.unit if whiten else spectrum.S[:k])
-        reduced = dataclasses.replace(spectrum, E=scores)  # the mixture reads these scores as its text
+        texts = spectrum.variant_features("whiten")
+        if texts is not None:
+            texts = texts[..., :k] * (1.0 if whiten else spectrum.S[:k] / spectrum.unit)
+        # the mixture reads these scores as its text
+        reduced = dataclasses.replace(spectrum, E=scores, variants=texts)
         super().__init__(reduced, d, experts=experts, noisy=noisy, dropout=dropout, preprocess="raw")
         self.spectrum = spectrum

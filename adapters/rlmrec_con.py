@@ -29,6 +29,7 @@ class RLMRecCon(Adapter):
     """
 
     fuses = True
+    draws = True
 
     features: Tensor
     has_text: Tensor
@@ -44,7 +45,7 @@ class RLMRecCon(Adapter):
     ) -> None:
         super().__init__(spectrum, d)
         self.weight, self.tau = weight, tau
-        self.frozen("features", spectrum.features(preprocess))
+        self.frozen_text("features", preprocess)
         self.frozen("has_text", has_text(spectrum.E))
         self.table = nn.Parameter(torch.randn(self.n, d) * COPY_STD)
         self.projection = perceptron(self.features.shape[1], d)
@@ -61,4 +62,4 @@ class RLMRecCon(Adapter):
         if not len(ids):
             return None
         positive = torch.arange(len(ids), device=ids.device)
-        return self.weight * info_nce(self.rows(ids), self.projection(self.features[ids]), positive, self.tau)
+        return self.weight * info_nce(self.rows(ids), self.projection(self.read("features", ids)), positive, self.tau)

@@ -34,6 +34,7 @@ class RLMRecGen(Adapter):
     """
 
     fuses = True
+    draws = True
 
     features: Tensor
     has_text: Tensor
@@ -52,7 +53,7 @@ class RLMRecGen(Adapter):
         if not 0 < mask <= 1:
             raise ValueError(f"mask is {mask}; it must lie in (0, 1]")
         self.weight, self.tau, self.mask = weight, tau, mask
-        self.frozen("features", spectrum.features(preprocess))
+        self.frozen_text("features", preprocess)
         self.frozen("has_text", has_text(spectrum.E))
         self.table = nn.Parameter(torch.randn(self.n, d) * COPY_STD)
         self.reconstruction = perceptron(d, self.features.shape[1])
@@ -68,7 +69,9 @@ class RLMRecGen(Adapter):
         if not len(drawn):
             return None
         items, positive = step.targets[drawn].unique(return_inverse=True)
-        return self.weight * info_nce(self.reconstruction(step.states[drawn]), self.features[items], positive, self.tau)
+        return self.weight * info_nce(
+            self.reconstruction(step.states[drawn]), self.read("features", items), positive, self.tau
+        )
 
     def _drawn(self, targets: Tensor) -> Tensor:
         """Draw the positions to reconstruct among those whose target has text."""

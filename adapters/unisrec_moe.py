@@ -32,6 +32,8 @@ class UniSRecMoE(Adapter):
     Raises ValueError if ``preprocess`` is unknown, ``experts`` is below 1 or ``dropout`` outside [0, 1).
     """
 
+    draws = True
+
     features: Tensor
 
     def __init__(
@@ -50,17 +52,17 @@ class UniSRecMoE(Adapter):
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is {dropout}; it must lie in [0, 1)")
         self.experts, self.noisy, self.dropout = experts, noisy, dropout
-        self.frozen("features", spectrum.features(preprocess))
+        self.frozen_text("features", preprocess)
         width = self.features.shape[1]
         self.W = nn.Parameter(torch.randn(width, experts * d) * INIT_STD)  # the experts' W_k side by side
         self.b = nn.Parameter(torch.zeros(experts, width))
         self.gate = nn.Parameter(torch.zeros(width, experts * (2 if noisy else 1)))  # W_g and W_n side by side
 
     def forward(self) -> Tensor:
-        return self.mixture(self.features)
+        return self.mixture(self.read("features"))
 
     def rows(self, ids: Tensor) -> Tensor:
-        return self.mixture(self.features[ids])
+        return self.mixture(self.read("features", ids))
 
     def mixture(self, x: Tensor) -> Tensor:
         """Map text (m, features) to rows (m, d)."""

@@ -25,11 +25,13 @@ class WhitenRec(Adapter):
     Z leaves out directions below the rank cut of the spectrum.
     """
 
+    draws = True
+
     features: Tensor
 
     def __init__(self, spectrum: Spectrum, d: int, *, hidden: Count = 256, dropout: Rate = 0.2) -> None:
         super().__init__(spectrum, d)
-        self.frozen("features", spectrum.features("whiten") @ spectrum.V.T)
+        self.frozen_text("features", "whiten", lambda Z: Z @ spectrum.V.T)
         first, last = nn.Linear(self.features.shape[1], hidden), nn.Linear(hidden, d)
         for layer in (first, last):
             nn.init.xavier_uniform_(layer.weight)
@@ -37,7 +39,7 @@ class WhitenRec(Adapter):
         self.head = nn.Sequential(nn.Dropout(dropout), first, nn.ReLU(), nn.Dropout(dropout), last)
 
     def forward(self) -> Tensor:
-        return self.head(self.features)
+        return self.head(self.read("features"))
 
     def rows(self, ids: Tensor) -> Tensor:
-        return self.head(self.features[ids])
+        return self.head(self.read("features", ids))

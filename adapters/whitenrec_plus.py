@@ -36,18 +36,25 @@ class WhitenRecPlus(WhitenRec):
         if groups < 1:
             raise ValueError(f"WhitenRec+ needs at least 1 group, groups is {groups}")
         X = spectrum.features("center")
-        parts = X.tensor_split(min(groups, X.shape[1]), 1)
-        self.frozen("relaxed", torch.cat([_whitened(part.double(), spectrum.unit).float() for part in parts], 1))
+        groups = min(groups, X.shape[1])
+        maps = [_whitening(part.double(), spectrum.unit) for part in X.tensor_split(groups, 1)]
+
+        def relaxed(X: Tensor) -> Tensor:
+            parts = zip(X.tensor_split(groups, 1), maps, strict=True)
+            return torch.cat([(part.double() @ A @ B).float() for part, (A, B) in parts], 1)
+
+        self.frozen_text("relaxed", "center", relaxed)
 
     def forward(self) -> Tensor:
-        return self.head(self.features) + self.head(self.relaxed)
+        return self.head(self.read("features")) + self.head(self.read("relaxed"))
 
     def rows(self, ids: Tensor) -> Tensor:
-        return self.head(self.features[ids]) + self.head(self.relaxed[ids])
+        return self.head(self.read("features", ids)) + self.head(self.read("relaxed", ids))
 
 
-def _whitened(X: Tensor, unit: float) -> Tensor:
-    """ZCA-whiten centred float64 columns (N, D_g), unit = sqrt(N_text - 1); directions below the floor become zero."""
+def _whitening(X: Tensor, unit: float) -> tuple[Tensor, Tensor]:
+    """(A, B) such that X A B is the ZCA-whitened X, centred float64 columns (N, D_g), unit = sqrt(N_text - 1);
+    directions below the floor become zero."""
     eigenvalues, V = torch.linalg.eigh(X.T @ X / unit**2)
     kept = eigenvalues > FLOOR * eigenvalues[-1]
-    return X @ (V[:, kept] * eigenvalues[kept].rsqrt()) @ V[:, kept].T
+    return V[:, kept] * eigenvalues[kept].rsqrt(), V[:, kept].T

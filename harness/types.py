@@ -86,6 +86,11 @@ class Cell:
         """Whether trials of this cell train a model."""
         return not self.is_baseline and not self.is_ensemble
 
+    @property
+    def has_variants(self) -> bool:
+        """Whether its encoder gives an item several texts."""
+        return "variants:" in self.encoder
+
     def __str__(self) -> str:
         return " / ".join((self.dataset, self.encoder, self.backbone, self.adapter))
 

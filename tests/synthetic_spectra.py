@@ -1,5 +1,7 @@
 """Made-up catalogues for the tests of the model rooms."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -40,3 +42,18 @@ def toy_spectrum(
     E = torch.randn(n, D, generator=g) / (1 + torch.arange(D)) @ rotation + torch.randn(D, generator=g)
     E[list(missing)] = 0
     return spectrum_of(E, flips=flips)
+
+
+def spectrum_of_variants(variants: Tensor) -> Spectrum:
+    """The spectrum of several texts an item, (M, N, D): of the mean of the rows that are not zero."""
+    counts = (variants != 0).any(2).sum(0).clamp_min(1)
+    E = (variants.double().sum(0) / counts[:, None]).float()
+    return replace(spectrum_of(E), variants=variants)
+
+
+def toy_variants(n: int = 60, D: int = 12, M: int = 3, *, seed: int = 0) -> Spectrum:
+    """Items with M texts; but item 1 lacks the first, item 2 all but the first, and item 3 all of them."""
+    g = torch.Generator().manual_seed(seed + 100)
+    variants = toy_spectrum(n, D, seed=seed).E + 0.3 * torch.randn(M, n, D, generator=g)
+    variants[0, 1], variants[1:, 2], variants[:, 3] = 0, 0, 0
+    return spectrum_of_variants(variants)

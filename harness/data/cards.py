@@ -194,6 +194,8 @@ def _text(card: DataCard) -> str:
 
 def _embedding(info: Json) -> str:
     notes = "".join(f"; {note}" for note in info.get("notes", []))
+    if "texts" in info:
+        notes = f"; mean of {info['texts']} texts an item, {info['incomplete']:,} items with text have fewer{notes}"
     return f"{info['items']:,} x {info['dim']:,}, mean cosine {info['mean_cosine']:.3f}{notes}"
 
 

@@ -155,8 +155,11 @@ def _skipped_row(cell: Cell, reason: str) -> Json:
 
 
 def _remarks(cells: Iterable[Cell]) -> dict[str, Json]:
-    """Return remarks of components for the reader: kind/name -> `note` and, for backbones, `pace`."""
-    named = {(registry.ADAPTERS, name) for c in cells if not c.is_baseline for name in c.parts or (c.adapter,)}
+    """Return remarks of components for the reader: kind/name -> `note`, for backbones `pace`, and `reads_mean` for
+    adapters that do not draw among the texts of an item, where a cell has several."""
+    adapters = [(cell, name) for cell in cells if not cell.is_baseline for name in cell.parts or (cell.adapter,)]
+    several = {(registry.ADAPTERS, name) for cell, name in adapters if cell.has_variants}
+    named = {(registry.ADAPTERS, name) for _, name in adapters}
     named |= {(registry.BACKBONES, c.backbone) for c in cells if not c.is_baseline}
     remarks = {}
     for package, word in sorted(named):
@@ -164,6 +167,8 @@ def _remarks(cells: Iterable[Cell]) -> dict[str, Json]:
         if name in registry.names(package):  # else it has been removed since
             attributes = registry.schema(package, name).attributes
             remarks[f"{package}/{name}"] = {key: attributes[key] for key in ("note", "pace") if attributes.get(key)}
+            if (package, word) in several and attributes.get("uses_text", True) and not attributes.get("draws"):
+                remarks[f"{package}/{name}"]["reads_mean"] = True
     return {name: remark for name, remark in remarks.items() if remark}
 
 

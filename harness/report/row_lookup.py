@@ -172,21 +172,24 @@ def _mapped(path: Path) -> np.ndarray:
 
 
 def text(home: Path, row: LedgerRow, key: str, prepared: splits.Prepared) -> dict[str, np.ndarray]:
-    """Return arrays U, S, V, mean, E of the embedding with hash `key`, cached or re-encoded; empty for a row without
-    text. Raises HarnessError if the encoder would now produce another embedding."""
+    """Return the arrays that a trial reads of the embedding with hash `key`, cached or re-encoded: U, S, V, mean, E
+    and, if items have several texts, variants; empty for a row without text.
+
+    Raises HarnessError if the encoder would now produce another embedding.
+    """
     if not key:
         return {}
-    E = embeddings.cached(key, home)
-    if E is None:
+    matrices = embeddings.cached(key, home)
+    if matrices is None:
         encoder, texts = _base.encoder(row.cell.encoder, home), embeddings.texts_of(prepared)
         if embeddings.embedding_hash(encoder, texts) != key:
             raise HarnessError(
                 f"The embedding '{row.cell.encoder}' of {row.words} (hash {key}) is not cached in this home, and the "
                 "encoder would now produce another one."
             )
-        E = embeddings.embed(encoder, texts, home)
-    basis = embeddings.basis(E, key, home)
-    return {"U": basis.U, "S": basis.S, "V": basis.V, "mean": basis.mean, "E": E}
+        matrices = embeddings.matrices(encoder, texts, home)
+    basis = embeddings.basis(matrices["E"], key, home)
+    return {"U": basis.U, "S": basis.S, "V": basis.V, "mean": basis.mean, **matrices}
 
 
 def weights_file(home: Path, trial: Trial) -> Path:

@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from harness.system.checksums import Damaged
 from harness.text.basis import ProgressListener, decompose, parts
 from harness.text.encoders._base import Derived, Encoder, TextEncoder, Texts
 from harness.text.encoders.api import Api, EncodingCost
+from harness.text.encoders.variants import Variants, differ, mean
 from harness.types import HarnessError, Json, digest
 
 if TYPE_CHECKING:
@@ -50,10 +51,17 @@ def texts_of(prepared: Prepared) -> Texts:
 
 def can_encode(encoder: Encoder, texts: Texts) -> bool:
     """Whether the encoder has input: a text encoder needs at least one item with text."""
-    inner = encoder
-    while isinstance(inner, Derived):
-        inner = inner.inner
-    return not isinstance(inner, TextEncoder) or any(text is not None for text in texts.texts)
+    reads_text = any(isinstance(source, TextEncoder) for source in sources(encoder))
+    return not reads_text or any(text is not None for text in texts.texts)
+
+
+def sources(encoder: Encoder) -> list[Encoder]:
+    """The encoders whose matrices an encoder is computed from; itself if it is computed from no other."""
+    if isinstance(encoder, Derived):
+        return sources(encoder.inner)
+    if isinstance(encoder, Variants):
+        return [source for one in encoder.encoders for source in sources(one)]
+    return [encoder]
 
 
 def embedding_hash(encoder: Encoder, texts: Texts) -> str:
@@ -70,17 +78,27 @@ def embed(encoder: Encoder, texts: Texts, home: Path) -> np.ndarray:
     (N, D), has NaN or infinity (naming the first item), or if all its rows are zero or equal. A damaged file is set
     aside and recomputed, unless computing it costs money: then HarnessError says what to do.
     """
-    return _opened(lambda: _embedded(encoder, texts, home), _repay_hint(encoder))[0]["E"]
+    return matrices(encoder, texts, home)["E"]
 
 
-def cached(key: str, home: Path) -> np.ndarray | None:
-    """E by its hash as `embed` returns it; None if not cached. Raises HarnessError if damaged."""
+def matrices(encoder: Encoder, texts: Texts, home: Path) -> dict[str, np.ndarray]:
+    """`E` as `embed` returns it and, if items have several texts, `variants`, (M, N, D) float32, whose mean it is.
+
+    Rows of `variants` are zero for texts that an item lacks. Without an item whose texts differ there are no variants.
+    """
+    return _opened(lambda: _embedded(encoder, texts, home), _repay_hint(encoder))[0]
+
+
+def cached(key: str, home: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of an embedding by its hash, as `matrices` returns them; None if not cached. Raises HarnessError if
+    damaged."""
     folder = home / "cache" / "embeddings" / key
-    return _unseal(folder)[0]["E"] if folder.is_dir() else None
+    return _unseal(folder)[0] if folder.is_dir() else None
 
 
 def embedding_info(encoder: Encoder, texts: Texts, home: Path) -> Json:
-    """Information about an embedding: for a text encoder, the counts `missing`, `distinct` and `cut`."""
+    """Information about an embedding: for a text encoder, the counts `missing`, `distinct` and `cut`; for several texts
+    an item, `texts` (the most that an item has) and `incomplete` (items with fewer, but at least one)."""
     info = _opened(lambda: _embedded(encoder, texts, home), _repay_hint(encoder))[1]
     return {key: value for key, value in info.items() if key != "encoder"}
 
@@ -118,8 +136,18 @@ def _embedded(encoder: Encoder, texts: Texts, home: Path) -> Path:
     def build(target: Path) -> None:
         counts: Json = {}
         if isinstance(encoder, Derived):
-            E = encoder.derive(embed(encoder.inner, texts, home))
+            inner = matrices(encoder.inner, texts, home)
+            if "variants" in inner:
+                E, _ = _joined(target, list(_side_by_side(encoder, inner["variants"])), texts)
+            else:
+                E = encoder.derive(inner["E"])
             counts = embedding_info(encoder.inner, texts, home)
+        elif isinstance(encoder, Variants):
+            rows = [embed(one, texts, home) for one in encoder.encoders]
+            encoder.check(rows)
+            E, counts = _joined(target, rows, texts)
+            if not counts:
+                print(f"{encoder.word}: no item has texts with different rows.", file=sys.stderr, flush=True)
         elif isinstance(encoder, TextEncoder):
             E, counts = encoder.encode_in(partial, texts, reporter(encoder.word), lambda shape: _on_disk(target, shape))
         else:
@@ -144,11 +172,42 @@ def _embedded(encoder: Encoder, texts: Texts, home: Path) -> Path:
     return folder
 
 
-def _on_disk(folder: Path, shape: tuple[int, int]) -> np.ndarray:
-    """Zeros, float32, mapped to the file E.npy."""
-    E = np.lib.format.open_memmap(folder / "E.npy", mode="w+", dtype=np.float32, shape=shape)
-    files.reserve(folder / "E.npy")
-    return E
+def _on_disk(folder: Path, shape: tuple[int, ...], name: str = "E.npy") -> np.memmap:
+    """Zeros, float32, mapped to a file."""
+    array = np.lib.format.open_memmap(folder / name, mode="w+", dtype=np.float32, shape=shape)
+    files.reserve(folder / name)
+    return array
+
+
+def _joined(folder: Path, matrices: Sequence[np.ndarray], texts: Texts) -> tuple[np.ndarray, dict[str, int]]:
+    """Write matrices (N, D) as variants.npy, (M, N, D), and their mean as E.npy; return E and the counts `texts` and
+    `incomplete` of `embedding_info`. Without an item whose texts differ: no variants.npy, no counts.
+
+    Raises HarnessError if the rows of an item add up to zero, which would mark an item without text.
+    """
+    N, D = matrices[0].shape
+    stack, E = _on_disk(folder, (len(matrices), N, D), "variants.npy"), _on_disk(folder, (N, D))
+    counts = np.zeros(N, int)
+    for kept, matrix in zip(stack, matrices, strict=True):
+        kept[:] = matrix
+        counts += matrix.any(1)
+    mean(stack, E)
+    cancelled = np.flatnonzero((counts > 0) & ~E.any(1))
+    if len(cancelled):
+        item = texts.item_ids[cancelled[0]]
+        raise HarnessError(f"The embeddings of the texts of item '{item}' add up to zero. Leave one of the texts out.")
+    if not differ(stack, E):
+        (folder / "variants.npy").unlink()
+        return E, {}
+    stack.flush()
+    return E, {"texts": int(counts.max()), "incomplete": int(((counts > 0) & (counts < counts.max())).sum())}
+
+
+def _side_by_side(encoder: Derived, stack: np.ndarray) -> np.ndarray:
+    """The variants (M, N, D) of a derived encoder, which gets the texts of an item as one row, (N, M D)."""
+    M, N, D = stack.shape
+    derived = encoder.derive(stack.transpose(1, 0, 2).reshape(N, M * D))
+    return derived.reshape(N, M, D).transpose(1, 0, 2)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adapters._base import Interactions
 from harness.data.splits import Split
 
 
@@ -63,3 +64,11 @@ def _cut(windows: np.ndarray, lengths: np.ndarray, size: int) -> list[np.ndarray
     """Split `windows` into runs of about `size` targets."""
     before = np.cumsum(lengths[windows] - 1) - (lengths[windows] - 1)
     return np.split(windows, np.flatnonzero(np.diff(before // size)) + 1)
+
+
+def interactions(split: Split) -> Interactions:
+    """The training events of the split."""
+    within = np.arange(len(split.items)) - np.repeat(split.offsets[:-1], np.diff(split.offsets))
+    kept = within < np.repeat(split.train_ends, np.diff(split.offsets))
+    items = torch.from_numpy(split.items[kept].astype(np.int64) - 1)
+    return Interactions(items, torch.from_numpy(np.concatenate(([0], np.cumsum(split.train_ends))).astype(np.int64)))

@@ -101,6 +101,7 @@ class SequenceModel(nn.Module):
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Mean loss over the trained positions of a batch, plus the adapter's auxiliary loss."""
+        self.table.adapter.draw()
         inputs, targets = self.backbone.views(batch.items, generator)
         trained = targets > 0
         target = targets[trained]

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adapters._base import Adapter, Interactions, ItemTable, Spectrum, widths
+from adapters._base import Adapter, ItemTable, Spectrum, widths
 from backbones._base import Backbone
 from harness import registry
 from harness.data.splits import Queries, Split
@@ -33,7 +33,7 @@ from harness.metrics._all import HEADLINE, means
 from harness.metrics._ties import Ranks
 from harness.metrics.lists._base import TopLists
 from harness.training import diagnostics, list_scores, optimisation, schedules, user_scores
-from harness.training.batches import Windows, gather
+from harness.training.batches import Windows, gather, interactions
 from harness.training.losses._base import Loss
 from harness.training.model import Batch, SequenceModel
 from harness.training.ranking import ranks, ranks_and_lists, warm_and_cold
@@ -337,13 +337,15 @@ def run_baseline(
 
 
 def spectrum(arrays: dict[str, np.ndarray], n: int) -> Spectrum:
-    """Wrap the arrays U, S, V, mean, E in a `Spectrum` without copying; without arrays, n items without text."""
+    """Wrap the arrays U, S, V, mean, E and, for several texts an item, variants in a `Spectrum` without copying;
+    without arrays, n items without text."""
     if not arrays:
         return Spectrum.blank(n)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         U, S, V, mean, E = (torch.from_numpy(arrays[name]) for name in ("U", "S", "V", "mean", "E"))
-        return Spectrum(U, S, V, mean, E)
+        variants = torch.from_numpy(arrays["variants"]) if "variants" in arrays else None
+        return Spectrum(U, S, V, mean, E, variants=variants)
 
 
 def build(trial: Trial, split: Split, spectrum: Spectrum) -> SequenceModel:
@@ -365,7 +367,7 @@ def build(trial: Trial, split: Split, spectrum: Spectrum) -> SequenceModel:
             f"{trial.cell.adapter} encodes sequences of other users, for which {trial.cell.backbone} needs timestamps"
         )
     if make_adapter.uses_interactions:
-        spectrum = dataclasses.replace(spectrum, interactions=_interactions(split))
+        spectrum = dataclasses.replace(spectrum, interactions=interactions(split))
     text_params = text_params or {"fusion": "none", "out_std": 1.0, "id_std": 0.0}
     adapter: Adapter = make_adapter(spectrum, widths(train["d"], text_params["fusion"])[0], **adapter_params)
     table = ItemTable(adapter, train["d"], **text_params)
@@ -374,17 +376,9 @@ def build(trial: Trial, split: Split, spectrum: Spectrum) -> SequenceModel:
     compared = adapter.n if candidates is None else len(candidates)
     criterion: Loss = registry.load(registry.LOSSES, train["loss"])(compared, **loss_params)
     if criterion.needs_counts:
-        counts = torch.bincount(_interactions(split).items, minlength=adapter.n)
+        counts = torch.bincount(interactions(split).items, minlength=adapter.n)
         criterion.observe(counts if candidates is None else counts[candidates])
     return SequenceModel(table, backbone, criterion, train["precision"] == "bfloat16", candidates)
-
-
-def _interactions(split: Split) -> Interactions:
-    """The training events of the split."""
-    within = np.arange(len(split.items)) - np.repeat(split.offsets[:-1], np.diff(split.offsets))
-    kept = within < np.repeat(split.train_ends, np.diff(split.offsets))
-    items = torch.from_numpy(split.items[kept].astype(np.int64) - 1)
-    return Interactions(items, torch.from_numpy(np.concatenate(([0], np.cumsum(split.train_ends))).astype(np.int64)))
 
 
 def part(params: Params, prefix: str) -> Json:

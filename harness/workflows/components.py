@@ -158,7 +158,8 @@ def price(word: str, encoders: str, spec: PrepSpec, home: Path, dollars: float, 
 
     texts = embeddings.texts_of(preparation.prepare(reader.open_dataset(word, home, text), spec, home))
     lines = []
-    for encoder in (encoder_of(name, home) for name in registry.split_list(encoders)):
+    chosen = [source for name in registry.split_list(encoders) for source in embeddings.sources(encoder_of(name, home))]
+    for encoder in {encoder.word: encoder for encoder in chosen}.values():
         if isinstance(encoder, Api):
             left = embeddings.cost(encoder, texts, home, dollars)
             lines.append(

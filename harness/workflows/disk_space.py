@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from harness.search.plan import Plan
 from harness.search.study import Study
+from harness.text import embeddings
+from harness.types import Cell
 
 WIDTH = 1024  # assumed width of an embedding that is not cached yet
 TRIAL, EPOCH = 6_000, 150  # bytes in the ledger: start and end of a trial; an epoch
@@ -43,9 +45,16 @@ def _users(grid: Plan, study: Study) -> int:
 
 def _vectors(grid: Plan, pending: list[Study]) -> int:
     cache = grid.request.home / "cache" / "embeddings"
-    keys = {(study.cell.dataset, study.inputs.embedding) for study in pending if study.inputs.embedding}
-    absent = [dataset for dataset, key in keys if not (cache / key).is_dir()]
-    return sum(2 * 4 * WIDTH * grid.encoded_datasets[dataset].prepared.catalogue.height for dataset in absent)
+    cells = {study.inputs.embedding: study.cell for study in pending if study.inputs.embedding}
+    absent = [cell for key, cell in cells.items() if not (cache / key).is_dir()]
+    return sum(4 * WIDTH * _matrices(grid, cell) for cell in absent)
+
+
+def _matrices(grid: Plan, cell: Cell) -> int:
+    """Rows that the encoder of a cell writes: embedding and basis, with several texts an item also each text twice."""
+    encoded = grid.encoded_datasets[cell.dataset]
+    texts = len(embeddings.sources(encoded.encoders[cell.encoder]))
+    return encoded.prepared.catalogue.height * (2 if texts == 1 else 2 + 2 * texts)
 
 
 def warn(grid: Plan, log: Callable[[str], None], top_k: int = 0) -> None:

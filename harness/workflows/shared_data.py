@@ -12,7 +12,7 @@ from harness.system.console import log
 from harness.text import embeddings
 from harness.types import HarnessError, Json
 
-Bases = dict[str, tuple[embeddings.Basis, Any]]  # embedding hash -> basis and embedding matrix (N, D)
+Bases = dict[str, tuple[embeddings.Basis, dict[str, Any]]]  # embedding hash -> basis, and arrays of the embedding
 
 
 def prepare(grid: Plan) -> Bases:
@@ -39,16 +39,17 @@ def _bases(grid: Plan) -> Bases:
     bases: Bases = {}
     for dataset, word, key in sorted(wanted):
         encoded = grid.encoded_datasets[dataset]
-        E = embeddings.embed(encoded.encoders[word], encoded.texts, grid.request.home)
-        basis = embeddings.basis(E, key, grid.request.home)
+        matrices = embeddings.matrices(encoded.encoders[word], encoded.texts, grid.request.home)
+        basis = embeddings.basis(matrices["E"], key, grid.request.home)
         for note in basis.info["notes"]:
             log(f"{dataset} / {word}: {note}")
-        bases[key] = (basis, E)
+        bases[key] = (basis, matrices)
     return bases
 
 
-def arrays(basis: embeddings.Basis, E: Any) -> Json:
-    return {"U": basis.U, "S": basis.S, "V": basis.V, "mean": basis.mean, "E": E}
+def arrays(basis: embeddings.Basis, matrices: dict[str, Any]) -> Json:
+    """Return what trials read of an embedding: its basis, E and, if items have several texts, `variants`."""
+    return {"U": basis.U, "S": basis.S, "V": basis.V, "mean": basis.mean, **matrices}
 
 
 def _skip_unbuildable(grid: Plan, bases: Bases) -> None:
@@ -63,7 +64,11 @@ def _skip_unbuildable(grid: Plan, bases: Bases) -> None:
             key, n = study.inputs.embedding, grid.encoded_datasets[study.cell.dataset].prepared.catalogue.height
             spectrum = trial.spectrum(arrays(*bases[key]) if key else {}, n)
             try:
-                trial.build(study.trial("search", 0, study.space.default), split_of[study.cell.dataset], spectrum)
+                made = trial.build(
+                    study.trial("search", 0, study.space.default), split_of[study.cell.dataset], spectrum
+                )
+                if spectrum.variants is not None and not made.table.adapter.draws:
+                    log(f"{study.cell} trains on the mean of an item's texts: {study.cell.adapter} draws none.")
             except ValueError as error:
                 reason = str(error)
             except Exception as error:  # a bug in the component: its trials fail with this reason and are counted
@@ -91,7 +96,7 @@ def collect(grid: Plan, pending: list[Study], bases: Bases) -> Json:
         whole = splits.split(prepared, grid.request.protocol)
         split_of[prepared.hash, "confirm"] = whole
         split_of[prepared.hash, "search"] = whole.sealed()
-    spectra = {key: arrays(basis, E) for key, (basis, E) in bases.items()}
+    spectra = {key: arrays(*basis) for key, basis in bases.items()}
     return {
         "splits": split_of,
         "spectra": spectra,

@@ -4,11 +4,12 @@ import inspect
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from synthetic_spectra import toy_spectrum
+from synthetic_spectra import toy_spectrum, toy_variants
 
 from adapters._base import FUSIONS, Adapter, ItemTable, Spectrum, Step
 from backbones._base import Backbone
@@ -29,7 +30,14 @@ OWED = {  # base class, and what stands before the hyper-parameters
     registry.LOSSES: (Loss, ["n_items"]),
 }
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses.json"
-FLAGS = {"uses_text": True, "fuses": False, "pace": 1, "by_name_only": False, "note": ""}  # what is read from source
+FLAGS = {
+    "uses_text": True,
+    "fuses": False,
+    "pace": 1,
+    "by_name_only": False,
+    "note": "",
+    "draws": False,
+}  # what is read from source
 D, MAX_LEN = 8, 6
 
 each_adapter = pytest.mark.parametrize("name", ADAPTERS)
@@ -200,6 +208,27 @@ def test_an_adapter_reads_text_exactly_if_it_says_so(name):
         found.append((table().detach(), 0.0 if aux is None else aux.item()))
     (one, loss), (other, other_loss) = found
     assert not torch.equal(one, other) or loss != other_loss
+
+
+@each_adapter
+def test_an_adapter_draws_among_the_texts_of_an_item_exactly_if_it_says_so(name):
+    spectrum = toy_variants()
+    table, mean = make_table(name, spectrum=spectrum), make_table(name, spectrum=replace(spectrum, variants=None))
+    model = model_of(table, make_backbone("gru4rec"))
+
+    def outcome(seed):
+        """The table and the auxiliary loss in a training step that draws texts with this seed."""
+        torch.manual_seed(seed)
+        table.adapter.draw()
+        torch.manual_seed(0)
+        aux = table.adapter.aux(step_of(model))
+        torch.manual_seed(0)
+        return table().detach(), 0.0 if aux is None else aux.item()
+
+    (one, loss), (other, other_loss) = outcome(1), outcome(2)
+    assert (torch.equal(one, other) and loss == other_loss) is not table.adapter.draws
+    assert torch.equal(outcome(1)[0], one)
+    assert torch.equal(table.eval()(), mean.eval()()), "the ranking reads the mean"
 
 
 @each_adapter

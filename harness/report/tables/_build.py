@@ -119,7 +119,7 @@ def _section(
         card=card,
         rows=tuple(rows),
         pace=pace,
-        remarks=(*remarks, *ensembles.remarks(comparison)),
+        remarks=(*remarks, *_of_variants(components, rows), *ensembles.remarks(comparison)),
         cautions=doubts,
         slices=tuple(part.of([row.cell for row in rows]) for part in parts),
         pairs=comparison.pairs,
@@ -135,6 +135,14 @@ def _held_out(protocol: Json, rows: list[Row]) -> list[str]:
         f"{', '.join(names)}: held-out items keep their untrained random vectors, so the score on cold targets is no "
         "result of the method. It may lie above or below chance, since training moves the vectors of all other items."
     ]
+
+
+def _of_variants(components: Json, rows: list[Row]) -> list[str]:
+    """Name the rows with several texts an item that train on the mean of the texts."""
+    mean = {name.partition("/")[2] for name, facts in components.items() if facts.get("reads_mean")}
+    names = {row.cell.adapter for row in rows if row.cell.has_variants and row.cell.is_trained}
+    named = sorted(name for name in names if name.partition("[")[0] in mean)
+    return [f"Trained on the mean of an item's texts, not on one drawn at each step: {', '.join(named)}."] * bool(named)
 
 
 def _components(components: Json, backbone: str, rows: list[Row]) -> dict[str, Json]:

@@ -251,7 +251,9 @@ class Derived(Encoder):
         return self.derive(self.inner.encode(texts, progress))
 
     def derive(self, E: np.ndarray) -> np.ndarray:
-        """Transform the matrix of the inner encoder, (N, D) float32, to (N, D) float32."""
+        """Transform the matrix of the inner encoder, (N, D) float32, to (N, D) float32.
+
+        If items have several texts, their rows come side by side as one matrix, so it must not mix columns."""
         raise NotImplementedError
 
 
