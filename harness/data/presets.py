@@ -44,6 +44,10 @@ PRESETS = {
     # Amazon Reviews 2023 (github.com/hyp1231/AmazonReviews2023, benchmark_scripts/kcore_filtering.py): of a repeated
     # (user, item) the earliest event is kept, then the 5-core
     "amazon2023": PrepSpec(dedup="first"),
+    # AlphaFuse, SIGIR 2025 (github.com/Hugo-Chinn/AlphaFuse: pickles without their preparation). Read from the data
+    # that three of its authors published with PreferDiff, ICLR 2025 (github.com/lswhim/PreferDiff, data/): the 5-core,
+    # then each user's last 11 events, 10 of history and a target. Its split is the protocol `users`.
+    "alphafuse": PrepSpec(dedup="none", max_history=11),
 }
 
 

@@ -62,7 +62,7 @@ prep_options = combined(
         "--prep",
         default="default",
         show_default=True,
-        help="Preparation preset: default, raw, spectran, s3rec, llm-esr, minionerec, amazon2023. "
+        help="Preparation preset: default, raw, spectran, s3rec, llm-esr, minionerec, amazon2023, alphafuse. "
         "The options below override it.",
     ),
     click.option("--text", default="", metavar="TEMPLATE", help="Item text, e.g. '{title}. {brand}. {categories}'."),

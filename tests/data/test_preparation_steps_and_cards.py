@@ -59,7 +59,8 @@ def test_old_preparations_keep_their_identity():
             "patience": 3,
             "params": {"train.lr": 0.1},
         },
-        **{"protocol": {"split": "loo", "filter_seen": True, "quantile": 0.9}, "inputs": asdict(Inputs(data="h"))},
+        "protocol": {"split": "loo", "filter_seen": True, "quantile": 0.9},
+        "inputs": {"data": "h", "embedding": "", "basis": 0, "versions": {}},
     }
     assert trial.id == digest(written)
 
@@ -234,7 +235,7 @@ def test_the_presets_differ_where_the_works_differ(tmp_path):
     }
     assert found == {
         **{"default": "abcdea", "raw": "abcdeaa", "spectran": "abcea", "s3rec": "abcdeaa", "llm-esr": "abcdeaa"},
-        "amazon2023": "abcde",
+        **{"amazon2023": "abcde", "alphafuse": "abcdeaa"},
     }
 
 
@@ -491,6 +492,24 @@ def test_beauty_has_the_published_counts_under_two_presets_and_its_order_matters
         assert card.published["users"] == {"published": users, "ours": users, "percent": 0.0}
         assert card.published["events"]["percent"] == card.published["items"]["percent"] == 0.0
         assert card.order_test["drop_percent"] > 30
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared research data are not on this machine")
+@pytest.mark.parametrize(("name", "lines"), [("beauty", (17_890, 2_236, 2_237)), ("toys", (15_529, 1_941, 1_942))])
+def test_alphafuse_sets_and_the_split_of_users_have_the_counts_of_the_files_of_its_authors(name, lines, tmp_path):
+    """lines: of train_data.txt, valid_data.txt and test_data.txt of PreferDiff, one a user; they round down, we to the
+    nearest number."""
+    source = SHARED / f"amazon2014-{name}"
+    raw = reader.RawDataset(source.name, source / "interactions_5core.parquet", source / "items.parquet", "{title}")
+    prepared = prepare(raw, preset("alphafuse"), tmp_path)
+    published = prepared.card.published
+    assert published is not None
+    assert {published[key]["percent"] for key in ("users", "items", "events")} == {0.0}
+    found = split(prepared, Protocol("users"))
+    assert found.test is not None
+    parts = (found.train_ends > 0).sum(), len(found.valid.users), len(found.test.users)
+    assert sum(parts) == sum(lines)
+    assert np.abs(np.subtract(parts, lines)).max() <= 1
 
 
 @pytest.mark.slow

@@ -8,12 +8,13 @@ import pytest
 import safetensors.torch
 import torch
 from small_trials import a_trial, spectrum_of
+from torch.nn import functional as F
 
 from harness.data import splits
-from harness.training import trial
+from harness.training import ensemble, trial
 from harness.training.baselines.popularity import Popularity
 from harness.training.baselines.transition_knn import TransitionKNN
-from harness.types import Protocol
+from harness.types import Cell, Protocol
 
 COLD = Protocol(cold_items=0.2)
 
@@ -52,6 +53,50 @@ def test_training_events_of_held_out_items_change_no_weight(prepared, protocol, 
     assert all(torch.equal(first[name], second[name]) for name in first)
     naive = cut(other, replace(protocol, cold_items=0.0, split_seed=0))
     assert naive.train_ends.sum() > after.train_ends.sum(), "the events would be trained without the option"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "params"),
+    [
+        ("bert4rec", {}),
+        ("gru4rec", {"train.loss": "sampled_softmax", "loss.m": 8, "loss.alpha": 1.0, "loss.logq": True}),
+    ],
+)
+def test_masked_models_and_popular_negatives_learn_nothing_from_held_out_items(prepared, backbone, params):
+    work = a_trial("id", backbone, epochs=2, **params)
+    before, after = (cut(data, COLD) for data in (prepared, with_more_events(prepared, COLD)))
+    first, second = weights(work, before), weights(work, after)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_an_ensemble_learns_nothing_from_held_out_items(prepared):
+    results = []
+    for data in (prepared, with_more_events(prepared, COLD)):
+        split, parts = cut(data, COLD), []
+        for name in ("id", "text"):
+            work = replace(a_trial(name, epochs=2), protocol=COLD)
+            parts.append((work, trial.run(work, split, spectrum_of(split))[1].weights))
+        whole = replace(parts[0][0], cell=Cell("toy", "noise", "sasrec", "id+text"))
+        result, artifacts = ensemble.run(whole, parts, split, lambda _, split=split: spectrum_of(split))
+        results.append((result.valid, result.info["weight"], artifacts.ranks.middle[~splits.cold(split, split.test)]))
+    assert results[0][:2] == results[1][:2]
+    assert np.array_equal(results[0][2], results[1][2])
+
+
+def test_the_loss_is_the_cross_entropy_over_the_other_items(prepared):
+    split = cut(prepared, COLD)
+    fixed: Any = {"backbone.dropout": 0.0}
+    training = trial.Training(a_trial("linear", epochs=1, **fixed), split, spectrum_of(split))
+    model = training.model.eval()
+    batch = training.batch(*next(training.windows.batches(40, np.random.default_rng(0))))
+    inputs, targets = batch.items[:, :-1], batch.items[:, 1:]
+    with torch.no_grad():
+        table = model.table()
+        scores = model.states(inputs, table)[targets > 0] @ table[1:].T
+        scores[:, torch.from_numpy(split.held_out[1:])] = -torch.inf
+        wanted = F.cross_entropy(scores, targets[targets > 0] - 1)
+        found = model.loss(batch, torch.Generator().manual_seed(0))
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("baseline", [Popularity, TransitionKNN])

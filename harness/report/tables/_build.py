@@ -132,8 +132,8 @@ def _held_out(protocol: Json, rows: list[Row]) -> list[str]:
     if not protocol.get("cold_items") or not names:
         return []
     return [
-        f"{', '.join(names)}: held-out items keep their untrained random vectors, so the score on cold targets is that "
-        "of a random order, not a result of the method."
+        f"{', '.join(names)}: held-out items keep their untrained random vectors, so the score on cold targets is no "
+        "result of the method. It may lie above or below chance, since training moves the vectors of all other items."
     ]
 
 
