@@ -144,21 +144,26 @@ class Protocol:
     """How sequences are split and ranked. A table never mixes two protocols.
 
     ``split``: ``loo`` (last event for test, second last for validation), ``gts`` (global temporal split at the
-    ``quantile`` of the timestamps) or ``users`` (the share ``train_users`` of the users is only trained on, half of the
-    others are for validation, half for test). ``filter_seen``: exclude items of the user's history from the ranking.
+    ``quantile`` of the timestamps), ``windows`` (sliding windows: ``folds`` such splits, one after the other) or
+    ``users`` (the share ``train_users`` of the users is only trained on, half of the others are for validation, half
+    for test). ``filter_seen``: exclude items of the user's history from the ranking.
     Ranks are over the full catalogue; a metric of a tied target is its expectation over the order of the tie.
 
-    Only for ``gts``: ``validation`` is ``by_time`` (the same quantile of the events before the test cut) or
-    ``last_train`` (each user's last event before the cut). For ``gts`` and ``users``: ``target`` is a user's ``last``
-    event after a cut, the ``first``, or each in turn (``successive``); for ``users``, the cut is after the first event.
+    Only for ``gts`` and ``windows``: ``validation`` is ``by_time`` (the same quantile of the events before the test
+    cut) or ``last_train`` (each user's last event before the cut). For all splits but ``loo``: ``target`` is a user's
+    ``last`` event after a cut, the ``first``, or each in turn (``successive``); for ``users``, the cut is after the
+    first event.
     ``drop_tied_test``: drop test events that share a timestamp with the previous event, since their order is unknown.
 
     ``cold_items``: share of the items with text that is held out: their events are neither trained, validated nor part
     of a history, and they are no candidates of the loss, but they are ranked and are test targets (0: off).
     ``split_seed``: seed of the choice of held-out items and of the users of ``users``.
+
+    ``folds``: number of test windows of ``windows``; 0 for other splits. ``fold``: the window of a trial, from 0, the
+    earliest. Searches see only the earliest, so the protocol of a study or table has the fold 0.
     """
 
-    split: Literal["loo", "gts", "users"] = "loo"
+    split: Literal["loo", "gts", "windows", "users"] = "loo"
     filter_seen: bool = True
     quantile: float = 0.9
     validation: Literal["by_time", "last_train"] = "by_time"
@@ -167,6 +172,13 @@ class Protocol:
     cold_items: float = 0.0
     train_users: float = 0.8
     split_seed: int = 0
+    folds: int = 0
+    fold: int = 0
+
+    @property
+    def parts(self) -> list[Protocol]:
+        """The protocol of each fold, earliest first; only itself for a split without folds."""
+        return [replace(self, fold=fold) for fold in range(self.folds)] if self.folds else [self]
 
     def identity(self) -> Json:
         """Return the fields to hash: equal for equal protocols, also across versions of harness."""

@@ -21,7 +21,7 @@ from harness.types import STEPS, HarnessError, Json, PrepSpec, Protocol
 COUNTS = Path(__file__).with_name("data_counts.toml")
 DEDUP = ("exact", "none", "first", "last")
 CHOICES = {  # values of a protocol; the splits in ONLY_FIRST allow only the first
-    "split": ["loo", "gts", "users"],
+    "split": ["loo", "gts", "windows", "users"],
     "validation": ["by_time", "last_train"],
     "target": ["last", "first", "successive"],
 }
@@ -97,8 +97,9 @@ def check_protocol(protocol: Protocol) -> None:
         if kind in (only := ONLY_FIRST.get(name, ())) and value != choices[0]:
             others = " or ".join(f"'{other}'" for other in CHOICES["split"] if other not in only)
             raise HarnessError(f"The {name} '{value}' needs the split {others}; '{kind}' allows only '{choices[0]}'.")
-    if kind == "gts" and not 0 < protocol.quantile < 1:
-        raise HarnessError(f"The quantile of the split 'gts' is {protocol.quantile}; it must lie between 0 and 1.")
+    if kind in ("gts", "windows") and not 0 < protocol.quantile < 1:
+        raise HarnessError(f"The quantile of the split '{kind}' is {protocol.quantile}; it must lie between 0 and 1.")
+    _check_folds(protocol)
     if not 0 < protocol.train_users < 1:
         raise HarnessError(f"train_users is {protocol.train_users}; it must lie between 0 and 1.")
     if kind != "users" and protocol.train_users != defaults.train_users:
@@ -111,6 +112,17 @@ def check_protocol(protocol: Protocol) -> None:
         )
     if protocol.split_seed != defaults.split_seed and not protocol.cold_items and kind != "users":
         raise HarnessError("split_seed needs cold_items or the split 'users'; nothing else is drawn.")
+
+
+def _check_folds(protocol: Protocol) -> None:
+    folds, fold = protocol.folds, protocol.fold
+    if protocol.split != "windows":
+        if folds or fold:
+            raise HarnessError(f"folds needs the split 'windows'; the split is '{protocol.split}'.")
+    elif folds < 2:
+        raise HarnessError(f"The split 'windows' needs at least 2 folds, not {folds}; one fold is the split 'gts'.")
+    elif not 0 <= fold < folds:
+        raise HarnessError(f"There is no fold {fold}; the folds are 0 to {folds - 1}.")
 
 
 def tie_policy(spec: PrepSpec) -> tuple[str, int]:

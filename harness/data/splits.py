@@ -89,25 +89,33 @@ def split(prepared: Prepared, protocol: Protocol) -> Split:
     events are only trained on. `gts` (global temporal split, Gusak et al. 2025, arXiv 2507.16289): T_test is the
     protocol's quantile of all times, T_val the same quantile of the times <= T_test; events <= T_val are for training,
     a user's last event in (T_val, T_test] for validation, the last one after T_test for the test, each with all of the
-    user's earlier events as history. `users` (cold-start users): a draw of users is only trained on; the others are not
-    trained on, half of them are for validation and half for the test, with targets from their second event on. For
-    `target`, `validation`, `drop_tied_test` and `cold_items` see `Protocol`. Raises HarnessError if validation or test
+    user's earlier events as history. `windows` (sliding windows): one of several `gts` splits, see `_in_windows`.
+    `users` (cold-start users): a draw of users is only trained on; the others are not trained on, half of them are for
+    validation and half for the test, with targets from their second event on. For `target`, `validation`,
+    `drop_tied_test` and `cold_items` see `Protocol`. Raises HarnessError if validation or test
     would be empty, the protocol has an unknown value, or required times or texts are missing.
     """
     presets.check_protocol(protocol)
     if protocol.drop_tied_test and prepared.times is None:
         raise HarnessError(f"{prepared.name} has no timestamps, but 'drop_tied_test' needs them.")
     held_out = _held_out(prepared, protocol) if protocol.cold_items else None
+    clock = prepared.times
+    if clock is not None and held_out is not None:
+        clock = clock[~held_out[prepared.items]]
+    if protocol.folds:
+        prepared = _up_to(cuts(prepared, protocol, clock)[protocol.fold + 1], prepared)
     if held_out is None:
-        parts = WAYS[protocol.split](prepared, protocol, prepared.times)
+        parts = WAYS[protocol.split](prepared, protocol, clock)
     else:
-        prepared, parts = _without(held_out, prepared, protocol)
+        prepared, parts = _without(held_out, prepared, protocol, clock)
     train_ends, valid, test = parts
     if protocol.drop_tied_test:
         test = _untied(prepared, test)
     for part, queries in (("validation", valid), ("the test", test)):
         if not len(queries.users):
-            raise HarnessError(f"{prepared.name}: the split '{protocol.split}' leaves no user for {part}.")
+            raise HarnessError(
+                f"{prepared.name}: the split '{protocol.split}' leaves no user for {part}{_of_fold(protocol)}."
+            )
     n_items = prepared.catalogue.height
     return Split(n_items, prepared.items, prepared.offsets, prepared.times, train_ends, valid, test, held_out)
 
@@ -158,8 +166,44 @@ def _temporal(prepared: Prepared, protocol: Protocol, clock: np.ndarray | None) 
     """Split by time; the cuts are quantiles of the times `clock`."""
     if clock is None:
         raise HarnessError(f"{prepared.name} has no timestamps, but the split 'gts' needs them; use 'loo'.")
-    times, lengths = np.asarray(clock), np.diff(prepared.offsets)
-    t_test = np.quantile(times, protocol.quantile)
+    times = np.asarray(clock)
+    return _at(np.quantile(times, protocol.quantile), prepared, protocol, times)
+
+
+def _in_windows(prepared: Prepared, protocol: Protocol, clock: np.ndarray | None) -> Parts:
+    """Split by time at the cut of the fold; `prepared` has no event after the next cut.
+
+    Training and validation are as in `gts`, with the fold's cut as T_test; the test is a user's target between this
+    cut and the next. Repeated cuts in time: Ng, Khoo and Sun (RecNextEval, SIGIR 2026, arXiv 2604.13665). Unlike there,
+    each fold trains a model from scratch, and no model is updated with the data of a window.
+    """
+    cut = cuts(prepared, protocol, clock)[protocol.fold]
+    return _at(cut, prepared, protocol, np.asarray(clock))
+
+
+def cuts(prepared: Prepared, protocol: Protocol, clock: np.ndarray | None) -> np.ndarray:
+    """Return the ends of training of all folds and the end of the last test, float64 (folds + 1,) seconds.
+
+    They are quantiles of the times `clock`, equally spaced from the protocol's `quantile` to 1, so that the windows
+    have equally many events, up to equal times. Raises HarnessError without times.
+    """
+    if clock is None:
+        raise HarnessError(f"{prepared.name} has no timestamps, but the split 'windows' needs them; use 'loo'.")
+    return np.quantile(np.asarray(clock), np.linspace(protocol.quantile, 1, protocol.folds + 1))
+
+
+def _up_to(limit: float, prepared: Prepared) -> Prepared:
+    assert prepared.times is not None
+    return _kept(prepared, np.asarray(prepared.times) <= limit)
+
+
+def _of_fold(protocol: Protocol) -> str:
+    return f" of fold {protocol.fold} (of 0 to {protocol.folds - 1}); use fewer folds" if protocol.folds else ""
+
+
+def _at(t_test: float, prepared: Prepared, protocol: Protocol, times: np.ndarray) -> Parts:
+    """Split at `t_test`; the validation cut is a quantile of the `times` until then."""
+    lengths = np.diff(prepared.offsets)
     until_test = _count_until(prepared, t_test)
     test = _after(until_test, lengths, protocol.target)
     if protocol.validation == "last_train":
@@ -187,7 +231,7 @@ def _by_user(prepared: Prepared, protocol: Protocol, clock: np.ndarray | None) -
     return train_ends, parts[0], parts[1]
 
 
-WAYS = {"loo": _leave_one_out, "gts": _temporal, "users": _by_user}
+WAYS = {"loo": _leave_one_out, "gts": _temporal, "windows": _in_windows, "users": _by_user}
 
 
 def _held_out(prepared: Prepared, protocol: Protocol) -> np.ndarray:
@@ -207,17 +251,19 @@ def _held_out(prepared: Prepared, protocol: Protocol) -> np.ndarray:
     return mask
 
 
-def _without(held_out: np.ndarray, prepared: Prepared, protocol: Protocol) -> tuple[Prepared, Parts]:
+def _without(
+    held_out: np.ndarray, prepared: Prepared, protocol: Protocol, clock: np.ndarray | None
+) -> tuple[Prepared, Parts]:
     """Return the sequences without the events of held-out items, except test targets, and their split.
 
-    Training and validation are those of the data set without these events, also the cuts of `gts`. A user's test target
-    is that of the whole sequence, held out or not, with the earlier events of other items as history; a user without
-    history, or whose target is already in training or validation, has no query.
+    Training and validation are those of the data set without these events; `clock`: its times, for the cuts. A user's
+    test target is that of the whole sequence, held out or not, with the earlier events of other items as history; a
+    user without history, or whose target is already in training or validation, has no query.
     """
     hidden = held_out[prepared.items]
     warm = _kept(prepared, ~hidden)
-    train_ends, valid, test = WAYS[protocol.split](warm, protocol, warm.times)
-    whole = WAYS[protocol.split](prepared, protocol, warm.times)[2]
+    train_ends, valid, test = WAYS[protocol.split](warm, protocol, clock)
+    whole = WAYS[protocol.split](prepared, protocol, clock)[2]
     before = np.concatenate(([0], np.cumsum(~hidden)))  # warm events before each event
     at = prepared.offsets[whole.users] + whole.ends
     ends = before[at] - before[prepared.offsets[whole.users]]

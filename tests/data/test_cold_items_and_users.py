@@ -164,7 +164,7 @@ def made_without_times(prepared):
         ({"split": "users", "train_users": 1.0}, r"train_users is 1\.0; it must lie between 0 and 1"),
         ({"train_users": 0.5}, "train_users needs the split 'users'; the split is 'loo'"),
         ({"split_seed": 1}, "split_seed needs cold_items or the split 'users'"),
-        ({"split": "users", "validation": "last_train"}, "needs the split 'gts'; 'users' allows only 'by_time'"),
+        ({"split": "users", "validation": "last_train"}, "'gts' or 'windows'; 'users' allows only 'by_time'"),
     ],
 )
 def test_options_that_do_not_fit_are_one_clear_line(prepared, options, message):

@@ -355,7 +355,7 @@ def test_an_invalid_protocol_value_is_a_clear_one_line_error():
     for own, says in {
         ("gts", "validation", "bytime"): r"no validation 'bytime'\. Did you mean 'by_time'",
         ("gts", "target", "all"): r"no target 'all'\. Known: last, first, successive",
-        ("loo", "target", "first"): "The target 'first' needs the split 'gts' or 'users'; 'loo' allows only 'last'",
+        ("loo", "target", "first"): "needs the split 'gts' or 'windows' or 'users'; 'loo' allows only 'last'",
         ("loo", "validation", "last_train"): "'loo' allows only 'by_time'",
     }.items():
         with pytest.raises(HarnessError, match=says):
