@@ -297,6 +297,14 @@ class Trial:
         """Return the trial that retrains this configuration with another seed and then runs the test."""
         return replace(self, role="confirm", seed=seed)
 
+    def confirmations(self, seeds: int) -> list[Trial]:
+        """Return the confirmations with the seeds 1, 2, ... (0 is the search), each on every fold."""
+        return [self.confirmation(1 + k).on(part) for k in range(seeds) for part in self.protocol.parts]
+
+    def on(self, protocol: Protocol) -> Trial:
+        """Return this trial under a protocol; itself if it is the trial's."""
+        return self if protocol == self.protocol else replace(self, protocol=protocol)
+
     def to_json(self) -> Json:
         return asdict(self) | {"inputs": self.inputs.to_json()}
 

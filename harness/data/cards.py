@@ -48,6 +48,7 @@ class DataCard:
     cold_test_share: float | None = None  # of test targets, never trained on
     valid_targets: int | None = None
     test_targets: int | None = None
+    folds: list[Json] = field(default_factory=list)  # of sliding windows: the targets and cold shares of each
     text: str | None = None  # template of an item's text; "" without text
     missing_text: int | None = None
     duplicate_texts: int | None = None
@@ -69,7 +70,7 @@ class DataCard:
 # Recorded only if they are not empty; every other fact is recorded, as null if unknown.
 EMPTY = (None, "", [], {})
 OPTIONAL = (
-    *("hash", "read", "duplicates_dropped", "missing_orders", "valid_targets", "test_targets"),
+    *("hash", "read", "duplicates_dropped", "missing_orders", "valid_targets", "test_targets", "folds"),
     *("embeddings", "published"),
 )
 
@@ -180,7 +181,8 @@ def _order(test: Json | None) -> str:
 def _cold(card: DataCard) -> str:
     shares = {"validation": card.cold_valid_share, "test": card.cold_test_share}
     targets = [f"{_percent(share)} of {name} targets" for name, share in shares.items() if share is not None]
-    return f"{' and '.join(targets)} do not occur in training" if targets else ""
+    windows = ", ".join(f"{_percent(one['cold_test_share'])} of {one['test_targets']:,}" for one in card.folds)
+    return f"{' and '.join(targets)} do not occur in training{windows and f'; test by fold: {windows}'}" * bool(targets)
 
 
 def _text(card: DataCard) -> str:

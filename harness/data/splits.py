@@ -136,6 +136,21 @@ def target_counts(split: Split) -> Json:
     return counts
 
 
+def counts_of_folds(counts: list[Json]) -> Json:
+    """Return `target_counts` over several folds: sums, shares of all targets, and each fold's own under `folds`.
+
+    Of a single fold, its counts.
+    """
+    if len(counts) == 1:
+        return counts[0]
+    together: Json = {"folds": counts}
+    for part in ("valid", "test"):
+        numbers = [one[f"{part}_targets"] for one in counts]
+        cold_ones = sum(n * one[f"cold_{part}_share"] for n, one in zip(numbers, counts, strict=True))
+        together |= {f"{part}_targets": sum(numbers), f"cold_{part}_share": cold_ones / max(sum(numbers), 1)}
+    return together
+
+
 def share(hits: np.ndarray) -> float:
     """Return the share of true values in bool (n,), 0.0 if it is empty."""
     return float(hits.mean()) if len(hits) else 0.0

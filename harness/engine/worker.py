@@ -42,7 +42,7 @@ STOP_CHECK_EVERY = 0.5  # seconds between checks whether the bench is to stop
 class SharedData:
     """Input of all workers. Splits and spectra are references to objects in the node's store."""
 
-    splits: dict[tuple[str, str], Any]  # by data hash and role
+    splits: dict[tuple[str, str, int], Any]  # by data hash, role and fold
     spectra: Json  # by embedding hash
     sizes: dict[str, int]  # items, by data hash
     recorder: Any
@@ -187,8 +187,8 @@ class Worker:
 
         if self.training is None:
             saved = self.post("begin", self.trial.id, *self.place)
-            key, role = self.trial.inputs.data, self.trial.role
-            split: Split = self._fetch(f"{key}/{role}", self.shared.splits[key, role])
+            key, role, fold = self.trial.inputs.data, self.trial.role, self.trial.protocol.fold
+            split: Split = self._fetch(f"{key}/{role}/{fold}", self.shared.splits[key, role, fold])
             if self.trial.cell.is_baseline:
                 beat = self.watchdog.beat
                 return self._finish(*core.run_baseline(self.trial, split, self._spectrum(), beat, self.shared.top_k))

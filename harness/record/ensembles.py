@@ -25,11 +25,19 @@ def rounds(parts: Sequence[str], seeds: Mapping[str, int]) -> int:
 
 
 def trials(cell: Cell, confirmed: Mapping[str, Sequence[Trial]], version: int = VERSION) -> list[Trial]:
-    """Return the ensemble's trials, one a round; confirmed: the confirmed trials of each part by seed."""
+    """Return the ensemble's trials by round and fold; confirmed: the confirmed trials of each part by seed and fold."""
+    folds = sorted({run.protocol.fold for runs in confirmed.values() for run in runs})
+    made = [trial for fold in folds for trial in _of_fold(cell, confirmed, fold, version)]
+    return sorted(made, key=lambda trial: (trial.seed, trial.protocol.fold))
+
+
+def _of_fold(cell: Cell, confirmed: Mapping[str, Sequence[Trial]], fold: int, version: int) -> list[Trial]:
+    """Return the trials of one fold, one a round."""
     counts = Counter(cell.parts)
-    number = rounds(cell.parts, {part: len(runs) for part, runs in confirmed.items()})
+    runs = {part: [run for run in several if run.protocol.fold == fold] for part, several in confirmed.items()}
+    number = rounds(cell.parts, {part: len(of_part) for part, of_part in runs.items()})
     chosen = [
-        [run for part, count in counts.items() for run in confirmed[part][round * count : (round + 1) * count]]
+        [run for part, count in counts.items() for run in runs[part][round * count : (round + 1) * count]]
         for round in range(number)
     ]
     return [_trial(cell, 1 + round, parts, version) for round, parts in enumerate(chosen)]

@@ -27,6 +27,7 @@ class StudyRecord:
     setting: str = ""  # name of the published setting
     warm_start: str = ""  # data set of the launch's warm start; recorded with the launch's engine
     parts: tuple[StudyRecord, ...] = ()  # of an ensemble: the studies of the rows that it combines, each once
+    folds: int = 0  # test windows of its protocol, each with a run of every seed; 0 for a protocol without folds
     version: int = 0  # of an ensemble: version of the combination (`ensembles.VERSION`)
     cut: bool = False  # truncated by `cut_to`; not recorded
 
@@ -35,6 +36,11 @@ class StudyRecord:
         if self.parts:
             return replace(self, parts=tuple(part.cut_to(trials) for part in self.parts))
         return replace(self, trials=trials, cut=True) if self.trials > trials else self
+
+    @property
+    def runs(self) -> int:
+        """Planned trials that confirm the winner: one a seed and fold."""
+        return self.seeds * max(self.folds, 1)
 
     @property
     def warm_source(self) -> str:
@@ -52,6 +58,7 @@ class StudyRecord:
             "confirm": None if self.confirm is None else list(self.confirm),
             "parts": [part.to_json() for part in self.parts] or None,
             "version": self.version or None,
+            "folds": self.folds or None,
         }
         value = {"study": self.id, "cell": asdict(self.cell), "trials": self.trials, "seeds": self.seeds}
         return value | {name: part for name, part in optional.items() if part is not None}
@@ -73,6 +80,7 @@ class StudyRecord:
             warm_start=warm_start,
             parts=tuple(cls.from_json(part, warm_start) for part in value.get("parts", ())),
             version=value.get("version", 0),
+            folds=value.get("folds", 0),
         )
 
 

@@ -315,6 +315,11 @@ class Ledger:
             return list(study.confirm)
         return self.confirming(study.id, self.planned(study), study.seeds)
 
+    def by_seed(self, study: StudyRecord) -> list[list[str]]:
+        """`confirmations` by seed: one trial each or, with folds, one a fold, earliest first."""
+        ids, folds = self.confirmations(study), max(study.folds, 1)
+        return [ids[at : at + folds] for at in range(0, len(ids), folds)]
+
     def combined(self, study: StudyRecord) -> list[Trial]:
         """Trials of a recorded ensemble; empty until all confirmations of its parts are done."""
         ids = {part.cell.adapter: self.confirmations(part) for part in study.parts}
@@ -344,9 +349,9 @@ class Ledger:
         return self._fact(study, ("winner", trials), lambda: self._winner(study, trials))
 
     def confirming(self, study: str, trials: int, seeds: int) -> list[str]:
-        """Return the ids of the winner with seeds 1, 2, ...; empty without a winner."""
+        """Return the ids of the winner with seeds 1, 2, ..., each on every fold; empty without a winner."""
         winner = self.winner(study, trials)
-        make = lambda: [winner.confirmation(1 + k).id for k in range(seeds)] if winner else []  # noqa: E731
+        make = lambda: [trial.id for trial in winner.confirmations(seeds)] if winner else []  # noqa: E731
         return self._fact(study, ("confirming", trials, seeds), make)
 
     def _winner(self, study: str, trials: int) -> Trial | None:

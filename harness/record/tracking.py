@@ -280,8 +280,9 @@ def sync(uri: str, home: Path, ledger: Ledger, log: Callable[[str], None] = lamb
 
 
 def queries_keys(launch: LaunchRecord) -> list[str]:
-    """Return the keys of the target facts of a launch's data sets."""
-    return [artifacts.queries_key(card["hash"], launch.protocol.identity()) for card in launch.data.values()]
+    """Return the keys of the target facts of a launch's data sets, one a fold."""
+    protocols = [part.identity() for part in launch.protocol.parts]
+    return [artifacts.queries_key(card["hash"], one) for card in launch.data.values() for one in protocols]
 
 
 def read(uri: str, home: Path) -> tuple[Ledger, ArtifactSources]:

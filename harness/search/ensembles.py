@@ -140,7 +140,7 @@ class EnsembleStudy(Study):
         if any(source.state == "failed" for source in self.sources):
             return 0
         combined = self.combined()
-        return sum(self.ledger.result(trial.id) is None for trial in combined) if combined else self.seeds
+        return sum(self.ledger.result(trial.id) is None for trial in combined) if combined else self.runs
 
     def record(self) -> StudyRecord:
         return StudyRecord(
@@ -151,6 +151,7 @@ class EnsembleStudy(Study):
             searched=(),
             parts=tuple(source.record() for source in self.sources),
             version=ensembles.VERSION,
+            folds=self.protocol.folds,
         )
 
 

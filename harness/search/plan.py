@@ -87,7 +87,7 @@ class Plan:
     @property
     def width(self) -> int:
         """Maximum number of parallel trials, finished ones included: all trials of a search can run at once."""
-        return sum(max(study.trials, study.seeds) for study in self.studies if study.cell.is_trained)
+        return sum(max(study.trials, study.runs) for study in self.studies if study.cell.is_trained)
 
     def drawn_at_random(self) -> tuple[str, ...]:
         """Searched parameters that the sampler does not model."""
@@ -108,7 +108,7 @@ class Plan:
             "done": states.count("done"),
             "failed": states.count("failed"),
             "skipped": len(self.skipped),
-            "trials": sum(study.trials + study.seeds for study in self.studies),
+            "trials": sum(study.trials + study.runs for study in self.studies),
             "to_run": sum(study.to_run() for study in self.studies),
         }
 

@@ -80,6 +80,11 @@ class Study:
         return 1 if self.cell.is_baseline else self.budget.seeds
 
     @property
+    def runs(self) -> int:
+        """Trials that confirm the winner: one a seed and fold."""
+        return self.seeds * len(self.protocol.parts)
+
+    @property
     def pace(self) -> int:
         """Factor of the backbone on the epochs of the budget; 0 if nothing is trained."""
         return pace_of(self.cell.backbone) if self.cell.is_trained else 0
@@ -119,10 +124,12 @@ class Study:
         return self.trial("confirm", 0, {}) if self.cell.is_baseline else self.trial("search", 0, self.space.default)
 
     def confirmations(self, winner: Trial) -> list[Trial]:
-        """Return the winner with every seed of the budget, from 1: seed 0 is the search, which never sees the test."""
+        """Return the winner with every seed of the budget, from 1, on every fold.
+
+        Seed 0 is the search, which never sees the test."""
         if self._confirmed is None or self._confirmed[0] is not winner:
-            seeds = [winner] if self.cell.is_baseline else [winner.confirmation(1 + k) for k in range(self.seeds)]
-            self._confirmed = winner, seeds
+            folds = [winner.on(part) for part in self.protocol.parts]
+            self._confirmed = winner, folds if self.cell.is_baseline else winner.confirmations(self.seeds)
         return self._confirmed[1]
 
     def to_run(self) -> int:
@@ -130,7 +137,7 @@ class Study:
         searching = self.trials - self.ledger.ended(self.id, self.trials)
         winner = self.winner()
         if winner is None:
-            return searching + (self.seeds if searching else 0)
+            return searching + (self.runs if searching else 0)
         return sum(self.ledger.result(trial.id) is None for trial in self.confirmations(winner))
 
     @property
@@ -158,6 +165,7 @@ class Study:
             warm=len(self.starts) if self.engine.warm_start else None,
             setting=self.setting,
             warm_start=self.engine.warm_start,
+            folds=self.protocol.folds,
         )
 
 

@@ -28,7 +28,7 @@ def needed(grid: Plan, top_k: int = 0) -> int:
         return 0
     trials = sum(study.to_run() * (TRIAL + MIRROR + EPOCH * study.epochs) for study in pending)
     user = 12 + LISTED * top_k
-    artifacts = sum(2 * study.seeds * (_weights(grid, study) + user * _users(grid, study)) for study in pending)
+    artifacts = sum(2 * study.runs * (_weights(grid, study) + user * _users(grid, study)) for study in pending)
     checkpoints = (os.cpu_count() or 1) * 4 * max(_weights(grid, study) for study in pending)
     return trials + artifacts + checkpoints + _vectors(grid, pending)
 

@@ -57,7 +57,7 @@ def work(ledger: Ledger, study: StudyRecord, epochs: Mapping[str, int]) -> CellW
     alive = any(r.status == "done" for r in ended.values())
     searching = planned - sum(r is not None for _, r in history.values())
     fixed = study.confirm is not None or study.parts  # needs no search of its own
-    confirming = study.seeds - len(confirmed) if searching or alive or fixed else 0
+    confirming = study.runs - len(confirmed) if searching or alive or fixed else 0
     recent = [*ended][-SAMPLE:]
     cell_work = CellWork(searching, confirming, _durations(ledger, recent), _durations(ledger, confirmed))
     cell_work.trains = study.cell.is_trained

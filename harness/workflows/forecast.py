@@ -238,8 +238,9 @@ def cuts(grid: Plan, forecast: Forecast, deadline: float) -> list[Saving]:
         return [replace(c, trials=min(c.trials, max(to - done[c.cell], 0))) for c in forecast.costs]
 
     def seeds(to: int) -> list[CellCost]:
+        fewer, folds = budget.seeds - to, len(grid.request.protocol.parts)
         return [
-            replace(c, seeds=max(c.seeds - (budget.seeds - to), 0) if c.seeds > 1 else c.seeds) for c in forecast.costs
+            replace(c, seeds=max(c.seeds - fewer * folds, 0) if c.seeds > folds else c.seeds) for c in forecast.costs
         ]
 
     def epochs(to: int) -> list[CellCost]:

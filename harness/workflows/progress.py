@@ -89,6 +89,7 @@ def describe(event: GridEvent) -> str:
     trial, result = event.assignment.trial, event.result
     assert result is not None
     what = f"seed {trial.seed}" if trial.role == "confirm" else f"trial {event.assignment.number}"
+    what += f", fold {trial.protocol.fold}" if trial.protocol.folds and trial.role == "confirm" else ""
     if result.status == "failed":
         return f"{trial.cell} {what} failed: {result.reason}"
     if result.status == "pruned":

@@ -60,7 +60,7 @@ def _cells(grid: Plan) -> tuple[tuple[StudyRecord, ...], tuple[SkippedCell, ...]
 
 def _card(prepared: splits.Prepared, protocol: Protocol) -> Json:
     """Return a data set's card with the facts that depend on the protocol."""
-    counts = splits.target_counts(splits.split(prepared, protocol))
+    counts = splits.counts_of_folds([splits.target_counts(splits.split(prepared, part)) for part in protocol.parts])
     return replace(prepared.card, **counts, hash=prepared.hash).to_json()
 
 

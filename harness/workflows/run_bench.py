@@ -146,14 +146,15 @@ def without_lists(grid: Plan, top_k: int) -> list[str]:
 
 
 def _describe_targets(grid: Plan) -> None:
-    """Save the facts about test targets that tables show, once per prepared data set and protocol."""
-    protocol, home = grid.request.protocol, grid.request.home
+    """Save the facts about test targets that tables show, once per prepared data set, protocol and fold."""
+    home = grid.request.home
     for encoded in grid.encoded_datasets.values():
         prepared = encoded.prepared
-        key = artifacts.queries_key(prepared.hash, protocol.identity())
-        artifacts.save_queries(
-            home, key, lambda data=prepared: slice_facts.describe(data, splits.split(data, protocol))
-        )
+        for part in grid.request.protocol.parts:
+            key = artifacts.queries_key(prepared.hash, part.identity())
+            artifacts.save_queries(
+                home, key, lambda data=prepared, of=part: slice_facts.describe(data, splits.split(data, of))
+            )
 
 
 def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) -> int:

@@ -87,15 +87,15 @@ def _skip_unbuildable(grid: Plan, bases: Bases) -> None:
 def collect(grid: Plan, pending: list[Study], bases: Bases) -> Json:
     """Return the objects that workers read, by hash.
 
-    `splits` (sealed for searches, open for confirmations), `spectra` (bases with their embeddings) and `sizes` (items
-    of each data set).
+    `splits` (sealed for searches, open for confirmations, by fold), `spectra` (bases with their embeddings) and `sizes`
+    (items of each data set).
     """
-    split_of: dict[tuple[str, str], splits.Split] = {}
+    split_of: dict[tuple[str, str, int], splits.Split] = {}
     for name in {study.cell.dataset for study in pending}:
         prepared = grid.encoded_datasets[name].prepared
-        whole = splits.split(prepared, grid.request.protocol)
-        split_of[prepared.hash, "confirm"] = whole
-        split_of[prepared.hash, "search"] = whole.sealed()
+        for part in grid.request.protocol.parts:
+            split_of[prepared.hash, "confirm", part.fold] = splits.split(prepared, part)
+        split_of[prepared.hash, "search", 0] = split_of[prepared.hash, "confirm", 0].sealed()
     spectra = {key: arrays(*basis) for key, basis in bases.items()}
     return {
         "splits": split_of,

@@ -86,10 +86,10 @@ def _cell(ledger: Ledger, study: StudyRecord) -> Json:
     return {
         "cell": str(study.cell),
         "ended": len(searched) + len(confirmed),
-        "planned": planned + study.seeds,
+        "planned": planned + study.runs,
         **{status: count[status] for status in ("done", "pruned", "failed")},
         "confirmed": len(confirmed),
-        "seeds": study.seeds,
+        "seeds": study.runs,
         "best": max((r.best for r in searched or confirmed if r.status == "done"), default=None),
     }
 

@@ -35,8 +35,8 @@ def test_facts_about_the_search_are_no_options_of_the_engine():
 
 def test_an_option_of_a_later_version_is_one_clear_line():
     event = launched(NEWEST)
-    event["protocol"] = event["protocol"] | {"folds": 3}
-    with pytest.raises(HarnessError, match=r"does not know .*folds.*; update harness"):
+    event["protocol"] = event["protocol"] | {"embargo": 3}
+    with pytest.raises(HarnessError, match=r"does not know .*embargo.*; update harness"):
         LaunchRecord.from_json(event)
 
 
