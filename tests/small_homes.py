@@ -44,7 +44,7 @@ def run(made: Request, fails: str = "") -> Plan:
     engine = TrialQueue([study for study in grid.studies if study.state == "pending"], segment, lambda _: None)
     while (assignment := engine.next()) is not None:
         own, encoded = assignment.trial, grid.encoded_datasets[assignment.study.cell.dataset]
-        split = splits.split(encoded.prepared, made.protocol)
+        split = splits.split(encoded.prepared, own.protocol)
         key = own.inputs.embedding
         spectrum = trial.spectrum(shared_data.arrays(*bases[key]) if key else {}, split.n_items)
         if own.cell.adapter == fails:

@@ -14,7 +14,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ import polars as pl
 
 from harness.metrics._ties import Ranks
 from harness.metrics.lists._base import NOTHING, TopLists
+from harness.stats.fold_effects import FOLD
 from harness.system import checksums
 from harness.system.files import GOES_ON, atomic, sha256, write_json
 from harness.types import HarnessError, Json, Trial, digest
@@ -259,6 +260,17 @@ def parse_ranks(content: bytes) -> pl.DataFrame:
     if "rank" in frame.columns:
         return frame.select("user", pl.col("rank").alias("low"), pl.col("rank").alias("high"))
     return frame.select("user", "low", "high")
+
+
+def of_folds(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Return the rows of all folds, earliest first, with users as keys of fold and user (`fold_effects.FOLD`), i64.
+
+    A single frame stays as it is.
+    """
+    if len(frames) == 1:
+        return frames[0]
+    key = pl.col("user").cast(pl.Int64)
+    return pl.concat([frame.with_columns(key + fold * FOLD) for fold, frame in enumerate(frames)])
 
 
 def bounds(frame: pl.DataFrame) -> Ranks:

@@ -281,8 +281,8 @@ def sync(uri: str, home: Path, ledger: Ledger, log: Callable[[str], None] = lamb
 
 def queries_keys(launch: LaunchRecord) -> list[str]:
     """Return the keys of the target facts of a launch's data sets, one a fold."""
-    protocols = [part.identity() for part in launch.protocol.parts]
-    return [artifacts.queries_key(card["hash"], one) for card in launch.data.values() for one in protocols]
+    parts = launch.protocol.parts
+    return [artifacts.queries_key(card["hash"], one.identity()) for card in launch.data.values() for one in parts]
 
 
 def read(uri: str, home: Path) -> tuple[Ledger, ArtifactSources]:

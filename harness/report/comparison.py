@@ -21,7 +21,8 @@ from harness.record.launches import LaunchRecord
 from harness.record.ledger import Ledger
 from harness.report import row_lookup
 from harness.report.row_lookup import LedgerRow
-from harness.stats import crossed_effects, resampling
+from harness.stats import crossed_effects, fold_effects, resampling
+from harness.stats.fold_effects import Folds
 from harness.types import Cell, HarnessError, Inputs, Json
 
 ALPHA = 0.05
@@ -37,6 +38,10 @@ class Side:
     rows: dict[Cell, LedgerRow]
     launch: LaunchRecord
     ranks_of: Callable[[str], pl.DataFrame | None] = field(repr=False)
+
+    def finished(self, trial_id: str) -> bool:
+        result = self.ledger.result(trial_id)
+        return result is not None and result.status == "done"
 
 
 @dataclass(frozen=True)
@@ -187,7 +192,8 @@ def _cell(cell: Cell, sides: tuple[Side, Side], barrier: str) -> ComparedCell:
         return ComparedCell(cell, barrier)
     ids, ranks = [], []
     for name, side in zip("AB", sides, strict=True):
-        done = [i for i in side.rows[cell].planned if (r := side.ledger.result(i)) is not None and r.status == "done"]
+        runs = [run for run in side.ledger.by_seed(side.rows[cell].study) if all(map(side.finished, run))]
+        done = [trial_id for run in runs for trial_id in run]
         frames = [side.ranks_of(i) for i in done]
         if not done:
             return ComparedCell(cell, f"{name} has no confirmed run yet")
@@ -196,7 +202,9 @@ def _cell(cell: Cell, sides: tuple[Side, Side], barrier: str) -> ComparedCell:
                 cell, f"the test ranks of {sum(f is None for f in frames)} of {name}'s runs are missing"
             )
         ids.append(done)
-        ranks.append([frame.sort("user", maintain_order=True) for frame in frames if frame is not None])
+        by_id = {i: frame for i, frame in zip(done, frames, strict=True) if frame is not None}
+        together = [artifacts.of_folds([by_id[i] for i in run]) for run in runs]
+        ranks.append([frame.sort("user", maintain_order=True) for frame in together])
     trials = [side.ledger.trials[done[0]].trial for side, done in zip(sides, ids, strict=True)]
     hashes = [trial.inputs.data for trial in trials]
     if hashes[0] != hashes[1]:
@@ -205,15 +213,16 @@ def _cell(cell: Cell, sides: tuple[Side, Side], barrier: str) -> ComparedCell:
     if not np.array_equal(*users):
         return ComparedCell(cell, f"the test targets differ ({len(users[0])} / {len(users[1])} targets)")
     notes = _notes(trials[0].params, trials[1].params, trials[0].inputs, trials[1].inputs)
-    seeds = [len(done) for done in ids]
+    seeds = [len(frames) for frames in ranks]
     notes += [f"seeds {seeds[0]} / {seeds[1]}"] if seeds[0] != seeds[1] else []
     values = [_scores(frames, users[0]) for frames in ranks]
+    folds = Folds.of(users[0]) if sides[0].launch.protocol.folds else None
     if ids[0] == ids[1]:
-        means = dict(zip(_names(), values[0].mean((0, 1)).tolist(), strict=True))
+        means = dict(zip(_names(), _means(values[0], folds).tolist(), strict=True))
         return ComparedCell(
             cell, "", True, {name: MetricDifference(m, m, 0.0, 0.0, 0.0) for name, m in means.items()}, 1.0
         )
-    metrics, p = _differences(values[0], values[1], cell.is_baseline)
+    metrics, p = _differences(values[0], values[1], cell.is_baseline, folds)
     return ComparedCell(cell, "", False, metrics, p, tuple(notes))
 
 
@@ -242,14 +251,23 @@ def _scores(frames: list[pl.DataFrame], users: np.ndarray) -> np.ndarray:
     return np.stack([np.stack([per_user(c, m, int(k), users) for m, _, k in parts], 1) for c in columns], 1)
 
 
-def _differences(a: np.ndarray, b: np.ndarray, deterministic: bool) -> tuple[dict[str, MetricDifference], float]:
+def _means(values: np.ndarray, folds: Folds | None) -> np.ndarray:
+    """Return the mean of each metric (M,) of scores (U, S, M): over users or, with folds, over the means of folds."""
+    return values.mean((0, 1)) if folds is None else folds.means(values.mean(1)).mean(0)
+
+
+def _differences(
+    a: np.ndarray, b: np.ndarray, deterministic: bool, folds: Folds | None
+) -> tuple[dict[str, MetricDifference], float]:
     """Return B - A of every metric from scores (U, S, M), paired by user, and the headline metric's raw p-value."""
     differences, p = {}, 1.0
     for m, name in enumerate(_names()):
-        gap = crossed_effects.compare(b[:, :, m], a[:, :, m], deterministic)
-        differences[name] = MetricDifference(
-            float(a[:, :, m].mean()), float(b[:, :, m].mean()), gap.mean, *gap.within(1.0)
-        )
+        if folds is None:
+            gap = crossed_effects.compare(b[:, :, m], a[:, :, m], deterministic)
+        else:
+            gap = fold_effects.compare(b[:, :, m], a[:, :, m], folds)
+        one, other = (float(x[:, :, m].mean() if folds is None else folds.means(x[:, :, m]).mean()) for x in (a, b))
+        differences[name] = MetricDifference(one, other, gap.mean, *gap.within(1.0))
         p = gap.p if name == HEADLINE else p
     return differences, p
 

@@ -16,10 +16,11 @@ from harness.record import artifacts
 from harness.record.artifacts import ArtifactSources, FrameOf
 from harness.record.launches import LaunchRecord, StudyRecord
 from harness.record.ledger import Ledger, TrialEntry
+from harness.report.run_rows import run_row
 from harness.report.tables import Results
 from harness.report.tables._frames import CELLS, KEY, QUERIES, RANKS, RUNS, SPECTRA, TRIALS
 from harness.search import spaces
-from harness.types import Cell, HarnessError, Json, TrialResult
+from harness.types import Cell, HarnessError, Json, Protocol, TrialResult
 
 
 def of_home(home: Path, run: str | None = None, at_trials: int | None = None) -> Results:
@@ -61,10 +62,10 @@ def build(
     studies, skipped, cards = _planned(ledger, run)
     if at_trials is not None:
         studies = {cell: study.cut_to(at_trials) for cell, study in studies.items()}
-    ranks_of = {cell: _ranks_of(ledger, study, sources.ranks) for cell, study in studies.items()}
-    rows = [_run_row(ledger, cell, trial_id) for cell, frames in ranks_of.items() for trial_id in frames]
-    ranks = {trial_id: frame for frames in ranks_of.values() for trial_id, frame in frames.items()}
-    cells = [_cell_row(ledger, cell, study, len(ranks_of[cell])) for cell, study in studies.items()]
+    runs_of = {cell: _runs_of(ledger, study, sources.ranks) for cell, study in studies.items()}
+    rows = [run_row(ledger, cell, ids) for cell, runs in runs_of.items() for ids in runs]
+    ranks = {ids[0]: frame for runs in runs_of.values() for ids, frame in runs.items()}
+    cells = [_cell_row(ledger, cell, study, len(runs_of[cell])) for cell, study in studies.items()]
     cells += [_skipped_row(cell, reason) for cell, reason in skipped.items()]
     return Results(
         pl.DataFrame(rows, schema=RUNS),
@@ -72,7 +73,7 @@ def build(
         pl.DataFrame(cells, schema=CELLS).sort(KEY),
         _header(ledger, launch, studies, cards, at_trials) | ({"tracking": sources.page} if sources.page else {}),
         _trials(ledger, studies),
-        _queries(launch.protocol.identity(), cards, sources),
+        _queries(launch.protocol, cards, sources),
         _spectra([row["trial"] for row in rows], sources),
     )
 
@@ -99,10 +100,23 @@ def _planned(ledger: Ledger, run: str | None) -> tuple[Studies, dict[Cell, str],
     return studies, skipped, cards
 
 
-def _ranks_of(ledger: Ledger, study: StudyRecord, ranks_of: FrameOf) -> dict[str, pl.DataFrame]:
-    """Return the ranks of a study's finished confirmations, without missing or damaged ones."""
-    frames = {trial_id: ranks_of(trial_id) for trial_id in _confirmed(ledger, study)}
-    return {trial_id: frame for trial_id, frame in frames.items() if frame is not None}
+def _runs_of(ledger: Ledger, study: StudyRecord, ranks_of: FrameOf) -> dict[tuple[str, ...], pl.DataFrame]:
+    """Return the ranks of a study's complete runs, by the ids of their trials: one or, with folds, one a fold.
+
+    Runs with missing or damaged ranks are left out.
+    """
+    runs = {}
+    for ids in _complete(ledger, study):
+        frames = [ranks_of(trial_id) for trial_id in ids]
+        found = [frame for frame in frames if frame is not None]
+        if len(found) == len(ids):
+            runs[tuple(ids)] = artifacts.of_folds(found)
+    return runs
+
+
+def _complete(ledger: Ledger, study: StudyRecord) -> list[list[str]]:
+    """Return the trials of each seed whose confirmations have all finished."""
+    return [ids for ids in ledger.by_seed(study) if all(_status(ledger, i) == "done" for i in ids)]
 
 
 def _ranks(frames: dict[str, pl.DataFrame]) -> pl.DataFrame:
@@ -133,12 +147,14 @@ def _header(ledger: Ledger, launch: LaunchRecord, studies: Studies, cards: Json,
     return header if at_trials is None else header | {"at_trials": at_trials}
 
 
-def _queries(protocol: Json, cards: Json, sources: ArtifactSources) -> pl.DataFrame:
-    """Return the recorded facts about test targets, for the data sets that have them."""
+def _queries(protocol: Protocol, cards: Json, sources: ArtifactSources) -> pl.DataFrame:
+    """Return the recorded facts about test targets, for the data sets that have them, of all folds."""
     frames = []
     for name, card in cards.items():
-        frame = sources.queries(artifacts.queries_key(card["hash"], protocol))
-        if frame is not None:
+        parts = [sources.queries(artifacts.queries_key(card["hash"], part.identity())) for part in protocol.parts]
+        found = [frame for frame in parts if frame is not None]
+        if len(found) == len(parts):
+            frame = artifacts.of_folds(found)
             frames.append(frame.select(pl.lit(name).alias("dataset"), *[c for c in QUERIES if c != "dataset"]))
     return pl.concat(frames).cast(QUERIES) if frames else pl.DataFrame(schema=QUERIES)  # pyright: ignore[reportArgumentType]
 
@@ -188,32 +204,6 @@ def _searched(ledger: Ledger, study: StudyRecord) -> list[tuple[int, str, TrialE
 def _status(ledger: Ledger, trial_id: str) -> str:
     entry = ledger.trials.get(trial_id)
     return (entry.status if entry else None) or "pending"
-
-
-def _run_row(ledger: Ledger, cell: Cell, trial_id: str) -> Json:
-    entry = ledger.trials[trial_id]
-    result = entry.result
-    assert result is not None
-    trial = entry.trial
-    info = _with_parts(ledger, result.info, trial.inputs.parts)
-    return _names(cell) | {
-        "trial": trial_id,
-        "seed": trial.seed,
-        "params": json.dumps(trial.params, sort_keys=True),
-        "best_valid": result.best,
-        "seconds": info.get("seconds", 0.0),
-        "parameters": int(info.get("parameters", 0)),
-        "effective_rank": info.get("effective_rank"),
-        "info": json.dumps(info, sort_keys=True),
-    }
-
-
-def _with_parts(ledger: Ledger, info: dict[str, float], parts: Sequence[str]) -> dict[str, float]:
-    """Return the info of a run with the costs of the trials that it combines: sums, and the highest memory use."""
-    infos = [info, *(result.info for part in parts if (result := ledger.result(part)) is not None)]
-    costs = {"seconds": sum, "energy_wh": sum, "peak_mb": max} if parts else {}
-    known = {name: combine for name, combine in costs.items() if all(name in one for one in infos)}
-    return info | {name: combine(one[name] for one in infos) for name, combine in known.items()}
 
 
 def _trials(ledger: Ledger, studies: Studies) -> pl.LazyFrame:
@@ -343,7 +333,7 @@ def _state(ledger: Ledger, study: StudyRecord, ended: list[TrialEntry], seeds_fo
         return "done", _collapse(ledger, study) or _ended_early(study, planned)
     if "failed" in confirmed or (searched and ended and not any(e.status == "done" for e in ended)):
         return "failed", _reason(ledger, study, ended)
-    lost = confirmed.count("done") - seeds_found
+    lost = len(_complete(ledger, study)) - seeds_found
     if lost:
         return (
             "partial",
@@ -364,9 +354,9 @@ def _ensemble_state(ledger: Ledger, study: StudyRecord, confirmed: list[str], se
     if "failed" in confirmed:
         return "failed", _reason(ledger, study, [])
     for part in study.parts:
-        runs = [_status(ledger, i) for i in ledger.confirmations(part)]
+        runs = len(_complete(ledger, part))
         entries = [entry for _, _, entry in _searched(ledger, part) if entry.status is not None]
-        state, _ = _state(ledger, part, entries, runs.count("done"))
+        state, _ = _state(ledger, part, entries, runs)
         if state == "failed":
             return "failed", f"its part {part.cell.adapter} failed"
     return ("partial" if seeds_found else "pending"), f"{seeds_found} of {study.seeds} rounds"

@@ -119,6 +119,20 @@ def confirmed(ledger: Ledger, row: LedgerRow) -> list[Trial]:
     return [ledger.trials[i].trial for i in done]
 
 
+def by_seed(row: LedgerRow, trials: list[Trial]) -> list[list[Trial]]:
+    """Return finished confirmations of a row by seed: one each or, with folds, one a fold, earliest first.
+
+    Raises HarnessError, with the command to run, if no seed has finished on every fold.
+    """
+    seeds: dict[int, list[Trial]] = {}
+    for trial in trials:
+        seeds.setdefault(trial.seed, []).append(trial)
+    complete = [runs for runs in seeds.values() if len(runs) == max(row.study.folds, 1)]
+    if not complete:
+        raise HarnessError(f"{row.words}: no seed has finished on all {row.study.folds} folds. Run: {row.command}")
+    return complete
+
+
 def sequences(home: Path, row: LedgerRow, key: str, word: str = "") -> splits.Prepared:
     """Return the prepared data set with hash `key`, from the cache or prepared from `word`.
 

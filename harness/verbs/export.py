@@ -24,6 +24,7 @@ rank = 46
     help="Folder, or file with --lists, to create; must not exist.",
 )
 @click.option("--seed", type=int, help="Seed of the confirmed run.  [default: best in validation]")
+@click.option("--fold", type=BoundedInt(0), help="Test window of the run, with windows.  [default: the last]")
 @click.option("--dataset", default="", help="Name or folder of the data set, if this home no longer has it.")
 @run_option
 @click.option("--lists", is_flag=True, help="Write the top lists of the test users instead of the model.")
@@ -45,7 +46,7 @@ def command(row: str, output: Path, seed: int | None, home: str, **options: Any)
         return write_lists(row, output, seed, home, options)
     if options["top_k"] is not None:
         raise HarnessError("--top-k sets the length of lists; add --lists.")
-    report = export.write(find_home(Path(home)), row, output, seed, options["dataset"], options["run"])
+    report = export.write(find_home(Path(home)), row, output, seed, options["dataset"], options["run"], options["fold"])
     if options["mlflow"]:
         from harness.record import tracking
 
@@ -64,7 +65,9 @@ def write_lists(row: str, output: Path, seed: int | None, home: str, options: Op
 
     if options["mlflow"]:
         raise HarnessError("--mlflow writes a model and --lists does not; give one of them.")
-    request = export_lists.ListsRequest(row, options["top_k"] or 10, seed, options["dataset"], options["run"])
+    request = export_lists.ListsRequest(
+        row, options["top_k"] or 10, seed, options["dataset"], options["run"], options["fold"]
+    )
     report = export_lists.write(find_home(Path(home)), request, output)
     if options["as_json"]:
         return click.echo(as_json(report))

@@ -50,13 +50,20 @@ class ExportReport:
 
 
 def write(
-    home: Path, word: str, folder: Path, seed: int | None = None, dataset: str = "", run: str | None = None
+    home: Path,
+    word: str,
+    folder: Path,
+    seed: int | None = None,
+    dataset: str = "",
+    run: str | None = None,
+    fold: int | None = None,
 ) -> ExportReport:
     """Export the row that `word` names: its run with `seed`, by default the run with the best validation score.
 
-    `dataset`: name or folder of its data, needed if they are no longer cached; `run`: use the table as of this launch.
-    Raises HarnessError if the folder exists, the row has no weights, its data are missing, or the model does not
-    reproduce the test ranks of the bench.
+    `fold`: of sliding windows, by default the last, whose model has seen the most events. `dataset`: name or folder of
+    its data, needed if they are no longer cached; `run`: use the table as of this launch. Raises HarnessError if the
+    folder exists, the row has no weights, its data are missing, or the model does not reproduce the test ranks of the
+    bench.
     """
     folder = folder.expanduser()
     if folder.exists():
@@ -67,7 +74,7 @@ def write(
         raise HarnessError(f"{row.words} is not trained, so it has no weights to export.")
     if row.cell.is_ensemble:
         raise HarnessError(f"{row.words} is an ensemble of models; export its parts: {', '.join(row.parts)}.")
-    chosen = run_of(ledger, row, seed)
+    chosen = run_of(ledger, row, seed, fold)
     source = row_lookup.weights_file(home, chosen)
     prepared = row_lookup.sequences(home, row, chosen.inputs.data, dataset)
     split = splits.split(prepared, chosen.protocol)
@@ -94,12 +101,20 @@ def write(
     )
 
 
-def run_of(ledger: Ledger, row: LedgerRow, seed: int | None) -> Trial:
+def run_of(ledger: Ledger, row: LedgerRow, seed: int | None, fold: int | None = None) -> Trial:
     """Return the row's confirmed run with `seed`, by default the one with the best validation score.
 
-    Raises HarnessError if there is none.
+    `fold`: of sliding windows, by default the last. Raises HarnessError if there is no such run.
     """
-    done = row_lookup.confirmed(ledger, row)
+    done, folds = row_lookup.confirmed(ledger, row), row.study.folds
+    if fold is not None and not folds:
+        raise HarnessError(f"{row.words} has no folds; leave out --fold.")
+    wanted = folds - 1 if folds and fold is None else fold or 0
+    of_fold = [run for run in done if run.protocol.fold == wanted]
+    if not of_fold:
+        known = ", ".join(map(str, sorted({run.protocol.fold for run in done})))
+        raise HarnessError(f"{row.words} has no finished run of fold {wanted}; there are runs of fold {known}.")
+    done = of_fold
     if seed is None:
         return max(done, key=lambda run: (ledger.trials[run.id].result.best, -run.seed))  # pyright: ignore[reportOptionalMemberAccess]
     chosen = next((run for run in done if run.seed == seed), None)

@@ -29,7 +29,8 @@ class ListsRequest:
     """Lists to export: of the row that `row` names, `top_k` items each.
 
     ``seed``: of the confirmed run, by default the one with the best validation score; ``dataset``: name or folder of
-    the row's data, needed if they are no longer cached; ``launch``: use the table as of this launch.
+    the row's data, needed if they are no longer cached; ``launch``: use the table as of this launch; ``fold``: of
+    sliding windows, by default the last.
     """
 
     row: str
@@ -37,6 +38,7 @@ class ListsRequest:
     seed: int | None = None
     dataset: str = ""
     launch: str | None = None
+    fold: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +68,7 @@ def write(home: Path, request: ListsRequest, file: Path) -> ListsReport:
         raise HarnessError(f"--output {file} already exists; choose a new file.")
     ledger = Ledger.open(home)
     row = row_lookup.find(row_lookup.of(ledger, request.launch), request.row)
-    chosen = export.run_of(ledger, row, request.seed)
+    chosen = export.run_of(ledger, row, request.seed, request.fold)
     prepared = row_lookup.sequences(home, row, chosen.inputs.data, request.dataset)
     ranks = row_lookup.ranks(home, chosen)
     checked = {"queries": ranks.height, "equal": ranks.height}

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from harness.record.ledger import Ledger
 from harness.report import row_lookup
 from harness.report.row_lookup import LedgerRow
 from harness.search import plan, spaces
-from harness.stats import crossed_effects, resampling
+from harness.stats import crossed_effects, fold_effects, resampling
 from harness.system import tempdirs
 from harness.text import embeddings
 from harness.text.encoders import _base
@@ -81,6 +82,7 @@ class ReproduceRequest:
     tolerance: float | None = None
 
 
+T = TypeVar("T")
 Log = Callable[[str], None]
 Tested = tuple[dict[str, float], Ranks]  # test metrics and test ranks of a run
 
@@ -94,13 +96,16 @@ def run(home: Path, request: ReproduceRequest, log: Log = lambda _: None) -> Rep
     recorded = _Recorded(home, request, log)
     first = recorded.trials[0]
     prepared = row_lookup.sequences(home, recorded.row, first.inputs.data, request.dataset)
-    split = splits.split(prepared, first.protocol)
+    split_of = {one.protocol: splits.split(prepared, one.protocol) for one in recorded.runs[0]}
     arrays = row_lookup.text(home, recorded.row, first.inputs.embedding, prepared)
     threads = recorded.row.launch.provenance.get("threads")
     ledger = Ledger.open(home)
     parts = [row_lookup.parts(home, ledger, trial) for trial in recorded.trials]
     return recorded.compare(
-        [_train(one, split, arrays, threads, log, kept) for one, kept in zip(recorded.trials, parts, strict=True)]
+        [
+            _train(one, split_of[one.protocol], arrays, threads, log, kept)
+            for one, kept in zip(recorded.trials, parts, strict=True)
+        ]
     )
 
 
@@ -127,7 +132,9 @@ def search(
             )
         run_bench.run(bench, run_bench.Options(threads=row.launch.provenance.get("threads"), tracking="off"))
         ledger = Ledger.open(bench.home)
-        trials = row_lookup.confirmed(ledger, row_lookup.of(ledger)[study.cell])[: len(recorded.trials)]
+        again = row_lookup.of(ledger)[study.cell]
+        runs = row_lookup.by_seed(again, row_lookup.confirmed(ledger, again))[: len(recorded.runs)]
+        trials = [trial for run in runs for trial in run]
         reproduced = [
             (dict(result.test), artifacts.bounds(row_lookup.ranks(bench.home, trial)))
             for trial in trials
@@ -172,9 +179,11 @@ class _Recorded:
         ledger = Ledger.open(home)
         self.tolerance = request.tolerance
         self.row = row_lookup.find(row_lookup.of(ledger, request.launch), request.row)
-        self.trials = row_lookup.confirmed(ledger, self.row)[: request.seeds]
-        self.tests = [result.test for trial in self.trials if (result := ledger.result(trial.id)) is not None]
-        frames = [row_lookup.ranks(home, trial) for trial in self.trials]
+        self.runs = row_lookup.by_seed(self.row, row_lookup.confirmed(ledger, self.row))[: request.seeds]
+        self.trials = [trial for run in self.runs for trial in run]
+        tests = [result.test for trial in self.trials if (result := ledger.result(trial.id)) is not None]
+        self.tests = [_over_folds(part) for part in self._by_run(tests)]
+        frames = [artifacts.of_folds([row_lookup.ranks(home, trial) for trial in run]) for run in self.runs]
         self.users, self.ranks = frames[0]["user"].to_numpy(), [artifacts.bounds(frame) for frame in frames]
         self.checks = check(home, self.row, self.trials[0], request.dataset)
         for name, (was, here) in self.checks.items():
@@ -182,10 +191,12 @@ class _Recorded:
                 log(f"{name}: recorded {was}, here {here}")
 
     def compare(self, reproduced: list[Tested]) -> Reproduction:
-        """Compare the recorded and the reproduced runs, seed by seed."""
+        """Compare the recorded and the reproduced trials, seed by seed."""
         seeds = []
-        reproduced = [self._as_recorded(trial, *run) for trial, run in zip(self.trials, reproduced, strict=True)]
-        for trial, test, was, (new_test, now) in zip(self.trials, self.tests, self.ranks, reproduced, strict=True):
+        by_trial = [self._as_recorded(trial, *run) for trial, run in zip(self.trials, reproduced, strict=True)]
+        reproduced = [_together(part) for part in self._by_run(by_trial)]
+        firsts = [run[0] for run in self.runs]
+        for trial, test, was, (new_test, now) in zip(firsts, self.tests, self.ranks, reproduced, strict=True):
             if len(was) != len(now):
                 raise HarnessError(f"{self.row.words} has ranks of {len(was)} targets, but its split has {len(now)}.")
             seeds.append(SeedComparison(trial.seed, test, new_test, len(was), int(was.equal(now).sum())))
@@ -193,10 +204,18 @@ class _Recorded:
             difference, verdict = resampling.Interval(0.0, 0.0, 0.0), "equal"
         else:
             one, other = (_headline(ranks, self.users) for ranks in (self.ranks, [now for _, now in reproduced]))
-            gap = crossed_effects.compare(other, one, self.row.cell.is_baseline)
+            if self.row.study.folds:
+                gap = fold_effects.compare(other, one, fold_effects.Folds.of(self.users))
+            else:
+                gap = crossed_effects.compare(other, one, self.row.cell.is_baseline)
             difference = resampling.Interval(gap.mean, *gap.within(1.0))
             verdict = _verdict(difference, self.tolerance)
         return Reproduction(self.row.words, self.checks, tuple(seeds), difference, self.tolerance, verdict)
+
+    def _by_run(self, of_trials: list[T]) -> list[list[T]]:
+        """Group values of trials by seed."""
+        size = len(self.runs[0])
+        return [of_trials[at : at + size] for at in range(0, len(of_trials), size)]
 
     def _as_recorded(self, trial: Trial, test: dict[str, float], ranks: Ranks) -> Tested:
         """Return a new run's results under the tie rule of the recorded run."""
@@ -204,6 +223,17 @@ class _Recorded:
             return test, ranks
         middle = Ranks.untied(ranks.middle)
         return means(middle, self.users), middle
+
+
+def _over_folds(tests: list[dict[str, float]]) -> dict[str, float]:
+    """Return the mean over folds of each test metric."""
+    return {name: fmean(test[name] for test in tests) for name in tests[0]}
+
+
+def _together(folds: list[Tested]) -> Tested:
+    """Return test metrics and ranks of a seed, from those of its folds."""
+    low, high = (np.concatenate([getattr(ranks, side) for _, ranks in folds]) for side in ("low", "high"))
+    return _over_folds([test for test, _ in folds]), Ranks(low, high)
 
 
 def _verdict(difference: resampling.Interval, tolerance: float | None) -> str:

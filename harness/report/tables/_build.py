@@ -65,7 +65,7 @@ class _DataSet:
         planned = {cell: int(self.records[cell]["trials_planned"] or 0) for cell in trials}
         self.budgets = best_of({cell: SearchCurve.of(frame, planned[cell]) for cell, frame in trials.items()})
         first = next(iter(self.runs.values()), None)
-        self.draws = resampling.user_draws(len(np.unique(first.users))) if first else np.empty((0, 0), np.uint8)
+        self.draws = _draws(first) if first else np.empty((0, 0), np.uint8)
         if self.draws.size <= resampling.CELLS:
             self.draws = self.draws.astype(np.float64)  # converted once; multiplied for every row
         self.samples = samples(self.runs, self.draws, rising)
@@ -83,6 +83,13 @@ class _DataSet:
 
     def parts(self, queries: pl.DataFrame) -> list[slices.SliceDraws]:
         return slices.parts(self.name, queries.filter(pl.col("dataset") == self.name), self.runs)
+
+
+def _draws(confirmed: Confirmed) -> np.ndarray:
+    """Return the resampled users (R, U) of a data set or, of sliding windows, the resampled folds."""
+    if confirmed.folds is not None:
+        return confirmed.folds.draws()
+    return resampling.user_draws(len(np.unique(confirmed.users)))
 
 
 def _searches(trials: pl.LazyFrame) -> dict[Cell, pl.DataFrame]:
@@ -105,12 +112,13 @@ def _section(
 ) -> Section:
     members = data.members(backbone)
     rows = _rows(data, members, comparison)
-    users = next((len(data.samples[cell].users) for cell in members if cell in data.samples), None)
+    users = next((data.runs[cell].n_users for cell in members if cell in data.samples), None)
     card = (header.get("data") or {}).get(data.name) or {}
     components = _components(header.get("components") or {}, backbone, rows)
     pace = next((facts["pace"] for facts in components.values() if "pace" in facts), 1)
     remarks = [f"{name.partition('/')[2]}: {facts['note']}" for name, facts in components.items() if "note" in facts]
-    remarks += _held_out(header.get("protocol") or {}, rows) + _of_variants(components, rows)
+    protocol = header.get("protocol") or {}
+    remarks += _held_out(protocol, rows) + _of_folds(protocol) + _of_variants(components, rows)
     doubts = (*cautions(rows, card, header.get("ties", EXPECTED)), *comparison.unresolved())
     return Section(
         dataset=data.name,
@@ -134,6 +142,19 @@ def _held_out(protocol: Json, rows: list[Row]) -> list[str]:
     return [
         f"{', '.join(names)}: held-out items keep their untrained random vectors, so the score on cold targets is no "
         "result of the method. It may lie above or below chance, since training moves the vectors of all other items."
+    ]
+
+
+def _of_folds(protocol: Json) -> list[str]:
+    """State how scores of sliding windows are computed, and what their intervals cover."""
+    folds = protocol.get("folds")
+    if not folds:
+        return []
+    wide = " With two folds, intervals have one degree of freedom: they are wide." if folds == 2 else ""
+    return [
+        f"Scores are means over {folds} test windows of the mean over the users of each, with a model trained for each "
+        "window; the search saw only the earliest. Intervals are over windows, users and seeds. Parts of the test "
+        f"are means over the users of all windows, with intervals over users and seeds.{wide}"
     ]
 
 

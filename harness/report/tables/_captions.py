@@ -81,10 +81,17 @@ STATISTICS = {
 }
 
 
+OVER_FOLDS = {
+    "intervals": f"{round(100 * resampling.LEVEL)} %, Student's t over folds, with their number less one as degrees of "
+    f"freedom; parts of the test: bootstrap of users and seeds, {resampling.ROUNDS:,} rounds",
+    "test": "paired t over folds, two-sided",
+}
+
+
 def header(table: Table, part: str) -> Json:
     """Return a part of the header; the protocol also with its fixed rules, without options that its split ignores."""
     if part == "statistics":
-        return STATISTICS
+        return STATISTICS | (OVER_FOLDS if (table.header.get("protocol") or {}).get("folds") else {})
     if part == "code":
         provenance = table.header.get("provenance") or {}
         return {key: provenance[key] for key in CODE if key in provenance and (provenance.get("git") or key not in GIT)}
@@ -93,7 +100,7 @@ def header(table: Table, part: str) -> Json:
         return values | {"cut": f"as if each search had ended after {table.header['at_trials']} trials"}
     if part != "protocol" or not values:
         return values
-    if values.get("split") != "gts":
+    if values.get("split") not in ("gts", "windows"):
         values.pop("quantile", None)
     if values.get("split") == "users":
         values.setdefault("train_users", Protocol().train_users)

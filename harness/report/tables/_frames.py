@@ -14,6 +14,7 @@ import polars as pl
 
 from harness.metrics._ties import Ranks
 from harness.registry import suggest
+from harness.stats.fold_effects import Folds
 from harness.types import Cell, HarnessError, Json
 
 Record = dict[str, Any]  # a row of a frame: column -> value
@@ -34,7 +35,7 @@ RUNS = {  # one row per confirmed run, whose test was opened
 }
 RANKS = {  # one row per test target of a confirmed run
     "trial": pl.String,
-    "user": pl.Int64,
+    "user": pl.Int64,  # of sliding windows: a key of fold and user (`fold_effects.FOLD`)
     "low": pl.Float64,  # first place among the candidates with the target's score, from 1
     "high": pl.Float64,  # last place among them
 }
@@ -118,11 +119,20 @@ class Results:
 
 @dataclass(frozen=True)
 class Confirmed:
-    """The confirmed runs of one cell: ranks (Q,) of each of S seeds, users (Q,) in ascending order, a dict per run."""
+    """The confirmed runs of one cell: ranks (Q,) of each of S seeds, users (Q,) in ascending order, a dict per run.
+
+    ``folds``: of sliding windows, the fold and user of each value of `users`, each once; None for other protocols.
+    """
 
     ranks: list[Ranks]
     users: np.ndarray
     runs: list[Record]
+    folds: Folds | None = None
+
+    @property
+    def n_users(self) -> int:
+        """Number of users, each counted once however many folds test it."""
+        return len(np.unique(self.folds.user if self.folds else self.users))
 
 
 def confirmed(results: Results) -> dict[Cell, Confirmed]:
@@ -134,7 +144,9 @@ def confirmed(results: Results) -> dict[Cell, Confirmed]:
     for name, schema in SCHEMAS.items():
         _check_columns(name, getattr(results, name), list(schema))
     planned = _planned(results.cells)
-    several = (results.header.get("protocol") or {}).get("target") == "successive"
+    protocol = results.header.get("protocol") or {}
+    several = protocol.get("target") == "successive"
+    folds: dict[str, Folds] = {}
     ranks = dict(_by_trial(results.ranks, several))
     users: dict[str, np.ndarray] = {}
     by_cell = {}
@@ -151,7 +163,9 @@ def confirmed(results: Results) -> dict[Cell, Confirmed]:
                     f"of {len(users[cell.dataset])}; all rows of a table must rank the same users."
                 )
             columns.append(values)
-        by_cell[cell] = Confirmed(columns, users[cell.dataset], runs)
+        if protocol.get("folds") and cell.dataset not in folds:
+            folds[cell.dataset] = Folds.of(users[cell.dataset])
+        by_cell[cell] = Confirmed(columns, users[cell.dataset], runs, folds.get(cell.dataset))
     return by_cell
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from harness import registry
 from harness.metrics._all import CUTOFFS, HEADLINE, per_user
 from harness.report.tables._frames import Confirmed
-from harness.stats import resampling
-from harness.stats.crossed_effects import ScoreSummary, summary
+from harness.stats import fold_effects, resampling
+from harness.stats.crossed_effects import CrossedRows, ScoreSummary, summary
 from harness.types import NO_TEXT, Cell, digest
 
 REFERENCE = "id"  # the adapter without text, reference of all gains
@@ -73,15 +73,15 @@ def metrics() -> list[str]:
 
 
 def samples(runs: dict[Cell, Confirmed], draws: np.ndarray, rising: set[Cell]) -> dict[Cell, RowScores]:
-    """Return the scores of the cells of a data set, with shared user draws (R, U)."""
+    """Return the scores of the cells of a data set, with shared draws (R, U) of users or, with folds, of folds."""
     streams = {cell: int(digest(str(cell))[:8], 16) for cell in runs}  # seeds of two rows are independent
     headline = {cell: _score(confirmed, HEADLINE) for cell, confirmed in runs.items()}
-    seeds = {cell: resampling.seed_draws(x.shape[1], len(draws), streams[cell]) for cell, x in headline.items()}
+    seeds = {cell: _seed_draws(runs[cell], x, len(draws), streams[cell]) for cell, x in headline.items()}
     drawn = resampling.bootstraps([(headline[cell], seeds[cell]) for cell in runs], draws) if runs else []
     return {
         cell: RowScores(
             cell=cell,
-            scores=tuple(summary(_score(confirmed, name), deterministic=cell.is_baseline) for name in metrics()),
+            scores=tuple(_summary(cell, confirmed, _score(confirmed, name)) for name in metrics()),
             draws=resampled.clip(min=0),  # few users or a large seed variance can reach below 0
             stream=streams[cell],
             tied=float(np.mean([ranks.tied.mean() for ranks in confirmed.ranks])),
@@ -89,6 +89,24 @@ def samples(runs: dict[Cell, Confirmed], draws: np.ndarray, rising: set[Cell]) -
         )
         for (cell, confirmed), resampled in zip(runs.items(), drawn, strict=True)
     }
+
+
+def _seed_draws(confirmed: Confirmed, scores: np.ndarray, rounds: int, stream: int) -> np.ndarray:
+    """Return weights of the seeds (R, S). With folds they are equal: the folds' variance includes that of seeds."""
+    count = scores.shape[1]
+    return np.full((rounds, count), 1 / count) if confirmed.folds else resampling.seed_draws(count, rounds, stream)
+
+
+def _summary(cell: Cell, confirmed: Confirmed, scores: np.ndarray) -> ScoreSummary:
+    if confirmed.folds is not None:
+        return fold_effects.summary(scores, confirmed.folds)
+    return summary(scores, deterministic=cell.is_baseline)
+
+
+def compared(rows: list[ScoreSummary]) -> CrossedRows:
+    """Return the statistics of the rows of a section in one metric."""
+    of_folds = [row for row in rows if isinstance(row, fold_effects.FoldSummary)]
+    return fold_effects.FoldRows(of_folds) if of_folds else CrossedRows(rows)
 
 
 def is_reference(cell: Cell) -> bool:

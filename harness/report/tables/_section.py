@@ -6,9 +6,9 @@ import numpy as np
 
 from harness.metrics._all import HEADLINE
 from harness.report.tables._pairs import Pairs
-from harness.report.tables._scores import Gain, RowScores, is_reference, metrics
+from harness.report.tables._scores import Gain, RowScores, compared, is_reference, metrics
 from harness.stats import resampling
-from harness.stats.crossed_effects import ALPHA, CrossedRows
+from harness.stats.crossed_effects import ALPHA
 from harness.types import Cell
 
 
@@ -26,7 +26,7 @@ class SectionComparison:
             self._compare(draws)
 
     def _compare(self, draws: np.ndarray) -> None:
-        by_metric = {name: CrossedRows([row.scores[m] for row in self.ranked]) for m, name in enumerate(metrics())}
+        by_metric = {name: compared([row.scores[m] for row in self.ranked]) for m, name in enumerate(metrics())}
         self.headline = by_metric[HEADLINE]
         self._intervals = {name: rows.intervals() for name, rows in by_metric.items()}
         self.pairs = Pairs.of(tuple(row.cell for row in self.ranked), self.headline)
