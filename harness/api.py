@@ -42,6 +42,7 @@ class BenchOptions(TypedDict, total=False):
     train_users: float
     cold_items: float
     split_seed: int
+    folds: int
     drop_tied_test: bool
     filter_seen: bool
     prep: str

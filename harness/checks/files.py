@@ -70,7 +70,7 @@ def find(facts: Facts) -> Iterator[Finding]:
         remedy = "Add timestamp (seconds since 1970) or order (a number that increases along a user's events)."
         yield Finding("no time", ERROR, len(events), len(events), "events", says, remedy)
     elif events.time is None:
-        says = "no column timestamp: the order cannot be checked, and the split gts cannot be used"
+        says = "no column timestamp: the order cannot be checked, and no split in time (gts, windows) can be used"
         yield Finding("no time", INFO, len(events), len(events), "events", says, "Add timestamp if the source has it.")
     for name in ("timestamp", "order"):
         if missing := events.missing.get(name):

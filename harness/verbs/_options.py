@@ -176,29 +176,36 @@ grid_options = combined(
     click.option("--seeds", type=BoundedInt(1), help="Seeds to retrain each winner with. Overrides the budget."),
     click.option(
         "--protocol",
-        type=click.Choice(["loo", "gts", "users"]),
+        type=click.Choice(["loo", "gts", "windows", "users"]),
         default="loo",
         show_default=True,
-        help="Split: loo (leave one out), gts (global temporal split) or users (test users are never trained on).",
+        help="Split: loo (leave one out), gts (global temporal split), windows (sliding windows: several such splits) "
+        "or users (test users are never trained on).",
     ),
     click.option(
         "--quantile",
         type=FiniteFloat(),
         default=0.9,
         show_default=True,
-        help="Time quantile at which gts splits training from test.",
+        help="Time quantile at which gts, or the first fold of windows, splits training from test.",
+    ),
+    click.option(
+        "--folds",
+        type=BoundedInt(0),
+        default=0,
+        help="Test windows of windows, at least 2; the search runs once, and each confirmation on every fold.",
     ),
     click.option(
         "--validation",
         default="by_time",
         show_default=True,
-        help="Validation split for gts: by_time or last_train.",
+        help="Validation split for gts and windows: by_time or last_train.",
     ),
     click.option(
         "--target",
         default="last",
         show_default=True,
-        help="Events to predict after a gts cut or of a test user: last, first or successive (each in turn).",
+        help="Events to predict after a cut in time or of a test user: last, first or successive (each in turn).",
     ),
     click.option(
         "--train-users",
@@ -275,7 +282,7 @@ def protocol_of(options: Options) -> Protocol:
     from harness.data import presets
 
     names = ("filter_seen", "quantile", "validation", "target", "drop_tied_test")
-    names += ("train_users", "cold_items", "split_seed")
+    names += ("train_users", "cold_items", "split_seed", "folds")
     protocol = Protocol(options["protocol"], **{name: options[name] for name in names})
     presets.check_protocol(protocol)
     return protocol

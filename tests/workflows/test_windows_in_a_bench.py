@@ -1,4 +1,6 @@
-"""Benches under sliding windows: the table's numbers, export and reproduction of a fold, comparison, what is refused."""
+"""Benches under sliding windows: the table's numbers, export, reproduction, comparison, what is refused."""
+
+import json
 
 import numpy as np
 import polars as pl
@@ -15,7 +17,7 @@ from harness.record.ledger import Ledger
 from harness.report import comparison, ledger_frames, row_lookup, tables
 from harness.training import exported_model
 from harness.types import HarnessError, Protocol
-from harness.workflows import export, export_lists, reproduce
+from harness.workflows import export, export_lists, reproduce, run_bench
 from harness.workflows.reproduce import ReproduceRequest
 
 WINDOWS = Protocol("windows", quantile=0.6, folds=3)
@@ -27,7 +29,8 @@ def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("windows")
     dataset = make_dataset(folder / "toy")
     (folder / "home").mkdir()
-    small_homes.run(small_homes.request(folder / "home", dataset, "id,linear,id+text", protocol=WINDOWS))
+    request = small_homes.request(folder / "home", dataset, "id,linear,id+text", protocol=WINDOWS)
+    run_bench._describe_targets(small_homes.run(request))
     return folder
 
 
@@ -95,6 +98,24 @@ def test_reports_name_the_protocol_and_the_cold_share_of_each_fold(root, table):
     assert len(section.card["folds"]) == 3
     assert sum(one["test_targets"] for one in section.card["folds"]) == section.card["test_targets"]
     assert section.test_users <= section.card["users"]
+
+
+def test_parts_of_the_test_are_over_the_users_of_all_folds(root, table):
+    [section] = table.sections
+    parts = [one for one in section.slices if one.dimension == "history"]
+    [row] = [row for row in row_lookup.of(Ledger.open(root / "home")).values() if row.cell.adapter == "linear"]
+    frames = [artifacts.load_ranks(root / "home", trial_id) for trial_id in row.planned[:3]]
+    assert sum(part.queries for part in parts) == sum(frame.height for frame in frames)
+    values = [value for users in scores(root / "home", "linear").values() for value in users.values()]
+    weighted = [part.queries * one.score.mean for part in parts for one in part.scores if one.cell.adapter == "linear"]
+    assert sum(weighted) / sum(part.queries for part in parts) == pytest.approx(np.mean(values), abs=1e-9)
+
+
+def test_progress_and_plan_count_every_fold(root):
+    done = command(root / "home", "status", "--json")
+    assert done.returncode == 0, done.stderr
+    cells = {cell["cell"].split(" / ")[-1]: cell for cell in json.loads(done.stdout)["cells"]}
+    assert (cells["linear"]["planned"], cells["linear"]["confirmed"], cells["linear"]["seeds"]) == (7, 6, 6)
 
 
 def test_a_seed_without_one_of_its_folds_is_not_in_the_table(root):

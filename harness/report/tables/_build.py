@@ -22,7 +22,7 @@ from harness.report.tables._scores import metrics, samples
 from harness.report.tables._section import SectionComparison
 from harness.report.tables._table import COSTS, Row, RunSummary, SearchCost, Section, Table, TrialCounts
 from harness.stats import resampling
-from harness.types import BASELINE, EXPECTED, NO_TEXT, Cell, Json
+from harness.types import BASELINE, EXPECTED, NO_TEXT, Cell, Json, digest
 
 
 def build(results: Results) -> Table:
@@ -65,7 +65,7 @@ class _DataSet:
         planned = {cell: int(self.records[cell]["trials_planned"] or 0) for cell in trials}
         self.budgets = best_of({cell: SearchCurve.of(frame, planned[cell]) for cell, frame in trials.items()})
         first = next(iter(self.runs.values()), None)
-        self.draws = _draws(first) if first else np.empty((0, 0), np.uint8)
+        self.draws = _draws(self.name, first) if first else np.empty((0, 0), np.uint8)
         if self.draws.size <= resampling.CELLS:
             self.draws = self.draws.astype(np.float64)  # converted once; multiplied for every row
         self.samples = samples(self.runs, self.draws, rising)
@@ -85,10 +85,10 @@ class _DataSet:
         return slices.parts(self.name, queries.filter(pl.col("dataset") == self.name), self.runs)
 
 
-def _draws(confirmed: Confirmed) -> np.ndarray:
+def _draws(name: str, confirmed: Confirmed) -> np.ndarray:
     """Return the resampled users (R, U) of a data set or, of sliding windows, the resampled folds."""
     if confirmed.folds is not None:
-        return confirmed.folds.draws()
+        return confirmed.folds.draws(seed=int(digest(name)[:8], 16))  # data sets have folds of their own
     return resampling.user_draws(len(np.unique(confirmed.users)))
 
 
