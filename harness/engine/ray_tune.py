@@ -336,9 +336,9 @@ def run(
     """Run a grid inside a `cluster`, to its end or to a request to stop.
 
     After a request to stop, running epochs are finished and checkpointed; their trials stay started in the ledger, and
-    the next command resumes them. shared: `splits`, `spectra`, `sizes` and `top_k` of `SharedData`, as values.
-    watchdog: seconds, as in `Watchdog`. log: called with a line for each failed worker. Raises Interrupted after a
-    second request to stop, HarnessError if no worker can start or a worker has different code.
+    the next command resumes them. shared: `splits`, `spectra`, `sizes` and, unless 0, `top_k` of `SharedData`, as
+    values. watchdog: seconds, as in `Watchdog`. log: called with a line for each failed worker. Raises Interrupted
+    after a second request to stop, HarnessError if no worker can start or a worker has different code.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     recorder_class = ray.remote(num_cpus=0, max_concurrency=4, max_restarts=-1, scheduling_strategy=here)(Recorder)  # pyright: ignore[reportCallIssue]
@@ -352,7 +352,7 @@ def run(
         code_hash(),
         watchdog,
         grid.keep_user_scores,
-        shared["top_k"],
+        shared.get("top_k", 0),
     )
     scheduler = GridScheduler(GridSearcher(grid, home, stop), recorder, layout.slots, log)
     trainable = tune.with_resources(tune.with_parameters(TrialActor, shared=references), needs(layout))

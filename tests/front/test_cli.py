@@ -255,7 +255,10 @@ def test_without_docstrings_a_bench_is_one_clear_line_and_reading_verbs_work(dat
     [
         (["plan", "--min-rating", "nan"], "'--min-rating': nan is not a finite number."),
         (["plan", "--budget", "slow"], "'--budget': 'slow' is not one of 'quick', 'standard', 'paper'."),
-        (["plan", "--trails", "3"], "No such option '--trails'. (Did you mean one of: '--threads', '--trials'?)"),
+        (
+            ["plan", "--trails", "3"],
+            "No such option '--trails'. (Did you mean one of: '--threads', '--train-users', '--trials'?)",
+        ),
         (["export"], "Missing argument"),
     ],
 )

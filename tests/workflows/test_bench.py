@@ -86,7 +86,7 @@ def test_the_test_is_opened_for_winners_only(done):
 def test_confirmations_keep_the_lists_that_the_bench_was_asked_for(done):
     home, folder, _ = done
     confirmed = [e["id"] for e in events(home, "started") if e["trial"]["role"] == "confirm"]
-    assert len(confirmed) == 6 + 3
+    assert len(confirmed) == 6 + 2 + 3
     for trial_id in confirmed:
         lists, ranks = artifacts.load_lists(home, trial_id), artifacts.load_ranks(home, trial_id)
         assert lists is not None
