@@ -8,7 +8,7 @@ import pytest
 import small_homes
 import torch
 from command_line import harness as command
-from dataset_files import make_dataset
+from dataset_files import columns, make_dataset, write_dataset
 from scipy import stats as reference
 
 from harness.metrics._all import per_user
@@ -173,6 +173,22 @@ def test_two_homes_are_compared_over_folds(root, tmp_path):
 def test_a_fold_that_does_not_exist_is_one_line(root, tmp_path):
     with pytest.raises(HarnessError, match="has no finished run of fold 7; there are runs of fold 0, 1, 2"):
         export.write(root / "home", "linear", tmp_path / "out", fold=7)
+
+
+@pytest.mark.parametrize(("timed", "message"), [(False, "has no timestamps"), (True, "leaves no user for")])
+def test_a_data_set_that_cannot_be_cut_is_one_line_before_training(tmp_path, timed, message):
+    rows = [(f"u{user}", f"i{(user + step) % 6}", 5 if timed else step) for user in range(8) for step in range(6)]
+    last = "timestamp" if timed else "order"
+    data = write_dataset(
+        tmp_path / "flat", columns(rows, "user_id", "item_id", last), {"item_id": [f"i{n}" for n in range(6)]}
+    )
+    words = ["--backbones", "sasrec", "--adapters", "id", "--kcore", "0", "--protocol", "windows", "--folds", "2"]
+    done = command(tmp_path, "bench", "--datasets", str(data), *words)
+    assert done.returncode == 2
+    assert "Error: flat" in done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("**/model.safetensors"))
 
 
 @pytest.mark.parametrize(
