@@ -23,7 +23,7 @@ import polars as pl
 
 from harness.metrics._ties import Ranks
 from harness.metrics.lists._base import NOTHING, TopLists
-from harness.stats.fold_effects import FOLD
+from harness.stats.folds import FOLD
 from harness.system import checksums
 from harness.system.files import GOES_ON, atomic, sha256, write_json
 from harness.types import HarnessError, Json, Trial, digest
@@ -263,7 +263,7 @@ def parse_ranks(content: bytes) -> pl.DataFrame:
 
 
 def of_folds(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Return the rows of all folds, earliest first, with users as keys of fold and user (`fold_effects.FOLD`), i64.
+    """Return the rows of all folds, earliest first, with users as keys of fold and user (`folds.FOLD`), i64.
 
     A single frame stays as it is.
     """

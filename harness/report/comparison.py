@@ -22,7 +22,7 @@ from harness.record.ledger import Ledger
 from harness.report import row_lookup
 from harness.report.row_lookup import LedgerRow
 from harness.stats import crossed_effects, fold_effects, resampling
-from harness.stats.fold_effects import Folds
+from harness.stats.folds import Folds
 from harness.types import Cell, HarnessError, Inputs, Json
 
 ALPHA = 0.05

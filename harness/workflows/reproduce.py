@@ -23,6 +23,7 @@ from harness.report import row_lookup
 from harness.report.row_lookup import LedgerRow
 from harness.search import plan, spaces
 from harness.stats import crossed_effects, fold_effects, resampling
+from harness.stats.folds import Folds
 from harness.system import tempdirs
 from harness.text import embeddings
 from harness.text.encoders import _base
@@ -205,7 +206,7 @@ class _Recorded:
         else:
             one, other = (_headline(ranks, self.users) for ranks in (self.ranks, [now for _, now in reproduced]))
             if self.row.study.folds:
-                gap = fold_effects.compare(other, one, fold_effects.Folds.of(self.users))
+                gap = fold_effects.compare(other, one, Folds.of(self.users))
             else:
                 gap = crossed_effects.compare(other, one, self.row.cell.is_baseline)
             difference = resampling.Interval(gap.mean, *gap.within(1.0))

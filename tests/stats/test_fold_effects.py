@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
-from harness.stats.fold_effects import FOLD, FoldRows, Folds, compare, summary
+from harness.stats.fold_effects import FoldRows, compare, summary
+from harness.stats.folds import FOLD, Folds
 from harness.types import HarnessError
 
 

@@ -14,7 +14,7 @@ import polars as pl
 
 from harness.metrics._ties import Ranks
 from harness.registry import suggest
-from harness.stats.fold_effects import Folds
+from harness.stats.folds import Folds
 from harness.types import Cell, HarnessError, Json
 
 Record = dict[str, Any]  # a row of a frame: column -> value
@@ -35,7 +35,7 @@ RUNS = {  # one row per confirmed run, whose test was opened
 }
 RANKS = {  # one row per test target of a confirmed run
     "trial": pl.String,
-    "user": pl.Int64,  # of sliding windows: a key of fold and user (`fold_effects.FOLD`)
+    "user": pl.Int64,  # of sliding windows: a key of fold and user (`folds.FOLD`)
     "low": pl.Float64,  # first place among the candidates with the target's score, from 1
     "high": pl.Float64,  # last place among them
 }
