@@ -94,6 +94,9 @@ def test_reports_name_the_protocol_and_the_cold_share_of_each_fold(root, table):
     assert "Student's t over folds" in done.stdout
     assert "Scores are means over 3 test windows" in done.stdout
     assert "test by fold:" in done.stdout
+    assert "over 3 test windows (2 degrees of freedom)" in done.stdout
+    assert "interval paired by window" in done.stdout
+    assert "users and seeds as crossed random effects" not in done.stdout
     [section] = table.sections
     assert len(section.card["folds"]) == 3
     assert sum(one["test_targets"] for one in section.card["folds"]) == section.card["test_targets"]

@@ -211,7 +211,7 @@ def explanations(table: Table, columns: Sequence[Column] | None = None) -> list[
     lines = [
         _ranking(table),
         *_gain_notes(table, titles),
-        *(_noted(notes, titles) for notes in COLUMN_NOTES),
+        *(_noted(notes | (OF_WINDOWS if _folds(table) else {}), titles & set(notes)) for notes in COLUMN_NOTES),
         _cost_note(table, titles),
     ]
     lines += [_noted(SPECTRUM_NOTES, titles), list_note(titles), _small_parts(table)]
@@ -222,23 +222,32 @@ def _rows(table: Table) -> Iterator[Row]:
     return (row for section in table.sections for row in section.rows)
 
 
+def _folds(table: Table) -> int:
+    """Return the number of test windows; 0 for a protocol without them."""
+    return (table.header.get("protocol") or {}).get("folds") or 0
+
+
 def _ranking(table: Table) -> str:
     bootstrap = table.across or any(section.slices for section in table.sections)
-    return (
-        f"Rows are ranked by test {table.headline}. [low, high]: 95 % interval of the mean, with users and seeds as "
-        "crossed random effects. The seed variance is pooled over the section, so rows with one seed use it too."
-        + (" Parts of the test and comparisons over data sets: bootstrap." if bootstrap else "")
+    how = "with users and seeds as crossed random effects. The seed variance is pooled over the section, so rows with "
+    how += "one seed use it too."
+    if folds := _folds(table):
+        how = f"over {folds} test windows ({folds - 1} degrees of freedom)."
+    return f"Rows are ranked by test {table.headline}. [low, high]: 95 % interval of the mean, {how}" + (
+        " Parts of the test and comparisons over data sets: bootstrap." if bootstrap else ""
     )
 
 
 def _gain_notes(table: Table, titles: set[str]) -> Iterator[str]:
+    pair, over = ("window", "test windows") if _folds(table) else ("user", "users and seeds")
     if f"vs {REFERENCE} %" in titles:
-        yield f"vs {REFERENCE} %: gain in test {table.headline} over '{REFERENCE}', with an interval paired by user."
+        yield f"vs {REFERENCE} %: gain in test {table.headline} over '{REFERENCE}', with an interval paired by {pair}."
     if "vs best rival %" in titles:
-        yield "vs best rival %: gain over the best other row that is not a baseline, with an interval paired by user."
+        rival = "gain over the best other row that is not a baseline"
+        yield f"vs best rival %: {rival}, with an interval paired by {pair}."
     if any(sum(bool(row.metrics) for row in section.rows) > 1 for section in table.sections):
         yield (
-            f"Tests: paired t test of {table.headline} over users and seeds. p-values are Holm-adjusted over the "
+            f"Tests: paired t test of {table.headline} over {over}. p-values are Holm-adjusted over the "
             f"section's rows, separately against the best row and against '{REFERENCE}'."
         )
 
@@ -256,6 +265,7 @@ COLUMN_NOTES = (  # title of a column -> its explanation; a line per dict
         "detectable %": f"Detectable: smallest gain found with {round(100 * POWER)} % power at Holm's strictest step.",
     },
 )
+OF_WINDOWS = {"first": "First: share of resamples of test windows in which the row ranks first."}
 COST_NOTES = {
     "trials d/p/f of n": "Trials d/p/f of n: done, pruned and failed trials of n planned.",
     "dims": "Dims: number of searched dimensions.",

@@ -114,7 +114,7 @@ function leaderColumns(view, filter) {
       show: (row) => (row.gain ? link(row.cell, gainText(row.gain, row.marks.includes("differs"))) : DASH),
     },
     {
-      key: "p", title: "p", tip: `p-value of the paired t test over users and seeds against ${safe(reference)}, Holm-adjusted over the shown rows. Lower is stronger evidence.`, first: "ascending",
+      key: "p", title: "p", tip: `p-value of the paired t test against ${safe(reference)}, Holm-adjusted over the shown rows. Lower is stronger evidence.`, first: "ascending",
       value: (row) => row.gain?.p ?? null,
       show: (row) => (numeric(row.gain?.p) ? (row.gain.p < 0.001 ? "<.001" : row.gain.p.toFixed(3).replace(/^0/, "")) : DASH),
     },
@@ -141,7 +141,7 @@ function leaderColumns(view, filter) {
 function leaderboard(view, filter, sorted) {
   const reference = view.reference ? safe(nameOf(view.reference)) : null;
   const caption =
-    `Mean and 95 % interval over users and seeds` +
+    `Mean and 95 % interval` +
     (reference ? `; dotted line: ${reference}` : "") +
     `; hollow dot: off the scale. ` +
     (view.metric === BOARD.headline ? "" : `Intervals and tests of gains are available only for ${BOARD.headline}. `) +

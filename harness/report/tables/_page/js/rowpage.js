@@ -34,7 +34,7 @@ function standing(cell, sections) {
       .filter(([, value]) => numeric(value))
       .map(([name, value, digits, tip]) => fact(el("span", { tabindex: "0", class: "help", "data-tip": tip }, name), value.toFixed(digits)));
     const first = section.first[cell.index];
-    if (numeric(first)) more.unshift(fact(el("span", { tabindex: "0", class: "help", "data-tip": "Share of resamples of users and seeds in which the row ranks first in the section." }, "first"), `${(100 * first).toFixed(1)} %`));
+    if (numeric(first)) more.unshift(fact(el("span", { tabindex: "0", class: "help", "data-tip": "Share of resamples in which the row ranks first in the section." }, "first"), `${(100 * first).toFixed(1)} %`));
     const group = row.group ? [fact(el("span", { tabindex: "0", class: "help", "data-tip": "Rows of the section that share a letter do not differ significantly." }, "group"), row.group)] : [];
     return row.gain ? [place, ...group, fact(`gain over ${safe(nameOf(row.gain.against))}`, [...gainText(row.gain, row.marks.includes("differs")).filter(Boolean), " %"]), ...more] : [place, ...group, ...more];
   });
