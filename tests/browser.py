@@ -6,10 +6,11 @@ import contextlib
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from typing import Any
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Error, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE = 90_000  # ms that an answer may take on a loaded machine
@@ -95,8 +96,23 @@ class Tab:
         return self.page.evaluate(expression)
 
     def until(self, condition: str) -> None:
-        """Wait until an expression is true."""
-        self.page.wait_for_function(condition)
+        """Wait until an expression is true.
+
+        Polled from here, since Playwright's own polling evaluates a string in the page, which the page's policy forbids.
+        """
+        limit = time.monotonic() + PATIENCE / 1000
+        while not self._holds(condition):
+            assert time.monotonic() < limit, f"not true after {PATIENCE} ms: {condition}"
+            self.page.wait_for_timeout(20)
+
+    def _holds(self, condition: str) -> bool:
+        """Whether an expression is true; not while the page is being replaced by the next one."""
+        try:
+            return bool(self.run(condition))
+        except Error as error:
+            if "context was destroyed" in str(error):
+                return False
+            raise
 
     def click(self, selector: str) -> None:
         """Click the first match with the mouse once it is visible, still and on top."""
