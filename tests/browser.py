@@ -98,7 +98,7 @@ class Tab:
     def until(self, condition: str) -> None:
         """Wait until an expression is true.
 
-        Polled from here, since Playwright's own polling evaluates a string in the page, which the page's policy forbids.
+        Polled from here: Playwright's own polling evaluates a string in the page, which the page's policy forbids.
         """
         limit = time.monotonic() + PATIENCE / 1000
         while not self._holds(condition):
