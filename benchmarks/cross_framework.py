@@ -121,7 +121,7 @@ def recommended(home: Path, split: Split, text: np.ndarray) -> tuple[dict[str, n
 
 
 def saved(home: Path, split: Split, text: np.ndarray, lists: dict[str, np.ndarray]) -> str:
-    np.savez(home / "lists.npz", **arrays(split, text, lists))
+    np.savez(home / "lists.npz", allow_pickle=False, **arrays(split, text, lists))
     return str(home / "lists.npz")
 
 
@@ -176,7 +176,7 @@ def recorded(home: Path, found: dict[str, dict[str, float]], runs: dict[str, Tri
     for row, run in runs.items():
         result, frame = ledger.result(run.id), row_lookup.ranks(home, run)
         assert result is not None
-        tied = float((frame["low"] != frame["high"]).mean())
+        tied = float((frame["low"] != frame["high"]).to_numpy().mean())
         gap = abs(result.test["NDCG@10"] - found[row]["NDCG@10"])
         rows.append({"row": row, "targets with ties": f"{100 * tied:.1f} %", "NDCG@10: difference": f"{gap:.1e}"})
     return rows
