@@ -57,7 +57,7 @@ def config(k: int, metrics: list[str]) -> Config:
 
 
 def write(events: np.ndarray) -> None:
-    """Write events (n, 2), in the order of each user, as RecBole's atomic file."""
+    """Write events (n, 2), ordered within each user, as a RecBole atomic file."""
     lines = [f"{user}\t{item}\t{time}" for time, (user, item) in enumerate(events)]
     Path(NAME).mkdir()
     header = "user_id:token\titem_id:token\ttimestamp:float"

@@ -49,7 +49,7 @@ def trainer() -> Trainer:
 
 
 def dataset(events: np.ndarray) -> Dataset:
-    """A RecTools data set of events (n, 2) in the order of each user."""
+    """Return a RecTools data set of events (n, 2), ordered within each user."""
     order = pd.to_datetime(np.arange(len(events)), unit="s")
     columns = {Columns.User: events[:, 0], Columns.Item: events[:, 1], Columns.Weight: 1.0, Columns.Datetime: order}
     return Dataset.construct(pd.DataFrame(columns))

@@ -3,7 +3,7 @@
 Validation NDCG@10 at the best epoch, never the test. An option and the default share seeds, so initial weights and
 batches are equal and differences are paired. A decaying rate may need a higher peak: `--rates` adds learning rates, and
 each option is then compared at its best one in each cell. Results are lines of `<home>/training_menu.jsonl`; a rerun
-computes only what is missing. `--report` writes the report of what is there.
+computes only what is missing. `--report` only writes the report, from the finished runs.
 """
 
 from __future__ import annotations

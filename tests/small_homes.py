@@ -53,9 +53,7 @@ def run(made: Request, fails: str = "") -> Plan:
         if own.cell.is_ensemble:
             weights = [artifacts.load_weights(made.home, part) for part in own.inputs.parts]
             parts = [(ensemble.trial_of(part), part) for part in weights if part is not None]
-            blank = trial.spectrum({}, split.n_items)
-            text_of = {True: spectrum, False: blank}
-            result, left = ensemble.run(own, parts, split, lambda part, of=text_of: of[bool(part.inputs.embedding)])
+            result, left = ensemble.run(own, parts, split, ensemble.text_of(spectrum))
         else:
             result, left = trial.run(own, split if own.role == "confirm" else split.sealed(), spectrum)
         artifacts.save_artifacts(

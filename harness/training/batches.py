@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adapters._base import Interactions
-from harness.data.splits import Split
+from harness.data.splits import Split, heads
 
 
 def gather(items: Tensor, starts: np.ndarray, lengths: np.ndarray) -> Tensor:
@@ -68,7 +68,5 @@ def _cut(windows: np.ndarray, lengths: np.ndarray, size: int) -> list[np.ndarray
 
 def interactions(split: Split) -> Interactions:
     """The training events of the split."""
-    within = np.arange(len(split.items)) - np.repeat(split.offsets[:-1], np.diff(split.offsets))
-    kept = within < np.repeat(split.train_ends, np.diff(split.offsets))
-    items = torch.from_numpy(split.items[kept].astype(np.int64) - 1)
+    items = torch.from_numpy(split.items[heads(split.offsets, split.train_ends)].astype(np.int64) - 1)
     return Interactions(items, torch.from_numpy(np.concatenate(([0], np.cumsum(split.train_ends))).astype(np.int64)))

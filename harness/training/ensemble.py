@@ -78,6 +78,12 @@ def run(
     return result, TrialArtifacts(ranks=test, users=split.test.users, lists=kept)
 
 
+def text_of(spectrum: Spectrum) -> Callable[[Trial], Spectrum]:
+    """Return which text each part reads: `spectrum`, or none."""
+    blank = Spectrum.blank(spectrum.n)
+    return lambda part: spectrum if part.inputs.embedding else blank
+
+
 def trial_of(weights: bytes) -> Trial:
     """Return the trial that weights belong to."""
     header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])

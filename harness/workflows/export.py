@@ -242,8 +242,7 @@ def _component(package: str, word: str, params: Params) -> Json:
 
 def _training_events(split: Split) -> np.ndarray:
     """Return the item numbers of all training events."""
-    within = np.arange(len(split.items)) - np.repeat(split.offsets[:-1], np.diff(split.offsets))
-    return split.items[within < np.repeat(split.train_ends, np.diff(split.offsets))]
+    return split.items[splits.heads(split.offsets, split.train_ends)]
 
 
 def _cases(model: exported_model.Recommender) -> list[Json]:

@@ -109,12 +109,10 @@ def _combined(
         splits.split(prepared, chosen.protocol),
         row_lookup.text(home, row, chosen.inputs.embedding, prepared),
     )
-    text, blank = trial.spectrum(arrays, split.n_items), trial.spectrum({}, split.n_items)
+    text_of = ensemble.text_of(trial.spectrum(arrays, split.n_items))
     parts = row_lookup.parts(home, ledger, chosen)
     try:
-        _, left = ensemble.run(
-            chosen, parts, split, lambda part: text if part.inputs.embedding else blank, ensemble.Settings(top_k=k)
-        )
+        _, left = ensemble.run(chosen, parts, split, text_of, ensemble.Settings(top_k=k))
     except trial.TrialFailed as error:
         raise HarnessError(f"{row.words}: {error}") from error
     assert left.lists is not None

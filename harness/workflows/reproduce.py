@@ -257,13 +257,12 @@ def _train(
     from harness.training import ensemble, trial
 
     torch.set_num_threads(threads or 1)
-    spectrum, blank = trial.spectrum(arrays, split.n_items), trial.spectrum({}, split.n_items)
+    spectrum = trial.spectrum(arrays, split.n_items)
     todo = "combining kept weights" if parts else f"max {recorded.epochs} epochs"
     log(f"{'Ranking' if parts else 'Training'} {recorded.cell}, seed {recorded.seed}: {todo}.")
     try:
         if parts:
-            text_of = lambda part: spectrum if part.inputs.embedding else blank  # noqa: E731
-            result, left = ensemble.run(recorded, parts, split, text_of)
+            result, left = ensemble.run(recorded, parts, split, ensemble.text_of(spectrum))
         else:
             result, left = trial.run(recorded, split, spectrum)
     except (TypeError, ValueError, HarnessError) as error:

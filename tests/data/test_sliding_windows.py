@@ -33,7 +33,7 @@ def prepared(tmp_path):
 
 
 def events(data):
-    """Return (item, time) of each user's events."""
+    """Return the (item, time) pairs of each user."""
     at = data.offsets[1:-1]
     both = zip(np.split(np.asarray(data.items), at), np.split(np.asarray(data.times), at), strict=True)
     return [list(zip(items.tolist(), times.tolist(), strict=True)) for items, times in both]
