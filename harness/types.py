@@ -217,7 +217,7 @@ class Budget:
 EXPECTED, MIDDLE = "expected", "mid-rank"
 
 # Names of samplers and pruners; `search.samplers` builds them.
-SAMPLERS = ("tpe", "random", "grid", "gp", "cmaes")
+SAMPLERS = ("gp", "tpe", "random", "grid", "cmaes")
 PRUNERS = ("median", "halving", "hyperband", "wilcoxon", "none")
 
 
@@ -229,7 +229,7 @@ class Engine:
     identity; `warm_start` counts by the configurations it yields, not by its name.
     """
 
-    sampler: str = "tpe"
+    sampler: str = "gp"
     pruner: str = "median"
     warm_start: str = ""
 

@@ -5,7 +5,7 @@ Imports no torch, ray, optuna or mlflow, so that `harness plan` and `status` sta
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness import registry
@@ -57,6 +57,10 @@ class Request:
         same = [self.protocol.identity(), self.prep.identity(), self.budget.epochs, self.budget.patience]
         return digest([*same, self.engine.identity(), EXPECTED])
 
+    def searched_by(self, sampler: str) -> Request:
+        """Return the same bench with another sampler."""
+        return replace(self, engine=replace(self.engine, sampler=sampler))
+
 
 @dataclass(frozen=True)
 class EncodedDataset:
@@ -90,9 +94,9 @@ class Plan:
         return sum(max(study.trials, study.runs) for study in self.studies if study.cell.is_trained)
 
     def drawn_at_random(self) -> tuple[str, ...]:
-        """Searched parameters that the sampler does not model."""
-        sampler = self.request.engine.sampler
-        return tuple(sorted({name for study in self.studies for name in at_random(study.space, sampler)}))
+        """Parameters of this bench's searches that the sampler does not model."""
+        sampler, searched = self.request.engine.sampler, [study for study in self.studies if study.max_trials > 1]
+        return tuple(sorted({name for study in searched for name in at_random(study.space, sampler)}))
 
     def warm_cells(self) -> str:
         """Number of searches that start with configurations of the warm start ("3 of 8"); "" without one."""

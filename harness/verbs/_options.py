@@ -240,7 +240,7 @@ grid_options = combined(
         help="Exclude items the user has already seen from the ranking.",
     ),
     prep_options,
-    click.option("--sampler", default="tpe", show_default=True, help="Search sampler: tpe, random, grid, gp or cmaes."),
+    click.option("--sampler", default="gp", show_default=True, help="Search sampler: gp, tpe, random, grid or cmaes."),
     click.option(
         "--pruner",
         default="median",

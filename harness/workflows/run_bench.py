@@ -20,6 +20,7 @@ from harness.system import failpoints, interpreter
 from harness.system.code_hash import code_hash
 from harness.system.console import log
 from harness.system.signals import Stop
+from harness.types import SAMPLERS
 from harness.workflows import disk_space, forecast, repair, shared_data
 from harness.workflows.provenance import launch, names_grid
 
@@ -101,7 +102,7 @@ def overview(grid: Plan) -> str:
 
 
 def remarks(grid: Plan) -> list[str]:
-    """Return lines about parameters that the sampler draws at random and cells without a warm start."""
+    """Return lines about parameters drawn at random, cells without a warm start and a table of another sampler."""
     lines, engine = [], grid.request.engine
     if names := grid.drawn_at_random():
         lines.append(f"Sampler '{engine.sampler}' has no model of {', '.join(names)}: drawn at random.")
@@ -110,7 +111,21 @@ def remarks(grid: Plan) -> list[str]:
             f"{reached} cells start with the best configurations on {engine.warm_start}; cells of that data set and "
             "cells not searched there start cold."
         )
-    return lines
+    return lines + _other_sampler(grid)
+
+
+def _other_sampler(grid: Plan) -> list[str]:
+    """Return a note if the home has this bench's table with another sampler, but none with this one."""
+    launches = grid.studies[0].ledger.launches if grid.studies else {}
+    tables_here, sampler = {launch.table for launch in launches.values()}, grid.request.engine.sampler
+    others = [name for name in SAMPLERS if grid.request.searched_by(name).table_key in tables_here]
+    if sampler in others or not others:
+        return []
+    again = f"--sampler {others[0]}"
+    return [
+        f"Note: this home has a table of the same settings with {again}. With --sampler {sampler}, a table of its own "
+        f"begins, which reuses the configurations that both searches try. {again} goes on with the old table."
+    ]
 
 
 def other_code(grid: Plan) -> list[str]:

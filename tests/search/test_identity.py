@@ -16,6 +16,7 @@ from harness import registry
 from harness.record.ledger import Ledger
 from harness.search import plan
 from harness.types import BUDGETS, Engine, PrepSpec, Protocol
+from harness.workflows import run_bench
 
 ADAPTERS, BACKBONES = ("id", "svd", "mlp", "linear"), ("sasrec", "gru4rec")
 FEW = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -174,7 +175,7 @@ def test_a_recorded_ledger_stays_done(tmp_path):
     """
     home, folder = tmp_path / "home", make_dataset(tmp_path / "toy")
     (home / "ledger").mkdir(parents=True)
-    asked = small_homes.request(home, folder, "id,svd,spectran", backbones="sasrec,gru4rec")
+    asked = small_homes.request(home, folder, "id,svd,spectran", backbones="sasrec,gru4rec", engine=Engine("tpe"))
     if os.environ.get("UPDATE_GOLDEN"):
         small_homes.run(asked)
         (written,) = (home / "ledger").glob("*.jsonl")
@@ -186,3 +187,26 @@ def test_a_recorded_ledger_stays_done(tmp_path):
         (study.cell.backbone, study.cell.adapter): "done" for study in grid.studies
     }
     assert grid.counts()["to_run"] == 0
+    assert run_bench.remarks(grid) == []
+
+
+def test_a_table_of_another_sampler_is_named_before_a_new_one_begins(tmp_path):
+    """A bench without --sampler in a home from the time of another default would search again without a word."""
+    home, folder = tmp_path / "home", make_dataset(tmp_path / "toy")
+    asked = small_homes.request(home, folder, "id")
+    assert run_bench.remarks(plan.make(asked, Ledger.open(home))) == []
+    small_homes.run(replace(asked, engine=Engine("tpe")))
+    (line,) = run_bench.remarks(plan.make(asked, Ledger.open(home)))
+    assert "--sampler tpe goes on with the old table" in line
+    small_homes.run(asked)
+    assert run_bench.remarks(plan.make(asked, Ledger.open(home))) == []
+
+
+@pytest.mark.parametrize(("trials", "says"), [(1, False), (2, True)])
+def test_parameters_drawn_at_random_are_named_for_searches_only(tmp_path, trials, says):
+    """SpecTran's `text.id_std` is searched under a condition, which a Gaussian process does not model."""
+    folder = make_dataset(tmp_path / "toy")
+    budget = replace(small_homes.BUDGET, trials=trials)
+    asked = small_homes.request(tmp_path / "home", folder, "spectran", budget=budget, engine=Engine("gp"))
+    grid = plan.make(asked, Ledger.open(tmp_path / "home"))
+    assert bool(grid.drawn_at_random()) == any("drawn at random" in line for line in run_bench.remarks(grid)) == says
