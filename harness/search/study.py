@@ -141,6 +141,13 @@ class Study:
         return sum(self.ledger.result(trial.id) is None for trial in self.confirmations(winner))
 
     @property
+    def begun(self) -> bool:
+        """Whether a trial of this study was started."""
+        if self.max_trials:
+            return bool(self.ledger.studies.get(self.id))
+        return any(trial.id in self.ledger.trials for trial in self.confirmations(self._only))
+
+    @property
     def state(self) -> str:
         """`done`, `failed` (every search trial failed, or a confirmation did), or `pending`."""
         if self.to_run():

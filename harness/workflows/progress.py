@@ -1,61 +1,113 @@
-"""Progress of a running grid, on stderr: one rewritten line on a terminal, else one plain line per trial."""
+"""Progress of a running grid, on stderr: its standings, redrawn, on a terminal, else one plain line per trial."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from harness.workflows.standings import Standings
 
 if TYPE_CHECKING:
     from harness.search.studies import GridEvent
     from harness.search.study import Study
 
 EVERY = 30.0  # seconds between plain lines about running trials
+REDRAW = 0.25  # shortest time in seconds between two drawings of the standings
+FRAME = 4  # lines of a terminal that the standings leave free
 SHARE = 0.01  # largest share of the time spent on estimates: with 100,000 trials each one takes a while
 
 
 class Progress:
-    """Counts the trials of these studies, and estimates the remaining time from the durations of each cell's trials."""
+    """Counts the trials of these studies, and estimates the remaining time from the durations of each cell's trials.
 
-    def __init__(self, studies: list[Study], slots: int, stream: TextIO | None = None) -> None:
+    shown: the cells of the standings, also those with nothing left to run (default: the studies).
+    """
+
+    def __init__(
+        self, studies: list[Study], slots: int, stream: TextIO | None = None, shown: Sequence[Study] | None = None
+    ) -> None:
         self.studies, self.slots = studies, slots
         self.stream = stream or sys.stderr
-        self.live = self.stream.isatty()
+        self.standings = Standings(studies if shown is None else shown)
+        self.complete = self.standings.complete
+        self.live = self._screen()
+        self.drawn = 0.0
         self.start = self.last_line = time.monotonic()
         self.began: float | None = None  # start of the first trial, after Ray has started
         self.ended = self.failed = 0
         self.total = sum(study.to_run() for study in studies)
-        self.best: dict[object, float] = {}
         self.epochs: dict[str, int] = {}  # of trials in flight
         self.ran: list[float] = []  # seconds of this run's trials
         self._left, self._due = "", 0.0
 
     def __call__(self, event: GridEvent) -> None:
-        cell = event.assignment.trial.cell
+        trial = event.assignment.trial
         if self.began is None:
             self.began = time.monotonic()
+        if event.kind == "started":
+            self.standings.started(trial.cell)
         if event.kind == "epoch":
-            self.epochs[event.assignment.trial.id] = event.epoch + 1
-            self.best[cell] = max(self.best.get(cell, 0.0), event.value)
+            self.epochs[trial.id] = event.epoch + 1
         if event.kind == "ended" and event.result is not None:
             self.ended += 1
-            self.epochs.pop(event.assignment.trial.id, None)
+            self.epochs.pop(trial.id, None)
             self.ran.append(event.result.info.get("seconds", 0.0))
             self.failed += event.result.status == "failed"
-            if not self.live or event.result.status == "failed":
+            self.standings.ended(trial.cell, trial.role, event.result)
+            if self.live is None or event.result.status == "failed":
                 self.line(f"[{self.ended}/{self.total}] {describe(event)}   {self.eta()}")
-        elif not self.live and time.monotonic() - self.last_line > EVERY:
-            self.line(f"[{self.ended}/{self.total}] {cell}: epoch {event.epoch + 1}, NDCG@10 {event.value:.4f}")
-        if self.live:
-            best = f"best {self.best[cell]:.4f}" if cell in self.best else ""
-            text = f"[{self.ended}/{self.total}] {cell} {best}   {self.eta()}"
-            self.stream.write(f"\r\x1b[2K{text[:150]}")
-            self.stream.flush()
+        elif self.live is None and time.monotonic() - self.last_line > EVERY:
+            self.line(f"[{self.ended}/{self.total}] {trial.cell}: epoch {event.epoch + 1}, NDCG@10 {event.value:.4f}")
+        self._show()
 
     def line(self, text: str) -> None:
         self.last_line = time.monotonic()
-        self.stream.write(("\r\x1b[2K" if self.live else "") + text + "\n")
+        if self.live is not None:
+            self.live.console.print(Text(text))
+            return
+        self.stream.write(text + "\n")
         self.stream.flush()
+
+    def _screen(self) -> Live | None:
+        """Begin the redrawn part of a terminal; None if the stream is none."""
+        if not self.stream.isatty() or os.environ.get("TERM") in (None, "dumb"):
+            return None
+        live = Live(console=Console(file=self.stream), auto_refresh=False, transient=True)
+        live.start()
+        return live
+
+    def _show(self) -> None:
+        """Redraw the standings; without a terminal, write them once, when every cell has ended a trial."""
+        if self.live is None:
+            if not self.complete and self.standings.complete and self.ended < self.total:
+                self.complete = True
+                self.line("Every cell has ended a trial. Validation NDCG@10 so far:")
+                for text in self.standings.lines():
+                    self.line("  " + text)
+        elif time.monotonic() - self.drawn > REDRAW:
+            self.live.update(self._standings(self.live.console), refresh=True)
+            self.drawn = time.monotonic()
+
+    def _standings(self, console: Console) -> Group:
+        rows = self.standings.rows()
+        fit = max(1, console.size.height - FRAME)
+        table = Table(box=None, pad_edge=False)
+        for name in self.standings.header():
+            table.add_column(name, justify="right" if name in ("NDCG@10", "trials") else "left", no_wrap=True)
+        for row in rows[:fit]:
+            table.add_row(*map(Text, row))
+        more = f", {len(rows) - fit} cell(s) not shown" if len(rows) > fit else ""
+        foot = Text(f"[{self.ended}/{self.total}] validation NDCG@10 so far{more}   {self.eta()}", overflow="ellipsis")
+        foot.no_wrap = True
+        return Group(table, foot)
 
     def eta(self) -> str:
         """Return the elapsed and, once trials have ended, the remaining time."""
@@ -79,9 +131,10 @@ class Progress:
         return "" if ends is None else f", about {clock(max(ends, default=0.0))} left"
 
     def close(self) -> None:
-        if self.live:
-            self.stream.write("\r\x1b[2K")
-            self.stream.flush()
+        """Erase the standings; the lines stay."""
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
 
 
 def describe(event: GridEvent) -> str:

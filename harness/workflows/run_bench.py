@@ -188,7 +188,7 @@ def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) 
         ledger.take(segment.run, segment.append("launched", **record.to_json()))
         failpoints.reach("launched")
         uri = options.tracking or tracking.default_uri(home)
-        progress = Progress(pending, layout.slots)
+        progress = Progress(pending, layout.slots, shown=grid.studies)
         mirror = None if uri == "off" else mirrors.Mirror(uri, home, ledger, progress.line)
         share = f" and {layout.gpu:g} GPU" if layout.gpu else ""
         progress.line(

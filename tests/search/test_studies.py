@@ -11,6 +11,7 @@ from harness import registry
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.search import axes, grids, plan, samplers, spaces, warm_start
+from harness.search.other_benches import NoOtherBenches
 from harness.search.studies import TrialQueue
 from harness.types import BASELINE, PRUNERS, SAMPLERS, Budget, Cell, Engine, HarnessError, Inputs, Protocol, TrialResult
 
@@ -52,6 +53,49 @@ def test_a_cell_searches_then_confirms_its_winner_over_seeds(home):
     confirmed = [ledger.trials[i].trial for i in ran[BUDGET.trials :]]
     assert [t.seed for t in confirmed] == [1, 2]
     assert all(t.role == "confirm" and t.params == winner.params for t in confirmed)
+
+
+def test_every_cell_has_its_first_trial_before_any_cell_has_a_second(home):
+    """So the standings compare all cells soon; then the cells are finished in order."""
+    ran, ledger, _ = drive(home, ("mlp", "svd", "linear"))
+    order = [ledger.trials[trial_id].trial.cell.adapter for trial_id in ran]
+    each = BUDGET.trials + BUDGET.seeds
+    assert order == ["mlp", "svd", "linear"] + ["mlp"] * (each - 1) + ["svd"] * (each - 1) + ["linear"] * (each - 1)
+    assert [ledger.trials[trial_id].number for trial_id in ran[:3]] == [0, 0, 0]
+
+
+def test_a_resumed_bench_and_one_without_a_search_begin_with_cells_that_have_no_trial(home):
+    quick = replace(BUDGET, trials=0)
+    drive(home, ("svd", "linear"), limit=1, budget=quick)
+    ran, ledger, _ = drive(home, ("svd", "linear", "mlp"), budget=quick)
+    found = [(ledger.trials[trial_id].trial.cell.adapter, ledger.trials[trial_id].trial.seed) for trial_id in ran]
+    assert found == [("linear", 1), ("mlp", 1), ("svd", 2), ("linear", 2), ("mlp", 2)]
+
+
+def test_a_cell_left_for_the_first_trials_of_others_is_free_for_another_process(home):
+    """A bench would otherwise hold every cell of a shared home from its first minute on."""
+
+    class Kept(NoOtherBenches):
+        def __init__(self):
+            self.held = set()
+
+        def take(self, key):
+            self.held.add(key)
+            return True
+
+        def release(self, key):
+            self.held.discard(key)
+
+    ledger = Ledger.open(home)
+    made = [study(ledger, a) for a in ("mlp", "svd", "linear")]
+    others = Kept()
+    grid = TrialQueue(made, Segment(home), lambda event: None, others)
+    for left in (made[:1], made[:2], made[:2]):  # once all have begun, a cell in progress is kept
+        found = grid.next()
+        grid.ended(found.trial.id, TrialResult("done", best=0.1, curve=[0.1]))
+        assert not others.held & {each.id for each in left}
+    grid.next()
+    assert made[0].id in others.held
 
 
 def test_trial_zero_is_the_default_point(home):
