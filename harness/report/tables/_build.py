@@ -15,7 +15,7 @@ from harness.report.tables import _ensembles as ensembles
 from harness.report.tables import _slices as slices
 from harness.report.tables._across import across, method_of
 from harness.report.tables._budget import SearchCurve, best_of
-from harness.report.tables._cautions import cautions
+from harness.report.tables._cautions import cautions, undecided
 from harness.report.tables._format import label
 from harness.report.tables._frames import KEY, Confirmed, Record, Results, cell_of, confirmed, finite, json_object
 from harness.report.tables._scores import metrics, samples
@@ -119,7 +119,8 @@ def _section(
     remarks = [f"{name.partition('/')[2]}: {facts['note']}" for name, facts in components.items() if "note" in facts]
     protocol = header.get("protocol") or {}
     remarks += _held_out(protocol, rows) + _of_folds(protocol) + _of_variants(components, rows)
-    doubts = (*cautions(rows, card, header.get("ties", EXPECTED)), *comparison.unresolved())
+    doubts = [*cautions(rows, card, header.get("ties", EXPECTED)), *comparison.unresolved()]
+    doubts += undecided(comparison, None if protocol.get("folds") else users)
     return Section(
         dataset=data.name,
         backbone=backbone,
@@ -128,7 +129,7 @@ def _section(
         rows=tuple(rows),
         pace=pace,
         remarks=(*remarks, *ensembles.remarks(comparison)),
-        cautions=doubts,
+        cautions=tuple(doubts),
         slices=tuple(part.of([row.cell for row in rows]) for part in parts),
         pairs=comparison.pairs,
     )

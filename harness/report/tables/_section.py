@@ -91,6 +91,17 @@ class SectionComparison:
         families = {"against the best row": n - 1, "of all pairs": n * (n - 1) // 2} if n > 1 else {}
         return [f"Tests {name}: {why}" for name, tests in families.items() if (why := self.headline.too_few(tests))]
 
+    def tied_with_best(self) -> tuple[RowScores, int, int, float] | None:
+        """Return the best trained row, how many of how many other trained rows do not differ from it significantly, and
+        the median difference that these tests detect with 80 % power, in percent of its score; None without others."""
+        best, *others = [row for row in self.ranked if not row.cell.is_baseline] or [None]
+        if best is None or not others or not best.headline:
+            return None
+        tied = sum(bool(set(self.group(row)) & set(self.group(best))) for row in others)
+        places = [(self.place[best.cell], self.place[row.cell]) for row in others]
+        found = np.median([self.headline.difference(i, j).detectable(len(others)) for i, j in places])
+        return best, tied, len(others), 100 * float(found) / best.headline
+
     def marks(self, row: RowScores) -> list[str]:
         place = {1: "best", 2: "second"}.get(self.rank(row))
         p_best = self.p_best.get(row.cell, 0.0)
