@@ -38,6 +38,14 @@ def datasets(selection: str, home: Path) -> list[str]:
     return words
 
 
+def not_ready(selection: str, home: Path) -> list[str]:
+    """Return the data sets that `all` leaves out because they are not on this machine; [] for other selections."""
+    if "all" not in registry.split_list(selection):
+        return []
+    ready = {*reader.ready(home), DEFAULT_DATASET}
+    return [name for name in library.names(home) if name not in ready and f"!{name}" not in selection]
+
+
 def encoders(selection: str, home: Path) -> dict[str, _base.Encoder]:
     """Return the encoders of a request by label. Raises HarnessError for an unknown encoder or equal labels."""
     chosen = [_base.encoder(word, home) for word in registry.split_list(selection)]

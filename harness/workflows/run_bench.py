@@ -14,7 +14,7 @@ from harness.record import artifacts, leases
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.report import ledger_frames, report_files, tables
-from harness.search import plan
+from harness.search import plan, selection
 from harness.search.plan import Plan, Request
 from harness.system import failpoints, interpreter
 from harness.system.code_hash import code_hash
@@ -23,6 +23,8 @@ from harness.system.signals import Stop
 from harness.types import SAMPLERS
 from harness.workflows import disk_space, forecast, repair, shared_data
 from harness.workflows.provenance import launch, names_grid
+
+LARGER = ("amazon2014-office", "amazon2014-beauty", "ml-1m")  # named where `all` finds only what is on this machine
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,19 @@ def remarks(grid: Plan) -> list[str]:
             f"{reached} cells start with the best configurations on {engine.warm_start}; cells of that data set and "
             "cells not searched there start cold."
         )
-    return lines + _other_sampler(grid)
+    return lines + _left_out(grid) + _other_sampler(grid)
+
+
+def _left_out(grid: Plan) -> list[str]:
+    """Return a line about the data sets that `--datasets all` leaves out, and the command that gets some."""
+    away = selection.not_ready(grid.request.datasets, grid.request.home)
+    if not away:
+        return []
+    some = [name for name in LARGER if name in away] or away[:1]
+    return [
+        f"--datasets all: {', '.join(grid.encoded_datasets)}. {len(away)} other data sets are not on this machine "
+        f"(`harness list`); `harness prepare {' '.join(some)}` downloads and adds {'them' if some[1:] else 'it'}."
+    ]
 
 
 def _other_sampler(grid: Plan) -> list[str]:

@@ -73,7 +73,7 @@ def test_a_baseline_below_chance_is_warned_of():
 
 
 def noisy(means: dict[str, float], users: int) -> Results:
-    """Rows of two seeds whose targets are first with this probability, else not in the list, drawn anew for each row."""
+    """Rows of two seeds whose targets are first with this probability, else not in the list; independent rows."""
     rng = np.random.default_rng(5)
     rows = {
         ("beauty", "minilm", "sasrec", name): [np.where(rng.random(users) < mean, 1.0, 99.0) for _ in range(2)]
