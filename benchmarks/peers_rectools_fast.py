@@ -28,6 +28,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+# In evaluation mode, torch's fast path of attention gives NaN for rows of padding, which FlatSASRecNet passes on.
+torch.backends.mha.set_fastpath_enabled(False)
+
 TOP, ROWS = 10, 256  # length of a list; users ranked at once
 
 
@@ -93,6 +96,8 @@ def ndcg(net: FlatSASRecNet, histories: Tensor, seen: list[Tensor], targets: Ten
         for row, items in enumerate(seen[start : start + ROWS]):
             scores[row, items - 1] = -torch.inf
         wanted = targets[start : start + ROWS]
+        if torch.isnan(scores).any():
+            raise SystemExit("scores are not a number")
         rank = 1 + (scores > scores.gather(1, (wanted - 1).clamp(min=0)[:, None])).sum(1)
         total += float((1 / torch.log2(1.0 + rank))[(rank <= TOP) & (wanted > 0)].sum())
     return total / len(histories)

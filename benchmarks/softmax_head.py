@@ -1,4 +1,7 @@
-"""The softmax head: fused loss and gradients against F.cross_entropy and against its matrix products only.
+"""The softmax head: fused loss and gradients against torch's own and against its matrix products only.
+
+torch has `F.cross_entropy` on all logits, and `F.linear_cross_entropy`, which makes them in chunks and is timed at its
+fastest chunk size, measured in the same run.
 
 The bound is the cost of the three products of a step (logits, gradient of the states, gradient of the table) with
 nothing between them, at their fastest block size, measured in the same run. The rate of a square product is reported
@@ -10,7 +13,7 @@ from _measure import cpu_seconds, table, write  # before torch: sets the threads
 # isort: split
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.training.losses._fused import softmax_loss
@@ -20,6 +23,7 @@ torch.set_flush_denormal(True)
 
 SHAPES = [(4096, 1_349, 64), (1024, 12_101, 64), (1024, 12_101, 128), (256, 100_000, 64), (64, 1_000_000, 64)]
 BLOCKS = (2**18, 2**19, 2**20, 2**22)  # block sizes tried for the bound, in logits
+CHUNKS = (16, 64, 256)  # rows a chunk tried for F.linear_cross_entropy
 
 
 def main() -> None:
@@ -54,13 +58,22 @@ def measure(P: int, N: int, d: int) -> dict[str, object]:
         assert items.grad is not None
         return items.grad
 
+    def chunked(rows: int) -> Tensor:
+        h.grad = items.grad = None
+        options = nn.LinearCrossEntropyOptions(batch_chunk_size=rows)
+        F.linear_cross_entropy(h, items, target, options=options).backward()
+        assert items.grad is not None
+        return items.grad
+
     sides = [lambda: fused(torch.float32), lambda: fused(torch.bfloat16), plain]
+    sides += [lambda rows=rows: chunked(rows) for rows in CHUNKS]
     bounds = [
         lambda b=b, kind=kind: products(h.detach().to(kind), items.detach().to(kind), max(16, b // N))
         for kind in (torch.float32, torch.bfloat16)
         for b in BLOCKS
     ]
-    ours, half, textbook, *bound = (1e9 * s / (P * N) for s in cpu_seconds(*sides, *bounds, repeats=7))
+    ours, half, textbook, *rest = (1e9 * s / (P * N) for s in cpu_seconds(*sides, *bounds, repeats=7))
+    linear, bound = min(rest[: len(CHUNKS)]), rest[len(CHUNKS) :]
     bound32, bound16 = min(bound[: len(BLOCKS)]), min(bound[len(BLOCKS) :])
     exact = reference(h.detach(), items.detach(), target)
     return {
@@ -68,10 +81,12 @@ def measure(P: int, N: int, d: int) -> dict[str, object]:
         "items": N,
         "d": d,
         "cross_entropy": textbook,
+        "linear_cross_entropy": linear,
         "fused": ours,
         "products": bound32,
         "of the products": f"{bound32 / ours:.0%}",
         "times faster": textbook / ours,
+        "than linear_cross_entropy": linear / ours,
         "error": f"{error(fused(torch.float32), exact):.0e}",
         "fused bfloat16": half,
         "products bfloat16": bound16,
