@@ -138,7 +138,9 @@ class Step:
     sequences: (B, L) int64 item numbers, 0 = padding on the right, item index + 1 otherwise. users: (B,) int64, the
     user of each sequence. states: (P, k d), the backbone's states at the trained positions. targets: (P,) int64 item
     indices. encode: maps item numbers (B', L') to the states (B', k d) from which the next items would be ranked.
-    epoch: number of the epoch, from 0, for weights that follow a schedule.
+    epoch: number of the epoch, from 0, for weights that follow a schedule. ends: (B,) int64, the place in ``states`` of
+    the state before the last item of each sequence, -1 for a sequence of one item; None unless the backbone trains
+    every position of a sequence.
     """
 
     sequences: Tensor
@@ -147,6 +149,7 @@ class Step:
     targets: Tensor
     encode: Callable[[Tensor], Tensor]
     epoch: int = 0
+    ends: Tensor | None = None
 
     def items(self) -> Tensor:
         """Indices of the distinct items in the step's sequences, (m,) int64, ascending."""

@@ -14,7 +14,9 @@ sqrt(d) in its scores as in the reference. ``residual`` adds the attention to th
 reference replaces it, but its attention has seen the positions. Here the replacement starts as a mean over the history
 and was slow to learn (MovieLens-100K, SASRec: validation NDCG@10 .101 after 16 epochs, .113 after 9 with ``residual``).
 Similar users: the paper embeds a prompt that lists a user's titles; here users are compared by the cosine of the mean
-centred text of their training items. The state of a user is that before the last event of a row, as in the reference.
+centred text of their training items. The state of a user is that before the last event of a row, as in the reference; a
+causal encoder has computed it for the main loss already, and its row is not encoded a second time: the same expected
+gradient, under the dropout of the main loss.
 The loss between the views uses dot products, so lengths matter: both views start at 0.05 sqrt(d) and are multiplied by
 the constant that gives them length `LENGTH`. It counts each distinct item of the step once, not each event.
 
@@ -52,7 +54,7 @@ class LLMESR(Adapter):
     Raises ValueError if d exceeds the rank or is odd, ``sim_users`` is below 1, or ``preprocess`` is unknown.
     """
 
-    version = 2
+    version = 3
     views = 2
     fuses = True
     encodes = True
@@ -115,17 +117,20 @@ class LLMESR(Adapter):
 
     def distillation(self, step: Step) -> Tensor:
         """Mean squared difference between the states of the step's users and of similar users, shape ()."""
-        has_similar = self.similar[step.users, 0] >= 0
-        if not has_similar.any():
+        taught = self.similar[step.users, 0] >= 0
+        if step.ends is not None:
+            taught &= step.ends >= 0
+        if not taught.any():
             return step.states.new_zeros(())
-        sequences, similar = step.sequences[has_similar], self.similar[step.users[has_similar]]
+        sequences, similar = step.sequences[taught], self.similar[step.users[taught]]
         if self.training:
             similar = similar.gather(1, torch.randint(similar.shape[1], (len(similar), 1), device=similar.device))
         length = max(sequences.shape[1] - 1, 1)  # the longest input of a backbone
         with torch.no_grad():
             states = step.encode(self.histories(similar.flatten(), length))
             target = states.unflatten(0, similar.shape).mean(1)
-        return F.mse_loss(step.encode(_without_last(sequences, length)), target)
+        own = step.encode(_without_last(sequences, length)) if step.ends is None else step.states[step.ends[taught]]
+        return F.mse_loss(own, target)
 
     def disagreement(self, step: Step) -> Tensor:
         """Soft-target contrastive loss between the two views of the step's items, shape ()."""

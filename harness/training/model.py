@@ -119,10 +119,11 @@ class SequenceModel(nn.Module):
             compared, wanted = compared[self.candidates], torch.searchsorted(self.candidates, wanted)
         with self._mixed(table, on=("cpu", "cuda")):
             loss = self.criterion(states, self.scored(compared), wanted, negatives, expected)
-        extra = self.table.adapter.aux(self._step(batch, states, target - 1, table))
+        extra = self.table.adapter.aux(self._step(batch, states, target - 1, table, trained))
         return loss if extra is None else loss + extra
 
-    def _step(self, batch: Batch, states: Tensor, target: Tensor, table: Tensor) -> Step:
+    def _step(self, batch: Batch, states: Tensor, target: Tensor, table: Tensor, trained: Tensor) -> Step:
+        """The step for an auxiliary loss; trained: (B, L), the positions of ``states``."""
         whole = len(table) == self.table.adapter.n + 1
 
         def encode(items: Tensor) -> Tensor:
@@ -131,7 +132,14 @@ class SequenceModel(nn.Module):
             subtable, (rows,) = self._rows(items)
             return self.last_states(rows, subtable)
 
-        return Step(batch.items, batch.users, states, target, encode, batch.epoch)
+        return Step(batch.items, batch.users, states, target, encode, batch.epoch, self._ends(trained))
+
+    def _ends(self, trained: Tensor) -> Tensor | None:
+        """Places of the last trained position of each row among all of them; None unless all positions are trained."""
+        if not self.backbone.causal:
+            return None
+        counts = trained.sum(1)
+        return torch.where(counts > 0, counts.cumsum(0) - 1, -1)
 
     def _rows(self, *numbers: Tensor) -> tuple[Tensor, list[Tensor]]:
         """A table (n + 1, k d) with the rows of these item numbers (all rows if that costs no more), and the numbers

@@ -14,6 +14,9 @@ from adapters.llmemb import LLMEmb
 from adapters.llmesr import LLMESR, TAU
 from adapters.rlmrec_con import RLMRecCon
 from adapters.rlmrec_gen import RLMRecGen
+from backbones.bert4rec import BERT4Rec
+from backbones.fmlp import FMLP
+from backbones.gru4rec import GRU4Rec
 from backbones.sasrec import SASRec
 from harness.search import spaces
 from harness.training.losses.softmax import Softmax
@@ -99,10 +102,10 @@ def with_histories(spectrum, *rows):
     return Spectrum(spectrum.U, spectrum.S, spectrum.V, spectrum.mean, spectrum.E, histories(*rows))
 
 
-def model_of(make, spectrum, d=8, max_len=4):
+def model_of(make, spectrum, d=8, max_len=4, backbone=SASRec):
     torch.manual_seed(0)
     table = ItemTable(make(spectrum, d), d, fusion="none", out_std=0.05, id_std=0.0)
-    return SequenceModel(table, SASRec(d, max_len), Softmax(spectrum.n))
+    return SequenceModel(table, backbone(d, max_len), Softmax(spectrum.n))
 
 
 # RLMRec-Con
@@ -649,6 +652,27 @@ def test_rows_as_long_as_the_backbone_allows_can_be_trained(method):
     loss = model.loss(Batch(SEQUENCES, USERS), torch.Generator().manual_seed(0))
     loss.backward()
     assert all(p.grad is not None for p in model.table.adapter.parameters())
+
+
+@pytest.mark.parametrize("backbone", [SASRec, GRU4Rec, BERT4Rec, FMLP])
+def test_a_state_of_the_main_loss_teaches_what_a_second_encoding_of_its_row_would(backbone):
+    """Without dropout, both give one loss and one gradient; only causal encoders have such a state."""
+    spectrum = toy_spectrum()
+    model = model_of(LLMESR, spectrum, backbone=backbone).eval()
+    steps = []
+    model.table.adapter.aux = lambda step: steps.append(step)
+    model.loss(Batch(SEQUENCES, USERS), torch.Generator().manual_seed(0))
+    assert (steps[0].ends is not None) == model.backbone.causal == (backbone in (SASRec, GRU4Rec))
+    del model.table.adapter.aux
+    again = model.table.adapter.aux(dataclasses.replace(steps[0], ends=None))
+    torch.testing.assert_close(model.table.adapter.aux(steps[0]), again)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    found, expected = (
+        torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+        for loss in (model.table.adapter.aux(steps[0]), again)
+    )
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_training_states_of_llmesr_do_not_see_their_targets():
