@@ -13,7 +13,7 @@ from polars.io.plugins import register_io_source
 from harness.record.launches import StudyRecord
 from harness.record.ledger import Ledger, TrialEntry
 from harness.report.tables._frames import KEY, TRIALS
-from harness.types import Cell, Trial, TrialResult
+from harness.types import Cell, Json, Trial, TrialResult
 
 
 def lazy(ledger: Ledger, studies: Mapping[Cell, StudyRecord]) -> pl.LazyFrame:
@@ -40,8 +40,10 @@ class _StartedTrial:
         self.role, self.number, self.trial_id, self.entry = role, number, trial_id, entry
 
     @cached_property
-    def trial(self) -> Trial:
-        return self.entry.trial
+    def described(self) -> Json:
+        """The trial as JSON: `seed` and `params`, which are wanted of every trial, without building a `Trial`."""
+        source = self.entry.source
+        return source.to_json() if isinstance(source, Trial) else source.event()["trial"]
 
     @cached_property
     def result(self) -> TrialResult | None:
@@ -91,7 +93,7 @@ COLUMNS: dict[str, Callable[[_StartedTrial], Any]] = {
     "trial": lambda row: row.trial_id,
     "role": lambda row: row.role,
     "number": lambda row: row.number,
-    "seed": lambda row: row.trial.seed,
+    "seed": lambda row: row.described["seed"],
     "status": lambda row: row.entry.status or "running",
     "reason": lambda row: row.entry.reason if row.entry.status else "",
     "best": _unless_failed("best"),
@@ -99,7 +101,7 @@ COLUMNS: dict[str, Callable[[_StartedTrial], Any]] = {
     "curve": _value(lambda result: result.curve, []),
     "epochs": lambda row: row.entry.trained if row.entry.status else row.entry.epochs,
     "seconds": _value(lambda result: result.info.get("seconds"), None),
-    "params": lambda row: json.dumps(row.trial.params, sort_keys=True),
+    "params": lambda row: json.dumps(row.described["params"], sort_keys=True),
     "info": _value(lambda result: json.dumps(result.info, sort_keys=True), "{}"),
     "started": lambda row: row.entry.time or None,
     "ended": lambda row: (row.entry.ended or None) if row.entry.status else None,
