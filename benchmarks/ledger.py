@@ -28,9 +28,9 @@ SEEDS, EPOCHS = 2, 10
 ROUNDS = 5  # of each command, of which the median is reported; a report is written once
 BACKBONES = "sasrec,gru4rec,bert4rec,hstu,esasrec,fmlp,mamba4rec"
 VERBS = {  # command: goal in seconds at the largest size
-    "plan": 5.0,
-    "leaderboard": 5.0,
-    "bench of a finished grid, its report written": 3.0,
+    "plan": 2.0,
+    "leaderboard": 2.0,
+    "bench of a finished grid, its report written": 8.0,
     "bench of a finished grid, its report kept": 3.0,
 }
 NAIVE = """
@@ -76,8 +76,9 @@ def fill(home: Path, folder: Path, trials: int) -> int:
     """Write a home in which the grid of `words` is finished; returns its number of trials."""
     from dataclasses import replace
 
-    from harness.record import ledger, segments
+    from harness.record import ensembles, ledger, segments
     from harness.search import plan
+    from harness.search.ensembles import EnsembleStudy
     from harness.types import BUDGETS, Engine, PrepSpec
     from harness.workflows import provenance
 
@@ -97,20 +98,26 @@ def fill(home: Path, folder: Path, trials: int) -> int:
     segment = segments.Segment(home)
     segment.append("launched", **provenance.launch(grid, {}).to_json())
     rng, count = np.random.default_rng(1), 0
+    confirmed: dict[Any, list[Any]] = {}  # by cell, for the ensembles, which come after their parts
     for study in grid.studies:
         searched = [study.trial("search", 0, study.space.default | {"train.lr": x}) for x in rng.random(study.trials)]
         values = rng.random(len(searched))
         for number, (trial, value) in enumerate(zip(searched, values, strict=True)):
             record(segment, trial, study.id, number, float(value))
-        winner = study.trial("confirm", 0, {}) if study.cell.is_baseline else searched[int(values.argmax())]
-        for number, trial in enumerate(study.confirmations(winner)):
+        if isinstance(study, EnsembleStudy):
+            parts = {source.cell.adapter: confirmed[source.cell] for source in study.sources}
+            confirmed[study.cell] = ensembles.trials(study.cell, parts)
+        else:
+            winner = study.trial("confirm", 0, {}) if study.cell.is_baseline else searched[int(values.argmax())]
+            confirmed[study.cell] = study.confirmations(winner)
+        for number, trial in enumerate(confirmed[study.cell]):
             record(segment, trial, study.id, number, float(rng.random()))
             place = rng.integers(1, 1682, 943).astype(np.int32)
             ranks = {"user": np.arange(943, dtype=np.int32), "low": place, "high": place}
             artifacts = home / "artifacts" / trial.id
             artifacts.mkdir(parents=True)
             pl.DataFrame(ranks).write_parquet(artifacts / "ranks.parquet")
-        count += len(searched) + study.seeds
+        count += len(searched) + len(confirmed[study.cell])
     segment.append("finished", ran=count)
     segment.close()
     return count

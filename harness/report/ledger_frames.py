@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import polars as pl
-from polars.io.plugins import register_io_source
 
 from harness import registry
 from harness.record import artifacts
 from harness.record.artifacts import ArtifactSources, FrameOf
 from harness.record.launches import LaunchRecord, StudyRecord
 from harness.record.ledger import Ledger, TrialEntry
+from harness.report import trial_rows
 from harness.report.run_rows import run_row
 from harness.report.tables import Results
-from harness.report.tables._frames import CELLS, KEY, QUERIES, RANKS, RUNS, SPECTRA, TRIALS
+from harness.report.tables._frames import CELLS, KEY, QUERIES, RANKS, RUNS, SPECTRA
 from harness.search import spaces
-from harness.types import Cell, HarnessError, Json, Protocol, TrialResult
+from harness.types import Cell, HarnessError, Json, Protocol
 
 
 def of_home(home: Path, run: str | None = None, at_trials: int | None = None) -> Results:
@@ -72,7 +70,7 @@ def build(
         _ranks(ranks),
         pl.DataFrame(cells, schema=CELLS).sort(KEY),
         _header(ledger, launch, studies, cards, at_trials) | ({"tracking": sources.page} if sources.page else {}),
-        _trials(ledger, studies),
+        trial_rows.lazy(ledger, studies),
         _queries(launch.protocol, cards, sources),
         _spectra([row["trial"] for row in rows], sources),
     )
@@ -204,65 +202,6 @@ def _searched(ledger: Ledger, study: StudyRecord) -> list[tuple[int, str, TrialE
 def _status(ledger: Ledger, trial_id: str) -> str:
     entry = ledger.trials.get(trial_id)
     return (entry.status if entry else None) or "pending"
-
-
-def _trials(ledger: Ledger, studies: Studies) -> pl.LazyFrame:
-    """Return `Results.trials`, read study by study and only in the requested columns.
-
-    So columns that the ledger has in memory need no read of trials from disk.
-    """
-
-    def read(
-        columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, _: int | None
-    ) -> Iterator[pl.DataFrame]:
-        for cell, study in studies.items():
-            frame = _trials_of(ledger, cell, study, columns or list(TRIALS))
-            frame = frame if predicate is None else frame.filter(predicate)
-            yield frame if rows is None else frame.head(rows)
-            rows = None if rows is None else max(rows - frame.height, 0)
-
-    return register_io_source(read, schema=TRIALS)
-
-
-def _trials_of(ledger: Ledger, cell: Cell, study: StudyRecord, columns: Sequence[str]) -> pl.DataFrame:
-    """Return a study's started trials: search trials by number, then confirmations by position."""
-    trials = [("search", *trial) for trial in _searched(ledger, study)]
-    confirming = enumerate(ledger.confirmations(study))
-    trials += [("confirm", place, i, ledger.trials[i]) for place, i in confirming if i in ledger.trials]
-    constants = {"study": study.id} | _names(cell)
-    varying = {name: [COLUMNS[name](*trial) for trial in trials] for name in columns if name not in constants}
-    schema = {name: TRIALS[name] for name in columns}
-    values = {name: varying[name] if name in varying else [constants[name]] * len(trials) for name in columns}
-    return pl.DataFrame(values, schema=schema)
-
-
-def _value(of: Callable[[TrialResult], Any], else_: Any) -> Callable[[str, int, str, TrialEntry], Any]:
-    """Return the function of a column: `of` the trial's result, `else_` while it has none."""
-    return lambda role, number, trial_id, entry: else_ if (result := entry.result) is None else of(result)
-
-
-def _unless_failed(name: str) -> Callable[[str, int, str, TrialEntry], Any]:
-    return _value(lambda result: None if result.status == "failed" else getattr(result, name), None)
-
-
-COLUMNS: dict[str, Callable[[str, int, str, TrialEntry], Any]] = {
-    "trial": lambda role, number, trial_id, entry: trial_id,
-    "role": lambda role, number, trial_id, entry: role,
-    "number": lambda role, number, trial_id, entry: number,
-    "seed": lambda role, number, trial_id, entry: entry.trial.seed,
-    "status": lambda role, number, trial_id, entry: entry.status or "running",
-    "reason": lambda role, number, trial_id, entry: entry.reason if entry.status else "",
-    "best": _unless_failed("best"),
-    "best_epoch": _unless_failed("best_epoch"),
-    "curve": _value(lambda result: result.curve, []),
-    "epochs": lambda role, number, trial_id, entry: entry.trained if entry.status else entry.epochs,
-    "seconds": _value(lambda result: result.info.get("seconds"), None),
-    "params": lambda role, number, trial_id, entry: json.dumps(entry.trial.params, sort_keys=True),
-    "info": _value(lambda result: json.dumps(result.info, sort_keys=True), "{}"),
-    "started": lambda role, number, trial_id, entry: entry.time or None,
-    "ended": lambda role, number, trial_id, entry: (entry.ended or None) if entry.status else None,
-    "run": lambda role, number, trial_id, entry: entry.run,
-}
 
 
 def _cell_row(ledger: Ledger, cell: Cell, study: StudyRecord, seeds_found: int) -> Json:

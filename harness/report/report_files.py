@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from harness.record.ledger import Ledger
@@ -40,6 +41,7 @@ def existing(home: Path, inputs: str) -> Path | None:
 def write(table: tables.Table, home: Path, inputs: str) -> Path:
     """Write the table in every file format; return the HTML file."""
     folder = home / "reports" / next_stamp(home / "reports")
+    table = replace(table, trials=table.trials.drop("info").collect().lazy())  # read once for all formats
     for number, form in enumerate(FORMATS):
         if number:
             failpoints.reach("report")

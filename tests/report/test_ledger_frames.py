@@ -13,7 +13,7 @@ import synthetic_ledgers
 
 from harness.record import artifacts, tracking
 from harness.record.ledger import Ledger
-from harness.record.segments import Segment
+from harness.record.segments import FileOffset, Segment
 from harness.report import comparison, ledger_frames, row_lookup, tables
 from harness.workflows import status
 
@@ -183,6 +183,39 @@ def test_columns_of_trials_are_had_alone_and_without_the_disk_where_the_ledger_k
     assert lazily.select("number", "best").head(5).collect().equals(whole.select("number", "best").head(5))
     with pytest.raises(Exception, match="changed while it was read"):
         lazily.collect()
+
+
+CONFIRMED = pl.col("role") == "confirm"
+
+
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        CONFIRMED,
+        pl.col("best_epoch") == 1,
+        CONFIRMED & (pl.col("seed") > 1) & (pl.col("status") == "done"),
+        pl.col("adapter").str.len_chars() > 3,
+        pl.col("best").is_null(),
+        pl.lit(True),
+        pl.lit(False),
+    ],
+)
+@pytest.mark.parametrize("columns", [["trial", "curve"], ["seed", "best", "study"], None])
+def test_trials_are_filtered_as_a_whole_frame_is(home, predicate, columns):
+    trials = built(home).trials
+    wanted = trials.collect().filter(predicate)
+    lazy = trials.filter(predicate)
+    if columns is not None:
+        wanted, lazy = wanted.select(columns), lazy.select(columns)
+    assert lazy.collect().equals(wanted)
+
+
+def test_only_trials_that_a_filter_keeps_are_read_from_the_disk(home, monkeypatch):
+    trials, reads = built(home).trials, []
+    whole = FileOffset.event
+    monkeypatch.setattr(FileOffset, "event", lambda place: reads.append(place) or whole(place))
+    kept = trials.filter(CONFIRMED).select("best_epoch", "curve", "info", "seed", "params").collect()
+    assert len(reads) == len(set(reads)) == 2 * kept.height > 0  # a start and an end each
 
 
 def test_the_page_of_runs_is_that_of_the_store_which_the_results_were_read_from(home):

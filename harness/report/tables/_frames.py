@@ -186,11 +186,13 @@ def json_object(text: str | None, where: str) -> Json:
 
 def finite(value: Any) -> Any:
     """Replace every NaN and infinity, at any depth, by None."""
+    if isinstance(value, float):  # first: most values of a large table are numbers
+        return value if math.isfinite(value) else None
     if isinstance(value, dict):
         return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return value
 
 
 def _check_columns(name: str, frame: pl.DataFrame | pl.LazyFrame, required: list[str]) -> None:

@@ -6,9 +6,12 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+import polars as pl
+
 from harness.report.tables import _captions as captions
 from harness.report.tables._table import Table
 
+PLACE = "the trials"  # of the trials, in the text of everything else
 FORMAT = 1  # increased when the meaning of a key changes
 
 
@@ -18,8 +21,26 @@ def render(table: Table) -> str:
     for section in value["sections"]:
         del section["pairs"]  # n x n numbers, summarized in the rows
     del value["spectra"]
-    value["trials"] = table.trials.drop("curve", "info").collect().to_dicts()
-    return json.dumps(_rounded(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    value["trials"] = PLACE
+    text = json.dumps(_rounded(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    before, _, after = text.rpartition(f'\n "trials": "{PLACE}"')
+    return f'{before}\n "trials": {_trials(table.trials.drop("curve", "info", strict=False).collect())}{after}'
+
+
+def _trials(frame: pl.DataFrame) -> str:
+    """Return the rows as `json.dumps` writes them, column by column: there may be 100,000 of them."""
+    if frame.is_empty():
+        return "[]"
+    keys = [json.dumps(name) for name in frame.columns]
+    row = "  {\n" + ",\n".join(f"   {key}: %s" for key in keys) + "\n  }"
+    columns = [_encoded(column) for column in frame.iter_columns()]
+    return "[\n" + ",\n".join(row % values for values in zip(*columns, strict=True)) + "\n ]"
+
+
+def _encoded(column: pl.Series) -> list[str]:
+    """Return each value as JSON; each distinct value is encoded once."""
+    texts = {value: json.dumps(_rounded(value), ensure_ascii=False, allow_nan=False) for value in set(column)}
+    return [texts[value] for value in column]
 
 
 def _rounded(value: Any) -> Any:

@@ -36,7 +36,11 @@ def board(table: Table) -> Json:
     ``cells``: every row once, with its values by column (`_columns.columns`) and its search. ``sections``: indices of
     their cells, and comparisons of every two. Scores of curves and trials are in units of 1 / `SCALE`.
     """
-    columns, trials, spectra = _columns.columns(table), _trials(table.trials.collect()), _spectra(table.spectra)
+    columns, trials, spectra = (
+        _columns.columns(table),
+        _trials(table.trials.drop("info", strict=False).collect()),
+        _spectra(table.spectra),
+    )
     groups = {column.group for column, _ in columns}
     cells: dict[Cell, int] = {}
     values: list[Record] = []
@@ -157,7 +161,9 @@ def _searched(row: Row, trials: list[Record], spectra: dict[str, Json]) -> Json:
     if not trials:
         return {}
     runs = _runs(trials)
-    value = {"search": _search(trials), "runs": runs, "importance": _importance(trials)}
+    searched = [record for record in trials if record["role"] == "search"]
+    params = [json_object(record["params"], f"trial {record['trial']}: params") for record in searched]
+    value = {"search": _search(searched, params), "runs": runs, "importance": _importance(searched, params)}
     value["budgets"] = [[one.k, one.observed, one.expected, one.low, one.high] for one in row.best_of]
     spectrum = next((spectra[trial] for trial in runs["id"] if trial in spectra), None)
     return value | ({"spectrum": spectrum} if spectrum else {})
@@ -203,10 +209,8 @@ def _trials(frame: pl.DataFrame) -> dict[Cell, list[Record]]:
     return groups
 
 
-def _search(trials: list[Record]) -> Json:
+def _search(searched: list[Record], params: list[Json]) -> Json:
     """Return a search by column; constant parameters are listed separately."""
-    searched = [record for record in trials if record["role"] == "search"]
-    params = [json_object(record["params"], f"trial {record['trial']}: params") for record in searched]
     names = sorted({name for trial in params for name in trial})
     fixed = {n: params[0].get(n) for n in names if all(trial.get(n) == params[0].get(n) for trial in params)}
     axes = [name for name in names if name not in fixed]
@@ -253,9 +257,9 @@ def _tenth(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
 
 
-def _importance(trials: list[Record]) -> list[list[Any]]:
+def _importance(searched: list[Record], params: list[Json]) -> list[list[Any]]:
     """Return [name, share, chance, direction] per parameter, from the trials with a score."""
-    scored = [r for r in trials if r["role"] == "search" and STATUS[r["status"]] in SCORED and r["best"] is not None]
-    params = [json_object(record["params"], f"trial {record['trial']}: params") for record in scored]
-    items = importance(params, [record["best"] for record in scored])
+    pairs = zip(searched, params, strict=True)
+    scored = [(of, r["best"]) for r, of in pairs if STATUS[r["status"]] in SCORED and r["best"] is not None]
+    items = importance([of for of, _ in scored], [best for _, best in scored])
     return [[item.name, item.share, item.chance, item.direction] for item in items]
