@@ -247,8 +247,12 @@ def main() -> None:
         for name, found in (("sync", sync), ("leaderboard", table), ("sync of nothing", again))
         for kind, (count, seconds) in sorted(found["calls"].items())  # pyright: ignore[reportAttributeAccessIssue]
     ]
-    about = f"MLflow over {database}. The table from the ledger takes {local['wall']:.1f} s ({local['client']:.1f} s of "
-    about += f"CPU); a sync with nothing to write, {again['wall']:.1f} s. Load of the machine: {os.getloadavg()[0]:.0f}."
+    about = (
+        f"MLflow over {database}. The table from the ledger takes {local['wall']:.1f} s ({local['client']:.1f} s of "
+    )
+    about += (
+        f"CPU); a sync with nothing to write, {again['wall']:.1f} s. Load of the machine: {os.getloadavg()[0]:.0f}."
+    )
     parts = about, _measure.table(rows), _measure.table(kinds)
     print("\n\n".join(parts)) if options.print else _measure.write("tracking", "The MLflow mirror over HTTP", *parts)
 
