@@ -20,11 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import _measure
 import ledger as ledgers
@@ -113,11 +114,11 @@ def free_port() -> int:
 def postgres(folder: Path) -> Iterator[tuple[str, int]]:
     """Start PostgreSQL in a folder; yields the URI of its database and the process id. Stops it at the end."""
     account = pwd.getpwnam("postgres") if os.getuid() == 0 else pwd.getpwuid(os.getuid())  # it refuses to run as root
-    who = {"user": account.pw_uid, "group": account.pw_gid} if os.getuid() == 0 else {}
+    who: dict[str, Any] = {"user": account.pw_uid, "group": account.pw_gid} if os.getuid() == 0 else {}
     folder.mkdir()
     shutil.chown(folder, account.pw_uid, account.pw_gid)
     port, data = free_port(), folder / "data"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder} | who
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder} | who
     make = ["initdb", "--pgdata", str(data), "--username", "mlflow", "--auth", "trust", "--no-sync"]
     subprocess.run([shutil.which("initdb") or "", *make[1:]], check=True, **quiet)
     command = ["postgres", "-D", str(data), "-p", str(port), "-c", "listen_addresses=127.0.0.1", "-k", str(folder)]
@@ -176,7 +177,8 @@ def _mlflow(folder: Path, store: str) -> Iterator[tuple[str, int]]:
 
 def tree_cpu(roots: list[int]) -> float:
     """CPU seconds that processes and their descendants have used, from /proc."""
-    tick, parents, used = os.sysconf("SC_CLK_TCK"), {}, Counter()
+    tick, parents = os.sysconf("SC_CLK_TCK"), {}
+    used: dict[int, float] = defaultdict(float)
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
             words = entry.read_text().rpartition(")")[2].split()
@@ -191,7 +193,7 @@ def tree_cpu(roots: list[int]) -> float:
     return sum(used[pid] for pid in inside)
 
 
-def measure(home: Path, servers: list[int], *words: str) -> dict[str, object]:
+def measure(home: Path, servers: list[int], *words: str) -> dict[str, Any]:
     """Run a command of harness; returns its wall seconds, CPU seconds and HTTP calls by kind."""
     environment = os.environ | {"HARNESS_HOME": str(home), "PYTHONPATH": str(_measure.HERE.parent)}
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
@@ -207,9 +209,9 @@ def measure(home: Path, servers: list[int], *words: str) -> dict[str, object]:
     return {"wall": wall, "client": client, "server": tree_cpu(servers) - at_server, "calls": calls, "out": done.stdout}
 
 
-def row(command: str, trials: int, found: dict[str, object]) -> dict[str, object]:
-    calls = sum(count for count, _ in found["calls"].values())  # pyright: ignore[reportAttributeAccessIssue]
-    wall = float(found["wall"])  # pyright: ignore[reportArgumentType]
+def row(command: str, trials: int, found: dict[str, Any]) -> dict[str, object]:
+    calls = sum(count for count, _ in found["calls"].values())
+    wall = found["wall"]
     return {
         "command": command,
         "trials": trials,
@@ -245,7 +247,7 @@ def main() -> None:
     kinds = [
         {"command": name, "request": kind, "calls": count, "seconds per call": seconds / count}
         for name, found in (("sync", sync), ("leaderboard", table), ("sync of nothing", again))
-        for kind, (count, seconds) in sorted(found["calls"].items())  # pyright: ignore[reportAttributeAccessIssue]
+        for kind, (count, seconds) in sorted(found["calls"].items())
     ]
     about = (
         f"MLflow over {database}. The table from the ledger takes {local['wall']:.1f} s ({local['client']:.1f} s of "
