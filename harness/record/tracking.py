@@ -10,12 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
-import sqlite3
 import tempfile
 import warnings
 from collections.abc import Callable
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -28,6 +26,7 @@ from harness.record import artifacts
 from harness.record.artifacts import ArtifactSources
 from harness.record.launches import LaunchRecord
 from harness.record.ledger import Ledger, TrialEntry
+from harness.record.tracking_uri import damage, default_uri, first_line, redact, runs_page
 from harness.system import checksums
 from harness.types import HarnessError, Json
 
@@ -36,11 +35,15 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "false")  # a 429 may ask for an hour; we retry later
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # stdout is for results
 
+__all__ = ["Tracker", "damage", "default_uri", "first_line", "read", "redact", "runs_page", "save_model", "sync"]
+
 EXPERIMENT = "harness"
+CONNECTIONS = 4  # concurrent calls to a server, as many as its default workers; a local SQLite file gets one
 TRIAL, BENCH, COMPLETE, PARENT = "harness.trial", "harness.run", "harness.complete", "mlflow.parentRunId"
 SERVED = ("mlflow", "numpy", "safetensors", "torch")  # packages that a saved model needs
 SCRIPT = """import pandas as pd
@@ -67,10 +70,6 @@ set_model(Recommend())
 _STATUS = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
 
-def default_uri(home: Path) -> str:
-    return f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
-
-
 def metric_name(name: str) -> str:
     """MLflow refuses `@` in metric names.
 
@@ -78,34 +77,6 @@ def metric_name(name: str) -> str:
     'NDCG_at_10'
     """
     return name.replace("@", "_at_")
-
-
-def damage(uri: str) -> str:
-    """Return the fault that SQLite finds in a local store; '' if none, or for other stores."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    if not uri.startswith("sqlite:///") or not path.is_file():
-        return ""
-    try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as database:
-            verdict = str(database.execute("PRAGMA quick_check(1)").fetchone()[0])
-    except sqlite3.OperationalError:  # for example locked: not damaged
-        return ""
-    except sqlite3.DatabaseError as error:
-        return str(error)
-    return "" if verdict == "ok" else verdict.splitlines()[0]
-
-
-def runs_page(uri: str, experiment: str) -> str | None:
-    """Return the URL of an experiment's runs on a server, without user name and password; None for a local store.
-
-    >>> runs_page("https://me:secret@mlflow.lab:5000/", "7"), runs_page("sqlite:///mlflow.db", "1")
-    ('https://mlflow.lab:5000/#/experiments/7/runs', None)
-    """
-    scheme, mark, rest = uri.partition("://")
-    if not mark or scheme not in ("http", "https"):
-        return None
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}".rstrip("/") + f"/#/experiments/{experiment}/runs"
 
 
 class Tracker:
@@ -125,7 +96,9 @@ class Tracker:
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
             if mend and (why := damage(uri)):
                 checksums.set_aside(Path(uri.removeprefix("sqlite:///")), f"{why}; it will be rebuilt from the ledger")
-        self.client = MlflowClient(tracking_uri=uri)
+        self.client, self.uri = MlflowClient(tracking_uri=uri), uri
+        self.connections = 1 if local else CONNECTIONS
+        self._places: dict[str, str] = {}  # MLflow run -> URI of its artifacts
         experiment = self.client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
             if not make:
@@ -148,10 +121,30 @@ class Tracker:
             page = self.client.search_runs(
                 [self.experiment], filter_string=f"tags.`{tag}` != ''", max_results=1000, page_token=token
             )
-            runs += page
+            runs += [self._noted(run) for run in page]
             token = page.token
             if not token:
                 return runs
+
+    def _noted(self, run: Any) -> Any:
+        self._places[run.info.run_id] = run.info.artifact_uri
+        return run
+
+    def _files(self, run: str) -> Any:
+        """Return the artifact repository of a run. The client would fetch the run first, one request for each."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        return get_artifact_repository(self._places[run], tracking_uri=self.uri)
+
+    def _create(self, **what: Any) -> str:
+        return self._noted(self.client.create_run(self.experiment, **what)).info.run_id
+
+    def _put(self, run: str, name: str, value: Json) -> None:
+        """Write a value as a JSON file of a run."""
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / name
+            path.write_text(json.dumps(value), encoding="utf-8")
+            self._files(run).log_artifact(str(path))
 
     def mirrored(self) -> set[str]:
         """Return the ids of completely mirrored trials. Runs left incomplete by a killed process or an outage are noted
@@ -176,18 +169,13 @@ class Tracker:
                 runs[existing.data.tags[BENCH]] = existing.info.run_id
         if run not in self.parents:
             launch = ledger.launches[run]
-            mlflow_run = (
-                begun.get(run)
-                or self.client.create_run(
-                    self.experiment, start_time=int(launch.time * 1000), tags={BENCH: run}, run_name=f"bench {run}"
-                ).info.run_id
+            mlflow_run = begun.get(run) or self._create(
+                start_time=int(launch.time * 1000), tags={BENCH: run}, run_name=f"bench {run}"
             )
-            self.client.log_dict(
-                mlflow_run, {"kind": "launched", "time": launch.time, **launch.to_json()}, "launch.json"
-            )
+            self._put(mlflow_run, "launch.json", {"kind": "launched", "time": launch.time, **launch.to_json()})
             for key in queries_keys(launch):
                 if (file := artifacts.queries_path(self.home, key)).is_file():
-                    self.client.log_artifact(mlflow_run, str(file), "queries")
+                    self._files(mlflow_run).log_artifact(str(file), "queries")
             self.client.set_terminated(mlflow_run)
             self.client.set_tag(mlflow_run, COMPLETE, "true")
             self.parents[run] = mlflow_run
@@ -195,7 +183,7 @@ class Tracker:
 
     def mirror(self, ledger: Ledger, trial_id: str) -> None:
         """Write one ended trial: parameters, per-epoch and final metrics, artifacts."""
-        from mlflow.entities import Metric, Param
+        from mlflow.entities import Metric, Param, RunTag
 
         entry = ledger.trials[trial_id]
         trial, result = entry.trial, entry.result
@@ -204,10 +192,7 @@ class Tracker:
         tags |= {f"harness.{key}": value for key, value in vars(trial.cell).items()}
         began, ended = int(entry.time * 1000), int(max(entry.ended, entry.time) * 1000)
         name = f"{trial.cell.adapter} {trial.cell.backbone} {trial.cell.dataset} {trial.role} {trial_id[:6]}"
-        run = (
-            self.begun.get(trial_id)
-            or self.client.create_run(self.experiment, start_time=began, tags=tags, run_name=name).info.run_id
-        )
+        run = self.begun.get(trial_id) or self._create(start_time=began, tags=tags, run_name=name)
         self.begun[trial_id] = run  # the store ignores points that it already has: same step, time and value
         params = {**trial.params, "seed": trial.seed, "epochs": trial.epochs, **vars(trial.cell)}
         metrics = [Metric("epoch/NDCG_at_10", value, began, step) for step, value in enumerate(result.curve)]
@@ -215,11 +200,12 @@ class Tracker:
             values = getattr(result, group).items()
             metrics += [Metric(f"{group}/{metric_name(key)}", float(value), ended, 0) for key, value in values]
         pairs = [Param(key, str(value)[:6000]) for key, value in params.items()]
-        for at in range(0, max(len(metrics), 1), 900):
-            self.client.log_batch(run, metrics=metrics[at : at + 900], params=pairs if at == 0 else [])
         self._artifacts(run, ledger, entry)
         self.client.set_terminated(run, _STATUS[result.status], end_time=ended)
-        self.client.set_tag(run, COMPLETE, "true")  # last: a run without it is written again
+        for at in range(0, max(len(metrics), 1), 800):  # a call takes 1,000 entries
+            last = [RunTag(COMPLETE, "true")] if at + 800 >= len(metrics) else []
+            # the store writes the tags of a call last: a run without this one is written again
+            self.client.log_batch(run, metrics[at : at + 800], pairs if at == 0 else [], last)
 
     def _artifacts(self, run: str, ledger: Ledger, entry: TrialEntry) -> None:
         result = entry.result
@@ -233,17 +219,21 @@ class Tracker:
             "time": entry.time,
             "ended": entry.ended,
         }
-        self.client.log_dict(run, record, "trial.json")
+        self._put(run, "trial.json", record)
         folder = artifacts.artifact_folder(self.home, entry.trial.id)
         for file in sorted(folder.glob("[!.]*")):
-            self.client.log_artifact(run, str(file))
+            self._files(run).log_artifact(str(file))
 
     def has(self, run: str, file: str) -> bool:
         folder = file.rpartition("/")[0] or None
-        return any(artifact.path == file for artifact in self.client.list_artifacts(run, folder))
+        return any(artifact.path == file for artifact in self._files(run).list_artifacts(folder))
 
-    def load(self, run: str, file: str, folder: Path) -> Path:
-        return Path(self.client.download_artifacts(run, file, str(folder)))
+    def load(self, run: str, file: str) -> bytes:
+        """Return the content of a file. One request: `download_artifacts` would list its folder first."""
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "file"
+            self._files(run)._download_file(file, str(path))
+            return path.read_bytes()
 
 
 def _active(experiment: Any, uri: str) -> str:
@@ -267,11 +257,16 @@ def sync(uri: str, home: Path, ledger: Ledger, log: Callable[[str], None] = lamb
         tracker = Tracker(uri, home, mend=True)
         here = tracker.mirrored()
         missing = [i for i, e in ledger.trials.items() if e.status is not None and i not in here]
-        for number, trial_id in enumerate(missing, 1):
-            tracker.mirror(ledger, trial_id)
-            log(f"[{number}/{len(missing)}] {ledger.trials[trial_id].trial.cell}")
-        for run in sorted(ledger.launches):  # a launch that only skipped cells has no trials, but decides their state
+        for run in sorted(ledger.launches):  # also those without trials, which decide the state of skipped cells
             tracker.parent(ledger, run)
+        with ThreadPoolExecutor(tracker.connections) as pool:
+            writes = [pool.submit(tracker.mirror, ledger, trial_id) for trial_id in missing]
+            try:
+                for number, (trial_id, write) in enumerate(zip(missing, writes, strict=True), 1):
+                    write.result()
+                    log(f"[{number}/{len(missing)}] {ledger.trials[trial_id].trial.cell}")
+            finally:
+                pool.shutdown(cancel_futures=True)
         return len(missing)
     except HarnessError:
         raise
@@ -298,48 +293,38 @@ def read(uri: str, home: Path) -> tuple[Ledger, ArtifactSources]:
     try:
         tracker = Tracker(uri, home, make=False)
         ledger, runs, facts_in = Ledger(), {}, {}  # trial -> run; key of target facts -> run
-        with tempfile.TemporaryDirectory() as scratch:
-            for run in tracker.runs(BENCH):
-                if COMPLETE not in run.data.tags:
-                    continue
-                folder = Path(scratch) / run.info.run_id
-                folder.mkdir()
-                event = json.loads(tracker.load(run.info.run_id, "launch.json", folder).read_text())
-                ledger.take(run.data.tags[BENCH], event)
-                facts_in |= dict.fromkeys(queries_keys(ledger.launches[run.data.tags[BENCH]]), run.info.run_id)
-            for run in tracker.runs(TRIAL):
-                if COMPLETE not in run.data.tags:
-                    continue
-                folder = Path(scratch) / run.info.run_id
-                folder.mkdir()
-                record = json.loads(tracker.load(run.info.run_id, "trial.json", folder).read_text())
-                runs[run.data.tags[TRIAL]] = run.info.run_id
-                _replay(ledger, run.data.tags[TRIAL], record)
+        with ThreadPoolExecutor(tracker.connections) as pool:
+            records = lambda tag, file: [  # noqa: E731
+                (run.data.tags[tag], run.info.run_id, pool.submit(tracker.load, run.info.run_id, file))
+                for run in tracker.runs(tag)
+                if COMPLETE in run.data.tags
+            ]
+            for name, run, event in records(BENCH, "launch.json"):
+                ledger.take(name, json.loads(event.result()))
+                facts_in |= dict.fromkeys(queries_keys(ledger.launches[name]), run)
+            for trial_id, run, record in records(TRIAL, "trial.json"):
+                runs[trial_id] = run
+                _replay(ledger, trial_id, json.loads(record.result()))
     except HarnessError:
         raise
     except Exception as error:
         raise HarnessError(f"MLflow at {redact(uri)} cannot be read: {first_line(error)}") from error
 
-    def load(run: str | None, file: str, parse: Callable[[Path], Any]) -> Any:
+    def load(run: str | None, file: str, parse: Callable[[bytes], Any]) -> Any:
         """Read a file of a run; None if the run or file does not exist or the file is damaged."""
         try:
             if run is None or not tracker.has(run, file):
                 return None
-            with tempfile.TemporaryDirectory() as scratch:
-                return parse(tracker.load(run, file, Path(scratch)))
+            return parse(tracker.load(run, file))
         except pl.exceptions.PolarsError:
             return None
         except Exception as error:
             raise HarnessError(f"MLflow at {redact(uri)} cannot be read: {first_line(error)}") from error
 
     return ledger, ArtifactSources(
-        lambda trial_id: load(
-            runs.get(trial_id), "ranks.parquet", lambda file: artifacts.parse_ranks(file.read_bytes())
-        ),
+        lambda trial_id: load(runs.get(trial_id), "ranks.parquet", artifacts.parse_ranks),
         lambda key: load(facts_in.get(key), f"queries/{key}.parquet", pl.read_parquet),
-        lambda trial_id: load(
-            runs.get(trial_id), "spectrum.json", lambda file: artifacts.parse_spectra(file.read_bytes())
-        ),
+        lambda trial_id: load(runs.get(trial_id), "spectrum.json", artifacts.parse_spectra),
         tracker.page,
     )
 
@@ -382,19 +367,3 @@ def _replay(ledger: Ledger, trial_id: str, record: Json) -> None:
         ledger.take(record["run"], {"kind": "opened", "id": trial_id})
     ended = {"kind": "ended", "id": trial_id, "result": record["result"], "time": record["ended"]}
     ledger.take(record["run"], ended)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error, without what a URL in it may carry before its host."""
-    line = (str(error).splitlines() or [type(error).__name__])[0]
-    return re.sub(r"://[^/@\s]*@", "://", line)[:200]
-
-
-def redact(uri: str) -> str:
-    """A URI without user and password.
-
-    >>> redact("http://ann:secret@host:5000")
-    'http://host:5000'
-    """
-    scheme, separator, rest = uri.partition("://")
-    return scheme + separator + rest.rpartition("@")[2] if separator else uri
