@@ -94,9 +94,10 @@ class SectionComparison:
     def tied_with_best(self) -> tuple[RowScores, int, int, float] | None:
         """Return the best trained row, how many of how many other trained rows do not differ from it significantly, and
         the median difference that these tests detect with 80 % power, in percent of its score; None without others."""
-        best, *others = [row for row in self.ranked if not row.cell.is_baseline] or [None]
-        if best is None or not others or not best.headline:
+        trained = [row for row in self.ranked if not row.cell.is_baseline]
+        if len(trained) < 2 or not trained[0].headline:
             return None
+        best, others = trained[0], trained[1:]
         tied = sum(bool(set(self.group(row)) & set(self.group(best))) for row in others)
         places = [(self.place[best.cell], self.place[row.cell]) for row in others]
         found = np.median([self.headline.difference(i, j).detectable(len(others)) for i, j in places])
