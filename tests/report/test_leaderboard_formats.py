@@ -293,3 +293,13 @@ def test_results_of_earlier_versions_say_that_they_have_no_metrics_of_lists(tabl
     assert "No metrics of lists were recorded" in terminal.lists(table)
     assert "coverage@10" not in table.frame().columns
     assert "Top-10 lists" not in render(table, "md")
+
+
+def test_scores_of_sliding_windows_are_called_means_over_windows_in_every_format(table):
+    header = table.header | {"protocol": table.header["protocol"] | {"split": "windows", "folds": 3}}
+    windows = replace(table, header=header)
+    for name, words in (("tex", "mean over"), ("html", "mean over"), ("terminal", "Student"), ("md", "Student")):
+        text, plain = render(windows, name), render(table, name)
+        assert "windows" in text, name
+        assert "windows" not in plain, name
+        assert f"{words} users and seeds" not in text, name

@@ -227,6 +227,11 @@ def _folds(table: Table) -> int:
     return (table.header.get("protocol") or {}).get("folds") or 0
 
 
+def averaged(table: Table) -> str:
+    """Return what a score is the mean over."""
+    return "test windows, users and seeds" if _folds(table) else "users and seeds"
+
+
 def _ranking(table: Table) -> str:
     bootstrap = table.across or any(section.slices for section in table.sections)
     how = "with users and seeds as crossed random effects. The seed variance is pooled over the section, so rows with "

@@ -82,7 +82,7 @@ def _set(char: str) -> str:
 def _scores(table: Table, section: Section) -> str:
     """Return the metrics at the headline's cut-off and the gain over `id`, with their notes."""
     names = [name for name in table.metrics if name.endswith(_cutoff(table))]
-    caption = f"Test scores on {captions.title(section)}, mean over users and seeds."
+    caption = f"Test scores on {captions.title(section)}, mean over {captions.averaged(table)}."
     notes = [*captions.section_lines(section), captions.parity(table, section), *captions.notes(section)]
     notes += [*captions.header_lines(table, ("protocol", "prep", "budget", "engine")), *_marks(section)]
     return _float(caption, _metrics(section, names, table.headline), notes)
@@ -93,7 +93,7 @@ def _further(table: Table, section: Section) -> list[str]:
     names = [name for name in table.metrics if not name.endswith(_cutoff(table))]
     if not names or not any(row.metrics for row in section.rows):
         return []
-    caption = f"Further test scores on {captions.title(section)}, mean over users and seeds."
+    caption = f"Further test scores on {captions.title(section)}, mean over {captions.averaged(table)}."
     return [_float(caption, _metrics(section, names, ""), [])]
 
 

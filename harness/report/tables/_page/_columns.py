@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.metrics.lists import _all as lists
+from harness.report.tables._captions import averaged
 from harness.report.tables._format import tuned
 from harness.report.tables._table import Row, Table
 from harness.types import Json
@@ -116,7 +117,7 @@ def _scores(table: Table) -> Iterable[tuple[PageColumn, Value]]:
     at = table.headline[table.headline.rindex("@") :]
     for name in sorted(table.metrics, key=lambda name: (not name.endswith(at), name != table.headline)):
         group = "quality" if name.endswith(at) else "cutoffs"
-        text = f"test {name}, mean over users and seeds with 95 % interval"
+        text = f"test {name}, mean over {averaged(table)} with 95 % interval"
         yield PageColumn(f"m:{name}", name, group, "score", "high", "0 to 1", text, 4), _score_of(name)
     text = "share of test targets tied with another item"
     yield PageColumn("tied", "tied", "quality", "share", "none", "share", text), lambda row: row.tied
