@@ -82,6 +82,7 @@ class Progress:
             return None
         live = Live(console=Console(file=self.stream), auto_refresh=False, transient=True)
         live.start()
+        live.console.show_cursor()  # a killed process would leave the terminal without one
         return live
 
     def _show(self) -> None:
