@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from harness.types import Cell, TrialResult
+from harness.types import NO_TEXT, Cell, TrialResult
 
 if TYPE_CHECKING:
     from harness.search.study import Study
@@ -56,7 +56,10 @@ class Standings:
 
     def __init__(self, studies: Sequence[Study]) -> None:
         self.cells = {study.cell: Standing.of(study) for study in studies}
-        self.axes = [axis for axis in AXES if len({getattr(c, axis) for c in self.cells if c.is_trained}) > 1]
+        self.axes = [axis for axis in AXES if len(self._values(axis)) > 1]
+
+    def _values(self, axis: str) -> set[str]:
+        return {getattr(cell, axis) for cell in self.cells if cell.is_trained} - {NO_TEXT}
 
     def started(self, cell: Cell) -> None:
         self.cells[cell].running += 1

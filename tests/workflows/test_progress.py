@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 
 from test_forecast import study
 
@@ -10,6 +11,7 @@ from harness.record.segments import Segment
 from harness.search.studies import TrialQueue
 from harness.types import TrialResult
 from harness.workflows.progress import Progress
+from harness.workflows.standings import Standings
 
 SCORES = {"svd": 0.1, "mlp": 0.3, "linear": 0.2}
 
@@ -68,6 +70,15 @@ def test_a_failed_cell_is_listed_last_and_without_a_score(home):
     grid.ended(grid.next().trial.id, TrialResult("done", "", 0.2, 0, [0.2]))
     assert progress.standings.rows() == [["mlp", "0.2000", "1/8"], ["svd", "", "1/8"]]
     assert "[1/16] toy / noise / sasrec / svd trial 0 failed: loss is not finite" in progress.stream.getvalue()
+
+
+def test_standings_name_only_what_their_cells_differ_in(home):
+    ledger = Ledger.open(home)
+    plain, text = study(ledger, "id"), study(ledger, "svd")
+    plain = replace(plain, cell=replace(plain.cell, encoder="none"))
+    assert Standings([plain, text]).header() == ["adapter", "NDCG@10", "trials"]
+    other = replace(text, cell=replace(text.cell, encoder="minilm", dataset="beauty"))
+    assert Standings([plain, text, other]).header()[:3] == ["data set", "encoder", "adapter"]
 
 
 class Terminal(io.StringIO):
