@@ -40,12 +40,14 @@ FrameOf = Callable[[str], pl.DataFrame | None]
 @dataclass(frozen=True)
 class ArtifactSources:
     """Readers of a bench's files, each returning None if a file is missing: `ranks` and `spectra` by trial id,
-    `queries` by `queries_key`. `page`: URL of the tracking server's page of runs."""
+    `queries` by `queries_key`. `page`: URL of the tracking server's page of runs. `prefetch`: called with the trials
+    whose files will be read, so that a remote source can read several at once."""
 
     ranks: FrameOf
     queries: FrameOf = lambda key: None
     spectra: Callable[[str], dict[str, list[float]] | None] = lambda trial_id: None
     page: str | None = None
+    prefetch: Callable[[Sequence[str]], None] = lambda trial_ids: None
 
 
 def sources(home: Path) -> ArtifactSources:

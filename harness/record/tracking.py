@@ -12,8 +12,8 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -67,6 +67,10 @@ class Recommend(PythonModel):
 
 set_model(Recommend())
 """
+_PARSERS: dict[str, Callable[[bytes], Any]] = {
+    (RANKS := "ranks.parquet"): artifacts.parse_ranks,
+    (SPECTRUM := "spectrum.json"): artifacts.parse_spectra,
+}
 _STATUS = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
 
@@ -321,11 +325,26 @@ def read(uri: str, home: Path) -> tuple[Ledger, ArtifactSources]:
         except Exception as error:
             raise HarnessError(f"MLflow at {redact(uri)} cannot be read: {first_line(error)}") from error
 
+    begun: dict[tuple[str, str], Future[Any]] = {}  # reads of trials' files by trial and file
+
+    def of_trial(trial_id: str, file: str) -> Any:
+        if (read := begun.pop((trial_id, file), None)) is not None:
+            return read.result()
+        return load(runs.get(trial_id), file, _PARSERS[file])
+
+    def prefetch(trial_ids: Sequence[str]) -> None:
+        with_files = [i for i in trial_ids if i in ledger.trials and ledger.trials[i].status == "done"]
+        pool = ThreadPoolExecutor(tracker.connections)
+        for file in _PARSERS:
+            begun.update({(i, file): pool.submit(load, runs.get(i), file, _PARSERS[file]) for i in with_files})
+        pool.shutdown(wait=False)
+
     return ledger, ArtifactSources(
-        lambda trial_id: load(runs.get(trial_id), "ranks.parquet", artifacts.parse_ranks),
+        lambda trial_id: of_trial(trial_id, RANKS),
         lambda key: load(facts_in.get(key), f"queries/{key}.parquet", pl.read_parquet),
-        lambda trial_id: load(runs.get(trial_id), "spectrum.json", artifacts.parse_spectra),
+        lambda trial_id: of_trial(trial_id, SPECTRUM),
         tracker.page,
+        prefetch,
     )
 
 

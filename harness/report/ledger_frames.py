@@ -60,6 +60,7 @@ def build(
     studies, skipped, cards = _planned(ledger, run)
     if at_trials is not None:
         studies = {cell: study.cut_to(at_trials) for cell, study in studies.items()}
+    sources.prefetch([i for study in studies.values() for i in ledger.confirmations(study)])
     runs_of = {cell: _runs_of(ledger, study, sources.ranks) for cell, study in studies.items()}
     rows = [run_row(ledger, cell, ids) for cell, runs in runs_of.items() for ids in runs]
     ranks = {ids[0]: frame for runs in runs_of.values() for ids, frame in runs.items()}
