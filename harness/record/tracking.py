@@ -67,10 +67,8 @@ class Recommend(PythonModel):
 
 set_model(Recommend())
 """
-_PARSERS: dict[str, Callable[[bytes], Any]] = {
-    (RANKS := "ranks.parquet"): artifacts.parse_ranks,
-    (SPECTRUM := "spectrum.json"): artifacts.parse_spectra,
-}
+RANKS, SPECTRUM = "ranks.parquet", "spectrum.json"
+_PARSERS: dict[str, Callable[[bytes], Any]] = {RANKS: artifacts.parse_ranks, SPECTRUM: artifacts.parse_spectra}
 _STATUS = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
 
