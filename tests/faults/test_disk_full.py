@@ -186,7 +186,7 @@ def test_a_bench_says_before_it_begins_that_the_disk_is_too_small_and_doctor_say
         stderr=subprocess.PIPE,
         text=True,
     )
-    said = [process.stderr.readline() for _ in range(2)]
+    said = [process.stderr.readline() for _ in range(3)]
     process.kill()
     process.communicate()
     assert any("Warning: this plan writes about" in line and "are free" in line for line in said), said
