@@ -4,16 +4,22 @@ import io
 import re
 from dataclasses import replace
 
-from test_forecast import study
-
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
+from harness.search import plan, spaces
 from harness.search.studies import TrialQueue
-from harness.types import TrialResult
+from harness.types import Budget, Cell, Engine, Inputs, Protocol, TrialResult
 from harness.workflows.progress import Progress
 from harness.workflows.standings import Standings
 
+BUDGET = Budget("tiny", trials=6, epochs=10, patience=3, seeds=2)
 SCORES = {"svd": 0.1, "mlp": 0.3, "linear": 0.2}
+
+
+def study(ledger, adapter):
+    cell = Cell("toy", "noise", "sasrec", adapter)
+    space = spaces.of_cell(cell, spaces.SpaceSource())
+    return plan.Study(cell, space, BUDGET, Protocol(), Engine("random", "none"), Inputs(data="toy"), ledger)
 
 
 def run(home, stream, limit=10**9, names=tuple(SCORES), **shown):
