@@ -187,7 +187,7 @@ class TrialQueue:
         self._owner: dict[str, StudySearch] = {}
         self._decided: set[str] = set()
         self._over: set[str] = set()  # studies with nothing left to do
-        self._begun = {study.id for study in studies if study.begun}
+        self._unbegun = {study.id for study in studies if not study.cell.is_ensemble and not study.begun}
         for study in studies:
             self._catch_up(study)
 
@@ -198,7 +198,7 @@ class TrialQueue:
         while there are enough cells, the trials of a cell run one after another, and cells finish in order.
         """
         due = [search for search in self.searches if search.study.id not in self._over]
-        for search in sorted(due, key=lambda s: (s.study.id in self._begun, len(s.in_flight))):
+        for search in sorted(due, key=lambda s: (s.study.id not in self._unbegun, len(s.in_flight))):
             if not self._others.take(search.study.id):
                 continue
             search = self._current(search)
@@ -207,7 +207,7 @@ class TrialQueue:
                     search.postpone(assignment)
                     break
                 search.launch(assignment)
-                self._begun.add(search.study.id)
+                self._unbegun.discard(search.study.id)
                 if self._settled(search, assignment):
                     self._others.release(assignment.trial.id)
                     continue
@@ -265,7 +265,7 @@ class TrialQueue:
         self._others.release(trial_id)
         assignment = search.ended(trial_id, result)
         self._decide(assignment)
-        if not search.in_flight and len(self._begun) < len(self.searches):
+        if not search.in_flight and self._unbegun:
             self._others.release(search.study.id)  # another process may go on with this cell: it is not due here soon
         self._on_event(GridEvent("ended", assignment, result=result))
 
