@@ -230,6 +230,12 @@ class Tracker:
         folder = file.rpartition("/")[0] or None
         return any(artifact.path == file for artifact in self._files(run).list_artifacts(folder))
 
+    def records(self, tag: str, file: str, pool: ThreadPoolExecutor) -> list[tuple[str, str, Future[bytes]]]:
+        """Begin to read a file of every complete run with a tag; return the tag's value, the run and the read."""
+        complete = [run for run in self.runs(tag) if COMPLETE in run.data.tags]
+        ids = [(run.data.tags[tag], run.info.run_id) for run in complete]
+        return [(value, run, pool.submit(self.load, run, file)) for value, run in ids]
+
     def load(self, run: str, file: str) -> bytes:
         """Return the content of a file. One request: `download_artifacts` would list its folder first."""
         with tempfile.TemporaryDirectory() as scratch:
@@ -296,15 +302,10 @@ def read(uri: str, home: Path) -> tuple[Ledger, ArtifactSources]:
         tracker = Tracker(uri, home, make=False)
         ledger, runs, facts_in = Ledger(), {}, {}  # trial -> run; key of target facts -> run
         with ThreadPoolExecutor(tracker.connections) as pool:
-            records = lambda tag, file: [  # noqa: E731
-                (run.data.tags[tag], run.info.run_id, pool.submit(tracker.load, run.info.run_id, file))
-                for run in tracker.runs(tag)
-                if COMPLETE in run.data.tags
-            ]
-            for name, run, event in records(BENCH, "launch.json"):
+            for name, run, event in tracker.records(BENCH, "launch.json", pool):
                 ledger.take(name, json.loads(event.result()))
                 facts_in |= dict.fromkeys(queries_keys(ledger.launches[name]), run)
-            for trial_id, run, record in records(TRIAL, "trial.json"):
+            for trial_id, run, record in tracker.records(TRIAL, "trial.json", pool):
                 runs[trial_id] = run
                 _replay(ledger, trial_id, json.loads(record.result()))
     except HarnessError:
