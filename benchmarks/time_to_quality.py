@@ -1,13 +1,18 @@
 """CPU seconds of training until validation NDCG@10 reaches the best level of RecTools' fast module.
 
 The level is the mean over seeds of the best validation NDCG@10 that RecTools' FlatSASRecNet reaches at its best
-learning rate (the one with the best value of the first seed). Its time is that until each seed's own best epoch,
-without any validation. harness pays for its validations, and its time is that until the first epoch at the level or
-above, at the rate that reaches it first with the first seed; a seed that never does is counted as such. Both sides
-train on the same events and validate on the same users with the items of the history excluded.
+learning rate (the one with the best value of the first seed). RecTools' time ends at each seed's own best epoch and
+includes no validation; that of harness ends at the first epoch at the level or above and includes its validations. A
+best epoch can be a late, lucky one on a flat curve, so the table also has both times to 95 % of the level, with the
+first epoch there for both. Both sides train on the same events and validate on the same users with the items of the
+history excluded.
 
-A seed's curve of RecTools is trained with logits at real positions only: the same loss and gradients in less time. Its
-seconds are then multiplied by what its own forward takes more per target, measured in the same run.
+Seconds are epochs times the seconds of an epoch, which are measured at the end, in alternating rounds: the curves do
+not depend on the load of the machine, only the rounds need a quiet one. A curve of RecTools is trained with logits at
+real positions only: the same loss and gradients in less time. Its epochs are timed with its own forward.
+
+Parameters of a side of harness (learning rate, batch size) are those that reach the level in the fewest seconds with
+the first seed, from RATES and its batch sizes.
 
     python benchmarks/time_to_quality.py --home HOME          # resumes after the last complete run
 """
@@ -23,6 +28,8 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +39,7 @@ import torch
 
 from harness.data.splits import Prepared, Split
 
-SETS = {  # length, sequences in a step, most epochs
+SETS = {  # length, sequences in a step of RecTools, most epochs
     "ml-100k": (50, 128, 120),
     "amazon2014-office": (20, 128, 60),
     "amazon2014-beauty": (50, 128, 60),
@@ -40,130 +47,198 @@ SETS = {  # length, sequences in a step, most epochs
 }
 GOALS = {"ml-100k": 10, "amazon2014-beauty": 40}  # RecTools' seconds over those of harness
 RATES = (5e-4, 1e-3, 2e-3, 4e-3)
-SEEDS, PATIENCE = 5, 8
-BOX, WARM_UP = 8.0, 2  # as in training.py
+SEEDS, PATIENCE = range(1, 6), 8
+ROUNDS, BOX, WARM_UP = 3, 8.0, 2  # as in training.py
+NEAR = 0.95  # share of the level
 RECTOOLS = "rectools"
-OURS = {  # side: parameters that differ from the defaults of `cases`
-    "harness": {},
-    "harness, logits in bfloat16": {"train.precision": "bfloat16"},
+
+
+@dataclass(frozen=True)
+class Side:
+    """A side of harness: parameters that differ from `cases`, and batch sizes over the peer's mean targets a step."""
+
+    params: dict[str, Any]
+    batches: tuple[float, ...] = (1.0,)
+
+
+OURS = {
+    "harness": Side({}),
+    "harness, batch size tuned": Side({}, (1.0, 0.5, 0.25)),
+    "harness, batch size tuned, logits in bfloat16": Side({"train.precision": "bfloat16"}, (1.0, 0.5, 0.25)),
 }
 
 
 class Runs:
-    """Finished runs in a file of JSON lines, one a set, side, rate and seed."""
+    """Finished curves (validation NDCG@10 by epoch) in a file of JSON lines, one a set, side, parameters and seed."""
 
     def __init__(self, home: Path) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.file = home / "time_to_quality.jsonl"
         lines = self.file.read_text().splitlines() if self.file.exists() else []
-        self.done = {tuple(run["key"]): run for run in map(json.loads, lines)}
+        self.done: dict[tuple[Any, ...], list[float]] = {
+            tuple(run["key"]): run["ndcg"] for run in map(json.loads, lines)
+        }
 
-    def get(self, key: tuple[Any, ...], compute: Any) -> dict[str, Any]:
+    def get(self, key: tuple[Any, ...], compute: Callable[[], list[float]]) -> list[float]:
         if key not in self.done:
-            self.done[key] = {"key": list(key), **compute()}
+            self.done[key] = compute()
             with self.file.open("a") as file:
-                file.write(json.dumps(self.done[key]) + "\n")
-            print(" ".join(map(str, key)), f"best {max(self.done[key]['ndcg'], default=0):.4f}", flush=True)
+                file.write(json.dumps({"key": key, "ndcg": self.done[key]}) + "\n")
+            best = _best(self.done[key])
+            print(" ".join(map(str, key)), f"best {self.done[key][best]:.4f} after {best + 1} epochs", flush=True)
         return self.done[key]
 
 
-def rectools(interactions: str, max_len: int, sequences: int, epochs: int, lr: float, seed: int) -> dict[str, Any]:
-    request = {"interactions": interactions, "model": cases.MODEL | {"max_len": max_len}, "train": {"lr": lr}}
-    request |= {"batch": sequences, "seed": seed, "epochs": epochs, "patience": PATIENCE, "head": "real"}
-    answer = peers.run(RECTOOLS, "peers_rectools_fast.py", request)
-    return {name: answer[name] for name in ("seconds", "ndcg")}
+@dataclass(frozen=True)
+class Case:
+    """One data set: its split, the file of its events for RecTools, and the settings of `SETS`."""
 
+    name: str
+    split: Split
+    interactions: str
+    max_len: int
+    sequences: int
+    epochs: int
 
-def factor(interactions: str, max_len: int, sequences: int) -> float:
-    """CPU seconds per target of the module's own forward, over those with logits at real positions only."""
-    request = {"interactions": interactions, "model": cases.MODEL | {"max_len": max_len}, "train": cases.TRAIN}
-    request |= {"batch": sequences, "seed": 0, "box": BOX, "warm_up": WARM_UP}
-    rates = []
-    for head in ("all", "real"):
-        answers = [peers.run(RECTOOLS, "peers_rectools_fast.py", request | {"head": head}) for _ in range(3)]
-        rates.append(statistics.median(answer["targets"] / answer["cpu_seconds"] for answer in answers))
-    return rates[1] / rates[0]
+    @classmethod
+    def of(cls, whole: Prepared, home: Path) -> Case:
+        max_len, sequences, epochs = SETS[whole.name]
+        split = cases.shortened(whole, max_len)
+        return cls(whole.name, split, cases.export(split, home / f"{whole.name}.npz"), max_len, sequences, epochs)
 
+    def request(self, lr: float, seed: int, head: str) -> dict[str, Any]:
+        model = cases.MODEL | {"max_len": self.max_len}
+        train = {"interactions": self.interactions, "model": model, "train": {"lr": lr}}
+        return train | {"batch": self.sequences, "seed": seed, "head": head}
 
-def ours(split: Split, name: str, params: dict[str, Any], epochs: int, seed: int) -> dict[str, Any]:
-    """One run of harness, validation included in its seconds."""
-    run = cases.training(cases.make_trial(name, "id", "sasrec", params, seed), split, {})
-    values: list[float] = []
-    seconds: list[float] = []
-    start = time.process_time()
-    while len(values) < epochs and len(values) - 1 - _best(values) < PATIENCE:
-        values.append(run.epoch())
-        seconds.append(time.process_time() - start)
-    return {"seconds": seconds, "ndcg": values}
+    def rectools(self, lr: float, seed: int) -> list[float]:
+        more = {"epochs": self.epochs, "patience": PATIENCE}
+        return peers.run(RECTOOLS, "peers_rectools_fast.py", self.request(lr, seed, "real") | more)["ndcg"]
+
+    def rectools_epoch(self) -> float:
+        """CPU seconds of an epoch of RecTools' own forward."""
+        request = self.request(cases.TRAIN["lr"], 0, "all") | {"box": BOX, "warm_up": WARM_UP}
+        answer = peers.run(RECTOOLS, "peers_rectools_fast.py", request)
+        return answer["cpu_seconds"] / answer["targets"] * cases.targets(self.split)
+
+    def training(self, side: Side, lr: float, batch: float, seed: int) -> Any:
+        size = round(batch * cases.batch_size(self.split, self.sequences))
+        params = {"train.max_len": self.max_len, "train.lr": lr, "train.batch_size": size} | side.params
+        return cases.training(cases.make_trial(self.name, "id", "sasrec", params, seed), self.split, {})
+
+    def ours(self, side: Side, lr: float, batch: float, seed: int) -> list[float]:
+        run, values = self.training(side, lr, batch, seed), []
+        while len(values) < self.epochs and len(values) - 1 - _best(values) < PATIENCE:
+            values.append(run.epoch())
+        return values
+
+    def fastest(self, side: Side, level: float, runs: Runs) -> tuple[float, float]:
+        """Learning rate and batch size that reach the level in the fewest epochs with the first seed: an epoch takes as
+        long at every rate, and nearly so at every batch size."""
+        fewest, found = self.epochs, (RATES[0], side.batches[0])
+        for batch in side.batches:
+            for lr in RATES:
+                key = (self.name, "to the level", *side.params.values(), lr, batch)
+                limit = fewest
+                curve = runs.get(key, lambda lr=lr, batch=batch, limit=limit: self.until(level, limit, side, lr, batch))
+                if (epochs := reached(curve, level)) and epochs < fewest:
+                    fewest, found = epochs, (lr, batch)
+        return found
+
+    def until(self, level: float, most: int, side: Side, lr: float, batch: float) -> list[float]:
+        run, values = self.training(side, lr, batch, 1), []
+        while len(values) < most and max(values, default=0.0) < level:
+            values.append(run.epoch())
+        return values
 
 
 def _best(values: list[float]) -> int:
     return max(range(len(values)), key=values.__getitem__, default=0)
 
 
-def reached(run: dict[str, Any], level: float) -> float | None:
-    """CPU seconds until the first epoch at the level."""
-    return next((s for s, value in zip(run["seconds"], run["ndcg"], strict=True) if value >= level), None)
+def reached(values: list[float], level: float) -> int | None:
+    """Number of epochs until the first at the level."""
+    return next((epoch for epoch, value in enumerate(values, 1) if value >= level), None)
 
 
-def measure(whole: Prepared, home: Path, runs: Runs) -> str:
-    max_len, sequences, epochs = SETS[whole.name]
-    split = cases.shortened(whole, max_len)
-    interactions = cases.export(split, home / f"{whole.name}.npz")
+def epoch_seconds(case: Case, found: dict[str, tuple[float, float]]) -> dict[str, float]:
+    """Median CPU seconds of an epoch of RecTools and of every side of harness, validation included, at the rate and
+    batch size of `found`; rounds alternate."""
+    runs = {name: case.training(OURS[name], *chosen, seed=0) for name, chosen in found.items()}
+    for run in runs.values():
+        run.epoch()
+    rounds: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        rounds.setdefault(RECTOOLS, []).append(case.rectools_epoch())
+        for name, run in runs.items():
+            start = time.process_time()
+            run.epoch()
+            rounds.setdefault(name, []).append(time.process_time() - start)
+    return {name: statistics.median(seconds) for name, seconds in rounds.items()}
 
-    def peer(lr: float, seed: int) -> dict[str, Any]:
-        key = (whole.name, RECTOOLS, lr, seed)
-        return runs.get(key, lambda: rectools(interactions, max_len, sequences, epochs, lr, seed))
 
-    rate = max(RATES, key=lambda lr: max(peer(lr, 1)["ndcg"]))
-    peers_runs = [peer(rate, seed) for seed in range(1, SEEDS + 1)]
-    level = statistics.mean(max(run["ndcg"]) for run in peers_runs)
-    slower = runs.get(
-        (whole.name, "forward", 0, 0), lambda: {"ndcg": [], "factor": factor(interactions, max_len, sequences)}
-    )["factor"]
-    times = [slower * run["seconds"][_best(run["ndcg"])] for run in peers_runs]
+def ours(case: Case, side: Side, chosen: tuple[float, float], seed: int, runs: Runs) -> list[float]:
+    key = (case.name, "harness", *side.params.values(), *chosen, seed)
+    return runs.get(key, lambda: case.ours(side, *chosen, seed))
+
+
+def measure(case: Case, runs: Runs) -> str:
+    def peer(lr: float, seed: int) -> list[float]:
+        return runs.get((case.name, RECTOOLS, lr, 1.0, seed), lambda: case.rectools(lr, seed))
+
+    rate = max(RATES, key=lambda lr: max(peer(lr, 1)))
+    peers_runs = [peer(rate, seed) for seed in SEEDS]
+    level = statistics.mean(map(max, peers_runs))
+    found = {name: case.fastest(side, level, runs) for name, side in OURS.items()}
+    curves = {name: [ours(case, side, found[name], seed, runs) for seed in SEEDS] for name, side in OURS.items()}
+    seconds = epoch_seconds(case, found)
+    best = [_best(values) + 1 for values in peers_runs]
     title = f"{peers.title(RECTOOLS)}, fast module"
-    rows = [_row(title, rate, [max(run["ndcg"]) for run in peers_runs], times, times, None)]
-    for side, overrides in OURS.items():
-        found = _ours(whole.name, split, side, overrides, (max_len, sequences, epochs), runs, level)
-        best, mine = [max(run["ndcg"]) for run in found[1]], [reached(run, level) for run in found[1]]
-        rows.append(_row(side, found[0], best, mine, times, GOALS.get(whole.name)))
+    base = Times.of(peers_runs, best, level, seconds[RECTOOLS])
+    rows = [_row(title, (rate, 1.0), base, base, None)]
+    for name, values in curves.items():
+        times = Times.of(values, [reached(curve, level) for curve in values], level, seconds[name])
+        rows.append(_row(name, found[name], times, base, GOALS.get(case.name)))
     about = (
-        f"{len(split.valid.users):,} users, {split.n_items:,} items, {cases.targets(split):,} targets per epoch; "
-        f"length {max_len}, {sequences} sequences per step (harness: their average number of targets). "
-        f"Level: {level:.4f}. "
-        f"RecTools' own forward takes {slower:.2f} times as long per target as one with logits at real positions only."
+        f"{len(case.split.valid.users):,} users, {case.split.n_items:,} items, {cases.targets(case.split):,} targets "
+        f"per epoch; length {case.max_len}, {case.sequences} sequences per step of RecTools, which have "
+        f"{cases.batch_size(case.split, case.sequences):,} targets on average. Level: {level:.4f}."
     )
-    return "\n\n".join([f"## {whole.name}", about, _measure.table(rows)])
+    return "\n\n".join([f"## {case.name}", about, _measure.table(rows)])
 
 
-def _ours(
-    name: str, split: Split, side: str, overrides: dict, setting: tuple[int, int, int], runs: Runs, level: float
-) -> tuple[float, list[dict[str, Any]]]:
-    """The rate of one side of harness and its runs, one a seed."""
-    max_len, sequences, epochs = setting
+@dataclass(frozen=True)
+class Times:
+    """Best values of the seeds, the CPU seconds of an epoch, and each seed's epochs to the level and near it."""
 
-    def run(lr: float, seed: int) -> dict[str, Any]:
-        params = {"train.max_len": max_len, "train.lr": lr, "train.batch_size": cases.batch_size(split, sequences)}
-        return runs.get((name, side, lr, seed), lambda: ours(split, name, params | overrides, epochs, seed))
+    best: list[float]
+    epoch: float
+    epochs: list[int | None]
+    near: list[int | None]
 
-    rate = min(RATES, key=lambda lr: reached(run(lr, 1), level) or float("inf"))
-    return rate, [run(rate, seed) for seed in range(1, SEEDS + 1)]
+    @classmethod
+    def of(cls, curves: list[list[float]], epochs: list[Any], level: float, epoch: float) -> Times:
+        return cls(list(map(max, curves)), epoch, epochs, [reached(curve, NEAR * level) for curve in curves])
+
+    def median(self, epochs: list[int | None]) -> float:
+        """Median seconds; a seed that never reaches the level counts as infinite."""
+        return statistics.median(float("inf") if n is None else n * self.epoch for n in epochs)
 
 
-def _row(
-    name: str, rate: float, best: list[float], times: list[float | None], peer: list[float], goal: float | None
-) -> dict[str, object]:
-    found = [seconds for seconds in times if seconds is not None]
-    ratio = statistics.median(peer) / statistics.median(found) if found else 0.0
+def _row(name: str, chosen: tuple[float, float], times: Times, peer: Times, goal: float | None) -> dict[str, object]:
+    ratio = peer.median(peer.epochs) / times.median(times.epochs)
+    near = peer.median(peer.near) / times.median(times.near)
     return {
         "model": name,
-        "learning rate": f"{rate:g}",
-        "best NDCG@10": f"{statistics.mean(best):.4f} (sd {statistics.stdev(best):.4f})",
-        "seeds at the level": f"{len(found)} of {len(times)}",
-        "CPU s to the level, median": statistics.median(found) if found else "",
-        "all seeds": ", ".join("-" if seconds is None else f"{seconds:.1f}" for seconds in times),
-        "RecTools takes": f"{ratio:.3g} x" if found else "",
+        "learning rate": f"{chosen[0]:g}",
+        "batch": f"{chosen[1]:g}",
+        "best NDCG@10": f"{statistics.mean(times.best):.4f} (sd {statistics.stdev(times.best):.4f})",
+        "CPU s of an epoch": times.epoch,
+        "epochs to the level": ", ".join("-" if n is None else str(n) for n in times.epochs),
+        "CPU s to the level": times.median(times.epochs),
+        "RecTools takes": f"{ratio:.3g} x",
+        "CPU s to 95 %": times.median(times.near),
+        "RecTools takes, to 95 %": f"{near:.3g} x",
         "goal": "" if goal is None else f"{goal:g} x: {'met' if ratio >= goal else 'missed'}",
     }
 
@@ -171,19 +246,20 @@ def _row(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=cases.FOLDER, help="folder of data set folders")
-    parser.add_argument("--home", type=Path, required=True, help="folder of finished runs")
+    parser.add_argument("--home", type=Path, required=True, help="folder of finished curves")
     parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
     options = parser.parse_args()
     torch.set_num_threads(1)
     runs = Runs(options.home)
     with tempfile.TemporaryDirectory() as scratch:
         sets = {name: cases.prepared(name, options.data, Path(scratch)) for name in options.sets}
-        parts = [measure(whole, Path(scratch), runs) for whole in sets.values() if whole]
+        parts = [measure(Case.of(whole, Path(scratch)), runs) for whole in sets.values() if whole]
     left_out = [f"Left out because it is missing: {name}." for name, whole in sets.items() if not whole]
     how = (
-        f"SASRec, {cases.MODEL}, full softmax, one thread, {SEEDS} seeds, patience {PATIENCE} epochs. Learning rates "
-        f"tried with the first seed: {', '.join(f'{rate:g}' for rate in RATES)}. Feed-forward width d (harness), 4 d "
-        "(RecTools)."
+        f"SASRec, {cases.MODEL}, full softmax, one thread, {len(SEEDS)} seeds, patience {PATIENCE} epochs. Learning "
+        f"rates tried with the first seed: {', '.join(f'{rate:g}' for rate in RATES)}; batch: over the mean "
+        "targets of a step of RecTools. Feed-forward width d (harness), 4 d (RecTools). Medians over seeds; "
+        f"seconds of an epoch: medians of {ROUNDS} alternating rounds."
     )
     _measure.write("time_to_quality", "Time to quality", how, *parts, *left_out)
 
