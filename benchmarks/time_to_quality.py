@@ -39,15 +39,15 @@ import torch
 
 from harness.data.splits import Prepared, Split
 
-SETS = {  # length, sequences in a step of RecTools, most epochs
-    "ml-100k": (50, 128, 120),
-    "amazon2014-office": (20, 128, 60),
-    "amazon2014-beauty": (50, 128, 60),
-    "ml-1m": (50, 128, 120),
+SETS = {  # length, sequences in a step of RecTools, most epochs, epochs without a better value before the end
+    "ml-100k": (50, 32, 200, 15),
+    "amazon2014-office": (20, 64, 60, 6),
+    "amazon2014-beauty": (50, 128, 40, 4),
+    "ml-1m": (50, 128, 120, 8),
 }
 GOALS = {"ml-100k": 10, "amazon2014-beauty": 40}  # RecTools' seconds over those of harness
 RATES = (5e-4, 1e-3, 2e-3, 4e-3)
-SEEDS, PATIENCE = range(1, 6), 8
+SEEDS = range(1, 6)
 ROUNDS, BOX, WARM_UP = 3, 8.0, 2  # as in training.py
 NEAR = 0.95  # share of the level
 RECTOOLS = "rectools"
@@ -99,12 +99,13 @@ class Case:
     max_len: int
     sequences: int
     epochs: int
+    patience: int
 
     @classmethod
     def of(cls, whole: Prepared, home: Path) -> Case:
-        max_len, sequences, epochs = SETS[whole.name]
+        max_len, *setting = SETS[whole.name]
         split = cases.shortened(whole, max_len)
-        return cls(whole.name, split, cases.export(split, home / f"{whole.name}.npz"), max_len, sequences, epochs)
+        return cls(whole.name, split, cases.export(split, home / f"{whole.name}.npz"), max_len, *setting)
 
     def request(self, lr: float, seed: int, head: str) -> dict[str, Any]:
         model = cases.MODEL | {"max_len": self.max_len}
@@ -112,7 +113,7 @@ class Case:
         return train | {"batch": self.sequences, "seed": seed, "head": head}
 
     def rectools(self, lr: float, seed: int) -> list[float]:
-        more = {"epochs": self.epochs, "patience": PATIENCE}
+        more = {"epochs": self.epochs, "patience": self.patience}
         return peers.run(RECTOOLS, "peers_rectools_fast.py", self.request(lr, seed, "real") | more)["ndcg"]
 
     def rectools_epoch(self) -> float:
@@ -128,7 +129,7 @@ class Case:
 
     def ours(self, side: Side, lr: float, batch: float, seed: int) -> list[float]:
         run, values = self.training(side, lr, batch, seed), []
-        while len(values) < self.epochs and len(values) - 1 - _best(values) < PATIENCE:
+        while len(values) < self.epochs and len(values) - 1 - _best(values) < self.patience:
             values.append(run.epoch())
         return values
 
@@ -201,7 +202,8 @@ def measure(case: Case, runs: Runs) -> str:
         rows.append(_row(name, found[name], times, base, GOALS.get(case.name)))
     about = (
         f"{len(case.split.valid.users):,} users, {case.split.n_items:,} items, {cases.targets(case.split):,} targets "
-        f"per epoch; length {case.max_len}, {case.sequences} sequences per step of RecTools, which have "
+        f"per epoch; length {case.max_len}, patience {case.patience} epochs; {case.sequences} sequences per step of "
+        "RecTools, which have "
         f"{cases.batch_size(case.split, case.sequences):,} targets on average. Level: {level:.4f}."
     )
     return "\n\n".join([f"## {case.name}", about, _measure.table(rows)])
@@ -256,7 +258,7 @@ def main() -> None:
         parts = [measure(Case.of(whole, Path(scratch)), runs) for whole in sets.values() if whole]
     left_out = [f"Left out because it is missing: {name}." for name, whole in sets.items() if not whole]
     how = (
-        f"SASRec, {cases.MODEL}, full softmax, one thread, {len(SEEDS)} seeds, patience {PATIENCE} epochs. Learning "
+        f"SASRec, {cases.MODEL}, full softmax, one thread, {len(SEEDS)} seeds. Learning "
         f"rates tried with the first seed: {', '.join(f'{rate:g}' for rate in RATES)}; batch: over the mean "
         "targets of a step of RecTools. Feed-forward width d (harness), 4 d (RecTools). Medians over seeds; "
         f"seconds of an epoch: medians of {ROUNDS} alternating rounds."
