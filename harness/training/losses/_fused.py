@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 # Logits per block, by device and dtype. Measured on a CPU: blocks of 2 MB of float32 stay in cache; bfloat16 needs
 # twice the bytes, because every block's part of the table's gradient is summed in float32.
 BLOCK_ELEMENTS = {("cpu", torch.bfloat16): 2**21, ("cpu", torch.float32): 2**19, ("cpu", torch.float64): 2**19}
+WIDE = 64  # d above which float32 blocks on a CPU hold 4 times as many: every block reads table and gradient again
 MIN_ROWS = 32  # fewer rows starve the matrix product: a larger catalogue gets blocks that do not fit the cache,
 ROWS_OUT_OF_CACHE = 128  # for which this number of rows is best,
 LOGITS_OUT_OF_CACHE = 2**26  # up to this number of logits, 256 MB
@@ -58,7 +59,7 @@ class _SoftmaxLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, h: Tensor, table: Tensor, target: Tensor, e: float, kind: torch.dtype) -> Tensor:
         needed = any(ctx.needs_input_grad)
-        rows = _rows(BLOCK_ELEMENTS.get((h.device.type, kind), 2**27), len(table))
+        rows = _rows(_elements(h, kind), len(table))
         head = _Head(h, table, kind, min(rows, len(h)))
         aims = table[target]  # each position's mean item vector under its label distribution
         if e:
@@ -79,6 +80,12 @@ class _SoftmaxLoss(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         grad_h, grad_table = ctx.saved_tensors
         return grad_h * grads[0], grad_table * grads[0], None, None, None
+
+
+def _elements(h: Tensor, kind: torch.dtype) -> int:
+    """Max logits per block for states h (P, d)."""
+    wider = 4 if (h.device.type, kind) == ("cpu", torch.float32) and h.shape[1] > WIDE else 1
+    return wider * BLOCK_ELEMENTS.get((h.device.type, kind), 2**27)
 
 
 def _rows(elements: int, n: int) -> int:
