@@ -16,7 +16,7 @@ from harness.data.splits import Prepared, Queries, Split
 from harness.search import spaces
 from harness.text import embeddings
 from harness.text.encoders import _base
-from harness.training import trial
+from harness.training import schedules, trial
 from harness.training.losses._base import Loss
 from harness.types import Cell, Inputs, PrepSpec, Protocol, Trial
 
@@ -84,7 +84,8 @@ def make_trial(name: str, adapter: str, backbone: str, params: dict[str, Any], s
     shared = {"train.d": MODEL["d"], "train.max_len": MODEL["max_len"], "backbone.ffn_mult": 1}
     shared |= {f"backbone.{key}": MODEL[key] for key in ("n_blocks", "n_heads", "dropout")}
     shared |= {"train.lr": TRAIN["lr"], "train.weight_decay": 0.0}
-    if unknown := set(params) - set(default):
+    menu = {f"train.{name}" for name in schedules.DEFAULTS}  # in no space while they are off
+    if unknown := set(params) - set(default) - menu:
         raise ValueError(f"{cell} has no parameter {', '.join(sorted(unknown))}")
     return Trial(
         cell,

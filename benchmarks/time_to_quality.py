@@ -61,10 +61,11 @@ class Side:
     batches: tuple[float, ...] = (1.0,)
 
 
+TUNED = (1.0, 0.5, 0.25)
 OURS = {
     "harness": Side({}),
-    "harness, batch size tuned": Side({}, (1.0, 0.5, 0.25)),
-    "harness, batch size tuned, logits in bfloat16": Side({"train.precision": "bfloat16"}, (1.0, 0.5, 0.25)),
+    "harness, batch size tuned, moving average of weights": Side({"train.ema": 0.98}, TUNED),
+    "the same, logits in bfloat16": Side({"train.ema": 0.98, "train.precision": "bfloat16"}, TUNED),
 }
 
 
