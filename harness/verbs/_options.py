@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.types import BUDGETS, Budget, Engine, PrepSpec, Protocol
+from harness.types import BUDGET_PARAMS, BUDGETS, Budget, Engine, PrepSpec, Protocol
 
 if TYPE_CHECKING:
     from harness.search import spaces
@@ -303,12 +303,13 @@ def prep_of(options: Options) -> PrepSpec:
 
 
 def source_of(options: Options) -> spaces.SpaceSource:
-    """Return the source of search spaces that `--spaces` and `--set` name."""
+    """Return the source of search spaces that `--spaces`, `--set` and the budget name."""
     from harness.registry import split_overrides
     from harness.search import spaces
 
     pins = split_overrides(f"set[{','.join(options['pins'])}]")[1] if options["pins"] else {}
-    return spaces.SpaceSource(options["spaces"], pins)
+    preset = {} if options["spaces"] else BUDGET_PARAMS.get(options.get("budget", ""), {})
+    return spaces.SpaceSource(options["spaces"], {**preset, **pins})
 
 
 def request_of(options: Options) -> Request:
