@@ -16,6 +16,7 @@ import harness
 from harness import api
 from harness.record.ledger import Ledger
 from harness.search.plan import Request
+from harness.types import BUDGET_PARAMS
 from harness.verbs import _options
 from harness.verbs.bench import command
 
@@ -48,7 +49,7 @@ def test_keywords_come_to_the_request_that_the_command_line_makes(tmp_path):
     request = _options.request_of(given)
     assert isinstance(request, Request)
     assert (request.budget.trials, request.protocol.filter_seen, request.prep.iterate) == (7, False, False)
-    assert request.spaces.fixed == {"train.d": 32, "train.loss": "bce"}
+    assert request.spaces.fixed == BUDGET_PARAMS["quick"] | {"train.d": 32, "train.loss": "bce"}
 
 
 def test_what_is_left_out_or_none_has_the_default_of_the_command_line(tmp_path):
