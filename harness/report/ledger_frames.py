@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from harness import registry
 from harness.record import artifacts
 from harness.record.artifacts import ArtifactSources, FrameOf
 from harness.record.launches import LaunchRecord, StudyRecord
-from harness.record.ledger import Ledger, TrialEntry
+from harness.record.ledger import Ledger
 from harness.report import trial_rows
 from harness.report.run_rows import run_row
 from harness.report.tables import Results
@@ -196,8 +197,14 @@ def _confirmed(ledger: Ledger, study: StudyRecord) -> list[str]:
     return [i for i in ledger.confirmations(study) if _status(ledger, i) == "done"]
 
 
-def _searched(ledger: Ledger, study: StudyRecord) -> list[tuple[int, str, TrialEntry]]:
-    return ledger.searched(study.id, ledger.planned(study))
+def _searched(ledger: Ledger, study: StudyRecord) -> list[int]:
+    """Return the rows of a study's started search trials in `ledger.trials`."""
+    return [ledger.trials.rows[i] for _, i in ledger.search_ids(study.id, ledger.planned(study))]
+
+
+def _ended(ledger: Ledger, studies: Iterable[StudyRecord]) -> list[int]:
+    """Return the rows of the ended search trials of studies."""
+    return [row for study in studies for row in _searched(ledger, study) if ledger.trials.status[row]]
 
 
 def _status(ledger: Ledger, trial_id: str) -> str:
@@ -207,16 +214,16 @@ def _status(ledger: Ledger, trial_id: str) -> str:
 
 def _cell_row(ledger: Ledger, cell: Cell, study: StudyRecord, seeds_found: int) -> Json:
     searches = study.parts or (study,)
-    ended = [entry for one in searches for _, _, entry in _searched(ledger, one) if entry.status is not None]
-    count = {s: sum(e.status == s for e in ended) for s in ("done", "pruned", "failed")}
+    trials, ended = ledger.trials, _ended(ledger, searches)
+    count = Counter(trials.words[trials.status[row]] for row in ended)
     state, reason = _state(ledger, study, ended, seeds_found)
     return _names(cell) | {
         "trials_done": count["done"],
         "trials_pruned": count["pruned"],
         "trials_failed": count["failed"],
         "trials_planned": sum(map(ledger.planned, searches)),
-        "search_seconds": sum(entry.seconds for entry in ended),
-        "search_epochs": sum(entry.trained for entry in ended),
+        "search_seconds": sum(trials.seconds[row] for row in ended),
+        "search_epochs": sum(trials.trained[row] for row in ended),
         "searched": _dimensions(study),
         "tuned": _tuned(study),
         "setting": study.setting,
@@ -262,16 +269,17 @@ def _collapse(ledger: Ledger, study: StudyRecord) -> str:
     return "collapsed: all items have the same vector" if ranks and all(rank == 0 for rank in ranks) else ""
 
 
-def _state(ledger: Ledger, study: StudyRecord, ended: list[TrialEntry], seeds_found: int) -> tuple[str, str]:
-    """Return state and reason of a cell. While it is unfinished, the reason is its progress."""
+def _state(ledger: Ledger, study: StudyRecord, ended: list[int], seeds_found: int) -> tuple[str, str]:
+    """Return state and reason of a cell, of which the trials in the rows `ended` have ended. While it is unfinished,
+    the reason is its progress."""
     confirmed = [_status(ledger, i) for i in ledger.confirmations(study)]
     if study.parts:
         return _ensemble_state(ledger, study, confirmed, seeds_found)
-    planned = ledger.planned(study)
+    planned, done = ledger.planned(study), ledger.trials.code("done")
     searched = len(ended) == planned
     if seeds_found == study.seeds:
         return "done", _collapse(ledger, study) or _ended_early(study, planned)
-    if "failed" in confirmed or (searched and ended and not any(e.status == "done" for e in ended)):
+    if "failed" in confirmed or (searched and ended and all(ledger.trials.status[row] != done for row in ended)):
         return "failed", _reason(ledger, study, ended)
     lost = len(_complete(ledger, study)) - seeds_found
     if lost:
@@ -295,8 +303,7 @@ def _ensemble_state(ledger: Ledger, study: StudyRecord, confirmed: list[str], se
         return "failed", _reason(ledger, study, [])
     for part in study.parts:
         runs = len(_complete(ledger, part))
-        entries = [entry for _, _, entry in _searched(ledger, part) if entry.status is not None]
-        state, _ = _state(ledger, part, entries, runs)
+        state, _ = _state(ledger, part, _ended(ledger, [part]), runs)
         if state == "failed":
             return "failed", f"its part {part.cell.adapter} failed"
     return ("partial" if seeds_found else "pending"), f"{seeds_found} of {study.seeds} rounds"
@@ -304,16 +311,20 @@ def _ensemble_state(ledger: Ledger, study: StudyRecord, confirmed: list[str], se
 
 def _running(ledger: Ledger, study: StudyRecord) -> bool:
     """Return whether a trial of the study has started but not ended in an unfinished (or killed) launch."""
-    entries = [entry for _, _, entry in _searched(ledger, study)]
-    entries += [ledger.trials[i] for i in ledger.confirmations(study) if i in ledger.trials]
-    return any(entry.status is None and entry.run not in ledger.finished for entry in entries)
+    trials = ledger.trials
+    rows = _searched(ledger, study)
+    rows += [trials.rows[i] for i in ledger.confirmations(study) if i in trials]
+    runs = {trials.words[trials.run[row]] for row in rows if not trials.status[row]}
+    return not runs <= ledger.finished.keys()
 
 
-def _reason(ledger: Ledger, study: StudyRecord, searched: list[TrialEntry]) -> str:
+def _reason(ledger: Ledger, study: StudyRecord, searched: list[int]) -> str:
     """Return the most frequent failure reason of a cell."""
-    confirmed = [ledger.trials[i] for i in ledger.confirmations(study) if i in ledger.trials]
-    reasons = [entry.reason for entry in [*searched, *confirmed] if entry.status == "failed"]
+    trials, failed = ledger.trials, ledger.trials.code("failed")
+    rows = [*searched, *(trials.rows[i] for i in ledger.confirmations(study) if i in trials)]
+    reasons = [trials.words[trials.reason[row]] for row in rows if trials.status[row] == failed]
     alike = [
         re.sub(r"\d+", "0", reason) for reason in reasons
     ]  # reasons that differ only in epochs, steps or sizes are the same
-    return reasons[alike.index(max(alike, key=alike.count))] if reasons else ""
+    count = Counter(alike)
+    return reasons[alike.index(max(alike, key=count.__getitem__))] if reasons else ""

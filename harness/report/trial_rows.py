@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import compress
 from typing import Any
 
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from harness.record import lines
 from harness.record.launches import StudyRecord
-from harness.record.ledger import Ledger, TrialEntry
+from harness.record.ledger import Ledger
+from harness.record.segments import FileOffset, lines_at
 from harness.report.tables._frames import KEY, TRIALS
 from harness.types import Cell, Json, Trial, TrialResult
 
@@ -33,21 +37,58 @@ def lazy(ledger: Ledger, studies: Mapping[Cell, StudyRecord]) -> pl.LazyFrame:
     return register_io_source(read, schema=TRIALS)
 
 
-class _StartedTrial:
-    """A row of `Results.trials`. What is not in memory is read from disk once, on first use."""
+@dataclass
+class _StartedTrials:
+    """Rows of `Results.trials`: the trials in `rows` of a ledger. What is not in memory is read once, on first use."""
 
-    def __init__(self, role: str, number: int, trial_id: str, entry: TrialEntry) -> None:
-        self.role, self.number, self.trial_id, self.entry = role, number, trial_id, entry
+    ledger: Ledger
+    constants: dict[str, str]
+    roles: list[str] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+
+    def kept(self, mask: Sequence[bool]) -> _StartedTrials:
+        """Return the trials for which `mask` is true."""
+        lists = (list(compress(values, mask)) for values in (self.roles, self.numbers, self.ids))
+        return _StartedTrials(self.ledger, self.constants, *lists)
 
     @cached_property
-    def described(self) -> Json:
-        """The trial as JSON: `seed` and `params`, which are wanted of every trial, without building a `Trial`."""
-        source = self.entry.source
-        return source.to_json() if isinstance(source, Trial) else source.event()["trial"]
+    def rows(self) -> list[int]:
+        return [self.ledger.trials.rows[i] for i in self.ids]
+
+    def column(self, name: str) -> list[Any]:
+        """Return a column that is in memory, by its name in the ledger."""
+        return list(map(getattr(self.ledger.trials, name).__getitem__, self.rows))
+
+    def words(self, name: str) -> list[str]:
+        return list(map(self.ledger.trials.words.__getitem__, self.column(name)))
 
     @cached_property
-    def result(self) -> TrialResult | None:
-        return self.entry.result
+    def configurations(self) -> list[tuple[int, Json]]:
+        """Seed and parameters, without building a `Trial` for those on disk."""
+        starts = [self.ledger.trials[i].start for i in self.ids]
+        read = lines_at([start for start in starts if isinstance(start, FileOffset)])
+        return [
+            (start.seed, start.params) if isinstance(start, Trial) else lines.configuration(next(read))
+            for start in starts
+        ]
+
+    @cached_property
+    def results(self) -> list[TrialResult | None]:
+        """Results, without metrics of those on disk."""
+        ends = [self.ledger.trials[i].end for i in self.ids]
+        read = lines_at([end for end in ends if isinstance(end, FileOffset)])
+        return [lines.outcome(next(read)) if isinstance(end, FileOffset) else end for end in ends]
+
+    def frame(self, columns: Sequence[str]) -> pl.DataFrame:
+        """Return some columns."""
+        values = {name: self._values(name) for name in columns}
+        return pl.DataFrame(values, schema={name: TRIALS[name] for name in columns})
+
+    def _values(self, name: str) -> Any:
+        if name in self.constants:
+            return pl.Series(name, [self.constants[name]], dtype=pl.String).new_from_index(0, len(self.ids))
+        return COLUMNS[name](self)
 
 
 def _trials_of(
@@ -57,54 +98,59 @@ def _trials_of(
 
     A predicate over columns in memory is applied first, so that only the trials that fulfil it are read from disk.
     """
-    trials = [_StartedTrial("search", *trial) for trial in ledger.searched(study.id, ledger.planned(study))]
-    confirming = enumerate(ledger.confirmations(study))
-    trials += [_StartedTrial("confirm", place, i, ledger.trials[i]) for place, i in confirming if i in ledger.trials]
-    constants = {"study": study.id} | {key: getattr(cell, key) for key in KEY}
+    searched = ledger.search_ids(study.id, ledger.planned(study))
+    confirming = [(place, i) for place, i in enumerate(ledger.confirmations(study)) if i in ledger.trials]
+    trials = _StartedTrials(
+        ledger,
+        {"study": study.id} | {key: getattr(cell, key) for key in KEY},
+        ["search"] * len(searched) + ["confirm"] * len(confirming),
+        [number for number, _ in [*searched, *confirming]],
+        [trial_id for _, trial_id in [*searched, *confirming]],
+    )
     if predicate is None:
-        return _frame(trials, columns, constants)
+        return trials.frame(columns)
     names = predicate.meta.root_names()
     if not ON_DISK.isdisjoint(names):
         wanted = list(dict.fromkeys([*columns, *names]))
-        return _frame(trials, wanted, constants).filter(predicate).select(columns)
-    kept = _frame(trials, names, constants).select(predicate.alias("kept"))["kept"]
-    kept = kept if len(kept) == len(trials) else kept.new_from_index(0, len(trials))  # a constant predicate
-    return _frame([trial for trial, keep in zip(trials, kept, strict=True) if keep], columns, constants)
+        return trials.frame(wanted).filter(predicate).select(columns)
+    mask = trials.frame(names).select(predicate.alias("kept"))["kept"]
+    mask = mask if len(mask) == len(trials.ids) else mask.new_from_index(0, len(trials.ids))  # a constant predicate
+    return trials.kept(mask.to_list()).frame(columns)
 
 
-def _frame(trials: list[_StartedTrial], columns: Sequence[str], constants: dict[str, str]) -> pl.DataFrame:
-    values = {
-        name: [constants[name]] * len(trials) if name in constants else list(map(COLUMNS[name], trials))
-        for name in columns
-    }
-    return pl.DataFrame(values, schema={name: TRIALS[name] for name in columns})
+def _ended(trials: _StartedTrials, values: Sequence[Any], running: Any) -> list[Any]:
+    """Return the values of ended trials, and `running` for the others."""
+    return [value if status else running for value, status in zip(values, trials.column("status"), strict=True)]
 
 
-def _value(of: Callable[[TrialResult], Any], else_: Any) -> Callable[[_StartedTrial], Any]:
-    """Return the function of a column: `of` the trial's result, `else_` while it has none."""
-    return lambda row: else_ if (result := row.result) is None else of(result)
+def _scored(trials: _StartedTrials, values: Sequence[Any]) -> list[Any]:
+    """Return the values of ended trials that have not failed, and None for the others."""
+    scored = (status not in ("", "failed") for status in trials.words("status"))
+    return [value if score else None for value, score in zip(values, scored, strict=True)]
 
 
-def _unless_failed(name: str) -> Callable[[_StartedTrial], Any]:
-    return _value(lambda result: None if result.status == "failed" else getattr(result, name), None)
+def _epochs(trials: _StartedTrials) -> list[int]:
+    """Return the epochs of each trial so far."""
+    columns = (trials.column(name) for name in ("status", "trained", "epochs"))
+    return [trained if status else epochs for status, trained, epochs in zip(*columns, strict=True)]
 
 
-COLUMNS: dict[str, Callable[[_StartedTrial], Any]] = {
-    "trial": lambda row: row.trial_id,
-    "role": lambda row: row.role,
-    "number": lambda row: row.number,
-    "seed": lambda row: row.described["seed"],
-    "status": lambda row: row.entry.status or "running",
-    "reason": lambda row: row.entry.reason if row.entry.status else "",
-    "best": _unless_failed("best"),
-    "best_epoch": _unless_failed("best_epoch"),
-    "curve": _value(lambda result: result.curve, []),
-    "epochs": lambda row: row.entry.trained if row.entry.status else row.entry.epochs,
-    "seconds": _value(lambda result: result.info.get("seconds"), None),
-    "params": lambda row: json.dumps(row.described["params"], sort_keys=True),
-    "info": _value(lambda result: json.dumps(result.info, sort_keys=True), "{}"),
-    "started": lambda row: row.entry.time or None,
-    "ended": lambda row: (row.entry.ended or None) if row.entry.status else None,
-    "run": lambda row: row.entry.run,
+COLUMNS: dict[str, Callable[[_StartedTrials], list[Any]]] = {
+    "trial": lambda trials: trials.ids,
+    "role": lambda trials: trials.roles,
+    "number": lambda trials: trials.numbers,
+    "seed": lambda trials: [seed for seed, _ in trials.configurations],
+    "status": lambda trials: [status or "running" for status in trials.words("status")],
+    "reason": lambda trials: _ended(trials, trials.words("reason"), ""),
+    "best": lambda trials: _scored(trials, trials.column("best")),
+    "best_epoch": lambda trials: _scored(trials, [result and result.best_epoch for result in trials.results]),
+    "curve": lambda trials: [result.curve if result else [] for result in trials.results],
+    "epochs": _epochs,
+    "seconds": lambda trials: [result and result.info.get("seconds") for result in trials.results],
+    "params": lambda trials: [json.dumps(params, sort_keys=True) for _, params in trials.configurations],
+    "info": lambda trials: [json.dumps(result.info if result else {}, sort_keys=True) for result in trials.results],
+    "started": lambda trials: [time or None for time in trials.column("time")],
+    "ended": lambda trials: [time or None for time in _ended(trials, trials.column("ended"), None)],
+    "run": lambda trials: trials.words("run"),
 }
 ON_DISK = {"seed", "best_epoch", "curve", "seconds", "params", "info"}
