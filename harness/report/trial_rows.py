@@ -19,9 +19,11 @@ from harness.record.segments import FileOffset, lines_at
 from harness.report.tables._frames import KEY, TRIALS
 from harness.types import Cell, Json, Trial, TrialResult
 
+BATCH = 20_000  # trials whose columns are read at a time
+
 
 def lazy(ledger: Ledger, studies: Mapping[Cell, StudyRecord]) -> pl.LazyFrame:
-    """Return `Results.trials`, read study by study and only in the requested columns.
+    """Return `Results.trials`, read in batches and only in the requested columns.
 
     So columns that the ledger has in memory need no read of trials from disk.
     """
@@ -29,8 +31,8 @@ def lazy(ledger: Ledger, studies: Mapping[Cell, StudyRecord]) -> pl.LazyFrame:
     def read(
         columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, _: int | None
     ) -> Iterator[pl.DataFrame]:
-        for cell, study in studies.items():
-            frame = _trials_of(ledger, cell, study, columns or list(TRIALS), predicate)
+        for trials in _started(ledger, studies):
+            frame = _kept(trials, columns or list(TRIALS), predicate)
             yield frame if rows is None else frame.head(rows)
             rows = None if rows is None else max(rows - frame.height, 0)
 
@@ -39,18 +41,34 @@ def lazy(ledger: Ledger, studies: Mapping[Cell, StudyRecord]) -> pl.LazyFrame:
 
 @dataclass
 class _StartedTrials:
-    """Rows of `Results.trials`: the trials in `rows` of a ledger. What is not in memory is read once, on first use."""
+    """Rows of `Results.trials`. What is not in memory is read from disk once, on first use.
+
+    ``group``: position of each trial's study in ``studies``.
+    """
 
     ledger: Ledger
-    constants: dict[str, str]
+    studies: list[tuple[Cell, StudyRecord]]
+    group: list[int] = field(default_factory=list)
     roles: list[str] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
 
+    def add(self, cell: Cell, study: StudyRecord) -> None:
+        """Append a study's started trials: search trials by number, then confirmations by position."""
+        searched = self.ledger.search_ids(study.id, self.ledger.planned(study))
+        confirming = enumerate(self.ledger.confirmations(study))
+        confirmed = [(place, i) for place, i in confirming if i in self.ledger.trials]
+        self.group += [len(self.studies)] * (len(searched) + len(confirmed))
+        self.studies.append((cell, study))
+        self.roles += ["search"] * len(searched) + ["confirm"] * len(confirmed)
+        for number, trial_id in (*searched, *confirmed):
+            self.numbers.append(number)
+            self.ids.append(trial_id)
+
     def kept(self, mask: Sequence[bool]) -> _StartedTrials:
         """Return the trials for which `mask` is true."""
-        lists = (list(compress(values, mask)) for values in (self.roles, self.numbers, self.ids))
-        return _StartedTrials(self.ledger, self.constants, *lists)
+        columns = (list(compress(values, mask)) for values in (self.group, self.roles, self.numbers, self.ids))
+        return _StartedTrials(self.ledger, self.studies, *columns)
 
     @cached_property
     def rows(self) -> list[int]:
@@ -82,31 +100,29 @@ class _StartedTrials:
 
     def frame(self, columns: Sequence[str]) -> pl.DataFrame:
         """Return some columns."""
-        values = {name: self._values(name) for name in columns}
+        values = {name: self._by_study(name) if name in BY_STUDY else COLUMNS[name](self) for name in columns}
         return pl.DataFrame(values, schema={name: TRIALS[name] for name in columns})
 
-    def _values(self, name: str) -> Any:
-        if name in self.constants:
-            return pl.Series(name, [self.constants[name]], dtype=pl.String).new_from_index(0, len(self.ids))
-        return COLUMNS[name](self)
+    def _by_study(self, name: str) -> pl.Series:
+        return pl.Series(name, map(BY_STUDY[name], self.studies), dtype=pl.String).gather(self.group)
 
 
-def _trials_of(
-    ledger: Ledger, cell: Cell, study: StudyRecord, columns: Sequence[str], predicate: pl.Expr | None
-) -> pl.DataFrame:
-    """Return a study's started trials that fulfil `predicate`: search trials by number, then confirmations by position.
+def _started(ledger: Ledger, studies: Mapping[Cell, StudyRecord]) -> Iterator[_StartedTrials]:
+    """Yield the started trials of studies, in order, in batches of whole studies."""
+    trials = _StartedTrials(ledger, [])
+    for cell, study in studies.items():
+        trials.add(cell, study)
+        if len(trials.ids) >= BATCH:
+            yield trials
+            trials = _StartedTrials(ledger, [])
+    yield trials
+
+
+def _kept(trials: _StartedTrials, columns: Sequence[str], predicate: pl.Expr | None) -> pl.DataFrame:
+    """Return the trials that fulfil `predicate`.
 
     A predicate over columns in memory is applied first, so that only the trials that fulfil it are read from disk.
     """
-    searched = ledger.search_ids(study.id, ledger.planned(study))
-    confirming = [(place, i) for place, i in enumerate(ledger.confirmations(study)) if i in ledger.trials]
-    trials = _StartedTrials(
-        ledger,
-        {"study": study.id} | {key: getattr(cell, key) for key in KEY},
-        ["search"] * len(searched) + ["confirm"] * len(confirming),
-        [number for number, _ in [*searched, *confirming]],
-        [trial_id for _, trial_id in [*searched, *confirming]],
-    )
     if predicate is None:
         return trials.frame(columns)
     names = predicate.meta.root_names()
@@ -135,6 +151,10 @@ def _epochs(trials: _StartedTrials) -> list[int]:
     return [trained if status else epochs for status, trained, epochs in zip(*columns, strict=True)]
 
 
+BY_STUDY: dict[str, Callable[[tuple[Cell, StudyRecord]], str]] = {
+    "study": lambda study: study[1].id,
+    **{name: lambda study, name=name: getattr(study[0], name) for name in KEY},
+}
 COLUMNS: dict[str, Callable[[_StartedTrials], list[Any]]] = {
     "trial": lambda trials: trials.ids,
     "role": lambda trials: trials.roles,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate, count, takewhile
 
 import numpy as np
 import polars as pl
@@ -32,11 +31,11 @@ class SearchCurve:
     """The search trials of one cell.
 
     ``values``: validation value of each ended trial. ``best``: best done trial among the first 1, 2, ... in order, up
-    to the first that has not ended; None if none is done.
+    to the first that has not ended; minus infinity if none is done.
     """
 
     values: np.ndarray
-    best: list[float | None]
+    best: np.ndarray
     planned: int
 
     @classmethod
@@ -45,11 +44,14 @@ class SearchCurve:
 
         A failed trial counts as 0, since it gives the user no score; a pruned one as its best value.
         """
-        ended = [(number, status, best) for number, status, best in _columns(searched) if status != "running"]
-        curve = {number: _value(status, best) for number, status, best in ended}
-        done = {number: best for number, status, best in ended if status == "done" and best is not None}
-        numbers = takewhile(curve.__contains__, count())
-        return cls(np.array([*curve.values()]), [*accumulate(map(done.get, numbers), _better)], planned)
+        ended = searched.filter(pl.col("status") != "running")
+        number, status = ended["number"].to_numpy(), ended["status"]
+        values = ended["best"].fill_null(0.0).to_numpy()
+        done = np.where(((status == "done") & ended["best"].is_not_null()).to_numpy(), values, -np.inf)
+        order = np.argsort(number)
+        begun = order[np.logical_and.accumulate(number[order] == np.arange(len(order)))]  # up to the first gap
+        values = np.where((status == "failed").to_numpy(), 0.0, values)
+        return cls(values, np.maximum.accumulate(done[begun]), planned)
 
 
 def best_of(searches: dict[Cell, SearchCurve]) -> dict[Cell, tuple[BestOf, ...]]:
@@ -77,21 +79,10 @@ def steps(planned: int) -> list[int]:
     return [*powers, planned] if planned else []
 
 
-def _better(a: float | None, b: float | None) -> float | None:
-    return b if a is None else a if b is None else max(a, b)
-
-
 def _at(k: int, search: SearchCurve, interval: resampling.Interval | None) -> BestOf:
-    observed = search.best[k - 1] if k <= len(search.best) else None
+    best = search.best[k - 1] if k <= len(search.best) else -np.inf
+    observed = float(best) if np.isfinite(best) else None
     if interval is not None:
         return BestOf(k, observed, interval.mean, interval.low, interval.high)
     expected = resampling.expected_best(search.values, k) if k <= len(search.values) else None
     return BestOf(k, observed, expected, None, None)
-
-
-def _columns(searched: pl.DataFrame) -> list[tuple[int, str, float | None]]:
-    return list(searched.select("number", "status", "best").iter_rows())
-
-
-def _value(status: str, best: float | None) -> float:
-    return 0.0 if status == "failed" or best is None else best
