@@ -8,6 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from harness.record import lines
 from harness.record.segments import FileOffset
 from harness.types import Role, Status, Trial, TrialResult
@@ -174,12 +176,19 @@ class Trials(Mapping[str, TrialEntry]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} trials)"
 
+    def entry(self, row: int) -> TrialEntry:
+        return TrialEntry(self, row)
+
     def code(self, word: str) -> int:
         """Return the code of a word."""
         if (code := self._codes.get(word)) is None:
             code = self._codes[word] = len(self.words)
             self.words.append(word)
         return code
+
+    def column(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Return the values of a column in `rows`, as a copy."""
+        return np.asarray(getattr(self, name))[rows]  # the view must not outlive this: a viewed array cannot grow
 
     def place(self, what: str, row: int) -> FileOffset:
         """Return the place on disk of a trial's `start` or `end`."""

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from harness.record import ensembles, lines, segment_index
 from harness.record.entries import TrialEntry, Trials
 from harness.record.launches import SCHEMA, LaunchRecord, StudyRecord
@@ -234,6 +236,12 @@ class Ledger:
         numbers = self.studies.get(study, {})
         return [(number, numbers[number]) for number in sorted(numbers) if number < trials]
 
+    def search_rows(self, study: str, trials: int) -> np.ndarray:
+        """Rows in `trials` of the started trials among a study's first `trials` numbers, by number."""
+        rows = self.trials.rows
+        found = lambda: np.array([rows[i] for _, i in self.search_ids(study, trials)], np.int64)  # noqa: E731
+        return self._fact(study, ("rows", trials), found)
+
     def affordable(self, study: str, trials: int, seconds: float | None) -> int:
         """Return the number of trials of a search that stops once its trials have spent `seconds` (None: `trials`).
 
@@ -290,12 +298,7 @@ class Ledger:
 
     def ended(self, study: str, trials: int) -> int:
         """Return how many of a study's first `trials` numbers have ended."""
-        return self._fact(study, ("ended", trials), lambda: self._ended_of(study, trials))
-
-    def _ended_of(self, study: str, trials: int) -> int:
-        numbers = self.studies.get(study, {})
-        rows, status = self.trials.rows, self.trials.status
-        return sum(n < trials and status[rows[i]] > 0 for n, i in numbers.items())
+        return int(np.count_nonzero(self.trials.column("status", self.search_rows(study, trials))))
 
     def winner(self, study: str, trials: int) -> Trial | None:
         """Return the best finished trial (the first of equals) of a study's first `trials` numbers.
@@ -313,10 +316,9 @@ class Ledger:
     def _winner(self, study: str, trials: int) -> Trial | None:
         if self.ended(study, trials) < trials:
             return None
-        rows, status, best, done = self.trials.rows, self.trials.status, self.trials.best, self.trials.code("done")
-        found = [(n, i, rows[i]) for n, i in self.studies.get(study, {}).items() if n < trials]
-        ranked = [(best[row], -n, i) for n, i, row in found if status[row] == done]
-        return self.trials[max(ranked)[2]].trial if ranked else None
+        rows = self.search_rows(study, trials)
+        done = rows[self.trials.column("status", rows) == self.trials.code("done")]
+        return self.trials.entry(int(done[self.trials.column("best", done).argmax()])).trial if len(done) else None
 
 
 @contextmanager

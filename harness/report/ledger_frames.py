@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from harness import registry
@@ -197,14 +198,15 @@ def _confirmed(ledger: Ledger, study: StudyRecord) -> list[str]:
     return [i for i in ledger.confirmations(study) if _status(ledger, i) == "done"]
 
 
-def _searched(ledger: Ledger, study: StudyRecord) -> list[int]:
+def _searched(ledger: Ledger, study: StudyRecord) -> np.ndarray:
     """Return the rows of a study's started search trials in `ledger.trials`."""
-    return [ledger.trials.rows[i] for _, i in ledger.search_ids(study.id, ledger.planned(study))]
+    return ledger.search_rows(study.id, ledger.planned(study))
 
 
-def _ended(ledger: Ledger, studies: Iterable[StudyRecord]) -> list[int]:
+def _ended(ledger: Ledger, studies: Iterable[StudyRecord]) -> np.ndarray:
     """Return the rows of the ended search trials of studies."""
-    return [row for study in studies for row in _searched(ledger, study) if ledger.trials.status[row]]
+    rows = np.concatenate([_searched(ledger, study) for study in studies])
+    return rows[ledger.trials.column("status", rows) > 0]
 
 
 def _status(ledger: Ledger, trial_id: str) -> str:
@@ -215,15 +217,16 @@ def _status(ledger: Ledger, trial_id: str) -> str:
 def _cell_row(ledger: Ledger, cell: Cell, study: StudyRecord, seeds_found: int) -> Json:
     searches = study.parts or (study,)
     trials, ended = ledger.trials, _ended(ledger, searches)
-    count = Counter(trials.words[trials.status[row]] for row in ended)
+    codes = trials.column("status", ended)
+    count = {status: np.count_nonzero(codes == trials.code(status)) for status in ("done", "pruned", "failed")}
     state, reason = _state(ledger, study, ended, seeds_found)
     return _names(cell) | {
         "trials_done": count["done"],
         "trials_pruned": count["pruned"],
         "trials_failed": count["failed"],
         "trials_planned": sum(map(ledger.planned, searches)),
-        "search_seconds": sum(trials.seconds[row] for row in ended),
-        "search_epochs": sum(trials.trained[row] for row in ended),
+        "search_seconds": sum(trials.column("seconds", ended).tolist()),
+        "search_epochs": int(trials.column("trained", ended).sum()),
         "searched": _dimensions(study),
         "tuned": _tuned(study),
         "setting": study.setting,
@@ -269,7 +272,7 @@ def _collapse(ledger: Ledger, study: StudyRecord) -> str:
     return "collapsed: all items have the same vector" if ranks and all(rank == 0 for rank in ranks) else ""
 
 
-def _state(ledger: Ledger, study: StudyRecord, ended: list[int], seeds_found: int) -> tuple[str, str]:
+def _state(ledger: Ledger, study: StudyRecord, ended: np.ndarray, seeds_found: int) -> tuple[str, str]:
     """Return state and reason of a cell, of which the trials in the rows `ended` have ended. While it is unfinished,
     the reason is its progress."""
     confirmed = [_status(ledger, i) for i in ledger.confirmations(study)]
@@ -279,7 +282,7 @@ def _state(ledger: Ledger, study: StudyRecord, ended: list[int], seeds_found: in
     searched = len(ended) == planned
     if seeds_found == study.seeds:
         return "done", _collapse(ledger, study) or _ended_early(study, planned)
-    if "failed" in confirmed or (searched and ended and all(ledger.trials.status[row] != done for row in ended)):
+    if "failed" in confirmed or (searched and len(ended) and done not in ledger.trials.column("status", ended)):
         return "failed", _reason(ledger, study, ended)
     lost = len(_complete(ledger, study)) - seeds_found
     if lost:
@@ -292,7 +295,7 @@ def _state(ledger: Ledger, study: StudyRecord, ended: list[int], seeds_found: in
     far = f"{len(ended)} of {planned} trials, {seeds_found} of {study.seeds} seeds"
     if _running(ledger, study):
         return "running", far
-    return ("partial", far) if ended or seeds_found else ("pending", "")
+    return ("partial", far) if len(ended) or seeds_found else ("pending", "")
 
 
 def _ensemble_state(ledger: Ledger, study: StudyRecord, confirmed: list[str], seeds_found: int) -> tuple[str, str]:
@@ -300,7 +303,7 @@ def _ensemble_state(ledger: Ledger, study: StudyRecord, confirmed: list[str], se
     if seeds_found == study.seeds:
         return "done", ""
     if "failed" in confirmed:
-        return "failed", _reason(ledger, study, [])
+        return "failed", _reason(ledger, study, np.empty(0, np.int64))
     for part in study.parts:
         runs = len(_complete(ledger, part))
         state, _ = _state(ledger, part, _ended(ledger, [part]), runs)
@@ -311,18 +314,20 @@ def _ensemble_state(ledger: Ledger, study: StudyRecord, confirmed: list[str], se
 
 def _running(ledger: Ledger, study: StudyRecord) -> bool:
     """Return whether a trial of the study has started but not ended in an unfinished (or killed) launch."""
-    trials = ledger.trials
-    rows = _searched(ledger, study)
-    rows += [trials.rows[i] for i in ledger.confirmations(study) if i in trials]
-    runs = {trials.words[trials.run[row]] for row in rows if not trials.status[row]}
-    return not runs <= ledger.finished.keys()
+    rows = np.concatenate([_searched(ledger, study), _confirmation_rows(ledger, study)])
+    open_rows = rows[ledger.trials.column("status", rows) == 0]
+    return any(ledger.trials.entry(row).run not in ledger.finished for row in open_rows)
 
 
-def _reason(ledger: Ledger, study: StudyRecord, searched: list[int]) -> str:
+def _confirmation_rows(ledger: Ledger, study: StudyRecord) -> np.ndarray:
+    rows = ledger.trials.rows
+    return np.array([rows[i] for i in ledger.confirmations(study) if i in rows], np.int64)
+
+
+def _reason(ledger: Ledger, study: StudyRecord, searched: np.ndarray) -> str:
     """Return the most frequent failure reason of a cell."""
-    trials, failed = ledger.trials, ledger.trials.code("failed")
-    rows = [*searched, *(trials.rows[i] for i in ledger.confirmations(study) if i in trials)]
-    reasons = [trials.words[trials.reason[row]] for row in rows if trials.status[row] == failed]
+    entries = map(ledger.trials.entry, (*searched, *_confirmation_rows(ledger, study)))
+    reasons = [entry.reason for entry in entries if entry.status == "failed"]
     alike = [
         re.sub(r"\d+", "0", reason) for reason in reasons
     ]  # reasons that differ only in epochs, steps or sizes are the same

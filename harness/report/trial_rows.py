@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import compress
 from typing import Any
 
+import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
@@ -71,15 +72,26 @@ class _StartedTrials:
         return _StartedTrials(self.ledger, self.studies, *columns)
 
     @cached_property
-    def rows(self) -> list[int]:
-        return [self.ledger.trials.rows[i] for i in self.ids]
+    def rows(self) -> np.ndarray:
+        return np.array([self.ledger.trials.rows[i] for i in self.ids], np.int64)
 
-    def column(self, name: str) -> list[Any]:
+    def column(self, name: str) -> np.ndarray:
         """Return a column that is in memory, by its name in the ledger."""
-        return list(map(getattr(self.ledger.trials, name).__getitem__, self.rows))
+        return self.ledger.trials.column(name, self.rows)
 
-    def words(self, name: str) -> list[str]:
-        return list(map(self.ledger.trials.words.__getitem__, self.column(name)))
+    @cached_property
+    def ended(self) -> np.ndarray:
+        return self.column("status") > 0
+
+    @cached_property
+    def scored(self) -> np.ndarray:
+        """True for ended trials that have not failed."""
+        return self.ended & (self.column("status") != self.ledger.trials.code("failed"))
+
+    def words(self, name: str, absent: str = "") -> pl.Series:
+        """Return a column of words, "" until the trial has ended; `absent` instead of ""."""
+        codes = self.column(name) if name == "run" else np.where(self.ended, self.column(name), 0)
+        return pl.Series([absent, *self.ledger.trials.words[1:]]).gather(codes)
 
     @cached_property
     def configurations(self) -> list[tuple[int, Json]]:
@@ -134,43 +146,31 @@ def _kept(trials: _StartedTrials, columns: Sequence[str], predicate: pl.Expr | N
     return trials.kept(mask.to_list()).frame(columns)
 
 
-def _ended(trials: _StartedTrials, values: Sequence[Any], running: Any) -> list[Any]:
-    """Return the values of ended trials, and `running` for the others."""
-    return [value if status else running for value, status in zip(values, trials.column("status"), strict=True)]
-
-
-def _scored(trials: _StartedTrials, values: Sequence[Any]) -> list[Any]:
-    """Return the values of ended trials that have not failed, and None for the others."""
-    scored = (status not in ("", "failed") for status in trials.words("status"))
-    return [value if score else None for value, score in zip(values, scored, strict=True)]
-
-
-def _epochs(trials: _StartedTrials) -> list[int]:
-    """Return the epochs of each trial so far."""
-    columns = (trials.column(name) for name in ("status", "trained", "epochs"))
-    return [trained if status else epochs for status, trained, epochs in zip(*columns, strict=True)]
+def _where(known: np.ndarray, values: Any) -> pl.Series:
+    """Return the values where they are known, and null elsewhere."""
+    return pl.select(pl.when(pl.Series(known)).then(pl.Series(values))).to_series()
 
 
 BY_STUDY: dict[str, Callable[[tuple[Cell, StudyRecord]], str]] = {
     "study": lambda study: study[1].id,
     **{name: lambda study, name=name: getattr(study[0], name) for name in KEY},
 }
-COLUMNS: dict[str, Callable[[_StartedTrials], list[Any]]] = {
+COLUMNS: dict[str, Callable[[_StartedTrials], Any]] = {
     "trial": lambda trials: trials.ids,
     "role": lambda trials: trials.roles,
     "number": lambda trials: trials.numbers,
     "seed": lambda trials: [seed for seed, _ in trials.configurations],
-    "status": lambda trials: [status or "running" for status in trials.words("status")],
-    "reason": lambda trials: _ended(trials, trials.words("reason"), ""),
-    "best": lambda trials: _scored(trials, trials.column("best")),
-    "best_epoch": lambda trials: _scored(trials, [result and result.best_epoch for result in trials.results]),
+    "status": lambda trials: trials.words("status", "running"),
+    "reason": lambda trials: trials.words("reason"),
+    "best": lambda trials: _where(trials.scored, trials.column("best")),
+    "best_epoch": lambda trials: _where(trials.scored, [result and result.best_epoch for result in trials.results]),
     "curve": lambda trials: [result.curve if result else [] for result in trials.results],
-    "epochs": _epochs,
+    "epochs": lambda trials: np.where(trials.ended, trials.column("trained"), trials.column("epochs")),
     "seconds": lambda trials: [result and result.info.get("seconds") for result in trials.results],
     "params": lambda trials: [json.dumps(params, sort_keys=True) for _, params in trials.configurations],
     "info": lambda trials: [json.dumps(result.info if result else {}, sort_keys=True) for result in trials.results],
-    "started": lambda trials: [time or None for time in trials.column("time")],
-    "ended": lambda trials: [time or None for time in _ended(trials, trials.column("ended"), None)],
+    "started": lambda trials: _where(trials.column("time") != 0, trials.column("time")),
+    "ended": lambda trials: _where(trials.ended & (trials.column("ended") != 0), trials.column("ended")),
     "run": lambda trials: trials.words("run"),
 }
 ON_DISK = {"seed", "best_epoch", "curve", "seconds", "params", "info"}

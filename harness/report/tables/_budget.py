@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from harness.report.tables._frames import KEY
 from harness.stats import resampling
 from harness.types import Cell
 
@@ -40,18 +41,23 @@ class SearchCurve:
 
     @classmethod
     def of(cls, searched: pl.DataFrame, planned: int) -> SearchCurve:
-        """Return the curve of search trials with the columns of `Results.trials`.
-
-        A failed trial counts as 0, since it gives the user no score; a pruned one as its best value.
-        """
-        ended = searched.filter(pl.col("status") != "running")
-        number, status = ended["number"].to_numpy(), ended["status"]
-        values = ended["best"].fill_null(0.0).to_numpy()
-        done = np.where(((status == "done") & ended["best"].is_not_null()).to_numpy(), values, -np.inf)
+        """Return the curve of search trials with the columns of `valued`."""
+        number, value, ended, done = (searched[name].to_numpy() for name in ("number", "value", "ended", "done"))
+        number, value, done = number[ended], value[ended], done[ended]
         order = np.argsort(number)
         begun = order[np.logical_and.accumulate(number[order] == np.arange(len(order)))]  # up to the first gap
-        values = np.where((status == "failed").to_numpy(), 0.0, values)
-        return cls(values, np.maximum.accumulate(done[begun]), planned)
+        return cls(value, np.maximum.accumulate(np.where(done, value, -np.inf)[begun]), planned)
+
+
+def valued(trials: pl.LazyFrame) -> pl.LazyFrame:
+    """Return `Results.trials` with number, ``ended``, ``value`` and whether it counts as a best one, ``done``.
+
+    A failed trial counts as 0, since it gives the user no score; a pruned one as its best value.
+    """
+    status, best = pl.col("status"), pl.col("best")
+    value = pl.when(status == "failed").then(0.0).otherwise(best.fill_null(0.0))
+    done = (status == "done") & best.is_not_null()
+    return trials.select(*KEY, "number", value=value, ended=status != "running", done=done)
 
 
 def best_of(searches: dict[Cell, SearchCurve]) -> dict[Cell, tuple[BestOf, ...]]:
