@@ -6,11 +6,11 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
-from harness.record import lines
+from harness.record import lines, segments
 from harness.record.segments import FileOffset
 from harness.types import Role, Status, Trial, TrialResult
 
@@ -196,6 +196,25 @@ class Trials(Mapping[str, TrialEntry]):
         run = self.words[getattr(self, f"{what}_run")[row]]
         offset, length = getattr(self, f"{what}_at")[row], getattr(self, f"{what}_length")[row]
         return FileOffset(self.folder / f"{run}.jsonl", offset, length)
+
+    def lines(self, what: Literal["start", "end"], rows: np.ndarray) -> list[bytes | None]:
+        """Return the lines of the starts or ends on disk of the trials in `rows`; None for those not on disk.
+
+        Raises HarnessError if a line has changed since the ledger was opened.
+        """
+        found: list[bytes | None] = [None] * len(rows)
+        offsets, lengths, runs = (self.column(f"{what}_{name}", rows) for name in ("at", "length", "run"))
+        on_disk = lengths > 0
+        if what == "end":
+            on_disk &= (self.column("status", rows) > 0) & (offsets >= 0)
+        for run in np.unique(runs[on_disk]):
+            assert self.folder is not None
+            chosen = np.flatnonzero(on_disk & (runs == run))
+            places = list(zip(offsets[chosen].tolist(), lengths[chosen].tolist(), strict=True))
+            lines_of = segments.lines_at(self.folder / f"{self.words[run]}.jsonl", places)
+            for at, line in zip(chosen.tolist(), lines_of, strict=True):
+                found[at] = line
+        return found
 
     def add(self, start: lines.Start, run: str, source: Trial | FileOffset) -> int:
         """Append a trial at its first start in segment `run` and return its row."""

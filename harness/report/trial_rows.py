@@ -16,9 +16,8 @@ from polars.io.plugins import register_io_source
 from harness.record import lines
 from harness.record.launches import StudyRecord
 from harness.record.ledger import Ledger
-from harness.record.segments import FileOffset, lines_at
 from harness.report.tables._frames import KEY, TRIALS
-from harness.types import Cell, Json, Trial, TrialResult
+from harness.types import Cell, Json, TrialResult
 
 BATCH = 20_000  # trials whose columns are read at a time
 
@@ -68,8 +67,9 @@ class _StartedTrials:
 
     def kept(self, mask: Sequence[bool]) -> _StartedTrials:
         """Return the trials for which `mask` is true."""
-        columns = (list(compress(values, mask)) for values in (self.group, self.roles, self.numbers, self.ids))
-        return _StartedTrials(self.ledger, self.studies, *columns)
+        group, numbers = (list(compress(values, mask)) for values in (self.group, self.numbers))
+        roles, ids = (list(compress(values, mask)) for values in (self.roles, self.ids))
+        return _StartedTrials(self.ledger, self.studies, group, roles, numbers, ids)
 
     @cached_property
     def rows(self) -> np.ndarray:
@@ -96,19 +96,21 @@ class _StartedTrials:
     @cached_property
     def configurations(self) -> list[tuple[int, Json]]:
         """Seed and parameters, without building a `Trial` for those on disk."""
-        starts = [self.ledger.trials[i].start for i in self.ids]
-        read = lines_at([start for start in starts if isinstance(start, FileOffset)])
+        trials, rows = self.ledger.trials, self.rows
+        read = trials.lines("start", rows)
+        memory = (trials.sources.get(row) for row in rows.tolist())
         return [
-            (start.seed, start.params) if isinstance(start, Trial) else lines.configuration(next(read))
-            for start in starts
+            (trial.seed, trial.params) if trial else lines.configuration(line or b"")
+            for trial, line in zip(memory, read, strict=True)
         ]
 
     @cached_property
     def results(self) -> list[TrialResult | None]:
         """Results, without metrics of those on disk."""
-        ends = [self.ledger.trials[i].end for i in self.ids]
-        read = lines_at([end for end in ends if isinstance(end, FileOffset)])
-        return [lines.outcome(next(read)) if isinstance(end, FileOffset) else end for end in ends]
+        trials, rows = self.ledger.trials, self.rows
+        read = trials.lines("end", rows)
+        memory = (trials.results.get(row) for row in rows.tolist())
+        return [lines.outcome(line) if line else result for result, line in zip(memory, read, strict=True)]
 
     def frame(self, columns: Sequence[str]) -> pl.DataFrame:
         """Return some columns."""

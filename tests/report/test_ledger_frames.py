@@ -14,7 +14,7 @@ import synthetic_ledgers
 from harness.record import artifacts, segments, tracking
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
-from harness.report import comparison, ledger_frames, row_lookup, tables, trial_rows
+from harness.report import comparison, ledger_frames, row_lookup, tables
 from harness.workflows import status
 
 
@@ -212,7 +212,8 @@ def test_trials_are_filtered_as_a_whole_frame_is(home, predicate, columns):
 
 def test_only_trials_that_a_filter_keeps_are_read_from_the_disk(home, monkeypatch):
     trials, reads = built(home).trials, []
-    monkeypatch.setattr(trial_rows, "lines_at", lambda places: reads.extend(places) or segments.lines_at(places))
+    whole = segments.lines_at
+    monkeypatch.setattr(segments, "lines_at", lambda path, places: reads.extend(places) or whole(path, places))
     kept = trials.filter(CONFIRMED).select("best_epoch", "curve", "info", "seed", "params").collect()
     assert len(reads) == len(set(reads)) == 2 * kept.height > 0  # a start and an end each
 

@@ -163,12 +163,30 @@ def _searched(row: Row, trials: pl.DataFrame | None, spectra: dict[str, Json]) -
         return {}
     runs = _runs(trials.filter(pl.col("role") == "confirm"))
     searched = trials.filter(pl.col("role") == "search")
-    texts = zip(searched["trial"], searched["params"], strict=True)
-    params = [json_object(text, f"trial {trial}: params") for trial, text in texts]
-    value = {"search": _search(searched, params), "runs": runs, "importance": _importance(searched, params)}
+    params = _params(searched)
+    search = _search(searched, params)
+    varying = [{name: trial[name] for name in search["axes"] if name in trial} for trial in params]
+    value = {"search": search, "runs": runs, "importance": _importance(searched, varying)}
     value["budgets"] = [[one.k, one.observed, one.expected, one.low, one.high] for one in row.best_of]
     spectrum = next((spectra[trial] for trial in runs["id"] if trial in spectra), None)
     return value | ({"spectrum": spectrum} if spectrum else {})
+
+
+def _params(searched: pl.DataFrame) -> list[Json]:
+    """Return the parameters of each trial, with None for numbers that are not finite.
+
+    Raises HarnessError, naming the trial, if they are not a JSON object.
+    """
+    text = f"[{','.join(text or '{}' for text in searched['params'].to_list())}]"
+    try:
+        params = json.loads(text)
+        simple = "NaN" not in text and "Infinity" not in text and len(params) == searched.height
+        if simple and all(isinstance(one, dict) for one in params):
+            return params
+    except ValueError:
+        pass
+    texts = zip(searched["trial"], searched["params"], strict=True)
+    return [json_object(text, f"trial {trial}: params") for trial, text in texts]
 
 
 def _spectra(frame: pl.DataFrame) -> dict[str, Json]:
@@ -210,9 +228,9 @@ def _trials(frame: pl.DataFrame) -> dict[Cell, pl.DataFrame]:
 
 def _search(searched: pl.DataFrame, params: list[Json]) -> Json:
     """Return a search by column; constant parameters are listed separately."""
-    names = sorted({name for trial in params for name in trial})
-    fixed = {n: params[0].get(n) for n in names if all(trial.get(n) == params[0].get(n) for trial in params)}
-    axes = [name for name in names if name not in fixed]
+    columns = {name: [trial.get(name) for trial in params] for name in sorted(set().union(*params))}
+    fixed = {name: values[0] for name, values in columns.items() if values.count(values[0]) == len(values)}
+    axes = [name for name in columns if name not in fixed]
     drawn = _drawn(searched)
     value = _ran(searched[drawn])
     value |= {"number": searched["number"][drawn].to_list(), "fixed": fixed, "axes": axes}

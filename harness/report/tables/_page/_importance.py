@@ -61,9 +61,8 @@ def _numeric(column: list[Any]) -> bool:
 
 def _groups(column: list[Any]) -> np.ndarray:
     """Return a group number per trial: bins of about equal size for numbers with many values, else one per value."""
-    texts = [str(value) for value in column]
     if not _numeric(column) or len(set(column)) <= BINS:
-        return np.unique(texts, return_inverse=True)[1]
+        return np.unique([str(value) for value in column], return_inverse=True)[1]
     x = np.array(column, float)
     edges = np.quantile(x, np.arange(1, BINS) / BINS)
     return np.unique(np.searchsorted(edges, x, side="left"), return_inverse=True)[1]
