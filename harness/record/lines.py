@@ -7,7 +7,7 @@ import re
 from typing import NamedTuple, cast
 
 from harness.record.segments import TAIL, parse
-from harness.types import Json, Status, TrialResult
+from harness.types import Json, TrialResult
 
 _STARTED = re.compile(
     rb'\{"kind":"started","seq":\d+,"time":([\d.]+),"id":"(\w+)","study":"(\w*)","number":(\d+),'
@@ -65,26 +65,33 @@ def end(line: bytes) -> End | None:
     return End(trial.decode(), float(time), status.decode(), why, float(best), seconds or 0.0, trained)
 
 
-def configuration(line: bytes) -> tuple[int, Json]:
-    """Return seed and parameters of a line that starts a trial."""
+def configuration(line: bytes) -> tuple[int, bytes]:
+    """Return seed and parameters, as JSON, of a line that starts a trial."""
     begin = _STARTED.match(line)
     if match := begin and _DRAWN.match(line, begin.end()):
-        return int(match[1]), json.loads(match[2])
+        return int(match[1]), match[2]
     trial = cast("Json", parse(line))["trial"]
-    return trial["seed"], trial["params"]
+    return trial["seed"], json.dumps(trial["params"]).encode()
 
 
-def outcome(line: bytes) -> TrialResult:
-    """Return status, best, best epoch, curve and info of a line that ends a trial; other fields may be empty."""
+class Course(NamedTuple):
+    """Best epoch, curve and info of a trial, the latter as JSON."""
+
+    best_epoch: int
+    curve: bytes
+    info: bytes
+
+    @classmethod
+    def of(cls, result: TrialResult) -> Course:
+        return cls(result.best_epoch, json.dumps(result.curve).encode(), json.dumps(result.info).encode())
+
+
+def course(line: bytes) -> Course:
+    """Return best epoch, curve and info of a line that ends a trial."""
     match, info = _ENDED.match(line), line.rfind(_INFO) + len(_INFO) - 1
-    try:
-        if match and info > match.end():
-            status, best, epoch, curve = match[3].decode(), float(match[5]), int(match[6]), json.loads(match[7])
-            facts = json.loads(line[info : -TAIL - 1])
-            return TrialResult(cast("Status", status), "", best, epoch, curve, info=facts)
-    except ValueError:  # something follows the info
-        pass
-    return result_of(cast("Json", parse(line)))
+    if match and info > match.end() and line.find(b"}", info) == len(line) - TAIL - 2:  # nothing follows the info
+        return Course(int(match[6]), match[7], line[info : -TAIL - 1])
+    return Course.of(result_of(cast("Json", parse(line))))
 
 
 def epoch(line: bytes) -> tuple[str, int] | None:

@@ -42,10 +42,10 @@ def existing(home: Path, inputs: str) -> Path | None:
 def write(table: tables.Table, home: Path, inputs: str) -> Path:
     """Write the table in every file format, and its trials; return the HTML file."""
     folder = home / "reports" / next_stamp(home / "reports")
-    trials = table.trials.collect()
+    trials = table.trials.drop("info").collect()  # once for all formats
     with atomic(folder / TRIALS) as temporary:
         trials.write_parquet(temporary)
-    table = replace(table, trials=trials.drop("info").lazy())  # read once for all formats
+    table = replace(table, trials=trials.lazy())
     for number, form in enumerate(FORMATS):
         if number:
             failpoints.reach("report")

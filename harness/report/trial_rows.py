@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import compress
@@ -17,8 +17,10 @@ from harness.record import lines
 from harness.record.launches import StudyRecord
 from harness.record.ledger import Ledger
 from harness.report.tables._frames import KEY, TRIALS
-from harness.types import Cell, Json, TrialResult
+from harness.types import Cell, Json
 
+ENCODE = json.JSONEncoder(sort_keys=True).encode
+RUNNING = lines.Course(-1, b"[]", b"{}")
 BATCH = 20_000  # trials whose columns are read at a time
 
 
@@ -94,23 +96,24 @@ class _StartedTrials:
         return pl.Series([absent, *self.ledger.trials.words[1:]]).gather(codes)
 
     @cached_property
-    def configurations(self) -> list[tuple[int, Json]]:
-        """Seed and parameters, without building a `Trial` for those on disk."""
-        trials, rows = self.ledger.trials, self.rows
-        read = trials.lines("start", rows)
-        memory = (trials.sources.get(row) for row in rows.tolist())
+    def configurations(self) -> list[tuple[int, bytes]]:
+        """Seed and parameters, as JSON."""
+        trials = self.ledger.trials
+        memory = map(trials.sources.get, self.rows.tolist())
         return [
-            (trial.seed, trial.params) if trial else lines.configuration(line or b"")
-            for trial, line in zip(memory, read, strict=True)
+            (trial.seed, json.dumps(trial.params).encode()) if trial else lines.configuration(line or b"")
+            for trial, line in zip(memory, trials.lines("start", self.rows), strict=True)
         ]
 
     @cached_property
-    def results(self) -> list[TrialResult | None]:
-        """Results, without metrics of those on disk."""
-        trials, rows = self.ledger.trials, self.rows
-        read = trials.lines("end", rows)
-        memory = (trials.results.get(row) for row in rows.tolist())
-        return [lines.outcome(line) if line else result for result, line in zip(memory, read, strict=True)]
+    def courses(self) -> list[lines.Course]:
+        """Best epoch, curve and info; empty before a trial has ended."""
+        trials = self.ledger.trials
+        memory = map(trials.results.get, self.rows.tolist())
+        return [
+            lines.course(line) if line else lines.Course.of(result) if result else RUNNING
+            for result, line in zip(memory, trials.lines("end", self.rows), strict=True)
+        ]
 
     def frame(self, columns: Sequence[str]) -> pl.DataFrame:
         """Return some columns."""
@@ -153,6 +156,24 @@ def _where(known: np.ndarray, values: Any) -> pl.Series:
     return pl.select(pl.when(pl.Series(known)).then(pl.Series(values))).to_series()
 
 
+def _texts(values: Iterable[bytes]) -> pl.Series:
+    return pl.Series(list(values), dtype=pl.Binary).cast(pl.String)
+
+
+def _parsed(texts: Iterable[bytes]) -> list[Json]:
+    return json.loads(b"[%s]" % b",".join(texts))
+
+
+def _seconds(trials: _StartedTrials) -> pl.Series:
+    """Return the seconds of ended trials; null for those that did not record them, which are 0 in memory."""
+    seconds = trials.column("seconds")
+    if (seconds[trials.ended] != 0).all():
+        return _where(trials.ended, seconds)
+    return pl.Series(
+        [info.get("seconds") for info in _parsed(course.info for course in trials.courses)], dtype=pl.Float64
+    )
+
+
 BY_STUDY: dict[str, Callable[[tuple[Cell, StudyRecord]], str]] = {
     "study": lambda study: study[1].id,
     **{name: lambda study, name=name: getattr(study[0], name) for name in KEY},
@@ -165,12 +186,12 @@ COLUMNS: dict[str, Callable[[_StartedTrials], Any]] = {
     "status": lambda trials: trials.words("status", "running"),
     "reason": lambda trials: trials.words("reason"),
     "best": lambda trials: _where(trials.scored, trials.column("best")),
-    "best_epoch": lambda trials: _where(trials.scored, [result and result.best_epoch for result in trials.results]),
-    "curve": lambda trials: [result.curve if result else [] for result in trials.results],
+    "best_epoch": lambda trials: _where(trials.scored, [course.best_epoch for course in trials.courses]),
+    "curve": lambda trials: _texts(course.curve for course in trials.courses).str.json_decode(TRIALS["curve"]),
     "epochs": lambda trials: np.where(trials.ended, trials.column("trained"), trials.column("epochs")),
-    "seconds": lambda trials: [result and result.info.get("seconds") for result in trials.results],
-    "params": lambda trials: [json.dumps(params, sort_keys=True) for _, params in trials.configurations],
-    "info": lambda trials: [json.dumps(result.info if result else {}, sort_keys=True) for result in trials.results],
+    "seconds": lambda trials: _seconds(trials),
+    "params": lambda trials: list(map(ENCODE, _parsed(params for _, params in trials.configurations))),
+    "info": lambda trials: list(map(ENCODE, _parsed(course.info for course in trials.courses))),
     "started": lambda trials: _where(trials.column("time") != 0, trials.column("time")),
     "ended": lambda trials: _where(trials.ended & (trials.column("ended") != 0), trials.column("ended")),
     "run": lambda trials: trials.words("run"),
