@@ -82,6 +82,8 @@ def embedded(value: Any) -> str:
 
 def _short(value: Any) -> Any:
     """Round floats to eight significant digits; non-finite ones become None."""
+    if type(value) is int:  # first: most values of a page
+        return value
     if isinstance(value, dict):
         return {str(key): _short(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,7 @@ def importance(params: Sequence[Json], scores: Sequence[float]) -> list[Importan
     y = np.asarray(scores, float)
     if len(y) < LEAST or np.ptp(y) == 0:
         return []
-    rng = np.random.default_rng(0)
-    shuffled = np.stack([y, *(rng.permutation(y) for _ in range(SHUFFLES))], 1)
+    shuffled = y[_orders(len(y))]
     items = []
     for name in sorted({name for trial in params for name in trial}):
         column = [trial.get(name) for trial in params]
@@ -53,6 +53,13 @@ def importance(params: Sequence[Json], scores: Sequence[float]) -> list[Importan
         direction = _spearman(np.array(column, float), y) if _numeric(column) else None
         items.append(Importance(name, float(shares[0]), float(np.quantile(shares[1:], 0.95)), direction))
     return sorted(items, key=lambda item: (-item.share, item.name))
+
+
+@lru_cache(maxsize=1)  # the searches of a table have equally many trials
+def _orders(n: int) -> np.ndarray:
+    """Return the order of n trials and random orders of them, (n, 1 + SHUFFLES)."""
+    rng = np.random.default_rng(0)
+    return np.stack([np.arange(n), *(rng.permutation(n) for _ in range(SHUFFLES))], 1)
 
 
 def _numeric(column: list[Any]) -> bool:
