@@ -261,7 +261,7 @@ def parse_ranks(content: bytes) -> pl.DataFrame:
     frame = pl.read_parquet(io.BytesIO(content))
     if "rank" in frame.columns:
         return frame.select("user", pl.col("rank").alias("low"), pl.col("rank").alias("high"))
-    return frame.select("user", "low", "high")
+    return frame if frame.columns == ["user", "low", "high"] else frame.select("user", "low", "high")
 
 
 def of_folds(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:

@@ -20,6 +20,7 @@ KINDS = {
     "cache/prepared": "data sets as sequences; rebuilt when needed",
     "cache/embeddings": "text embeddings; recomputed (or paid for) when needed",
     "cache/bases": "spectral bases; recomputed when needed",
+    "cache/ledger": "indexes of the ledger; rewritten when needed",
     "data": "downloaded data sets",
     "downloads": "downloaded archives",
     "models": "text encoders",

@@ -3,134 +3,39 @@
 The ledger is the union of the segments in `ledger/`, so homes are merged by copying files. A torn last line loses only
 that line. A damaged line elsewhere is reported by file and number and never mistaken for work that was not done.
 
-Opening a ledger checks every line but parses few: regular expressions take the fields that planning needs from the
-starts and ends of trials, and the rest is read from disk on demand (benchmarks/results/ledger.md).
+Opening a ledger checks every line but parses few: `lines` takes the fields that planning needs from the starts and ends
+of trials, and the rest is read from disk on demand. Of large segments, `segment_index` keeps these fields
+(benchmarks/results/ledger.md).
 """
 
 from __future__ import annotations
 
 import gc
-import json
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from sys import intern
 from typing import Any, cast
 
-from harness.record import ensembles
+import numpy as np
+
+from harness.record import ensembles, lines, segment_index
+from harness.record.entries import TrialEntry, Trials
 from harness.record.launches import SCHEMA, LaunchRecord, StudyRecord
+from harness.record.segment_index import SegmentRows
 from harness.record.segments import Damage, FileOffset, Segment, SegmentReader, parse
-from harness.types import HarnessError, Json, Role, Status, Trial, TrialResult
-
-_STARTED = re.compile(
-    rb'\{"kind":"started","seq":\d+,"time":([\d.]+),"id":"(\w+)","study":"(\w*)","number":(\d+),'
-    rb'"trial":\{"cell":\{[^{}]*\},"role":"(\w+)",'
-)
-_ENDED = re.compile(
-    rb'\{"kind":"ended","seq":\d+,"time":([\d.]+),"id":"(\w+)","result":'
-    rb'\{"status":"(\w+)","reason":("(?:[^"\\]|\\.)*"),"best":(-?[\d.]+(?:[eE][-+]?\d+)?),'
-    rb'"best_epoch":-?\d+,"curve":\[([^\]]*)\],'
-)
-_EPOCH = re.compile(rb'\{"kind":"epoch","seq":\d+,"time":[\d.]+,"id":"(\w+)","epoch":(\d+),')
-
-
-class RecordedResult(TrialResult):
-    """A result on disk. Status, reason and best are in memory; the other fields are read on first use."""
-
-    def __init__(self, status: Status, reason: str, best: float, place: FileOffset) -> None:
-        self.status, self.reason, self.best, self._place = status, reason, best, place
-
-    def _read(self, name: str) -> Any:
-        if "_rest" not in self.__dict__:
-            self._rest = _result(self._place.event())
-        return getattr(self._rest, name)
-
-
-for _field in fields(TrialResult):
-    if _field.name not in ("status", "reason", "best"):
-        setattr(RecordedResult, _field.name, property(lambda self, name=_field.name: self._read(name)))
-
-
-def _result(event: Json) -> TrialResult:
-    """Return the result of an `ended` event; missing or null fields get their defaults."""
-    return TrialResult(**{name: value for name, value in event["result"].items() if value is not None})
-
-
-def _number(line: bytes, key: bytes, start: int) -> float | None:
-    """Return the number that follows `key` (with quotes and colon) after `start`, or None."""
-    at = line.find(key, start)
-    if at < 1 or line[at - 1] not in b"{,":
-        return None
-    at += len(key)
-    try:
-        return float(line[at : line.find(b",", at)].rstrip(b"}"))
-    except ValueError:
-        return None
-
-
-@dataclass(slots=True)
-class TrialEntry:
-    """The state of one trial."""
-
-    source: Trial | FileOffset
-    run: str  # segment that ended the trial, otherwise the last one that started it
-    role: Role
-    study: str
-    number: int  # position in the search of its cell, or of its seed in the confirmation
-    more: list[tuple[str, int]] | None = None  # further (study, number) pairs
-    outcome: TrialResult | FileOffset | None = None
-    status: Status | None = None  # None: started, not ended
-    reason: str = ""
-    best: float = 0.0
-    seconds: float = 0.0  # spent training, validating and ranking (finished trials)
-    trained: int = 0  # epochs (finished trials)
-    starts: int = 0
-    time: float = 0.0  # of the last start, by the clock of its machine
-    ended: float = 0.0  # time of the end
-    epochs: int = 0  # finished so far (only if epoch events were read)
-
-    @property
-    def trial(self) -> Trial:
-        if isinstance(self.source, Trial):
-            return self.source
-        return Trial.from_json(self.source.event()["trial"])
-
-    @property
-    def result(self) -> TrialResult | None:
-        """Return the result, or None if the trial has not ended."""
-        if self.status is None or not isinstance(self.outcome, FileOffset):
-            return self.outcome if isinstance(self.outcome, TrialResult) else None
-        return RecordedResult(self.status, self.reason, self.best, self.outcome)
-
-    def end(self, outcome: TrialResult) -> None:
-        """Record the end of the trial."""
-        self.outcome, self.status, self.reason, self.best = outcome, outcome.status, outcome.reason, outcome.best
-        self.seconds = outcome.info.get("seconds", 0.0)
-        self.trained = int(outcome.info.get("epochs", len(outcome.curve)))
-
-    def end_at(self, place: FileOffset, line: bytes, start: re.Match[bytes]) -> None:
-        """Record the end from an `ended` line whose beginning is `start`; the rest stays on disk."""
-        _, _, status, reason, best, curve = start.groups()
-        self.outcome, self.best = place, float(best)
-        self.status = cast("Status", intern(status.decode()))
-        self.reason = json.loads(reason) if len(reason) > 2 else ""
-        info = line.rfind(b',"info":{')
-        seconds, epochs = _number(line, b'"seconds":', info), _number(line, b'"epochs":', info)
-        self.seconds = seconds or 0.0
-        self.trained = curve.count(b",") + bool(curve) if epochs is None else int(epochs)
+from harness.types import HarnessError, Json, Trial, TrialResult
 
 
 @dataclass
 class Ledger:
     """The union of all segments.
 
-    ``trials``: by id. ``studies``: study id -> search number -> trial id. ``winners``: study id -> newest `decided`
-    event. ``launches``: run -> record. ``opened``: trial id -> number of times its test was opened.
+    ``trials``: id -> entry. ``studies``: study id -> search number -> trial id. ``winners``: study id -> newest
+    `decided` event. ``launches``: run -> record. ``opened``: trial id -> number of times its test was opened.
     """
 
-    trials: dict[str, TrialEntry] = field(default_factory=dict)
+    trials: Trials = field(default_factory=Trials)
     studies: dict[str, dict[int, str]] = field(default_factory=dict)
     winners: dict[str, Json] = field(default_factory=dict)
     launches: dict[str, LaunchRecord] = field(default_factory=dict)
@@ -148,7 +53,7 @@ class Ledger:
 
         Raises HarnessError if a segment was written by a newer version or cannot be read.
         """
-        ledger = cls(home=home)
+        ledger = cls(Trials(home / "ledger"), home=home)
         with _no_collection():
             ledger.damages = list(ledger._new("", epochs))
         return ledger
@@ -164,28 +69,71 @@ class Ledger:
             run = path.stem
             if run == mine:
                 continue
-            source = self._sources.setdefault(run, SegmentReader(path))
+            source = self._sources.get(run) or SegmentReader(path)
+            if run not in self._sources and not mine and not epochs:
+                yield from self._take_rows(run, segment_index.read(self.home, source))
+            self._sources[run] = source
             for line in source.lines(epochs):
                 if isinstance(line, Damage):
                     yield line
-                    continue
-                self.foreign += bool(mine)
-                if not self._take_line(run, *line):
-                    self.take(run, cast("Json", parse(line[0])))
+                else:
+                    self.foreign += bool(mine)
+                    self._take_line(run, *line)
 
-    def _take_line(self, run: str, line: bytes, place: FileOffset) -> bool:
-        """Record a frequent event without parsing the whole line; False if it is of another kind."""
-        if match := _STARTED.match(line):
-            time, trial_id, name, number, role = match.groups()
-            study = intern(name.decode())
-            new = TrialEntry(place, run, cast("Role", intern(role.decode())), study, int(number), time=float(time))
-            self._started(trial_id.decode(), new)
-        elif match := _ENDED.match(line):
-            if entry := self._ended(match[2].decode(), run, float(match[1])):
-                entry.end_at(place, line, match)
-        elif (match := _EPOCH.match(line)) and (entry := self.trials.get(match[1].decode())):
-            entry.epochs = int(match[2]) + 1
-        return match is not None
+    def _take_rows(self, run: str, rows: SegmentRows | None) -> Iterator[Damage]:
+        """Record the beginning of a segment and yield its damages."""
+        if rows is None:
+            return
+        path, words = self._path(run), list(map(self.trials.code, rows.words))
+        for at, stop, other in rows.parts():
+            self._take_trials(run, rows, range(at, stop), words)
+            if other is not None:
+                offset, line = other
+                self._take_line(run, line, FileOffset(path, offset, len(line)))
+        yield from (Damage(path.name, line, lost=lost) for line, lost in rows.damages)
+
+    def _take_trials(self, run: str, rows: SegmentRows, which: range, words: list[int]) -> None:
+        """Record trials of a segment; `words`: the codes of the words of its columns."""
+        ids, path = rows.ids[which.start : which.stop], self._path(run)
+        columns = {name: column[which.start : which.stop] for name, column in rows.columns.items()}
+        if self.trials.rows.keys().isdisjoint(ids):
+            self.trials.extend(run, ids, columns, words)
+            search = self.trials.code("search")
+            for trial_id, study, number, role in zip(
+                ids, columns["study"], columns["number"], columns["role"], strict=True
+            ):
+                if words[role] == search:
+                    self.studies.setdefault(rows.words[study], {})[number] = trial_id
+            return
+        for at, trial_id in enumerate(ids):  # another segment has some of them too
+            one = {name: column[at] for name, column in columns.items()}
+            name, role = rows.words[one["study"]], rows.words[one["role"]]
+            self._start(
+                run, lines.Start(trial_id, name, one["number"], role, one["time"]), self._at(path, one, "start")
+            )
+            if one["end_at"] >= 0:
+                status, reason = rows.words[one["status"]], rows.words[one["reason"]]
+                facts = (status, reason, one["best"], one["seconds"], one["trained"])
+                self._end(run, lines.End(trial_id, one["ended"], *facts), self._at(path, one, "end"))
+
+    @staticmethod
+    def _at(path: Path, row: Json, what: str) -> FileOffset:
+        return FileOffset(path, row[f"{what}_at"], row[f"{what}_length"])
+
+    def _path(self, run: str) -> Path:
+        assert self.home is not None
+        return self.home / "ledger" / f"{run}.jsonl"
+
+    def _take_line(self, run: str, line: bytes, place: FileOffset) -> None:
+        """Record the event of a line; lines of frequent events are not parsed as a whole."""
+        if start := lines.start(line):
+            self._start(run, start, place)
+        elif end := lines.end(line):
+            self._end(run, end, place)
+        elif epoch := lines.epoch(line):
+            self._epoch(*epoch)
+        else:
+            self.take(run, cast("Json", parse(line)))
 
     def take(self, run: str, event: Json) -> None:
         """Record one event. Unknown kinds are ignored, so that older versions can read newer ledgers."""
@@ -199,47 +147,54 @@ class Ledger:
             self.launches[run] = LaunchRecord.from_json(event)
         elif kind == "started":
             trial = Trial.from_json(event["trial"])
-            new = TrialEntry(trial, run, trial.role, event["study"], event["number"], time=event["time"])
-            self._started(event["id"], new)
+            self._start(
+                run, lines.Start(event["id"], event["study"], event["number"], trial.role, event["time"]), trial
+            )
         elif kind == "opened":
             self.opened[event["id"]] = self.opened.get(event["id"], 0) + 1
         elif kind == "epoch":
-            if entry := self.trials.get(event["id"]):
-                entry.epochs = event["epoch"] + 1
+            self._epoch(event["id"], event["epoch"])
         elif kind == "ended":
-            if entry := self._ended(event["id"], run, event["time"]):
-                entry.end(_result(event))
+            if (row := self._ended(run, event["id"], event["time"])) is not None:
+                self.trials.finish(row, lines.result_of(event))
         elif kind == "voided":
             self._facts.clear()
-            if entry := self.trials.get(event["id"]):
-                entry.outcome = entry.status = None
+            if (row := self.trials.rows.get(event["id"])) is not None:
+                self.trials.void(row)
         elif kind == "decided":
             self.winners[event["study"]] = event
         elif kind == "finished":
             self.finished[run] = event
 
-    def _started(self, trial_id: str, new: TrialEntry) -> None:
-        entry = self.trials.setdefault(trial_id, new)
-        entry.starts += 1
-        entry.epochs = 0
-        if entry.status is None:
-            entry.run, entry.time = new.run, new.time
-        if entry.role != "search":
-            return
-        self._facts.pop(new.study, None)
-        self.studies.setdefault(new.study, {})[new.number] = trial_id
-        place = (new.study, new.number)
-        if place != (entry.study, entry.number) and place not in (entry.more or []):
-            entry.more = [*(entry.more or []), place]
+    def _epoch(self, trial_id: str, epoch: int) -> None:
+        if (row := self.trials.rows.get(trial_id)) is not None:
+            self.trials.epochs[row] = epoch + 1
 
-    def _ended(self, trial_id: str, run: str, time: float) -> TrialEntry | None:
-        """Note when a trial ended and return its entry, or None if its start is unknown."""
-        if entry := self.trials.get(trial_id):
-            entry.run, entry.ended = run, time
+    def _start(self, run: str, start: lines.Start, source: Trial | FileOffset) -> None:
+        row = self.trials.rows.get(start.trial)
+        if row is None:
+            row = self.trials.add(start, run, source)
+        self.trials.begin(row, run, start.time)
+        if self.trials[start.trial].role != "search":
+            return
+        self._facts.pop(start.study, None)
+        self.studies.setdefault(start.study, {})[start.number] = start.trial
+        place = (start.study, start.number)
+        if place not in self.trials.places(row):
+            self.trials.more.setdefault(row, []).append(place)
+
+    def _end(self, run: str, end: lines.End, place: FileOffset) -> None:
+        if (row := self._ended(run, end.trial, end.time)) is not None:
+            self.trials.finish_at(row, run, end, place)
+
+    def _ended(self, run: str, trial_id: str, time: float) -> int | None:
+        """Note when and where a trial ended and return its row, or None if its start is unknown."""
+        if (row := self.trials.rows.get(trial_id)) is not None:
+            self.trials.run[row], self.trials.ended[row] = self.trials.code(run), time
             if self._facts:
-                for study, _ in [(entry.study, entry.number), *(entry.more or [])]:
+                for study, _ in self.trials.places(row):
                     self._facts.pop(study, None)
-        return entry
+        return row
 
     def _fact(self, study: str, key: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
         """Return a cached fact about a study; the cache is cleared when one of its trials starts or ends."""
@@ -257,13 +212,11 @@ class Ledger:
         """Return the bytes read of each segment; for a segment of this process, its size."""
         read = {run: source.offset for run, source in self._sources.items()}
         mine = self.launches.keys() - read.keys()
-        assert self.home is not None
-        return read | {run: (self.home / "ledger" / f"{run}.jsonl").stat().st_size for run in sorted(mine)}
+        return read | {run: self._path(run).stat().st_size for run in sorted(mine)}
 
     def places(self, trial_id: str) -> list[tuple[str, int]]:
         """Return the (study, number) pairs under which a trial was searched."""
-        entry = self.trials[trial_id]
-        return [(entry.study, entry.number), *(entry.more or [])] if entry.role == "search" else []
+        return self.trials.places(self.trials.rows[trial_id]) if self.trials[trial_id].role == "search" else []
 
     def result(self, trial_id: str) -> TrialResult | None:
         """Return the result of a trial, or None if it has not ended."""
@@ -276,8 +229,18 @@ class Ledger:
 
     def searched(self, study: str, trials: int) -> list[tuple[int, str, TrialEntry]]:
         """Number, trial id and entry of the started trials among a study's first `trials` numbers, by number."""
+        return [(number, i, self.trials[i]) for number, i in self.search_ids(study, trials)]
+
+    def search_ids(self, study: str, trials: int) -> list[tuple[int, str]]:
+        """Number and trial id of the started trials among a study's first `trials` numbers, by number."""
         numbers = self.studies.get(study, {})
-        return [(number, i, self.trials[i]) for number, i in sorted(numbers.items()) if number < trials]
+        return [(number, numbers[number]) for number in sorted(numbers) if number < trials]
+
+    def search_rows(self, study: str, trials: int) -> np.ndarray:
+        """Rows in `trials` of the started trials among a study's first `trials` numbers, by number."""
+        rows = self.trials.rows
+        found = lambda: np.array([rows[i] for _, i in self.search_ids(study, trials)], np.int64)  # noqa: E731
+        return self._fact(study, ("rows", trials), found)
 
     def affordable(self, study: str, trials: int, seconds: float | None) -> int:
         """Return the number of trials of a search that stops once its trials have spent `seconds` (None: `trials`).
@@ -300,8 +263,8 @@ class Ledger:
 
     def seconds(self, trial_id: str) -> float:
         """Seconds a finished trial spent training, validating and ranking (0 while running)."""
-        entry = self.trials.get(trial_id)
-        return entry.seconds if entry and entry.status is not None else 0.0
+        row = self.trials.rows.get(trial_id)
+        return self.trials.seconds[row] if row is not None and self.trials.status[row] else 0.0
 
     def planned(self, study: StudyRecord) -> int:
         """Search trials of a recorded study: fewer than it planned once the cell's seconds are spent."""
@@ -335,11 +298,7 @@ class Ledger:
 
     def ended(self, study: str, trials: int) -> int:
         """Return how many of a study's first `trials` numbers have ended."""
-        return self._fact(study, ("ended", trials), lambda: self._ended_of(study, trials))
-
-    def _ended_of(self, study: str, trials: int) -> int:
-        numbers = self.studies.get(study, {})
-        return sum(n < trials and self.trials[i].status is not None for n, i in numbers.items())
+        return int(np.count_nonzero(self.trials.column("status", self.search_rows(study, trials))))
 
     def winner(self, study: str, trials: int) -> Trial | None:
         """Return the best finished trial (the first of equals) of a study's first `trials` numbers.
@@ -357,9 +316,9 @@ class Ledger:
     def _winner(self, study: str, trials: int) -> Trial | None:
         if self.ended(study, trials) < trials:
             return None
-        entries = ((n, self.trials[i]) for n, i in self.studies.get(study, {}).items() if n < trials)
-        done = [(entry.best, -n, entry) for n, entry in entries if entry.status == "done"]
-        return max(done, key=lambda candidate: candidate[:2])[2].trial if done else None
+        rows = self.search_rows(study, trials)
+        done = rows[self.trials.column("status", rows) == self.trials.code("done")]
+        return self.trials.entry(int(done[self.trials.column("best", done).argmax()])).trial if len(done) else None
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import os
 import time
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -32,8 +32,10 @@ DURABLE = {
 }  # synced to disk before the bench continues
 EPOCH = b'{"kind":"epoch",'
 CHUNK = 2**22  # bytes read at a time
+GAP = 2**14  # bytes between two lines that are read together
+NEAR = 1000  # lines that are read together
 _CLOSING = b',"crc":"%08x"}'
-_TAIL = len(_CLOSING % 0)
+TAIL = len(_CLOSING % 0)
 _FAR = 64  # leading bytes of a line that contain its number
 
 
@@ -113,29 +115,62 @@ class FileOffset(NamedTuple):
     offset: int
     length: int
 
-    def event(self) -> Json:
-        """Read the event. Raises HarnessError if the line has changed since it was located."""
+    def line(self) -> bytes:
+        """Read the line, without its newline."""
         handle = os.open(self.path, os.O_RDONLY)
         try:
             os.lseek(handle, self.offset, os.SEEK_SET)
-            line = os.read(handle, self.length)
+            return os.read(handle, self.length)
         finally:
             os.close(handle)
-        event = parse(line)
+
+    def event(self) -> Json:
+        """Read the event. Raises HarnessError if the line has changed since it was located."""
+        event = parse(self.line())
         if event is None:
-            raise HarnessError(f"{self.path} changed while it was read; rerun the command.")
+            raise changed(self.path)
         return event
+
+
+def lines_at(path: Path, places: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Read the lines of a file at several (offset, length), near ones together.
+
+    Raises HarnessError if a line has changed since it was located.
+    """
+    found = [b""] * len(places)
+    order = sorted(range(len(places)), key=places.__getitem__)
+    with path.open("rb", buffering=0) as file:
+        start, block = 0, b""
+        for at, place in enumerate(order):
+            offset, length = places[place]
+            if offset + length > start + len(block):
+                end = offset + length
+                for later in order[at + 1 : at + NEAR]:
+                    after, more = places[later]
+                    if after - end > GAP or after + more - offset > CHUNK:
+                        break
+                    end = max(end, after + more)
+                start, block = offset, os.pread(file.fileno(), end - offset, offset)
+            line = block[offset - start : offset - start + length]
+            if not whole(line):
+                raise changed(path)
+            found[place] = line
+    return found
+
+
+def changed(path: Path) -> HarnessError:
+    return HarnessError(f"{path} changed while it was read; rerun the command.")
 
 
 def whole(line: bytes) -> bool:
     """Whether a line (without its newline) matches its checksum."""
-    return line[-_TAIL:] == _CLOSING % zlib.crc32(line[:-_TAIL])
+    return line[-TAIL:] == _CLOSING % zlib.crc32(line[:-TAIL])
 
 
 def parse(line: bytes) -> Json | None:
     """Return the event of a line, or None if the line does not match its checksum."""
     try:
-        return json.loads(line[:-_TAIL] + b"}") if whole(line) else None
+        return json.loads(line[:-TAIL] + b"}") if whole(line) else None
     except ValueError:
         return None
 
@@ -146,7 +181,32 @@ class SegmentReader:
     def __init__(self, path: Path) -> None:
         self.path, self.run = path, path.stem
         self.offset = 0  # bytes of whole lines read so far
+        self.checksum = 0  # CRC-32 of these bytes
         self._count = self._expected = 0
+
+    def size(self) -> int:
+        """Bytes of the file. Raises HarnessError if it cannot be read."""
+        with _readable(self.path):
+            return self.path.stat().st_size
+
+    @property
+    def state(self) -> tuple[int, int, int, int]:
+        """Bytes read and their CRC-32, the lines read, and the number of the next event."""
+        return self.offset, self.checksum, self._count, self._expected
+
+    def resume(self, state: tuple[int, int, int, int]) -> bool:
+        """Continue from the `state` of another reader; False if the bytes that it read are no longer the same.
+
+        Raises HarnessError if the file cannot be read.
+        """
+        left, checksum, block = state[0], 0, memoryview(bytearray(min(CHUNK, max(state[0], 1))))
+        with _readable(self.path), self.path.open("rb", buffering=0) as file:
+            while left and (size := file.readinto(block[: min(left, len(block))])):
+                checksum, left = zlib.crc32(block[:size], checksum), left - size
+        if left or checksum != state[1]:
+            return False
+        self.offset, self.checksum, self._count, self._expected = state
+        return True
 
     def lines(self, epochs: bool) -> Iterator[tuple[bytes, FileOffset] | Damage]:
         """Yield new whole lines with their positions, and damages in between; epoch events only if `epochs`.
@@ -154,7 +214,7 @@ class SegmentReader:
         A last line without a newline is yielded if it is whole; otherwise it is torn and read again next time.
         Raises HarnessError if the file cannot be read.
         """
-        try:
+        with _readable(self.path):
             if self.path.stat().st_size == self.offset:
                 return
             with self.path.open("rb") as file:
@@ -165,11 +225,10 @@ class SegmentReader:
                     end = block.rfind(b"\n") + 1
                     rest = block[end:]
                     yield from self._taken(block[:end], epochs)
-        except OSError as error:
-            raise HarnessError(f"The ledger {self.path} cannot be read: {error.strerror}.") from error
         if rest and whole(rest):
+            checksum = zlib.crc32(rest, self.checksum)
             yield from self._taken(rest + b"\n", epochs)
-            self.offset -= 1
+            self.offset, self.checksum = self.offset - 1, checksum
         elif rest:
             yield Damage(self.path.name, self._count + 1, torn=True)
 
@@ -193,6 +252,16 @@ class SegmentReader:
                 yield line, FileOffset(self.path, self.offset + ends[i] - len(line) + i, len(line))
         self._count, self._expected = before + len(lines), ahead + len(lines)
         self.offset += len(block)
+        self.checksum = zlib.crc32(block, self.checksum)
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn errors of the disk into a HarnessError."""
+    try:
+        yield
+    except OSError as error:
+        raise HarnessError(f"The ledger {path} cannot be read: {error.strerror}.") from error
 
 
 def _seq(line: bytes) -> int:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from harness import registry
 from harness.record import artifacts
 from harness.record.artifacts import ArtifactSources, FrameOf
 from harness.record.launches import LaunchRecord, StudyRecord
-from harness.record.ledger import Ledger, TrialEntry
+from harness.record.ledger import Ledger
 from harness.report import trial_rows
 from harness.report.run_rows import run_row
 from harness.report.tables import Results
@@ -196,8 +198,15 @@ def _confirmed(ledger: Ledger, study: StudyRecord) -> list[str]:
     return [i for i in ledger.confirmations(study) if _status(ledger, i) == "done"]
 
 
-def _searched(ledger: Ledger, study: StudyRecord) -> list[tuple[int, str, TrialEntry]]:
-    return ledger.searched(study.id, ledger.planned(study))
+def _searched(ledger: Ledger, study: StudyRecord) -> np.ndarray:
+    """Return the rows of a study's started search trials in `ledger.trials`."""
+    return ledger.search_rows(study.id, ledger.planned(study))
+
+
+def _ended(ledger: Ledger, studies: Iterable[StudyRecord]) -> np.ndarray:
+    """Return the rows of the ended search trials of studies."""
+    rows = np.concatenate([_searched(ledger, study) for study in studies])
+    return rows[ledger.trials.column("status", rows) > 0]
 
 
 def _status(ledger: Ledger, trial_id: str) -> str:
@@ -207,16 +216,17 @@ def _status(ledger: Ledger, trial_id: str) -> str:
 
 def _cell_row(ledger: Ledger, cell: Cell, study: StudyRecord, seeds_found: int) -> Json:
     searches = study.parts or (study,)
-    ended = [entry for one in searches for _, _, entry in _searched(ledger, one) if entry.status is not None]
-    count = {s: sum(e.status == s for e in ended) for s in ("done", "pruned", "failed")}
+    trials, ended = ledger.trials, _ended(ledger, searches)
+    codes = trials.column("status", ended)
+    count = {status: np.count_nonzero(codes == trials.code(status)) for status in ("done", "pruned", "failed")}
     state, reason = _state(ledger, study, ended, seeds_found)
     return _names(cell) | {
         "trials_done": count["done"],
         "trials_pruned": count["pruned"],
         "trials_failed": count["failed"],
         "trials_planned": sum(map(ledger.planned, searches)),
-        "search_seconds": sum(entry.seconds for entry in ended),
-        "search_epochs": sum(entry.trained for entry in ended),
+        "search_seconds": sum(trials.column("seconds", ended).tolist()),
+        "search_epochs": int(trials.column("trained", ended).sum()),
         "searched": _dimensions(study),
         "tuned": _tuned(study),
         "setting": study.setting,
@@ -262,16 +272,17 @@ def _collapse(ledger: Ledger, study: StudyRecord) -> str:
     return "collapsed: all items have the same vector" if ranks and all(rank == 0 for rank in ranks) else ""
 
 
-def _state(ledger: Ledger, study: StudyRecord, ended: list[TrialEntry], seeds_found: int) -> tuple[str, str]:
-    """Return state and reason of a cell. While it is unfinished, the reason is its progress."""
+def _state(ledger: Ledger, study: StudyRecord, ended: np.ndarray, seeds_found: int) -> tuple[str, str]:
+    """Return state and reason of a cell, of which the trials in the rows `ended` have ended. While it is unfinished,
+    the reason is its progress."""
     confirmed = [_status(ledger, i) for i in ledger.confirmations(study)]
     if study.parts:
         return _ensemble_state(ledger, study, confirmed, seeds_found)
-    planned = ledger.planned(study)
+    planned, done = ledger.planned(study), ledger.trials.code("done")
     searched = len(ended) == planned
     if seeds_found == study.seeds:
         return "done", _collapse(ledger, study) or _ended_early(study, planned)
-    if "failed" in confirmed or (searched and ended and not any(e.status == "done" for e in ended)):
+    if "failed" in confirmed or (searched and len(ended) and done not in ledger.trials.column("status", ended)):
         return "failed", _reason(ledger, study, ended)
     lost = len(_complete(ledger, study)) - seeds_found
     if lost:
@@ -284,7 +295,7 @@ def _state(ledger: Ledger, study: StudyRecord, ended: list[TrialEntry], seeds_fo
     far = f"{len(ended)} of {planned} trials, {seeds_found} of {study.seeds} seeds"
     if _running(ledger, study):
         return "running", far
-    return ("partial", far) if ended or seeds_found else ("pending", "")
+    return ("partial", far) if len(ended) or seeds_found else ("pending", "")
 
 
 def _ensemble_state(ledger: Ledger, study: StudyRecord, confirmed: list[str], seeds_found: int) -> tuple[str, str]:
@@ -292,11 +303,10 @@ def _ensemble_state(ledger: Ledger, study: StudyRecord, confirmed: list[str], se
     if seeds_found == study.seeds:
         return "done", ""
     if "failed" in confirmed:
-        return "failed", _reason(ledger, study, [])
+        return "failed", _reason(ledger, study, np.empty(0, np.int64))
     for part in study.parts:
         runs = len(_complete(ledger, part))
-        entries = [entry for _, _, entry in _searched(ledger, part) if entry.status is not None]
-        state, _ = _state(ledger, part, entries, runs)
+        state, _ = _state(ledger, part, _ended(ledger, [part]), runs)
         if state == "failed":
             return "failed", f"its part {part.cell.adapter} failed"
     return ("partial" if seeds_found else "pending"), f"{seeds_found} of {study.seeds} rounds"
@@ -304,16 +314,22 @@ def _ensemble_state(ledger: Ledger, study: StudyRecord, confirmed: list[str], se
 
 def _running(ledger: Ledger, study: StudyRecord) -> bool:
     """Return whether a trial of the study has started but not ended in an unfinished (or killed) launch."""
-    entries = [entry for _, _, entry in _searched(ledger, study)]
-    entries += [ledger.trials[i] for i in ledger.confirmations(study) if i in ledger.trials]
-    return any(entry.status is None and entry.run not in ledger.finished for entry in entries)
+    rows = np.concatenate([_searched(ledger, study), _confirmation_rows(ledger, study)])
+    open_rows = rows[ledger.trials.column("status", rows) == 0]
+    return any(ledger.trials.entry(row).run not in ledger.finished for row in open_rows)
 
 
-def _reason(ledger: Ledger, study: StudyRecord, searched: list[TrialEntry]) -> str:
+def _confirmation_rows(ledger: Ledger, study: StudyRecord) -> np.ndarray:
+    rows = ledger.trials.rows
+    return np.array([rows[i] for i in ledger.confirmations(study) if i in rows], np.int64)
+
+
+def _reason(ledger: Ledger, study: StudyRecord, searched: np.ndarray) -> str:
     """Return the most frequent failure reason of a cell."""
-    confirmed = [ledger.trials[i] for i in ledger.confirmations(study) if i in ledger.trials]
-    reasons = [entry.reason for entry in [*searched, *confirmed] if entry.status == "failed"]
+    entries = map(ledger.trials.entry, (*searched, *_confirmation_rows(ledger, study)))
+    reasons = [entry.reason for entry in entries if entry.status == "failed"]
     alike = [
         re.sub(r"\d+", "0", reason) for reason in reasons
     ]  # reasons that differ only in epochs, steps or sizes are the same
-    return reasons[alike.index(max(alike, key=alike.count))] if reasons else ""
+    count = Counter(alike)
+    return reasons[alike.index(max(alike, key=count.__getitem__))] if reasons else ""

@@ -10,10 +10,11 @@ from harness.record.ledger import Ledger
 from harness.report import tables
 from harness.system import failpoints
 from harness.system.code_hash import code_hash
-from harness.system.files import next_stamp, sha256, write_json
+from harness.system.files import atomic, next_stamp, sha256, write_json
 from harness.types import digest
 
 FORMATS = ("md", "tex", "csv", "json", "html", "parquet")
+TRIALS = "trials.parquet"  # every started trial, with parameters and curve; the page draws the best of long searches
 MANIFEST = "made-of.json"  # written last: hashes of the table's inputs and of each file
 
 
@@ -32,23 +33,29 @@ def existing(home: Path, inputs: str) -> Path | None:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         files = manifest["files"]
-        whole = manifest["of"] == inputs and all(sha256(folder / _name(form)) == files[form] for form in FORMATS)
+        whole = manifest["of"] == inputs and all(sha256(folder / name) == files[name] for name in NAMES)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return folder / _name("html") if whole else None
 
 
 def write(table: tables.Table, home: Path, inputs: str) -> Path:
-    """Write the table in every file format; return the HTML file."""
+    """Write the table in every file format, and its trials; return the HTML file."""
     folder = home / "reports" / next_stamp(home / "reports")
-    table = replace(table, trials=table.trials.drop("info").collect().lazy())  # read once for all formats
+    trials = table.trials.drop("info").collect()  # once for all formats
+    with atomic(folder / TRIALS) as temporary:
+        trials.write_parquet(temporary)
+    table = replace(table, trials=trials.lazy())
     for number, form in enumerate(FORMATS):
         if number:
             failpoints.reach("report")
         tables.write(table, form, folder / _name(form))
-    write_json(folder / MANIFEST, {"of": inputs, "files": {form: sha256(folder / _name(form)) for form in FORMATS}})
+    write_json(folder / MANIFEST, {"of": inputs, "files": {name: sha256(folder / name) for name in NAMES}})
     return folder / _name("html")
 
 
 def _name(form: str) -> str:
     return f"leaderboard.{form}"
+
+
+NAMES = (TRIALS, *map(_name, FORMATS))

@@ -113,17 +113,27 @@ def summary(scores: np.ndarray, deterministic: bool = False) -> ScoreSummary:
     Raises HarnessError unless the scores are finite and two-dimensional.
     """
     check(scores)
-    users, seeds = scores.shape
-    by_user, by_seed = scores.mean(1), scores.mean(0)
-    by_user_rounded = by_user.round(DIGITS)  # equal rows stay equal under another order of addition
+    [found] = summaries(scores[:, None], deterministic)
+    return found
+
+
+def summaries(scores: np.ndarray, deterministic: bool = False) -> list[ScoreSummary]:
+    """`summary` of each of n rows, from scores (U, n, S)."""
+    users, n, seeds = scores.shape
+    by_user, by_seed = scores.mean(2), scores.mean(0)  # (U, n), (n, S)
+    rounded = np.ascontiguousarray(by_user.round(DIGITS).T)  # equal rows stay equal under another order of addition
     if deterministic or seeds == 1:
-        return ScoreSummary(by_user_rounded, seeds, deterministic=deterministic)
-    noise = scores - by_user[:, None] - (by_seed - by_seed.mean())
-    residual = float((noise**2).sum()) / max(1, (users - 1) * (seeds - 1)) / (users * seeds)
-    seed, residual = _settled(np.array([by_seed.var(ddof=1) / seeds, residual]))
-    if np.sqrt(max(seed, residual)) < 10.0**-DIGITS:
-        return ScoreSummary(by_user_rounded, seeds, deterministic=True)
-    return ScoreSummary(by_user_rounded, seeds, float(seed), float(residual))
+        return [ScoreSummary(row, seeds, deterministic=deterministic) for row in rounded]
+    noise = scores - by_user[:, :, None] - (by_seed - by_seed.mean(1, keepdims=True))
+    squares = np.ascontiguousarray((noise**2).transpose(1, 0, 2)).reshape(n, -1).sum(1)
+    residual = squares / max(1, (users - 1) * (seeds - 1)) / (users * seeds)
+    found = []
+    for row, seed, rest in zip(rounded, *_settled(np.stack([by_seed.var(1, ddof=1) / seeds, residual])), strict=True):
+        if np.sqrt(max(seed, rest)) < 10.0**-DIGITS:
+            found.append(ScoreSummary(row, seeds, deterministic=True))
+        else:
+            found.append(ScoreSummary(row, seeds, float(seed), float(rest)))
+    return found
 
 
 def fit_prior(rows: Iterable[ScoreSummary]) -> Prior | None:

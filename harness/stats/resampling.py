@@ -39,7 +39,7 @@ def user_draws(users: int, rounds: int = ROUNDS, seed: int = 0) -> np.ndarray:
     """
     rng = np.random.default_rng(seed)
     counts = np.empty((rounds, users), np.uint8)
-    for part in _chunks(rounds, users):
+    for part in chunks(rounds, users):
         block = counts[part]
         picks = rng.integers(users, size=block.shape) + users * np.arange(len(block))[:, None]
         block[:] = np.bincount(picks.ravel(), minlength=block.size).reshape(block.shape)
@@ -90,7 +90,7 @@ def _with_seeds(values: np.ndarray, seeds: np.ndarray, by_user: np.ndarray) -> n
 
 def resampled(users: np.ndarray, by_user: np.ndarray) -> np.ndarray:
     """Resampled means (R, ...) of values by user (U, ...) under `user_draws` (R, U)."""
-    return np.concatenate([np.tensordot(users[part], by_user, 1) for part in _chunks(*users.shape)]) / len(by_user)
+    return np.concatenate([np.tensordot(users[part], by_user, 1) for part in chunks(*users.shape)]) / len(by_user)
 
 
 def percentile(mean: float, draws: np.ndarray) -> Interval:
@@ -247,7 +247,7 @@ def expected_best_intervals(values: np.ndarray, k: int, rounds: int = ROUNDS, se
     if 4 * k > n:
         raise HarnessError(f"An interval for the best of {k} trials needs {4 * k} trials, not {n}.")
     ordered = np.sort(values, 0)
-    draws = np.concatenate([_resampled_shares(n, k, part, seed) @ ordered for part in _chunks(rounds, n)])
+    draws = np.concatenate([_resampled_shares(n, k, part, seed) @ ordered for part in chunks(rounds, n)])
     means = (_shares(n, k) @ ordered).round(DIGITS)
     return [percentile(mean, drawn) for mean, drawn in zip(means, draws.round(DIGITS).T, strict=True)]
 
@@ -267,13 +267,14 @@ def _places(n: int, start: int, stop: int, seed: int) -> np.ndarray:
     return np.sort(drawn, 1) + n * np.arange(stop - start)[:, None]
 
 
-def _chunks(rows: int, width: int) -> Iterator[slice]:
+def chunks(rows: int, width: int) -> Iterator[slice]:
     """Slices of rows with about `CELLS` entries each."""
     step = max(1, CELLS // max(1, width))
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-def check(values: np.ndarray) -> None:
-    """Raise HarnessError unless the values are a finite table (users, seeds)."""
+def check(values: np.ndarray) -> np.ndarray:
+    """Return the values. Raises HarnessError unless they are a finite table (users, seeds)."""
     if values.ndim != 2 or not values.size or not np.isfinite(values).all():
         raise HarnessError(f"Scores must be finite numbers of shape (users, seeds), not {values.dtype} {values.shape}.")
+    return values

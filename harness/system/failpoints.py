@@ -5,7 +5,7 @@ Set ``HARNESS_FAILPOINT=<name>`` or ``<name>:<count>`` in the environment: at th
 
 ``append``: after half the bytes of a ledger line; ``launched``: before the first trial; ``ended``: between the `ended`
 and the `decided` event of a search's last trial; ``searched``: after the last trial, before the report; ``report``:
-between two files of the report.
+between two files of the report; ``index``: while the index of a segment is written.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from synthetic_results import HEADER, cell, results, seeds
 
 from harness import registry
-from harness.metrics._all import CUTOFFS, means, per_user
+from harness.metrics._all import CUTOFFS, means, per_user, per_user_of_runs
 from harness.metrics._ties import Ranks, expected
 from harness.record import artifacts
 from harness.record.ledger import Ledger
@@ -152,3 +152,15 @@ def _parquet(frame: pl.DataFrame) -> bytes:
 def test_a_new_table_says_how_it_measured_ties():
     made = results({ID: seeds(0.4)}, [cell(ID)], HEADER | {"ties": "expected"})
     assert "ties expectation over their order" in render(build(made), "terminal")
+
+
+@pytest.mark.parametrize("block", [1, 7, 2**18])
+@pytest.mark.parametrize("users", [None, np.arange(5), np.array([0, 0, 1, 2, 2])], ids=["targets", "users", "several"])
+def test_runs_that_are_scored_together_have_the_scores_of_each(monkeypatch, block, users):
+    monkeypatch.setattr("harness.metrics._all.BLOCK", block)
+    rng = np.random.default_rng(0)
+    low = rng.integers(1, 15, (6, 5)).astype(float)
+    runs = [Ranks(ranks, ranks + rng.integers(0, 4, 5)) for ranks in low]
+    for metric, k in itertools.product(registry.names(registry.METRICS), CUTOFFS):
+        alone = np.stack([per_user(ranks, metric, k, users) for ranks in runs], 1)
+        assert np.array_equal(per_user_of_runs(runs, metric, k, users), alone)

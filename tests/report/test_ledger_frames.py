@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 import synthetic_ledgers
 
-from harness.record import artifacts, tracking
+from harness.record import artifacts, segments, tracking
 from harness.record.ledger import Ledger
-from harness.record.segments import FileOffset, Segment
+from harness.record.segments import Segment
 from harness.report import comparison, ledger_frames, row_lookup, tables
 from harness.workflows import status
 
@@ -212,8 +212,8 @@ def test_trials_are_filtered_as_a_whole_frame_is(home, predicate, columns):
 
 def test_only_trials_that_a_filter_keeps_are_read_from_the_disk(home, monkeypatch):
     trials, reads = built(home).trials, []
-    whole = FileOffset.event
-    monkeypatch.setattr(FileOffset, "event", lambda place: reads.append(place) or whole(place))
+    whole = segments.lines_at
+    monkeypatch.setattr(segments, "lines_at", lambda path, places: reads.extend(places) or whole(path, places))
     kept = trials.filter(CONFIRMED).select("best_epoch", "curve", "info", "seed", "params").collect()
     assert len(reads) == len(set(reads)) == 2 * kept.height > 0  # a start and an end each
 

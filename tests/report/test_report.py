@@ -24,6 +24,7 @@ from synthetic_results import FORMULA, SCRIPT, hostile
 from synthetic_tables import searched, wide
 
 from harness.report.tables import Results, Row, Section, Table, render
+from harness.report.tables._page._board import board
 from harness.stats import resampling
 
 
@@ -530,6 +531,34 @@ def test_a_rows_page_draws_its_search_curves_importance_and_parameters(tab, grid
     assert len(rows_of(tab, "#row [aria-label='Confirmed runs']")) == 3
     told = "[...svg.querySelectorAll('title, desc')].filter((node) => node.textContent).length === 2"
     assert tab.run(f"[...document.querySelectorAll('#row figure svg')].every((svg) => {told})")
+
+
+def test_a_long_search_shows_all_scores_and_its_best_trials(tab, table, tmp_path, monkeypatch):
+    whole = board(table)["cells"]
+    searches = [cell.get("search") or {"number": []} for cell in whole]
+    monkeypatch.setattr("harness.report.tables._page._board.DRAWN", 3)
+    for cell, before in zip(board(table)["cells"], whole, strict=True):
+        if "search" not in cell or len(before["search"]["id"]) <= 3:
+            assert cell == before
+            continue
+        search, full = cell.pop("search"), before.pop("search")
+        assert cell == before, "only the search is cut"
+        assert search["all"] == {name: full[name] for name in ("number", "status", "best")}
+        best = sorted(range(len(full["id"])), key=lambda k: (full["best"][k] is None, -(full["best"][k] or 0), k))
+        for name in ("id", "number", "best", "at", "epochs", "seconds", "curves", "points"):
+            assert search[name] == [full[name][k] for k in sorted(best[:3])], name
+        assert (search["fixed"], search["axes"]) == (full["fixed"], full["axes"])
+    row = next(row for row in table.sections[1].rows if row.cell.is_trained)
+    tab.open(written(table, tmp_path) + row_address(row))
+    assert len(rows_of(tab, "#row [aria-label='Search history']")) == 3
+    [total] = [
+        len(full["number"])
+        for cell, full in zip(whole, searches, strict=True)
+        if cell["cell"] == [*vars(row.cell).values()]
+    ]
+    assert tab.run("document.querySelector('#row').textContent").count(f"best 3 of {total} trials") >= 1
+    assert tab.run("document.querySelectorAll('#row figure:first-child [data-tip^=trial]').length") == total
+    assert tab.faults() == []
 
 
 def test_what_a_search_could_choose_is_told_from_what_was_fixed_and_costs_have_units(tab, tmp_path):

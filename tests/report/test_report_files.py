@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 import synthetic_ledgers
 
@@ -50,3 +51,12 @@ def test_a_report_is_written_again_where_anything_has_changed(home, monkeypatch,
     again = report(home)
     assert again != first
     assert report(home) == again
+
+
+def test_every_trial_is_in_a_file_beside_the_report(home):
+    folder = report(home).parent
+    wanted = ledger_frames.of_home(home).trials.drop("info").collect()
+    assert pl.read_parquet(folder / report_files.TRIALS).equals(wanted)
+    assert wanted.height > 10
+    (folder / report_files.TRIALS).unlink()
+    assert report(home).parent != folder, "a report without its trials is not whole"

@@ -419,3 +419,14 @@ def test_rows_of_different_users_are_refused():
     with pytest.raises(HarnessError, match="at least one row"):
         CrossedRows([])
     assert crossed_effects.fit_prior([]) is None
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 5, 9])
+def test_rows_that_are_summarised_together_are_those_of_each(seeds):
+    scores = np.random.default_rng(0).random((40, 7, seeds)).round(3)
+    scores[:, 3] = scores[:, 3, :1]  # all seeds alike
+    for at, row in enumerate(crossed_effects.summaries(scores)):
+        alone = crossed_effects.summary(np.ascontiguousarray(scores[:, at]))
+        assert np.array_equal(row.users, alone.users)
+        assert (row.seeds, row.seed, row.residual) == (alone.seeds, alone.seed, alone.residual)
+        assert (row.deterministic, row.mean) == (alone.deterministic, alone.mean)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate, count, takewhile
 
 import numpy as np
 import polars as pl
 
+from harness.report.tables._frames import KEY
 from harness.stats import resampling
 from harness.types import Cell
 
@@ -32,24 +32,32 @@ class SearchCurve:
     """The search trials of one cell.
 
     ``values``: validation value of each ended trial. ``best``: best done trial among the first 1, 2, ... in order, up
-    to the first that has not ended; None if none is done.
+    to the first that has not ended; minus infinity if none is done.
     """
 
     values: np.ndarray
-    best: list[float | None]
+    best: np.ndarray
     planned: int
 
     @classmethod
     def of(cls, searched: pl.DataFrame, planned: int) -> SearchCurve:
-        """Return the curve of search trials with the columns of `Results.trials`.
+        """Return the curve of search trials with the columns of `valued`."""
+        number, value, ended, done = (searched[name].to_numpy() for name in ("number", "value", "ended", "done"))
+        number, value, done = number[ended], value[ended], done[ended]
+        order = np.argsort(number)
+        begun = order[np.logical_and.accumulate(number[order] == np.arange(len(order)))]  # up to the first gap
+        return cls(value, np.maximum.accumulate(np.where(done, value, -np.inf)[begun]), planned)
 
-        A failed trial counts as 0, since it gives the user no score; a pruned one as its best value.
-        """
-        ended = [(number, status, best) for number, status, best in _columns(searched) if status != "running"]
-        curve = {number: _value(status, best) for number, status, best in ended}
-        done = {number: best for number, status, best in ended if status == "done" and best is not None}
-        numbers = takewhile(curve.__contains__, count())
-        return cls(np.array([*curve.values()]), [*accumulate(map(done.get, numbers), _better)], planned)
+
+def valued(trials: pl.LazyFrame) -> pl.LazyFrame:
+    """Return `Results.trials` with number, ``ended``, ``value`` and whether it counts as a best one, ``done``.
+
+    A failed trial counts as 0, since it gives the user no score; a pruned one as its best value.
+    """
+    status, best = pl.col("status"), pl.col("best")
+    value = pl.when(status == "failed").then(0.0).otherwise(best.fill_null(0.0))
+    done = (status == "done") & best.is_not_null()
+    return trials.select(*KEY, "number", value=value, ended=status != "running", done=done)
 
 
 def best_of(searches: dict[Cell, SearchCurve]) -> dict[Cell, tuple[BestOf, ...]]:
@@ -77,21 +85,10 @@ def steps(planned: int) -> list[int]:
     return [*powers, planned] if planned else []
 
 
-def _better(a: float | None, b: float | None) -> float | None:
-    return b if a is None else a if b is None else max(a, b)
-
-
 def _at(k: int, search: SearchCurve, interval: resampling.Interval | None) -> BestOf:
-    observed = search.best[k - 1] if k <= len(search.best) else None
+    best = search.best[k - 1] if k <= len(search.best) else -np.inf
+    observed = float(best) if np.isfinite(best) else None
     if interval is not None:
         return BestOf(k, observed, interval.mean, interval.low, interval.high)
     expected = resampling.expected_best(search.values, k) if k <= len(search.values) else None
     return BestOf(k, observed, expected, None, None)
-
-
-def _columns(searched: pl.DataFrame) -> list[tuple[int, str, float | None]]:
-    return list(searched.select("number", "status", "best").iter_rows())
-
-
-def _value(status: str, best: float | None) -> float:
-    return 0.0 if status == "failed" or best is None else best

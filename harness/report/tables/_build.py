@@ -14,7 +14,7 @@ from harness.metrics._all import HEADLINE
 from harness.report.tables import _ensembles as ensembles
 from harness.report.tables import _slices as slices
 from harness.report.tables._across import across, method_of
-from harness.report.tables._budget import SearchCurve, best_of
+from harness.report.tables._budget import SearchCurve, best_of, valued
 from harness.report.tables._cautions import cautions, undecided
 from harness.report.tables._format import label
 from harness.report.tables._frames import KEY, Confirmed, Record, Results, cell_of, confirmed, finite, json_object
@@ -93,8 +93,8 @@ def _draws(name: str, confirmed: Confirmed) -> np.ndarray:
 
 
 def _searches(trials: pl.LazyFrame) -> dict[Cell, pl.DataFrame]:
-    """Return the numbers, statuses and best values of each cell's search."""
-    frame = trials.lazy().select(*KEY, "role", "number", "status", "best").filter(pl.col("role") == "search").collect()
+    """Return the numbers and values of each cell's search."""
+    frame = valued(trials.lazy().filter(pl.col("role") == "search")).collect()
     return {Cell(*key): part for key, part in frame.partition_by(KEY, as_dict=True).items()}
 
 

@@ -8,10 +8,11 @@ from functools import cached_property
 import numpy as np
 
 from harness import registry
-from harness.metrics._all import CUTOFFS, HEADLINE, per_user
+from harness.metrics._all import CUTOFFS, HEADLINE, per_user_of_runs
 from harness.report.tables._frames import Confirmed
 from harness.stats import fold_effects, resampling
-from harness.stats.crossed_effects import CrossedRows, ScoreSummary, summary
+from harness.stats.crossed_effects import CrossedRows, ScoreSummary, summaries
+from harness.stats.resampling import check
 from harness.types import NO_TEXT, Cell, digest
 
 REFERENCE = "id"  # the adapter without text, reference of all gains
@@ -75,13 +76,14 @@ def metrics() -> list[str]:
 def samples(runs: dict[Cell, Confirmed], draws: np.ndarray, rising: set[Cell]) -> dict[Cell, RowScores]:
     """Return the scores of the cells of a data set, with shared draws (R, U) of users or, with folds, of folds."""
     streams = {cell: int(digest(str(cell))[:8], 16) for cell in runs}  # seeds of two rows are independent
-    headline = {cell: _score(confirmed, HEADLINE) for cell, confirmed in runs.items()}
+    headline = scores_of(runs, HEADLINE)
     seeds = {cell: _seed_draws(runs[cell], x, len(draws), streams[cell]) for cell, x in headline.items()}
     drawn = resampling.bootstraps([(headline[cell], seeds[cell]) for cell in runs], draws) if runs else []
+    summarised = [_summaries(runs, scores_of(runs, name)) for name in metrics()]
     return {
         cell: RowScores(
             cell=cell,
-            scores=tuple(_summary(cell, confirmed, _score(confirmed, name)) for name in metrics()),
+            scores=tuple(of_metric[cell] for of_metric in summarised),
             draws=resampled.clip(min=0),  # few users or a large seed variance can reach below 0
             stream=streams[cell],
             tied=float(np.mean([ranks.tied.mean() for ranks in confirmed.ranks])),
@@ -91,16 +93,38 @@ def samples(runs: dict[Cell, Confirmed], draws: np.ndarray, rising: set[Cell]) -
     }
 
 
+def scores_of(runs: dict[Cell, Confirmed], name: str, by_query: bool = False) -> dict[Cell, np.ndarray]:
+    """Return one metric of each cell of a data set, (U, S), or of each query, (Q, S)."""
+    if not runs:
+        return {}
+    metric, _, k = name.rpartition("@")
+    users = None if by_query else next(iter(runs.values())).users
+    together = [ranks for confirmed in runs.values() for ranks in confirmed.ranks]
+    scores = per_user_of_runs(together, metric.lower(), int(k), users)
+    ends = np.cumsum([len(confirmed.ranks) for confirmed in runs.values()])
+    return dict(zip(runs, np.split(scores, ends[:-1], 1), strict=True))
+
+
 def _seed_draws(confirmed: Confirmed, scores: np.ndarray, rounds: int, stream: int) -> np.ndarray:
     """Return weights of the seeds (R, S). With folds they are equal: the folds' variance includes that of seeds."""
     count = scores.shape[1]
     return np.full((rounds, count), 1 / count) if confirmed.folds else resampling.seed_draws(count, rounds, stream)
 
 
-def _summary(cell: Cell, confirmed: Confirmed, scores: np.ndarray) -> ScoreSummary:
-    if confirmed.folds is not None:
-        return fold_effects.summary(scores, confirmed.folds)
-    return summary(scores, deterministic=cell.is_baseline)
+def _summaries(runs: dict[Cell, Confirmed], scores: dict[Cell, np.ndarray]) -> dict[Cell, ScoreSummary]:
+    """Summarise the scores (U, S) of each cell; cells with equally many seeds are summarised together."""
+    found: dict[Cell, ScoreSummary] = {}
+    alike: dict[tuple[int, bool], list[Cell]] = {}
+    for cell, confirmed in runs.items():
+        if confirmed.folds is not None:
+            found[cell] = fold_effects.summary(np.ascontiguousarray(scores[cell]), confirmed.folds)
+        else:
+            alike.setdefault((scores[cell].shape[1], cell.is_baseline), []).append(cell)
+    for (_, deterministic), cells in alike.items():
+        for part in resampling.chunks(len(cells), scores[cells[0]].size):
+            together = np.stack([check(scores[cell]) for cell in cells[part]], 1)
+            found |= zip(cells[part], summaries(together, deterministic), strict=True)
+    return found
 
 
 def compared(rows: list[ScoreSummary]) -> CrossedRows:
@@ -111,10 +135,3 @@ def compared(rows: list[ScoreSummary]) -> CrossedRows:
 
 def is_reference(cell: Cell) -> bool:
     return cell.adapter == REFERENCE and cell.encoder == NO_TEXT and not cell.is_baseline
-
-
-def _score(confirmed: Confirmed, name: str) -> np.ndarray:
-    """Return one metric (U, S)."""
-    metric, _, k = name.rpartition("@")
-    columns = [per_user(ranks, metric.lower(), int(k), confirmed.users) for ranks in confirmed.ranks]
-    return np.stack(columns, 1)

@@ -8,9 +8,9 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 
-from harness.metrics._all import HEADLINE, per_user
+from harness.metrics._all import HEADLINE
 from harness.report.tables._frames import Confirmed
-from harness.report.tables._scores import is_reference
+from harness.report.tables._scores import is_reference, scores_of
 from harness.stats import resampling
 from harness.types import Cell, HarnessError, digest
 
@@ -95,7 +95,7 @@ def parts(dataset: str, queries: pl.DataFrame, runs: dict[Cell, Confirmed]) -> l
     users = next(iter(runs.values())).users
     if not np.array_equal(queries["user"].to_numpy(), users):
         raise HarnessError(f"{dataset}: the recorded test targets and the test ranks have different users.")
-    scores = {cell: _scores(confirmed) for cell, confirmed in runs.items()}
+    scores = scores_of(runs, HEADLINE, by_query=True)
     slices = []
     for dimension, values in labels(queries).items():
         for name in ORDERS[dimension]:
@@ -127,12 +127,6 @@ def _binned(column: str, ends: tuple[int, ...], unit: str) -> pl.Expr:
     return label
 
 
-def _scores(confirmed: Confirmed) -> np.ndarray:
-    """Return the headline metric of each query and seed, (Q, S)."""
-    metric, _, k = HEADLINE.rpartition("@")
-    return np.stack([per_user(ranks, metric.lower(), int(k)) for ranks in confirmed.ranks], 1)
-
-
 def _part(dimension: str, name: str, at: np.ndarray, users: np.ndarray, scores: dict[Cell, np.ndarray]) -> SliceDraws:
     chosen, place = np.unique(users[at], return_inverse=True)
     counts = np.bincount(place)
@@ -154,4 +148,6 @@ def _part(dimension: str, name: str, at: np.ndarray, users: np.ndarray, scores: 
 
 def _by_user(values: np.ndarray, place: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return the means (U, S) of values (Q, S) over the queries of each user."""
+    if len(counts) == len(values):  # users are in ascending order
+        return values
     return np.stack([np.bincount(place, column) for column in values.T], 1) / counts[:, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from json.encoder import encode_basestring
 from typing import Any
 
 import polars as pl
@@ -38,9 +39,17 @@ def _trials(frame: pl.DataFrame) -> str:
 
 
 def _encoded(column: pl.Series) -> list[str]:
-    """Return each value as JSON; each distinct value is encoded once."""
-    texts = {value: json.dumps(_rounded(value), ensure_ascii=False, allow_nan=False) for value in set(column)}
-    return [texts[value] for value in column]
+    """Return each value as JSON, without the encoder where its text is known by the type."""
+    values = column.to_list()
+    if column.dtype == pl.Float64 and column.is_finite().all():
+        return ["null" if value is None else repr(float(f"{value:.8g}")) for value in values]
+    if column.dtype == pl.Int64:
+        return ["null" if value is None else str(value) for value in values]
+    if column.dtype == pl.String:
+        texts = {value: "null" if value is None else encode_basestring(value) for value in set(values)}
+        return [texts[value] for value in values]
+    texts = {value: json.dumps(_rounded(value), ensure_ascii=False, allow_nan=False) for value in set(values)}
+    return [texts[value] for value in values]
 
 
 def _rounded(value: Any) -> Any:

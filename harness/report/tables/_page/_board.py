@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
 from typing import Any
 
 import polars as pl
@@ -23,6 +22,7 @@ from harness.stats.crossed_effects import ALPHA
 from harness.stats.resampling import Interval
 from harness.types import Cell, HarnessError, Json
 
+DRAWN = 100  # trials of a search that are embedded in full; more are neither legible nor quick to open
 POINTS = 48  # maximum per curve: more are not visible at this chart size
 SCALE = 100_000  # scores of curves and trials are embedded as integers, in units of 1e-5
 STATUS = {"done": "d", "pruned": "p", "failed": "f", "running": "r"}
@@ -34,7 +34,8 @@ def board(table: Table) -> Json:
     """Return the data of the page.
 
     ``cells``: every row once, with its values by column (`_columns.columns`) and its search. ``sections``: indices of
-    their cells, and comparisons of every two. Scores of curves and trials are in units of 1 / `SCALE`.
+    their cells, and comparisons of every two. Scores of curves and trials are in units of 1 / `SCALE`. Of a search with
+    more than `DRAWN` trials, only the best of them have curves and parameters; ``all`` has the scores of every trial.
     """
     columns, trials, spectra = (
         _columns.columns(table),
@@ -48,7 +49,7 @@ def board(table: Table) -> Json:
         for row in section.rows:
             if row.cell not in cells:
                 cells[row.cell] = len(values)
-                values.append(_cell(row, columns) | _searched(row, trials.get(row.cell) or [], spectra))
+                values.append(_cell(row, columns) | _searched(row, trials.get(row.cell), spectra))
     return {
         "headline": table.headline,
         "metrics": list(table.metrics),
@@ -81,6 +82,8 @@ def embedded(value: Any) -> str:
 
 def _short(value: Any) -> Any:
     """Round floats to eight significant digits; non-finite ones become None."""
+    if type(value) is int:  # first: most values of a page
+        return value
     if isinstance(value, dict):
         return {str(key): _short(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -156,17 +159,36 @@ def _cell(row: Row, columns: list[tuple[_columns.PageColumn, _columns.Value]]) -
     return value | {"params": row.fit.params} | searched
 
 
-def _searched(row: Row, trials: list[Record], spectra: dict[str, Json]) -> Json:
+def _searched(row: Row, trials: pl.DataFrame | None, spectra: dict[str, Json]) -> Json:
     """Return the search and runs of a row, with the spectrum of the first run that has one."""
-    if not trials:
+    if trials is None:
         return {}
-    runs = _runs(trials)
-    searched = [record for record in trials if record["role"] == "search"]
-    params = [json_object(record["params"], f"trial {record['trial']}: params") for record in searched]
-    value = {"search": _search(searched, params), "runs": runs, "importance": _importance(searched, params)}
+    runs = _runs(trials.filter(pl.col("role") == "confirm"))
+    searched = trials.filter(pl.col("role") == "search")
+    params = _params(searched)
+    search = _search(searched, params)
+    varying = [{name: trial[name] for name in search["axes"] if name in trial} for trial in params]
+    value = {"search": search, "runs": runs, "importance": _importance(searched, varying)}
     value["budgets"] = [[one.k, one.observed, one.expected, one.low, one.high] for one in row.best_of]
     spectrum = next((spectra[trial] for trial in runs["id"] if trial in spectra), None)
     return value | ({"spectrum": spectrum} if spectrum else {})
+
+
+def _params(searched: pl.DataFrame) -> list[Json]:
+    """Return the parameters of each trial, with None for numbers that are not finite.
+
+    Raises HarnessError, naming the trial, if they are not a JSON object.
+    """
+    text = f"[{','.join(text or '{}' for text in searched['params'].to_list())}]"
+    try:
+        params = json.loads(text)
+        simple = "NaN" not in text and "Infinity" not in text and len(params) == searched.height
+        if simple and all(isinstance(one, dict) for one in params):
+            return params
+    except ValueError:
+        pass
+    texts = zip(searched["trial"], searched["params"], strict=True)
+    return [json_object(text, f"trial {trial}: params") for trial, text in texts]
 
 
 def _spectra(frame: pl.DataFrame) -> dict[str, Json]:
@@ -202,41 +224,55 @@ def _by_name_only(package: str, word: str) -> bool:
         return False
 
 
-def _trials(frame: pl.DataFrame) -> dict[Cell, list[Record]]:
-    groups: dict[Cell, list[Record]] = defaultdict(list)
-    for record in frame.iter_rows(named=True):
-        groups[Cell(*(record[key] for key in KEY))].append(record)
-    return groups
+def _trials(frame: pl.DataFrame) -> dict[Cell, pl.DataFrame]:
+    return {Cell(*key): trials for key, trials in frame.partition_by(KEY, as_dict=True, maintain_order=True).items()}
 
 
-def _search(searched: list[Record], params: list[Json]) -> Json:
+def _search(searched: pl.DataFrame, params: list[Json]) -> Json:
     """Return a search by column; constant parameters are listed separately."""
-    names = sorted({name for trial in params for name in trial})
-    fixed = {n: params[0].get(n) for n in names if all(trial.get(n) == params[0].get(n) for trial in params)}
-    axes = [name for name in names if name not in fixed]
-    reasons = {k: _format.safe(record["reason"]) for k, record in enumerate(searched) if record["reason"]}
-    value = _ran(searched)
-    value |= {"number": [record["number"] for record in searched], "fixed": fixed, "axes": axes}
-    value |= {"points": [[trial.get(name) for name in axes] for trial in params]}
-    return value | ({"reasons": reasons} if reasons else {})
+    columns = {name: [trial.get(name) for trial in params] for name in sorted(set().union(*params))}
+    fixed = {name: values[0] for name, values in columns.items() if values.count(values[0]) == len(values)}
+    axes = [name for name in columns if name not in fixed]
+    drawn = _drawn(searched)
+    value = _ran(searched[drawn])
+    value |= {"number": searched["number"][drawn].to_list(), "fixed": fixed, "axes": axes}
+    value |= {"points": [[params[at].get(name) for name in axes] for at in drawn]}
+    reasons = {k: _format.safe(reason) for k, reason in enumerate(searched["reason"][drawn]) if reason}
+    value |= {"reasons": reasons} if reasons else {}
+    if len(drawn) < searched.height:
+        value["all"] = {"number": searched["number"].to_list(), "status": _statuses(searched), "best": _bests(searched)}
+    return value
 
 
-def _runs(trials: list[Record]) -> Json:
-    confirmed = [record for record in trials if record["role"] == "confirm"]
-    return _ran(confirmed) | {"seed": [record["seed"] for record in confirmed]}
+def _drawn(searched: pl.DataFrame) -> list[int]:
+    """Return the positions of the trials of a search that are embedded in full: the best, in order."""
+    best = searched.with_row_index("at").sort("best", descending=True, nulls_last=True, maintain_order=True)
+    return sorted(best["at"][:DRAWN])
 
 
-def _ran(trials: list[Record]) -> Json:
-    curves = [_curve(record["curve"] or [], record["best_epoch"]) for record in trials]
+def _runs(confirmed: pl.DataFrame) -> Json:
+    return _ran(confirmed) | {"seed": confirmed["seed"].to_list()}
+
+
+def _ran(trials: pl.DataFrame) -> Json:
+    curves = zip(trials["curve"].to_list(), trials["best_epoch"], strict=True)
     return {
-        "id": [record["trial"] for record in trials],
-        "status": "".join(STATUS[record["status"]] for record in trials),
-        "best": [_unit(record["best"]) for record in trials],
-        "at": [record["best_epoch"] for record in trials],
-        "epochs": [record["epochs"] for record in trials],
-        "seconds": [_tenth(record["seconds"]) for record in trials],
-        "curves": curves,
+        "id": trials["trial"].to_list(),
+        "status": _statuses(trials),
+        "best": _bests(trials),
+        "at": trials["best_epoch"].to_list(),
+        "epochs": trials["epochs"].to_list(),
+        "seconds": [_tenth(seconds) for seconds in trials["seconds"]],
+        "curves": [_curve(curve or [], best) for curve, best in curves],
     }
+
+
+def _statuses(trials: pl.DataFrame) -> str:
+    return "".join(map(STATUS.__getitem__, trials["status"]))
+
+
+def _bests(trials: pl.DataFrame) -> list[int | None]:
+    return [_unit(best) for best in trials["best"]]
 
 
 def _curve(curve: list[float | None], best: int | None) -> list[Any]:
@@ -257,9 +293,9 @@ def _tenth(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
 
 
-def _importance(searched: list[Record], params: list[Json]) -> list[list[Any]]:
+def _importance(searched: pl.DataFrame, params: list[Json]) -> list[list[Any]]:
     """Return [name, share, chance, direction] per parameter, from the trials with a score."""
-    pairs = zip(searched, params, strict=True)
-    scored = [(of, r["best"]) for r, of in pairs if STATUS[r["status"]] in SCORED and r["best"] is not None]
+    trials = zip(searched["status"], searched["best"], params, strict=True)
+    scored = [(of, best) for status, best, of in trials if STATUS[status] in SCORED and best is not None]
     items = importance([of for of, _ in scored], [best for _, best in scored])
     return [[item.name, item.share, item.chance, item.direction] for item in items]

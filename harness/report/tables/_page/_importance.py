@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,7 @@ def importance(params: Sequence[Json], scores: Sequence[float]) -> list[Importan
     y = np.asarray(scores, float)
     if len(y) < LEAST or np.ptp(y) == 0:
         return []
-    rng = np.random.default_rng(0)
-    shuffled = np.stack([y, *(rng.permutation(y) for _ in range(SHUFFLES))], 1)
+    shuffled = y[_orders(len(y))]
     items = []
     for name in sorted({name for trial in params for name in trial}):
         column = [trial.get(name) for trial in params]
@@ -55,15 +55,21 @@ def importance(params: Sequence[Json], scores: Sequence[float]) -> list[Importan
     return sorted(items, key=lambda item: (-item.share, item.name))
 
 
+@lru_cache(maxsize=1)  # the searches of a table have equally many trials
+def _orders(n: int) -> np.ndarray:
+    """Return the order of n trials and random orders of them, (n, 1 + SHUFFLES)."""
+    rng = np.random.default_rng(0)
+    return np.stack([np.arange(n), *(rng.permutation(n) for _ in range(SHUFFLES))], 1)
+
+
 def _numeric(column: list[Any]) -> bool:
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in column)
 
 
 def _groups(column: list[Any]) -> np.ndarray:
     """Return a group number per trial: bins of about equal size for numbers with many values, else one per value."""
-    texts = [str(value) for value in column]
     if not _numeric(column) or len(set(column)) <= BINS:
-        return np.unique(texts, return_inverse=True)[1]
+        return np.unique([str(value) for value in column], return_inverse=True)[1]
     x = np.array(column, float)
     edges = np.quantile(x, np.arange(1, BINS) / BINS)
     return np.unique(np.searchsorted(edges, x, side="left"), return_inverse=True)[1]

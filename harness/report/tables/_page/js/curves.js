@@ -2,8 +2,18 @@
 
 const STATUS = { d: "done", p: "pruned", f: "failed", r: "running" };
 
+// The trials of a search with their scores; the other facts of long searches are embedded for their best trials only.
+function everyTrial(search) {
+  return search.all ?? search;
+}
+
+// A sentence about the trials of a search that are not drawn, or "".
+function undrawn(search) {
+  return search.all ? `; best ${search.id.length} of ${search.all.number.length} trials` : "";
+}
+
 function searchChart(box, cell) {
-  const { search } = cell;
+  const search = everyTrial(cell.search);
   const values = search.best.map(score);
   const scores = values.filter((value) => value !== null);
   if (!scores.length) return null;
@@ -58,7 +68,7 @@ function curvesChart(box, cell) {
     drawing.append(svg("path", { class: "ahead", d: draw(curve) }), dot);
   });
   drawing.append(text((52 + width) / 2, height - 4, "epoch", { class: "axis", "text-anchor": "middle" }));
-  return card("Validation curves", `${BOARD.headline} by epoch; blue: confirmed seeds, dot: best epoch; grey: search trials`, drawing);
+  return card("Validation curves", `${BOARD.headline} by epoch; blue: confirmed seeds, dot: best epoch; grey: search trials${cell.search ? undrawn(cell.search) : ""}`, drawing);
 }
 
 function importanceChart(box, cell) {
@@ -140,7 +150,7 @@ function parallel(box, cell) {
     drawing.append(text(at(j), j % 2 ? 14 : 26, short(axis.name, 20), { class: "name", "text-anchor": "middle" }));
     drawing.append(...axis.marks.map(([y, words]) => text(at(j) + 5, y + 4, short(words, 12), { class: "tick" })));
   });
-  return card("Trials by parameter", "a line per trial, more opaque is better; thick: the best", el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Trials by parameter" }, drawing));
+  return card("Trials by parameter", `a line per trial, more opaque is better; thick: the best${undrawn(search)}`, el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Trials by parameter" }, drawing));
 }
 
 function axisOf(name, values) {

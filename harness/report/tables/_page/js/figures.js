@@ -147,8 +147,8 @@ function criticalDifference(box, whole) {
 // A small chart of every search, all with the same axes; the other searches are drawn in grey.
 function searches(box, view) {
   const cells = view.rows.map((row) => row.cell).filter((cell) => cell.search?.best.some((value) => value !== null));
-  const lines = cells.map((cell) => soFar(cell.search.best.map(score)));
-  const long = Math.max(0, ...cells.map((cell) => cell.search.best.length));
+  const lines = cells.map((cell) => soFar(everyTrial(cell.search).best.map(score)));
+  const long = Math.max(0, ...lines.map((values) => values.length));
   if (long < 2) return null;
   const all = lines.flat().filter((value) => value !== null);
   const domain = padded(span(all));

@@ -114,7 +114,9 @@ function tables(cell) {
   if (parts.length) panels.push(el("section", { class: "panel" }, el("h2", {}, "Parts of the test"), partsTable(cell, parts)));
   if (cell.search?.id.length) {
     const axes = cell.search.axes.map((name, j) => ({ key: `x:${name}`, title: safe(name), value: (row) => sortable(row.point[j]) ?? null, show: (row) => plain(row.point[j]) }));
-    panels.push(el("section", { class: "panel" }, el("h2", {}, "Search history"), trialTable("Search history", cell.search, "number", axes)));
+    const { all, id } = cell.search;
+    const left = all ? [el("p", { class: "under" }, `The best ${id.length} of ${all.number.length} trials. All of them, with curves and parameters, are in trials.parquet beside the report and, without curves, in the table as JSON (harness leaderboard --format json).`)] : [];
+    panels.push(el("section", { class: "panel" }, el("h2", {}, "Search history"), ...left, trialTable("Search history", cell.search, "number", axes)));
   }
   return panels;
 }
