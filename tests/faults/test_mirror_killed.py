@@ -1,0 +1,54 @@
+"""SIGKILL of the MLflow server or of `harness sync` in the middle of a sync: nothing is lost, nothing doubled."""
+
+import subprocess
+import sys
+from collections import Counter
+from functools import partial
+
+import pytest
+import synthetic_ledgers
+from command_line import environment, harness_process
+from mlflow_server import contents, free_port, serve, stop
+from proxy import Proxy
+
+from harness.record.ledger import Ledger
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["server", "client"])
+@pytest.mark.parametrize("answered", [False, True], ids=["before the call", "after the call"])
+def test_a_kill_in_the_middle_of_a_sync_loses_and_doubles_nothing(home, tmp_path, victim, answered):
+    synthetic_ledgers.write(home, datasets=2, trials=4, seeds=2)
+    ledger, port = Ledger.open(home), free_port()
+    server = serve(tmp_path / "server", port)
+    proxy = Proxy(f"http://127.0.0.1:{port}")
+    command = [sys.executable, "-m", "harness.cli", "sync", "--tracking", proxy.uri]
+    written = []
+    try:
+        for calls in (6, 40, 70):
+            sync = subprocess.Popen(command, env=environment(home), stderr=subprocess.PIPE, text=True)
+            proxy.kill(calls, partial(stop, server) if victim == "server" else sync.kill, answered=answered)
+            _, err = sync.communicate(timeout=200)
+            if victim == "server":
+                assert sync.returncode == 2, err
+                assert err.splitlines()[-1].startswith("Error: MLflow at http://127.0.0.1")
+                server = serve(tmp_path / "server", port)
+            else:
+                assert sync.returncode == -9
+            written.append(len(contents(proxy.target)))
+        assert 0 < written[1] < len(ledger.trials), "in the middle"
+        assert written == sorted(written)
+        last = harness_process(home, "sync", "--tracking", proxy.target)
+        assert last.returncode == 0, last.stderr
+        assert "MLflow has every trial" in harness_process(home, "sync", "--tracking", proxy.target).stdout
+        found = contents(proxy.target)
+        assert Counter({trial_id: len(runs) for trial_id, runs in found.items()}) == Counter(ledger.trials)
+        assert all(whole for ((_, _, whole),) in found.values())
+        for form in ("csv", "json"):
+            local = harness_process(home, "leaderboard", "--format", form)
+            remote = harness_process(home, "leaderboard", "--format", form, "--from-mlflow", proxy.target)
+            assert remote.returncode == 0, remote.stderr
+            assert remote.stdout == local.stdout
+    finally:
+        stop(server)
+        proxy.close()
