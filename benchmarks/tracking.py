@@ -6,7 +6,8 @@ a small catalogue. Each command is a separate process, as a user starts it. Next
 CPU seconds of the client and of the server with its database, which remain comparable on a busy machine.
 
 The bound is a client that does nothing but the three calls without which MLflow has no finished run with parameters and
-metrics: create, log-batch, update. `bare` sends one tag, parameter and metric, `same values` as many as a trial has.
+metrics: create, log-batch, update. `bare` sends one tag, parameter and metric, `same values` as many as a trial has;
+`sync` has 8 connections.
 Workers of the server load their store at their first request; all have done so before anything is measured.
 """
 
@@ -38,13 +39,15 @@ import ledger as ledgers
 import numpy as np
 import requests
 
-CONNECTIONS = 8  # of the bound, as many as `sync` has
 ADAPTERS, BACKBONES = "id,svd,mlp,svd_whiten,pca,linear", "sasrec,gru4rec"
 SEARCHED, SEEDS, DIM, ITEMS = 6, 2, 64, 1682
 GOALS = {"sync": "20 trials/s", "leaderboard --from-mlflow": "4 s for 98 trials"}
 API = "/api/2.0/mlflow"
-PARAMETERS, METRICS, RECORD = 14, 45, 3500  # of a trial of the synthetic home; the last in bytes
-BARE, SAME = "bound: bare calls", "bound: same values"
+PARAMETERS, METRICS, RECORD = 23, 29, 1950  # of a trial of the synthetic home, on average; the last in bytes
+BOUNDS = {  # connections, parameters, metrics, bytes of a tag
+    "bound: bare calls": (8, 1, 1, 1),
+    **{f"bound: same values, {n} connections": (n, PARAMETERS, METRICS, RECORD) for n in (1, 4, 8, 16)},
+}
 WATCH = """
 import atexit, json, re, runpy, sys, time
 from collections import defaultdict
@@ -235,7 +238,9 @@ def bound(uri: str, trials: int, connections: int, values: tuple[int, int, int])
     sessions = threading.local()
 
     def write(number: int) -> None:
-        session = sessions.__dict__.setdefault("one", requests.Session())
+        if not hasattr(sessions, "own"):
+            sessions.own = requests.Session()
+        session = sessions.own
         about = {"experiment_id": experiment, "run_name": str(number), "start_time": 1, "tags": tags}
         run = post(session, uri, "runs/create", about)["run"]["info"]["run_id"]
         post(session, uri, "runs/log-batch", {"run_id": run, "params": params, "metrics": points})
@@ -299,8 +304,8 @@ def main() -> None:
         trials = int(subprocess.check_output(command))
         wake(uri, pids)
         bounds = {}
-        for name, values in ((BARE, (1, 1, 1)), (SAME, (PARAMETERS, METRICS, RECORD))):
-            words = [__file__, "--bound", uri, *map(str, (trials, CONNECTIONS, *values))]
+        for name, (connections, *values) in BOUNDS.items():
+            words = [__file__, "--bound", uri, *map(str, (trials, connections, *values))]
             bounds[name] = measure(home, pids, code=words) | {"calls": {"all": [3 * trials, 0.0]}}
         local = measure(home, pids, "leaderboard", "--format", "csv")
         sync = measure(home, pids, "sync", "--tracking", uri)
@@ -321,7 +326,7 @@ def main() -> None:
     about += (
         f"CPU); a sync with nothing to write, {again['wall']:.1f} s. Load of the machine: {os.getloadavg()[0]:.0f}."
     )
-    share = {name: [sync[key] / found[key] for key in ("server", "wall")] for name, found in bounds.items()}
+    share = {n: [sync[key] / bounds[n][key] for key in ("server", "wall")] for n in bounds if BOUNDS[n][0] == 8}
     about += "".join(
         f" `sync` takes {cpu:.2f} x the server's CPU seconds and {wall:.2f} x the wall seconds of the {name}."
         for name, (cpu, wall) in share.items()

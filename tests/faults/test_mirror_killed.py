@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections import Counter
 from functools import partial
 
 import pytest
@@ -25,7 +24,7 @@ def test_a_kill_in_the_middle_of_a_sync_loses_and_doubles_nothing(home, tmp_path
     command = [sys.executable, "-m", "harness.cli", "sync", "--tracking", proxy.uri]
     written = []
     try:
-        for calls in (6, 40, 70):
+        for calls in (7, 60):
             sync = subprocess.Popen(command, env=environment(home), stderr=subprocess.PIPE, text=True)
             proxy.kill(calls, partial(stop, server) if victim == "server" else sync.kill, answered=answered)
             _, err = sync.communicate(timeout=200)
@@ -42,7 +41,7 @@ def test_a_kill_in_the_middle_of_a_sync_loses_and_doubles_nothing(home, tmp_path
         assert last.returncode == 0, last.stderr
         assert "MLflow has every trial" in harness_process(home, "sync", "--tracking", proxy.target).stdout
         found = contents(proxy.target)
-        assert Counter({trial_id: len(runs) for trial_id, runs in found.items()}) == Counter(ledger.trials)
+        assert {trial_id: len(runs) for trial_id, runs in found.items()} == dict.fromkeys(ledger.trials, 1)
         assert all(whole for ((_, _, whole),) in found.values())
         for form in ("csv", "json"):
             local = harness_process(home, "leaderboard", "--format", form)
