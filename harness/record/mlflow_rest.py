@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase, HTTPBasicAuth
 from urllib3.util import Retry
 
 from harness.record.mlflow_run import Point, Span, StoredRun
@@ -64,11 +65,7 @@ class RestStore:
         self._host, self._elsewhere = uri.rstrip("/"), elsewhere
         self._session = requests.Session()
         environ = os.environ
-        user, password = environ.get("MLFLOW_TRACKING_USERNAME"), environ.get("MLFLOW_TRACKING_PASSWORD")
-        if user and password:
-            self._session.auth = (user.encode(), password.encode())
-        elif token := environ.get("MLFLOW_TRACKING_TOKEN"):
-            self._session.auth = _Bearer(token)
+        self._session.auth = _credentials(environ)
         self._session.cert = environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH")
         self._verify: bool | str | None = environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or None
         if environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
@@ -177,7 +174,15 @@ class RestStore:
         raise ServerError(_refusal(reply))
 
 
-class _Bearer(requests.auth.AuthBase):
+def _credentials(environ: Mapping[str, str]) -> AuthBase | None:
+    user, password = environ.get("MLFLOW_TRACKING_USERNAME"), environ.get("MLFLOW_TRACKING_PASSWORD")
+    if user and password:
+        return HTTPBasicAuth(user.encode(), password.encode())
+    token = environ.get("MLFLOW_TRACKING_TOKEN")
+    return _Bearer(token) if token else None
+
+
+class _Bearer(AuthBase):
     def __init__(self, token: str) -> None:
         self._token = token
 

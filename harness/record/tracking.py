@@ -333,8 +333,9 @@ def _record(store: Store, run: StoredRun) -> Json:
     """Return the record of a trial: from its tags, its bundle or, of an earlier version, its file."""
     if (record := mlflow_run.record_of(run.tags)) is not None:
         return record
-    index = mlflow_run.index_of(run.tags)
-    return json.loads(store.get(run, *((BUNDLE, index[RECORD_FILE]) if index else (RECORD_FILE,))))
+    if span := mlflow_run.index_of(run.tags).get(RECORD_FILE):
+        return json.loads(store.get(run, BUNDLE, span))
+    return json.loads(store.get(run, RECORD_FILE))
 
 
 def _replay(ledger: Ledger, trial_id: str, record: Json) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import requests
@@ -51,11 +52,12 @@ class Proxy:
                 if kill and proxy.answered:
                     kill()
                     return self.connection.close()
-                self.send_response(found.status_code)
-                self.send_header("Content-Type", found.headers.get("Content-Type", "application/json"))
-                self.send_header("Content-Length", str(len(found.content)))
-                self.end_headers()
-                self.wfile.write(found.content)
+                with suppress(ConnectionError):  # the client was killed
+                    self.send_response(found.status_code)
+                    self.send_header("Content-Type", found.headers.get("Content-Type", "application/json"))
+                    self.send_header("Content-Length", str(len(found.content)))
+                    self.end_headers()
+                    self.wfile.write(found.content)
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer
 
