@@ -56,6 +56,7 @@ def _in_threads(work: Callable[[T], None], items: Sequence[T], threads: int) -> 
             try:
                 work(item)
             except BaseException as error:
+                waiting.clear()
                 ended.put((item, error))
             else:
                 ended.put((item, None))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import synthetic_ledgers
 
-from harness.record import artifacts, mlflow_run, tracking
+from harness.record import artifacts, mlflow_client, mlflow_run, tracking
 from harness.record.ledger import Ledger
 from harness.report import ledger_frames, tables
 
@@ -157,6 +157,21 @@ def test_of_two_runs_of_a_trial_the_complete_one_stays(uri, client, ledger, home
     assert tracking.sync(uri, home, ledger) == 0
     left = [run for run in runs_of(client) if "harness.trial" in run.data.tags]
     assert sorted(run.data.tags["harness.trial"] for run in left) == sorted(ledger.trials)
+    check_table(uri, home, ledger)
+
+
+def test_a_creation_whose_answer_was_lost_leaves_one_run(uri, client, ledger, home, monkeypatch):
+    create = mlflow_client.ClientStore.create_run
+
+    def repeated(*arguments):
+        create(*arguments)
+        return create(*arguments)[0], True
+
+    monkeypatch.setattr(mlflow_client.ClientStore, "create_run", repeated)
+    assert tracking.sync(uri, home, ledger) == len(ledger.trials)
+    left = [run.data.tags["harness.trial"] for run in runs_of(client) if "harness.trial" in run.data.tags]
+    assert sorted(left) == sorted(ledger.trials)
+    assert len(runs_of(client)) == len(left) + len(ledger.launches)
     check_table(uri, home, ledger)
 
 
