@@ -149,6 +149,8 @@ class RestStore:
         if span is None:
             return self._send("GET", url).content
         start, size = span
+        if not size:
+            return b""  # no range names it
         with self._send("GET", url, headers={"Range": f"bytes={start}-{start + size - 1}"}, stream=True) as reply:
             if reply.status_code == 206:
                 return reply.content

@@ -2,7 +2,8 @@
 
 The record from which a ledger is rebuilt is JSON in the tags `harness.record.1`, `.2`, ... Files of a confirmation are
 one artifact, `files.zip`, without compression; the tag `harness.files` says where each file lies in it, so that a table
-reads ranks and spectrum without the weights. Earlier versions wrote every file, and `trial.json`, as an artifact.
+reads ranks and spectrum without the rest. Large files, but not those of tables, are artifacts of their own. Earlier
+versions wrote every file, and `trial.json`, as an artifact.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ COMPLETE = "harness.complete"  # of benches, and of trials that earlier versions
 RECORD, FILES = "harness.record", "harness.files"
 RECORD_FILE, BUNDLE, SPECTRUM = "trial.json", "files.zip", "spectrum.json"
 PART = 5000  # characters of a tag: the limit of older servers; today's is 8,000
+LARGE = 1 << 20  # bytes; not every store can read a part of an artifact, so a bundle stays small
 PARTS = 10  # a longer record is a file of the bundle
 RUNNING = "RUNNING"
 _STATUS = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
@@ -140,10 +142,13 @@ def is_complete(run: StoredRun) -> bool:
     return run.status != RUNNING and (f"{RECORD}.1" in run.tags or RECORD_FILE in index_of(run.tags))
 
 
-def files_of(home: Path, trial_id: str) -> list[Path]:
-    """Return the artifacts of a trial, those of tables first."""
+def files_of(home: Path, trial_id: str) -> tuple[list[Path], list[Path]]:
+    """Return the files of a trial for its bundle, those of tables first, and those that are too large for it."""
+    in_table = lambda file: file.name in (artifacts.RANKS, SPECTRUM)  # noqa: E731
     files = artifacts.artifact_folder(home, trial_id).glob("[!.]*")
-    return sorted(files, key=lambda file: (file.name not in (artifacts.RANKS, SPECTRUM), file.name))
+    files = sorted(files, key=lambda file: (not in_table(file), file.name))
+    large = [file for file in files if not in_table(file) and file.stat().st_size > LARGE]
+    return [file for file in files if file not in large], large
 
 
 def pack(files: Sequence[Path], bundle: Path) -> dict[str, Span]:

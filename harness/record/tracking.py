@@ -150,7 +150,8 @@ class Tracker:
 
     def _trial(self, ledger: Ledger, trial_id: str) -> None:
         """Write one ended trial. Its end comes last: a run without it is written again."""
-        content, files = mlflow_run.content(ledger, trial_id), mlflow_run.files_of(self.home, trial_id)
+        content = mlflow_run.content(ledger, trial_id)
+        files, large = mlflow_run.files_of(self.home, trial_id)
         text = json.dumps(content.record)
         tags = content.tags | {PARENT: self.parents[ledger.trials[trial_id].run]}
         with tempfile.TemporaryDirectory() as scratch:
@@ -164,8 +165,8 @@ class Tracker:
                 added |= {FILES: json.dumps(mlflow_run.pack(files, bundle))}
             resumed = trial_id in self.begun
             run = self._begin(trial_id, TRIAL, content.name, content.began, tags | added)
-            if files:
-                self.store.put(run, bundle)
+            for file in [bundle, *large] if files else large:
+                self.store.put(run, file)
         *first, last = mlflow_run.batches(content.metrics)
         for points in first:
             self.store.log(run.id, {}, points, {})

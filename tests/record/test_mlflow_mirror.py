@@ -115,6 +115,8 @@ def test_a_mirror_that_two_versions_wrote_gives_one_table_and_begun_runs_keep_th
 
 
 def test_a_person_finds_parameters_curves_and_files_of_a_trial(uri, client, ledger, home, tmp_path):
+    heavy = next(i for i, entry in ledger.trials.items() if entry.role == "confirm")
+    (artifacts.artifact_folder(home, heavy) / "model.safetensors").write_bytes(bytes(2_000_000))
     assert tracking.sync(uri, home, ledger) == len(ledger.trials)
     found = trials_of(client)
     assert found.keys() == set(ledger.trials)
@@ -127,6 +129,11 @@ def test_a_person_finds_parameters_curves_and_files_of_a_trial(uri, client, ledg
         assert [m.value for m in sorted(history, key=lambda m: m.step)] == entry.result.curve
         assert (run.info.start_time, run.info.end_time) == (int(entry.time * 1000), int(entry.ended * 1000))
         files = [file.path for file in client.list_artifacts(run.info.run_id)]
+        if trial_id == heavy:
+            assert files == ["files.zip", "model.safetensors"]
+            weights = client.download_artifacts(run.info.run_id, "model.safetensors", str(tmp_path))
+            assert Path(weights).read_bytes() == bytes(2_000_000)
+            continue
         assert files == (["files.zip"] if entry.role == "confirm" else [])
         if files:
             with zipfile.ZipFile(client.download_artifacts(run.info.run_id, "files.zip", str(tmp_path))) as archive:

@@ -59,10 +59,22 @@ def test_what_a_table_reads_comes_first_in_the_archive(tmp_path):
     folder.mkdir(parents=True)
     for name in ("model.safetensors", "ranks.parquet", "lists.parquet", "spectrum.json", "seal.json", ".hidden"):
         (folder / name).write_bytes(b"x")
-    names = [file.name for file in mlflow_run.files_of(tmp_path, "trial")]
+    files, large = mlflow_run.files_of(tmp_path, "trial")
+    names = [file.name for file in files]
+    assert large == []
     assert names[:2] == ["ranks.parquet", "spectrum.json"]
     assert sorted(names) == ["lists.parquet", "model.safetensors", "ranks.parquet", "seal.json", "spectrum.json"]
-    assert mlflow_run.files_of(tmp_path, "another") == []
+    assert mlflow_run.files_of(tmp_path, "another") == ([], [])
+
+
+def test_large_files_are_not_in_the_archive_unless_a_table_reads_them(tmp_path):
+    folder = artifacts.artifact_folder(tmp_path, "trial")
+    folder.mkdir(parents=True)
+    for name, size in (("ranks.parquet", 2_000_000), ("model.safetensors", 2_000_000), ("seal.json", 9)):
+        (folder / name).write_bytes(bytes(size))
+    files, large = mlflow_run.files_of(tmp_path, "trial")
+    assert [file.name for file in files] == ["ranks.parquet", "seal.json"]
+    assert [file.name for file in large] == ["model.safetensors"]
 
 
 @pytest.mark.parametrize(
