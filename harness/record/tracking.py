@@ -333,11 +333,17 @@ def _parsed(content: bytes, parse: Callable[[bytes], Any]) -> Any:
 
 def _record(store: Store, run: StoredRun) -> Json:
     """Return the record of a trial: from its tags, its bundle or, of an earlier version, its file."""
-    if (record := mlflow_run.record_of(run.tags)) is not None:
-        return record
-    if span := mlflow_run.index_of(run.tags).get(RECORD_FILE):
-        return json.loads(store.get(run, BUNDLE, span))
-    return json.loads(store.get(run, RECORD_FILE))
+    try:
+        if (record := mlflow_run.record_of(run.tags)) is not None:
+            return record
+        if span := mlflow_run.index_of(run.tags).get(RECORD_FILE):
+            return json.loads(store.get(run, BUNDLE, span))
+        return json.loads(store.get(run, RECORD_FILE))
+    except json.JSONDecodeError as error:
+        raise HarnessError(
+            f"The MLflow run {run.id} of trial {run.tags[TRIAL]} has a damaged record ({error}); delete the run, then "
+            "`harness sync` writes it."
+        ) from error
 
 
 def _replay(ledger: Ledger, trial_id: str, record: Json) -> None:

@@ -12,6 +12,7 @@ import synthetic_ledgers
 from harness.record import artifacts, mlflow_client, mlflow_run, tracking
 from harness.record.ledger import Ledger
 from harness.report import ledger_frames, tables
+from harness.types import HarnessError
 
 
 @pytest.fixture
@@ -165,6 +166,22 @@ def test_of_two_runs_of_a_trial_the_complete_one_stays(uri, client, ledger, home
     left = [run for run in runs_of(client) if "harness.trial" in run.data.tags]
     assert sorted(run.data.tags["harness.trial"] for run in left) == sorted(ledger.trials)
     check_table(uri, home, ledger)
+
+
+def test_a_record_that_was_changed_by_hand_is_named_and_one_that_was_deleted_is_written(uri, client, ledger, home):
+    tracking.sync(uri, home, ledger)
+    runs = trials_of(client)
+    (one, first), (_, second), *_ = runs.items()
+    client.delete_tag(first.info.run_id, "harness.record.1")
+    assert tracking.sync(uri, home, ledger) == 1
+    check_table(uri, home, ledger)
+    client.set_tag(second.info.run_id, "harness.record.1", "{")
+    with pytest.raises(HarnessError, match=f"{second.info.run_id} .*delete the run.*sync"):
+        tracking.read(uri, home)
+    client.delete_run(second.info.run_id)
+    assert tracking.sync(uri, home, ledger) == 1
+    check_table(uri, home, ledger)
+    assert trials_of(client)[one].info.run_id == first.info.run_id
 
 
 def test_a_creation_whose_answer_was_lost_leaves_one_run(uri, client, ledger, home, monkeypatch):
