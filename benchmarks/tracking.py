@@ -4,6 +4,11 @@ The server is a real `mlflow server` over PostgreSQL on loopback (SQLite if ther
 started and stopped here. The home is synthetic: a finished grid whose confirmations have ranks, spectra and weights of
 a small catalogue. Each command is a separate process, as a user starts it. Next to wall seconds, the table shows the
 CPU seconds of the client and of the server with its database, which remain comparable on a busy machine.
+
+The bound is a client that does nothing but the three calls without which MLflow has no finished run with parameters and
+metrics: create, log-batch, update. `bare` sends one tag, parameter and metric, `same values` as many as a trial has;
+`sync` has 8 connections.
+Workers of the server load their store at their first request; all have done so before anything is measured.
 """
 
 from __future__ import annotations
@@ -19,9 +24,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,6 +42,12 @@ import requests
 ADAPTERS, BACKBONES = "id,svd,mlp,svd_whiten,pca,linear", "sasrec,gru4rec"
 SEARCHED, SEEDS, DIM, ITEMS = 6, 2, 64, 1682
 GOALS = {"sync": "20 trials/s", "leaderboard --from-mlflow": "4 s for 98 trials"}
+API = "/api/2.0/mlflow"
+PARAMETERS, METRICS, RECORD = 23, 29, 1950  # of a trial of the synthetic home, on average; the last in bytes
+BOUNDS = {  # connections, parameters, metrics, bytes of a tag
+    "bound: bare calls": (8, 1, 1, 1),
+    **{f"bound: same values, {n} connections": (n, PARAMETERS, METRICS, RECORD) for n in (1, 4, 8, 16)},
+}
 WATCH = """
 import atexit, json, re, runpy, sys, time
 from collections import defaultdict
@@ -193,19 +206,64 @@ def tree_cpu(roots: list[int]) -> float:
     return sum(used[pid] for pid in inside)
 
 
-def measure(home: Path, servers: list[int], *words: str) -> dict[str, Any]:
+def post(session: requests.Session, uri: str, call: str, body: dict[str, Any]) -> dict[str, Any]:
+    reply = session.post(f"{uri}{API}/{call}", json=body, timeout=60)
+    reply.raise_for_status()
+    return reply.json()
+
+
+def wake(uri: str, servers: list[int]) -> None:
+    """Send requests on new connections, so that every worker loads its store, and wait until the server is idle."""
+
+    def ask(_: int) -> None:
+        headers = {"Connection": "close"}
+        requests.post(f"{uri}{API}/experiments/search", json={"max_results": 1}, headers=headers, timeout=60)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(64)))
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        before = tree_cpu(servers)
+        time.sleep(2)
+        if tree_cpu(servers) - before < 0.1:
+            break
+
+
+def bound(uri: str, trials: int, connections: int, values: tuple[int, int, int]) -> None:
+    """Write runs as fast as a client can that has nothing else to do. values: parameters, metrics, bytes of a tag."""
+    parameters, metrics, record = values
+    params = [{"key": f"p{i}", "value": str(i / 7)} for i in range(parameters)]
+    points = [{"key": f"m{i}", "value": i / 7, "timestamp": 1_700_000_000_000, "step": 0} for i in range(metrics)]
+    tags = [{"key": "record", "value": "x" * record}]
+    sessions = threading.local()
+
+    def write(number: int) -> None:
+        if not hasattr(sessions, "own"):
+            sessions.own = requests.Session()
+        session = sessions.own
+        about = {"experiment_id": experiment, "run_name": str(number), "start_time": 1, "tags": tags}
+        run = post(session, uri, "runs/create", about)["run"]["info"]["run_id"]
+        post(session, uri, "runs/log-batch", {"run_id": run, "params": params, "metrics": points})
+        post(session, uri, "runs/update", {"run_id": run, "status": "FINISHED", "end_time": 2})
+
+    with requests.Session() as session:
+        experiment = post(session, uri, "experiments/create", {"name": f"bound {os.getpid()}"})["experiment_id"]
+    with ThreadPoolExecutor(connections) as pool:
+        list(pool.map(write, range(trials)))
+
+
+def measure(home: Path, servers: list[int], *words: str, code: Sequence[str] = ("-c", WATCH)) -> dict[str, Any]:
     """Run a command of harness; returns its wall seconds, CPU seconds and HTTP calls by kind."""
     environment = os.environ | {"HARNESS_HOME": str(home), "PYTHONPATH": str(_measure.HERE.parent)}
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     at_server = tree_cpu(servers)
-    done = subprocess.run(
-        [sys.executable, "-c", WATCH, *words], capture_output=True, text=True, check=False, env=environment
-    )
+    command = [sys.executable, *code, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     wall, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise SystemExit(done.stderr)
     client = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    calls = json.loads(done.stderr.rpartition("calls ")[2])
+    calls = json.loads(done.stderr.rpartition("calls ")[2] or "{}")
     return {"wall": wall, "client": client, "server": tree_cpu(servers) - at_server, "calls": calls, "out": done.stdout}
 
 
@@ -219,9 +277,10 @@ def row(command: str, trials: int, found: dict[str, Any]) -> dict[str, object]:
         "trials/s": trials / wall,
         "client CPU s": found["client"],
         "server CPU s": found["server"],
+        "server CPU ms per trial": 1000 * found["server"] / trials,
         "requests": calls,
         "requests per trial": calls / trials,
-        "goal": GOALS[command],
+        "goal": GOALS.get(command, ""),
     }
 
 
@@ -230,13 +289,24 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=98)
     parser.add_argument("--print", action="store_true", help="print the result instead of writing it")
     parser.add_argument("--fill", nargs=3, metavar=("HOME", "DATA", "TRIALS"), help="for internal use")
+    parser.add_argument(
+        "--bound", nargs=6, metavar="URI TRIALS CONNECTIONS PARAMS METRICS BYTES", help="for internal use"
+    )
     options = parser.parse_args()
+    if options.bound:
+        uri, trials, connections, *values = options.bound
+        return bound(uri, int(trials), int(connections), (int(values[0]), int(values[1]), int(values[2])))
     if options.fill:
         return print(fill(Path(options.fill[0]), Path(options.fill[1]), int(options.fill[2])))
     with tempfile.TemporaryDirectory() as scratch, server(Path(scratch)) as (uri, database, pids):
         home, data = Path(scratch) / "home", ledgers.dataset(Path(scratch) / "data")
         command = [sys.executable, __file__, "--fill", str(home), str(data), str(options.trials)]
         trials = int(subprocess.check_output(command))
+        wake(uri, pids)
+        bounds = {}
+        for name, (connections, *values) in BOUNDS.items():
+            words = [__file__, "--bound", uri, *map(str, (trials, connections, *values))]
+            bounds[name] = measure(home, pids, code=words) | {"calls": {"all": [3 * trials, 0.0]}}
         local = measure(home, pids, "leaderboard", "--format", "csv")
         sync = measure(home, pids, "sync", "--tracking", uri)
         table = measure(home, pids, "leaderboard", "--format", "csv", "--from-mlflow", uri)
@@ -244,6 +314,7 @@ def main() -> None:
     if table["out"] != local["out"]:
         raise SystemExit("The table from MLflow differs from the one from the ledger.")
     rows = [row("sync", trials, sync), row("leaderboard --from-mlflow", trials, table)]
+    rows += [row(name, trials, found) for name, found in bounds.items()]
     kinds = [
         {"command": name, "request": kind, "calls": count, "seconds per call": seconds / count}
         for name, found in (("sync", sync), ("leaderboard", table), ("sync of nothing", again))
@@ -254,6 +325,11 @@ def main() -> None:
     )
     about += (
         f"CPU); a sync with nothing to write, {again['wall']:.1f} s. Load of the machine: {os.getloadavg()[0]:.0f}."
+    )
+    share = {n: [sync[key] / bounds[n][key] for key in ("server", "wall")] for n in bounds if BOUNDS[n][0] == 8}
+    about += "".join(
+        f" `sync` takes {cpu:.2f} x the server's CPU seconds and {wall:.2f} x the wall seconds of the {name}."
+        for name, (cpu, wall) in share.items()
     )
     parts = about, _measure.table(rows), _measure.table(kinds)
     print("\n\n".join(parts)) if options.print else _measure.write("tracking", "The MLflow mirror over HTTP", *parts)

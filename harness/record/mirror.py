@@ -41,14 +41,23 @@ class Mirror:
     def _work(self) -> None:
         last = False
         while not last:
-            try:
-                trial_id = self._queue.get(timeout=RETRY_AFTER if self._pending else None)
-            except queue.Empty:  # no trial ended: check whether the server is back
-                trial_id = ""
-            last = trial_id is None
-            self._pending += [trial_id] if trial_id else []
+            arrived = self._arrived()
+            last = None in arrived
+            new = [trial_id for trial_id in arrived if trial_id is not None]
+            self._pending = list(dict.fromkeys(self._pending + new))
             if last or time.monotonic() >= self._next_try:
                 self._drain()
+
+    def _arrived(self) -> list[str | None]:
+        """Wait for the next trial and take all that are in the queue, so that a mirror that lags writes several at
+        once. Empty if nothing came while trials wait for a server that was away."""
+        arrived: list[str | None] = []
+        try:
+            arrived.append(self._queue.get(timeout=RETRY_AFTER if self._pending else None))
+            while True:
+                arrived.append(self._queue.get_nowait())
+        except queue.Empty:
+            return arrived
 
     def _drain(self) -> None:
         try:
@@ -56,10 +65,10 @@ class Mirror:
                 self._tracker = tracking.Tracker(self.uri, self.home, mend=True)
                 self.page = self._tracker.page
                 self._here = self._tracker.mirrored()
-            while self._pending:
-                if self._pending[0] not in self._here:
-                    self._tracker.mirror(self.ledger, self._pending[0])
-                self._pending.pop(0)
+            self._pending = [trial_id for trial_id in self._pending if trial_id not in self._here]
+            for trial_id in self._tracker.write(self.ledger, list(self._pending)):
+                self._here.add(trial_id)
+                self._pending.remove(trial_id)
         except Exception as error:  # the bench continues whatever MLflow raises
             self._next_try = time.monotonic() + RETRY_AFTER
             self._tracker = None  # partly written runs are found and completed later

@@ -1,257 +1,208 @@
-"""The MLflow mirror of the ledger; the only module that imports MLflow. Writes ended trials and reads them back.
+"""The MLflow mirror of the ledger: write ended trials, read them back.
 
-There is one MLflow run per trial, nested under one run per bench process. Runs are found by tags, so mirroring twice
-changes nothing and a partly written run is completed under its id. An outage causes one warning; `sync` catches up
-from the ledger.
+There is one MLflow run per trial, nested under one run per bench process (`mlflow_run` has its layout). Runs are found
+by tags, so mirroring twice changes nothing and a partly written run is completed under its id. An outage causes one
+warning; `sync` catches up from the ledger. `mlflow_rest` serves plain HTTP servers without importing MLflow,
+`mlflow_client` every other store.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import os
 import tempfile
-import warnings
-from collections.abc import Callable, Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import polars as pl
 
-from harness import registry
-from harness.record import artifacts
-from harness.record.artifacts import ArtifactSources
+from harness.record import artifacts, mlflow_client, mlflow_run
+from harness.record.artifacts import RANKS, ArtifactSources
 from harness.record.launches import LaunchRecord
-from harness.record.ledger import Ledger, TrialEntry
+from harness.record.ledger import Ledger
+from harness.record.mlflow_run import BENCH, BUNDLE, COMPLETE, FILES, PARENT, RECORD_FILE, SPECTRUM, TRIAL, StoredRun
 from harness.record.tracking_uri import damage, default_uri, first_line, redact, runs_page
 from harness.system import checksums
 from harness.types import HarnessError, Json
 
-# One call to a dead server would otherwise block for minutes (7 retries with back-off).
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-os.environ.setdefault("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "false")  # a 429 may ask for an hour; we retry later
-os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # stdout is for results
+if TYPE_CHECKING:
+    from harness.record.mlflow_rest import RestStore
 
-__all__ = ["Tracker", "damage", "default_uri", "first_line", "read", "redact", "runs_page", "save_model", "sync"]
+__all__ = ["Tracker", "damage", "default_uri", "first_line", "read", "redact", "runs_page", "sync"]
 
 EXPERIMENT = "harness"
-CONNECTIONS = 4  # concurrent calls to a server, as many as its default workers; a local SQLite file gets one
-TRIAL, BENCH, COMPLETE, PARENT = "harness.trial", "harness.run", "harness.complete", "mlflow.parentRunId"
-SERVED = ("mlflow", "numpy", "safetensors", "torch")  # packages that a saved model needs
-SCRIPT = """import pandas as pd
-from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel
-
-from harness.training import exported_model
-
-
-class Recommend(PythonModel):
-    # rows of `history`, lists of item ids, and of `times` where the model reads them; a dict a row comes back
-
-    def load_context(self, context):
-        self.model = exported_model.load(context.artifacts["export"])
-
-    def predict(self, context, model_input: pd.DataFrame, params=None):
-        histories = [list(history) for history in model_input["history"]]
-        times = [list(row) for row in model_input["times"]] if "times" in model_input else None
-        return [vars(answer) for answer in self.model.recommend(histories, (params or {}).get("k", 10), times)]
-
-
-set_model(Recommend())
-"""
-RANKS, SPECTRUM = "ranks.parquet", "spectrum.json"
 _PARSERS: dict[str, Callable[[bytes], Any]] = {RANKS: artifacts.parse_ranks, SPECTRUM: artifacts.parse_spectra}
-_STATUS = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+Store: TypeAlias = "RestStore | mlflow_client.ClientStore"
+T = TypeVar("T")
 
 
-def metric_name(name: str) -> str:
-    """MLflow refuses `@` in metric names.
+def _in_threads(work: Callable[[T], None], items: Sequence[T], threads: int) -> Iterator[T]:
+    """Do `work` for every item in daemon threads, which do not keep an ending process; yield items as they are done.
 
-    >>> metric_name("NDCG@10")
-    'NDCG_at_10'
+    The first exception is raised once the calls in progress have ended; no further ones are begun.
     """
-    return name.replace("@", "_at_")
+    waiting, ended = deque(items), SimpleQueue[tuple[T, BaseException | None]]()
+
+    def serve() -> None:
+        while waiting:
+            try:
+                item = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                work(item)
+            except BaseException as error:
+                waiting.clear()
+                ended.put((item, error))
+            else:
+                ended.put((item, None))
+
+    team = [threading.Thread(target=serve, daemon=True) for _ in range(min(threads, len(items)))]
+    for thread in team:
+        thread.start()
+    try:
+        for _ in items:
+            item, error = ended.get()
+            if error is not None:
+                raise error
+            yield item
+    finally:
+        waiting.clear()
+        for thread in team:
+            thread.join()
 
 
 class Tracker:
-    """A connection to one MLflow store. Every method may raise any exception of MLflow.
+    """A connection to one MLflow store. Every method may raise any exception of its store.
 
     `mend`: quarantine a damaged SQLite file, so that the mirror is rebuilt. `make`: create the experiment if it does
     not exist. Raises HarnessError if the experiment does not exist (without `make`) or was deleted.
     """
 
     def __init__(self, uri: str, home: Path, *, mend: bool = False, make: bool = True) -> None:
-        from mlflow import MlflowClient
-
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
         local = uri.startswith("sqlite:///")
         if local:
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
             if mend and (why := damage(uri)):
                 checksums.set_aside(Path(uri.removeprefix("sqlite:///")), f"{why}; it will be rebuilt from the ledger")
-        self.client, self.uri = MlflowClient(tracking_uri=uri), uri
-        self.connections = 1 if local else CONNECTIONS
-        self._places: dict[str, str] = {}  # MLflow run -> URI of its artifacts
-        experiment = self.client.get_experiment_by_name(EXPERIMENT)
+        self.store = _store(uri)
+        experiment = self.store.experiment(EXPERIMENT)
         if experiment is None:
             if not make:
                 raise HarnessError(
                     f"MLflow at {redact(uri)} has no experiment '{EXPERIMENT}'; `harness sync` writes it."
                 )
             location = (home / "mlflow" / "artifacts").as_uri() if local else None
-            self.experiment = self.client.create_experiment(EXPERIMENT, artifact_location=location)
+            self.experiment = self.store.create_experiment(EXPERIMENT, location)
         else:
-            self.experiment = _active(experiment, uri)
-        self.home = home
+            self.experiment = _active(*experiment, uri)
+        self.home, self.uri = home, uri
         self.page = runs_page(uri, self.experiment)
         self.parents: dict[str, str] = {}
-        self.begun: dict[str, str] = {}  # trial -> its partly written MLflow run
-
-    def runs(self, tag: str) -> list[Any]:
-        """Return all runs of the experiment that have a tag."""
-        runs, token = [], None
-        while True:
-            page = self.client.search_runs(
-                [self.experiment], filter_string=f"tags.`{tag}` != ''", max_results=1000, page_token=token
-            )
-            runs += [self._noted(run) for run in page]
-            token = page.token
-            if not token:
-                return runs
-
-    def _noted(self, run: Any) -> Any:
-        self._places[run.info.run_id] = run.info.artifact_uri
-        return run
-
-    def _files(self, run: str) -> Any:
-        """Return the artifact repository of a run. The client would fetch the run first, one request for each."""
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-        return get_artifact_repository(self._places[run], tracking_uri=self.uri)
-
-    def _create(self, **what: Any) -> str:
-        return self._noted(self.client.create_run(self.experiment, **what)).info.run_id
-
-    def _put(self, run: str, name: str, value: Json) -> None:
-        """Write a value as a JSON file of a run."""
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / name
-            path.write_text(json.dumps(value), encoding="utf-8")
-            self._files(run).log_artifact(str(path))
+        self.begun: dict[str, StoredRun] = {}  # trial or bench -> its partly written MLflow run
 
     def mirrored(self) -> set[str]:
         """Return the ids of completely mirrored trials. Runs left incomplete by a killed process or an outage are noted
         in `begun`; if two processes created runs of one trial, the later one is deleted."""
         complete: set[str] = set()
-        for run in sorted(self.runs(TRIAL), key=lambda r: (COMPLETE not in r.data.tags, r.info.start_time)):
-            trial_id = run.data.tags[TRIAL]
+        runs = self.store.runs(self.experiment)
+        for run in sorted(runs, key=lambda run: (not mlflow_run.is_complete(run), run.start, run.id)):
+            if (bench := run.tags.get(BENCH)) is not None:
+                if COMPLETE in run.tags:
+                    self.parents[bench] = run.id
+                else:
+                    self.begun[bench] = run
+            if (trial_id := run.tags.get(TRIAL)) is None:
+                continue
             if trial_id in complete or trial_id in self.begun:
-                self.client.delete_run(run.info.run_id)
-            elif COMPLETE in run.data.tags:
+                self.store.delete(run.id)
+            elif mlflow_run.is_complete(run):
                 complete.add(trial_id)
             else:
-                self.begun[trial_id] = run.info.run_id
+                self.begun[trial_id] = run
         return complete
 
-    def parent(self, ledger: Ledger, run: str) -> str:
-        """Return the MLflow run of a bench process; create or complete it if needed."""
-        begun: dict[str, str] = {}
-        if not self.parents:
-            for existing in self.runs(BENCH):
-                runs = self.parents if COMPLETE in existing.data.tags else begun
-                runs[existing.data.tags[BENCH]] = existing.info.run_id
-        if run not in self.parents:
-            launch = ledger.launches[run]
-            mlflow_run = begun.get(run) or self._create(
-                start_time=int(launch.time * 1000), tags={BENCH: run}, run_name=f"bench {run}"
-            )
-            self._put(mlflow_run, "launch.json", {"kind": "launched", "time": launch.time, **launch.to_json()})
-            for key in queries_keys(launch):
-                if (file := artifacts.queries_path(self.home, key)).is_file():
-                    self._files(mlflow_run).log_artifact(str(file), "queries")
-            self.client.set_terminated(mlflow_run)
-            self.client.set_tag(mlflow_run, COMPLETE, "true")
-            self.parents[run] = mlflow_run
-        return self.parents[run]
+    def write(self, ledger: Ledger, trial_ids: Sequence[str], launches: Sequence[str] = ()) -> Iterator[str]:
+        """Write benches and ended trials over all connections; yield the id of each trial once it is written."""
+        benches = sorted({ledger.trials[trial_id].run for trial_id in trial_ids}.union(launches) - self.parents.keys())
+        for _ in _in_threads(lambda run: self._bench(ledger, run), benches, self.store.connections):
+            pass
+        yield from _in_threads(lambda trial_id: self._trial(ledger, trial_id), trial_ids, self.store.connections)
 
-    def mirror(self, ledger: Ledger, trial_id: str) -> None:
-        """Write one ended trial: parameters, per-epoch and final metrics, artifacts."""
-        from mlflow.entities import Metric, Param, RunTag
-
-        entry = ledger.trials[trial_id]
-        trial, result = entry.trial, entry.result
-        assert result is not None
-        tags = {TRIAL: trial_id, PARENT: self.parent(ledger, entry.run), "harness.role": trial.role}
-        tags |= {f"harness.{key}": value for key, value in vars(trial.cell).items()}
-        began, ended = int(entry.time * 1000), int(max(entry.ended, entry.time) * 1000)
-        name = f"{trial.cell.adapter} {trial.cell.backbone} {trial.cell.dataset} {trial.role} {trial_id[:6]}"
-        run = self.begun.get(trial_id) or self._create(start_time=began, tags=tags, run_name=name)
-        self.begun[trial_id] = run  # the store ignores points that it already has: same step, time and value
-        params = {**trial.params, "seed": trial.seed, "epochs": trial.epochs, **vars(trial.cell)}
-        metrics = [Metric("epoch/NDCG_at_10", value, began, step) for step, value in enumerate(result.curve)]
-        for group in ("valid", "test", "info"):
-            values = getattr(result, group).items()
-            metrics += [Metric(f"{group}/{metric_name(key)}", float(value), ended, 0) for key, value in values]
-        pairs = [Param(key, str(value)[:6000]) for key, value in params.items()]
-        self._artifacts(run, ledger, entry)
-        self.client.set_terminated(run, _STATUS[result.status], end_time=ended)
-        for at in range(0, max(len(metrics), 1), 800):  # a call takes 1,000 entries
-            last = [RunTag(COMPLETE, "true")] if at + 800 >= len(metrics) else []
-            # the store writes the tags of a call last: a run without this one is written again
-            self.client.log_batch(run, metrics[at : at + 800], pairs if at == 0 else [], last)
-
-    def _artifacts(self, run: str, ledger: Ledger, entry: TrialEntry) -> None:
-        result = entry.result
-        assert result is not None
-        record = {
-            "trial": entry.trial.to_json(),
-            "result": asdict(result),
-            "places": ledger.places(entry.trial.id),
-            "opened": ledger.opened.get(entry.trial.id, 0),
-            "run": entry.run,
-            "time": entry.time,
-            "ended": entry.ended,
-        }
-        self._put(run, "trial.json", record)
-        folder = artifacts.artifact_folder(self.home, entry.trial.id)
-        for file in sorted(folder.glob("[!.]*")):
-            self._files(run).log_artifact(str(file))
-
-    def has(self, run: str, file: str) -> bool:
-        folder = file.rpartition("/")[0] or None
-        return any(artifact.path == file for artifact in self._files(run).list_artifacts(folder))
-
-    def records(self, tag: str, file: str, pool: ThreadPoolExecutor) -> list[tuple[str, str, Future[bytes]]]:
-        """Begin to read a file of every complete run with a tag; return the tag's value, the run and the read."""
-        complete = [run for run in self.runs(tag) if COMPLETE in run.data.tags]
-        ids = [(run.data.tags[tag], run.info.run_id) for run in complete]
-        return [(value, run, pool.submit(self.load, run, file)) for value, run in ids]
-
-    def load(self, run: str, file: str) -> bytes:
-        """Return the content of a file. One request: `download_artifacts` would list its folder first."""
+    def _bench(self, ledger: Ledger, run: str) -> None:
+        """Write the MLflow run of a bench process."""
+        launch = ledger.launches[run]
+        stored = self._begin(run, BENCH, f"bench {run}", int(launch.time * 1000), {BENCH: run})
         with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / "file"
-            self._files(run)._download_file(file, str(path))
-            return path.read_bytes()
+            file = Path(scratch) / "launch.json"
+            file.write_text(json.dumps({"kind": "launched", "time": launch.time, **launch.to_json()}), encoding="utf-8")
+            self.store.put(stored, file)
+        for key in queries_keys(launch):
+            if (file := artifacts.queries_path(self.home, key)).is_file():
+                self.store.put(stored, file, "queries")
+        self.store.end(stored.id, "FINISHED")
+        self.store.log(stored.id, {}, [], {COMPLETE: "true"})
+        self.parents[run] = stored.id
+
+    def _trial(self, ledger: Ledger, trial_id: str) -> None:
+        """Write one ended trial. Its end comes last: a run without it is written again."""
+        content = mlflow_run.content(ledger, trial_id)
+        files, large = mlflow_run.files_of(self.home, trial_id)
+        text = json.dumps(content.record)
+        tags = content.tags | {PARENT: self.parents[ledger.trials[trial_id].run]}
+        with tempfile.TemporaryDirectory() as scratch:
+            if (record := mlflow_run.record_tags(text)) is None:
+                file = Path(scratch) / RECORD_FILE
+                file.write_text(text, encoding="utf-8")
+                files.append(file)
+            bundle = Path(scratch) / BUNDLE
+            added = record or {}
+            if files:
+                added |= {FILES: json.dumps(mlflow_run.pack(files, bundle))}
+            resumed = trial_id in self.begun
+            run = self._begin(trial_id, TRIAL, content.name, content.began, tags | added)
+            for file in [bundle, *large] if files else large:
+                self.store.put(run, file)
+        *first, last = mlflow_run.batches(content.metrics)
+        for points in first:
+            self.store.log(run.id, {}, points, {})
+        # tags come last in a call: they complete a run of an earlier version that has its end already
+        self.store.log(run.id, content.params, last, added if resumed else {})
+        self.store.end(run.id, content.status, content.ended)
+
+    def _begin(self, name: str, tag: str, title: str, start: int, tags: dict[str, str]) -> StoredRun:
+        """Return the begun run of a trial or bench, or create it."""
+        if name not in self.begun:
+            run, repeated = self.store.create_run(self.experiment, title, start, tags)
+            self.begun[name] = run
+            if repeated:  # the first call may have been carried out although its answer was lost
+                for other in self.store.runs(self.experiment, f"tags.`{tag}` = '{name}'"):
+                    if other.id != run.id:
+                        self.store.delete(other.id)
+        return self.begun[name]
 
 
-def _active(experiment: Any, uri: str) -> str:
+def _store(uri: str) -> Store:
+    if uri.startswith(("http://", "https://")):
+        from harness.record import mlflow_rest
+
+        if mlflow_rest.serves():
+            return mlflow_rest.RestStore(uri, mlflow_client.MlflowArtifacts(uri))
+    return mlflow_client.ClientStore(uri)
+
+
+def _active(experiment: str, active: bool, uri: str) -> str:
     """Return the id of an experiment. Raises HarnessError if it was deleted: MLflow then keeps it, but accepts no runs
     and does not release its name."""
-    if experiment.lifecycle_stage == "active":
-        return experiment.experiment_id
+    if active:
+        return experiment
     raise HarnessError(
         f"MLflow at {redact(uri)} has deleted the experiment '{EXPERIMENT}'. Restore it, with "
-        f"MLFLOW_TRACKING_URI={redact(uri)} mlflow experiments restore --experiment-id {experiment.experiment_id}, "
+        f"MLFLOW_TRACKING_URI={redact(uri)} mlflow experiments restore --experiment-id {experiment}, "
         "or name another store with --tracking."
     )
 
@@ -265,16 +216,9 @@ def sync(uri: str, home: Path, ledger: Ledger, log: Callable[[str], None] = lamb
         tracker = Tracker(uri, home, mend=True)
         here = tracker.mirrored()
         missing = [i for i, e in ledger.trials.items() if e.status is not None and i not in here]
-        for run in sorted(ledger.launches):  # also those without trials, which decide the state of skipped cells
-            tracker.parent(ledger, run)
-        with ThreadPoolExecutor(tracker.connections) as pool:
-            writes = [pool.submit(tracker.mirror, ledger, trial_id) for trial_id in missing]
-            try:
-                for number, (trial_id, write) in enumerate(zip(missing, writes, strict=True), 1):
-                    write.result()
-                    log(f"[{number}/{len(missing)}] {ledger.trials[trial_id].trial.cell}")
-            finally:
-                pool.shutdown(cancel_futures=True)
+        # also launches without trials, which decide the state of skipped cells
+        for number, trial_id in enumerate(tracker.write(ledger, missing, list(ledger.launches)), 1):
+            log(f"[{number}/{len(missing)}] {ledger.trials[trial_id].trial.cell}")
         return len(missing)
     except HarnessError:
         raise
@@ -299,82 +243,107 @@ def read(uri: str, home: Path) -> tuple[Ledger, ArtifactSources]:
     if why := damage(uri):
         raise HarnessError(f"{uri.removeprefix('sqlite:///')} is damaged ({why}); `harness sync` rebuilds it.")
     try:
-        tracker = Tracker(uri, home, make=False)
-        ledger, runs, facts_in = Ledger(), {}, {}  # trial -> run; key of target facts -> run
-        with ThreadPoolExecutor(tracker.connections) as pool:
-            for name, run, event in tracker.records(BENCH, "launch.json", pool):
-                ledger.take(name, json.loads(event.result()))
-                facts_in |= dict.fromkeys(queries_keys(ledger.launches[name]), run)
-            for trial_id, run, record in tracker.records(TRIAL, "trial.json", pool):
-                runs[trial_id] = run
-                _replay(ledger, trial_id, json.loads(record.result()))
+        return _read(uri, home)
     except HarnessError:
         raise
     except Exception as error:
         raise HarnessError(f"MLflow at {redact(uri)} cannot be read: {first_line(error)}") from error
 
-    def load(run: str | None, file: str, parse: Callable[[bytes], Any]) -> Any:
-        """Read a file of a run; None if the run or file does not exist or the file is damaged."""
-        try:
-            if run is None or not tracker.has(run, file):
-                return None
-            return parse(tracker.load(run, file))
-        except pl.exceptions.PolarsError:
-            return None
-        except Exception as error:
-            raise HarnessError(f"MLflow at {redact(uri)} cannot be read: {first_line(error)}") from error
 
-    begun: dict[tuple[str, str], Future[Any]] = {}  # reads of trials' files by trial and file
-
-    def of_trial(trial_id: str, file: str) -> Any:
-        if (read := begun.pop((trial_id, file), None)) is not None:
-            return read.result()
-        return load(runs.get(trial_id), file, _PARSERS[file])
+def _read(uri: str, home: Path) -> tuple[Ledger, ArtifactSources]:
+    tracker = Tracker(uri, home, make=False)
+    store, ledger, facts_in = tracker.store, Ledger(), {}  # key of target facts -> run of a bench
+    runs = store.runs(tracker.experiment)
+    benches = {run.tags[BENCH]: run for run in runs if BENCH in run.tags and COMPLETE in run.tags}
+    trials = {run.tags[TRIAL]: run for run in runs if TRIAL in run.tags and mlflow_run.is_complete(run)}
+    with ThreadPoolExecutor(store.connections) as pool:
+        launches = pool.map(lambda run: store.get(run, "launch.json"), benches.values())
+        records = pool.map(lambda run: _record(store, run), trials.values())
+    for (name, run), event in zip(benches.items(), launches, strict=True):
+        ledger.take(name, json.loads(event))
+        facts_in |= dict.fromkeys(queries_keys(ledger.launches[name]), run)
+    for trial_id, record in zip(trials, records, strict=True):
+        _replay(ledger, trial_id, record)
+    files = _Files(tracker, trials)
 
     def prefetch(trial_ids: Sequence[str]) -> None:
-        with_files = [i for i in trial_ids if i in ledger.trials and ledger.trials[i].status == "done"]
-        pool = ThreadPoolExecutor(tracker.connections)
-        for file in _PARSERS:
-            begun.update({(i, file): pool.submit(load, runs.get(i), file, _PARSERS[file]) for i in with_files})
-        pool.shutdown(wait=False)
+        files.begin([i for i in trial_ids if i in ledger.trials and ledger.trials[i].status == "done"])
 
     return ledger, ArtifactSources(
-        lambda trial_id: of_trial(trial_id, RANKS),
-        lambda key: load(facts_in.get(key), f"queries/{key}.parquet", pl.read_parquet),
-        lambda trial_id: of_trial(trial_id, SPECTRUM),
+        lambda trial_id: files.of_trial(trial_id, RANKS),
+        lambda key: files.load(facts_in.get(key), f"queries/{key}.parquet", pl.read_parquet),
+        lambda trial_id: files.of_trial(trial_id, SPECTRUM),
         tracker.page,
         prefetch,
     )
 
 
-def save_model(folder: Path, export: Path) -> None:
-    """An MLflow model of an export folder: code and safetensors, nothing pickled, with the code it needs beside it.
+class _Files:
+    """Files of mirrored runs, read ahead over all connections of the store."""
 
-    Raises HarnessError if MLflow does not write it.
-    """
-    import mlflow
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import Array, DataType
+    def __init__(self, tracker: Tracker, trials: Mapping[str, StoredRun]) -> None:
+        self._store, self._uri, self._trials = tracker.store, tracker.uri, trials
+        self._begun: dict[tuple[str, str], Future[dict[str, Any]]] = {}  # by trial and file
 
-    inputs = Schema([ColSpec(Array(DataType.string), "history"), ColSpec(Array(DataType.double), "times", False)])
-    parameters = ParamSchema([ParamSpec("k", DataType.long, 10)])
-    code_paths = [str(registry.folder_of(package)) for package in ("harness", "adapters", "backbones")]
-    with tempfile.TemporaryDirectory() as scratch:
-        script = Path(scratch) / "recommend.py"
-        script.write_text(SCRIPT, encoding="utf-8")
+    def begin(self, trial_ids: Sequence[str]) -> None:
+        """Begin to read ranks and spectra of trials."""
+        pool = ThreadPoolExecutor(self._store.connections)
+        for trial_id in trial_ids:
+            if run := self._trials.get(trial_id):
+                self._begun |= dict.fromkeys(((trial_id, file) for file in _PARSERS), pool.submit(self._of_table, run))
+        pool.shutdown(wait=False)
+
+    def of_trial(self, trial_id: str, file: str) -> Any:
+        """Return a parsed file; None if the run or file does not exist or the file is damaged."""
+        if (reading := self._begun.pop((trial_id, file), None)) is not None:
+            return reading.result()[file]
+        run = self._trials.get(trial_id)
+        return self._of_table(run)[file] if run else None
+
+    def _of_table(self, run: StoredRun) -> dict[str, Any]:
+        """Read ranks and spectrum: one request, except for runs of earlier versions."""
+        if FILES not in run.tags:
+            return {file: self.load(run, file, parse) for file, parse in _PARSERS.items()}
+        index = {file: span for file, span in mlflow_run.index_of(run.tags).items() if file in _PARSERS}
+        start = min((start for start, _ in index.values()), default=0)
+        stop = max((start + size for start, size in index.values()), default=0)
+        content = self._guarded(lambda: self._store.get(run, BUNDLE, (start, stop - start))) if index else b""
+        cut = {file: content[at - start : at - start + size] for file, (at, size) in index.items()}
+        return {file: _parsed(cut[file], parse) if file in cut else None for file, parse in _PARSERS.items()}
+
+    def load(self, run: StoredRun | None, file: str, parse: Callable[[bytes], Any]) -> Any:
+        """Read an artifact of a run; None if the run or file does not exist or the file is damaged."""
+        if run is None or not self._guarded(lambda: self._store.has(run, file)):
+            return None
+        return _parsed(self._guarded(lambda: self._store.get(run, file)), parse)
+
+    def _guarded(self, call: Callable[[], T]) -> T:
         try:
-            with warnings.catch_warnings(action="ignore"):
-                mlflow.pyfunc.save_model(
-                    str(folder),
-                    python_model=str(script),
-                    artifacts={"export": str(export)},
-                    code_paths=code_paths,
-                    signature=ModelSignature(inputs, params=parameters),
-                    pip_requirements=[f"{name}=={metadata.version(name)}" for name in SERVED],
-                )
+            return call()
         except Exception as error:
-            raise HarnessError(f"MLflow did not write {folder}: {first_line(error)}") from error
+            raise HarnessError(f"MLflow at {redact(self._uri)} cannot be read: {first_line(error)}") from error
+
+
+def _parsed(content: bytes, parse: Callable[[bytes], Any]) -> Any:
+    try:
+        return parse(content)
+    except pl.exceptions.PolarsError:
+        return None
+
+
+def _record(store: Store, run: StoredRun) -> Json:
+    """Return the record of a trial: from its tags, its bundle or, of an earlier version, its file."""
+    try:
+        if (record := mlflow_run.record_of(run.tags)) is not None:
+            return record
+        if span := mlflow_run.index_of(run.tags).get(RECORD_FILE):
+            return json.loads(store.get(run, BUNDLE, span))
+        return json.loads(store.get(run, RECORD_FILE))
+    except json.JSONDecodeError as error:
+        raise HarnessError(
+            f"The MLflow run {run.id} of trial {run.tags[TRIAL]} has a damaged record ({error}); delete the run, then "
+            "`harness sync` writes it."
+        ) from error
 
 
 def _replay(ledger: Ledger, trial_id: str, record: Json) -> None:

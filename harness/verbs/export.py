@@ -48,9 +48,9 @@ def command(row: str, output: Path, seed: int | None, home: str, **options: Any)
         raise HarnessError("--top-k sets the length of lists; add --lists.")
     report = export.write(find_home(Path(home)), row, output, seed, options["dataset"], options["run"], options["fold"])
     if options["mlflow"]:
-        from harness.record import tracking
+        from harness.record import mlflow_client
 
-        tracking.save_model(output / "mlflow", output)
+        mlflow_client.save_model(output / "mlflow", output)
     if options["as_json"]:
         return click.echo(as_json(report))
     click.echo(f"{report.row}, seed {report.seed} -> {report.folder}")

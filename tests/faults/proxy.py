@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import requests
@@ -15,6 +16,7 @@ class Proxy:
 
     def __init__(self, target):
         self.target, self.mode, self.seconds, self.calls, self.failing = target, "pass", 10.0, 0, None
+        self.lock, self.left, self.victim, self.answered = threading.Lock(), 0, None, False
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -37,13 +39,25 @@ class Proxy:
                     return self.end_headers()
                 if proxy.mode == "slow":
                     time.sleep(proxy.seconds)
+                kill = proxy.countdown()
+                if kill and not proxy.answered:
+                    kill()
                 headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "content-length")}
-                found = requests.request(self.command, proxy.target + self.path, data=body, headers=headers, timeout=60)
-                self.send_response(found.status_code)
-                self.send_header("Content-Type", found.headers.get("Content-Type", "application/json"))
-                self.send_header("Content-Length", str(len(found.content)))
-                self.end_headers()
-                self.wfile.write(found.content)
+                try:
+                    found = requests.request(
+                        self.command, proxy.target + self.path, data=body, headers=headers, timeout=60
+                    )
+                except requests.RequestException:
+                    return self.connection.close()
+                if kill and proxy.answered:
+                    kill()
+                    return self.connection.close()
+                with suppress(ConnectionError):  # the client was killed
+                    self.send_response(found.status_code)
+                    self.send_header("Content-Type", found.headers.get("Content-Type", "application/json"))
+                    self.send_header("Content-Length", str(len(found.content)))
+                    self.end_headers()
+                    self.wfile.write(found.content)
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer
 
@@ -51,6 +65,17 @@ class Proxy:
         self.server.daemon_threads = True
         self.uri = f"http://127.0.0.1:{self.server.server_address[1]}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def kill(self, calls, victim, *, answered):
+        """Call `victim` at a call from now on, before it reaches the server, or after the server has answered it."""
+        with self.lock:
+            self.left, self.victim, self.answered = calls, victim, answered
+
+    def countdown(self):
+        """Return what this call kills, if anything."""
+        with self.lock:
+            self.left -= 1
+            return self.victim if self.left == 0 else None
 
     def close(self):
         self.server.shutdown()

@@ -1,56 +1,23 @@
 """A real MLflow server that dies in the middle: a warning, and `harness sync` catches up without duplicates."""
 
 import json
-import os
 import re
-import signal
-import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
-import requests
 import synthetic_ledgers
 from command_line import SMALL_MODEL, TINY, bench, ended, environment, harness, harness_process, metrics_of
 from dataset_files import make_dataset
+from mlflow_server import check_mirror, contents, free_port, serve, stop
 from proxy import Proxy
 
 from harness.record import mirror, tracking
 from harness.record.ledger import Ledger
 from harness.report import ledger_frames, tables
 from harness.types import HarnessError
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def serve(folder, port):
-    """A tracking server on loopback, ready to answer."""
-    folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/db.sqlite", "--artifacts-destination", str(folder / "art")]
-    server = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        try:
-            if requests.get(f"http://127.0.0.1:{port}/health", timeout=2).ok:
-                return server
-        except requests.RequestException:
-            time.sleep(0.3)
-    raise AssertionError("the MLflow server did not start")
-
-
-def stop(server):
-    os.killpg(server.pid, signal.SIGKILL)
-    server.wait()
 
 
 def mirrored(uri):
@@ -130,31 +97,6 @@ def proxy(server, monkeypatch, request):
     found = Proxy(server)
     yield found
     found.close()
-
-
-def contents(uri):
-    """Of every trial's MLflow runs: id, points of every metric, and whether it is whole."""
-    tracker = tracking.Tracker(uri, Path())
-    found = {}
-    for run in tracker.runs(tracking.TRIAL):
-        points = {}
-        for key in run.data.metrics:
-            history = tracker.client.get_metric_history(run.info.run_id, key)
-            points[key] = sorted((m.step, m.value) for m in history)
-        whole = tracking.COMPLETE in run.data.tags and run.info.status != "RUNNING"
-        found.setdefault(run.data.tags[tracking.TRIAL], []).append((run.info.run_id, points, whole))
-    return found
-
-
-def check_mirror(uri, ledger):
-    found = contents(uri)
-    assert set(found) == set(ledger.trials)
-    for trial_id, runs in found.items():
-        ((_, points, whole),) = runs
-        assert whole
-        curve = ledger.result(trial_id).curve
-        assert points.get("epoch/NDCG_at_10", []) == list(enumerate(curve)), "each epoch once"
-        assert all(len(history) == 1 for key, history in points.items() if not key.startswith("epoch/"))
 
 
 @pytest.mark.slow

@@ -32,8 +32,8 @@ def tree(tmp_path):
     ("file", "line", "contract"),
     [
         ("harness/workflows/progress.py", "import ray", "Only engine.ray_tune speaks to Ray"),
-        ("harness/report/tables/_build.py", "import mlflow", "Only record.tracking speaks to MLflow"),
-        ("harness/verbs/show.py", "def f():\n    import mlflow", "Only record.tracking speaks to MLflow"),
+        ("harness/report/tables/_build.py", "import mlflow", "Only record.mlflow_client speaks to MLflow"),
+        ("harness/verbs/show.py", "def f():\n    import mlflow", "Only record.mlflow_client speaks to MLflow"),
         ("harness/report/tables/_build.py", "from harness.record import ledger", "Tables and statistics take frames"),
         ("harness/types.py", "from harness.system import files", "Arrows point down"),
         ("harness/unplaced.py", "", "Arrows point down"),

@@ -135,8 +135,10 @@ def test_mlflow_has_every_trial_nested_and_gives_the_same_table(done):
     assert {run.data.tags["mlflow.parentRunId"] for run in trials} <= parents
     confirmed = next(r for r in trials if r.data.tags["harness.role"] == "confirm" and "train.lr" in r.data.params)
     client = mlflow.MlflowClient()
-    files = {file.path for file in client.list_artifacts(confirmed.info.run_id)}
-    assert {"ranks.parquet", "spectrum.json", "model.safetensors", "trial.json"} <= files
+    assert [file.path for file in client.list_artifacts(confirmed.info.run_id)] == ["files.zip"]
+    assert {"ranks.parquet", "spectrum.json", "model.safetensors"} <= json.loads(
+        confirmed.data.tags["harness.files"]
+    ).keys()
     assert "test/NDCG_at_10" in confirmed.data.metrics
     assert len(client.get_metric_history(confirmed.info.run_id, "epoch/NDCG_at_10")) == 2
 

@@ -1,0 +1,173 @@
+"""The layout of a trial in MLflow: name, tags, parameters, metrics and the file bundle of its run.
+
+The record from which a ledger is rebuilt is JSON in the tags `harness.record.1`, `.2`, ... Files of a confirmation are
+one artifact, `files.zip`, without compression; the tag `harness.files` says where each file lies in it, so that a table
+reads ranks and spectrum without the rest. Large files, but not those of tables, are artifacts of their own. Earlier
+versions wrote every file, and `trial.json`, as an artifact.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from harness.record import artifacts
+from harness.record.ledger import Ledger
+from harness.types import Json
+
+TRIAL, BENCH, PARENT = "harness.trial", "harness.run", "mlflow.parentRunId"
+COMPLETE = "harness.complete"  # of benches, and of trials that earlier versions wrote
+RECORD, FILES = "harness.record", "harness.files"
+RECORD_FILE, BUNDLE, SPECTRUM = "trial.json", "files.zip", "spectrum.json"
+PART = 5000  # characters of a tag: the limit of older servers; today's is 8,000
+LARGE = 1 << 20  # bytes; not every store can read a part of an artifact, so a bundle stays small
+PARTS = 10  # a longer record is a file of the bundle
+RUNNING = "RUNNING"
+_STATUS = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+
+Span = tuple[int, int]  # offset and length, bytes
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as a store lists it. `place`: URI of its artifacts. `start`: milliseconds since the epoch."""
+
+    id: str
+    place: str
+    status: str
+    start: int
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A value of a metric. `time`: milliseconds since the epoch."""
+
+    key: str
+    value: float
+    time: int
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Content:
+    """What MLflow shows of a trial, and its record. `began`, `ended`: milliseconds since the epoch."""
+
+    name: str
+    tags: dict[str, str]
+    params: dict[str, str]
+    metrics: list[Point]
+    status: str
+    began: int
+    ended: int
+    record: Json
+
+
+def metric_name(name: str) -> str:
+    """MLflow refuses `@` in metric names.
+
+    >>> metric_name("NDCG@10")
+    'NDCG_at_10'
+    """
+    return name.replace("@", "_at_")
+
+
+def content(ledger: Ledger, trial_id: str) -> Content:
+    """Return the content of the run of an ended trial."""
+    entry = ledger.trials[trial_id]
+    trial, result = entry.trial, entry.result
+    assert result is not None
+    cell = trial.cell
+    began, ended = int(entry.time * 1000), int(max(entry.ended, entry.time) * 1000)
+    metrics = [Point("epoch/NDCG_at_10", value, began, step) for step, value in enumerate(result.curve)]
+    for group in ("valid", "test", "info"):
+        values = getattr(result, group).items()
+        metrics += [Point(f"{group}/{metric_name(key)}", float(value), ended) for key, value in values]
+    return Content(
+        name=f"{cell.adapter} {cell.backbone} {cell.dataset} {trial.role} {trial_id[:6]}",
+        tags={TRIAL: trial_id, "harness.role": trial.role} | {f"harness.{k}": v for k, v in vars(cell).items()},
+        params={
+            key: str(value)[:6000]
+            for key, value in {**trial.params, "seed": trial.seed, "epochs": trial.epochs, **vars(cell)}.items()
+        },
+        metrics=metrics,
+        status=_STATUS[result.status],
+        began=began,
+        ended=ended,
+        record={
+            "trial": trial.to_json(),
+            "result": asdict(result),
+            "places": ledger.places(trial_id),
+            "opened": ledger.opened.get(trial_id, 0),
+            "run": entry.run,
+            "time": entry.time,
+            "ended": entry.ended,
+        },
+    )
+
+
+def record_tags(text: str) -> dict[str, str] | None:
+    """Split a record, JSON in ASCII, over tags; None if it is too long.
+
+    >>> list(record_tags("x" * 5001))
+    ['harness.record.1', 'harness.record.2']
+    """
+    parts = [text[at : at + PART] for at in range(0, len(text), PART)]
+    return {f"{RECORD}.{number}": part for number, part in enumerate(parts, 1)} if len(parts) <= PARTS else None
+
+
+def record_of(tags: Mapping[str, str]) -> Json | None:
+    """Return the record in the tags of a run, None if it is in a file. Raises ValueError if a part is missing."""
+    parts = []
+    while (part := tags.get(f"{RECORD}.{len(parts) + 1}")) is not None:
+        parts.append(part)
+    # what follows the record is left from an attempt whose record was longer
+    return json.JSONDecoder().raw_decode("".join(parts))[0] if parts and RECORD_FILE not in index_of(tags) else None
+
+
+def index_of(tags: Mapping[str, str]) -> dict[str, Span]:
+    """Return where the files of a run lie in its bundle; empty if it has none."""
+    return {name: (start, size) for name, (start, size) in json.loads(tags.get(FILES, "{}")).items()}
+
+
+def is_complete(run: StoredRun) -> bool:
+    """Whether everything of a trial's run is written: its end is the last write."""
+    if COMPLETE in run.tags:
+        return True
+    return run.status != RUNNING and (f"{RECORD}.1" in run.tags or RECORD_FILE in index_of(run.tags))
+
+
+def files_of(home: Path, trial_id: str) -> tuple[list[Path], list[Path]]:
+    """Return the files of a trial for its bundle, those of tables first, and those that are too large for it."""
+    in_table = lambda file: file.name in (artifacts.RANKS, SPECTRUM)  # noqa: E731
+    files = artifacts.artifact_folder(home, trial_id).glob("[!.]*")
+    files = sorted(files, key=lambda file: (not in_table(file), file.name))
+    large = [file for file in files if not in_table(file) and file.stat().st_size > LARGE]
+    return [file for file in files if file not in large], large
+
+
+def pack(files: Sequence[Path], bundle: Path) -> dict[str, Span]:
+    """Write files into a ZIP archive without compression; return where each lies in it."""
+    with zipfile.ZipFile(bundle, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
+        for file in files:
+            archive.write(file, file.name)
+        members = archive.infolist()
+    with open(bundle, "rb") as stream:
+        return {member.filename: (_start(stream, member.header_offset), member.file_size) for member in members}
+
+
+def _start(archive: BinaryIO, header: int) -> int:
+    """Return where the content of a file begins: after a header of 30 bytes, its name and an extra field."""
+    archive.seek(header + 26)
+    name, extra = struct.unpack("<HH", archive.read(4))
+    return header + 30 + name + extra
+
+
+def batches(metrics: Sequence[Point], size: int = 800) -> list[Sequence[Point]]:
+    """Split metrics into calls, at least one; a call takes 1,000 entries."""
+    return [metrics[at : at + size] for at in range(0, max(len(metrics), 1), size)]
