@@ -239,13 +239,13 @@ class Engine:
 
 
 BUDGETS = {
-    "quick": Budget("quick", trials=0, epochs=10, patience=2, seeds=2),  # see benchmarks/results/quick.md
+    "quick": Budget("quick", trials=0, epochs=5, patience=2, seeds=2),  # see benchmarks/results/quick.md
     "standard": Budget("standard", trials=16, epochs=40, patience=5, seeds=5),
     "paper": Budget("paper", trials=32, epochs=300, patience=20, seeds=5),
 }
 
 # Shared parameters that a budget sets for all cells, unless `--set` does or `--spaces` names other search spaces.
-BUDGET_PARAMS: dict[str, Params] = {"quick": {"train.ema": 0.95}}  # halves the epochs to a level
+BUDGET_PARAMS: dict[str, Params] = {"quick": {"train.batch_size": 512, "train.ema": 0.97}}  # half the epochs to a level
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from harness.verbs._options import request_of
 @pytest.mark.parametrize(
     ("options", "ema"),
     [
-        ({}, 0.95),
-        ({"budget": "quick"}, 0.95),
+        ({}, 0.97),
+        ({"budget": "quick"}, 0.97),
         ({"budget": "quick", "set": {"train.ema": 0.5}}, 0.5),
         ({"budget": "quick", "set": {"train.ema": 0}}, None),
-        ({"budget": "quick", "set": {"train.d": 32}}, 0.95),
+        ({"budget": "quick", "set": {"train.d": 32}}, 0.97),
         ({"budget": "standard"}, None),
         ({"budget": "quick", "spaces": "gsasrec"}, None),
     ],
