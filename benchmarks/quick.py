@@ -1,8 +1,9 @@
 """Do the epochs of budget `quick` suffice? Validation NDCG@10 by epoch as a share of its level at 20 epochs.
 
 SASRec with `id` and with `spectran` on MovieLens-100K and Amazon Office, three seeds, at the defaults and with the
-parameters that the budget sets. The level is the best validation value within 20 epochs at the defaults; likewise, early stopping at a budget of e epochs reaches the best value within e. `quick` is the budget
-itself: its share of the level at the end of its early stopping, and the epochs until then.
+parameters that the budget sets. The level is the best validation value within 20 epochs at the defaults; likewise,
+early stopping at a budget of e epochs reaches the best value within e. `quick` is the budget itself: its share of the
+level at the end of its early stopping, and the epochs until then.
 """
 
 from __future__ import annotations
