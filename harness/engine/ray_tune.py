@@ -15,18 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # the ledger does this
-os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "64")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # `Stop` handles it
-os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # `GridScheduler` logs a line for each
-try:
-    Path.home()
-except RuntimeError:  # no HOME and no entry for this user: importing Ray would fail
-    os.environ["HOME"] = "/"
+from harness.engine import ray_settings  # noqa: F401 - before Ray, which reads the environment when it is imported
+
+# isort: split
 
 import ray
 from ray import tune
@@ -285,9 +276,19 @@ def cluster(address: str | None) -> Iterator[Json]:
             options = stack.enter_context(ray_head.private_cluster())
             stack.enter_context(_on_loopback())
             _start(None, {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"} | options)
-        stack.callback(ray.shutdown)
+        stack.callback(_shut_down)
         ray_head.watch(ray.get_runtime_context().gcs_address, ray.is_initialized)
         yield layouts.resources(ray.nodes())
+
+
+def _shut_down() -> None:
+    """End the session. Ray would give each of its processes a second to react to SIGTERM, from which they are shielded
+    (`_start`), before it kills them."""
+    node: Any = importlib.import_module("ray._private.worker")._global_node
+    with contextlib.suppress(AttributeError):  # private in Ray; without it, the end takes five seconds
+        kill = node.kill_all_processes
+        node.kill_all_processes = lambda **how: kill(**how | {"allow_graceful": False})
+    ray.shutdown()
 
 
 def _start(address: str | None, options: Json) -> None:

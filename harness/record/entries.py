@@ -6,13 +6,14 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, cast
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from harness.record import lines, segments
 from harness.record.segments import FileOffset
 from harness.types import Role, Status, Trial, TrialResult
+
+if TYPE_CHECKING:  # commands that only list names do not pay for its import
+    import numpy as np
 
 # Typecodes of `array`. Columns of words hold codes: positions in `Trials.words`, where 0 is "".
 FACTS = {  # of a trial that one segment started and ended
@@ -188,6 +189,8 @@ class Trials(Mapping[str, TrialEntry]):
 
     def column(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Return the values of a column in `rows`, as a copy."""
+        import numpy as np
+
         return np.asarray(getattr(self, name))[rows]  # the view must not outlive this: a viewed array cannot grow
 
     def place(self, what: str, row: int) -> FileOffset:
@@ -202,6 +205,8 @@ class Trials(Mapping[str, TrialEntry]):
 
         Raises HarnessError if a line has changed since the ledger was opened.
         """
+        import numpy as np
+
         found: list[bytes | None] = [None] * len(rows)
         offsets, lengths, runs = (self.column(f"{what}_{name}", rows) for name in ("at", "length", "run"))
         on_disk = lengths > 0

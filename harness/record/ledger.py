@@ -15,9 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, cast
 
 from harness.record import ensembles, lines, segment_index
 from harness.record.entries import TrialEntry, Trials
@@ -25,6 +23,9 @@ from harness.record.launches import SCHEMA, LaunchRecord, StudyRecord
 from harness.record.segment_index import SegmentRows
 from harness.record.segments import Damage, FileOffset, Segment, SegmentReader, parse
 from harness.types import HarnessError, Json, Trial, TrialResult
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass
@@ -238,6 +239,8 @@ class Ledger:
 
     def search_rows(self, study: str, trials: int) -> np.ndarray:
         """Rows in `trials` of the started trials among a study's first `trials` numbers, by number."""
+        import numpy as np
+
         rows = self.trials.rows
         found = lambda: np.array([rows[i] for _, i in self.search_ids(study, trials)], np.int64)  # noqa: E731
         return self._fact(study, ("rows", trials), found)
@@ -298,7 +301,7 @@ class Ledger:
 
     def ended(self, study: str, trials: int) -> int:
         """Return how many of a study's first `trials` numbers have ended."""
-        return int(np.count_nonzero(self.trials.column("status", self.search_rows(study, trials))))
+        return int((self.trials.column("status", self.search_rows(study, trials)) != 0).sum())
 
     def winner(self, study: str, trials: int) -> Trial | None:
         """Return the best finished trial (the first of equals) of a study's first `trials` numbers.
