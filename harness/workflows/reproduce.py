@@ -27,7 +27,7 @@ from harness.stats.folds import Folds
 from harness.system import tempdirs
 from harness.text import embeddings
 from harness.text.encoders import _base
-from harness.types import NO_TEXT, HarnessError, Json, Trial
+from harness.types import BUDGET_PARAMS, NO_TEXT, HarnessError, Json, Trial
 from harness.workflows import run_bench
 from harness.workflows.provenance import provenance
 
@@ -123,17 +123,10 @@ def search(
     if not row.study.trials:
         raise HarnessError(f"{row.words} was not searched; leave out --search.")
     with tempdirs.folder("reproduce") as folder:
-        bench = _bench_request(home, folder, request, row, source)
-        grid = plan.make(bench, Ledger())
-        [study] = [study for study in grid.studies if not study.cell.is_baseline]
-        if study.id != row.study.id:
-            raise HarnessError(
-                f"{row.words}: the search here would differ from the recorded one: space, data, versions or sampler "
-                "are not those of the launch. Give its --spaces and --set, or omit --search to rerun only the winner."
-            )
+        bench = _bench_as_recorded(_bench_request(home, folder, request, row, source), row)
         run_bench.run(bench, run_bench.Options(threads=row.launch.provenance.get("threads"), tracking="off"))
         ledger = Ledger.open(bench.home)
-        again = row_lookup.of(ledger)[study.cell]
+        again = row_lookup.of(ledger)[row.study.cell]
         runs = row_lookup.by_seed(again, row_lookup.confirmed(ledger, again))[: len(recorded.runs)]
         trials = [trial for run in runs for trial in run]
         reproduced = [
@@ -144,6 +137,20 @@ def search(
     same = [trial.params for trial in trials] == [trial.params for trial in recorded.trials]
     log("The same configuration won." if same else f"Another configuration won: {trials[0].params}")
     return recorded.compare(reproduced)
+
+
+def _bench_as_recorded(bench: plan.Request, row: LedgerRow) -> plan.Request:
+    """Return the bench with the row's recorded search: as it is, or with the parameters that its budget sets, since the
+    launch may be older than these. Raises HarnessError if neither is that search."""
+    preset = {} if bench.spaces.folder else BUDGET_PARAMS.get(bench.budget.name, {})
+    for fixed in ({**preset, **bench.spaces.fixed}, bench.spaces.fixed):
+        one = replace(bench, spaces=replace(bench.spaces, fixed=fixed))
+        if row.study.id in {study.id for study in plan.make(one, Ledger()).studies}:
+            return one
+    raise HarnessError(
+        f"{row.words}: the search here would differ from the recorded one: space, data, versions or sampler are not "
+        "those of the launch. Give its --spaces and --set, or omit --search to rerun only the winner."
+    )
 
 
 def _bench_request(

@@ -21,7 +21,7 @@ from harness.report import comparison, row_lookup
 from harness.search import spaces
 from harness.stats import resampling
 from harness.stats.crossed_effects import CrossedRows, summary
-from harness.types import HarnessError, Protocol
+from harness.types import BUDGET_PARAMS, HarnessError, Protocol
 from harness.workflows import reproduce
 from harness.workflows.reproduce import ReproduceRequest
 
@@ -216,6 +216,18 @@ def test_a_whole_search_is_made_again_in_a_scratch_home(root):
     assert [seed.seed for seed in found.seeds] == [1, 2]
     assert "The same configuration won." in told
     assert small_homes.snapshot(home) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("older", [False, True])
+def test_a_search_is_made_again_with_the_parameters_of_its_budget(tmp_path, root, older):
+    pins = {"train.d": 16, "train.max_len": 8}
+    launched = pins if older else pins | BUDGET_PARAMS["quick"]  # of a launch before the budget had parameters
+    home, quick = tmp_path / "home", replace(small_homes.BUDGET, name="quick")
+    home.mkdir()
+    small_homes.run(small_homes.request(home, root / "toy", "linear", budget=quick, pins=launched))
+    asked = ReproduceRequest("sasrec/linear", dataset=str(root / "toy"))
+    assert reproduce.search(home, asked, spaces.SpaceSource(fixed=pins)).verdict == "equal"
 
 
 def test_another_search_is_not_taken_for_the_recorded_one(root):
