@@ -276,19 +276,9 @@ def cluster(address: str | None) -> Iterator[Json]:
             options = stack.enter_context(ray_head.private_cluster())
             stack.enter_context(_on_loopback())
             _start(None, {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"} | options)
-        stack.callback(_shut_down)
+        stack.callback(ray.shutdown)
         ray_head.watch(ray.get_runtime_context().gcs_address, ray.is_initialized)
         yield layouts.resources(ray.nodes())
-
-
-def _shut_down() -> None:
-    """End the session. Ray would give each of its processes a second to react to SIGTERM, from which they are shielded
-    (`_start`), before it kills them."""
-    node: Any = importlib.import_module("ray._private.worker")._global_node
-    with contextlib.suppress(AttributeError):  # private in Ray; without it, the end takes five seconds
-        kill = node.kill_all_processes
-        node.kill_all_processes = lambda **how: kill(**how | {"allow_graceful": False})
-    ray.shutdown()
 
 
 def _start(address: str | None, options: Json) -> None:
