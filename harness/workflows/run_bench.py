@@ -16,11 +16,11 @@ from harness.record.segments import Segment
 from harness.report import ledger_frames, report_files, tables
 from harness.search import plan, selection
 from harness.search.plan import Plan, Request
-from harness.system import ahead, failpoints, interpreter
+from harness.system import failpoints, interpreter
 from harness.system.code_hash import code_hash
 from harness.system.console import log
 from harness.system.signals import Stop
-from harness.types import SAMPLERS, Json
+from harness.types import SAMPLERS
 from harness.workflows import disk_space, forecast, repair, shared_data
 from harness.workflows.provenance import launch, names_grid
 
@@ -80,7 +80,8 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     if grid.pending:
         disk_space.warn(grid, log, options.top_k)
     _describe_targets(grid)
-    ran = _train(grid, options, stop) if grid.pending else 0
+    bases = shared_data.prepare(grid) if grid.pending else {}
+    ran = _search(grid, bases, options, stop) if grid.pending else 0
     if ran and not stop.signum and (line := forecast.accuracy(request.home, work, time.monotonic() - begun)):
         log(line)
     if not ran and not stop.signum and not _launched_alike(grid):
@@ -185,18 +186,8 @@ def _describe_targets(grid: Plan) -> None:
             )
 
 
-def _train(grid: Plan, options: Options, stop: Stop) -> int:
-    """Prepare the data of pending trials while Ray starts, and run these trials; return how many ended."""
-    from harness.engine import ray_head, ray_tune
-
-    ray_head.address_of(options.address)  # a wrong address fails before texts are encoded
-    with ahead.entered(ray_tune.cluster(options.address)) as opened:
-        bases = shared_data.prepare(grid)
-        return _search(grid, bases, options, stop, opened()) if grid.pending else 0
-
-
-def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop, resources: Json) -> int:
-    """Run all pending trials, or until stopped, on a cluster with these resources; return how many ended."""
+def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) -> int:
+    """Run all pending trials, or until stopped; return how many ended."""
     from harness.engine import ray_tune
     from harness.record import mirror as mirrors
     from harness.record import tracking
@@ -205,7 +196,7 @@ def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop, 
 
     pending = grid.pending
     home, ledger = grid.request.home, pending[0].ledger
-    with _segment(home) as segment:
+    with _segment(home) as segment, ray_tune.cluster(options.address) as resources:
         layout = sharing.layout(resources, grid.width, options.threads, options.gpu)
         record = launch(grid, {"resources": resources, **asdict(layout)}, disk_space.needed(grid, options.top_k))
         ledger.take(segment.run, segment.append("launched", **record.to_json()))
