@@ -15,9 +15,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.engine import ray_settings  # noqa: F401 - before Ray, which reads the environment when it is imported
-
-# isort: split
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # the ledger does this
+os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "64")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # `Stop` handles it
+os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # `GridScheduler` logs a line for each
+try:
+    Path.home()
+except RuntimeError:  # no HOME and no entry for this user: importing Ray would fail
+    os.environ["HOME"] = "/"
 
 import ray
 from ray import tune

@@ -23,7 +23,7 @@ from harness.search import axes as axes_of
 from harness.search.axes import Choices, Range, check_conditions
 from harness.system import decoding
 from harness.training import schedules
-from harness.types import Cell, HarnessError, Json, Params
+from harness.types import BUDGET_PARAMS, Cell, HarnessError, Json, Params
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -103,6 +103,11 @@ class SpaceSource:
         """Return the folder, or the published setting of that name."""
         assert self.folder is not None
         return self.folder if self.folder.is_dir() else _published() / self.folder.name
+
+    def under(self, budget: str) -> SpaceSource:
+        """Return the source of a bench with a budget of this name: with the parameters that it sets, unless these are
+        fixed here or the spaces come from a folder."""
+        return self if self.folder else replace(self, fixed={**BUDGET_PARAMS.get(budget, {}), **self.fixed})
 
     def pinned(self, prefix: str) -> Json:
         return {k.removeprefix(prefix + "."): v for k, v in self.fixed.items() if k.startswith(prefix + ".")}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.types import BUDGET_PARAMS, BUDGETS, Budget, Engine, PrepSpec, Protocol
+from harness.types import BUDGETS, Budget, Engine, PrepSpec, Protocol
 
 if TYPE_CHECKING:
     from harness.search import spaces
@@ -303,13 +303,12 @@ def prep_of(options: Options) -> PrepSpec:
 
 
 def source_of(options: Options) -> spaces.SpaceSource:
-    """Return the source of search spaces that `--spaces`, `--set` and the budget name."""
+    """Return the source of search spaces that `--spaces` and `--set` name."""
     from harness.registry import split_overrides
     from harness.search import spaces
 
     pins = split_overrides(f"set[{','.join(options['pins'])}]")[1] if options["pins"] else {}
-    preset = {} if options["spaces"] else BUDGET_PARAMS.get(options.get("budget", ""), {})
-    return spaces.SpaceSource(options["spaces"], {**preset, **pins})
+    return spaces.SpaceSource(options["spaces"], pins)
 
 
 def request_of(options: Options) -> Request:
@@ -333,6 +332,6 @@ def request_of(options: Options) -> Request:
         prep=prep_of(options),
         text=options["text"],
         engine=Engine(options["sampler"], options["pruner"], options["warm_start"]),
-        spaces=source_of(options),
+        spaces=source_of(options).under(budget.name),
         suite=suite_of(options),
     )

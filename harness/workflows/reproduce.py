@@ -27,7 +27,7 @@ from harness.stats.folds import Folds
 from harness.system import tempdirs
 from harness.text import embeddings
 from harness.text.encoders import _base
-from harness.types import BUDGET_PARAMS, NO_TEXT, HarnessError, Json, Trial
+from harness.types import NO_TEXT, HarnessError, Json, Trial
 from harness.workflows import run_bench
 from harness.workflows.provenance import provenance
 
@@ -142,9 +142,8 @@ def search(
 def _bench_as_recorded(bench: plan.Request, row: LedgerRow) -> plan.Request:
     """Return the bench with the row's recorded search: as it is, or with the parameters that its budget sets, since the
     launch may be older than these. Raises HarnessError if neither is that search."""
-    preset = {} if bench.spaces.folder else BUDGET_PARAMS.get(bench.budget.name, {})
-    for fixed in ({**preset, **bench.spaces.fixed}, bench.spaces.fixed):
-        one = replace(bench, spaces=replace(bench.spaces, fixed=fixed))
+    for source in (bench.spaces.under(bench.budget.name), bench.spaces):
+        one = replace(bench, spaces=source)
         if row.study.id in {study.id for study in plan.make(one, Ledger()).studies}:
             return one
     raise HarnessError(
