@@ -12,12 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import synthetic_ledgers
 
 from harness.record import ledger, lines, segment_index
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.types import Cell, HarnessError, Inputs, Protocol, Trial, TrialResult
-from tests import synthetic_ledgers
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden" / "ledgers").glob("*.jsonl"))
 NEVER = 2**60
