@@ -31,7 +31,9 @@ class MadeStudy:
         return digest(str(self.cell))
 
     def trial(self, role, seed: int, lr: float) -> Trial:
-        return Trial(self.cell, role, seed, 4, 2, {"train.lr": lr}, PROTOCOL, Inputs(data=self.cell.dataset))
+        text = digest(self.cell.encoder) if self.cell.encoder != NO_TEXT else ""
+        inputs = Inputs(data=self.cell.dataset, embedding=text)
+        return Trial(self.cell, role, seed, 4, 2, {"train.lr": lr}, PROTOCOL, inputs)
 
     def searched(self) -> list[Trial]:
         rng = np.random.default_rng(int(self.id[:6], 16))

@@ -5,6 +5,7 @@ The client serves local stores, servers that need a plugin of MLflow, and artifa
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import tempfile
@@ -17,8 +18,8 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from harness import registry
-from harness.record.mlflow_run import Point, Span, StoredRun
-from harness.record.tracking_uri import first_line
+from harness.record.mlflow_run import CONTEXT, EXPERIMENT, SOURCE, TRIAL, DatasetInput, Point, Span, StoredRun
+from harness.record.tracking_uri import first_line, redact
 from harness.types import HarnessError
 
 # One call to a dead server would otherwise block for minutes (7 retries with back-off).
@@ -123,6 +124,16 @@ class ClientStore(MlflowArtifacts):
         points = [Metric(point.key, point.value, point.time, point.step) for point in metrics]
         self.client.log_batch(run, points, [Param(*p) for p in params.items()], [RunTag(*t) for t in tags.items()])
 
+    def log_inputs(self, run: str, inputs: Sequence[DatasetInput]) -> None:
+        from mlflow import entities
+
+        found = []
+        for one in inputs:
+            source, profile = json.dumps(one.source), json.dumps(one.profile)
+            data = entities.Dataset(one.name, one.digest, SOURCE, source, profile=profile)
+            found.append(entities.DatasetInput(data, [entities.InputTag(CONTEXT, one.context)]))
+        self.client.log_inputs(run, found)
+
     def end(self, run: str, status: str, time: int | None = None) -> None:
         self.client.set_terminated(run, status, time)
 
@@ -163,3 +174,30 @@ def save_model(folder: Path, export: Path) -> None:
                 )
         except Exception as error:
             raise HarnessError(f"MLflow did not write {folder}: {first_line(error)}") from error
+
+
+def log_model(uri: str, trial_id: str, name: str, folder: Path) -> str:
+    """Log the model in `folder` (`save_model`) as a LoggedModel of a mirrored trial's run; return its id.
+
+    Raises HarnessError if the store does not have the trial or refuses the model.
+    """
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModelOutput
+
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        found = client.search_runs([experiment.experiment_id], f"tags.`{TRIAL}` = '{trial_id}'") if experiment else []
+        if not found:
+            raise HarnessError(f"MLflow at {redact(uri)} does not have trial {trial_id}; `harness sync` writes it.")
+        run = found[0].info
+        tags = {TRIAL: trial_id}
+        model = client.create_logged_model(run.experiment_id, name, run.run_id, tags, found[0].data.params, "harness")
+        client.log_model_artifacts(model.model_id, str(folder))
+        client.finalize_logged_model(model.model_id, "READY")
+        client.log_outputs(run.run_id, [LoggedModelOutput(model.model_id, 0)])
+        return model.model_id
+    except HarnessError:
+        raise
+    except Exception as error:
+        raise HarnessError(f"MLflow at {redact(uri)} refused the model: {first_line(error)}") from error

@@ -8,6 +8,7 @@ _INSECURE_TLS, _SERVER_CERT_PATH, _CLIENT_CERT_PATH and MLFLOW_HTTP_REQUEST_*. `
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth
 from urllib3.util import Retry
 
-from harness.record.mlflow_run import Point, Span, StoredRun
+from harness.record.mlflow_run import CONTEXT, SOURCE, DatasetInput, Point, Span, StoredRun
 from harness.types import Json
 
 CONNECTIONS = 8  # concurrent calls to a server (benchmarks/tracking.py)
@@ -119,6 +120,10 @@ class RestStore:
         points = [{"key": p.key, "value": _number(p.value), "timestamp": p.time, "step": p.step} for p in metrics]
         self._call("runs/log-batch", {"run_id": run, "params": _pairs(params), "metrics": points, "tags": _pairs(tags)})
 
+    def log_inputs(self, run: str, inputs: Sequence[DatasetInput]) -> None:
+        """Write the data sets and embeddings of a run; one that is there stays once."""
+        self._call("runs/log-inputs", {"run_id": run, "datasets": [_input(one) for one in inputs]})
+
     def end(self, run: str, status: str, time: int | None = None) -> None:
         """Set the status of a run and the time of its end, ms."""
         self._call("runs/update", {"run_id": run, "status": status} | ({"end_time": time} if time else {}))
@@ -210,6 +215,11 @@ def _run(value: Json) -> StoredRun:
 
 def _pairs(values: Mapping[str, str]) -> list[Json]:
     return [{"key": key, "value": value} for key, value in values.items()]
+
+
+def _input(one: DatasetInput) -> Json:
+    texts = {"source": json.dumps(one.source), "profile": json.dumps(one.profile), "source_type": SOURCE}
+    return {"tags": _pairs({CONTEXT: one.context}), "dataset": {"name": one.name, "digest": one.digest, **texts}}
 
 
 def _number(value: float) -> float | str:

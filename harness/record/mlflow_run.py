@@ -20,9 +20,12 @@ from harness.record import artifacts
 from harness.record.ledger import Ledger
 from harness.types import Json
 
+EXPERIMENT = "harness"
 TRIAL, BENCH, PARENT = "harness.trial", "harness.run", "mlflow.parentRunId"
 COMPLETE = "harness.complete"  # of benches, and of trials that earlier versions wrote
 RECORD, FILES = "harness.record", "harness.files"
+REPORT, NOTE = "harness.report", "mlflow.note.content"  # of benches; the second is the description on a run's page
+CONTEXT, SOURCE = "mlflow.data.context", "harness"  # tag and type of source of a dataset input
 RECORD_FILE, BUNDLE, SPECTRUM = "trial.json", "files.zip", "spectrum.json"
 PART = 5000  # characters of a tag: the limit of older servers; today's is 8,000
 LARGE = 1 << 20  # bytes; not every store can read a part of an artifact, so a bundle stays small
@@ -52,6 +55,30 @@ class Point:
     value: float
     time: int
     step: int = 0
+
+
+@dataclass(frozen=True)
+class DatasetInput:
+    """A data set or embedding that a run used. `digest`: its hash. `context`: `data` or `embedding`. `source`: where it
+    comes from; `profile`: counts that MLflow shows."""
+
+    name: str
+    digest: str
+    context: str
+    source: Json
+    profile: Json
+
+
+@dataclass(frozen=True)
+class BenchPage:
+    """What MLflow shows of a bench: the files of its `report` (name of its folder), a `note` in Markdown, the headline
+    metric of every row, data sets and embeddings."""
+
+    report: str
+    files: tuple[Path, ...]
+    note: str
+    metrics: list[Point]
+    inputs: list[DatasetInput]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,21 @@ from harness.record import artifacts, mlflow_client, mlflow_run
 from harness.record.artifacts import RANKS, ArtifactSources
 from harness.record.launches import LaunchRecord
 from harness.record.ledger import Ledger
-from harness.record.mlflow_run import BENCH, BUNDLE, COMPLETE, FILES, PARENT, RECORD_FILE, SPECTRUM, TRIAL, StoredRun
+from harness.record.mlflow_run import (
+    BENCH,
+    BUNDLE,
+    COMPLETE,
+    EXPERIMENT,
+    FILES,
+    NOTE,
+    PARENT,
+    RECORD_FILE,
+    REPORT,
+    SPECTRUM,
+    TRIAL,
+    BenchPage,
+    StoredRun,
+)
 from harness.record.tracking_uri import damage, default_uri, first_line, redact, runs_page
 from harness.system import checksums
 from harness.types import HarnessError, Json
@@ -32,9 +46,8 @@ from harness.types import HarnessError, Json
 if TYPE_CHECKING:
     from harness.record.mlflow_rest import RestStore
 
-__all__ = ["Tracker", "damage", "default_uri", "first_line", "read", "redact", "runs_page", "sync"]
+__all__ = ["Tracker", "damage", "default_uri", "first_line", "read", "redact", "runs_page", "show", "sync"]
 
-EXPERIMENT = "harness"
 _PARSERS: dict[str, Callable[[bytes], Any]] = {RANKS: artifacts.parse_ranks, SPECTRUM: artifacts.parse_spectra}
 Store: TypeAlias = "RestStore | mlflow_client.ClientStore"
 T = TypeVar("T")
@@ -148,6 +161,20 @@ class Tracker:
         self.store.log(stored.id, {}, [], {COMPLETE: "true"})
         self.parents[run] = stored.id
 
+    def show(self, run: str, page: BenchPage) -> bool:
+        """Write the page of a mirrored bench; False if its run is not here, or shows this report already."""
+        found = [one for one in self.store.runs(self.experiment, f"tags.`{BENCH}` = '{run}'") if COMPLETE in one.tags]
+        if not found or found[0].tags.get(REPORT) == page.report:
+            return False
+        for file in page.files:
+            self.store.put(found[0], file, "report")
+        if page.inputs:
+            self.store.log_inputs(found[0].id, page.inputs)
+        for points in mlflow_run.batches(page.metrics):
+            self.store.log(found[0].id, {}, points, {})
+        self.store.log(found[0].id, {}, [], {NOTE: page.note, REPORT: page.report})  # last: the page is whole
+        return True
+
     def _trial(self, ledger: Ledger, trial_id: str) -> None:
         """Write one ended trial. Its end comes last: a run without it is written again."""
         content = mlflow_run.content(ledger, trial_id)
@@ -224,6 +251,16 @@ def sync(uri: str, home: Path, ledger: Ledger, log: Callable[[str], None] = lamb
         raise
     except Exception as error:
         raise HarnessError(f"MLflow at {redact(uri)} refused the data: {first_line(error)}") from error
+
+
+def show(uri: str, home: Path, run: str, page: BenchPage) -> bool:
+    """Write the page of a bench to its MLflow run, as `Tracker.show`. Raises HarnessError if the store refuses."""
+    try:
+        return Tracker(uri, home, make=False).show(run, page)
+    except HarnessError:
+        raise
+    except Exception as error:
+        raise HarnessError(f"MLflow at {redact(uri)} refused the report: {first_line(error)}") from error
 
 
 def queries_keys(launch: LaunchRecord) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ rank = 46
 @click.option("--lists", is_flag=True, help="Write the top lists of the test users instead of the model.")
 @click.option("--top-k", type=BoundedInt(1), help="Items per list, with --lists.  [default: 10]")
 @click.option("--mlflow", is_flag=True, help="Also write an MLflow model, to the subfolder mlflow.")
+@click.option("--tracking", metavar="URI", help="Also log that model in this MLflow store, with --mlflow.")
 @home_option
 @json_option
 def command(row: str, output: Path, seed: int | None, home: str, **options: Any) -> None:
@@ -46,11 +48,17 @@ def command(row: str, output: Path, seed: int | None, home: str, **options: Any)
         return write_lists(row, output, seed, home, options)
     if options["top_k"] is not None:
         raise HarnessError("--top-k sets the length of lists; add --lists.")
+    if options["tracking"] and not options["mlflow"]:
+        raise HarnessError("--tracking logs the MLflow model; add --mlflow.")
     report = export.write(find_home(Path(home)), row, output, seed, options["dataset"], options["run"], options["fold"])
     if options["mlflow"]:
         from harness.record import mlflow_client
 
         mlflow_client.save_model(output / "mlflow", output)
+        if uri := options["tracking"]:
+            name = re.sub(r"[/:.%\"'\s]+", "-", report.row)  # characters that MLflow's names do not admit
+            model = mlflow_client.log_model(uri, report.trial, name, output / "mlflow")
+            click.echo(f"Logged in MLflow as model {name} ({model}).", err=True)
     if options["as_json"]:
         return click.echo(as_json(report))
     click.echo(f"{report.row}, seed {report.seed} -> {report.folder}")

@@ -1,4 +1,4 @@
-"""`harness sync`: copy missing trials from the ledger to MLflow."""
+"""`harness sync`: copy missing trials and the newest report to MLflow."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ rank = 100
 @home_option
 @click.option("--tracking", metavar="URI", help="MLflow store.  [default: SQLite in the home]")
 def command(home: str, tracking: str | None) -> None:
-    """Copy missing trials from the ledger to MLflow."""
+    """Copy missing trials, and the newest report, from the ledger to MLflow."""
     from harness.record import tracking as mirror
     from harness.record.artifacts import check_home
     from harness.record.ledger import Ledger
+    from harness.report import report_files
+    from harness.workflows import mlflow_page
 
     folder = check_home(Path(home))
-    count = mirror.sync(
-        tracking or mirror.default_uri(folder), folder, Ledger.open(folder), lambda t: click.echo(t, err=True)
-    )
+    uri, ledger = tracking or mirror.default_uri(folder), Ledger.open(folder)
+    count = mirror.sync(uri, folder, ledger, lambda t: click.echo(t, err=True))
+    report = report_files.existing(folder, report_files.inputs_hash(ledger))
+    if report is not None and mlflow_page.show(uri, folder, ledger, report):
+        click.echo(f"MLflow shows the report {report.parent.name} in the newest bench.", err=True)
     click.echo(f"{count} trials written to MLflow." if count else "MLflow has every trial of the ledger.")

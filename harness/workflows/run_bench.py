@@ -20,7 +20,7 @@ from harness.system import failpoints, interpreter
 from harness.system.code_hash import code_hash
 from harness.system.console import log
 from harness.system.signals import Stop
-from harness.types import SAMPLERS
+from harness.types import SAMPLERS, HarnessError
 from harness.workflows import disk_space, forecast, repair, shared_data
 from harness.workflows.provenance import launch, names_grid
 
@@ -81,7 +81,7 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
         disk_space.warn(grid, log, options.top_k)
     _describe_targets(grid)
     bases = shared_data.prepare(grid) if grid.pending else {}
-    ran = _search(grid, bases, options, stop) if grid.pending else 0
+    ran, mirrored = _search(grid, bases, options, stop) if grid.pending else (0, False)
     if ran and not stop.signum and (line := forecast.accuracy(request.home, work, time.monotonic() - begun)):
         log(line)
     if not ran and not stop.signum and not _launched_alike(grid):
@@ -92,7 +92,11 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     failpoints.reach("searched")
     inputs = report_files.inputs_hash(ledger)
     table = tables.build(ledger_frames.build(ledger, artifacts.sources(request.home)))
-    report = report_files.existing(request.home, inputs) or report_files.write(table, request.home, inputs)
+    report = report_files.existing(request.home, inputs)
+    if report is None:
+        report = report_files.write(table, request.home, inputs)
+        if mirrored:
+            _show(options.tracking, request.home, ledger, report)
     return Outcome(table, report, ran, grid.counts(), stop.signum)
 
 
@@ -186,8 +190,8 @@ def _describe_targets(grid: Plan) -> None:
             )
 
 
-def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) -> int:
-    """Run all pending trials, or until stopped; return how many ended."""
+def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) -> tuple[int, bool]:
+    """Run all pending trials, or until stopped; return how many ended, and whether MLflow has them all."""
     from harness.engine import ray_tune
     from harness.record import mirror as mirrors
     from harness.record import tracking
@@ -230,7 +234,18 @@ def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) 
         else:
             page = {"tracking": mirror.page} if mirror is not None and mirror.page else {}
             ledger.take(segment.run, segment.append("finished", ran=progress.ended, **page))
-        return progress.ended
+        return progress.ended, mirror is not None and not behind
+
+
+def _show(uri: str | None, home: Path, ledger: Ledger, report: Path) -> None:
+    """Show the report in MLflow too; a store that went away costs one line."""
+    from harness.record import tracking
+    from harness.workflows import mlflow_page
+
+    try:
+        mlflow_page.show(uri or tracking.default_uri(home), home, ledger, report)
+    except HarnessError as error:
+        log(f"{error} `harness sync` writes it later.")
 
 
 @contextmanager

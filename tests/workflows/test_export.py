@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import small_homes
 import torch
@@ -291,3 +292,33 @@ def test_an_mlflow_model_answers_alike_and_holds_no_pickle(made, tmp_path):
     assert "Warning" not in done.stderr + asked.stderr
     answers = exported_model.load(tmp_path / "x").recommend([["i001", "i002"], [], ["x", "i003"]], 4)
     assert json.loads(asked.stdout.splitlines()[-1]) == [vars(answer) for answer in answers]
+
+
+def test_an_mlflow_model_is_logged_for_its_trial(made, mlflow_store, tmp_path):
+    from mlflow import MlflowClient, pyfunc
+
+    run, uri = first_table(made)[1], mlflow_store(tmp_path / "store" / "mlflow.db")
+    words = ["export", "sasrec/id", "--run", run, "--mlflow", "--tracking", uri]
+    away = command(made, *words, "--output", str(tmp_path / "early"))
+    assert away.returncode == 2
+    assert "`harness sync` writes it" in away.stderr
+
+    assert command(made, "sync", "--tracking", uri).returncode == 0
+    done = command(made, *words, "--output", str(tmp_path / "x"), "--json")
+    assert done.returncode == 0, done.stderr
+    report, client = json.loads(done.stdout), MlflowClient(uri)
+    experiment = client.get_experiment_by_name("harness").experiment_id
+    (model,) = client.search_logged_models([experiment])
+    assert model.status == "READY"
+    source = client.get_run(model.source_run_id)
+    assert source.data.tags["harness.trial"] == report["trial"]
+    assert [one.model_id for one in source.outputs.model_outputs] == [model.model_id]
+    loaded = pyfunc.load_model(model.artifact_location)
+    answers = exported_model.load(tmp_path / "x").recommend([["i001", "i002"]], 4)
+    assert loaded.predict(pd.DataFrame({"history": [["i001", "i002"]]}), params={"k": 4}) == [vars(answers[0])]
+
+
+def test_a_store_without_a_model_to_log_is_refused(made, tmp_path):
+    done = command(made, "export", "sasrec/id", "--output", str(tmp_path / "x"), "--tracking", "sqlite:///x.db")
+    assert done.returncode == 2
+    assert "add --mlflow" in done.stderr
