@@ -77,7 +77,7 @@ def fill(home: Path, folder: Path, trials: int) -> int:
     from dataclasses import replace
 
     from harness.record import ensembles, ledger, segments
-    from harness.search import plan
+    from harness.search import plan, spaces
     from harness.search.ensembles import EnsembleStudy
     from harness.types import BUDGETS, Engine, PrepSpec
     from harness.workflows import provenance
@@ -92,6 +92,7 @@ def fill(home: Path, folder: Path, trials: int) -> int:
         budget=budget,
         prep=PrepSpec(kcore=0),
         engine=Engine("random", "median"),
+        spaces=spaces.SpaceSource().under(budget.name),
     )
     grid = plan.make(request, ledger.Ledger())
     os.fsync = lambda handle: None  # a synthetic ledger need not survive a power failure
@@ -140,14 +141,14 @@ def record(segment: Any, trial: Any, study: str, number: int, best: float) -> No
 
 
 def measure(home: Path, code: str, arguments: list[str]) -> tuple[float, float, int]:
-    """CPU seconds, wall seconds and peak bytes of a process. Raises SystemExit if it fails."""
+    """CPU seconds, wall seconds and peak bytes of a process. Raises SystemExit if it fails or trains anything."""
     command = [sys.executable, "-c", WATCH + code, str(_measure.HERE), *arguments]
     environment = {**os.environ, "HARNESS_HOME": str(home)}
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     wall, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode:
-        raise SystemExit(done.stderr)
+    if done.returncode or "Running on" in done.stderr:  # the second is that of a bench that trains
+        raise SystemExit(f"The grid that `fill` wrote is not that of the command.\n{done.stderr}")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return cpu, wall, int(done.stderr.rpartition("peak ")[2])
 
