@@ -79,6 +79,7 @@ def fill(home: Path, folder: Path, trials: int) -> int:
     from harness.record import ensembles, ledger, segments
     from harness.search import plan, spaces
     from harness.search.ensembles import EnsembleStudy
+    from harness.system import checksums
     from harness.types import BUDGETS, Engine, PrepSpec
     from harness.workflows import provenance
 
@@ -118,6 +119,7 @@ def fill(home: Path, folder: Path, trials: int) -> int:
             artifacts = home / "artifacts" / trial.id
             artifacts.mkdir(parents=True)
             pl.DataFrame(ranks).write_parquet(artifacts / "ranks.parquet")
+            checksums.seal(artifacts)
         count += len(searched) + len(confirmed[study.cell])
     segment.append("finished", ran=count)
     segment.close()

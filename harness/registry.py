@@ -42,6 +42,7 @@ def _kind(package: str) -> str:
     return package.rpartition(".")[2]
 
 
+@cache
 def folder_of(package: str) -> Path:
     """Return the folder of a package. Raises HarnessError if it is not installed."""
     spec = importlib.util.find_spec(package)

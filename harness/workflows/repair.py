@@ -58,6 +58,6 @@ def _confirmed(studies: list[Study]) -> set[str]:
 def _fault(home: Path, trial_id: str, name: str) -> str:
     """Return the fault of a run's file, "" if intact. Ranks of older versions have no checksum: try to read them."""
     fault = artifacts.fault(home, trial_id, name)
-    if not fault and name == artifacts.RANKS and artifacts.load_ranks(home, trial_id) is None:
-        return "damaged"
-    return fault
+    if fault or name != artifacts.RANKS or name in (checksums.sums(artifacts.artifact_folder(home, trial_id)) or {}):
+        return fault
+    return "" if artifacts.load_ranks(home, trial_id) is not None else "damaged"
