@@ -6,6 +6,7 @@ tested) -> DONE. Does not import Ray: the engine calls `TrialQueue.next`, `Trial
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -188,6 +189,11 @@ class TrialQueue:
         self._decided: set[str] = set()
         self._over: set[str] = set()  # studies with nothing left to do
         self._unbegun = {study.id for study in studies if not study.cell.is_ensemble and not study.begun}
+        self._place = {study.id: place for place, study in enumerate(studies)}
+        self._due: list[tuple[bool, int, int]] = []  # heap of `_rank`s; one that is not in `_ranked` is out of date
+        self._ranked: dict[int, tuple[bool, int, int]] = {}  # place -> rank
+        for search in self.searches:
+            self._queue(search)
         for study in studies:
             self._catch_up(study)
 
@@ -197,31 +203,59 @@ class TrialQueue:
         Cells of which no trial was started come first, so that every cell soon has its default point. From then on,
         while there are enough cells, the trials of a cell run one after another, and cells finish in order.
         """
-        due = [search for search in self.searches if search.study.id not in self._over]
-        for search in sorted(due, key=lambda s: (s.study.id not in self._unbegun, len(s.in_flight))):
-            if not self._others.take(search.study.id):
-                continue
-            search = self._current(search)
-            while (assignment := search.next()) is not None:
-                if not self._free(assignment.trial.id):  # it is running already: its result counts
-                    search.postpone(assignment)
-                    break
-                search.launch(assignment)
-                self._unbegun.discard(search.study.id)
-                if self._settled(search, assignment):
-                    self._others.release(assignment.trial.id)
-                    continue
-                self._owner[assignment.trial.id] = search
-                self._take(
-                    ledger_events.started(self._segment, assignment.trial, assignment.study.id, assignment.number)
-                )
-                if assignment.trial.role == "confirm":
-                    self._take(ledger_events.opened(self._segment, assignment.trial))
-                self._on_event(GridEvent("started", assignment))
-                return assignment
-            self._close(search)
+        asked = []
+        try:
+            while (place := self._first_due()) is not None:
+                asked.append(place)
+                if (assignment := self._next_of(self.searches[place])) is not None:
+                    return assignment
+        finally:
+            for place in asked:
+                self._queue(self.searches[place])
         if not self._owner:
             self._others.wait()
+        return None
+
+    def _next_of(self, search: StudySearch) -> Assignment | None:
+        """Start the next trial of a cell, if it has one now and no other process works on it."""
+        if not self._others.take(search.study.id):
+            return None
+        search = self._current(search)
+        while (assignment := search.next()) is not None:
+            if not self._free(assignment.trial.id):  # it is running already: its result counts
+                search.postpone(assignment)
+                break
+            search.launch(assignment)
+            self._unbegun.discard(search.study.id)
+            if self._settled(search, assignment):
+                self._others.release(assignment.trial.id)
+                continue
+            self._owner[assignment.trial.id] = search
+            self._take(ledger_events.started(self._segment, assignment.trial, assignment.study.id, assignment.number))
+            if assignment.trial.role == "confirm":
+                self._take(ledger_events.opened(self._segment, assignment.trial))
+            self._on_event(GridEvent("started", assignment))
+            return assignment
+        self._close(search)
+        return None
+
+    def _queue(self, search: StudySearch) -> None:
+        """Queue a cell by its present rank: cells without a started trial first, then those with few running ones."""
+        place = self._place[search.study.id]
+        rank = (search.study.id not in self._unbegun, len(search.in_flight), place)
+        if search.study.id in self._over:
+            self._ranked.pop(place, None)
+        elif self._ranked.get(place) != rank:
+            self._ranked[place] = rank
+            heapq.heappush(self._due, rank)
+
+    def _first_due(self) -> int | None:
+        """Take the place of the first cell out of the queue; None if it is empty."""
+        while self._due:
+            rank = heapq.heappop(self._due)
+            if self._ranked.get(rank[2]) == rank:
+                del self._ranked[rank[2]]
+                return rank[2]
         return None
 
     def _current(self, search: StudySearch) -> StudySearch:
@@ -229,7 +263,7 @@ class TrialQueue:
         if search.in_flight or not self._others.news(search.study):
             return search
         rebuilt = StudySearch(search.study)
-        self.searches[self.searches.index(search)] = rebuilt
+        self.searches[self._place[search.study.id]] = rebuilt
         return rebuilt
 
     def _free(self, trial_id: str) -> bool:
@@ -264,6 +298,7 @@ class TrialQueue:
         self._take(ledger_events.ended(self._segment, trial_id, result))
         self._others.release(trial_id)
         assignment = search.ended(trial_id, result)
+        self._queue(search)
         self._decide(assignment)
         if not search.in_flight and self._unbegun:
             self._others.release(search.study.id)  # another process may go on with this cell: it is not due here soon
