@@ -2,6 +2,8 @@
 
 import json
 import math
+import random
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -227,6 +229,38 @@ def test_cells_follow_one_another_and_no_slot_waits(home):
     grid = TrialQueue([study(ledger, a) for a in ("mlp", "svd", "linear")], Segment(home), lambda event: None)
     flying = [grid.next() for _ in range(4)]
     assert [f.trial.cell.adapter for f in flying] == ["mlp", "svd", "linear", "mlp"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_next_trial_is_of_the_first_cell_with_the_fewest_running_ones(home, seed):
+    """Slots free in any order. After every start, no cell that could have started one ranks before the chosen one."""
+    draw, ledger = random.Random(seed), Ledger.open(home)
+    made = [study(ledger, a) for a in ("mlp", "svd", "linear", "id", "svd_whiten", "pca", "llminit")]
+    queue, running, begun = TrialQueue(made, Segment(home), lambda event: None), [], set()
+    slots, started = draw.randint(2, 12), 0
+    while not queue.over:
+        flying = Counter(found.study.id for found in running)
+        found = queue.next() if len(running) < slots else None
+        if found is None:
+            ended = running.pop(draw.randrange(len(running)))
+            value = objective(ended.trial)
+            queue.ended(ended.trial.id, TrialResult("done", best=value, curve=[value]))
+            continue
+        could = [s for s in made if s.id == found.study.id or could_start(s, flying[s.id])]
+        rank = {s.id: (s.id in begun, flying[s.id], place) for place, s in enumerate(made)}
+        assert rank[found.study.id] == min(rank[s.id] for s in could)
+        begun.add(found.study.id)
+        running.append(found)
+        started += 1
+    assert started == len(made) * (BUDGET.trials + BUDGET.seeds), "nothing is left, nothing runs twice"
+
+
+def could_start(made, flying):
+    """Whether a cell has a search trial left, or all its confirmations."""
+    history = made.history()
+    if len(history) < BUDGET.trials:
+        return True
+    return not flying and all(result is not None for _, result in history.values()) and made.to_run() > 0
 
 
 def test_a_baseline_has_one_deterministic_run(home):
