@@ -64,6 +64,7 @@ class BenchOptions(TypedDict, total=False):
     set: Mapping[str, Any]
     home: str | os.PathLike[str] | None
     address: str | None
+    labels: str | None
     threads: int | None
     gpu: float | None
     tracking: str | None

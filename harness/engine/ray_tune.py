@@ -11,7 +11,7 @@ import contextlib
 import importlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -270,12 +270,12 @@ class GridStopper(_Unsaved, tune.Stopper):
 
 
 @contextlib.contextmanager
-def cluster(address: str | None) -> Iterator[Json]:
+def cluster(address: str | None, labels: Mapping[str, str] | None = None) -> Iterator[Json]:
     """Open a Ray session on the cluster at `address` or RAY_ADDRESS (`auto` or host:port), else on a private cluster:
     loopback only, no dashboard, in a folder that is removed afterwards (`ray_head.private_cluster`).
 
-    Yields {"cpus", "gpus", "nodes", "node_cpus", "each"}: totals, cores of the smallest node with cores, and cores and
-    GPUs of each node. Raises HarnessError if the cluster cannot be reached.
+    Yields the resources of the nodes with `labels` (`slots.resources`). Raises HarnessError if the cluster cannot be
+    reached or no node has them.
     """
     address = ray_head.address_of(address)
     with contextlib.ExitStack() as stack:
@@ -287,7 +287,7 @@ def cluster(address: str | None) -> Iterator[Json]:
             _start(None, {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"} | options)
         stack.callback(ray.shutdown)
         ray_head.watch(ray.get_runtime_context().gcs_address, ray.is_initialized)
-        yield layouts.resources(ray.nodes())
+        yield layouts.resources(ray.nodes(), labels)
 
 
 def _start(address: str | None, options: Json) -> None:
@@ -367,7 +367,8 @@ def run(
 def needs(layout: Layout) -> tune.PlacementGroupFactory:
     """Resources of one trial. SPREAD prefers the least loaded node, so that trials spread over nodes first."""
     gpu = {"GPU": layout.gpu} if layout.gpu else {}
-    return tune.PlacementGroupFactory([{"CPU": float(layout.threads)} | gpu], strategy="SPREAD")
+    chosen = {"bundle_label_selector": [dict(layout.labels)]} if layout.labels else {}
+    return tune.PlacementGroupFactory([{"CPU": float(layout.threads)} | gpu], strategy="SPREAD", **chosen)
 
 
 def _tuner(trainable: Any, scheduler: GridScheduler, layout: Layout, folder: Path) -> tune.Tuner:

@@ -3,28 +3,76 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.types import HarnessError, Json
 
 GPU_SHARE = 0.25  # minimum share of a GPU for a trial: the models of this bench do not fill a whole one
 EXACT = 1e-4  # of a GPU: Ray's resolution
+RAYS = "ray.io/"  # prefix of the labels that Ray sets itself
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Parallel trials on a cluster: `slots` at a time, each with `threads` torch threads and a share `gpu` of a GPU."""
+    """Parallel trials on a cluster: `slots` at a time, each with `threads` torch threads and a share `gpu` of a GPU, on
+    nodes with `labels` (`label_selector`)."""
 
     slots: int
     threads: int = 1
     gpu: float = 0.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> Json:
+        """Return the fields to record, without labels if none are asked for."""
+        shown = {"slots": self.slots, "threads": self.threads, "gpu": self.gpu}
+        return shown | ({"labels": dict(self.labels)} if self.labels else {})
 
 
-def resources(nodes: Sequence[Mapping[str, Any]]) -> Json:
-    """Summarise Ray's list of nodes for `layout`."""
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
+def label_selector(option: str | None) -> dict[str, str]:
+    """Return Ray's label selector for `--labels`: key=value or key!=value, separated by commas.
+
+    Raises HarnessError for anything else.
+
+    >>> label_selector("spot=false, zone!=b"), label_selector(None)
+    ({'spot': 'false', 'zone': '!b'}, {})
+    """
+    selector = {}
+    for part in filter(None, map(str.strip, (option or "").split(","))):
+        key, sign, value = part.partition("=")
+        key, unless = (key[:-1], "!") if key.endswith("!") else (key, "")
+        if not sign or not key.strip() or not value.strip() or not _LABEL.fullmatch(value.strip()):
+            raise HarnessError(f"--labels {option}: '{part}' is not key=value or key!=value, such as spot=false.")
+        selector[key.strip()] = unless + value.strip()
+    return selector
+
+
+def _has(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
+    """Whether a node with these labels is selected; a missing label differs from every value."""
+    return all(
+        labels.get(key) != value[1:] if value.startswith("!") else labels.get(key) == value
+        for key, value in selector.items()
+    )
+
+
+def resources(nodes: Sequence[Mapping[str, Any]], selector: Mapping[str, str] | None = None) -> Json:
+    """Summarise Ray's list of nodes for `layout`: those that a label selector selects.
+
+    "cpus", "gpus", "nodes": totals; "node_cpus": cores of the smallest node with cores; "each": cores and GPUs of each
+    node; "labels": the selector, if there is one. Raises HarnessError if it selects no node.
+    """
+    there = [node for node in nodes if node["Alive"]]
+    alive = [node["Resources"] for node in there if _has(node.get("Labels") or {}, selector or {})]
+    if selector and not alive:
+        pairs = {f"{k}={v}" for node in there for k, v in (node.get("Labels") or {}).items() if not k.startswith(RAYS)}
+        known = f"they have: {', '.join(sorted(pairs))}" if pairs else "they have no labels of their own"
+        raise HarnessError(
+            f"--labels {_text(selector)}: none of the {len(there)} node(s) has these labels; {known}. Label a node "
+            "with: ray start --labels key=value"
+        )
     each = [[int(node.get("CPU", 0)), float(node.get("GPU", 0))] for node in alive]
     return {
         "cpus": sum(cpus for cpus, _ in each) or 1,
@@ -32,7 +80,12 @@ def resources(nodes: Sequence[Mapping[str, Any]]) -> Json:
         "nodes": len(each),
         "node_cpus": min([cpus for cpus, _ in each if cpus], default=1),
         "each": each,
-    }
+    } | ({"labels": dict(selector)} if selector else {})
+
+
+def _text(selector: Mapping[str, str]) -> str:
+    signs = [(key, "!=", value[1:]) if value.startswith("!") else (key, "=", value) for key, value in selector.items()]
+    return ",".join(map("".join, signs))
 
 
 def layout(resources: Json, width: int, threads: int | None, gpu: float | None) -> Layout:
@@ -50,7 +103,8 @@ def layout(resources: Json, width: int, threads: int | None, gpu: float | None) 
     each = resources.get("each") or [[cpus, gpus]]
     width = max(1, min(width, sum(_on_gpus(node_gpus, share) for _, node_gpus in each) if share else width))
     threads = threads or max(1, min(cpus // width, resources["node_cpus"]))
-    return Layout(max(1, sum(_slots(cores, node_gpus, threads, share) for cores, node_gpus in each)), threads, share)
+    slots = max(1, sum(_slots(cores, node_gpus, threads, share) for cores, node_gpus in each))
+    return Layout(slots, threads, share, resources.get("labels", {}))
 
 
 def share_of(gpus: float, width: int) -> float:

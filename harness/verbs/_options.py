@@ -107,6 +107,9 @@ spaces_options = combined(
 )
 layout_options = combined(
     click.option("--address", help="Ray cluster to join: 'auto' or host:port.  [default: $RAY_ADDRESS, else local]"),
+    click.option(
+        "--labels", metavar="KEY=VALUE,...", help="Use only nodes with these Ray labels: spot=false, zone!=b."
+    ),
     click.option("--threads", type=BoundedInt(1), help="Torch threads per trial.  [default: as many as use all cores]"),
     click.option(
         "--gpu",

@@ -67,5 +67,5 @@ def run(options: Options) -> run_bench.Outcome:
     """Run the bench that the options describe."""
     from harness.workflows import run_bench
 
-    names = ("address", "threads", "gpu", "tracking", "watchdog", "top_k")
+    names = ("address", "labels", "threads", "gpu", "tracking", "watchdog", "top_k")
     return run_bench.run(request_of(options), run_bench.Options(**{name: options[name] for name in names}))

@@ -66,7 +66,7 @@ def _deadline(grid: Plan, options: Options) -> None:
 
     deadline = forecast.duration(options["deadline"])
     past = forecast.finished_trials(grid.studies[0].ledger) if grid.studies else []
-    with _machines(grid, options["address"]) as resources:
+    with _machines(grid, options) as resources:
         prediction = _forecast(grid, past, options, resources)
     forecast.remember(grid, prediction)
     cuts = forecast.cuts(grid, prediction, deadline)
@@ -75,16 +75,17 @@ def _deadline(grid: Plan, options: Options) -> None:
     return click.echo(forecast.text(prediction, deadline, cuts))
 
 
-def _machines(grid: Plan, address: str | None) -> AbstractContextManager[Json]:
+def _machines(grid: Plan, options: Options) -> AbstractContextManager[Json]:
     """Yield the resources that Ray would give the bench. A finished grid does not start Ray."""
     if not grid.pending:
         return nullcontext({"cpus": 1, "gpus": 0.0, "node_cpus": 1})
+    from harness.engine.slots import label_selector
     from harness.system import interpreter
 
     interpreter.check()
     from harness.engine import ray_tune
 
-    return ray_tune.cluster(address)
+    return ray_tune.cluster(options["address"], label_selector(options["labels"]))
 
 
 def _forecast(grid: Plan, past: list[FinishedTrial], options: Options, resources: Json) -> Forecast:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.data import slice_facts, splits
@@ -32,6 +32,7 @@ class Options:
     """Where and how a bench runs. No option here changes a result."""
 
     address: str | None = None
+    labels: str | None = None  # of the nodes to use, key=value or key!=value; None: all nodes
     threads: int | None = None  # torch threads per trial; None: chosen by `slots.layout`
     gpu: float | None = None  # GPU share per trial; None: chosen by `slots.layout`; 0: no GPU
     tracking: str | None = None  # MLflow URI; None: sqlite in the home, "off": no mirror
@@ -200,9 +201,10 @@ def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) 
 
     pending = grid.pending
     home, ledger = grid.request.home, pending[0].ledger
-    with _segment(home) as segment, ray_tune.cluster(options.address) as resources:
+    selector = sharing.label_selector(options.labels)
+    with _segment(home) as segment, ray_tune.cluster(options.address, selector) as resources:
         layout = sharing.layout(resources, grid.width, options.threads, options.gpu)
-        record = launch(grid, {"resources": resources, **asdict(layout)}, disk_space.needed(grid, options.top_k))
+        record = launch(grid, {"resources": resources, **layout.to_json()}, disk_space.needed(grid, options.top_k))
         ledger.take(segment.run, segment.append("launched", **record.to_json()))
         failpoints.reach("launched")
         uri = options.tracking or tracking.default_uri(home)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.engine.slots import Layout, layout, resources, share_of, slots_on
+from harness.engine.slots import Layout, label_selector, layout, resources, share_of, slots_on
 from harness.types import HarnessError
 
 
@@ -84,3 +84,32 @@ def test_slots_of_a_node_are_its_own_and_not_the_clusters():
     assert [slots_on(n["Resources"], whole) for n in (node(16), node(2))] == [16, 2]
     assert slots_on(node(8, 1.0)["Resources"], Layout(12, 1, 0.25)) == 4
     assert slots_on({}, whole) == 1, "a node that is not listed any more has at least the trial that asks"
+
+
+def node(cpus, **labels):
+    return {"Alive": True, "Resources": {"CPU": cpus}, "Labels": {"ray.io/node-id": "x"} | labels}
+
+
+@pytest.mark.parametrize(
+    ("option", "cpus"),
+    [(None, 14), ("spot=false", 4), ("spot!=true", 12), ("spot=true,zone=a", 2), (" zone!=a ", 12), ("", 14)],
+)
+def test_only_nodes_with_the_labels_count(option, cpus):
+    nodes = [node(4, spot="false"), node(2, spot="true", zone="a"), node(8)]
+    found = resources(nodes, label_selector(option))
+    assert found["cpus"] == cpus
+    assert layout(found, 100, None, None).slots == cpus
+    assert layout(found, 100, None, None).labels == label_selector(option)
+
+
+def test_labels_that_no_node_has_are_told_with_those_that_there_are():
+    with pytest.raises(HarnessError, match=r"--labels spot=no,zone!=a: none of the 2.*they have: spot=true, zone=a"):
+        resources([node(2, spot="true"), node(2, zone="a")], label_selector("spot=no,zone!=a"))
+    with pytest.raises(HarnessError, match="no labels of their own"):
+        resources([node(2)], label_selector("spot=false"))
+
+
+@pytest.mark.parametrize("option", ["spot", "=x", "spot=", "spot==x", "a=b;c", "!=x", "a=in(b)"])
+def test_labels_that_are_not_pairs_are_one_clear_line(option):
+    with pytest.raises(HarnessError, match="not key=value or key!=value"):
+        label_selector(option)

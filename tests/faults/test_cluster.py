@@ -39,6 +39,45 @@ def test_two_nodes_give_the_table_of_one_machine(tmp_path):
     assert list((home / "artifacts").glob("*/ranks.parquet")), "what actors leave comes back to the driver's home"
 
 
+@pytest.mark.slow
+def test_labels_keep_trials_off_the_other_nodes(tmp_path):
+    from ray.cluster_utils import Cluster
+
+    folder, home = make_dataset(tmp_path / "toy"), tmp_path / "home"
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        for spot in ("true", "false"):
+            cluster.add_node(num_cpus=1, labels={"spot": spot})
+        cluster.wait_for_nodes()
+        for spot in ("true", "false"):
+            assert label_of_place(cluster.address, {"spot": spot}) == spot
+        words = ["--adapters", "id,svd", "--tracking", "off", "--address", cluster.address, "--labels"]
+        done = bench(home, folder, *words, "spot=false")
+        assert done.returncode == 0, done.stderr
+        refused = bench(home, folder, *words, "spot=no", "--epochs", "7")
+    finally:
+        cluster.shutdown()
+    launched = events(home, "launched")[0]["provenance"]
+    assert (launched["slots"], launched["labels"]) == (1, {"spot": "false"}), "one core of three nodes"
+    assert most_at_once(home) == 1
+    assert refused.returncode == 2
+    assert "they have: spot=false, spot=true" in refused.stderr
+
+
+def label_of_place(address, labels):
+    """The label `spot` of the node on which Ray places a trial."""
+    import ray
+    from ray.util import placement_group_table
+
+    from harness.engine import ray_tune, slots
+
+    with ray_tune.cluster(address):
+        group = ray_tune.needs(slots.Layout(1, labels=labels))()
+        ray.get(group.ready(), timeout=60)
+        (place,) = placement_group_table(group)["bundles_to_node_id"].values()
+        return next(node["Labels"]["spot"] for node in ray.nodes() if node["NodeID"] == place)
+
+
 def most_at_once(home):
     """Trials whose epochs interleave were running at the same time."""
     last, found = {}, 1
