@@ -280,6 +280,7 @@ def cluster(address: str | None) -> Iterator[Json]:
     address = ray_head.address_of(address)
     with contextlib.ExitStack() as stack:
         if address:
+            stack.enter_context(ray_head.environment({"RAY_ADDRESS": None}))  # Ray prefers it to "auto", unchecked
             _start(address, {"address": address})
         else:
             options = stack.enter_context(ray_head.private_cluster())
