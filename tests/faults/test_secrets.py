@@ -97,7 +97,7 @@ def test_a_bench_and_its_tables_leak_none(dataset, home, port, secrets):
     ]
     for command in commands:
         done = harness(home, *command)
-        assert done.returncode in (0, 2), done.stderr
+        assert done.returncode in (0, 1, 2), done.stderr
         outputs[" ".join(command)] = done.stdout + done.stderr
     assert {name: lines for name, text in outputs.items() if (lines := leaks(text))} == {}
     assert (home / "mlflow" / "mlflow.db").is_file()
