@@ -126,8 +126,13 @@ def _with_mirror(urls: list[str]) -> list[str]:
 
 def _shown(url: str) -> str:
     """Return a URL without the parts that may be secret: user, password and query."""
+    return urlsplit(_without_user(url))._replace(query="", fragment="").geturl()
+
+
+def _without_user(url: str) -> str:
+    """Return a URL without user and password, which HARNESS_MIRROR may have."""
     parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _is_good(path: Path, sha256: str | None) -> bool:
@@ -185,7 +190,7 @@ class _Start:
             return cls(have, "", hashed)
         path = _version_file(part)
         origin, _, version = path.read_text(encoding="utf-8").partition("\n") if path.is_file() else ("", "", "")
-        return cls(have, version, hashed) if origin == url and version else cls(0, "", hashed)
+        return cls(have, version, hashed) if origin == _without_user(url) and version else cls(0, "", hashed)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -239,7 +244,7 @@ def _stream(url: str, part: Path, start: _Start, max_bytes: int) -> None:
         total = have + int(length) if length.isdecimal() else 0
         _check_space(part.parent, total - have, total <= max_bytes)
         if not have and not start.hashed:
-            _version_file(part).write_text(f"{url}\n{_version(reply)}", encoding="utf-8")
+            _version_file(part).write_text(f"{_without_user(url)}\n{_version(reply)}", encoding="utf-8")
         progress = _Progress(part.stem, have, total)
         with part.open("ab" if have else "wb") as file:
             for block in _blocks_of(reply):

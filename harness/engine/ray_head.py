@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import socket
 import sys
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 
+from harness.engine import ray_access
 from harness.system import tempdirs
 from harness.types import HarnessError, Json
 
@@ -38,13 +40,13 @@ def private_cluster() -> Iterator[Json]:
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
         variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_AUTH_TOKEN": None}
-        with _environment(variables | {"RAY_TMPDIR": str(folder), LOOPBACK: "0"}):
+        with environment(variables | {"RAY_TMPDIR": str(folder), LOOPBACK: "0"}):
             # a subfolder, because Ray makes its folder readable for all users
             yield {"_temp_dir": str(folder / "ray"), "object_spilling_directory": str(spill)}
 
 
 @contextlib.contextmanager
-def _environment(variables: Mapping[str, str | None]) -> Iterator[None]:
+def environment(variables: Mapping[str, str | None]) -> Iterator[None]:
     """Set environment variables (None: unset) inside the context; child processes inherit them."""
     before = {name: os.environ.get(name) for name in variables}
     try:
@@ -65,14 +67,18 @@ def _set(variables: Mapping[str, str | None]) -> None:
 def address_of(option: str | None) -> str | None:
     """Return the cluster's address from `--address` or else RAY_ADDRESS: "auto" or host:port; None: a private cluster.
 
-    Raises HarnessError if it is invalid or does not accept connections; Ray itself would retry for minutes.
+    Raises HarnessError if it is invalid, does not accept connections (Ray itself would retry for minutes) or is open to
+    others (`ray_access.check`).
     """
     option, variable = (option or "").strip(), os.environ.get("RAY_ADDRESS", "").strip()
     address = option or variable
     if address in ("", "local"):
         return None
-    if address != "auto":
+    if address == "auto":
+        ray_access.check(address, None)
+    else:
         host, port = _parts(address, "--address" if option else "RAY_ADDRESS")
+        ray_access.check(address, host)
         try:
             socket.create_connection((host, port), timeout=10).close()
         except (OSError, ValueError) as error:
@@ -91,8 +97,9 @@ def _parts(address: str, where: str) -> tuple[str, int]:
         "https": "this is the address of Ray's dashboard and jobs. ",
         "ray": "this is the address of Ray Client, which runs the driver on the cluster. ",
     }.get(scheme, "")
+    shown = re.sub(r"://\S*@", "://", address)  # without a password
     raise HarnessError(
-        f"{where} is '{address}': {why}Use 'auto', host:port of the cluster's head node, such as 127.0.0.1:6379, or "
+        f"{where} is '{shown}': {why}Use 'auto', host:port of the cluster's head node, such as 127.0.0.1:6379, or "
         f"'local' for a private cluster on this machine."
     )
 

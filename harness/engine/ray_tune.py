@@ -274,12 +274,12 @@ def cluster(address: str | None, labels: Mapping[str, str] | None = None) -> Ite
     """Open a Ray session on the cluster at `address` or RAY_ADDRESS (`auto` or host:port), else on a private cluster:
     loopback only, no dashboard, in a folder that is removed afterwards (`ray_head.private_cluster`).
 
-    Yields the resources of the nodes with `labels` (`slots.resources`). Raises HarnessError if the cluster cannot be
-    reached or no node has them.
+    Yields the resources of nodes with `labels` (`slots.resources`). Raises HarnessError without cluster or such a node.
     """
     address = ray_head.address_of(address)
     with contextlib.ExitStack() as stack:
         if address:
+            stack.enter_context(ray_head.environment({"RAY_ADDRESS": None}))  # Ray prefers it to "auto", unchecked
             _start(address, {"address": address})
         else:
             options = stack.enter_context(ray_head.private_cluster())
@@ -365,7 +365,7 @@ def run(
 
 
 def needs(layout: Layout) -> tune.PlacementGroupFactory:
-    """Resources of one trial. SPREAD prefers the least loaded node, so that trials spread over nodes first."""
+    """Resources of one trial. SPREAD prefers the least loaded node: trials spread over nodes first."""
     gpu = {"GPU": layout.gpu} if layout.gpu else {}
     chosen = {"bundle_label_selector": [dict(layout.labels)]} if layout.labels else {}
     return tune.PlacementGroupFactory([{"CPU": float(layout.threads)} | gpu], strategy="SPREAD", **chosen)

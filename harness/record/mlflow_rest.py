@@ -23,6 +23,7 @@ from requests.auth import AuthBase, HTTPBasicAuth
 from urllib3.util import Retry
 
 from harness.record.mlflow_run import CONTEXT, SOURCE, DatasetInput, Point, Span, StoredRun
+from harness.record.tracking_uri import hide
 from harness.types import Json
 
 CONNECTIONS = 8  # concurrent calls to a server (benchmarks/tracking.py)
@@ -242,7 +243,7 @@ def _json(reply: requests.Response) -> Json:
 
 def _refusal(reply: requests.Response) -> str:
     try:
-        said = f": {reply.json()['message']}"
+        said = f": {hide(str(reply.json()['message']))}"
     except (ValueError, KeyError, TypeError):
         said = ""
     if reply.status_code in (401, 403):

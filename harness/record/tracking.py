@@ -39,7 +39,7 @@ from harness.record.mlflow_run import (
     BenchPage,
     StoredRun,
 )
-from harness.record.tracking_uri import damage, default_uri, first_line, redact, runs_page
+from harness.record.tracking_uri import check, damage, default_uri, first_line, redact, runs_page
 from harness.system import checksums
 from harness.types import HarnessError, Json
 
@@ -93,10 +93,12 @@ class Tracker:
     """A connection to one MLflow store. Every method may raise any exception of its store.
 
     `mend`: quarantine a damaged SQLite file, so that the mirror is rebuilt. `make`: create the experiment if it does
-    not exist. Raises HarnessError if the experiment does not exist (without `make`) or was deleted.
+    not exist. Raises HarnessError if the experiment does not exist (without `make`) or was deleted, or if a password
+    would be sent unencrypted (`tracking_uri.check`).
     """
 
     def __init__(self, uri: str, home: Path, *, mend: bool = False, make: bool = True) -> None:
+        check(uri)
         local = uri.startswith("sqlite:///")
         if local:
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit
+
+from harness.system import networks
+from harness.types import HarnessError
+
+SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
 def default_uri(home: Path) -> str:
@@ -27,30 +34,77 @@ def damage(uri: str) -> str:
     return "" if verdict == "ok" else verdict.splitlines()[0]
 
 
+def check(uri: str) -> None:
+    """Raise HarnessError if user name and password or a token would cross a network unencrypted: plain http to another
+    machine, unless the user declares the network as trusted."""
+    if not uri.lower().startswith(("http://", "https://")):
+        return
+    try:
+        parts = urlsplit(uri)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:  # its message may repeat a part of a password
+        raise HarnessError(f"The address of MLflow, {redact(uri)}, has no valid host and port.") from None
+    if parts.scheme != "http" or networks.is_loopback(host) or networks.trusted():
+        return
+    if secret := "the password in its URI" if "@" in uri else _credentials(uri):
+        raise HarnessError(
+            f"MLflow at {redact(uri)}: {secret} would be sent unencrypted. Use https, or a tunnel to loopback "
+            f"(ssh -L 5000:127.0.0.1:5000 {host}); or set {networks.TRUSTED}=1 if only people you trust reach that "
+            "network."
+        )
+
+
+def _credentials(uri: str) -> str:
+    """Name what would authenticate a request to the server, as requests and MLflow's client look it up; '' if
+    nothing."""
+    if name := next((name for name in SECRETS if os.environ.get(name)), ""):
+        return name
+    from requests.utils import get_netrc_auth
+
+    try:
+        if Path("~/.mlflow/credentials").expanduser().exists():
+            return "the password in ~/.mlflow/credentials"
+    except RuntimeError:  # HOME is not set
+        return ""
+    return "the password in ~/.netrc" if get_netrc_auth(uri) else ""
+
+
 def runs_page(uri: str, experiment: str) -> str | None:
     """Return the URL of an experiment's runs on a server, without user name and password; None for a local store.
 
     >>> runs_page("https://me:secret@mlflow.lab:5000/", "7"), runs_page("sqlite:///mlflow.db", "1")
     ('https://mlflow.lab:5000/#/experiments/7/runs', None)
     """
-    scheme, mark, rest = uri.partition("://")
-    if not mark or scheme not in ("http", "https"):
+    if not uri.startswith(("http://", "https://")):
         return None
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}".rstrip("/") + f"/#/experiments/{experiment}/runs"
+    return f"{redact(uri).rstrip('/')}/#/experiments/{experiment}/runs"
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error, without what a URL in it may carry before its host."""
-    line = (str(error).splitlines() or [type(error).__name__])[0]
-    return re.sub(r"://[^/@\s]*@", "://", line)[:200]
+    """The first line of an error, without secrets: what stands before a URL's host, values of parameters such as
+    password=, and the values of MLflow's variables, which a server may repeat.
+
+    >>> first_line(ValueError("no answer from postgresql://ann:a/b@c@host/db?password=x"))
+    'no answer from postgresql://host/db?password=***'
+    """
+    return hide((str(error).splitlines() or [type(error).__name__])[0])[:200]
+
+
+def hide(text: str) -> str:
+    """Remove secrets from a message, as `first_line` does."""
+    text = re.sub(r"://\S*@", "://", text)
+    text = re.sub(r"(?i)(password|passwd|pwd|token|secret|key)=[^\s&'\")]+", r"\1=***", text)
+    for name in SECRETS:
+        if secret := os.environ.get(name):
+            text = text.replace(secret, "***")
+    return text
 
 
 def redact(uri: str) -> str:
-    """A URI without user and password.
+    """A URI without user, password and parameters.
 
-    >>> redact("http://ann:secret@host:5000")
-    'http://host:5000'
+    >>> redact("http://ann:secret@host:5000"), redact("postgresql://host/db?password=secret")
+    ('http://host:5000', 'postgresql://host/db')
     """
     scheme, separator, rest = uri.partition("://")
-    return scheme + separator + rest.rpartition("@")[2] if separator else uri
+    return scheme + separator + re.split(r"[?#]", rest.rpartition("@")[2])[0] if separator else uri

@@ -9,7 +9,7 @@ import stat
 from importlib import metadata, util
 from pathlib import Path
 
-from harness.engine import ray_head
+from harness.engine import ray_access, ray_head
 from harness.record import artifacts
 from harness.record.ledger import Ledger
 from harness.system import tempdirs
@@ -104,8 +104,8 @@ def _sockets() -> Json:
 
 def _tokens() -> list[Json]:
     """Check the file modes of Ray tokens for other clusters; a bench creates a token for the cluster it starts."""
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return [_token("ray token", "~/.ray/auth_token"), *([_token("RAY_AUTH_TOKEN_PATH", path)] if path else [])]
+    path = os.environ.get(ray_access.TOKEN_PATH)
+    return [_token("ray token", ray_access.DEFAULT_FILE), *([_token(ray_access.TOKEN_PATH, path)] if path else [])]
 
 
 def _token(name: str, place: str) -> Json:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.data import slice_facts, splits
 from harness.engine import slots as sharing
-from harness.record import artifacts, leases
+from harness.record import artifacts, leases, tracking_uri
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.report import ledger_frames, report_files, tables
@@ -62,6 +62,7 @@ def run(request: Request, options: Options) -> Outcome:
     (finished trials are kept, and the same command continues).
     """
     interpreter.check()
+    tracking_uri.check(options.tracking or "")
     with Stop() as stop:
         return _run(request, options, stop)
 

@@ -324,6 +324,20 @@ def test_a_disk_that_takes_no_more_is_one_line(server, tmp_path):
     assert done.stdout == f"{tmp_path / 'a.bin'} cannot be written: File too large.\n"
 
 
+def test_a_mirrors_password_is_not_written_beside_an_interrupted_download(server, tmp_path, monkeypatch):
+    monkeypatch.setenv(fetch.MIRROR, server.url("/labs").replace("//", "//someone:secret@"))
+    path = "/labs/data.invalid/a.bin"
+    server.bodies[path], server.breaks[path], server.versions[path] = BODY, [400_000, 1], TAGGED
+    with pytest.raises(HarnessError):
+        fetch.download(["http://data.invalid/a.bin"], None, tmp_path / "a.bin")
+    kept = [file for file in tmp_path.iterdir() if file.name.endswith(".version")]
+    assert kept, "the address of the interrupted transfer is kept"
+    assert "secret" not in kept[0].read_text()
+    fetch.download(["http://data.invalid/a.bin"], None, tmp_path / "a.bin")
+    assert server.asked[-1][1].startswith("bytes="), "and the transfer goes on where it stopped"
+    assert (tmp_path / "a.bin").read_bytes() == BODY
+
+
 def test_a_mirror_is_asked_first_by_host_and_path_and_its_password_is_never_told(server, tmp_path, monkeypatch):
     base = server.url("/labs/").replace("//", "//someone:secret@")
     monkeypatch.setenv(fetch.MIRROR, base)

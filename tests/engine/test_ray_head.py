@@ -13,7 +13,8 @@ from harness.types import HarnessError
 
 @pytest.fixture(autouse=True)
 def no_address(monkeypatch):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.mark.parametrize(

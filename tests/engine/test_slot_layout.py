@@ -86,7 +86,7 @@ def test_slots_of_a_node_are_its_own_and_not_the_clusters():
     assert slots_on({}, whole) == 1, "a node that is not listed any more has at least the trial that asks"
 
 
-def node(cpus, **labels):
+def labelled(cpus, **labels):
     return {"Alive": True, "Resources": {"CPU": cpus}, "Labels": {"ray.io/node-id": "x"} | labels}
 
 
@@ -95,7 +95,7 @@ def node(cpus, **labels):
     [(None, 14), ("spot=false", 4), ("spot!=true", 12), ("spot=true,zone=a", 2), (" zone!=a ", 12), ("", 14)],
 )
 def test_only_nodes_with_the_labels_count(option, cpus):
-    nodes = [node(4, spot="false"), node(2, spot="true", zone="a"), node(8)]
+    nodes = [labelled(4, spot="false"), labelled(2, spot="true", zone="a"), labelled(8)]
     found = resources(nodes, label_selector(option))
     assert found["cpus"] == cpus
     assert layout(found, 100, None, None).slots == cpus
@@ -104,9 +104,9 @@ def test_only_nodes_with_the_labels_count(option, cpus):
 
 def test_labels_that_no_node_has_are_told_with_those_that_there_are():
     with pytest.raises(HarnessError, match=r"--labels spot=no,zone!=a: none of the 2.*they have: spot=true, zone=a"):
-        resources([node(2, spot="true"), node(2, zone="a")], label_selector("spot=no,zone!=a"))
+        resources([labelled(2, spot="true"), labelled(2, zone="a")], label_selector("spot=no,zone!=a"))
     with pytest.raises(HarnessError, match="no labels of their own"):
-        resources([node(2)], label_selector("spot=false"))
+        resources([labelled(2)], label_selector("spot=false"))
 
 
 @pytest.mark.parametrize("option", ["spot", "=x", "spot=", "spot==x", "a=b;c", "!=x", "a=in(b)"])

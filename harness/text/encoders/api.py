@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from harness.system import networks
 from harness.text.encoders._base import Job, TextEncoder, Texts, distinct, spans, whole
 from harness.text.encoders._parts import Parts
 from harness.types import HarnessError, Json
@@ -46,7 +47,6 @@ TRIES = 7  # per request
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between tries: doubled each time, with jitter
 MAX_RETRY_AFTER = 600.0  # seconds; a longer Retry-After ends the run
 RETRYABLE = (408, 409, 425, 429)  # statuses besides 5xx after which the same request may succeed
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def _key(word: str, base: str) -> str:
     if not key.isascii() or not key.isprintable():
         raise HarnessError(f"'{word}': {name} contains characters that are not allowed in a key.")
     parts = urlsplit(base)
-    if key and parts.scheme == "http" and parts.hostname not in LOOPBACK:
+    if key and parts.scheme == "http" and not networks.is_loopback(parts.hostname or ""):
         raise HarnessError(f"'{word}': {name} would be sent unencrypted to {parts.hostname}. Use https, or unset it.")
     return key
 

@@ -1,0 +1,96 @@
+"""Passwords of MLflow: not sent unencrypted, not printed."""
+
+import pytest
+
+from harness.record import tracking, tracking_uri
+from harness.types import HarnessError
+
+VARIABLES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "HARNESS_TRUSTED_NETWORK")
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch, tmp_path):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("NETRC", raising=False)
+
+
+def put(tmp_path, name, text):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o600)
+
+
+def secret_of(kind, tmp_path, monkeypatch):
+    """Put a secret where a user can put one; return the URI to use."""
+    if kind.startswith("MLFLOW"):
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
+        monkeypatch.setenv(kind, "hunter2")
+    elif kind == "netrc":
+        put(tmp_path, ".netrc", "machine mlflow.lab login ann password hunter2\n")
+    elif kind == "credentials":
+        put(tmp_path, ".mlflow/credentials", "[mlflow]\nmlflow_tracking_username = ann\n")
+    return "http://ann:hunter2@mlflow.lab:5000" if kind == "URI" else "http://mlflow.lab:5000"
+
+
+KINDS = ["URI", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "netrc", "credentials"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_password_is_not_sent_unencrypted(kind, tmp_path, monkeypatch):
+    uri = secret_of(kind, tmp_path, monkeypatch)
+    for attempt in (tracking_uri.check, lambda uri: tracking.Tracker(uri, tmp_path)):
+        with pytest.raises(HarnessError) as error:
+            attempt(uri)
+        line = str(error.value)
+        assert "hunter2" not in line
+        assert "\n" not in line
+        for part in ("http://mlflow.lab:5000", "unencrypted", "https", "ssh -L", "HARNESS_TRUSTED_NETWORK=1"):
+            assert part in line
+    tracking_uri.check(uri.replace("http:", "https:"))
+    tracking_uri.check(uri.replace("mlflow.lab", "127.0.0.1"))
+    monkeypatch.setenv("HARNESS_TRUSTED_NETWORK", "1")
+    tracking_uri.check(uri)
+
+
+@pytest.mark.parametrize("uri", ["http://mlflow.lab:5000", "sqlite:////a/b.db", "off", "", "postgresql://a:b@host/db"])
+def test_what_sends_no_password_over_http_is_free(uri):
+    tracking_uri.check(uri)
+
+
+def test_an_invalid_address_is_not_repeated():
+    with pytest.raises(HarnessError) as error:
+        tracking_uri.check("http://ann:hunter2@[::1")
+    assert "hunter2" not in str(error.value)
+
+
+URIS = [
+    "http://ann:hunter2@mlflow.lab:5000",
+    "http://ann:hunter2@x@mlflow.lab:5000",
+    "http://ann:x/hunter2@mlflow.lab:5000",
+    "http://ann:x?hunter2@mlflow.lab:5000",
+    "http://ann:x#hunter2@mlflow.lab:5000",
+    "http://mlflow.lab:5000?password=hunter2",
+    "http://mlflow.lab:5000#hunter2",
+]
+
+
+@pytest.mark.parametrize("uri", URIS)
+def test_printed_addresses_have_no_password(uri):
+    assert tracking_uri.redact(uri) == "http://mlflow.lab:5000"
+    assert tracking_uri.runs_page(uri, "3") == "http://mlflow.lab:5000/#/experiments/3/runs"
+
+
+@pytest.mark.parametrize("uri", URIS[:-1])
+def test_errors_have_no_password(uri):
+    line = tracking_uri.first_line(RuntimeError(f"cannot connect to {uri}: refused\nmore"))
+    assert "hunter2" not in line
+    assert "mlflow.lab" in line
+    assert line.startswith("cannot connect to")
+
+
+def test_a_server_that_repeats_the_password_is_not_quoted(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2")
+    assert "hunter2" not in tracking_uri.first_line(RuntimeError("401: token 'hunter2' is unknown"))
