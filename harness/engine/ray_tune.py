@@ -277,9 +277,8 @@ def cluster(address: str | None) -> Iterator[Json]:
     Yields {"cpus", "gpus", "nodes", "node_cpus", "each"}: totals, cores of the smallest node with cores, and cores and
     GPUs of each node. Raises HarnessError if the cluster cannot be reached.
     """
-    address = ray_head.address_of(address)
     with contextlib.ExitStack() as stack:
-        if address:
+        if address := ray_head.address_of(address):
             stack.enter_context(ray_head.environment({"RAY_ADDRESS": None}))  # Ray prefers it to "auto", unchecked
             _start(address, {"address": address})
         else:
