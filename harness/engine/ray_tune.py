@@ -276,9 +276,8 @@ def cluster(address: str | None, labels: Mapping[str, str] | None = None) -> Ite
 
     Yields the resources of nodes with `labels` (`slots.resources`). Raises HarnessError without cluster or such a node.
     """
-    address = ray_head.address_of(address)
     with contextlib.ExitStack() as stack:
-        if address:
+        if address := ray_head.address_of(address):
             stack.enter_context(ray_head.environment({"RAY_ADDRESS": None}))  # Ray prefers it to "auto", unchecked
             _start(address, {"address": address})
         else:
