@@ -140,9 +140,15 @@ class Worker:
         self.trial = trial
         self.training: Any = None
         self.reported = 0  # epochs whose user scores this process has reported
-        self.meter = ResourceMeter(1 / self.slots, gpu_share=self.shared.layout.gpu)
+        self.meter = ResourceMeter(1 / self.slots, gpu_share=self.shared.layout.gpu, cuda=self._cuda())
         self.saved_at, self.save_cost = time.monotonic(), 0.0
         self.longest = 0.0
+
+    def _cuda(self) -> Any | None:
+        """Return ``torch.cuda`` if trials run on a GPU."""
+        import torch
+
+        return torch.cuda if self.device == "cuda" else None
 
     def step(self) -> Report:
         """Train one epoch and report it, or report the end of the trial.
