@@ -112,9 +112,12 @@ class Worker:
     ) -> None:
         import torch
 
+        from harness.training.precision import use_tf32
+
         die_with_parent()
         torch.set_num_threads(shared.layout.threads)
         self.device = "cuda" if shared.layout.gpu and torch.cuda.is_available() else "cpu"
+        self.tf32 = use_tf32(self.device)
         self.shared, self.get, self.post, self.place, self.slots = shared, get, post, place, slots
         self.cache: OrderedDict[str, Any] = OrderedDict()
         self.watchdog = Watchdog(shared.watchdog)
@@ -275,7 +278,7 @@ class Worker:
 
     def _ended(self, result: TrialResult) -> Ended:
         users, self.training = self._users(), None
-        result.info |= self.meter.read()
+        result.info |= self.meter.read() | ({"tf32": 1.0} if self.tf32 else {})
         return Ended(result, users)
 
 
