@@ -7,7 +7,9 @@ in ``/sys/class/powercap``, if the kernel permits reading it. Values that cannot
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
+from typing import Any
 
 JOULES_A_WH = 3600.0
 
@@ -16,19 +18,31 @@ class ResourceMeter:
     """Measure resource use from construction to `read`.
 
     share: fraction of the processors' energy to count, since several trials run in parallel. root: folder of ``proc``
-    and ``sys``. gpu_share: fraction of the GPU's energy to count.
+    and ``sys``. gpu_share: fraction of the GPU's energy and time to count. cuda: ``torch.cuda`` if the trial runs on a
+    GPU; memory that earlier trials of the process left in its cache is returned first.
     """
 
-    def __init__(self, share: float = 1.0, root: Path = Path("/"), gpu_share: float = 1.0) -> None:
+    def __init__(
+        self, share: float = 1.0, root: Path = Path("/"), gpu_share: float = 1.0, cuda: Any | None = None
+    ) -> None:
         self.share, self.root, self.gpu_share = share, root, gpu_share
         self.has_peak = _reset_peak(root)
         self.packages = {domain: _joules(domain) for domain in _packages(root)}
         self.gpu = _gpu_joules()
+        self.cuda, self.start = cuda, time.monotonic()
+        if cuda is not None:
+            cuda.empty_cache()
+            cuda.reset_peak_memory_stats()
 
     def read(self) -> dict[str, float]:
         """Return `peak_mb`, the peak resident memory including the data, in 2^20 bytes, and `energy_wh`, the energy of
-        the processor packages and of the GPU if it is used; each only where the machine reports it."""
+        the processor packages and of the GPU if it is used; each only where the machine reports it. On a GPU also
+        `peak_vram_mb`, the peak memory of the trial's tensors there in 2^20 bytes, and `gpu_seconds`, wall-clock
+        seconds times the trial's share of the GPU."""
         usage = {}
+        if self.cuda is not None:
+            usage["peak_vram_mb"] = round(self.cuda.max_memory_allocated() / 2**20, 1)
+            usage["gpu_seconds"] = self.gpu_share * (time.monotonic() - self.start)
         if self.has_peak and (peak := _peak_mb(self.root)) is not None:
             usage["peak_mb"] = peak
         joules = [(self.share, _since(before, _joules(domain), domain)) for domain, before in self.packages.items()]

@@ -112,9 +112,12 @@ class Worker:
     ) -> None:
         import torch
 
+        from harness.training.precision import use_tf32
+
         die_with_parent()
         torch.set_num_threads(shared.layout.threads)
         self.device = "cuda" if shared.layout.gpu and torch.cuda.is_available() else "cpu"
+        self.tf32 = use_tf32(self.device)
         self.shared, self.get, self.post, self.place, self.slots = shared, get, post, place, slots
         self.cache: OrderedDict[str, Any] = OrderedDict()
         self.watchdog = Watchdog(shared.watchdog)
@@ -140,9 +143,15 @@ class Worker:
         self.trial = trial
         self.training: Any = None
         self.reported = 0  # epochs whose user scores this process has reported
-        self.meter = ResourceMeter(1 / self.slots, gpu_share=self.shared.layout.gpu)
+        self.meter = ResourceMeter(1 / self.slots, gpu_share=self.shared.layout.gpu, cuda=self._cuda())
         self.saved_at, self.save_cost = time.monotonic(), 0.0
         self.longest = 0.0
+
+    def _cuda(self) -> Any | None:
+        """Return ``torch.cuda`` if trials run on a GPU."""
+        import torch
+
+        return torch.cuda if self.device == "cuda" else None
 
     def step(self) -> Report:
         """Train one epoch and report it, or report the end of the trial.
@@ -269,7 +278,7 @@ class Worker:
 
     def _ended(self, result: TrialResult) -> Ended:
         users, self.training = self._users(), None
-        result.info |= self.meter.read()
+        result.info |= self.meter.read() | ({"tf32": 1.0} if self.tf32 else {})
         return Ended(result, users)
 
 

@@ -13,10 +13,29 @@ from adapters._base import Interactions
 from harness.data.splits import Split, heads
 
 
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """Copy an array to `device`; to a CUDA device through pinned memory, so that the host does not wait."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def target_places(lengths: np.ndarray) -> np.ndarray:
+    """Flat positions of all real targets in a batch of windows of these `lengths`, padded to the longest, int64.
+
+    Row by row in (rows, longest - 1): a window of n events has n - 1 targets, at its first positions.
+
+    >>> target_places(np.array([3, 2, 4])).tolist()
+    [0, 1, 3, 6, 7, 8]
+    """
+    counts = lengths - 1
+    first = np.arange(len(lengths)) * counts.max(initial=0)
+    return np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+
+
 def gather(items: Tensor, starts: np.ndarray, lengths: np.ndarray) -> Tensor:
     """Slices of a flat tensor as a right-padded int64 tensor (rows, longest), on the device of `items`: only starts and
     lengths are copied there."""
-    begin, length = (torch.from_numpy(x)[:, None].to(items.device, non_blocking=True) for x in (starts, lengths))
+    begin, length = (to_device(x, items.device)[:, None] for x in (starts, lengths))
     positions = torch.arange(lengths.max(initial=0), device=items.device)
     real = positions < length
     return items[torch.where(real, begin + positions, 0)].long() * real

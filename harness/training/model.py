@@ -21,12 +21,14 @@ WHOLE_ABOVE = 0.6
 @dataclass(frozen=True)
 class Batch:
     """Windows of training histories. items: (B, L + 1) int64 item numbers, 0 = padding on the right; users: (B,)
-    int64; times: (B, L + 1) int64 seconds, if the backbone reads them; epoch: number of the epoch, from 0."""
+    int64; times: (B, L + 1) int64 seconds, if the backbone reads them; epoch: number of the epoch, from 0; places:
+    (P,) int64 flat positions in (B, L) of all real targets, ascending, if the host has computed them."""
 
     items: Tensor
     users: Tensor
     times: Tensor | None = None
     epoch: int = 0
+    places: Tensor | None = None
 
 
 class SequenceModel(nn.Module):
@@ -103,8 +105,8 @@ class SequenceModel(nn.Module):
         """Mean loss over the trained positions of a batch, plus the adapter's auxiliary loss."""
         self.table.adapter.draw()
         inputs, targets = self.backbone.views(batch.items, generator)
-        trained = targets > 0
-        target = targets[trained]
+        places = self._places(batch, targets)
+        target = targets.flatten().index_select(0, places)
         negatives = self.criterion.draw(len(target), generator)
         expected = None if negatives is None else self.criterion.log_expected(negatives)
         if negatives is None:
@@ -113,14 +115,21 @@ class SequenceModel(nn.Module):
             negatives = negatives if self.candidates is None else self.candidates[negatives]
             table, (rows, wanted, negatives) = self._rows(inputs, target, negatives + 1)
             negatives = negatives - 1
-        states = self.states(rows, table, batch.times)[trained]
+        states = self.states(rows, table, batch.times).flatten(0, 1).index_select(0, places)
         compared, wanted = table[1:], wanted - 1
         if negatives is None and self.candidates is not None:
             compared, wanted = compared[self.candidates], torch.searchsorted(self.candidates, wanted)
         with self._mixed(table, on=("cpu", "cuda")):
             loss = self.criterion(states, self.scored(compared), wanted, negatives, expected)
-        extra = self.table.adapter.aux(self._step(batch, states, target - 1, table, trained))
+        extra = self.table.adapter.aux(self._step(batch, states, target - 1, table, targets > 0))
         return loss if extra is None else loss + extra
+
+    def _places(self, batch: Batch, targets: Tensor) -> Tensor:
+        """Flat positions (P,) int64 of the trained targets (B, L): those of the batch if the backbone trains every next
+        item, as they need no wait for the device; else from the targets."""
+        if batch.places is not None and type(self.backbone).views is Backbone.views:
+            return batch.places
+        return (targets > 0).flatten().nonzero().squeeze(1)
 
     def _step(self, batch: Batch, states: Tensor, target: Tensor, table: Tensor, trained: Tensor) -> Step:
         """The step for an auxiliary loss; trained: (B, L), the positions of ``states``."""

@@ -1,4 +1,4 @@
-"""Speed of matrix products in bfloat16."""
+"""Precision of matrix products: TF32 on a GPU, and the speed of bfloat16."""
 
 from __future__ import annotations
 
@@ -20,3 +20,11 @@ def bfloat16_slows() -> float:
         return time.process_time() - start
 
     return seconds(torch.bfloat16) / seconds(torch.float32)
+
+
+def use_tf32(device: str) -> bool:
+    """Have this process compute float32 products in TF32 if `device` is "cuda"; return whether it does."""
+    if device != "cuda":
+        return False
+    torch.set_float32_matmul_precision("high")
+    return True

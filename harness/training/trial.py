@@ -33,7 +33,7 @@ from harness.metrics._all import HEADLINE, means
 from harness.metrics._ties import Ranks
 from harness.metrics.lists._base import TopLists
 from harness.training import diagnostics, list_scores, optimisation, schedules, user_scores
-from harness.training.batches import Windows, gather, interactions
+from harness.training.batches import Windows, gather, interactions, target_places, to_device
 from harness.training.losses._base import Loss
 from harness.training.model import Batch, SequenceModel
 from harness.training.ranking import ranks, ranks_and_lists, warm_and_cold
@@ -153,7 +153,8 @@ class Training:
         users = np.searchsorted(self.split.offsets, starts, side="right") - 1
         times = None if self.times is None else gather(self.times, starts, lengths)
         items = gather(self.items, starts, lengths)
-        return Batch(items, torch.from_numpy(users).to(self.device), times, epoch=len(self.curve))
+        users, places = (to_device(x, self.device) for x in (users, target_places(lengths)))
+        return Batch(items, users, times, len(self.curve), places)
 
     def step(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Take one optimiser step; return the loss, shape (), detached."""

@@ -150,3 +150,28 @@ def test_a_trial_takes_its_share_of_its_gpu_and_not_of_the_machines_slots(tmp_pa
     package(tmp_path, "intel-rapl:0", 32 * 3600)
     driver.millijoules["0"] = 4 * 3_600_000
     assert meter.read() == {"energy_wh": pytest.approx(1 + 1)}
+
+
+class Card:
+    """A GPU's allocator, in the words of torch.cuda."""
+
+    def __init__(self, peak: int) -> None:
+        self.peak, self.cached = peak, True
+
+    def empty_cache(self) -> None:
+        self.cached = False
+
+    def reset_peak_memory_stats(self) -> None:
+        self.peak = 0
+
+    def max_memory_allocated(self) -> int:
+        return self.peak
+
+
+def test_a_trial_on_a_gpu_reports_its_peak_there_and_its_share_of_the_time(tmp_path, monkeypatch):
+    card, clock = Card(peak=900 * MB), iter([100.0, 108.0])
+    monkeypatch.setattr("harness.engine.resources.time.monotonic", lambda: next(clock))
+    meter = ResourceMeter(root=tmp_path, gpu_share=0.25, cuda=card)
+    assert not card.cached, "the next trial gets the memory that the last one left"
+    card.peak = 3 * MB
+    assert meter.read() == {"peak_vram_mb": 3.0, "gpu_seconds": 2.0}
