@@ -1,0 +1,96 @@
+"""deploy/ssh.sh against fake ssh, ray and harness commands that record their calls."""
+
+import os
+import shlex
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "deploy" / "ssh.sh"
+STAY = 'trap "echo $0 ended >> $CALLS; exit" TERM HUP; while :; do sleep .05; done'
+FAKES = {
+    "ray": f'echo "ray $RAY_AUTH_MODE $*" >> "$CALLS"; case "$1" in status) echo "$NODES";; *) {STAY};; esac',
+    "ssh": f'echo "ssh $*" >> "$CALLS"; [ -z "$LOST" ] || exit 255; {STAY}',
+    "harness": 'echo "harness $*" >> "$CALLS"; trap "echo bench saved >> $CALLS; exit 143" TERM; '
+    'touch "$READY"; if [ -n "$STAYS" ]; then while :; do sleep .05; done; fi; exit "$CODE"',
+}
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, script in FAKES.items():
+        (folder / name).write_text(f"#!/usr/bin/env bash\n{script}\n")
+        (folder / name).chmod(0o755)
+    calls, ready = tmp_path / "calls", tmp_path / "ready"
+    calls.touch()
+
+    def start(*words, **variables):
+        nodes = "Active:\n 1 node_a\n 1 node_b\n 1 node_c\nPending:\n (no pending nodes)"
+        env = {"PATH": f"{folder}:{os.environ['PATH']}", "CALLS": str(calls), "READY": str(ready), "NODES": nodes}
+        env |= {"CODE": "0", "STAYS": "", "LOST": "", "HARNESS_HEAD": "192.0.2.1"} | variables
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(["bash", str(SCRIPT), *words], env=env, **pipes), calls, ready
+
+    return start
+
+
+WORDS = ("gpu1", "gpu2", "--", "bench", "--adapters", "id,svd")
+
+
+@pytest.mark.parametrize("code", ["0", "1", "2"])
+def test_the_bench_runs_over_all_hosts_and_ray_ends_with_it(run, code):
+    process, calls, _ = run(*WORDS, CODE=code)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == int(code), err
+    lines = calls.read_text().splitlines()
+    assert "harness bench --adapters id,svd --address 192.0.2.1:6379" in lines
+    for host in ("gpu1", "gpu2"):
+        start = "RAY_AUTH_MODE=token ray start --address=192.0.2.1:6379 --block"
+        assert any(line.startswith(f"ssh -tt {host} ") and line.endswith(start) for line in lines)
+    assert sum(line.endswith("ended") for line in lines) == 3, "the head and both connections"
+
+
+def test_sigterm_lets_the_bench_save_its_trials(run):
+    process, calls, ready = run(*WORDS, STAYS="yes")
+    while not ready.exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    lines = calls.read_text().splitlines()
+    assert lines.index("bench saved") < min(i for i, line in enumerate(lines) if line.endswith("ended"))
+
+
+def test_a_host_that_cannot_be_reached_is_told(run):
+    process, calls, _ = run(*WORDS, LOST="yes", NODES="Active:\n 1 node_a")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Ray ended on a host" in err
+    assert "harness" not in calls.read_text()
+
+
+@pytest.mark.parametrize("words", [(), ("gpu1",), ("--", "bench"), ("gpu1", "--")])
+def test_without_hosts_or_command_it_says_how_it_is_called(run, words):
+    process, calls, _ = run(*words)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "usage:" in err
+    assert not calls.read_text()
+
+
+def test_ray_knows_every_option(run):
+    from ray.scripts import scripts
+
+    process, calls, _ = run(*WORDS)
+    process.communicate(timeout=60)
+    lines = calls.read_text().splitlines()
+    head = next(line for line in lines if line.startswith("ray token start --head"))
+    options = scripts.start.make_context("start", shlex.split(head.partition("start ")[2])).params
+    assert (options["head"], options["include_dashboard"], options["block"]) == (True, False, True)
+    status = next(line for line in lines if line.startswith("ray token status"))
+    assert scripts.status.make_context("status", shlex.split(status.partition("status ")[2])).params["address"]
