@@ -160,6 +160,10 @@ class StudySearch:
     def over(self) -> bool:
         return not self.in_flight and not self._waiting and self.study.to_run() == 0
 
+    def close(self) -> None:
+        """Give back the memory of a search that is over: Optuna keeps every trial of a study."""
+        del self._optuna
+
 
 @dataclass(frozen=True)
 class GridEvent:
@@ -272,6 +276,7 @@ class TrialQueue:
 
     def _close(self, search: StudySearch) -> None:
         if search.over:
+            search.close()
             self._over.add(search.study.id)
             self._others.release(search.study.id)
 
