@@ -12,7 +12,7 @@ from harness.record import tracking
 from harness.record.launches import LaunchRecord
 from harness.record.ledger import Ledger
 from harness.record.mlflow_run import PART, BenchPage, DatasetInput, Point, metric_name
-from harness.types import Json
+from harness.types import NO_TEXT, Json
 
 SHOWN = ("leaderboard.html", "leaderboard.md", "leaderboard.parquet")
 COUNTS = ("users", "items", "events", "valid_targets", "test_targets")  # of a data card
@@ -45,7 +45,8 @@ def _metrics(rows: pl.DataFrame, time: int) -> list[Point]:
     """The headline metric of each row that has one, as `test/NDCG_at_10/<data set>/<backbone>/<row>`."""
     found = []
     for row in rows.filter(pl.col(HEADLINE).is_not_null()).iter_rows(named=True):
-        parts = [row["dataset"], row["backbone"], " ".join(filter(None, (row["adapter"], row["encoder"])))]
+        text = "" if row["encoder"] == NO_TEXT else f" {row['encoder']}"
+        parts = [row["dataset"], row["backbone"], row["adapter"] + text]
         name = "/".join(["test", metric_name(HEADLINE), *map(_plain, parts)])
         found.append(Point(name, row[HEADLINE], time))
     return found

@@ -40,9 +40,10 @@ def bench_run(client, run):
     return found
 
 
-def test_the_run_of_a_bench_shows_its_table_metrics_and_data(uri, home):
+def test_the_run_of_a_bench_shows_its_table_metrics_and_data(uri, home, monkeypatch):
     from mlflow import MlflowClient
 
+    monkeypatch.setitem(synthetic_ledgers.EMBEDDINGS, "minilm", "e" * 24)
     synthetic_ledgers.write(home, datasets=2, trials=2, seeds=1)
     ledger = Ledger.open(home)
     report = write_report(home, ledger)
@@ -55,6 +56,7 @@ def test_the_run_of_a_bench_shows_its_table_metrics_and_data(uri, home):
     rows = pl.read_parquet(report.parent / "leaderboard.parquet").filter(pl.col("NDCG@10").is_not_null())
     shown = {name: value for name, value in run.data.metrics.items() if name.startswith("test/NDCG_at_10/")}
     assert sorted(shown.values()) == pytest.approx(sorted(rows["NDCG@10"])), "one metric a row, with its value"
+    assert {"set0/sasrec/id", "set1/sasrec/svd minilm"} <= {name.removeprefix("test/NDCG_at_10/") for name in shown}
     files = {file.path for file in client.list_artifacts(run.info.run_id, "report")}
     assert files == {f"report/leaderboard.{form}" for form in ("html", "md", "parquet")}
     assert run.data.tags["mlflow.note.content"].startswith("# Leaderboard")
@@ -62,7 +64,9 @@ def test_the_run_of_a_bench_shows_its_table_metrics_and_data(uri, home):
     cards = ledger.launches[max(ledger.launches)].data
     assert {name: inputs[name].dataset.digest for name in cards} == {name: c["hash"] for name, c in cards.items()}
     texts = {name: inputs[name] for name in inputs.keys() - cards.keys()}
-    assert texts, "embeddings are inputs too"
+    assert {name: one.dataset.digest for name, one in texts.items()} == {
+        f"minilm of {name}": "e" * 24 for name in cards
+    }
     assert {tag.value for one in texts.values() for tag in one.tags} == {"embedding"}
 
 
