@@ -90,10 +90,25 @@ def test_energy_is_shown_where_the_machine_said_it_and_else_the_notes_say_so():
     assert "energy Wh" not in render(silent, "md")
     infos = [run(key, seed, info={"energy_wh": 0.25, "peak_mb": 512.0}) for key in rows for seed in range(3)]
     told = build(Results(type(own.runs)(infos, schema=own.runs.schema), own.ranks, own.cells))
-    assert "did not say" not in " ".join(words.footnotes(told))
+    assert "Energy was not measured" not in " ".join(words.footnotes(told))
     assert "energy Wh" in render(told, "md")
     assert "0.250 ◆" in render(told, "md")
     assert json.loads(render(told, "json"))["sections"][0]["rows"][0]["costs"]["energy_wh"] == 0.25
+
+
+def test_what_a_gpu_cost_is_shown_where_a_row_ran_on_one():
+    rows = {ID: seeds(0.6), SVD: seeds(0.0)}
+    own = results(rows)
+    assert "GPU" not in render(build(own), "md")
+    infos = [run(key, seed, info={"gpu_seconds": 90.0, "peak_vram_mb": 2048.4}) for key in rows for seed in range(3)]
+    told = build(Results(type(own.runs)(infos, schema=own.runs.schema), own.ranks, own.cells))
+    text = render(told, "md")
+    assert "| GPU |" in text
+    assert "| peak GPU MB |" in text
+    assert "2,048" in text
+    row = json.loads(render(told, "json"))["sections"][0]["rows"][0]
+    assert (row["costs"]["gpu_seconds"], row["costs"]["peak_vram_mb"]) == (90.0, 2048.4)
+    assert "peak_vram_mb" in row["front"]
 
 
 FEWER_TRIALS = {"trials_planned": 1, "trials_done": 1, "trials_pruned": 0}

@@ -20,7 +20,7 @@ from harness.report.tables._format import label
 from harness.report.tables._frames import KEY, Confirmed, Record, Results, cell_of, confirmed, finite, json_object
 from harness.report.tables._scores import metrics, samples
 from harness.report.tables._section import SectionComparison
-from harness.report.tables._table import COSTS, Row, RunSummary, SearchCost, Section, Table, TrialCounts
+from harness.report.tables._table import COSTS, MEASURED, Row, RunSummary, SearchCost, Section, Table, TrialCounts
 from harness.stats import resampling
 from harness.types import BASELINE, EXPECTED, NO_TEXT, Cell, Json, digest
 
@@ -262,7 +262,7 @@ def _costs(fit: RunSummary | None, search_seconds: float) -> dict[str, float | N
     costs = {"search_seconds": search_seconds}
     if fit is not None:
         costs |= {"parameters": fit.parameters, "train_seconds": fit.seconds}
-        costs |= {name: fit.info.get(name) for name in ("peak_mb", "energy_wh")}
+        costs |= {name: fit.info.get(name) for name in MEASURED}
     return {name: costs.get(name) for name in COSTS}
 
 

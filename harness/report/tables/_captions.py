@@ -278,6 +278,8 @@ COST_NOTES = {
     "train": "Train: time of one confirmed run.",
     "params": "Params: trained parameters.",
     "peak MB": "Peak: peak resident memory of the process.",
+    "GPU": "GPU: time of one confirmed run times its share of a GPU.",
+    "peak GPU MB": "Peak GPU: peak memory of its tensors on the GPU.",
 }
 SPECTRUM_NOTES = {
     "erank start": "Erank start: effective rank of the item table before training.",

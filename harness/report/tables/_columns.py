@@ -152,6 +152,8 @@ def _costs() -> list[Column]:
         ("parameters", "params", 45, f.count),
         ("peak_mb", "peak MB", 12, lambda v: f.number(v, 0)),
         ("energy_wh", "energy Wh", 5, lambda v: f.number(v, 3)),
+        ("gpu_seconds", "GPU", 6, f.seconds),
+        ("peak_vram_mb", "peak GPU MB", 6, lambda v: f.number(v, 0)),
     )
     return [_cost(*one) for one in shown]
 

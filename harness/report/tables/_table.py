@@ -21,7 +21,8 @@ SPECTRAL = (
     "table_mass_beyond_d",
     "table_mass_outside_text",
 )  # keys of info
-COSTS = ("parameters", "train_seconds", "search_seconds", "peak_mb", "energy_wh")
+MEASURED = ("peak_mb", "energy_wh", "gpu_seconds", "peak_vram_mb")  # costs from the info of runs
+COSTS = ("parameters", "train_seconds", "search_seconds", *MEASURED)
 
 
 @dataclass(frozen=True)

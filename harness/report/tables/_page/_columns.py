@@ -49,8 +49,15 @@ COST = {  # cost -> title, kind, unit, explanation
     "search_seconds": ("search", "seconds", "seconds", "wall-clock time of all search trials of the row"),
     "peak_mb": ("memory", "number", "MB", "peak resident memory of a confirmed run, including the data"),
     "energy_wh": ("energy", "number", "Wh", "energy of a confirmed run: its share of the machine's consumption"),
+    "gpu_seconds": (
+        "GPU",
+        "seconds",
+        "seconds",
+        "seconds of a confirmed run times its share of a GPU, mean over seeds",
+    ),
+    "peak_vram_mb": ("GPU memory", "number", "MB", "peak memory of a confirmed run's tensors on the GPU"),
 }
-DIGITS = {"peak_mb": 0, "energy_wh": 3}
+DIGITS = {"peak_mb": 0, "energy_wh": 3, "peak_vram_mb": 0}
 INFO = {  # key of a run's info -> title, kind, explanation
     "effective_rank_start": ("at start", "number", "effective rank of the item table before training, 1 to d"),
     "information_abundance": ("abundance", "number", "sum of the table's singular values over the largest, 1 to d"),
