@@ -193,7 +193,7 @@ def _describe_targets(grid: Plan) -> None:
 
 
 def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) -> tuple[int, bool]:
-    """Run all pending trials, or until stopped; return how many ended, and whether MLflow has them all."""
+    """Run all pending trials, or until stopped; return how many ended, and whether all ran and MLflow has them."""
     from harness.engine import ray_tune
     from harness.record import mirror as mirrors
     from harness.record import tracking
@@ -237,7 +237,7 @@ def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) 
         else:
             page = {"tracking": mirror.page} if mirror is not None and mirror.page else {}
             ledger.take(segment.run, segment.append("finished", ran=progress.ended, **page))
-        return progress.ended, mirror is not None and not behind
+        return progress.ended, mirror is not None and not behind and not stop.signum
 
 
 def _show(uri: str | None, home: Path, ledger: Ledger, report: Path) -> None:
