@@ -4,7 +4,8 @@ Searcher, pruner, ledger and the order of trials are the real ones; trials are n
 drawn from a lognormal distribution around a median, and reports one random value an epoch. The driver is a single
 server in virtual time: each of its calls (`TrialQueue.next`, `epoch`, `ended`) lasts as long as it really took here,
 and slots that need it meanwhile wait. `slots busy` is the share of slot time in which a trial ran, up to the last
-start. Ray's own part of an event is not in it: `engine.py` measures that on a real cluster.
+start. Not in it: Ray's own part of an event (`engine.py` measures that on a real cluster), leases of a shared home,
+checkpoints, artifacts, progress lines and the mirror. The median of 60 s is an assumption.
 
     python benchmarks/scale.py [--large]      # --large: 1,000 slots, 10,000 cells, a million trials
 """
@@ -40,7 +41,7 @@ from harness.search.study import Study
 from harness.types import BUDGETS, Cell, Engine, Inputs, Protocol, TrialResult, digest
 
 EPOCHS, SEEDS = 10, 5
-SPREAD = 0.5  # of the logarithm of a trial's seconds: first_command.md has .4 to .6 over adapters
+SPREAD = 0.5  # of the logarithm of a trial's seconds; an assumption
 BACKBONES = ("sasrec", "gru4rec", "bert4rec", "hstu", "esasrec", "fmlp", "mamba4rec")
 GOALS = {"ms": 5.0, "busy": 0.97, "peak": 2_000}
 CASES = [  # slots, cells, trials of a cell, sampler, median seconds of a trial
