@@ -81,8 +81,10 @@ def runs_page(uri: str, experiment: str) -> str | None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error, without secrets: what stands before a URL's host, values of parameters such as
-    password=, and the values of MLflow's variables, which a server may repeat.
+    """The first line of an error, without secrets.
+
+    Removed are user and password of a URL, values of parameters such as `password=`, and the values of MLflow's
+    variables, which a server may repeat.
 
     >>> first_line(ValueError("no answer from postgresql://ann:a/b@c@host/db?password=x"))
     'no answer from postgresql://host/db?password=***'

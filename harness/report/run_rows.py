@@ -10,6 +10,9 @@ from harness.record.ledger import Ledger
 from harness.report.tables._frames import KEY
 from harness.types import Cell, Json
 
+# How the costs of several trials make one.
+COMBINED = dict.fromkeys(("seconds", "energy_wh", "gpu_seconds"), sum) | {"peak_mb": max, "peak_vram_mb": max}
+
 
 def run_row(ledger: Ledger, cell: Cell, ids: Sequence[str]) -> Json:
     """Return the row of a run: of its trial or, with folds, over the trials of all folds."""
@@ -34,8 +37,7 @@ def run_row(ledger: Ledger, cell: Cell, ids: Sequence[str]) -> Json:
 
 def _over_folds(infos: list[dict[str, float]]) -> dict[str, float]:
     """Return the info of a run over folds: sums of seconds and energy, the highest memory use, else means."""
-    combine = dict.fromkeys(("seconds", "energy_wh", "gpu_seconds", "epochs"), sum)
-    combine |= {"peak_mb": max, "peak_vram_mb": max}
+    combine = COMBINED | {"epochs": sum}
     names = dict.fromkeys(name for info in infos for name in info)
     values = {name: [info[name] for info in infos if name in info] for name in names}
     return {name: combine.get(name, fmean)(several) for name, several in values.items()}
@@ -44,10 +46,6 @@ def _over_folds(infos: list[dict[str, float]]) -> dict[str, float]:
 def _with_parts(ledger: Ledger, info: dict[str, float], parts: Sequence[str]) -> dict[str, float]:
     """Return the info of a run with the costs of the trials that it combines: sums, and the highest memory use."""
     infos = [info, *(result.info for part in parts if (result := ledger.result(part)) is not None)]
-    costs = (
-        dict.fromkeys(("seconds", "energy_wh", "gpu_seconds"), sum) | {"peak_mb": max, "peak_vram_mb": max}
-        if parts
-        else {}
-    )
+    costs = COMBINED if parts else {}
     known = {name: combine for name, combine in costs.items() if all(name in one for one in infos)}
     return info | {name: combine(one[name] for one in infos) for name, combine in known.items()}

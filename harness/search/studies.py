@@ -194,7 +194,7 @@ class TrialQueue:
         self._over: set[str] = set()  # studies with nothing left to do
         self._unbegun = {study.id for study in studies if not study.cell.is_ensemble and not study.begun}
         self._place = {study.id: place for place, study in enumerate(studies)}
-        self._due: list[tuple[bool, int, int]] = []  # heap of `_rank`s; one that is not in `_ranked` is out of date
+        self._due: list[tuple[bool, int, int]] = []  # heap of ranks; one that is not in `_ranked` is out of date
         self._ranked: dict[int, tuple[bool, int, int]] = {}  # place -> rank
         for search in self.searches:
             self._queue(search)
