@@ -46,7 +46,7 @@ SETS = {  # length, sequences in a step of RecTools, most epochs, epochs without
     "ml-1m": (50, 128, 120, 10),
 }
 GOALS = {"ml-100k": 10, "amazon2014-beauty": 40}  # RecTools' seconds over those of harness
-RATES = (1e-3, 2e-3, 4e-3, 8e-3)
+RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 SEEDS = range(1, 6)
 ROUNDS, BOX, WARM_UP = 3, 8.0, 2  # as in training.py
 NEAR = 0.95  # share of the level
