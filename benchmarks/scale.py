@@ -146,7 +146,7 @@ def run(queue: TrialQueue, slots: Slots) -> tuple[Driver, float]:
 def simulate(slots: int, cells: int, trials: int, sampler: str, median: float) -> dict[str, float]:
     """Run a grid in virtual time; return its figures."""
     with tempfile.TemporaryDirectory() as scratch:
-        segment, made = Segment(Path(scratch)), studies(cells, trials, sampler, Ledger())
+        segment, made = Segment(Path(scratch)), studies(cells, trials, sampler, Ledger.open(Path(scratch)))
         start = time.perf_counter()
         queue = TrialQueue(made, segment, lambda event: None)
         opened, virtual = time.perf_counter() - start, Slots(slots, median)

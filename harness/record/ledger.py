@@ -136,8 +136,11 @@ class Ledger:
         else:
             self.take(run, cast("Json", parse(line)))
 
-    def take(self, run: str, event: Json) -> None:
-        """Record one event. Unknown kinds are ignored, so that older versions can read newer ledgers."""
+    def take(self, run: str, event: Json, place: FileOffset | None = None) -> None:
+        """Record one event. Unknown kinds are ignored, so that older versions can read newer ledgers.
+
+        place: where it is on disk; trials and results are then read from there on demand and take no memory.
+        """
         kind = event["kind"]
         if kind == "launched":
             if event["schema"] > SCHEMA:
@@ -147,14 +150,15 @@ class Ledger:
                 )
             self.launches[run] = LaunchRecord.from_json(event)
         elif kind == "started":
-            trial = Trial.from_json(event["trial"])
-            self._start(
-                run, lines.Start(event["id"], event["study"], event["number"], trial.role, event["time"]), trial
-            )
+            role = event["trial"]["role"]
+            start = lines.Start(event["id"], event["study"], event["number"], role, event["time"])
+            self._start(run, start, place or Trial.from_json(event["trial"]))
         elif kind == "opened":
             self.opened[event["id"]] = self.opened.get(event["id"], 0) + 1
         elif kind == "epoch":
             self._epoch(event["id"], event["epoch"])
+        elif kind == "ended" and place is not None:
+            self._end(run, lines.end_of(event), place)
         elif kind == "ended":
             if (row := self._ended(run, event["id"], event["time"])) is not None:
                 self.trials.finish(row, lines.result_of(event))

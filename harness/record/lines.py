@@ -112,6 +112,14 @@ def _number(line: bytes, key: bytes, start: int) -> float | None:
         return None
 
 
+def end_of(event: Json) -> End:
+    """Return the end that an `ended` event records."""
+    result = result_of(event)
+    epochs = int(result.info.get("epochs", len(result.curve)))
+    facts = (result.status, result.reason, result.best, result.info.get("seconds", 0.0), epochs)
+    return End(event["id"], event["time"], *facts)
+
+
 def result_of(event: Json) -> TrialResult:
     """Return the result of an `ended` event; missing or null fields get their defaults."""
     return TrialResult(**{name: value for name, value in event["result"].items() if value is not None})

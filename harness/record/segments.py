@@ -52,6 +52,7 @@ class Segment:
         self.path = folder / f"{self.run}.jsonl"
         self._file = None
         self._seq = self._size = 0
+        self.last = FileOffset(self.path, 0, 0)  # place of the last event
 
     def append(self, kind: str, **fields: Any) -> Json:
         """Write one event and return it. Durable kinds are synced to disk before this returns.
@@ -83,6 +84,7 @@ class Segment:
             with contextlib.suppress(OSError):
                 self._file.truncate(self._size)
             raise
+        self.last = FileOffset(self.path, self._size, len(line) - 1)
         self._size += len(line)
         if durable:
             os.fsync(self._file.fileno())

@@ -326,7 +326,8 @@ class TrialQueue:
 
     def _take(self, event: Json) -> None:
         if self._ledger is not None:
-            self._ledger.take(self._segment.run, event)
+            place = self._segment.last if self._ledger.home else None
+            self._ledger.take(self._segment.run, event, place)
 
     @property
     def keep_user_scores(self) -> bool:
