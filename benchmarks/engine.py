@@ -13,6 +13,7 @@ import _measure  # isort: skip  (sets the threads before torch is imported)
 import argparse
 import contextlib
 import io
+import itertools
 import logging
 import os
 import statistics
@@ -26,6 +27,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import ray
 from ray import tune
 
@@ -44,9 +46,11 @@ from harness.types import Budget, Cell, Engine, Inputs, Protocol, TrialResult
 SLOTS = 2
 TRIVIAL = 100  # trials that take no time, for each side that reuses processes
 FRESH = 16  # trials of the side that starts a process per trial
+MANY, STEP = 3000, 500  # trials of one long run, and between two measurements of it
 CELLS = (0.3, 1.2, 0.6, 2.0, 0.4, 0.9, 0.2, 0.8)  # seconds per trial, cell by cell
 LONGER = 2.5  # factor for a grid whose trials are longer than the start of a process
 BUDGET = Budget("engine", trials=8, epochs=1, patience=0, seeds=2)
+TPE = Engine("tpe", "median")
 Span = tuple[float, float]  # begin and end of a trial's work
 
 
@@ -71,11 +75,11 @@ def sleep(worker: Any) -> Ended:
 ray_tune.TrialActor = Sleeper  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def study(number: int, seconds: float, ledger: Ledger, budget: Budget = BUDGET) -> Study:
+def study(number: int, seconds: float, ledger: Ledger, budget: Budget = BUDGET, engine: Engine = TPE) -> Study:
     cell = Cell("toy", "none", "sasrec", f"cell{number}")
     axis = axes.Range(0.0, 1.0)
     space = spaces.Space({"seconds": seconds}, {"x": axis}, {"seconds": seconds, "x": 0.5})
-    return Study(cell, space, budget, Protocol(), Engine("tpe", "median"), Inputs(data=f"toy {number}"), ledger)
+    return Study(cell, space, budget, Protocol(), engine, Inputs(data=f"toy {number}"), ledger)
 
 
 def ours(seconds: list[float], budget: Budget = BUDGET, apart: bool = False) -> list[Span]:
@@ -157,6 +161,38 @@ def overhead() -> list[dict[str, object]]:
     ]
 
 
+def growth() -> list[dict[str, object]]:
+    """CPU and memory of the driver in one long run of trivial trials, by the number of trials that have ended."""
+    budget = Budget("engine", trials=10, epochs=1, patience=0, seeds=0)
+    marks = [(0, time.process_time(), resident())]
+
+    def listen(event: GridEvent) -> None:
+        ended[0] += event.kind == "ended"
+        if event.kind == "ended" and ended[0] % STEP == 0:
+            marks.append((ended[0], time.process_time(), resident()))
+
+    ended = [0]
+    with tempfile.TemporaryDirectory() as folder, Stop() as stop:
+        home = Path(folder)
+        ledger, shared = Ledger.open(home), {"splits": {}, "spectra": {}, "sizes": {}}
+        studies = [study(n, 0.0, ledger, budget, Engine("random", "none")) for n in range(MANY // budget.trials)]
+        ray_tune.run(TrialQueue(studies, Segment(home), listen), shared, home, Layout(SLOTS), 0.0, stop, print)
+    return [
+        {
+            "trials ended": count,
+            "driver, CPU ms per trial": 1000 * (cpu - before) / STEP,
+            "kB per trial": (memory - less) / 1000 / STEP,
+            "MB": round(memory / 1e6),
+        }
+        for (_, before, less), (count, cpu, memory) in itertools.pairwise(marks)
+    ]
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return psutil.Process().memory_info().rss
+
+
 def slots() -> list[dict[str, object]]:
     rows = []
     for times in (1.0, LONGER):
@@ -195,7 +231,7 @@ def main() -> None:
     seconds, grid = resume(options.home, _measure.ml_100k(options.data))
     silent = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     ray.init(address="local", num_cpus=SLOTS, **silent)
-    costs, waits = overhead(), slots()
+    grown, costs, waits = growth(), overhead(), slots()  # growth first: memory that was freed is used again
     ray.shutdown()
     more = float(str(costs[0]["median s per trial"])) - float(str(costs[2]["median s per trial"]))
     reused = float(str(costs[0]["median s per trial"])) - float(str(costs[1]["median s per trial"]))
@@ -209,6 +245,9 @@ def main() -> None:
         _measure.table(costs),
         f"Ours against Tune's function trainable: {more:+.3f} s per trial (goal: at most +0.05); against the same with "
         f"reused processes: {reused:+.3f} s.",
+        "## Growth with the number of trials",
+        "One run of trivial trials under random search; the first row includes the start.",
+        _measure.table(grown),
         "## Slots on a grid of uneven cells",
         f"{len(CELLS)} cells of {', '.join(map(str, CELLS))} s per trial, and {LONGER:g} times those, "
         f"{BUDGET.trials} search trials and {BUDGET.seeds} seeds each, from the first trial's begin to the last one's "

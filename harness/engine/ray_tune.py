@@ -35,7 +35,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from harness.engine import failures, ray_head
+from harness.engine import failures, ray_head, tune_memory
 from harness.engine import slots as layouts
 from harness.engine.slots import Layout
 from harness.engine.watchdog import read_crash_log
@@ -150,10 +150,12 @@ class GridScheduler(_Unsaved, FIFOScheduler):
         self.searcher, self.recorder, self.slots, self.log = searcher, recorder, slots, log
         self.reported: dict[str, int] = {}  # trial id -> epochs reported to its study
         self.held: set[str] = set()  # Ray ids of trials halted because the bench is to stop
+        self.added: dict[str, int] = {}  # Ray id -> position in the order of trials
         self.controller: Any = None
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Keep a reference to Tune's controller; have it keep all idle processes, since a new one takes seconds."""
+        self.added[trial.trial_id] = len(self.added)
         if self.controller is None:
             with contextlib.suppress(AttributeError):  # private in Tune; without it the bench is slower
                 tune_controller._tune_controller._actor_cache.increase_max(trial.placement_group_factory, by=self.slots)
@@ -208,8 +210,9 @@ class GridScheduler(_Unsaved, FIFOScheduler):
         process may be nearly ready; the newest one's waits for resources. Otherwise trials that are shorter than the
         start of a process would never use a second slot.
         """
-        pending = (trial for trial in reversed(tune_controller.get_trials()) if trial.status == trial.PENDING)
-        return next(pending, None)
+        tune_memory.save_none(tune_controller)
+        pending = [trial for trial in tune_controller.get_live_trials() if trial.status == trial.PENDING]
+        return max(pending, key=lambda trial: self.added[trial.trial_id], default=None)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Count a worker failure. Tune retries the trial up to RETRIES times; the loss of a node does not count."""
@@ -224,6 +227,9 @@ class GridScheduler(_Unsaved, FIFOScheduler):
             raise HarnessError(f"No worker can start: {failed.reason}")
         if failed.counted <= RETRIES:
             self.log(f"{ours.cell}: {failed.reason}; starting attempt {failed.counted + 1} of {RETRIES + 1}")
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: Json) -> None:
+        tune_memory.forget(trial)
 
     def _crash_reason(self, trial_id: str) -> str | None:
         """Read the crash log of the trial's worker on its machine; None if that machine does not answer. A worker dies
@@ -243,7 +249,7 @@ class GridScheduler(_Unsaved, FIFOScheduler):
     @property
     def at_rest(self) -> bool:
         """Whether all running trials are halted."""
-        trials = self.controller.get_trials() if self.controller else []
+        trials = self.controller.get_live_trials() if self.controller else []
         return all(trial.trial_id in self.held for trial in trials if trial.status == trial.RUNNING)
 
     def debug_string(self) -> str:

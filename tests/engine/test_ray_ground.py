@@ -13,7 +13,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from harness.engine import failures, ray_tune
+from harness.engine import failures, ray_tune, tune_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIALS = 6
@@ -63,7 +63,7 @@ class Witness(FIFOScheduler):
     def __init__(self, counted):
         super().__init__()
         self.counted = counted  # number of failures to write after each failure
-        self.errors, self.pids, self.statuses, self.caches = [], [], set(), []
+        self.errors, self.pids, self.statuses, self.caches, self.trials = [], [], set(), [], []
 
     def save(self, checkpoint_path):
         pass
@@ -73,15 +73,22 @@ class Witness(FIFOScheduler):
         if not self.caches:
             cache.increase_max(trial.placement_group_factory, by=1)
         self.caches.append(cache)
+        self.trials.append(trial)
+        self.controller = tune_controller._tune_controller
+
+    def on_trial_complete(self, tune_controller, trial, result):
+        self.filled = bool(trial.last_result and trial.config and trial.evaluated_params)
+        tune_memory.forget(trial)
 
     def on_trial_result(self, tune_controller, trial, result):
         self.pids.append(result["pid"])
         return self.STOP
 
     def choose_trial_to_run(self, tune_controller):
-        trials = tune_controller.get_trials()
-        self.statuses |= {trial.status for trial in trials}
-        return next((trial for trial in reversed(trials) if trial.status == trial.PENDING), None)
+        tune_memory.save_none(tune_controller)
+        self.statuses |= {trial.status for trial in tune_controller.get_trials()}
+        pending = [trial for trial in tune_controller.get_live_trials() if trial.status == trial.PENDING]
+        return max(pending, key=self.trials.index, default=None)
 
     def on_trial_error(self, tune_controller, trial):
         self.errors.append(Path(trial.error_file).read_text().rpartition("Failure # ")[2])
@@ -123,6 +130,19 @@ def test_a_chosen_pending_trial_takes_the_process_of_the_one_before(cluster, tmp
     assert len(set(witness.pids)) == 1, "every trial started a process of its own"
     assert {"PENDING", "TERMINATED"} <= witness.statuses
     assert all(cache is witness.caches[0] for cache in witness.caches)
+
+
+@pytest.mark.slow
+def test_tune_keeps_neither_results_nor_configurations_of_completed_trials(cluster, tmp_path):
+    witness = Witness([])
+    fit(tmp_path, ["end"] * TRIALS, witness)
+    assert witness.filled, "there was something to free"
+    for trial in witness.trials:
+        kept = trial.run_metadata
+        assert not any((kept.metric_analysis, kept.metric_n_steps, trial.config, trial.evaluated_params))
+        assert not trial._Trial__unresolved_config
+        assert set(trial.last_result) <= {"trial_id"}
+    assert len(witness.controller._trial_metadata) <= 2, "Tune saves the trials of its last loop only"
 
 
 @pytest.mark.slow
