@@ -196,6 +196,7 @@ class TrialQueue:
         self._place = {study.id: place for place, study in enumerate(studies)}
         self._due: list[tuple[bool, int, int]] = []  # heap of ranks; one that is not in `_ranked` is out of date
         self._ranked: dict[int, tuple[bool, int, int]] = {}  # place -> rank
+        self._asleep: set[int] = set()  # places of cells that have no trial until one of theirs ends
         for search in self.searches:
             self._queue(search)
         for study in studies:
@@ -215,7 +216,8 @@ class TrialQueue:
                     return assignment
         finally:
             for place in asked:
-                self._queue(self.searches[place])
+                if place not in self._asleep:
+                    self._queue(self.searches[place])
         if not self._owner:
             self._others.wait()
         return None
@@ -228,7 +230,7 @@ class TrialQueue:
         while (assignment := search.next()) is not None:
             if not self._free(assignment.trial.id):  # it is running already: its result counts
                 search.postpone(assignment)
-                break
+                return None
             search.launch(assignment)
             self._unbegun.discard(search.study.id)
             if self._settled(search, assignment):
@@ -241,6 +243,8 @@ class TrialQueue:
             self._on_event(GridEvent("started", assignment))
             return assignment
         self._close(search)
+        if search.in_flight:  # only the end of one of them can make another trial due
+            self._asleep.add(self._place[search.study.id])
         return None
 
     def _queue(self, search: StudySearch) -> None:
@@ -300,6 +304,7 @@ class TrialQueue:
     def ended(self, trial_id: str, result: TrialResult) -> None:
         """Record the end of a trial durably, then report it to its study."""
         search = self._owner.pop(trial_id)
+        self._asleep.discard(self._place[search.study.id])
         self._take(ledger_events.ended(self._segment, trial_id, result))
         self._others.release(trial_id)
         assignment = search.ended(trial_id, result)
