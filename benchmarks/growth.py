@@ -3,12 +3,13 @@
 Costs are CPU microseconds per trained target in steady steps: forward, backward, clipping, optimiser; without
 validation. A table's last row has the slopes: the exponent of the cost between its last two sizes, so 1 is linear.
 
-`python benchmarks/growth.py [--large]`: `--large` adds a million items with texts of 4,096 components from embedding
-to ranks (half an hour, 33 GB in the temporary folder).
+`python benchmarks/growth.py [--large]`: `--large` measures instead a million items with texts of 4,096 components, from
+embedding to ranks (half an hour, 33 GB in the temporary folder; `results/growth_large.md`).
 """
 
 import argparse
 import math
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -43,7 +44,12 @@ SAMPLED = {"train.loss": "sampled_softmax"}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--large", action="store_true")
-    large = parser.parse_args().large
+    if parser.parse_args().large:
+        with tempfile.TemporaryDirectory() as folder:
+            parts = [_about_whole(), table(whole(*LARGE, Path(folder)))]
+        return write(
+            "growth_large", "Growth: a large catalogue", f"Load of the machine: {os.getloadavg()[0]:.0f}.", *parts
+        )
     setting = f"Batches of {BATCH:,} targets, d = 64, SASRec of two blocks, text of {D_TEXT} components."
     parts = [
         "## Items\n\nCPU microseconds per target. Full softmax grows with the catalogue. A sampled loss computes only "
@@ -57,9 +63,6 @@ def main() -> None:
         "## History length\n\n1,000 items; all histories fill the model's maximum length.",
         _growing([length(n) for n in (10, 25, 50, 100, 200)]),
     ]
-    if large:
-        with tempfile.TemporaryDirectory() as folder:
-            parts += [_about_whole(), table(whole(*LARGE, Path(folder)))]
     write("growth", "Growth", setting, *parts)
 
 
