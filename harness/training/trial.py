@@ -135,11 +135,11 @@ class Training:
                 _check_finite(total, number, step)
         _check_finite(total, number, step)
         with self.average.in_use():
-            value = self._validate()
+            value = self.validate()
         self.seconds += time.monotonic() - start
         return value
 
-    def _validate(self) -> float:
+    def validate(self) -> float:
         """Append validation NDCG@10 under the current weights to the curve; keep them if they are the best so far."""
         valid_ranks, users = self.ranks(self.split.valid), self.split.valid.users
         value = round(means(valid_ranks, users)[HEADLINE], 8)  # the precision of the ledger

@@ -13,7 +13,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from harness.engine import failures, ray_tune
+from harness.engine import failures, ray_cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIALS = 6
@@ -92,7 +92,7 @@ class Witness(FIFOScheduler):
 def cluster():
     """A cluster of this machine. Its workers do not find this file, so `Actor` travels by value."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    with ray_tune.cluster(None):
+    with ray_cluster.cluster(None):
         yield
 
 
