@@ -81,11 +81,11 @@ def resources_of(node_id: str) -> dict[str, float]:
     return next((node["Resources"] for node in ray.nodes() if node["NodeID"] == node_id), {})
 
 
-def on_gpu(function: Callable[..., Any], *arguments: Any, labels: Mapping[str, str], timeout: float) -> Any:
+def on_gpu(function: Callable[..., Any], *arguments: Any, labels: Mapping[str, str], timeout: float | None) -> Any:
     """Run a function on one GPU of the cluster, on a node with `labels`, and return its result.
 
     Function, arguments and result are pickled. The process ends with the task, so the GPU is empty afterwards. Raises
-    what the function raises, TimeoutError after `timeout` seconds.
+    what the function raises, TimeoutError after `timeout` seconds (None: never).
     """
     counts = [float(node["Resources"].get("GPU", 0)) for node in layouts.selected(ray.nodes(), labels)]
     options = {"num_cpus": 0, "num_gpus": min(1.0, max(counts, default=1.0)), "label_selector": dict(labels)}
@@ -110,7 +110,7 @@ def _task(function: Callable[..., Any], **options: Any) -> Any:
     return ray.remote(max_retries=0, max_calls=1, **options)(function)
 
 
-def _results(tasks: list[Any], timeout: float) -> list[Any]:
+def _results(tasks: list[Any], timeout: float | None) -> list[Any]:
     try:
         return ray.get(tasks, timeout=timeout)
     except GetTimeoutError:

@@ -21,7 +21,7 @@ from harness.system.code_hash import code_hash
 from harness.system.console import log
 from harness.system.signals import Stop
 from harness.types import SAMPLERS, HarnessError
-from harness.workflows import disk_space, forecast, gpu_memory, repair, shared_data
+from harness.workflows import disk_space, forecast, gpu_memory, remote_encoding, repair, shared_data
 from harness.workflows.provenance import launch, names_grid
 
 LARGER = ("amazon2014-office", "amazon2014-beauty", "ml-1m")  # named where `all` finds only what is on this machine
@@ -83,6 +83,8 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     if grid.pending:
         disk_space.warn(grid, log, options.top_k)
     _describe_targets(grid)
+    if options.gpu != 0:
+        remote_encoding.encode(grid, options.address, sharing.label_selector(options.labels))
     bases = shared_data.prepare(grid) if grid.pending else {}
     ran, mirrored = _search(grid, bases, options, stop) if grid.pending else (0, False)
     if ran and not stop.signum and (line := forecast.accuracy(request.home, work, time.monotonic() - begun)):
