@@ -134,6 +134,22 @@ def test_a_card_is_free_after_the_process_that_had_it_alone_is_killed(tmp_path):
     assert held.is_set()
 
 
+def test_trials_with_a_part_of_a_gpu_share_the_lock_of_that_gpu(tmp_path, monkeypatch):
+    """CUDA, which this machine lacks, is in the words of `torch.cuda`."""
+    monkeypatch.setattr("harness.engine.card.tempfile.gettempdir", lambda: str(tmp_path))
+    assert Card.of(0.0).cuda is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name in ("GPU-a", "GPU-b"):
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index, name=name: SimpleNamespace(uuid=name))
+        assert Card.of(1.0).lock is None, "no other trial is there"
+        first, second = Card.of(0.25), Card.of(0.5)
+        assert first.lock is not None
+        assert second.lock is not None
+        assert first.lock.turn == second.lock.turn
+        assert name in first.lock.turn.name
+    assert Card.of(0.0).cuda is None, "a trial without a share stays on the CPU"
+
+
 # The worker.
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import small_homes
+import torch
 from dataset_files import make_dataset
 from small_splits import a_split, random_histories
 from small_trials import a_trial
@@ -173,3 +174,36 @@ def test_a_cell_is_measured_by_its_largest_batch_its_validation_and_its_end(monk
     windows = trial.Windows.of(split, 6)
     sizes = [len(s) * n.max() for s, n in windows.batches(96, np.random.default_rng(0))]
     assert [rows * width for rows, width in done[:2]] == [max(sizes)] * 2
+
+
+def test_a_probe_is_the_larger_of_its_points_and_one_that_cannot_be_built_does_not_count(monkeypatch):
+    """Everything but the numbers of CUDA, which this machine lacks."""
+    split, _ = a_split(random_histories(60, 30), 30)
+    small, large = a_trial("id", role="search"), a_trial("id", role="search", **{"train.d": 32})
+    impossible = a_trial("id", role="search", **{"backbone.n_heads": 5})
+    with pytest.raises(ValueError, match="heads"):
+        trial.Training(impossible, split, trial.spectrum({}, 30))
+    cuda = SimpleNamespace(
+        is_available=lambda: True,
+        mem_get_info=lambda: (9000 * 2**20, 10_000 * 2**20),
+        memory_reserved=lambda: 600 * 2**20,
+    )
+    monkeypatch.setattr(memory, "torch", SimpleNamespace(cuda=cuda, ones=torch.ones, mm=lambda *_: None))
+    monkeypatch.setattr(memory.torch, "ones", lambda *shape, device: torch.ones(*shape))
+    monkeypatch.setattr(memory, "peak", lambda work, *data: trial.Training(work, *data).train["d"])
+    data = {"splits": {("0123456789ab", "search", 0): split}, "spectra": {}, "sizes": {"0123456789ab": 30}}
+    probes = [
+        memory.Probe(points, ("0123456789ab", "search", 0), "") for points in [(small,), (small, impossible, large)]
+    ]
+    assert memory.measure(probes, data) == ([16, 32], 400.0)
+    with pytest.raises(ValueError, match="heads"):
+        memory.measure([memory.Probe((impossible,), ("0123456789ab", "search", 0), "")], data)
+
+
+def test_without_a_gpu_nothing_is_measured():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(RuntimeError, match="no CUDA device"):
+        memory.measure([], {})
+    with pytest.raises(RuntimeError, match="no CUDA device"):
+        memory.smallest_card()
