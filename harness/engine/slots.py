@@ -132,7 +132,8 @@ def layout(
 
     threads None: enough that no core is idle, so slots x threads = cores where that divides; one thread once there are
     as many trials as cores, since a small model gains more from a second trial than from a second thread. The layout
-    depends on the whole grid, not on the pending part, so that a resumed bench computes as before.
+    depends on the whole grid, not on the pending part, so that a resumed bench computes as before; measured memory is
+    the exception.
     gpu None: `share_of` if there are GPUs, at least the share that fits the measured memory. Raises HarnessError for a
     share that the cluster does not have.
     """
