@@ -46,6 +46,15 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
+def part(params: Params, prefix: str) -> Json:
+    """The parameters under `prefix`, with the prefix removed.
+
+    >>> part({"train.lr": 0.1, "adapter.power": 1.0}, "train")
+    {'lr': 0.1}
+    """
+    return {name[len(prefix) + 1 :]: value for name, value in params.items() if name.startswith(prefix + ".")}
+
+
 def parts_of(adapter: str) -> tuple[str, ...]:
     """Return the adapters that the name of an ensemble lists, with repetitions; () for the name of one adapter.
 

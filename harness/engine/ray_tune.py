@@ -1,4 +1,4 @@
-"""The Ray Tune driver: one Tune run over the whole grid. The only module that imports Ray.
+"""The Ray Tune driver: one Tune run over the whole grid, inside a session of `ray_cluster`.
 
 Tune's searcher gets trials from the `TrialQueue`, its scheduler reports results to it. Trials run in actors that are
 reused and keep the data of their last cells. Checkpoints and artifacts go through one recorder actor on the driver's
@@ -8,25 +8,10 @@ machine, so nodes need no shared folder. The state of a bench is in the ledger o
 from __future__ import annotations
 
 import contextlib
-import importlib
-import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # the ledger does this
-os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "64")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # `Stop` handles it
-os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # `GridScheduler` logs a line for each
-try:
-    Path.home()
-except RuntimeError:  # no HOME and no entry for this user: importing Ray would fail
-    os.environ["HOME"] = "/"
 
 import ray
 from ray import tune
@@ -35,7 +20,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from harness.engine import failures, ray_head, tune_memory
+from harness.engine import failures, ray_cluster, tune_memory
 from harness.engine import slots as layouts
 from harness.engine.slots import Layout
 from harness.engine.watchdog import read_crash_log
@@ -45,7 +30,7 @@ from harness.record import artifacts
 from harness.search.studies import Assignment, TrialQueue
 from harness.system import tempdirs
 from harness.system.code_hash import code_hash
-from harness.system.signals import Stop, shielded
+from harness.system.signals import Stop
 from harness.training.user_scores import Scores
 from harness.types import HarnessError, Json, Trial, TrialResult
 
@@ -68,7 +53,7 @@ class TrialActor(tune.Trainable):
             return get(getattr(shared.recorder, method).remote(*arguments))
 
         node = ray.get_runtime_context().get_node_id()
-        slots = layouts.slots_on(resources_of(node), shared.layout)
+        slots = layouts.slots_on(ray_cluster.resources_of(node), shared.layout)
         self.worker = Worker(shared, get, post, (node, os.getpid()), slots)
         self.reset_config(config)
 
@@ -81,11 +66,6 @@ class TrialActor(tune.Trainable):
 
     def cleanup(self) -> None:
         self.worker.close()
-
-
-def resources_of(node_id: str) -> dict[str, float]:
-    """Ray resources of a node; empty if the node is gone."""
-    return next((node["Resources"] for node in ray.nodes() if node["NodeID"] == node_id), {})
 
 
 class _Unsaved:
@@ -273,60 +253,6 @@ class GridStopper(_Unsaved, tune.Stopper):
             self.requested = True
             self.scheduler.recorder.request_stop.remote()
         return self.scheduler.at_rest or stop.overdue
-
-
-@contextlib.contextmanager
-def cluster(address: str | None, labels: Mapping[str, str] | None = None) -> Iterator[Json]:
-    """Open a Ray session on the cluster at `address` or RAY_ADDRESS (`auto` or host:port), else on a private cluster:
-    loopback only, no dashboard, in a folder that is removed afterwards (`ray_head.private_cluster`).
-
-    Yields the resources of nodes with `labels` (`slots.resources`). Raises HarnessError without cluster or such a node.
-    """
-    with contextlib.ExitStack() as stack:
-        if address := ray_head.address_of(address):
-            stack.enter_context(ray_head.environment({"RAY_ADDRESS": None}))  # Ray prefers it to "auto", unchecked
-            _start(address, {"address": address})
-        else:
-            options = stack.enter_context(ray_head.private_cluster())
-            stack.enter_context(_on_loopback())
-            _start(None, {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"} | options)
-        stack.callback(ray.shutdown)
-        ray_head.watch(ray.get_runtime_context().gcs_address, ray.is_initialized)
-        yield layouts.resources(ray.nodes(), labels)
-
-
-def _start(address: str | None, options: Json) -> None:
-    _reset_tokens()
-    try:
-        with shielded():
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options)
-    except Exception as error:  # of many types; a bare Exception after 30 s on an overloaded machine
-        ray.shutdown()
-        message = (str(error).splitlines() or [type(error).__name__])[0]
-        if not address:
-            raise HarnessError(f"Ray does not start on this machine: {message}") from error
-        tokens = "" if "RAY_AUTH_MODE" in os.environ else " (if it requires a token: set RAY_AUTH_MODE=token)"
-        raise HarnessError(f"No Ray cluster at {address}: {message}{tokens}") from error
-
-
-@contextlib.contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Apply LOOPBACK of `ray_head.private_cluster` to Ray in this process, which has already read the environment."""
-    constants: Any = importlib.import_module("ray._private.ray_constants")
-    before = getattr(constants, "ENABLE_RAY_CLUSTER", None)
-    constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        constants.ENABLE_RAY_CLUSTER = before
-
-
-def _reset_tokens() -> None:
-    """Have Ray read its token and token mode from the environment again; it caches both."""
-    with contextlib.suppress(ImportError, AttributeError):  # private in Ray
-        raylet: Any = importlib.import_module("ray._raylet")
-        raylet.Config.initialize("")
-        raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def run(

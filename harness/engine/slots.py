@@ -10,7 +10,9 @@ from typing import Any
 
 from harness.types import HarnessError, Json
 
-GPU_SHARE = 0.25  # minimum share of a GPU for a trial: the models of this bench do not fill a whole one
+GPU_SHARE = 0.25  # minimum share of a GPU for a trial whose memory was not measured
+PACKED = 16  # maximum trials on a GPU: more gain nothing without MPS, and each process needs memory for its context
+SLACK = 1.2  # memory that a process takes from a GPU over the peak of its tensors: assumed, not measured
 EXACT = 1e-4  # of a GPU: Ray's resolution
 RAYS = "ray.io/"  # prefix of the labels that Ray sets itself
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -25,6 +27,10 @@ class Layout:
     threads: int = 1
     gpu: float = 0.0
     labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def trials_on_a_gpu(self) -> int:
+        return int(1 / self.gpu + EXACT) if self.gpu else 0
 
     def to_json(self) -> Json:
         """Return the fields to record, without labels if none are asked for."""
@@ -58,6 +64,11 @@ def _has(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
     )
 
 
+def selected(nodes: Sequence[Mapping[str, Any]], selector: Mapping[str, str] | None) -> list[Mapping[str, Any]]:
+    """Return the living nodes of Ray's list that a label selector selects."""
+    return [node for node in nodes if node["Alive"] and _has(node.get("Labels") or {}, selector or {})]
+
+
 def resources(nodes: Sequence[Mapping[str, Any]], selector: Mapping[str, str] | None = None) -> Json:
     """Summarise Ray's list of nodes for `layout`: those that a label selector selects.
 
@@ -65,7 +76,7 @@ def resources(nodes: Sequence[Mapping[str, Any]], selector: Mapping[str, str] | 
     node; "labels": the selector, if there is one. Raises HarnessError if it selects no node.
     """
     there = [node for node in nodes if node["Alive"]]
-    alive = [node["Resources"] for node in there if _has(node.get("Labels") or {}, selector or {})]
+    alive = [node["Resources"] for node in selected(nodes, selector)]
     if selector and not alive:
         pairs = {f"{k}={v}" for node in there for k, v in (node.get("Labels") or {}).items() if not k.startswith(RAYS)}
         known = f"they have: {', '.join(sorted(pairs))}" if pairs else "they have no labels of their own"
@@ -88,16 +99,46 @@ def _text(selector: Mapping[str, str]) -> str:
     return ",".join(map("".join, signs))
 
 
-def layout(resources: Json, width: int, threads: int | None, gpu: float | None) -> Layout:
+@dataclass(frozen=True)
+class GpuMemory:
+    """Measured memory, MB of 2^20 bytes. peak: largest of a trial's tensors; context: of a process beside its tensors;
+    card: of the smallest GPU."""
+
+    peak: float
+    context: float
+    card: float
+
+    @property
+    def process(self) -> float:
+        return SLACK * self.peak + self.context
+
+    @property
+    def share(self) -> float:
+        """Smallest share of a GPU for a trial: 1/n, with n trials that fit and at most PACKED.
+
+        >>> [GpuMemory(peak, 500, 24_000).share for peak in (100, 5_000, 9_000, 30_000)]
+        [0.0625, 0.3333333333333333, 0.5, 1.0]
+        """
+        return 1 / max(1, min(PACKED, int(self.card / self.process)))
+
+    def to_json(self) -> Json:
+        return {f"{name}_mb": round(value) for name, value in vars(self).items()}
+
+
+def layout(
+    resources: Json, width: int, threads: int | None, gpu: float | None, memory: GpuMemory | None = None
+) -> Layout:
     """Return the layout for a grid that can run `width` trials at once.
 
     threads None: enough that no core is idle, so slots x threads = cores where that divides; one thread once there are
     as many trials as cores, since a small model gains more from a second trial than from a second thread. The layout
-    depends on the whole grid, not on the pending part, so that a resumed bench computes as before.
-    gpu None: `share_of` if there are GPUs. Raises HarnessError for a share that the cluster does not have.
+    depends on the whole grid, not on the pending part, so that a resumed bench computes as before; measured memory is
+    the exception.
+    gpu None: `share_of` if there are GPUs, at least the share that fits the measured memory. Raises HarnessError for a
+    share that the cluster does not have.
     """
     gpus, cpus = resources["gpus"], resources["cpus"]
-    share = share_of(gpus, width) if gpu is None else gpu
+    share = share_of(gpus, width, memory.share if memory else GPU_SHARE) if gpu is None else gpu
     if share and not 0 < share <= min(gpus, 1.0):
         raise HarnessError(f"--gpu {share:g} of a GPU per trial: must be 0 to 1, and this cluster has {gpus:g} GPUs.")
     each = resources.get("each") or [[cpus, gpus]]
@@ -107,17 +148,17 @@ def layout(resources: Json, width: int, threads: int | None, gpu: float | None) 
     return Layout(slots, threads, share, resources.get("labels", {}))
 
 
-def share_of(gpus: float, width: int) -> float:
-    """Share of a GPU for each of `width` trials: a whole GPU if there are enough, else less, but at least GPU_SHARE.
+def share_of(gpus: float, width: int, least: float = GPU_SHARE) -> float:
+    """Share of a GPU for each of `width` trials: a whole GPU if there are enough, else less, but at least `least`.
 
     Trials are spread over all GPUs before they share one.
 
-    >>> [share_of(8, width) for width in (1, 6, 16, 100)], share_of(0, 6)
-    ([1.0, 1.0, 0.5, 0.25], 0.0)
+    >>> [share_of(8, width) for width in (1, 6, 16, 100)], share_of(0, 6), share_of(8, 100, 1 / 16)
+    ([1.0, 1.0, 0.5, 0.25], 0.0, 0.08)
     """
     if not gpus:
         return 0.0
-    share = min(1.0, gpus, max(GPU_SHARE, gpus / max(width, 1)))
+    share = min(1.0, gpus, max(least, gpus / max(width, 1)))
     return math.floor(share / EXACT + EXACT) * EXACT if share < 1 else share
 
 

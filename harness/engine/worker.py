@@ -7,6 +7,7 @@ the recorder on the driver's machine.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import time
 from collections import OrderedDict
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import registry
 from harness.data.splits import Split
+from harness.engine import card
 from harness.engine.resources import ResourceMeter
 from harness.engine.slots import Layout
 from harness.engine.watchdog import Watchdog, die_with_parent
@@ -116,7 +118,8 @@ class Worker:
 
         die_with_parent()
         torch.set_num_threads(shared.layout.threads)
-        self.device = "cuda" if shared.layout.gpu and torch.cuda.is_available() else "cpu"
+        self.card = card.Card.of(shared.layout.gpu)
+        self.device = "cuda" if self.card.cuda is not None else "cpu"
         self.tf32 = use_tf32(self.device)
         self.shared, self.get, self.post, self.place, self.slots = shared, get, post, place, slots
         self.cache: OrderedDict[str, Any] = OrderedDict()
@@ -142,44 +145,75 @@ class Worker:
         """Set the trial of the next steps."""
         self.trial = trial
         self.training: Any = None
+        self.attempt = card.Attempt()
         self.reported = 0  # epochs whose user scores this process has reported
-        self.meter = ResourceMeter(1 / self.slots, gpu_share=self.shared.layout.gpu, cuda=self._cuda())
+        self.meter = ResourceMeter(1 / self.slots, gpu_share=self.shared.layout.gpu, cuda=self.card.cuda)
         self.saved_at, self.save_cost = time.monotonic(), 0.0
         self.longest = 0.0
-
-    def _cuda(self) -> Any | None:
-        """Return ``torch.cuda`` if trials run on a GPU."""
-        import torch
-
-        return torch.cuda if self.device == "cuda" else None
 
     def step(self) -> Report:
         """Train one epoch and report it, or report the end of the trial.
 
-        An error of the trial is reported as its end, so that the process can run the next one. Raises OutOfMemory,
+        An error of the trial is reported as its end, so that the process can run the next one. A lack of GPU memory
+        repeats the trial from its checkpoint, as `card.Attempt.next` says. Raises OutOfMemory for a lack of the host's,
         because only a new process has all memory available, and Unreachable.
         """
-        from harness.training.trial import TrialFailed
-
         if self.refusal:
             return Refusal(self.refusal)
         self.watchdog.start(self.longest)
-        start = time.monotonic()
+        try:
+            report = None
+            while report is None:
+                report = self._turn()
+            return report
+        finally:
+            self.watchdog.stop()
+
+    def _turn(self) -> Report | None:
+        """Use the GPU, if there is one, for a step; None if its memory ran out and the step is to be repeated."""
+        on_cpu = self.trial.cell.is_baseline
+        with contextlib.nullcontext() if on_cpu else self.card.turn(self.attempt.alone, self.watchdog.beat):
+            start = time.monotonic()
+            try:
+                report = self._attempt()
+            finally:
+                self.longest = max(self.longest, time.monotonic() - start)
+            if report is None:
+                gc.collect()  # what the error referred to
+            if not isinstance(report, Epoch):
+                self.card.empty()  # before others get their turn
+            return report
+
+    def _attempt(self) -> Report | None:
+        from harness.training.trial import TrialFailed
+
         try:
             return self._step()
         except Unreachable:
             raise
         except TrialFailed as error:
-            return self._ended(TrialResult("failed", reason=str(error), curve=self._curve(), info=self._spent()))
+            return self._failed(str(error))
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+            if card.exhausted(error):
+                return self._retried()
             if out_of_memory(error):
                 raise OutOfMemory(reason) from None
             logging.getLogger("harness").exception("trial %s", self.trial.id)
-            return self._ended(TrialResult("failed", reason=reason, curve=self._curve(), info=self._spent()))
-        finally:
-            self.watchdog.stop()
-            self.longest = max(self.longest, time.monotonic() - start)
+            return self._failed(reason)
+
+    def _retried(self) -> Report | None:
+        """Drop the training and prepare the next attempt; report a failure if there is none."""
+        trains = not self.trial.cell.is_ensemble
+        following = self.attempt.next(self.card.lock is not None, trains)
+        if following is None:
+            batch = self.trial.params["train.batch_size"] if trains else None
+            return self._failed(self.card.failure(self.attempt, batch))
+        self.attempt, self.training, self.reported = following, None, 0
+        return None
+
+    def _failed(self, reason: str) -> Ended:
+        return self._ended(TrialResult("failed", reason=reason, curve=self._curve(), info=self._spent()))
 
     def close(self) -> None:
         self.watchdog.close()
@@ -205,7 +239,8 @@ class Worker:
                 return self._finish(*self._combine(split))
             keep_scores = self.shared.keep_user_scores and role == "search"
             spectrum, beat = self._spectrum(), self.watchdog.beat
-            self.training = core.Training(self.trial, split, spectrum, self.device, beat, keep_scores)
+            parts = self.attempt.parts
+            self.training = core.Training(self.trial, split, spectrum, self.device, beat, keep_scores, parts)
             if saved is not None:
                 self.training.restore(saved)
         curve = self.training.curve
@@ -278,7 +313,9 @@ class Worker:
 
     def _ended(self, result: TrialResult) -> Ended:
         users, self.training = self._users(), None
-        result.info |= self.meter.read() | ({"tf32": 1.0} if self.tf32 else {})
+        result.info |= (
+            self.meter.read() | ({"tf32": 1.0} if self.tf32 else {}) | ({"alone": 1.0} if self.attempt.alone else {})
+        )
         return Ended(result, users)
 
 

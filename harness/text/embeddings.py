@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 BASIS_VERSION = 1
+Encode = Callable[[TextEncoder, Texts], tuple[np.ndarray, dict[str, int]]]  # as `TextEncoder.encode_in`
 LOWEST_TOLERANCE = 1e-6
 
 
@@ -96,10 +97,18 @@ def cached(key: str, home: Path) -> dict[str, np.ndarray] | None:
     return _unseal(folder)[0] if folder.is_dir() else None
 
 
-def embedding_info(encoder: Encoder, texts: Texts, home: Path) -> Json:
+def is_cached(key: str, home: Path) -> bool:
+    """Whether the home has an embedding with this hash; its files are not checked."""
+    return (home / "cache" / "embeddings" / key).is_dir()
+
+
+def embedding_info(encoder: Encoder, texts: Texts, home: Path, encode: Encode | None = None) -> Json:
     """Information about an embedding: for a text encoder, the counts `missing`, `distinct` and `cut`; for several texts
-    an item, `texts` (the most that an item has) and `incomplete` (items with fewer, but at least one)."""
-    info = _opened(lambda: _embedded(encoder, texts, home), _repay_hint(encoder))[1]
+    an item, `texts` (the most that an item has) and `incomplete` (items with fewer, but at least one).
+
+    encode: computes the rows of a text encoder if the embedding is missing, instead of this process.
+    """
+    info = _opened(lambda: _embedded(encoder, texts, home, encode), _repay_hint(encoder))[1]
     return {key: value for key, value in info.items() if key != "encoder"}
 
 
@@ -127,7 +136,7 @@ def _partial(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.part")
 
 
-def _embedded(encoder: Encoder, texts: Texts, home: Path) -> Path:
+def _embedded(encoder: Encoder, texts: Texts, home: Path, encode: Encode | None = None) -> Path:
     """The folder of an embedding, computed if it is missing."""
     encoder = encoder.on(texts)
     folder = _folder(encoder, texts, home)
@@ -148,6 +157,8 @@ def _embedded(encoder: Encoder, texts: Texts, home: Path) -> Path:
             E, counts = _joined(target, rows, texts)
             if not counts:
                 print(f"{encoder.word}: no item has texts with different rows.", file=sys.stderr, flush=True)
+        elif isinstance(encoder, TextEncoder) and encode is not None:
+            E, counts = encode(encoder, texts)
         elif isinstance(encoder, TextEncoder):
             E, counts = encoder.encode_in(partial, texts, reporter(encoder.word), lambda shape: _on_disk(target, shape))
         else:

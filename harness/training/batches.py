@@ -32,6 +32,23 @@ def target_places(lengths: np.ndarray) -> np.ndarray:
     return np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
 
 
+def pieces(starts: np.ndarray, lengths: np.ndarray, parts: int) -> list[tuple[float, np.ndarray, np.ndarray]]:
+    """Cut a batch of windows into up to `parts` pieces of about equal numbers of targets, in order: the share of the
+    batch's targets, starts and lengths of each piece. Windows stay whole.
+
+    >>> [(share, lengths.tolist()) for share, _, lengths in pieces(np.arange(4), np.array([2, 2, 3, 5]), 2)]
+    [(0.5, [2, 2, 3]), (0.5, [5])]
+    """
+    if parts == 1:
+        return [(1.0, starts, lengths)]
+    counts = lengths - 1
+    middle = np.cumsum(counts) - counts / 2
+    of = np.minimum(middle * parts / counts.sum(), parts - 1).astype(np.int64)
+    cuts = np.flatnonzero(np.diff(of)) + 1
+    shares = [int(part.sum()) / int(counts.sum()) for part in np.split(counts, cuts)]
+    return list(zip(shares, np.split(starts, cuts), np.split(lengths, cuts), strict=True))
+
+
 def gather(items: Tensor, starts: np.ndarray, lengths: np.ndarray) -> Tensor:
     """Slices of a flat tensor as a right-padded int64 tensor (rows, longest), on the device of `items`: only starts and
     lengths are copied there."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -27,6 +27,23 @@ def set_rate(optimizer: torch.optim.Optimizer, train: Json, progress: float) -> 
     rate = train["lr"] * schedules.factor(train["schedule"], progress, train["warmup"])
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, losses: Iterable[Tensor], clip_norm: float) -> Tensor:
+    """Take one step on the sum of `losses`; return it, shape (), detached.
+
+    Each loss is differentiated before the next is drawn from the iterable, so only one graph is in memory.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    total = None
+    for loss in losses:
+        loss.backward()
+        total = loss.detach() if total is None else total + loss.detach()
+    if total is None:
+        raise ValueError("a step needs at least one loss")
+    nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    optimizer.step()
+    return total
 
 
 def load_state(optimizer: torch.optim.Optimizer, saved: dict[str, Tensor]) -> None:

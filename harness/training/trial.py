@@ -12,7 +12,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 # oneDNN caches a compiled product for each of the last 1,024 shapes, and batches cut by length have many shapes: on
@@ -22,7 +22,7 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
 import numpy as np
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from adapters._base import Adapter, ItemTable, Spectrum, widths
@@ -33,11 +33,11 @@ from harness.metrics._all import HEADLINE, means
 from harness.metrics._ties import Ranks
 from harness.metrics.lists._base import TopLists
 from harness.training import diagnostics, list_scores, optimisation, schedules, user_scores
-from harness.training.batches import Windows, gather, interactions, target_places, to_device
+from harness.training.batches import Windows, gather, interactions, pieces, target_places, to_device
 from harness.training.losses._base import Loss
 from harness.training.model import Batch, SequenceModel
 from harness.training.ranking import ranks, ranks_and_lists, warm_and_cold
-from harness.types import Json, Params, Trial, TrialResult
+from harness.types import Trial, TrialResult, part
 
 CHECKED = {"cpu": 1}  # steps between checks of the loss; on a GPU a check waits for the device, so 64
 POSITIONS = {"cpu": 2**12}  # encoded at a time for ranking: as many as fit a core's cache; on a GPU 2^17
@@ -69,7 +69,8 @@ class Training:
 
     split: sequences and their queries; spectrum: the catalogue's text; device: holds model and sequences throughout;
     beat: called regularly to show that the trial is alive; keep_user_scores: append the user scores of each epoch
-    (`user_scores.scores`) to `users`. Initial weights are the same on every device.
+    (`user_scores.scores`) to `users`; parts: pieces of each batch that are computed one after another, which
+    needs less memory; resuming keeps a checkpoint's larger number. Initial weights are the same on every device.
     Raises ValueError if the components cannot be built with these parameters, TrialFailed if training goes wrong.
     """
 
@@ -81,6 +82,7 @@ class Training:
         device: str = "cpu",
         beat: Callable[[], None] = lambda: None,
         keep_user_scores: bool = False,
+        parts: int = 1,
     ) -> None:
         torch.set_flush_denormal(True)  # an unscaled softmax tail is denormal: three times slower steps otherwise
         torch.manual_seed(trial.seed)
@@ -96,7 +98,7 @@ class Training:
         self.windows = Windows.of(split, self.train["max_len"])
         self.curve: list[float] = []
         self.users: list[user_scores.Scores] = []
-        self.keep_user_scores = keep_user_scores
+        self.keep_user_scores, self.parts = keep_user_scores, parts
         self.best: dict[str, Tensor] = {}
         self.seconds = 0.0
 
@@ -127,17 +129,17 @@ class Training:
             progress = (number + (done + targets / 2) / self.windows.targets) / self.trial.epochs  # amid the step
             optimisation.set_rate(self.optimizer, self.train, progress)
             done += targets
-            total += self.step(self.batch(starts, lengths), generator)
+            total += self.update(self.losses(starts, lengths, generator))
             self.beat()
             if step % CHECKED.get(self.device.type, 64) == 0:
                 _check_finite(total, number, step)
         _check_finite(total, number, step)
         with self.average.in_use():
-            value = self._validate()
+            value = self.validate()
         self.seconds += time.monotonic() - start
         return value
 
-    def _validate(self) -> float:
+    def validate(self) -> float:
         """Append validation NDCG@10 under the current weights to the curve; keep them if they are the best so far."""
         valid_ranks, users = self.ranks(self.split.valid), self.split.valid.users
         value = round(means(valid_ranks, users)[HEADLINE], 8)  # the precision of the ledger
@@ -156,15 +158,21 @@ class Training:
         users, places = (to_device(x, self.device) for x in (users, target_places(lengths)))
         return Batch(items, users, times, len(self.curve), places)
 
+    def losses(self, starts: np.ndarray, lengths: np.ndarray, generator: torch.Generator) -> Iterator[Tensor]:
+        """Yield the loss of a batch of windows or of its parts, each times its share of the targets."""
+        for share, begin, size in pieces(starts, lengths, self.parts):
+            loss = self.model.loss(self.batch(begin, size), generator)
+            yield loss if share == 1 else share * loss
+
     def step(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Take one optimiser step; return the loss, shape (), detached."""
-        loss = self.model.loss(batch, generator)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.train["clip_norm"])
-        self.optimizer.step()
+        """Take one optimiser step on a whole batch; return the loss, shape (), detached."""
+        return self.update([self.model.loss(batch, generator)])
+
+    def update(self, losses: Iterable[Tensor]) -> Tensor:
+        """Take one optimiser step on a sum of losses; return it, shape (), detached."""
+        total = optimisation.step(self.model, self.optimizer, losses, self.train["clip_norm"])
         self.average.update()
-        return loss.detach()
+        return total
 
     def ranks(self, queries: Queries) -> Ranks:
         """Ranks (queries,) of the targets under the current weights."""
@@ -226,7 +234,7 @@ class Training:
         info |= self._directions() | self._text_use()
         info |= {f"adapter_{name}": value for name, value in table.adapter.diagnostics().items()}
         info["parameters"] = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        info["epochs"] = len(self.curve)
+        info |= {"epochs": len(self.curve)} | ({"accumulated": self.parts} if self.parts > 1 else {})
         return {name: float(value) for name, value in info.items() if math.isfinite(value)}
 
     @torch.no_grad()
@@ -277,6 +285,7 @@ class Training:
         meta = {"trial": self.trial.id, "curve": json.dumps(self.curve), "seconds": repr(self.seconds)}
         meta |= {"users": user_scores.packed(self.users)} if self.keep_user_scores else {}
         meta |= {"updates": str(self.average.updates)} if self.average.decay else {}
+        meta |= {"parts": str(self.parts)} if self.parts > 1 else {}
         return safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}, meta)
 
     def restore(self, saved: bytes) -> bool:
@@ -296,6 +305,7 @@ class Training:
         self.best = groups["best"]
         self.average.restore(groups["average"], int(header.get("updates", 0)))
         optimisation.load_state(self.optimizer, groups["optimizer"])
+        self.parts = max(self.parts, int(header.get("parts", 1)))
         self.curve, self.seconds = json.loads(header["curve"]), float(header["seconds"])
         self.users = json.loads(header["users"]) if "users" in header else [()] * len(self.curve)
         return True
@@ -380,15 +390,6 @@ def build(trial: Trial, split: Split, spectrum: Spectrum) -> SequenceModel:
         counts = torch.bincount(interactions(split).items, minlength=adapter.n)
         criterion.observe(counts if candidates is None else counts[candidates])
     return SequenceModel(table, backbone, criterion, train["precision"] == "bfloat16", candidates)
-
-
-def part(params: Params, prefix: str) -> Json:
-    """The parameters under `prefix`, with the prefix removed.
-
-    >>> part({"train.lr": 0.1, "adapter.power": 1.0}, "train")
-    {'lr': 0.1}
-    """
-    return {name[len(prefix) + 1 :]: value for name, value in params.items() if name.startswith(prefix + ".")}
 
 
 def _check_finite(total: Tensor, epoch: int, step: int) -> None:

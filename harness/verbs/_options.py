@@ -114,7 +114,7 @@ layout_options = combined(
     click.option(
         "--gpu",
         type=FiniteFloat(0, 1),
-        help="Share of a GPU per trial; 0 uses none.  [default: 1 if there are enough GPUs, else at least 0.25]",
+        help="Share of a GPU per trial; 0 uses none.  [default: 1 if there are enough GPUs, else by measured memory]",
     ),
 )
 

@@ -83,9 +83,9 @@ def _machines(grid: Plan, options: Options) -> AbstractContextManager[Json]:
     from harness.system import interpreter
 
     interpreter.check()
-    from harness.engine import ray_tune
+    from harness.engine import ray_cluster
 
-    return ray_tune.cluster(options["address"], label_selector(options["labels"]))
+    return ray_cluster.cluster(options["address"], label_selector(options["labels"]))
 
 
 def _forecast(grid: Plan, past: list[FinishedTrial], options: Options, resources: Json) -> Forecast:

@@ -27,7 +27,7 @@ from harness.report import row_lookup
 from harness.report.row_lookup import LedgerRow
 from harness.system import files
 from harness.training import exported_model, ranking, trial
-from harness.types import HarnessError, Json, Params, Trial
+from harness.types import HarnessError, Json, Params, Trial, part
 from harness.workflows.provenance import provenance
 
 SELFTESTS, LENGTHS, ANSWERS = 5, (1, 2, 5, 12, 40), 10
@@ -222,9 +222,9 @@ class _Export:
             "filter_seen": run.protocol.filter_seen,
             "protocol": run.protocol.identity(),
             "components": {
-                "adapter": _component(registry.ADAPTERS, run.cell.adapter, trial.part(params, "adapter")),
-                "backbone": _component(registry.BACKBONES, run.cell.backbone, trial.part(params, "backbone")),
-                "loss": _component(registry.LOSSES, params["train.loss"], trial.part(params, "loss")),
+                "adapter": _component(registry.ADAPTERS, run.cell.adapter, part(params, "adapter")),
+                "backbone": _component(registry.BACKBONES, run.cell.backbone, part(params, "backbone")),
+                "loss": _component(registry.LOSSES, params["train.loss"], part(params, "loss")),
             },
             "params": params,
             "encoder": {"label": run.cell.encoder, "hash": run.inputs.embedding, "text": self.row.card.text},

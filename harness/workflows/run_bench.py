@@ -21,7 +21,7 @@ from harness.system.code_hash import code_hash
 from harness.system.console import log
 from harness.system.signals import Stop
 from harness.types import SAMPLERS, HarnessError
-from harness.workflows import disk_space, forecast, repair, shared_data
+from harness.workflows import disk_space, forecast, gpu_memory, remote_encoding, repair, shared_data
 from harness.workflows.provenance import launch, names_grid
 
 LARGER = ("amazon2014-office", "amazon2014-beauty", "ml-1m")  # named where `all` finds only what is on this machine
@@ -38,6 +38,7 @@ class Options:
     tracking: str | None = None  # MLflow URI; None: sqlite in the home, "off": no mirror
     watchdog: float = 1800.0  # seconds without a heartbeat after which a trial is ended; 0: never
     top_k: int = 0  # length of the lists stored for each confirmation; 0: none
+    meter: gpu_memory.Meter | None = None  # replaces the measurement of GPU memory, in tests
 
 
 @dataclass
@@ -82,6 +83,8 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     if grid.pending:
         disk_space.warn(grid, log, options.top_k)
     _describe_targets(grid)
+    if options.gpu != 0:
+        remote_encoding.encode(grid, options.address, sharing.label_selector(options.labels))
     bases = shared_data.prepare(grid) if grid.pending else {}
     ran, mirrored = _search(grid, bases, options, stop) if grid.pending else (0, False)
     if ran and not stop.signum and (line := forecast.accuracy(request.home, work, time.monotonic() - begun)):
@@ -194,7 +197,7 @@ def _describe_targets(grid: Plan) -> None:
 
 def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) -> tuple[int, bool]:
     """Run all pending trials, or until stopped; return how many ended, and whether all ran and MLflow has them."""
-    from harness.engine import ray_tune
+    from harness.engine import ray_cluster, ray_tune
     from harness.record import mirror as mirrors
     from harness.record import tracking
     from harness.search import other_benches, studies
@@ -203,9 +206,14 @@ def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) 
     pending = grid.pending
     home, ledger = grid.request.home, pending[0].ledger
     selector = sharing.label_selector(options.labels)
-    with _segment(home) as segment, ray_tune.cluster(options.address, selector) as resources:
-        layout = sharing.layout(resources, grid.width, options.threads, options.gpu)
-        record = launch(grid, {"resources": resources, **layout.to_json()}, disk_space.needed(grid, options.top_k))
+    with _segment(home) as segment, ray_cluster.cluster(options.address, selector) as resources:
+        shared = shared_data.collect(grid, pending, bases) | {"top_k": options.top_k}
+        memory = None if options.gpu is not None else gpu_memory.measure(grid, shared, resources, options.meter)
+        layout = sharing.layout(resources, grid.width, options.threads, options.gpu, memory)
+        for line in gpu_memory.lines(memory, layout):
+            log(line)
+        where = {"resources": resources, **layout.to_json()} | ({"gpu_memory": memory.to_json()} if memory else {})
+        record = launch(grid, where, disk_space.needed(grid, options.top_k))
         ledger.take(segment.run, segment.append("launched", **record.to_json()))
         failpoints.reach("launched")
         uri = options.tracking or tracking.default_uri(home)
@@ -222,7 +230,6 @@ def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) 
                 mirror.put(event.assignment.trial.id)
 
         try:
-            shared = shared_data.collect(grid, pending, bases) | {"top_k": options.top_k}
             with leases.Leases(home, segment.run, progress.line) as held:
                 others = other_benches.OtherBenches(held, ledger, segment.run, progress.line)
                 queue = studies.TrialQueue(pending, segment, listen, others)

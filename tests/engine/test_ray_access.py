@@ -139,7 +139,7 @@ def test_ray_reads_the_same_tokens(tmp_path):
 
 def test_ray_address_does_not_replace_auto(monkeypatch):
     """Ray prefers RAY_ADDRESS to the address `auto` that it is given, and that one was not checked."""
-    from harness.engine import ray_tune
+    from harness.engine import ray_cluster
 
     seen = {}
 
@@ -147,9 +147,9 @@ def test_ray_address_does_not_replace_auto(monkeypatch):
         seen.update(options, variable=os.environ.get("RAY_ADDRESS"))
         raise ConnectionError("no cluster")
 
-    monkeypatch.setattr(ray_tune.ray, "init", init)
+    monkeypatch.setattr(ray_cluster.ray, "init", init)
     monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
-    with pytest.raises(HarnessError, match="No Ray cluster at auto"), ray_tune.cluster("auto"):
+    with pytest.raises(HarnessError, match="No Ray cluster at auto"), ray_cluster.cluster("auto"):
         pass
     assert (seen["address"], seen["variable"]) == ("auto", None)
     assert os.environ["RAY_ADDRESS"] == "192.0.2.1:6379"

@@ -13,7 +13,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from harness.engine import failures, ray_tune, tune_memory
+from harness.engine import failures, ray_cluster, tune_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIALS = 6
@@ -99,7 +99,7 @@ class Witness(FIFOScheduler):
 def cluster():
     """A cluster of this machine. Its workers do not find this file, so `Actor` travels by value."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    with ray_tune.cluster(None):
+    with ray_cluster.cluster(None):
         yield
 
 

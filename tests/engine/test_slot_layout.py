@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.engine.slots import Layout, label_selector, layout, resources, share_of, slots_on
+from harness.engine.slots import GpuMemory, Layout, label_selector, layout, resources, share_of, slots_on
 from harness.types import HarnessError
 
 
@@ -62,6 +62,29 @@ def test_a_share_that_is_asked_for_wins_over_the_width_and_no_trial_is_over_two_
     assert layout(cluster(64, 8.0), 6, 1, 0.25) == Layout(32, 1, 0.25)
     assert layout(cluster(64, 2.0), 6, 1, 0.4) == Layout(4, 1, 0.4), "two a GPU, though five would fit into 2.0"
     assert share_of(0.0, 6) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("gpus", "width", "peak", "each"),
+    [
+        (1, 100, 100, 16),  # no more than 16 share a GPU
+        (1, 100, 2_000, 8),  # 1.2 * 2000 + 600 = 3000 of 24000 MB
+        (1, 100, 2_001, 7),
+        (2, 100, 10_000, 1),  # more than half a GPU: nothing to pack, though 0.25 was the rule
+        (2, 100, 100_000, 1),  # more than a GPU: the trial itself has to need less
+        (8, 6, 100, 1),  # a GPU for each trial
+        (8, 16, 100, 2),  # spread before packing
+    ],
+)
+def test_as_many_trials_share_a_gpu_as_fit_into_the_smallest(gpus, width, peak, each):
+    found = layout(cluster(200, float(gpus)), width, 1, None, GpuMemory(peak, 600, 24_000))
+    assert found.slots == gpus * each
+    assert found.trials_on_a_gpu == each
+    assert each * round(found.gpu * 1e4) <= 1e4, "Ray counts ten-thousandths"
+
+
+def test_a_share_that_is_asked_for_wins_over_measured_memory():
+    assert layout(cluster(16, 1.0), 100, 1, 0.5, GpuMemory(100, 600, 24_000)).gpu == 0.5
 
 
 def node(cpus, gpus=0.0, alive=True):

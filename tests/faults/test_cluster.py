@@ -75,9 +75,9 @@ def label_of_place(address, labels):
     import ray
     from ray.util import placement_group_table
 
-    from harness.engine import ray_tune, slots
+    from harness.engine import ray_cluster, ray_tune, slots
 
-    with ray_tune.cluster(address):
+    with ray_cluster.cluster(address):
         group = ray_tune.needs(slots.Layout(1, labels=labels))()
         ray.get(group.ready(), timeout=60)
         (place,) = placement_group_table(group)["bundles_to_node_id"].values()

@@ -47,11 +47,13 @@ class Faulty(Adapter):
                 os.abort()
             if kind == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if kind == "fills":
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
             if kind == "eats":
                 return self.table + torch.ones(2**44).sum()
         return self.table
 '''
-KINDS = ["raises", "nan", "hangs", "aborts", "killed", "eats"]
+KINDS = ["raises", "nan", "hangs", "aborts", "killed", "eats", "fills"]
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +109,7 @@ def test_every_trial_ends_once_and_the_search_goes_on(ran):
         ("aborts", ["its worker died: Aborted in adapters/faulty.py", "(forward)", "(3 times)"]),
         ("killed", ["its worker died: killed", "out of memory", "(3 times)"]),
         ("eats", ["out of memory", "allocate memory", "(3 times)"]),
+        ("fills", ["out of memory: batches of", "in two parts, no other trial on the GPU at the same time"]),
     ],
 )
 def test_a_failed_trial_says_what_happened_and_where(ran, kind, words):

@@ -12,7 +12,7 @@ import pytest
 OWN = """
 import json, os, stat, sys
 import psutil, ray
-from harness.engine import ray_tune as search
+from harness.engine import ray_cluster as search
 from harness.engine.slots import Layout
 
 @ray.remote
@@ -87,12 +87,12 @@ def test_six_trials_on_two_nodes_of_four_gpus_take_three_of_each(tmp_path, monke
     from ray import tune
     from ray.cluster_utils import Cluster
 
-    from harness.engine import ray_tune
+    from harness.engine import ray_cluster, ray_tune
     from harness.engine import slots as layouts
 
     def trial(config):
         node = ray.get_runtime_context().get_node_id()
-        slots = layouts.slots_on(ray_tune.resources_of(node), config["layout"])
+        slots = layouts.slots_on(ray_cluster.resources_of(node), config["layout"])
         here = [node, *ray.get_gpu_ids()]
         tune.report({"here": json.dumps(here), "slots": slots, "all": ray.get(config["meet"].arrive.remote())})
 
@@ -117,7 +117,7 @@ def test_six_trials_on_two_nodes_of_four_gpus_take_three_of_each(tmp_path, monke
         for _ in range(2):
             cluster.add_node(num_cpus=8, num_gpus=4)
         cluster.wait_for_nodes()
-        with ray_tune.cluster(cluster.address) as resources:
+        with ray_cluster.cluster(cluster.address) as resources:
             found = layouts.layout(resources, 6, 1, None)
             assert found == layouts.Layout(8, 1, 1.0)
             meet = ray.remote(num_cpus=0, max_concurrency=8)(Meeting).remote()

@@ -31,7 +31,7 @@ def tree(tmp_path):
 @pytest.mark.parametrize(
     ("file", "line", "contract"),
     [
-        ("harness/workflows/progress.py", "import ray", "Only engine.ray_tune speaks to Ray"),
+        ("harness/workflows/progress.py", "import ray", "Only engine.ray_cluster and engine.ray_tune import Ray"),
         ("harness/report/tables/_build.py", "import mlflow", "Only record.mlflow_client speaks to MLflow"),
         ("harness/verbs/show.py", "def f():\n    import mlflow", "Only record.mlflow_client speaks to MLflow"),
         ("harness/report/tables/_build.py", "from harness.record import ledger", "Tables and statistics take frames"),

@@ -111,6 +111,21 @@ def test_what_a_gpu_cost_is_shown_where_a_row_ran_on_one():
     assert "peak_vram_mb" in row["front"]
 
 
+def test_rows_whose_batches_were_cut_for_want_of_memory_are_named_and_no_others():
+    own = results({ID: seeds(0.6), SVD: seeds(0.0)})
+    infos = [
+        run(key, seed, info={"accumulated": 2.0} if key == SVD and not seed else {})
+        for key in (ID, SVD)
+        for seed in range(3)
+    ]
+    cut = build(Results(type(own.runs)(infos, schema=own.runs.schema), own.ranks, own.cells))
+    note = "Batches in two parts, out of GPU memory: svd · minilm."
+    assert note in cut.sections[0].remarks
+    for name in ("terminal", "md", "html", "tex"):
+        assert note.partition(":")[0] in render(cut, name)
+        assert "Batches in two parts" not in render(build(own), name)
+
+
 FEWER_TRIALS = {"trials_planned": 1, "trials_done": 1, "trials_pruned": 0}
 
 

@@ -21,6 +21,7 @@ from typing import Any, cast
 import numpy as np
 import polars as pl
 import pytest
+import tiny_decoder
 import torch
 
 from harness.data import preparation, reader
@@ -167,28 +168,7 @@ def test_another_template_or_order_of_items_has_another_key(dataset, home):
 @pytest.fixture(scope="module")
 def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a two-layer LLaMA of random weights, 32 positions, and a tokenizer of ten words."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("models") / "small"
-    vocabulary = {word: i for i, word in enumerate(["[UNK]", "<s>", *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", bos_token="<s>").save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=32,
-        initializer_range=0.3,
-    )
-    LlamaModel(config).save_pretrained(folder)
-    return folder
+    return tiny_decoder.make(tmp_path_factory.mktemp("models") / "small", WORDS)
 
 
 def states(folder: Path, text: str, limit: int = 32) -> np.ndarray:

@@ -118,7 +118,7 @@ def _section(
     pace = next((facts["pace"] for facts in components.values() if "pace" in facts), 1)
     remarks = [f"{name.partition('/')[2]}: {facts['note']}" for name, facts in components.items() if "note" in facts]
     protocol = header.get("protocol") or {}
-    remarks += _held_out(protocol, rows) + _of_folds(protocol) + _of_variants(components, rows)
+    remarks += _held_out(protocol, rows) + _of_folds(protocol) + _of_variants(components, rows) + _in_parts(rows)
     doubts = [*cautions(rows, card, header.get("ties", EXPECTED)), *comparison.unresolved()]
     doubts += undecided(comparison, None if protocol.get("folds") else users)
     return Section(
@@ -165,6 +165,12 @@ def _of_variants(components: Json, rows: list[Row]) -> list[str]:
     names = {row.cell.adapter for row in rows if row.cell.has_variants and row.cell.is_trained}
     named = sorted(name for name in names if name.partition("[")[0] in mean)
     return [f"Trained on the mean of an item's texts, not on one drawn at each step: {', '.join(named)}."] * bool(named)
+
+
+def _in_parts(rows: list[Row]) -> list[str]:
+    """Name the rows with a run whose batches were cut in parts because the GPU's memory ran out."""
+    names = [label(row.cell) for row in rows if row.fit is not None and row.fit.info.get("accumulated")]
+    return [f"Batches in two parts, out of GPU memory: {', '.join(names)}."] if names else []
 
 
 def _components(components: Json, backbone: str, rows: list[Row]) -> dict[str, Json]:

@@ -122,10 +122,11 @@ class Job:
 class TextEncoder(Encoder):
     """An encoder whose rows depend only on their text: each distinct text is encoded once, and finished rows are kept.
 
-    ``keep_seconds``: min time between two writes of rows to disk.
+    ``keep_seconds``: min time between two writes of rows to disk. ``uses_gpu``: worth a GPU of another machine.
     """
 
     keep_seconds = 5.0
+    uses_gpu = False
 
     def job(self, distinct: list[str]) -> Job:
         """Prepare the encoding of one or more distinct texts, longest first."""

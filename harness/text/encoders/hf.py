@@ -32,6 +32,7 @@ READ = (".safetensors", ".json", ".txt", ".model")  # suffixes of the files in a
 
 class HuggingFace(TextEncoder):
     takes = "a transformers model id or folder"
+    uses_gpu = True
 
     def __init__(
         self, argument: str, home: Path, *, pooling: str = "mean", dtype: str = "float32", max_tokens: int = 512

@@ -22,6 +22,7 @@ SPECIAL = 8  # max tokens that a model adds around a text
 
 class SentenceTransformers(TextEncoder):
     takes = "a sentence-transformers model id or folder"
+    uses_gpu = True
 
     def identity(self) -> Json:
         """A folder is identified by its files' sha256, a hub model by its id and commit.
