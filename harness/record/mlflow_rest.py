@@ -247,8 +247,21 @@ def _refusal(reply: requests.Response) -> str:
     except (ValueError, KeyError, TypeError):
         said = ""
     if reply.status_code in (401, 403):
-        said += "; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        said += f"; {_remedy(reply)}"
     return f"{reply.status_code} {reply.reason} for {_what(reply)}{said}"
+
+
+def _remedy(reply: requests.Response) -> str:
+    """Name what to do about a refused request, from what MLflow answers: an unknown host name, no or wrong
+    credentials, or a user without the permission."""
+    if reply.text.startswith("Invalid Host header"):
+        name = urlsplit(reply.url).netloc.rpartition("@")[2]
+        return f"the server accepts other host names only: add {name} to its --allowed-hosts"
+    if "Authorization" not in reply.request.headers:
+        return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+    if reply.status_code == 403:
+        return "this user lacks the permission (MANAGE writes, READ reads); its owner or an administrator grants it"
+    return "user and password (or the token) were sent and are wrong: see MLFLOW_TRACKING_USERNAME and _PASSWORD"
 
 
 def _what(reply: requests.Response) -> str:
