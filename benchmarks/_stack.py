@@ -57,7 +57,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait(ready: Callable[[], bool], process: subprocess.Popen[bytes], what: str, log: Path) -> None:
+def wait(ready: Callable[[], bool], process: subprocess.Popen[Any], what: str, log: Path) -> None:
     """Wait until a service is ready. Raises RuntimeError with the end of its log if it ends or takes minutes."""
     deadline = time.monotonic() + 300
     while process.poll() is None and time.monotonic() < deadline:
@@ -78,7 +78,7 @@ class Stack:
         self.services: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())["services"]
         self.ports = {name: free_port() for name in ("database", "store", "server")}
         self.uri = f"http://127.0.0.1:{self.ports['server']}"
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.processes: dict[str, subprocess.Popen[Any]] = {}
 
     def __enter__(self) -> Stack:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -171,7 +171,7 @@ class Stack:
             make += ["--pwfile", str(password), "--encoding", "UTF8", "--no-sync"]
             subprocess.run(make, check=True, stdout=subprocess.DEVNULL, **extra)
             single = [program("postgres"), "--single", "-D", str(data), "postgres"]
-            subprocess.run(single, check=True, input=b"CREATE DATABASE mlflow\n", stdout=subprocess.DEVNULL, **extra)
+            subprocess.run(single, check=True, input=b"CREATE DATABASE mlflow\n", capture_output=True, **extra)
         command = [program("postgres"), "-D", str(data), "-p", str(self.ports["database"])]
         return [*command, "-c", "listen_addresses=127.0.0.1", "-k", str(place)], extra
 
