@@ -28,7 +28,7 @@ from harness.types import Json
 
 CONNECTIONS = 8  # concurrent calls to a server (benchmarks/tracking.py)
 TRANSIENT = (408, 429, 500, 502, 503, 504)  # worth another try, as for MLflow's client
-PAGE = 1000  # runs of an answer
+PAGE = 250  # runs of an answer; a thousand take a busy server up to 8 s, near the time limit of 10
 API, ARTIFACTS = "/api/2.0/mlflow", "/api/2.0/mlflow-artifacts/artifacts"
 _SPECIAL = ("MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_WORKSPACE")
 _PLUGINS = ("mlflow.request_header_provider", "mlflow.request_auth_provider")
