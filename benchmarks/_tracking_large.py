@@ -119,10 +119,11 @@ class Large:
             elif time.monotonic() > self.deadline:
                 process.kill()
         code = process.wait()
-        self.progress.seconds = seconds + time.monotonic() - start
-        if before:
-            self.progress.resumed.append(first)
-        self.save()
+        if first:  # something was missing
+            self.progress.seconds = seconds + time.monotonic() - start
+            if before:
+                self.progress.resumed.append(first)
+            self.save()
         if code and "server" in stack.processes and time.monotonic() <= self.deadline:
             raise SystemExit(last)
         return not code
