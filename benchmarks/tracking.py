@@ -9,6 +9,8 @@ The bound is a client that does nothing but the three calls without which MLflow
 metrics: create, log-batch, update. `bare` sends one tag, parameter and metric, `same values` as many as a trial has;
 `sync` has 8 connections.
 Workers of the server load their store at their first request; all have done so before anything is measured.
+
+`--large FOLDER` mirrors 50,000 trials to the whole stack of mlflow/ (`_tracking_large.py`).
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import _measure
+import _tracking_large
 import ledger as ledgers
 import numpy as np
 import requests
@@ -285,9 +288,24 @@ def row(command: str, trials: int, found: dict[str, Any]) -> dict[str, object]:
     }
 
 
+def large(options: argparse.Namespace) -> None:
+    folder = options.large.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    data = folder / "data" if (folder / "data").exists() else ledgers.dataset(folder / "data")
+    parts = _tracking_large.run(folder, data, options.trials or 50_000, options.minutes)
+    if parts is None:
+        print(f"Time is up; the same command goes on. See {folder / 'progress.json'}.")
+    elif options.print:
+        print("\n\n".join(parts))
+    else:
+        _measure.write("tracking-large", "A large grid mirrored to MLflow", *parts)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=98)
+    parser.add_argument("--trials", type=int, help="default: 98; with --large, 50000")
+    parser.add_argument("--large", type=Path, metavar="FOLDER", help="mirror many trials; goes on with what is there")
+    parser.add_argument("--minutes", type=float, default=600, help="with --large: stop after this time")
     parser.add_argument("--print", action="store_true", help="print the result instead of writing it")
     parser.add_argument("--fill", nargs=3, metavar=("HOME", "DATA", "TRIALS"), help="for internal use")
     parser.add_argument(
@@ -299,9 +317,11 @@ def main() -> None:
         return bound(uri, int(trials), int(connections), (int(values[0]), int(values[1]), int(values[2])))
     if options.fill:
         return print(fill(Path(options.fill[0]), Path(options.fill[1]), int(options.fill[2])))
+    if options.large:
+        return large(options)
     with tempfile.TemporaryDirectory() as scratch, server(Path(scratch)) as (uri, database, pids):
         home, data = Path(scratch) / "home", ledgers.dataset(Path(scratch) / "data")
-        command = [sys.executable, __file__, "--fill", str(home), str(data), str(options.trials)]
+        command = [sys.executable, __file__, "--fill", str(home), str(data), str(options.trials or 98)]
         trials = int(subprocess.check_output(command))
         wake(uri, pids)
         bounds = {}

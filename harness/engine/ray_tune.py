@@ -255,6 +255,14 @@ class GridStopper(_Unsaved, tune.Stopper):
         return self.scheduler.at_rest or stop.overdue
 
 
+def start_recorder(home: Path) -> Any:
+    """Start the `Recorder` of a home in an actor on this machine, which is restarted if it ends."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options: Json = {"num_cpus": 0, "max_concurrency": 4, "max_restarts": -1, "scheduling_strategy": here}
+    actor_class = ray.remote(**options)(Recorder)
+    return actor_class.remote(str(home))
+
+
 def run(
     grid: TrialQueue,
     shared: Json,
@@ -271,9 +279,7 @@ def run(
     values. watchdog: seconds, as in `Watchdog`. log: called with a line for each failed worker. Raises Interrupted
     after a second request to stop, HarnessError if no worker can start or a worker has different code.
     """
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    recorder_class = ray.remote(num_cpus=0, max_concurrency=4, max_restarts=-1, scheduling_strategy=here)(Recorder)  # pyright: ignore[reportCallIssue]
-    recorder = recorder_class.remote(str(home))  # pyright: ignore[reportAttributeAccessIssue]
+    recorder = start_recorder(home)
     references = SharedData(
         {key: ray.put(value) for key, value in shared["splits"].items()},
         {key: ray.put(value) for key, value in shared["spectra"].items()},

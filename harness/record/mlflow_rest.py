@@ -28,7 +28,7 @@ from harness.types import Json
 
 CONNECTIONS = 8  # concurrent calls to a server (benchmarks/tracking.py)
 TRANSIENT = (408, 429, 500, 502, 503, 504)  # worth another try, as for MLflow's client
-PAGE = 1000  # runs of an answer
+PAGE = 250  # runs of an answer; a thousand take a busy server up to 8 s, near the time limit of 10
 API, ARTIFACTS = "/api/2.0/mlflow", "/api/2.0/mlflow-artifacts/artifacts"
 _SPECIAL = ("MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_WORKSPACE")
 _PLUGINS = ("mlflow.request_header_provider", "mlflow.request_auth_provider")
@@ -247,8 +247,21 @@ def _refusal(reply: requests.Response) -> str:
     except (ValueError, KeyError, TypeError):
         said = ""
     if reply.status_code in (401, 403):
-        said += "; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        said += f"; {_remedy(reply)}"
     return f"{reply.status_code} {reply.reason} for {_what(reply)}{said}"
+
+
+def _remedy(reply: requests.Response) -> str:
+    """Name what to do about a refused request, from what MLflow answers: an unknown host name, no or wrong
+    credentials, or a user without the permission."""
+    if reply.text.startswith("Invalid Host header"):
+        name = urlsplit(reply.url).netloc.rpartition("@")[2]
+        return f"the server accepts other host names only: add {name} to its --allowed-hosts"
+    if "Authorization" not in reply.request.headers:
+        return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+    if reply.status_code == 403:
+        return "this user lacks the permission (MANAGE writes, READ reads); its owner or an administrator grants it"
+    return "user and password (or the token) were sent and are wrong: see MLFLOW_TRACKING_USERNAME and _PASSWORD"
 
 
 def _what(reply: requests.Response) -> str:

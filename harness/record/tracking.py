@@ -124,8 +124,9 @@ class Tracker:
         """Return the ids of completely mirrored trials. Runs left incomplete by a killed process or an outage are noted
         in `begun`; if two processes created runs of one trial, the later one is deleted."""
         complete: set[str] = set()
-        runs = self.store.runs(self.experiment)
-        for run in sorted(runs, key=lambda run: (not mlflow_run.is_complete(run), run.start, run.id)):
+        # a run that another process adds meanwhile moves the others along: the last of a page comes again in the next
+        runs = {run.id: run for run in self.store.runs(self.experiment)}
+        for run in sorted(runs.values(), key=lambda run: (not mlflow_run.is_complete(run), run.start, run.id)):
             if (bench := run.tags.get(BENCH)) is not None:
                 if COMPLETE in run.tags:
                     self.parents[bench] = run.id

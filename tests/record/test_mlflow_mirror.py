@@ -144,6 +144,18 @@ def test_a_person_finds_parameters_curves_and_files_of_a_trial(uri, client, ledg
             assert list(json.loads(run.data.tags["harness.files"])) == list(unpacked)
 
 
+def test_a_run_that_two_pages_list_is_kept(uri, client, ledger, home, monkeypatch):
+    assert tracking.sync(uri, home, ledger) == len(ledger.trials)
+    listed = mlflow_client.ClientStore.runs
+
+    def shifted(self, *arguments):  # as when another process adds a run between two pages
+        return [run for run in listed(self, *arguments) for _ in range(2)]
+
+    monkeypatch.setattr(mlflow_client.ClientStore, "runs", shifted)
+    assert tracking.sync(uri, home, ledger) == 0
+    assert trials_of(client).keys() == set(ledger.trials)
+
+
 def test_a_record_that_tags_cannot_hold_is_a_file(uri, client, ledger, home, monkeypatch):
     monkeypatch.setattr(mlflow_run, "PART", 10)
     assert tracking.sync(uri, home, ledger) == len(ledger.trials)

@@ -137,6 +137,24 @@ def test_a_refusal_is_one_clear_line(server, answer, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("sent", "answer", "remedy"),
+    [
+        (False, (401, b"You are not authenticated."), "set MLFLOW_TRACKING_USERNAME"),
+        (True, (401, b"You are not authenticated."), "were sent and are wrong"),
+        (True, (403, b"Permission denied"), "lacks the permission"),
+        (True, (403, b"Invalid Host header - possible DNS rebinding attack detected"), r"add 127.0.0.1:\d+ to its"),
+    ],
+)
+def test_a_refused_request_is_answered_with_what_to_do(server, monkeypatch, sent, answer, remedy):
+    if sent:
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0ken")
+    server.answers = [answer]
+    with pytest.raises(mlflow_rest.ServerError, match=remedy) as error:
+        store(server.uri).experiment("harness")
+    assert "\n" not in str(error.value)
+
+
 def test_no_server_is_one_clear_line():
     with pytest.raises(mlflow_rest.ServerError, match=r"no answer: .*refused"):
         store(f"http://127.0.0.1:{free_port()}").experiment("harness")
