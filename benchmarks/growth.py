@@ -47,9 +47,8 @@ def main() -> None:
     if parser.parse_args().large:
         with tempfile.TemporaryDirectory() as folder:
             parts = [_about_whole(), table(whole(*LARGE, Path(folder)))]
-        return write(
-            "growth_large", "Growth: a large catalogue", f"Load of the machine: {os.getloadavg()[0]:.0f}.", *parts
-        )
+        write("growth_large", "Growth: a large catalogue", f"Load of the machine: {os.getloadavg()[0]:.0f}.", *parts)
+        return
     setting = f"Batches of {BATCH:,} targets, d = 64, SASRec of two blocks, text of {D_TEXT} components."
     parts = [
         "## Items\n\nCPU microseconds per target. Full softmax grows with the catalogue. A sampled loss computes only "

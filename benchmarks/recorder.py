@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from harness.engine import ray_tune, worker
+from harness.engine import ray_cluster, ray_tune, worker
 from harness.metrics._ties import Ranks
 from harness.record import artifacts
 
