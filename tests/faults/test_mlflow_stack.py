@@ -80,7 +80,7 @@ def stack():
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("homes") / "home"
-    synthetic_ledgers.write(folder, datasets=2, trials=4, seeds=2)
+    synthetic_ledgers.write(folder, datasets=1, trials=4, seeds=2)
     confirmed = next(i for i, entry in Ledger.open(folder).trials.items() if entry.role == "confirm")
     (artifacts.artifact_folder(folder, confirmed) / artifacts.WEIGHTS).write_bytes(LARGE)
     return folder
@@ -148,7 +148,7 @@ def test_a_killed_server_loses_and_doubles_nothing(stack, home, tmp_path, login)
     command = [sys.executable, "-m", "harness.cli", "sync", "--tracking", proxy.uri]
     try:
         sync = subprocess.Popen(command, env=environment(home), stderr=subprocess.PIPE, text=True)
-        proxy.kill(60, lambda: stack.kill("server"), answered=True)
+        proxy.kill(40, lambda: stack.kill("server"), answered=True)
         _, err = sync.communicate(timeout=300)
         assert sync.returncode == 2, err
         assert err.splitlines()[-1].startswith("Error: MLflow at http://127.0.0.1")
