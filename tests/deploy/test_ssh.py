@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "ssh.sh"
-STAY = 'trap "echo $0 ended >> $CALLS; exit" TERM HUP; while :; do sleep .05; done'
+TRAP = 'trap "echo $0 ended >> $CALLS; exit" TERM HUP'
+STAY = "while :; do sleep .05; done"
+# The nodes are there once the head and two connections have written their calls, and so can be ended.
+STATUS = '[ "$(grep -c -e "^ssh " -e "start --head" "$CALLS")" != 3 ] || echo "$NODES"'
 FAKES = {
-    "ray": f'echo "ray $RAY_AUTH_MODE $*" >> "$CALLS"; case "$1" in status) echo "$NODES";; *) {STAY};; esac',
-    "ssh": f'echo "ssh $*" >> "$CALLS"; [ -z "$LOST" ] || exit 255; {STAY}',
+    "ray": f'[ "$1" = status ] || {TRAP}; echo "ray $RAY_AUTH_MODE $*" >> "$CALLS"; '
+    f'case "$1" in status) {STATUS};; *) {STAY};; esac',
+    "ssh": f'{TRAP}; echo "ssh $*" >> "$CALLS"; [ -z "$LOST" ] || exit 255; {STAY}',
     "harness": 'echo "harness $*" >> "$CALLS"; trap "echo bench saved >> $CALLS; exit 143" TERM; '
     'touch "$READY"; if [ -n "$STAYS" ]; then while :; do sleep .05; done; fi; exit "$CODE"',
 }
