@@ -70,6 +70,7 @@ class BenchOptions(TypedDict, total=False):
     tracking: str | None
     watchdog: float
     top_k: int
+    artifacts: str | os.PathLike[str] | None
 
 
 def bench(options: Mapping[str, Any]) -> pl.DataFrame:

@@ -78,9 +78,12 @@ class _Unsaved:
 class GridSearcher(_Unsaved, Searcher):
     """Gives the trials of `TrialQueue.next` to Tune. The only place that knows Ray's trial ids."""
 
-    def __init__(self, grid: TrialQueue, home: Path, stop: Stop) -> None:
+    def __init__(
+        self, grid: TrialQueue, home: Path, stop: Stop, drop: Callable[[str], Any] = lambda trial_id: None
+    ) -> None:
         super().__init__(metric="value", mode="max")
         self.grid, self.home, self.stop = grid, home, stop
+        self.drop = drop  # removes a trial's checkpoint outside of the home
         self.flying: dict[str, Assignment] = {}  # by Ray's trial id
         self.dropped: list[Assignment] = []  # given up by Tune, to be retried
         self.failures: dict[str, failures.FailureCount] = {}  # by our trial id
@@ -113,6 +116,7 @@ class GridSearcher(_Unsaved, Searcher):
             artifacts.check_artifacts(self.home, trial.id)
         self.grid.ended(trial.id, result)
         artifacts.drop_checkpoint(self.home, trial.id)
+        self.drop(trial.id)
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: the ledger has everything."""
@@ -255,12 +259,12 @@ class GridStopper(_Unsaved, tune.Stopper):
         return self.scheduler.at_rest or stop.overdue
 
 
-def start_recorder(home: Path) -> Any:
+def start_recorder(home: Path, place: str = "") -> Any:
     """Start the `Recorder` of a home in an actor on this machine, which is restarted if it ends."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options: Json = {"num_cpus": 0, "max_concurrency": 4, "max_restarts": -1, "scheduling_strategy": here}
     actor_class = ray.remote(**options)(Recorder)
-    return actor_class.remote(str(home))
+    return actor_class.remote(str(home), place)
 
 
 def run(
@@ -275,11 +279,13 @@ def run(
     """Run a grid inside a `cluster`, to its end or to a request to stop.
 
     After a request to stop, running epochs are finished and checkpointed; their trials stay started in the ledger, and
-    the next command resumes them. shared: `splits`, `spectra`, `sizes` and, unless 0, `top_k` of `SharedData`, as
-    values. watchdog: seconds, as in `Watchdog`. log: called with a line for each failed worker. Raises Interrupted
-    after a second request to stop, HarnessError if no worker can start or a worker has different code.
+    the next command resumes them. shared: `splits`, `spectra`, `sizes` and, unless empty, `top_k` and `place` of
+    `SharedData`, as values. watchdog: seconds, as in `Watchdog`. log: called with a line for each failed worker.
+    Raises Interrupted after a second request to stop, HarnessError if no worker can start or a worker has different
+    code.
     """
-    recorder = start_recorder(home)
+    place = shared.get("place", "")
+    recorder = start_recorder(home, place)
     references = SharedData(
         {key: ray.put(value) for key, value in shared["splits"].items()},
         {key: ray.put(value) for key, value in shared["spectra"].items()},
@@ -290,8 +296,10 @@ def run(
         watchdog,
         grid.keep_user_scores,
         shared.get("top_k", 0),
+        place,
     )
-    scheduler = GridScheduler(GridSearcher(grid, home, stop), recorder, layout.slots, log)
+    searcher = GridSearcher(grid, home, stop, *([recorder.drop.remote] if place else []))
+    scheduler = GridScheduler(searcher, recorder, layout.slots, log)
     trainable = tune.with_resources(tune.with_parameters(TrialActor, shared=references), needs(layout))
     with tempdirs.folder("tune") as folder, _quiet(), failures.unwrapped_errors(), stop.patiently():
         _tuner(trainable, scheduler, layout, folder).fit()

@@ -21,6 +21,7 @@ from harness.data.splits import Split
 from harness.engine import card
 from harness.engine.resources import ResourceMeter
 from harness.engine.slots import Layout
+from harness.engine.trial_files import TrialFiles
 from harness.engine.watchdog import Watchdog, die_with_parent
 from harness.engine.worker_reports import Ended, Epoch, Refusal, Report
 from harness.record import artifacts
@@ -53,14 +54,15 @@ class SharedData:
     watchdog: float  # seconds, as in `Watchdog`
     keep_user_scores: bool = False  # whether searches report scores by user (`user_scores`)
     top_k: int = 0  # length of the lists that confirmations store; 0: none
+    place: str = ""  # where workers write checkpoints and weights (`places`); "": through the recorder into the home
 
 
 class Recorder:
     """Runs on the driver's machine: saves checkpoints and artifacts of workers in the home folder, records where each
     trial runs, and passes a request to stop on to the workers."""
 
-    def __init__(self, home: str) -> None:
-        self.home = Path(home)
+    def __init__(self, home: str, place: str = "") -> None:
+        self.home, self.files = Path(home), TrialFiles(place)
         self.places: dict[str, tuple[str, int]] = {}
         self.stop_requested = False
 
@@ -74,6 +76,10 @@ class Recorder:
 
     def save(self, trial_id: str, data: bytes) -> None:
         artifacts.save_checkpoint(self.home, trial_id, data)
+
+    def drop(self, trial_id: str) -> None:
+        """Remove the checkpoint that a worker may have left in a place."""
+        self.files.drop(trial_id)
 
     def weights(self, trial_id: str) -> bytes | None:
         """Return the weights of a confirmed trial, None if they are missing or damaged."""
@@ -122,6 +128,7 @@ class Worker:
         self.device = "cuda" if self.card.cuda is not None else "cpu"
         self.tf32 = use_tf32(self.device)
         self.shared, self.get, self.post, self.place, self.slots = shared, get, post, place, slots
+        self.files = TrialFiles(shared.place)
         self.cache: OrderedDict[str, Any] = OrderedDict()
         self.watchdog = Watchdog(shared.watchdog)
         self.last_stop_check = 0.0
@@ -230,6 +237,7 @@ class Worker:
 
         if self.training is None:
             saved = self.post("begin", self.trial.id, *self.place)
+            saved = self.files.state(self.trial.id) or saved
             key, role, fold = self.trial.inputs.data, self.trial.role, self.trial.protocol.fold
             split: Split = self._fetch(f"{key}/{role}/{fold}", self.shared.splits[key, role, fold])
             if self.trial.cell.is_baseline:
@@ -301,14 +309,16 @@ class Worker:
             self.last_stop_check, stopping = now, self.post("stopping")
         if self.save_cost and now - self.saved_at < self.save_cost / SAVE_SHARE and not stopping:
             return False
-        self.post("save", self.trial.id, self.training.save())
+        state = self.training.save()
+        if not self.files.save(self.trial.id, state):
+            self.post("save", self.trial.id, state)
         self.saved_at = time.monotonic()
         self.save_cost = self.saved_at - now
         return True
 
     def _finish(self, result: TrialResult, artifacts: Any) -> Ended:
         if self.trial.role == "confirm":
-            self.post("finish", self.trial.id, vars(artifacts))
+            self.post("finish", self.trial.id, self.files.without_weights(self.trial.id, vars(artifacts)))
         return self._ended(result)
 
     def _ended(self, result: TrialResult) -> Ended:

@@ -2,6 +2,7 @@
 
 home/checkpoints/<trial>.checkpoint
 home/artifacts/<trial>/{ranks.parquet, lists.parquet (if requested), spectrum.json, model.safetensors}
+home/artifacts/<trial>/elsewhere.json  where the weights are, if `--artifacts` names a place
 home/queries/<key>.parquet             facts about the test targets of a prepared data set under a protocol
 
 A checkpoint is safetensors followed by their sha256; `seal.json` holds the checksums of artifacts.
@@ -23,6 +24,7 @@ import polars as pl
 
 from harness.metrics._ties import Ranks
 from harness.metrics.lists._base import NOTHING, TopLists
+from harness.record import places
 from harness.stats.folds import FOLD
 from harness.system import checksums
 from harness.system.files import GOES_ON, atomic, sha256, write_json
@@ -31,6 +33,7 @@ from harness.types import HarnessError, Json, Trial, digest
 RANKS, WEIGHTS = "ranks.parquet", "model.safetensors"
 QUERIES_VERSION = 1  # raise it when the recorded facts about test targets change
 LISTS = "lists.parquet"
+ELSEWHERE = "elsewhere.json"  # the files of a trial that lie in a place beside the home (`places`)
 TIES_KEPT = 3  # core version from which ranks are stored as the bounds of ties; before, as their middle
 
 
@@ -108,10 +111,20 @@ def save_checkpoint(home: Path, trial_id: str, data: bytes) -> bool:
     """Save a trial's state; False if the disk refuses it. The trial can continue; a crash then costs more time."""
     try:
         with atomic(checkpoint_path(home, trial_id)) as path:
-            path.write_bytes(data + hashlib.sha256(data).digest())
+            path.write_bytes(signed(data))
     except OSError:
         return False
     return True
+
+
+def signed(state: bytes) -> bytes:
+    """Return the content of a checkpoint: a trial's state and its sha256."""
+    return state + hashlib.sha256(state).digest()
+
+
+def state_of(content: bytes) -> bytes | None:
+    """Return the state in a checkpoint, or None if it is damaged."""
+    return content[:-32] if hashlib.sha256(content[:-32]).digest() == content[-32:] else None
 
 
 def load_checkpoint(home: Path, trial_id: str) -> bytes | None:
@@ -121,10 +134,9 @@ def load_checkpoint(home: Path, trial_id: str) -> bytes | None:
         content = path.read_bytes()
     except FileNotFoundError:
         return None
-    if hashlib.sha256(content[:-32]).digest() == content[-32:]:
-        return content[:-32]
-    checksums.set_aside(path, "its checksum is wrong; the trial restarts")
-    return None
+    if (state := state_of(content)) is None:
+        checksums.set_aside(path, "its checksum is wrong; the trial restarts")
+    return state
 
 
 def drop_checkpoint(home: Path, trial_id: str) -> None:
@@ -140,13 +152,20 @@ def save_artifacts(
     spectra: dict[str, np.ndarray],
     weights: bytes,
     lists: TopLists | None = None,
+    elsewhere: Json | None = None,
 ) -> None:
     """Write the non-empty artifacts of a finished trial and, last, their checksums. If the disk refuses one, the
-    checksums are missing, which `check_artifacts` reports."""
+    checksums are missing, which `check_artifacts` reports.
+
+    elsewhere: file name -> what `Place.put` returned, for files that the worker has written to a place itself.
+    """
     folder = artifact_folder(home, trial_id)
     try:
-        (folder / checksums.SEAL).unlink(missing_ok=True)
+        for name in (checksums.SEAL, ELSEWHERE, *(elsewhere or {})):
+            (folder / name).unlink(missing_ok=True)
         _write_artifacts(folder, users, ranks, spectra, weights)
+        if elsewhere:
+            write_json(folder / ELSEWHERE, elsewhere)
         (folder / LISTS).unlink(missing_ok=True)
         if lists is not None:
             with atomic(folder / LISTS) as path:
@@ -218,14 +237,48 @@ def list_length(home: Path, trial_id: str) -> int:
         return 0
 
 
-def fault(home: Path, trial_id: str, name: str) -> str:
-    """Return the fault of an artifact: '' for none, 'missing', or 'damaged' (it does not match its checksum).
+def fetch(home: Path, trial_id: str, name: str) -> Path:
+    """Return the path of an artifact, after it was copied into the home if it lies in a place. Nothing is there if it
+    is missing in both.
 
-    Artifacts from older versions have no checksums and are accepted.
+    Raises checksums.Damaged if it is damaged in the place, HarnessError if the place is away.
     """
     folder = artifact_folder(home, trial_id)
-    if not (folder / name).is_file():
-        return "missing"
+    if (folder / name).is_file() or (pointer := _elsewhere(folder).get(name)) is None:
+        return folder / name
+    try:
+        content = places.read(pointer)
+    except FileNotFoundError:
+        return folder / name
+    except places.DamagedFile as error:
+        raise checksums.Damaged(folder, error) from error
+    except OSError as error:
+        raise HarnessError(f"{name} of trial {trial_id} is in {pointer['place']}, which is away: {error}") from error
+    with atomic(folder / name) as path:
+        path.write_bytes(content)
+    return folder / name
+
+
+def _elsewhere(folder: Path) -> Json:
+    """Return file name -> pointer of the files of a trial that lie in a place."""
+    try:
+        return json.loads((folder / ELSEWHERE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def fault(home: Path, trial_id: str, name: str) -> str:
+    """Return the fault of an artifact: '' for none, 'missing', or 'damaged' (it does not match its checksum). One in a
+    place is fetched first.
+
+    Artifacts from older versions have no checksums and are accepted. Raises HarnessError if a place is away.
+    """
+    folder = artifact_folder(home, trial_id)
+    try:
+        if not fetch(home, trial_id, name).is_file():
+            return "missing"
+    except checksums.Damaged:
+        return "damaged"
     try:
         expected = (checksums.sums(folder) or {}).get(name)
         return "damaged" if expected and sha256(folder / name) != expected else ""

@@ -208,7 +208,7 @@ def text(home: Path, row: LedgerRow, key: str, prepared: splits.Prepared) -> dic
 
 def weights_file(home: Path, trial: Trial) -> Path:
     """Return the trial's weights file. Raises HarnessError unless it is a complete safetensors file of this trial."""
-    path = artifacts.artifact_folder(home, trial.id) / "model.safetensors"
+    path = artifacts.fetch(home, trial.id, artifacts.WEIGHTS)
     if not path.is_file():
         raise HarnessError(f"The weights of {trial.cell}, seed {trial.seed}, are missing: {path} does not exist.")
     if artifacts.fault(home, trial.id, path.name) == "damaged":

@@ -39,6 +39,12 @@ rank = 10
 @click.option(
     "--top-k", type=BoundedInt(0), default=0, help="Store the K best items of each test user.  [default: off]"
 )
+@click.option(
+    "--artifacts",
+    metavar="PLACE",
+    help="Folder or URL (s3://bucket/prefix) that all nodes reach: workers write checkpoints and weights there instead "
+    "of sending them to this machine.  [default: the home]",
+)
 @click.option("--dry-run", is_flag=True, help="Only show what would run.")
 @json_option
 def command(**options: Any) -> None:
@@ -67,5 +73,5 @@ def run(options: Options) -> run_bench.Outcome:
     """Run the bench that the options describe."""
     from harness.workflows import run_bench
 
-    names = ("address", "labels", "threads", "gpu", "tracking", "watchdog", "top_k")
+    names = ("address", "labels", "threads", "gpu", "tracking", "watchdog", "top_k", "artifacts")
     return run_bench.run(request_of(options), run_bench.Options(**{name: options[name] for name in names}))

@@ -38,6 +38,7 @@ class Options:
     tracking: str | None = None  # MLflow URI; None: sqlite in the home, "off": no mirror
     watchdog: float = 1800.0  # seconds without a heartbeat after which a trial is ended; 0: never
     top_k: int = 0  # length of the lists stored for each confirmation; 0: none
+    artifacts: str | None = None  # place of checkpoints and weights (`places`); None: the home
     meter: gpu_memory.Meter | None = None  # replaces the measurement of GPU memory, in tests
 
 
@@ -199,20 +200,22 @@ def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) 
     """Run all pending trials, or until stopped; return how many ended, and whether all ran and MLflow has them."""
     from harness.engine import ray_cluster, ray_tune
     from harness.record import mirror as mirrors
-    from harness.record import tracking
+    from harness.record import places, tracking
     from harness.search import other_benches, studies
     from harness.workflows.progress import Progress
 
     pending = grid.pending
     home, ledger = grid.request.home, pending[0].ledger
     selector = sharing.label_selector(options.labels)
+    place = places.check(options.artifacts) if options.artifacts else ""
     with _segment(home) as segment, ray_cluster.cluster(options.address, selector) as resources:
-        shared = shared_data.collect(grid, pending, bases) | {"top_k": options.top_k}
+        shared = shared_data.collect(grid, pending, bases) | {"top_k": options.top_k, "place": place}
         memory = None if options.gpu is not None else gpu_memory.measure(grid, shared, resources, options.meter)
         layout = sharing.layout(resources, grid.width, options.threads, options.gpu, memory)
         for line in gpu_memory.lines(memory, layout):
             log(line)
         where = {"resources": resources, **layout.to_json()} | ({"gpu_memory": memory.to_json()} if memory else {})
+        where |= {"artifacts": place} if place else {}
         record = launch(grid, where, disk_space.needed(grid, options.top_k))
         ledger.take(segment.run, segment.append("launched", **record.to_json()))
         failpoints.reach("launched")
