@@ -304,7 +304,7 @@ def large(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, help="default: 98; with --large, 50000")
-    parser.add_argument("--large", type=Path, metavar="FOLDER", help="mirror many trials; goes on with what is there")
+    parser.add_argument("--large", type=Path, metavar="FOLDER", help="mirror many trials; resumes a stopped run")
     parser.add_argument("--minutes", type=float, default=600, help="with --large: stop after this time")
     parser.add_argument("--print", action="store_true", help="print the result instead of writing it")
     parser.add_argument("--fill", nargs=3, metavar=("HOME", "DATA", "TRIALS"), help="for internal use")
