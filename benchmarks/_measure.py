@@ -85,12 +85,16 @@ def _cell(value: object) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def commit() -> str:
+    """Short hash of the commit, `unknown` outside a git checkout."""
+    git = ["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
 def write(name: str, title: str, *parts: str, folder: Path | None = None) -> Path:
     """Write <name>.md in `folder`, by default `results`, with title, date, commit, machine and the parts; print it."""
-    git = ["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
     command = f"`python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".rstrip() + "`"
-    stamp = f"Measured {datetime.now(UTC):%Y-%m-%d} at commit {commit}. {machine()}. {command}"
+    stamp = f"Measured {datetime.now(UTC):%Y-%m-%d} at commit {commit()}. {machine()}. {command}"
     text = "\n\n".join([f"# {title}", stamp, *parts]) + "\n"
     path = (folder or HERE / "results") / f"{name}.md"
     path.parent.mkdir(parents=True, exist_ok=True)

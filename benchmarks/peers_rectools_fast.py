@@ -6,8 +6,9 @@ in the module's own UniSRecLightning.
 
 Request: `interactions` (an .npz of cases.export), `model` and `train` (cases.MODEL, cases.TRAIN), `head` (`all`: the
 network's forward, logits at every position; `real`: logits at positions with a target only, which its API does not
-offer; loss and gradients are the same), `batch` (sequences), `seed`, and either `epochs` and `patience` (epochs without
-a better NDCG@10 before the end; 0: none) or `box` (CPU seconds to measure after `warm_up` steps).
+offer; `blocks`: the same with harness's loss; loss and gradients are equal), `batch` (sequences), `seed`, and either
+`epochs` and `patience` (epochs without a better NDCG@10 before the end; 0: none) or `box` (CPU seconds to measure after
+`warm_up` steps).
 Answer: `targets`, `cpu_seconds`, `steps` (measured steps), `peak` (bytes); with `epochs`, by epoch: `seconds` (CPU
 seconds of training so far, without validation) and `ndcg` (validation NDCG@10, items of the history excluded).
 A target is a real (not padding) next-item position that enters the loss.
@@ -27,6 +28,10 @@ from rectools.fast_transformers import FlatSASRecNet, SequenceBatchDataset, buil
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # at the end: nothing of RecTools is shadowed
+
+from harness.training.losses._fused import softmax_loss
 
 # In evaluation mode, torch's fast path of attention gives NaN for rows of padding, which FlatSASRecNet passes on.
 torch.backends.mha.set_fastpath_enabled(False)
@@ -63,7 +68,10 @@ def loss(net: FlatSASRecNet, batch: dict[str, Tensor], head: str) -> Tensor:
     if head == "all":
         return F.cross_entropy(net(batch).flatten(0, 1), y.flatten() - 1, ignore_index=-1)
     real = y != 0
-    return F.cross_entropy(net.encode(batch["x"])[real] @ net.all_item_embeddings().T, y[real] - 1)
+    h, table = net.encode(batch["x"])[real], net.all_item_embeddings()
+    if head == "blocks":
+        return softmax_loss(h, table, y[real] - 1)
+    return F.cross_entropy(h @ table.T, y[real] - 1)
 
 
 def train(net: FlatSASRecNet, data: SequenceBatchDataset, request: dict, clock: Clock) -> Iterator[None]:

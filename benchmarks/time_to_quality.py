@@ -1,20 +1,21 @@
 """CPU seconds of training until validation NDCG@10 reaches the best level of RecTools' fast module.
 
 The level is the mean over seeds of the best validation NDCG@10 that RecTools' FlatSASRecNet reaches at its best
-learning rate (the one with the best value of the first seed). RecTools' time ends at each seed's own best epoch and
-includes no validation; that of harness ends at the first epoch at the level or above and includes its validations. A
-best epoch can be a late, lucky one on a flat curve, so the table also has both times to 95 % of the level, with the
-first epoch there for both. Both sides train on the same events and validate on the same users with the items of the
-history excluded.
+learning rate: of the first seed's values, the one from which no neighbour in RATES is better. RecTools' time ends at
+each seed's own best epoch and includes no validation; that of harness ends at the first epoch at the level or above and
+includes its validations. A best epoch can be a late, lucky one on a flat curve, so the table also has both times to 95
+% of the level, with the first epoch there for both. Both sides train on the same events and validate on the same users
+with the items of the history excluded.
 
 Seconds are epochs times the seconds of an epoch, which are measured at the end, in alternating rounds: the curves do
-not depend on the load of the machine, only the rounds need a quiet one. A curve of RecTools is trained with logits at
-real positions only: the same loss and gradients in less time. Its epochs are timed with its own forward.
+not depend on the load of the machine, only the rounds need a quiet one. A curve of RecTools is trained with harness's
+loss at real positions: the same loss and gradients in less time. Its epochs are timed with its own forward.
+Finished curves are kept in results/time_to_quality.jsonl, so that another day or machine can go on.
 
 Parameters of a side of harness (learning rate, batch size) are those that reach the level in the fewest seconds with
 the first seed, from RATES and its batch sizes.
 
-    python benchmarks/time_to_quality.py --home HOME          # resumes after the last complete run
+    python benchmarks/time_to_quality.py ml-1m          # resumes after the last complete curve
 """
 
 from __future__ import annotations
@@ -72,9 +73,8 @@ OURS = {
 class Runs:
     """Finished curves (validation NDCG@10 by epoch) in a file of JSON lines, one a set, side, parameters and seed."""
 
-    def __init__(self, home: Path) -> None:
-        home.mkdir(parents=True, exist_ok=True)
-        self.file = home / "time_to_quality.jsonl"
+    def __init__(self, file: Path) -> None:
+        self.file = file
         lines = self.file.read_text().splitlines() if self.file.exists() else []
         self.done: dict[tuple[Any, ...], list[float]] = {
             tuple(run["key"]): run["ndcg"] for run in map(json.loads, lines)
@@ -84,7 +84,8 @@ class Runs:
         if key not in self.done:
             self.done[key] = compute()
             with self.file.open("a") as file:
-                file.write(json.dumps({"key": key, "ndcg": self.done[key]}) + "\n")
+                ndcg = [round(value, 6) for value in self.done[key]]
+                file.write(json.dumps({"key": key, "ndcg": ndcg, "commit": _measure.commit()}) + "\n")
             best = _best(self.done[key])
             print(" ".join(map(str, key)), f"best {self.done[key][best]:.4f} after {best + 1} epochs", flush=True)
         return self.done[key]
@@ -115,7 +116,7 @@ class Case:
 
     def rectools(self, lr: float, seed: int) -> list[float]:
         more = {"epochs": self.epochs, "patience": self.patience}
-        return peers.run(RECTOOLS, "peers_rectools_fast.py", self.request(lr, seed, "real") | more)["ndcg"]
+        return peers.run(RECTOOLS, "peers_rectools_fast.py", self.request(lr, seed, "blocks") | more)["ndcg"]
 
     def rectools_epoch(self) -> float:
         """CPU seconds of an epoch of RecTools' own forward."""
@@ -184,11 +185,21 @@ def ours(case: Case, side: Side, chosen: tuple[float, float], seed: int, runs: R
     return runs.get(key, lambda: case.ours(side, *chosen, seed))
 
 
+def best_rate(value: Callable[[float], float]) -> float:
+    """The rate of RATES that is better than its neighbours, climbing from the middle one."""
+    now = len(RATES) // 2
+    while True:
+        best = max(range(max(now - 1, 0), min(now + 2, len(RATES))), key=lambda at: (value(RATES[at]), at == now))
+        if best == now:
+            return RATES[now]
+        now = best
+
+
 def measure(case: Case, runs: Runs) -> str:
     def peer(lr: float, seed: int) -> list[float]:
         return runs.get((case.name, RECTOOLS, lr, 1.0, seed), lambda: case.rectools(lr, seed))
 
-    rate = max(RATES, key=lambda lr: max(peer(lr, 1)))
+    rate = best_rate(lambda lr: max(peer(lr, 1)))
     peers_runs = [peer(rate, seed) for seed in SEEDS]
     level = statistics.mean(map(max, peers_runs))
     found = {name: case.fastest(side, level, runs) for name, side in OURS.items()}
@@ -207,7 +218,7 @@ def measure(case: Case, runs: Runs) -> str:
         "RecTools, which have "
         f"{cases.batch_size(case.split, case.sequences):,} targets on average. Level: {level:.4f}."
     )
-    return "\n\n".join([f"## {case.name}", about, _measure.table(rows)])
+    return "\n\n".join([about, _measure.table(rows)])
 
 
 @dataclass(frozen=True)
@@ -248,23 +259,23 @@ def _row(name: str, chosen: tuple[float, float], times: Times, peer: Times, goal
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("set", choices=list(SETS))
     parser.add_argument("--data", type=Path, default=cases.FOLDER, help="folder of data set folders")
-    parser.add_argument("--home", type=Path, required=True, help="folder of finished curves")
-    parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    runs = Runs(options.home)
+    runs = Runs(_measure.HERE / "results" / "time_to_quality.jsonl")
     with tempfile.TemporaryDirectory() as scratch:
-        sets = {name: cases.prepared(name, options.data, Path(scratch)) for name in options.sets}
-        parts = [measure(Case.of(whole, Path(scratch)), runs) for whole in sets.values() if whole]
-    left_out = [f"Left out because it is missing: {name}." for name, whole in sets.items() if not whole]
+        whole = cases.prepared(options.set, options.data, Path(scratch))
+        if whole is None:
+            raise SystemExit(f"{options.data} has no folder {options.set}.")
+        result = measure(Case.of(whole, Path(scratch)), runs)
     how = (
         f"SASRec, {cases.MODEL}, full softmax, one thread, {len(SEEDS)} seeds. Learning "
-        f"rates tried with the first seed: {', '.join(f'{rate:g}' for rate in RATES)}; batch: over the mean "
+        f"rates: from {', '.join(f'{rate:g}' for rate in RATES)} with the first seed; batch: over the mean "
         "targets of a step of RecTools. Feed-forward width d (harness), 4 d (RecTools). Medians over seeds; "
         f"seconds of an epoch: medians of {ROUNDS} alternating rounds."
     )
-    _measure.write("time_to_quality", "Time to quality", how, *parts, *left_out)
+    _measure.write(f"time_to_quality_{options.set}", f"Time to quality, {options.set}", how, result)
 
 
 if __name__ == "__main__":
