@@ -16,7 +16,7 @@ class Proxy:
 
     def __init__(self, target):
         self.target, self.mode, self.seconds, self.calls, self.failing = target, "pass", 10.0, 0, None
-        self.lock, self.left, self.victim, self.answered = threading.Lock(), 0, None, False
+        self.lock, self.left, self.victim, self.answered, self.killing = threading.Lock(), 0, None, False, False
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -40,8 +40,11 @@ class Proxy:
                 if proxy.mode == "slow":
                     time.sleep(proxy.seconds)
                 kill = proxy.countdown()
+                if not kill and proxy.killing:  # how far the victim gets does not depend on the load
+                    return self.connection.close()
                 if kill and not proxy.answered:
                     kill()
+                    proxy.killing = False
                 headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "content-length")}
                 try:
                     found = requests.request(
@@ -51,6 +54,7 @@ class Proxy:
                     return self.connection.close()
                 if kill and proxy.answered:
                     kill()
+                    proxy.killing = False
                     return self.connection.close()
                 with suppress(ConnectionError):  # the client was killed
                     self.send_response(found.status_code)
@@ -67,7 +71,10 @@ class Proxy:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def kill(self, calls, victim, *, answered):
-        """Call `victim` at a call from now on, before it reaches the server, or after the server has answered it."""
+        """Call `victim` at a call from now on, before it reaches the server, or after the server has answered it.
+
+        Calls that come before the victim is dead are cut off.
+        """
         with self.lock:
             self.left, self.victim, self.answered = calls, victim, answered
 
@@ -75,6 +82,7 @@ class Proxy:
         """Return what this call kills, if anything."""
         with self.lock:
             self.left -= 1
+            self.killing = self.killing or self.left == 0
             return self.victim if self.left == 0 else None
 
     def close(self):
