@@ -25,6 +25,8 @@ rank = 40
 @click.option("--from-mlflow", metavar="URI", is_flag=False, flag_value="default", help="Build it from MLflow only.")
 @click.option("--at-trials", type=BoundedInt(1), metavar="K", help="Rank as if each search had stopped after K trials.")
 @click.option("--lists", is_flag=True, help="In the terminal: also show coverage, novelty and the like.")
+@click.option("--notes", is_flag=True, help="In the terminal: also show all notes, statistics and provenance.")
+@click.option("--wide", is_flag=True, help="In the terminal: show all columns, whatever the width.")
 @click.option("--slices", is_flag=True, help="In the terminal: also show scores on parts of the test set.")
 def command(
     home: str,
@@ -51,7 +53,7 @@ def command(
         ledger, beside = tracking.read(uri, folder)
     table = tables.build(ledger_frames.build(ledger, beside, run, at_trials))
     if output is None:
-        return show(table, form, [name for name in ("slices", "lists") if more[name]])
+        return show(table, form, **more)
     try:
         tables.write(table, form, output)
     except OSError as error:
@@ -59,17 +61,19 @@ def command(
     return click.echo(f"Wrote {output}", err=True)
 
 
-def show(table: Table, form: str, more: list[str]) -> None:
-    """Print the table and, in the terminal, the tables named in `more`: slices, lists.
+def show(table: Table, form: str, *, notes: bool, wide: bool, slices: bool, lists: bool) -> None:
+    """Print the table and, in the terminal, the notes, columns and tables that are asked for.
 
     Raises HarnessError for a binary format on a terminal.
     """
     from harness.report import tables
     from harness.report.tables import terminal
 
-    content = tables.render(table, form)
+    in_terminal = form == "terminal"
+    content = terminal.render(table, notes=notes, wide=wide) if in_terminal else tables.render(table, form)
     if isinstance(content, bytes) and sys.stdout.isatty():
         raise HarnessError(f"--format {form} is binary; write it to a file with --output.")
     click.echo(content, nl=not isinstance(content, bytes))
-    for name in more if form == "terminal" else ():
-        click.echo(getattr(terminal, name)(table))
+    for wanted, more in ((slices, terminal.slices), (lists, terminal.lists)):
+        if wanted and in_terminal:
+            click.echo(more(table))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import polars as pl
@@ -42,7 +43,7 @@ def test_a_row_that_is_best_at_the_last_epoch_in_most_seeds_is_marked():
         text = shown.decode(errors="replace") if isinstance(shown, bytes) else shown
         assert ("rising" if name in ("csv", "parquet") else "still improving") in text.lower(), name
     assert json.loads(render(table, "json"))["sections"][0]["rows"][0]["vs_id"]["preliminary"] is True
-    gain = next(line for line in render(table, "terminal").splitlines() if " svd " in line)
+    gain = next(line for line in render(table, "terminal").splitlines() if re.match(r"\d.* svd ", line))
     assert "↑" in gain
 
 
@@ -70,36 +71,6 @@ def test_a_baseline_below_chance_is_warned_of():
     [caution] = build(board_with(2420, late)).sections[0].cautions
     assert caution == "HR@10 below chance (0.0041 = 10 of 2,420 items): popularity (baseline) 0.0025."
     assert build(board_with(5000, late)).sections[0].cautions == ()
-
-
-def noisy(means: dict[str, float], users: int) -> Results:
-    """Rows of two seeds whose targets are first with this probability, else not in the list; independent rows."""
-    rng = np.random.default_rng(5)
-    rows = {
-        ("beauty", "minilm", "sasrec", name): [np.where(rng.random(users) < mean, 1.0, 99.0) for _ in range(2)]
-        for name, mean in means.items()
-    }
-    return results(rows, [cell(key) | {"seeds_planned": 2, "seeds_done": 2} for key in rows])
-
-
-EQUAL = {"a": 0.3, "b": 0.3, "c": 0.3, "d": 0.3, "e": 0.3, "worst": 0.01}
-
-
-def test_a_test_that_separates_few_rows_says_which_differences_it_finds():
-    cautions = build(noisy(EQUAL, 900)).sections[0].cautions
-    [found] = [text for text in cautions if "separates few rows" in text]
-    assert "4 of 5 do not differ significantly" in found
-    assert "With 900 users" in found
-    assert "`--datasets amazon2014-beauty`: 22,363 users" in found
-    percent = int(found.partition("about ")[2].partition(" %")[0])
-    error = np.sqrt(2 * 0.3 * 0.7 / (900 * 2))  # of the difference of two means over independent users and seeds
-    assert percent / 100 == pytest.approx((2.6 + 0.84) * error / 0.3, rel=0.4)
-
-
-def test_a_test_that_separates_its_rows_has_no_such_caution():
-    apart = {"a": 0.6, "b": 0.5, "c": 0.4, "d": 0.3, "e": 0.2}
-    for made in (noisy(apart, 2000), noisy({"a": 0.3, "b": 0.3, "c": 0.3}, 200)):
-        assert not [text for text in build(made).sections[0].cautions if "separates few rows" in text]
 
 
 def test_how_often_a_row_is_first_over_resamples_of_users_and_seeds():

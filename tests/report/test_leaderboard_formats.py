@@ -182,7 +182,7 @@ def test_how_warm_and_cold_targets_fare_stands_in_columns_of_their_own_where_it_
     assert "NDCG@10 cold" not in render(build(made), "terminal")
     info = json.dumps({"test_warm_NDCG@10": 0.0512, "test_cold_NDCG@10": 0.0034})
     made = replace(made, runs=made.runs.with_columns(info=pl.lit(info)))
-    text = render(build(made), "terminal")
+    text = terminal.render(build(made), wide=True)
     assert "NDCG@10 warm  NDCG@10 cold" in text
     assert "0.0512        0.0034" in text
 
@@ -230,6 +230,30 @@ def test_notes_explain_only_columns_and_marks_that_occur(table):
     assert "Text beyond d:" not in render(table, "md"), "no run recorded it"
     assert "vs best rival %:" not in render(table, "tex")
     assert "First:" not in terminal.plain(table, 60), "dropped for lack of width"
+
+
+def test_texts_are_wrapped_at_the_width_and_the_rest_is_shown_on_request(table, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    brief = render(table, "terminal")
+    assert max(map(len, brief.splitlines())) <= 120
+    assert brief.endswith("harness leaderboard --notes\n")
+    assert "Student's t" not in brief
+    assert "Provenance:" not in brief
+    whole = terminal.render(table, notes=True)
+    assert max(map(len, whole.splitlines())) <= 120
+    assert all(word in " ".join(whole.split()) for word in ("Student's t", "Provenance:", "[31mred� · minilm: failed"))
+    assert "peak MB" not in brief
+    wide = terminal.render(table, wide=True).splitlines()
+    assert any("peak MB" in line and len(line) > 120 for line in wide)
+    assert max(len(line) for line in wide if "  " not in line.strip()) <= 120, "only tables are wide"
+
+
+def test_a_brief_table_counts_the_rows_that_it_does_not_name():
+    rows = {("beauty", "none", "sasrec", name): seeds(0.1 * n, 2) for n, name in enumerate("abcdefgh")}
+    made = build(results(rows, [cell(key) | {"seeds_done": 2} for key in rows]))
+    brief, whole = terminal.render(made), terminal.render(made, notes=True)
+    assert "c (2/1/0 of 3 trials, 2/3 seeds), 5 more." in " ".join(brief.split())
+    assert "h (2/1/0 of 3 trials, 2/3 seeds)" in " ".join(whole.split())
 
 
 def test_a_new_metric_and_a_new_format_are_one_file_each(tmp_path):

@@ -15,12 +15,13 @@ from harness.report.tables import _ensembles as ensembles
 from harness.report.tables import _slices as slices
 from harness.report.tables._across import across, method_of
 from harness.report.tables._budget import SearchCurve, best_of, valued
-from harness.report.tables._cautions import cautions, undecided
+from harness.report.tables._cautions import cautions
 from harness.report.tables._format import label
 from harness.report.tables._frames import KEY, Confirmed, Record, Results, cell_of, confirmed, finite, json_object
 from harness.report.tables._scores import metrics, samples
 from harness.report.tables._section import SectionComparison
 from harness.report.tables._table import COSTS, MEASURED, Row, RunSummary, SearchCost, Section, Table, TrialCounts
+from harness.report.tables._verdict import verdict
 from harness.stats import resampling
 from harness.types import BASELINE, EXPECTED, NO_TEXT, Cell, Json, digest
 
@@ -120,7 +121,6 @@ def _section(
     protocol = header.get("protocol") or {}
     remarks += _held_out(protocol, rows) + _of_folds(protocol) + _of_variants(components, rows) + _in_parts(rows)
     doubts = [*cautions(rows, card, header.get("ties", EXPECTED)), *comparison.unresolved()]
-    doubts += undecided(comparison, None if protocol.get("folds") else users)
     return Section(
         dataset=data.name,
         backbone=backbone,
@@ -130,6 +130,7 @@ def _section(
         pace=pace,
         remarks=(*remarks, *ensembles.remarks(comparison)),
         cautions=tuple(doubts),
+        verdict=verdict(comparison, None if protocol.get("folds") else users),
         slices=tuple(part.of([row.cell for row in rows]) for part in parts),
         pairs=comparison.pairs,
     )

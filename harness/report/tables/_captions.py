@@ -41,15 +41,7 @@ TITLES = {
     "code": "Code",
     "provenance": "Provenance",
 }
-ABOVE = (
-    "suite",
-    "protocol",
-    "prep",
-    "budget",
-    "engine",
-    "statistics",
-    "code",
-)  # printed before the tables; provenance may follow them
+ABOVE = ("suite", "protocol", "prep", "budget", "engine", "statistics", "code")  # before the tables
 TIES = {EXPECTED: "expectation over their order", MIDDLE: "mid-rank (earlier rule)"}
 CODE = ("harness", "git", "dirty", "date")  # keys of the provenance
 GIT = ("git", "dirty")  # unknown to an installed package
@@ -130,8 +122,9 @@ def data(section: Section) -> Json:
 
 
 def section_lines(section: Section) -> list[str]:
-    """Return a line about the data set, and each of its warnings."""
-    lines = [line("Data", data(section))] if data(section) else []
+    """Return the verdict, a line about the data set, and each of its warnings."""
+    lines = [section.verdict] if section.verdict else []
+    lines += [line("Data", data(section))] if data(section) else []
     return lines + [f"Warning: {text}" for text in warnings(section)]
 
 
@@ -147,8 +140,8 @@ def cards_of(table: Table) -> list[tuple[str, list[str]]]:
     return [(dataset, lines) for dataset, lines in by_dataset.items() if lines]
 
 
-def parity(table: Table, section: Section) -> str:
-    """State the planned budget of the section's rows, and which rows had less."""
+def parity(table: Table, section: Section, named: int | None = None) -> str:
+    """State the planned budget of the section's rows, and which rows had less; name at most `named` of them."""
     budget = table.header.get("budget") or {}
     trained = [row for row in section.rows if row.cell.is_trained] or section.rows
     planned = sorted({row.trials.planned for row in trained if row.trials.planned})
@@ -162,6 +155,8 @@ def parity(table: Table, section: Section) -> str:
         f"{label(row.cell)} ({trials(row)} trials, {row.seeds_done}/{row.seeds_planned} seeds)"
         for row in _short(section)
     ]
+    if named is not None and len(less) > named:
+        less = [*less[:named], f"{len(less) - named} more"]
     tail = f"; below plan: {', '.join(less)}" if less else "; all rows complete"
     sentence = f"Parity: {', '.join(parts)} planned for each trained row{tail}."
     return " ".join([sentence, *_dimensions(trained), *_settings(table, trained)])

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 
 from harness.report.tables._format import label
 from harness.report.tables._scores import REFERENCE, is_reference
-from harness.report.tables._section import SectionComparison
 from harness.report.tables._table import Row
 from harness.types import MIDDLE, Json
 
 TIED = 0.01  # share of tied test targets from which a row is listed
-FEW, MOST = 4, 2 / 3  # rows beside the best from which, and share of them up to which, a test separates enough
-LARGER = ("amazon2014-beauty", 22_363)  # a data set that one command fetches, and its test users
 CUTOFF = 10  # cut-off of the hit ratio that is compared with chance
 
 
@@ -59,23 +56,6 @@ def _one_seed(rows: Sequence[Row]) -> str:
     if len(trained) < 2 or any(row.seeds_done > 1 for row in trained):
         return ""
     return "One seed per row: intervals and tests account for the choice of users, not of seeds."
-
-
-def undecided(comparison: SectionComparison, users: int | None) -> list[str]:
-    """State that the test separates few rows, which differences it would find, and what finds smaller ones."""
-    found = comparison.tied_with_best()
-    if found is None or users is None:
-        return []
-    best, tied, others, percent = found
-    if others < FEW or tied < MOST * others:
-        return []
-    name, larger = LARGER
-    more = f" or a larger data set (`--datasets {name}`: {larger:,} users)" if users < larger else ""
-    return [
-        f"This test separates few rows: {tied} of {others} do not differ significantly from {label(best.cell)}. With "
-        f"{users:,} users, it finds differences of about {percent:.0f} % (80 % power). More seeds{more} would find "
-        "smaller ones."
-    ]
 
 
 def _chance(rows: Sequence[Row], card: Json) -> str:

@@ -103,6 +103,26 @@ class SectionComparison:
         found = np.median([self.headline.difference(i, j).detectable(len(others)) for i, j in places])
         return best, tied, len(others), 100 * float(found) / best.headline
 
+    def users_for(self, percent: float) -> float:
+        """Return about how many users, at the seeds of the rows, separate the best trained row from another one that
+        differs by `percent` of its score, with 80 % power; the median over the others, infinite if more users do not
+        suffice.
+
+        Of the variance of a difference, the users' part shrinks with their number, that of the seeds does not.
+        """
+        trained = [row for row in self.ranked if not row.cell.is_baseline]
+        best, others = trained[0], trained[1:]
+        needed = []
+        for row in others:
+            difference = self.headline.difference(self.place[best.cell], self.place[row.cell])
+            users = len(best.users)
+            of_users = float(np.var(best.users - row.users, ddof=1)) / users
+            of_seeds = max(difference.error**2 - of_users, 0.0)
+            factor = difference.detectable(len(others)) / difference.error if difference.error else 1.0
+            room = (percent / 100 * best.headline / factor) ** 2 - of_seeds
+            needed.append(users * of_users / room if room > 0 else np.inf)
+        return float(np.median(needed))
+
     def marks(self, row: RowScores) -> list[str]:
         place = {1: "best", 2: "second"}.get(self.rank(row))
         p_best = self.p_best.get(row.cell, 0.0)

@@ -104,8 +104,8 @@ class Section:
 
     ``test_users``: users with a ranked target, None without results. ``card``: data card. ``pace``: epochs of a row per
     epoch of the budget. ``remarks``: notes of its backbone and adapters. ``cautions``: reasons to doubt its numbers, as
-    sentences. ``slices``: parts of the test with the rows' scores, empty without recorded test targets. ``pairs``: the
-    comparison of every two rows, None without results.
+    sentences. ``verdict``: what it shows, in one sentence, or empty. ``slices``: parts of the test with the rows'
+    scores, empty without recorded test targets. ``pairs``: the comparison of every two rows, None without results.
     """
 
     dataset: str
@@ -116,6 +116,7 @@ class Section:
     pace: int = 1
     remarks: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()
+    verdict: str = ""
     slices: tuple[Slice, ...] = ()
     pairs: Pairs | None = field(default=None, repr=False, compare=False)
 

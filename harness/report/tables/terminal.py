@@ -8,30 +8,41 @@ import sys
 
 from rich.cells import cell_len
 
+from harness.report.tables import _brief, _columns, _format
 from harness.report.tables import _captions as captions
-from harness.report.tables import _columns, _format
 from harness.report.tables._table import Row, Section, Table
 
 GAP = 2
+ALL = 10_000  # columns of characters that hold every column of a table
 STYLES = {"best": "bold green", "second": "underline", "short": "yellow"}
 
 
-def render(table: Table) -> str:
-    """Render the compact table. It is fitted to a width only if stdout is a terminal or COLUMNS is set."""
-    width = shutil.get_terminal_size((10_000, 24)).columns
-    return coloured(table, width) if sys.stdout.isatty() else plain(table, width)
+WIDTH = 120  # of piped output, unless COLUMNS is set
 
 
-def plain(table: Table, width: int) -> str:
-    """Render aligned text without escape sequences, with table lines of up to `width` columns where possible."""
-    shown = [fitting(table, section, width) for section in table.sections]
-    return _document(table, shown, [_plain_grid(*pair) for pair in zip(table.sections, shown, strict=True)])
+def render(table: Table, *, notes: bool = False, wide: bool = False) -> str:
+    """Render the compact table, fitted to the terminal, to COLUMNS, or to 120 columns if it is piped.
+
+    notes: all notes, statistics and provenance. wide: every column, whatever the width.
+    """
+    width = shutil.get_terminal_size((WIDTH, 24)).columns
+    style = coloured if sys.stdout.isatty() else plain
+    return style(table, width, columns=ALL if wide else width, notes=notes)
 
 
-def coloured(table: Table, width: int) -> str:
-    """Render coloured text: best and second rows highlighted, rows without result dimmed."""
-    shown = [fitting(table, section, width) for section in table.sections]
-    return _document(table, shown, [_rich_grid(*pair, width) for pair in zip(table.sections, shown, strict=True)])
+def plain(table: Table, width: int, *, columns: int = 0, notes: bool = False) -> str:
+    """Render aligned text without escape sequences. Text is wrapped at `width`, tables have up to `columns` columns
+    where possible (default: `width`)."""
+    shown = [fitting(table, section, columns or width) for section in table.sections]
+    grids = [_plain_grid(*pair) for pair in zip(table.sections, shown, strict=True)]
+    return _document(table, shown, grids, width, notes)
+
+
+def coloured(table: Table, width: int, *, columns: int = 0, notes: bool = False) -> str:
+    """`plain` with colours: best and second rows highlighted, rows without result dimmed."""
+    shown = [fitting(table, section, columns or width) for section in table.sections]
+    grids = [_rich_grid(*pair, columns or width) for pair in zip(table.sections, shown, strict=True)]
+    return _document(table, shown, grids, width, notes)
 
 
 def fitting(table: Table, section: Section, width: int) -> list[_columns.Column]:
@@ -68,17 +79,20 @@ def lists(table: Table) -> str:
     return "\n".join(map(_format.safe, lines)) + "\n"
 
 
-def _document(table: Table, shown: list[list[_columns.Column]], grids: list[str]) -> str:
-    lines = [_format.safe(text) for text in captions.header_lines(table, (*captions.ABOVE, "provenance"))]
+def _document(table: Table, shown: list[list[_columns.Column]], grids: list[str], width: int, whole_notes: bool) -> str:
+    parts = (*captions.ABOVE, "provenance")
+    lines = _brief.wrapped(captions.header_lines(table, parts) if whole_notes else _brief.header(table), width)
     for section, grid in zip(table.sections, grids, strict=True):
         above = [captions.title(section), *captions.section_lines(section)]
-        below = [captions.parity(table, section), *captions.notes(section)]
-        lines += ["", *map(_format.safe, above), grid, *map(_format.safe, below)]
+        whole = [captions.parity(table, section), *captions.notes(section)]
+        below = whole if whole_notes else _brief.below(table, section)
+        lines += ["", *_brief.wrapped(above, width), grid, *_brief.wrapped(below, width)]
     for one in table.across:
-        about = [f"Over data sets × {one.backbone}", *_texts(*captions.across_rows(one)), *captions.across_lines(one)]
-        lines += ["", *map(_format.safe, about)]
-    notes = captions.footnotes(table, [column for columns in shown for column in columns])
-    return "\n".join([*lines, "", *notes]) + "\n"
+        lines += ["", _format.safe(f"Over data sets × {one.backbone}"), *_texts(*captions.across_rows(one))]
+        lines += _brief.wrapped(captions.across_lines(one), width)
+    columns = [column for columns in shown for column in columns]
+    notes = captions.footnotes(table, columns) if whole_notes else _brief.notes(table, columns)
+    return "\n".join([*lines, "", *_brief.wrapped(notes, width)]) + "\n"
 
 
 def _texts(titles: list[str], rows: list[list[str]]) -> list[str]:

@@ -1,0 +1,83 @@
+"""What a section shows, in one sentence: does text help, what cannot be told apart, what a larger test would need."""
+
+from __future__ import annotations
+
+import math
+
+from harness.report.tables._format import label
+from harness.report.tables._scores import REFERENCE, RowScores
+from harness.report.tables._section import SectionComparison
+from harness.stats.crossed_effects import ALPHA
+from harness.types import NO_TEXT
+
+TARGET = 3.0  # percent of the best score: a difference that papers report
+FEW, MOST = 4, 2 / 3  # other rows from which, and share of them up to which, a test separates enough
+LARGER = ("amazon2014-beauty", 22_363)  # a data set that one command fetches, and its test users
+
+
+def verdict(comparison: SectionComparison, users: int | None) -> str:
+    """Return the sentence, or an empty text with fewer than two trained rows.
+
+    users: test users; None leaves out what more of them would show (sliding windows).
+    """
+    parts = [_text(comparison), *_rivals(comparison, users)]
+    text = "; ".join(filter(None, parts))
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def reads_text(row: RowScores) -> bool:
+    """Whether a trained row has the text of the items, not noise or the text of other items."""
+    encoder = row.cell.encoder
+    return row.cell.is_trained and encoder not in (NO_TEXT, "noise") and not encoder.startswith("shuffled:")
+
+
+def _text(comparison: SectionComparison) -> str:
+    """Compare the best row with text with `id`. Its p-value is adjusted for the choice among the rows."""
+    best = next((row for row in comparison.ranked if reads_text(row)), None)
+    gain = comparison.vs_id(best) if best else None
+    if best is None or gain is None or gain.p is None:
+        return ""
+    change = f"{label(best.cell)} {gain.percent:+.1f} % over {REFERENCE} [{gain.low:+.1f}, {gain.high:+.1f}]"
+    strength = f"{change}, {_p(gain.p)}" + (", preliminary" if gain.preliminary else "")
+    if gain.p >= ALPHA:
+        return f"text makes no significant difference: {strength}"
+    return f"text helps: {strength}" if gain.percent > 0 else f"text hurts: at best {strength}"
+
+
+def _p(value: float) -> str:
+    """
+    >>> _p(0.00002), _p(0.0312)
+    ('p < .001', 'p = .031')
+    """
+    return "p < .001" if value < 0.001 else f"p = {value:.3f}".replace("0.", ".")
+
+
+def _rivals(comparison: SectionComparison, users: int | None) -> list[str]:
+    found = comparison.tied_with_best()
+    if found is None:
+        return []
+    best, tied, others, percent = found
+    if not tied:
+        one = "the other trained row" if others == 1 else f"each of the {others} other trained rows"
+        return [f"the best row, {label(best.cell)}, is better than {one}"]
+    parts = [f"{tied} of {others} trained rows cannot be told from the best, {label(best.cell)}"]
+    if users is None:
+        return parts
+    parts.append(f"with {users:,} users the test finds differences of about {percent:.2g} % (80 % power)")
+    if percent > TARGET:
+        parts.append(_needed(comparison.users_for(TARGET)) + _hint(tied, others, users))
+    return parts
+
+
+def _needed(users: float) -> str:
+    if math.isinf(users):
+        return f"one of {TARGET:g} % needs more seeds first"
+    size = 10 ** (math.floor(math.log10(users)) - 1)  # two digits: it is an extrapolation
+    return f"one of {TARGET:g} % needs about {math.ceil(users / size) * size:,} users"
+
+
+def _hint(tied: int, others: int, users: int) -> str:
+    """Name a larger data set if the test separates few rows."""
+    name, larger = LARGER
+    few = others >= FEW and tied >= MOST * others and users < larger
+    return f" (`--datasets {name}`: {larger:,})" if few else ""

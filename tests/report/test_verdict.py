@@ -1,0 +1,100 @@
+"""The sentence that says what a section shows: from its numbers, checked against formulas of their own."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from synthetic_results import cell, hostile, results
+
+from harness.report.tables import Results, build, formats, render
+from harness.report.tables._verdict import _needed, _p
+
+Z = 2.58 + 0.84  # of p < .01 (five tests at once, two-sided) and of 80 % power
+
+
+def noisy(means: dict[str, float], users: int, encoder: str = "minilm", runs: int = 2) -> Results:
+    """Independent rows of so many seeds, whose targets are first with this probability, else not in the list. `id` is a
+    row without text."""
+    rng = np.random.default_rng(5)
+    rows = {
+        ("beauty", "none" if name == "id" else encoder, "sasrec", name): [
+            np.where(rng.random(users) < mean, 1.0, 99.0) for _ in range(runs)
+        ]
+        for name, mean in means.items()
+    }
+    return results(rows, [cell(key) | {"seeds_planned": runs, "seeds_done": runs} for key in rows])
+
+
+def verdict(*arguments, **more) -> str:
+    return build(noisy(*arguments, **more)).sections[0].verdict
+
+
+EQUAL = {"a": 0.3, "b": 0.3, "c": 0.3, "d": 0.3, "e": 0.3, "worst": 0.01}
+
+
+def test_text_helps_hurts_or_makes_no_significant_difference():
+    helps = verdict({"id": 0.2, "svd": 0.3}, 3000)
+    assert re.match(r"Text helps: svd · minilm \+\d\d\.\d % over id \[\+[\d.]+, \+[\d.]+\], p [<=] \.\d+; ", helps)
+    assert helps.endswith("; the best row, svd · minilm, is better than the other trained row.")
+    assert verdict({"id": 0.3, "svd": 0.2}, 3000).startswith("Text hurts: at best svd · minilm -")
+    unclear = verdict({"id": 0.3, "svd": 0.3}, 400)
+    assert unclear.startswith("Text makes no significant difference: svd · minilm ")
+    assert float(re.search(r", p = (\.\d+);", unclear)[1]) >= 0.05
+
+
+@pytest.mark.parametrize("encoder", ["noise", "shuffled:minilm"])
+def test_a_control_is_no_text(encoder):
+    assert "ext" not in verdict({"id": 0.2, "svd": 0.3}, 3000, encoder).partition(";")[0].replace("none", "")
+
+
+def test_one_trained_row_has_no_verdict():
+    assert verdict({"id": 0.2}, 400) == ""
+
+
+def test_a_test_that_separates_few_rows_says_what_it_finds_and_what_is_needed():
+    users = 900
+    text = verdict(EQUAL, users, runs=5)
+    assert "4 of 5 trained rows cannot be told from the best" in text
+    assert "`--datasets amazon2014-beauty`: 22,363" in text
+    percent = float(re.search(r"900 users the test finds differences of about ([\d.]+) %", text)[1])
+    variance = 2 * 0.3 * 0.7 / 5  # of a user's difference of two means over five independent seeds
+    assert percent / 100 == pytest.approx(Z * np.sqrt(variance / users) / 0.3, rel=0.4)
+    needed = int(re.search(r"3 % needs about ([\d,]+) users", text)[1].replace(",", ""))
+    assert needed == pytest.approx(variance * (Z / (0.03 * 0.3)) ** 2, rel=0.5)
+
+
+def test_that_number_of_users_does_find_it():
+    """At the number of users that a small test asks for, a difference of 3 % is about the detectable one."""
+    needed = int(re.search(r"3 % needs about ([\d,]+) users", verdict(EQUAL, 900, runs=5))[1].replace(",", ""))
+    text = verdict(EQUAL, needed, runs=5)
+    found = re.search(r"users the test finds differences of about ([\d.]+) %", text)
+    assert found is None or float(found[1]) == pytest.approx(3, rel=0.35)
+
+
+def test_a_test_that_separates_its_rows_says_so():
+    apart = {"a": 0.6, "b": 0.5, "c": 0.4, "d": 0.3, "e": 0.2}
+    assert verdict(apart, 2000) == "The best row, a · minilm, is better than each of the 4 other trained rows."
+
+
+def test_seeds_that_vary_more_than_the_difference_ask_for_seeds():
+    """Rows whose seeds differ by a lot: no number of users separates 3 %."""
+    rng = np.random.default_rng(7)
+    rows = {
+        ("beauty", "minilm", "sasrec", name): [np.where(rng.random(2000) < mean, 1.0, 99.0) for mean in (0.2, 0.4)]
+        for name in "abc"
+    }
+    text = build(results(rows, [cell(key) | {"seeds_planned": 2, "seeds_done": 2} for key in rows])).sections[0].verdict
+    assert "one of 3 % needs more seeds first" in text
+    assert _needed(float("inf")) == "one of 3 % needs more seeds first"
+    assert _needed(41_234) == "one of 3 % needs about 42,000 users"
+    assert _p(0.00099) == "p < .001"
+
+
+def test_every_format_for_people_and_json_have_it():
+    table = build(hostile())
+    sentence = next(section.verdict for section in table.sections if section.backbone == "sasrec")
+    assert sentence.startswith("Text helps: svd · minilm +54.8 % over id [+46.5, +63.7], p < .001; ")
+    for name in set(formats()) - {"csv", "parquet"}:
+        assert "text helps" in " ".join(render(table, name).lower().split()), name
