@@ -164,7 +164,7 @@ def parity(table: Table, section: Section, named: int | None = None) -> str:
 
 def _dimensions(rows: Sequence[Row]) -> list[str]:
     """Return a sentence if searches with equal trials have different numbers of dimensions."""
-    counts = {len(row.spent.searched) for row in rows if row.spent.searched}
+    counts = {len(row.spent.searched) for row in rows if row.spent.searched and row.trials.planned}
     if len(counts) < 2:
         return []
     return [f"With these trials the rows search {min(counts)} to {max(counts)} dimensions."]

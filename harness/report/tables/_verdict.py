@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from harness.report.tables._format import label
+from harness.report.tables._format import adapter, label
 from harness.report.tables._scores import REFERENCE, RowScores
 from harness.report.tables._section import SectionComparison
 from harness.stats.crossed_effects import ALPHA
@@ -37,11 +37,17 @@ def _text(comparison: SectionComparison) -> str:
     gain = comparison.vs_id(best) if best else None
     if best is None or gain is None or gain.p is None:
         return ""
-    change = f"{label(best.cell)} {gain.percent:+.1f} % over {REFERENCE} [{gain.low:+.1f}, {gain.high:+.1f}]"
+    change = f"{_name(best, comparison)} {gain.percent:+.1f} % over {REFERENCE} [{gain.low:+.1f}, {gain.high:+.1f}]"
     strength = f"{change}, {_p(gain.p)}" + (", preliminary" if gain.preliminary else "")
     if gain.p >= ALPHA:
         return f"text makes no significant difference: {strength}"
     return f"text helps: {strength}" if gain.percent > 0 else f"text hurts: at best {strength}"
+
+
+def _name(row: RowScores, comparison: SectionComparison) -> str:
+    """Return the row's name, without the encoder if all rows with text share it."""
+    encoders = {other.cell.encoder for other in comparison.ranked if other.cell.encoder != NO_TEXT}
+    return label(row.cell) if len(encoders) > 1 else adapter(row.cell)
 
 
 def _p(value: float) -> str:
@@ -59,8 +65,8 @@ def _rivals(comparison: SectionComparison, users: int | None) -> list[str]:
     best, tied, others, percent = found
     if not tied:
         one = "the other trained row" if others == 1 else f"each of the {others} other trained rows"
-        return [f"the best row, {label(best.cell)}, is better than {one}"]
-    parts = [f"{tied} of {others} trained rows cannot be told from the best, {label(best.cell)}"]
+        return [f"the best row, {_name(best, comparison)}, is better than {one}"]
+    parts = [f"{tied} of {others} trained rows cannot be told from the best, {_name(best, comparison)}"]
     if users is None:
         return parts
     parts.append(f"with {users:,} users the test finds differences of about {percent:.2g} % (80 % power)")
