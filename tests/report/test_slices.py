@@ -106,7 +106,8 @@ def test_slices_stand_in_every_format_that_holds_them():
 def test_a_part_of_few_users_comes_with_a_caution():
     caution = "Parts of the test with fewer than 30 users have intervals that are too narrow."
     few = queries().with_columns(cold=pl.col("user") < 29)
-    for name in ("terminal", "md", "tex", "html", "json"):
+    assert caution in terminal.slices(build(made(few)))
+    for name in ("md", "tex", "html", "json"):
         assert caution in render(build(made(few)), name)
     many = queries().with_columns(cold=pl.col("user") < 30, history=7, words=7, band=pl.lit("head"))
     assert caution not in render(build(made(many)), "md")

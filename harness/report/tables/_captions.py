@@ -209,7 +209,7 @@ def explanations(table: Table, columns: Sequence[Column] | None = None) -> list[
         *(_noted(notes | (OF_WINDOWS if _folds(table) else {}), titles & set(notes)) for notes in COLUMN_NOTES),
         _cost_note(table, titles),
     ]
-    lines += [_noted(SPECTRUM_NOTES, titles), list_note(titles), _small_parts(table)]
+    lines += [_noted(SPECTRUM_NOTES, titles), list_note(titles), small_parts(table)]
     return [line for line in lines if line]
 
 
@@ -302,7 +302,7 @@ def _cost_note(table: Table, titles: set[str]) -> str:
     return " ".join(filter(None, [_noted(COST_NOTES, titles), front, _unmeasured(table)]))
 
 
-def _small_parts(table: Table) -> str:
+def small_parts(table: Table) -> str:
     """Warn of parts of the test with few users: the bootstrap cannot draw values that they lack."""
     small = any(one.users < FEW for section in table.sections for one in section.slices)
     return f"Parts of the test with fewer than {FEW} users have intervals that are too narrow." if small else ""

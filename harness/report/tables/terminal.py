@@ -63,6 +63,7 @@ def slices(table: Table) -> str:
         for dimension, group in captions.slice_groups(section).items():
             lines += ["", f"{captions.title(section)}: test NDCG@10 by {dimension} (number of targets), gain over id"]
             lines += _texts(*captions.slice_rows(section, group))
+    lines += [captions.small_parts(table)] if captions.small_parts(table) else []
     lines = lines or ["", "No slices: no facts about the test targets were recorded."]
     return "\n".join(map(_format.safe, lines)) + "\n"
 
