@@ -16,7 +16,8 @@ from harness.verbs._options import Options, request_of
 
 HEAD = "# A study of harness: `harness plan FILE` shows its plan, `harness bench FILE` runs it.\n"
 LEFT_OUT = "  # without user, password and parameters: set them in the environment"
-URL = re.compile(r"[A-Za-z][\w+.-]*://.+", re.DOTALL)
+URL = re.compile(r"\s*[A-Za-z][\w+.-]*://.+", re.DOTALL)
+USER = re.compile(r"\s*[^\s@:]+:\S+@\S+\s*")  # user:password@host without a scheme
 
 
 def save(options: Options) -> None:
@@ -95,10 +96,12 @@ def _written(option: click.Option, value: Any, home: Path) -> str:
         return toml_text.value(words if listed else value)
     if isinstance(option.type, click.Path):
         value = _tilde(str(value))
-    if isinstance(value, str) and URL.fullmatch(value) and not value.startswith("sqlite:"):
-        public = tracking_uri.redact(value)
-        return toml_text.value(public) + (LEFT_OUT if public != value else "")
-    return toml_text.value(value)
+    public = value
+    if isinstance(value, str) and URL.fullmatch(value) and "sqlite:" not in value:
+        public = tracking_uri.redact(value.strip())
+    elif isinstance(value, str) and USER.fullmatch(value):
+        public = value.rpartition("@")[2]
+    return toml_text.value(public) + (LEFT_OUT if public != value else "")
 
 
 def _tilde(text: str) -> str:
