@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     import polars as pl
 
 Names = str | Sequence[str]
-NOT_HERE = ("json", "dry_run", "format", "output", "help")  # options that only make sense on a terminal
+NOT_HERE = (
+    "json",
+    "dry_run",
+    "save",
+    "detach",
+    "format",
+    "output",
+    "help",
+)  # options that only make sense on a terminal
 
 
 class BenchOptions(TypedDict, total=False):

@@ -6,6 +6,7 @@ its position in the help.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -27,6 +28,12 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         stem = registry.find(registry.VERBS, cmd_name)
         return importlib.import_module(f"{registry.VERBS}.{stem}").command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and ctx.auto_envvar_prefix:
+            check_environment(f"{ctx.auto_envvar_prefix}_{str(name).upper()}_", command)
+        return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -55,8 +62,22 @@ class Verbs(click.Group):
             ctx.exit(2)
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="harness-bench", prog_name="harness")
+def check_environment(prefix: str, command: click.Command) -> None:
+    """Raise HarnessError for a variable with this prefix that no option of the command reads."""
+    options = [option for option in command.params if isinstance(option, click.Option) and option.allow_from_autoenv]
+    variables = [prefix + option.opts[0].lstrip("-").replace("-", "_").upper() for option in options]
+    for name in sorted(os.environ):
+        if name.startswith(prefix) and name not in variables:
+            near = next(iter(difflib.get_close_matches(name, variables, n=1)), "")
+            hint = f"Did you mean {near}?" if near else f"Allowed: {prefix} and the long name of an option."
+            raise HarnessError(f"The environment variable {name} sets no option. {hint}")
+
+
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "HARNESS"}
+
+
+@click.group(cls=Verbs, context_settings=SETTINGS)
+@click.version_option(package_name="harness-bench", prog_name="harness", allow_from_autoenv=False)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
     """Compare ways of turning LLM text embeddings into item embeddings for sequential recommendation.

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness import registry
 from harness.data import fetch
-from harness.system import decoding, files
+from harness.system import decoding, files, toml_text
 from harness.types import HarnessError, Json
 
 NAME = r"(?!\.)[A-Za-z0-9._-]{1,64}"
@@ -136,7 +136,7 @@ def _with_matrices(path: Path, text: str, name: str, matrices: dict[str, Path]) 
 
 def _with_entry(path: Path, text: str, table: str, name: str, value: str | dict[str, str]) -> str:
     """Return the config with a line added to a table. Raises HarnessError if the config does not parse as wanted."""
-    new = _with_line(text, table, f"{_quoted(name)} = {_toml(value)}")
+    new = _with_line(text, table, f"{toml_text.string(name)} = {toml_text.value(value)}")
     wanted = _parse(path, text)
     wanted[table] = wanted.get(table, {}) | {name: value}
     try:
@@ -190,16 +190,3 @@ def _with_line(text: str, table: str, line: str) -> str:
         return f"{text}{gap}[{table}]\n{line}\n"
     head = text[: header.end()]
     return f"{head}{'' if head.endswith(chr(10)) else chr(10)}{line}\n{text[header.end() :]}"
-
-
-def _toml(value: str | dict[str, str]) -> str:
-    """Format a string or an inline table of strings as TOML."""
-    if isinstance(value, str):
-        return _quoted(value)
-    return "{ " + ", ".join(f"{_quoted(key)} = {_quoted(text)}" for key, text in value.items()) + " }"
-
-
-def _quoted(text: str) -> str:
-    """Format a TOML basic string."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda match: f"\\u{ord(match[0]):04x}", escaped) + '"'

@@ -29,6 +29,7 @@ KINDS = {
     "calibrations": "epoch times for `harness plan --deadline`; measured when needed",
     "forecast.json": "last forecast of `harness plan --deadline`",
     "reports": "tables of past benches",
+    "logs": "output of benches in the background",
     "leases": "locks of running benches",
 }
 DAY = 86_400.0

@@ -117,6 +117,7 @@ class LaunchRecord:
     drawn_at_random: tuple[str, ...] = ()  # searched parameters that the sampler has no model of
     disk_bytes: int = 0  # estimate of the disk that the launch needs
     suite: Json = field(default_factory=dict)  # name, version, hash and changed options of the suite, if one was named
+    study: str = ""  # text of the study file that repeats it, without secrets; "": not recorded
     time: float = 0.0  # when it was recorded, seconds since the epoch
     schema: int = SCHEMA
 
@@ -141,7 +142,7 @@ class LaunchRecord:
             "data": self.data,
             "provenance": self.provenance,
         }
-        optional = {"room": self.disk_bytes, "suite": self.suite}
+        optional = {"room": self.disk_bytes, "suite": self.suite, "study": self.study}
         return value | {name: part for name, part in optional.items() if part}
 
     @classmethod
@@ -168,6 +169,7 @@ class LaunchRecord:
             drawn_at_random=tuple(drawn_at_random),
             disk_bytes=event.get("room", 0),
             suite=event.get("suite", {}),
+            study=event.get("study", ""),
             time=event.get("time", 0.0),
             schema=event["schema"],
         )

@@ -10,11 +10,12 @@ from harness.record.ledger import Ledger
 from harness.report import tables
 from harness.system import failpoints
 from harness.system.code_hash import code_hash
-from harness.system.files import atomic, next_stamp, sha256, write_json
+from harness.system.files import atomic, next_stamp, sha256, write_json, write_text
 from harness.types import digest
 
 FORMATS = ("md", "tex", "csv", "json", "html", "parquet")
 TRIALS = "trials.parquet"  # every started trial, with parameters and curve; the page draws the best of long searches
+STUDY = "study.toml"  # the study file of the newest launch, if its launch recorded one
 MANIFEST = "made-of.json"  # written last: hashes of the table's inputs and of each file
 
 
@@ -33,14 +34,14 @@ def existing(home: Path, inputs: str) -> Path | None:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         files = manifest["files"]
-        whole = manifest["of"] == inputs and all(sha256(folder / name) == files[name] for name in NAMES)
+        whole = manifest["of"] == inputs and all(sha256(folder / name) == files[name] for name in {*NAMES, *files})
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return folder / _name("html") if whole else None
 
 
-def write(table: tables.Table, home: Path, inputs: str) -> Path:
-    """Write the table in every file format, and its trials; return the HTML file."""
+def write(table: tables.Table, home: Path, inputs: str, study: str = "") -> Path:
+    """Write the table in every file format, its trials and the study file; return the HTML file."""
     folder = home / "reports" / next_stamp(home / "reports")
     trials = table.trials.drop("info").collect()  # once for all formats
     with atomic(folder / TRIALS) as temporary:
@@ -50,7 +51,10 @@ def write(table: tables.Table, home: Path, inputs: str) -> Path:
         if number:
             failpoints.reach("report")
         tables.write(table, form, folder / _name(form))
-    write_json(folder / MANIFEST, {"of": inputs, "files": {name: sha256(folder / name) for name in NAMES}})
+    if study:
+        write_text(folder / STUDY, study)
+    names = (*NAMES, STUDY) if study else NAMES
+    write_json(folder / MANIFEST, {"of": inputs, "files": {name: sha256(folder / name) for name in names}})
     return folder / _name("html")
 
 

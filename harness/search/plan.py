@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness import registry
-from harness.data import preparation, reader, splits
+from harness.data import library, preparation, reader, splits
 from harness.record.ledger import Ledger
 from harness.search import axes, ensembles, selection, spaces, suites, warm_start
 from harness.search.study import Study
@@ -50,6 +50,7 @@ class Request:
     engine: Engine = field(default_factory=Engine)
     spaces: spaces.SpaceSource = field(default_factory=spaces.SpaceSource)
     suite: suites.Suite | None = None  # whose options these are; recorded, without effect on any result
+    study: str = ""  # the study file that sets these options, as text; recorded, without effect on any result
 
     @property
     def table_key(self) -> str:
@@ -141,6 +142,19 @@ def encoded_dataset(word: str, request: Request, encoders: dict[str, _base.Encod
     texts = embeddings.texts_of(prepared)
     hashes = {name: embeddings.embedding_hash(encoder, texts) for name, encoder in encoders.items()}
     return EncodedDataset(prepared, texts, encoders, hashes)
+
+
+def check(request: Request, ledger: Ledger) -> None:
+    """Raise HarnessError for an invalid name or value. Fetches and prepares no data set."""
+    request.spaces.check()
+    check_engine(request.engine)
+    warm_start.check(ledger, request.engine.warm_start)
+    backbones = registry.select(registry.BACKBONES, request.backbones)
+    _conflicts(request.spaces, backbones, ensembles.select(request.adapters, request.budget.seeds).adapters)
+    selection.encoders(request.encoders, request.home)
+    known = library.names(request.home)
+    for folder in [word for word in selection.datasets(request.datasets, request.home) if word not in known]:
+        reader.open_dataset(folder, request.home, request.text)
 
 
 def make(request: Request, ledger: Ledger) -> Plan:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from harness.types import BUDGETS, Budget, Engine, PrepSpec, Protocol
+from harness.registry import ADAPTERS, BACKBONES, ENCODERS, names
+from harness.types import BUDGETS, Budget, Engine, HarnessError, PrepSpec, Protocol
+from harness.verbs._study import LongName, Names, long_name, merged, only_these, use_study, use_suite
 
 if TYPE_CHECKING:
     from harness.search import spaces
@@ -53,9 +57,21 @@ def combined(*decorators: Callable[..., Any]) -> Callable[[Callable[..., Any]], 
 
 
 home_option = click.option(
-    "--home", envvar="HARNESS_HOME", default=HOME, show_default=True, help="Folder for data, caches and results."
+    "--home",
+    type=click.Path(),
+    envvar="HARNESS_HOME",
+    default=HOME,
+    show_default=True,
+    help="Folder for data, caches and results.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+json_option = click.option("--json", "as_json", cls=LongName, is_flag=True, help="Print JSON.")
+save_option = click.option(
+    "--save",
+    type=click.Path(path_type=Path),
+    metavar="STUDY.toml",
+    allow_from_autoenv=False,
+    help="Write these options to a study file.",
+)
 run_option = click.option("--run", metavar="LAUNCH", help="Use the table as of this launch.")
 prep_options = combined(
     click.option(
@@ -94,7 +110,10 @@ prep_options = combined(
         "--max-history", type=BoundedInt(0), help="Keep only this many most recent events per user.  [default: 0, off]"
     ),
     click.option(
-        "--order", metavar="STEP,...", help="Order of the steps.  [default: rating, window, dedup, text, core, history]"
+        "--order",
+        type=Names(),
+        metavar="STEP,...",
+        help="Order of the steps.  [default: rating, window, dedup, text, core, history]",
     ),
 )
 
@@ -103,12 +122,17 @@ spaces_options = combined(
     click.option(
         "--spaces", type=click.Path(path_type=Path), help="Folder of search spaces, or name of a published setting."
     ),
-    click.option("--set", "pins", multiple=True, metavar="NAME=VALUE", help="Fix a shared parameter: train.d=128."),
+    click.option(
+        "--set", multiple=True, metavar="NAME=VALUE", callback=merged, help="Fix a shared parameter: train.d=128."
+    ),
 )
 layout_options = combined(
     click.option("--address", help="Ray cluster to join: 'auto' or host:port.  [default: $RAY_ADDRESS, else local]"),
     click.option(
-        "--labels", metavar="KEY=VALUE,...", help="Use only nodes with these Ray labels: spot=false, zone!=b."
+        "--labels",
+        type=Names(),
+        metavar="KEY=VALUE,...",
+        help="Use only nodes with these Ray labels: spot=false, zone!=b.",
     ),
     click.option("--threads", type=BoundedInt(1), help="Torch threads per trial.  [default: as many as use all cores]"),
     click.option(
@@ -119,26 +143,26 @@ layout_options = combined(
 )
 
 
-def _use_suite(context: click.Context, option: click.Parameter, name: str | None) -> str | None:
-    """Make the options of a suite the defaults of the command."""
-    if name is None or context.resilient_parsing:
-        return name
-    from harness.registry import suggest
-    from harness.search import suites
-    from harness.types import HarnessError
+def _of_suites() -> dict[str, click.Option]:
+    """Key of a suite -> option."""
+    options = [option for option in GRID.params if isinstance(option, click.Option)]
+    return {long_name(option): option for option in options if option.name not in NOT_IN_SUITES}
 
-    by_name = {one.opts[0].lstrip("-").replace("-", "_"): one for one in GRID.params if one.name not in NOT_IN_SUITES}
-    defaults: Options = {}
-    for key, value in suites.options(name).items():
-        if key not in by_name:
-            raise HarnessError(f"suites/{name}.toml: there is no option '{key}'. {suggest(key, list(by_name))}")
-        if isinstance(value, dict):
-            value = tuple(f"{setting}={number}" for setting, number in value.items())
-        elif isinstance(value, list):
-            value = ",".join(value)
-        defaults[str(by_name[key].name)] = value
-    context.default_map = {**(context.default_map or {}), **defaults}
-    return name
+
+def _known(package: str) -> Callable[[click.Context], list[str]]:
+    return lambda _: names(package)
+
+
+def _data_sets(context: click.Context) -> list[str]:
+    """The names of data sets in the home, for a shell to complete; [] if the home's config is malformed."""
+    from harness.data import library
+
+    try:
+        return library.names(
+            Path(str(context.params.get("home") or os.environ.get("HARNESS_HOME") or HOME)).expanduser()
+        )
+    except (HarnessError, RuntimeError):
+        return []
 
 
 NOT_IN_SUITES = ("suite", "home", "more_datasets")
@@ -147,17 +171,45 @@ grid_options = combined(
         "--suite",
         metavar="NAME",
         is_eager=True,
-        callback=_use_suite,
+        callback=use_suite(_of_suites),
         help="Bench with fixed options: spectran, smoke. Options on the command line override it.",
     ),
     # a shell expands --datasets ml-100k,amazon2014-{beauty,toys} to two words; the second one arrives here
-    click.argument("more_datasets", nargs=-1, metavar="[DATASETS]..."),
-    click.option("--datasets", help="Names, folders, globs, 'all' or '!name'.  [default: all]"),
-    click.option(
-        "--adapters", default="all", show_default=True, help="E.g. 'all,!svd', 'mlp[hidden=256]' or 'id+text'."
+    click.argument(
+        "more_datasets",
+        nargs=-1,
+        metavar="[STUDY.toml] [DATASETS]...",
+        is_eager=True,
+        callback=use_study,
+        shell_complete=lambda context, argument, word: [CompletionItem(word, type="file")],
     ),
-    click.option("--backbones", default="sasrec", show_default=True, help="E.g. 'all' or 'sasrec,hstu'."),
-    click.option("--encoders", default="minilm", show_default=True, help="E.g. 'minilm,shuffled:minilm,file:E.npy'."),
+    click.option(
+        "--datasets",
+        type=Names(_data_sets),
+        callback=only_these,
+        help="Names, folders, globs, 'all' or '!name'.  [default: all]",
+    ),
+    click.option(
+        "--adapters",
+        type=Names(_known(ADAPTERS)),
+        default="all",
+        show_default=True,
+        help="E.g. 'all,!svd', 'mlp[hidden=256]' or 'id+text'.",
+    ),
+    click.option(
+        "--backbones",
+        type=Names(_known(BACKBONES)),
+        default="sasrec",
+        show_default=True,
+        help="E.g. 'all' or 'sasrec,hstu'.",
+    ),
+    click.option(
+        "--encoders",
+        type=Names(_known(ENCODERS)),
+        default="minilm",
+        show_default=True,
+        help="E.g. 'minilm,shuffled:minilm,file:E.npy'.",
+    ),
     click.option(
         "--budget",
         type=click.Choice(list(BUDGETS)),
@@ -275,18 +327,18 @@ def suite_of(options: Options) -> Suite | None:
         return None
     with GRID.make_context("suite", ["--suite", options["suite"]]) as context:
         planned = context.params
-    own = [name for name in planned if name not in ("suite", "home") and options[name] != planned[name]]
+    changed = [name for name in planned if name not in ("suite", "home") and options[name] != planned[name]]
     words = {str(one.name): one.opts[0].lstrip("-") for one in GRID.params}
-    return suites.suite(options["suite"]).with_changes([words[name] for name in own])
+    return suites.suite(options["suite"]).with_changes([words[name] for name in changed])
 
 
 def protocol_of(options: Options) -> Protocol:
     """Return the protocol that the options describe. Raises HarnessError if it is invalid."""
     from harness.data import presets
 
-    names = ("filter_seen", "quantile", "validation", "target", "drop_tied_test")
-    names += ("train_users", "cold_items", "split_seed", "folds")
-    protocol = Protocol(options["protocol"], **{name: options[name] for name in names})
+    parts = ("filter_seen", "quantile", "validation", "target", "drop_tied_test")
+    parts += ("train_users", "cold_items", "split_seed", "folds")
+    protocol = Protocol(options["protocol"], **{name: options[name] for name in parts})
     presets.check_protocol(protocol)
     return protocol
 
@@ -310,7 +362,7 @@ def source_of(options: Options) -> spaces.SpaceSource:
     from harness.registry import split_overrides
     from harness.search import spaces
 
-    pins = split_overrides(f"set[{','.join(options['pins'])}]")[1] if options["pins"] else {}
+    pins = split_overrides(f"set[{','.join(options['set'])}]")[1] if options["set"] else {}
     return spaces.SpaceSource(options["spaces"], pins)
 
 
@@ -322,8 +374,8 @@ def request_of(options: Options) -> Request:
     from harness.search.plan import Request
 
     budget: Budget = BUDGETS[options["budget"]]
-    names = ("trials", "epochs", "seeds", "cell_seconds")
-    limits = {name: options[name] for name in names if options[name] is not None}
+    limited = ("trials", "epochs", "seeds", "cell_seconds")
+    limits = {name: options[name] for name in limited if options[name] is not None}
     return Request(
         home=check_home(Path(options["home"])),
         datasets=",".join([options["datasets"] or "", *options["more_datasets"]]).strip(",") or "all",

@@ -10,6 +10,7 @@ import click
 
 from harness.types import HarnessError
 from harness.verbs._options import BoundedInt, home_option, run_option
+from harness.verbs._study import LongName
 
 if TYPE_CHECKING:
     from harness.report.tables import Table
@@ -19,7 +20,9 @@ rank = 40
 
 @click.command()
 @home_option
-@click.option("--format", "form", default="terminal", show_default=True, help="terminal, md, tex, csv, ...")
+@click.option(
+    "--format", "form", cls=LongName, default="terminal", show_default=True, help="terminal, md, tex, csv, ..."
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Write to this file instead of stdout.")
 @run_option
 @click.option("--from-mlflow", metavar="URI", is_flag=False, flag_value="default", help="Build it from MLflow only.")

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.types import Json
-from harness.verbs._options import BoundedInt, Options, grid_options, json_option, layout_options, request_of
+from harness.verbs import _save
+from harness.verbs._options import (
+    BoundedInt,
+    Options,
+    grid_options,
+    json_option,
+    layout_options,
+    request_of,
+    save_option,
+)
 
 if TYPE_CHECKING:
     from harness.search.plan import Plan
@@ -25,16 +34,19 @@ rank = 20
 @click.option("--deadline", metavar="TIME", help="Forecast whether it is done in 36h, 1h30m, 2d; calibrates new cells.")
 @click.option("--slots", type=BoundedInt(1), help="With --deadline: parallel trials.  [default: as in bench]")
 @layout_options
+@save_option
 @json_option
 def command(**options: Any) -> None:
     """Show what a bench with these options would run.
 
-    Lists the grid cell by cell. Fetches and prepares data, but trains nothing.
+    Lists the grid cell by cell. Fetches and prepares data, but trains nothing. STUDY.toml: as in bench.
 
     With --deadline: forecasts cost and finish time with a 90 % interval, and suggests cuts, for the machines that a
     bench with the same --address, --threads and --gpu would use. Cells without a comparable finished trial are
     calibrated there with three epochs each; the measurements are kept in the home.
     """
+    if options["save"]:
+        _save.save(options)
     show(options)
 
 

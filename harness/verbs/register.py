@@ -8,6 +8,7 @@ import click
 
 from harness.types import HarnessError
 from harness.verbs._options import home_option
+from harness.verbs._study import LongName
 
 rank = 80
 
@@ -18,6 +19,7 @@ rank = 80
 @click.option(
     "--embedding",
     "embeddings",
+    cls=LongName,
     multiple=True,
     metavar="WORD=FILE",
     help="Embedding matrix of its items, in any folder; select it with --encoders own:WORD.",

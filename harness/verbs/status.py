@@ -39,7 +39,7 @@ def command(home: str, watch: float | None, as_json: bool) -> None:
         if watch is not None and sys.stdout.isatty():
             click.clear()
         click.echo(json.dumps(report, indent=None if watch else 1) if as_json else reading.text(report))
-        if watch is None or report["over"]:
+        if watch is None or (report["over"] and not any(bench["running"] for bench in report["background"])):
             return
         sys.stdout.flush()
         time.sleep(watch)

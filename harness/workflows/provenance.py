@@ -39,6 +39,7 @@ def launch(grid: Plan, run: Json, disk_bytes: int = 0) -> LaunchRecord:
         provenance=provenance() | run,
         disk_bytes=disk_bytes,
         suite=_suite(grid),
+        study=request.study,
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.data import slice_facts, splits
 from harness.engine import slots as sharing
-from harness.record import artifacts, leases, tracking_uri
+from harness.record import artifacts, leases, places, tracking_uri
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.report import ledger_frames, report_files, tables
@@ -69,6 +69,16 @@ def run(request: Request, options: Options) -> Outcome:
         return _run(request, options, stop)
 
 
+def check(request: Request, options: Options) -> None:
+    """Raise HarnessError for bad input that shows without fetching data or joining a cluster."""
+    interpreter.check()
+    tracking_uri.check(options.tracking or "")
+    sharing.label_selector(options.labels)
+    plan.check(request, Ledger.open(request.home))
+    if options.artifacts:
+        places.check(options.artifacts)
+
+
 def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     ledger = Ledger.open(request.home)
     for damage in ledger.damages:
@@ -100,7 +110,7 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     table = tables.build(ledger_frames.build(ledger, artifacts.sources(request.home)))
     report = report_files.existing(request.home, inputs)
     if report is None:
-        report = report_files.write(table, request.home, inputs)
+        report = report_files.write(table, request.home, inputs, ledger_frames.newest(ledger).study)
         if mirrored:
             _show(options.tracking, request.home, ledger, report)
     return Outcome(table, report, ran, grid.counts(), stop.signum)
@@ -200,7 +210,7 @@ def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) 
     """Run all pending trials, or until stopped; return how many ended, and whether all ran and MLflow has them."""
     from harness.engine import ray_cluster, ray_tune
     from harness.record import mirror as mirrors
-    from harness.record import places, tracking
+    from harness.record import tracking
     from harness.search import other_benches, studies
     from harness.workflows.progress import Progress
 

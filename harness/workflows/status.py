@@ -1,4 +1,4 @@
-"""Status of the newest bench, running or finished, read only from the ledger."""
+"""Status of the newest bench, running or finished, read from the ledger, and of benches in the background."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.record.leases import running
 from harness.record.ledger import Ledger, TrialEntry
 from harness.report import ledger_frames
 from harness.types import Cell, Json
-from harness.workflows import eta
+from harness.workflows import detached, eta
 from harness.workflows.progress import clock
 
 _TIME = re.compile(rb'^\{"kind":"\w+","seq":\d+,"time":([\d.]+),', re.MULTILINE)
@@ -24,9 +24,12 @@ def of(home: Path) -> Json:
     `run`, `since` (seconds it has been running, or ran), `over`; `cells` in the order of the grid: trials `ended`
     / `planned`, `done`, `pruned`, `failed`, `confirmed` / `seeds`, `best` validation NDCG@10 or None, `eta` seconds or
     None; `in_flight`; `failures` of this run by reason; `trials` ended / planned; `eta` seconds of the grid or None;
-    `skipped`; `damages`.
+    `skipped`; `damages`; `background`: the running benches that `--detach` started, else the last one, with `pid`,
+    `log`, `running` and `last_line`. Before the first launch, `run` is "" and only `background` has entries.
     """
-    ledger = Ledger.open(home, epochs=True)
+    ledger, background = Ledger.open(home, epochs=True), [bench.to_json() for bench in detached.newest(home)]
+    if background and not ledger.launches and not ledger.damages:
+        return NO_LAUNCH | {"background": background}
     launch = ledger_frames.newest(ledger)
     run = max(ledger.launches)
     cells = [_cell(ledger, study) for study in launch.studies]
@@ -49,7 +52,12 @@ def of(home: Path) -> Json:
         "in_flight": [] if over else [_flight(e) for e in flying],
         "failures": _failures(mine),
         "damages": [str(damage) for damage in ledger.damages],
+        "background": background,
     }
+
+
+NO_LAUNCH: Json = {"run": "", "since": 0, "over": True, "trials": {"ended": 0, "planned": 0}, "eta": None, "cells": []}
+NO_LAUNCH |= {"skipped": [], "in_flight": [], "failures": {}, "damages": []}
 
 
 def _running(home: Path, run: str) -> float:
@@ -108,7 +116,9 @@ def text(report: Json) -> str:
     """Format the report for a terminal."""
     ended, planned = report["trials"]["ended"], report["trials"]["planned"]
     head = f"Run {report['run']}: {ended} of {planned} trials ended"
-    if report["over"]:
+    if not report["run"]:
+        lines = ["No trial has started yet."]
+    elif report["over"]:
         lines = [head + ", finished."]
     else:
         left = f", about {clock(report['eta'])} left" if report["eta"] is not None else ""
@@ -117,7 +127,14 @@ def text(report: Json) -> str:
     lines += [f"  running: {f['cell']} ({f['role']}, epoch {f['epoch']} of {f['of']})" for f in report["in_flight"]]
     lines += [f"  failed {count}x: {reason}" for reason, count in report["failures"].items()]
     lines += [f"  skipped {Cell(**s['cell'])}: {s['reason']}" for s in report["skipped"]]
-    return "\n".join(lines + [f"  Warning: {damage}" for damage in report["damages"]])
+    lines += [f"  Warning: {damage}" for damage in report["damages"]]
+    return "\n".join(lines + [_background(bench) for bench in report["background"]])
+
+
+def _background(bench: Json) -> str:
+    states = {True: "running", False: "ended", None: "started on another machine"}
+    state = f"{states[bench['running']]}: {bench['last_line']}"
+    return f"Bench in the background (pid {bench['pid']}), log {bench['log']}: {state}"
 
 
 def _line(cell: Json) -> str:

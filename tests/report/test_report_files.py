@@ -60,3 +60,14 @@ def test_every_trial_is_in_a_file_beside_the_report(home):
     assert wanted.height > 10
     (folder / report_files.TRIALS).unlink()
     assert report(home).parent != folder, "a report without its trials is not whole"
+
+
+def test_the_study_file_of_a_launch_is_beside_its_report_and_checked(home):
+    table, inputs = tables.build(ledger_frames.of_home(home)), report_files.inputs_hash(Ledger.open(home))
+    folder = report_files.write(table, home, inputs).parent
+    assert not (folder / report_files.STUDY).exists(), "launches of earlier versions have none"
+    page = report_files.write(table, home, inputs, 'adapters = ["id"]\n')
+    assert (page.parent / report_files.STUDY).read_text() == 'adapters = ["id"]\n'
+    assert report_files.existing(home, inputs) == page
+    (page.parent / report_files.STUDY).unlink()
+    assert report_files.existing(home, inputs) is None

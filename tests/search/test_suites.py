@@ -46,6 +46,13 @@ def test_options_override_a_suite_and_are_named(tmp_path):
     assert asked.suite.hash == suites.suite("smoke").hash
 
 
+def test_settings_join_those_of_a_suite_and_plain_data_sets_replace_its_own(tmp_path):
+    with bench.command.make_context("bench", ["--suite", "smoke", "./toy", "--set", "train.d=8"]) as context:
+        asked = request_of(context.params | {"home": tmp_path})
+    assert asked.datasets == "./toy"
+    assert asked.spaces.pinned("train") == {**asked.spaces.pinned("train"), "d": 8, "max_len": 20}
+
+
 def test_an_option_that_repeats_the_suite_is_no_change(tmp_path):
     asked = requested(tmp_path, suite="smoke", epochs=2, encoders="noise")
     assert asked.suite is not None
