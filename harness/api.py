@@ -34,6 +34,7 @@ class BenchOptions(TypedDict, total=False):
     """The options of `harness bench` (`harness bench --help` explains each and its default)."""
 
     suite: str | None
+    components: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
     datasets: Names
     adapters: Names
     backbones: Names
@@ -153,5 +154,9 @@ def _words(option: click.Option, value: Any) -> list[str]:
     if isinstance(value, Mapping):
         return [part for key, setting in value.items() for part in (word, f"{key}={setting}")]
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [word, ",".join(map(str, value))]
+        return (
+            [part for one in value for part in (word, str(one))]
+            if option.multiple
+            else [word, ",".join(map(str, value))]
+        )
     return [word, os.fspath(value) if isinstance(value, os.PathLike) else str(value)]

@@ -1,30 +1,91 @@
 """Find components by name: a folder is a registry, a file name is a command-line name.
 
 `names`, `select` and `schema` only read source text, since reading commands must not import torch; `load` imports.
+Components from outside harness (`overlay`) stand beside ours.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import fnmatch
 import importlib
 import importlib.util
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness import domains
+from harness import domains, overlay
 from harness.domains import Domain
+from harness.overlay import (
+    ADAPTERS,
+    BACKBONES,
+    BASELINES,
+    DATASETS,
+    ENCODERS,
+    LIST_METRICS,
+    LOSSES,
+    METRICS,
+    TABLES,
+    Component,
+    Overlay,
+)
 from harness.types import HarnessError
+from harness.words import quoted, split_list, split_overrides, unquoted
 
-ADAPTERS, BACKBONES = "adapters", "backbones"
-DATASETS, ENCODERS = "harness.data.datasets", "harness.text.encoders"
-BASELINES, LOSSES = "harness.training.baselines", "harness.training.losses"
-METRICS, LIST_METRICS = "harness.metrics", "harness.metrics.lists"
+__all__ = [
+    "ADAPTERS",
+    "BACKBONES",
+    "BASELINES",
+    "DATASETS",
+    "ENCODERS",
+    "LIST_METRICS",
+    "LOSSES",
+    "METRICS",
+    "TABLES",
+    "VERBS",
+    "quoted",
+    "split_list",
+    "split_overrides",
+    "unquoted",
+]
 VERBS = "harness.verbs"
+
+
+def use(components: Overlay) -> None:
+    """Make these the components from outside harness in this process."""
+    overlay.install(components)
+    names.cache_clear()
+    schema.cache_clear()
+
+
+def use_folders(folders: Sequence[str | Path]) -> None:
+    """`use` the components of folders and of installed packages. Raises HarnessError as `overlay.read`."""
+    use(overlay.read(folders))
+
+
+def own(package: str, name: str) -> Component | None:
+    """Return a component from outside harness; None for a built-in one."""
+    return overlay.current().component(package, name) if package in overlay.KINDS.values() else None
+
+
+def place_of(component: Component) -> str:
+    """Return the file of a component from outside harness."""
+    return overlay.current().source(component).place
+
+
+def space_of(kind: str, stem: str) -> Path | None:
+    """Return the search space file of a component from outside harness; None for a built-in one."""
+    component = own(overlay.KINDS[kind], stem) if kind in overlay.WITH_SPACE else None
+    return component.space if component else None
+
+
+def is_own_space(path: Path) -> bool:
+    """Return whether a file is the search space of a component from outside harness."""
+    return any(path == component.space for component in overlay.current().components.values())
 
 
 def suggest(word: str, valid: list[str]) -> str:
@@ -54,7 +115,8 @@ def folder_of(package: str) -> Path:
 @cache
 def names(package: str) -> list[str]:
     """Return the component names of a package, sorted; files that start with `_` are not components."""
-    return sorted(file.stem for file in folder_of(package).glob("*.py") if not file.stem.startswith("_"))
+    ours = [file.stem for file in folder_of(package).glob("*.py") if not file.stem.startswith("_")]
+    return sorted([*ours, *(overlay.current().names(package) if package in overlay.KINDS.values() else ())])
 
 
 def find(package: str, name: str) -> str:
@@ -99,125 +161,71 @@ def select(package: str, selection: str) -> list[str]:
     return list(chosen)
 
 
-def split_list(text: str) -> list[str]:
-    """Split a comma list.
-
-    Brackets may hold commas, braces are alternatives as in a shell, and double quotes keep a part unchanged.
-
-    >>> split_list("id, mlp[hidden=256,dropout=0.1]")
-    ['id', 'mlp[hidden=256,dropout=0.1]']
-    >>> split_list("ml-100k,amazon2014-{beauty,toys}")
-    ['ml-100k', 'amazon2014-beauty', 'amazon2014-toys']
-    >>> split_list('minilm,file:"runs, old/E.npy"')
-    ['minilm', 'file:runs, old/E.npy']
-    """
-    hidden, kept = _without_quoted(text)
-    return [_restored(word, kept) for word in _words(hidden)]
-
-
-def quoted(word: str) -> str:
-    """Quote a word for a comma list, if it needs quotes.
-
-    >>> quoted("file:a,b.npy"), quoted("mlp[hidden=256,dropout=0.1]")
-    ('"file:a,b.npy"', 'mlp[hidden=256,dropout=0.1]')
-    """
-    return word if split_list(word) == [word] else f'"{word}"'
-
-
-def unquoted(word: str) -> str:
-    """Unquote a comma list of one word; return any other text unchanged.
-
-    >>> unquoted('file:"a,b.npy"'), unquoted("file:a,b.npy")
-    ('file:a,b.npy', 'file:a,b.npy')
-    """
-    words = split_list(word)
-    return words[0] if len(words) == 1 else word
-
-
-def _without_quoted(text: str) -> tuple[str, list[str]]:
-    """Replace double-quoted parts outside brackets by `"0"`, `"1"`, ...; returns the text and the parts."""
-    hidden, kept, depth, place = "", [], 0, 0
-    while place < len(text):
-        char = text[place]
-        depth += (char == "[") - (char == "]")
-        end = text.find('"', place + 1) if char == '"' and depth <= 0 else -1
-        if end >= 0:
-            hidden += f'"{len(kept)}"'
-            kept.append(text[place + 1 : end])
-            place = end
-        else:
-            hidden += char
-        place += 1
-    return hidden, kept
-
-
-def _restored(word: str, kept: list[str]) -> str:
-    return re.sub(r'"(\d+)"', lambda match: kept[int(match[1])], word)
-
-
-def _words(text: str) -> list[str]:
-    return [word for part in _split(text) for word in _alternatives(part)]
-
-
-def _alternatives(word: str) -> list[str]:
-    """Expand a pair of braces that holds a comma; without one, return the word itself."""
-    braces = re.fullmatch(r"([^{}]*)\{([^{}]*,[^{}]*)\}(.*)", word)
-    if braces is None:
-        return [word]
-    return [end for middle in braces[2].split(",") for end in _alternatives(f"{braces[1]}{middle.strip()}{braces[3]}")]
-
-
-def _split(text: str) -> list[str]:
-    words, depth = [""], 0
-    for char in text:
-        depth += (char in "[{") - (char in "]}")
-        if char == "," and depth <= 0:
-            words.append("")
-        else:
-            words[-1] += char
-    return [word.strip() for word in words if word.strip()]
-
-
-def split_overrides(word: str) -> tuple[str, dict[str, Any]]:
-    """Split a name from the parameters fixed in its brackets. Raises HarnessError for a malformed bracket.
-
-    >>> split_overrides("mlp[hidden=256,activation=relu]")
-    ('mlp', {'hidden': 256, 'activation': 'relu'})
-    """
-    name, bracket, rest = word.partition("[")
-    if not bracket:
-        return word, {}
-    if not rest.endswith("]"):
-        raise HarnessError(f"'{word}': the bracket is not closed. Write {name}[parameter=value].")
-    fixed = {}
-    for pair in _words(rest[:-1]):
-        key, equals, value = pair.partition("=")
-        if not equals or not key.strip():
-            raise HarnessError(f"'{word}': '{pair}' is not parameter=value.")
-        try:
-            fixed[key.strip()] = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            fixed[key.strip()] = {"true": True, "false": False}.get(value.strip().lower(), value.strip())
-    return name, fixed
-
-
 def load(package: str, name: str) -> Any:
     """Import a component: the last public class of its module, or the function with the module's name.
 
     Errors of the import are raised; a module is never skipped silently.
     """
     stem = find(package, name)
-    module = importlib.import_module(f"{package}.{stem}")
+    module, component = load_module(package, stem), own(package, stem)
     classes = [
         value
         for key, value in vars(module).items()
         if isinstance(value, type) and value.__module__ == module.__name__ and not key.startswith("_")
     ]
+    if component and component.attribute:
+        classes = [value for value in classes if value.__name__ == component.attribute]
     if classes:
         return classes[-1]
     if callable(function := getattr(module, stem, None)):
         return function
-    raise HarnessError(f"{package}.{stem} defines no public class and no function '{stem}'.")
+    raise HarnessError(_no_class(package, stem))
+
+
+def load_module(package: str, name: str) -> Any:
+    """Import the module of a component. Raises HarnessError if that of one from outside harness cannot be imported."""
+    stem = find(package, name)
+    component = own(package, stem)
+    if component is None:
+        return importlib.import_module(f"{package}.{stem}")
+    source = overlay.current().source(component)
+    source.tree()
+    try:
+        return importlib.import_module(component.module)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else ""
+        raise HarnessError(
+            f"{source.place} cannot be imported: {type(error).__name__}: {reason}. Correct the file; {overlay.TEST} "
+            "--components DIR tests it."
+        ) from error
+
+
+def check_own() -> None:
+    """Import all components from outside harness. Raises HarnessError for the first one that is broken or has no search
+    space."""
+    kinds = {package: kind for kind, package in overlay.KINDS.items()}
+    for package, name in overlay.current().components:
+        schema(package, name)
+        load(package, name) if package != TABLES else load_module(package, name)
+        space = space_of(kinds[package], name)
+        if space is not None and not space.is_file():
+            raise HarnessError(f"{space} is missing; every component needs one (it may be empty). Create it.")
+
+
+def own_revisions() -> dict[str, int | str]:
+    """Return the revisions of the components from outside harness, by kind and name; broken ones are left out."""
+    revisions = {}
+    for package, name in sorted(overlay.current().components):
+        with contextlib.suppress(HarnessError):
+            revisions[f"{_kind(package)}/{name}"] = schema(package, name).revision
+    return revisions
+
+
+def _no_class(package: str, stem: str) -> str:
+    component = own(package, stem)
+    where = place_of(component) if component else f"{package}.{stem}"
+    what = f"class {component.attribute}" if component and component.attribute else "public class"
+    return f"{where} defines no {what} and no function '{stem}'."
 
 
 @dataclass(frozen=True)
@@ -233,19 +241,49 @@ class Schema:
     params: dict[str, Any]
     attributes: dict[str, Any]
     domains: dict[str, Domain] = field(default_factory=dict)
+    code: str = ""  # hash of the source of a component from outside harness
 
     @property
     def version(self) -> int:
         return self.attributes.get("version", 1)
+
+    @property
+    def revision(self) -> int | str:
+        """The version as identities record it: `version`, followed by `code` where nobody else keeps versions."""
+        return f"{self.version}+{self.code}" if self.code else self.version
 
 
 @cache
 def schema(package: str, name: str) -> Schema:
     """Read class name, docstring, keyword-only parameters with defaults, and class attributes of a component."""
     stem = find(package, name)
-    source = (folder_of(package) / f"{stem}.py").read_text()
-    tree = ast.parse(source)
+    component = own(package, stem)
+    if component is None:
+        return _read(package, stem, ast.parse((folder_of(package) / f"{stem}.py").read_text()))
+    source = overlay.current().source(component)
+    tree = source.tree()
+    try:
+        read = _read(package, stem, tree, component.attribute)
+    except ValueError as error:  # a default that is no literal
+        raise HarnessError(f"{source.place}: the parameters cannot be read without running it: {error}.") from None
+    needs_class = package in (ADAPTERS, BACKBONES, LOSSES, ENCODERS, BASELINES, DATASETS)
+    if not read.cls and (needs_class or not any(isinstance(n, ast.FunctionDef) for n in tree.body)):
+        raise HarnessError(f"{_no_class(package, stem)} Add one; `harness new` writes an example.")
+    return replace(read, code=_code(component))
+
+
+def _code(component: Component) -> str:
+    """Hash of all modules of the overlay that a component imports, and of the versions of the built-in components that
+    it imports. Raises HarnessError for a syntax error in one of them."""
+    inside, outside = overlay.current().imports(component)
+    built_in = {f"{package}.{name}": (package, name) for package in overlay.KINDS.values() for name in names(package)}
+    versions = [f"{name} {schema(*built_in[name]).version}" for name in outside if name in built_in]
+    return overlay.digest(inside, versions)
+
+
+def _read(package: str, stem: str, tree: ast.Module, attribute: str = "") -> Schema:
     classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
+    classes = [n for n in classes if attribute in ("", n.name)]
     doc = ast.get_docstring(tree) or ""
     if not classes:
         return Schema(stem, "", doc, {}, _attributes(tree.body))
@@ -288,10 +326,11 @@ def _base_schema(package: str, node: ast.ClassDef, tree: ast.Module) -> Schema |
     """Return the schema of a base class that another component's file defines (`from .linear import Linear`)."""
     bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
     for statement in tree.body:
-        if not isinstance(statement, ast.ImportFrom) or statement.level != 1 or statement.module is None:
+        if not isinstance(statement, ast.ImportFrom):
             continue
-        if statement.module in names(package) and bases & {alias.name for alias in statement.names}:
-            return schema(package, statement.module)
+        owner, _, stem = overlay.absolute(statement, package).rpartition(".")
+        if owner == package and stem in names(package) and bases & {alias.name for alias in statement.names}:
+            return schema(package, stem)
     return None
 
 

@@ -264,7 +264,7 @@ class Inputs:
     data: str = ""  # hash of the prepared data set
     embedding: str = ""  # hash of the text embedding; "" for a cell without text
     basis: int = 0  # version of the spectral basis; 0 for a cell without text
-    versions: dict[str, int] = field(default_factory=dict)  # recorded name of a component -> its version
+    versions: dict[str, int | str] = field(default_factory=dict)  # recorded name of a component -> `Schema.revision`
     parts: tuple[str, ...] = ()  # ids of the trials whose scores an ensemble combines
 
     def to_json(self) -> Json:

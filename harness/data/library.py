@@ -33,7 +33,11 @@ def built_in() -> dict[str, tuple[str, str | None]]:
     modules: dict[str, tuple[str, str | None]] = {}
     for stem in registry.names(registry.DATASETS):
         name, variants = stem.replace("_", "-"), registry.schema(registry.DATASETS, stem).attributes.get("variants")
-        modules |= {f"{name}-{variant}": (stem, variant) for variant in variants} if variants else {name: (stem, None)}
+        added = {f"{name}-{variant}": (stem, variant) for variant in variants} if variants else {name: (stem, None)}
+        if (twice := modules.keys() & added.keys()) and (component := registry.own(registry.DATASETS, stem)):
+            place = registry.place_of(component)
+            raise HarnessError(f"{place}: there is a data set '{min(twice)}' already. Rename the file.")
+        modules |= added
     return modules
 
 

@@ -16,6 +16,7 @@ import ray
 from ray.exceptions import GetTimeoutError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from harness import overlay, registry
 from harness.engine import ray_head
 from harness.engine import slots as layouts
 from harness.system.signals import shielded
@@ -107,7 +108,13 @@ def on_gpu_nodes(function: Callable[[], Any], *, labels: Mapping[str, str], time
 
 
 def _task(function: Callable[..., Any], **options: Any) -> Any:
-    return ray.remote(max_retries=0, max_calls=1, **options)(function)
+    components = overlay.current()
+
+    def run(*arguments: Any) -> Any:
+        registry.use(components)
+        return function(*arguments)
+
+    return ray.remote(max_retries=0, max_calls=1, **options)(run)
 
 
 def _results(tasks: list[Any], timeout: float | None) -> list[Any]:

@@ -20,6 +20,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from harness import overlay
 from harness.engine import failures, ray_cluster, tune_memory
 from harness.engine import slots as layouts
 from harness.engine.slots import Layout
@@ -297,6 +298,7 @@ def run(
         grid.keep_user_scores,
         shared.get("top_k", 0),
         place,
+        overlay.current(),
     )
     searcher = GridSearcher(grid, home, stop, *([recorder.drop.remote] if place else []))
     scheduler = GridScheduler(searcher, recorder, layout.slots, log)

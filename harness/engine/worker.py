@@ -12,7 +12,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from harness.engine.slots import Layout
 from harness.engine.trial_files import TrialFiles
 from harness.engine.watchdog import Watchdog, die_with_parent
 from harness.engine.worker_reports import Ended, Epoch, Refusal, Report
+from harness.overlay import TEST, Overlay
 from harness.record import artifacts
 from harness.system.code_hash import code_hash
 from harness.training.user_scores import Scores
@@ -55,6 +56,7 @@ class SharedData:
     keep_user_scores: bool = False  # whether searches report scores by user (`user_scores`)
     top_k: int = 0  # length of the lists that confirmations store; 0: none
     place: str = ""  # where workers write checkpoints and weights (`places`); "": through the recorder into the home
+    components: Overlay = field(default_factory=Overlay)  # those from outside harness, by content
 
 
 class Recorder:
@@ -95,6 +97,15 @@ class Recorder:
         return self.stop_requested
 
 
+def own_files(trial: Trial) -> list[str]:
+    """Return the files, such as `adapters/mine.py`, of the components from outside harness that a trial names."""
+    cell = trial.cell
+    words = {registry.ADAPTERS: [cell.adapter, *cell.parts], registry.BACKBONES: [cell.backbone]}
+    words |= {registry.LOSSES: [trial.params.get("train.loss", "")], registry.BASELINES: [cell.adapter]}
+    names = [(package, registry.split_overrides(word)[0]) for package, some in words.items() for word in some]
+    return [f"{package.rpartition('.')[2]}/{name}.py" for package, name in names if registry.own(package, name)]
+
+
 class OutOfMemory(Exception):
     """A trial ran out of memory; it is retried in a new process."""
 
@@ -123,6 +134,7 @@ class Worker:
         from harness.training.precision import use_tf32
 
         die_with_parent()
+        registry.use(shared.components)
         torch.set_num_threads(shared.layout.threads)
         self.card = card.Card.of(shared.layout.gpu)
         self.device = "cuda" if self.card.cuda is not None else "cpu"
@@ -220,6 +232,8 @@ class Worker:
         return None
 
     def _failed(self, reason: str) -> Ended:
+        if files := own_files(self.trial):
+            reason += f" (it uses {', '.join(files)}, not built in: test it with {TEST} --components DIR)"
         return self._ended(TrialResult("failed", reason=reason, curve=self._curve(), info=self._spent()))
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from harness import registry
 from harness.data import preparation, reader, splits
 from harness.data.cards import DataCard
 from harness.record import artifacts
@@ -65,7 +66,15 @@ class LedgerRow:
         parts = parts[: 1 if self.cell.encoder == "none" else 2]
         adapters = f"--adapters {shlex.quote(self.cell.adapter)}"
         grid = [] if self.cell.is_baseline else [f"--backbones {self.cell.backbone}", adapters]
-        return " ".join(["harness bench", *parts, *grid])
+        return " ".join(["harness bench", *parts, *grid, *self._components()])
+
+    def _components(self) -> list[str]:
+        """Return the options that name the folders of the row's components, as far as they are here."""
+        words = {registry.ADAPTERS: self.cell.adapter, registry.BACKBONES: self.cell.backbone}
+        words |= {registry.BASELINES: self.cell.adapter, registry.ENCODERS: self.cell.encoder.partition(":")[0]}
+        named = [registry.own(package, registry.split_overrides(word)[0]) for package, word in words.items()]
+        folders = sorted({component.origin for component in named if component and Path(component.origin).is_dir()})
+        return [f"--components {shlex.quote(folder)}" for folder in folders]
 
 
 def of(ledger: Ledger, run: str | None = None) -> dict[Cell, LedgerRow]:
@@ -108,6 +117,22 @@ def _within(parts: list[str], words: list[str]) -> bool:
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
+
+
+def check_components(row: LedgerRow, trial: Trial) -> None:
+    """Raise HarnessError if a component from outside harness that a trial used is not here."""
+    if not any(isinstance(version, str) for version in trial.inputs.versions.values()):
+        return
+    cell = trial.cell
+    words = {registry.BASELINES: cell.adapter}
+    if not cell.is_baseline:
+        words = {registry.ADAPTERS: cell.adapter, registry.BACKBONES: cell.backbone}
+        words[registry.LOSSES] = trial.params["train.loss"]
+    named = [(package, registry.split_overrides(word)[0]) for package, word in words.items()]
+    if away := [name for package, name in named if name not in registry.names(package)]:
+        raise HarnessError(
+            f"{row.words} uses components that are not built in: {', '.join(away)}. Add --components DIR."
+        )
 
 
 def confirmed(ledger: Ledger, row: LedgerRow) -> list[Trial]:

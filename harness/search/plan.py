@@ -215,12 +215,12 @@ def study(cell: Cell, request: Request, encoded: EncodedDataset, ledger: Ledger)
 VERSION_NAMES = {registry.ADAPTERS: "adapters", registry.BACKBONES: "backbones", registry.LOSSES: "harness.losses"}
 
 
-def versions(cell: Cell, loss: str) -> dict[str, int]:
+def versions(cell: Cell, loss: str) -> dict[str, int | str]:
     """Versions of the training core and of the components that compute a cell's results, by recorded name."""
     if cell.is_baseline:
-        return {"core": CORE_VERSION, cell.adapter: registry.schema(registry.BASELINES, cell.adapter).version}
+        return {"core": CORE_VERSION, cell.adapter: registry.schema(registry.BASELINES, cell.adapter).revision}
     parts = {registry.ADAPTERS: cell.adapter, registry.BACKBONES: cell.backbone, registry.LOSSES: loss}
     return {"core": CORE_VERSION} | {
-        VERSION_NAMES[package]: registry.schema(package, registry.split_overrides(name)[0]).version
+        VERSION_NAMES[package]: registry.schema(package, registry.split_overrides(name)[0]).revision
         for package, name in parts.items()
     }

@@ -97,7 +97,10 @@ class SpaceSource:
 
     def path(self, file: str) -> Path:
         override = self.root() / file if self.folder else None
-        return override if override and override.is_file() else registry.folder_of("search_spaces") / file
+        if override and override.is_file():
+            return override
+        own = registry.space_of(Path(file).parent.name, Path(file).stem)
+        return own or registry.folder_of("search_spaces") / file
 
     def root(self) -> Path:
         """Return the folder, or the published setting of that name."""
@@ -295,10 +298,12 @@ def read(path: Path, owner: str, defaults: Json, domains: Mapping[str, Domain] |
     """Read the axes of one TOML file and check them against the owner's parameters, defaults and domains (None: any
     value of the default's type)."""
     where = "/".join(path.parts[-3:] if path.parent.name in COMPONENT_FOLDERS else path.parts[-2:])
+    if registry.is_own_space(path):
+        where = str(path)
     try:
         table = _table(decoding.text(path))
     except FileNotFoundError:
-        raise HarnessError(f"{where} is missing; every component needs one (it may be empty).") from None
+        raise HarnessError(f"{where} is missing; every component needs one (it may be empty). Create it.") from None
     except (ValueError, RecursionError) as error:  # an int of thousands of digits raises no TOMLDecodeError
         raise HarnessError(f"{where} is not valid TOML: {str(error).rstrip('.')}.") from None
     _check_names(where, table, defaults, owner)

@@ -262,11 +262,17 @@ def _config(folder: Path) -> Json:
     kinds = {"adapter": registry.ADAPTERS, "backbone": registry.BACKBONES, "loss": registry.LOSSES}
     for kind, package in kinds.items():
         part = config["components"][kind]
-        here = registry.schema(package, part["name"]).version
+        if part["name"] not in registry.names(package):
+            raise HarnessError(
+                f"{folder} needs the {kind} {part['name']}, which is not here: set HARNESS_COMPONENTS to its folder."
+            )
+        here = registry.schema(package, part["name"]).revision
         if here != part["version"]:
+            own = registry.own(package, part["name"])
+            remedy = f"Restore {registry.place_of(own)}" if own else f"Install harness {config['harness']}"
             raise HarnessError(
                 f"{folder} needs version {part['version']} of {kind} {part['name']}; this harness has version {here}. "
-                f"Install harness {config['harness']} to load it."
+                f"{remedy} to load it."
             )
     return config
 

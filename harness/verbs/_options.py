@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from harness import registry
 from harness.registry import ADAPTERS, BACKBONES, ENCODERS, names
 from harness.types import BUDGETS, Budget, Engine, HarnessError, PrepSpec, Protocol
+from harness.verbs._components import COMPONENTS
 from harness.verbs._study import LongName, Names, long_name, merged, only_these, use_study, use_suite
 
 if TYPE_CHECKING:
@@ -309,6 +311,7 @@ grid_options = combined(
         help="Start each search with the best trials found on DATASET.",
     ),
     spaces_options,
+    click.option("--components", **COMPONENTS),  # used by `request_of`
     home_option,
 )
 
@@ -327,7 +330,8 @@ def suite_of(options: Options) -> Suite | None:
         return None
     with GRID.make_context("suite", ["--suite", options["suite"]]) as context:
         planned = context.params
-    changed = [name for name in planned if name not in ("suite", "home") and options[name] != planned[name]]
+    same = ("suite", "home", "components")
+    changed = [name for name in planned if name not in same and options[name] != planned[name]]
     words = {str(one.name): one.opts[0].lstrip("-") for one in GRID.params}
     return suites.suite(options["suite"]).with_changes([words[name] for name in changed])
 
@@ -373,6 +377,7 @@ def request_of(options: Options) -> Request:
     from harness.record.artifacts import check_home
     from harness.search.plan import Request
 
+    registry.use_folders(options["components"])
     budget: Budget = BUDGETS[options["budget"]]
     limited = ("trials", "epochs", "seeds", "cell_seconds")
     limits = {name: options[name] for name in limited if options[name] is not None}

@@ -49,14 +49,14 @@ def text(options: Options, *, with_home: bool = True) -> str:
 
     Paths are absolute, below the user's home folder with `~`. Secrets in addresses are left out.
     """
-    offered, plain = _study.keys(), _defaults(options["suite"]) | {"suite": None}
+    offered, plain = _study.keys(), _defaults(options["suite"]) | {"suite": None, "components": ()}
     values = _with_words(_of_study_file(options))
     lines, pins = "", ""
     for key, option in offered.items():
         name = str(option.name)
         if name not in values or values[name] == plain[name] or (name == "home" and not with_home):
             continue
-        if option.multiple:
+        if option.multiple and not isinstance(option.type, click.Path):
             pins += "".join(f"{_string(word)} = {value}\n" for word, value in _settings(values[name]))
         else:
             lines += f"{key} = {_written(option, values[name], Path(values['home']))}\n"
@@ -94,6 +94,8 @@ def _written(option: click.Option, value: Any, home: Path) -> str:
         words = [quoted(_tilde(word)) for word in split_list(value)]
         listed = split_list(",".join(words)) == [_tilde(word) for word in split_list(value)]
         return toml_text.value(words if listed else value)
+    if isinstance(value, tuple):
+        return toml_text.value([_tilde(path) for path in value])
     if isinstance(option.type, click.Path):
         value = _tilde(str(value))
     public = value

@@ -88,6 +88,11 @@ def _nearest(key: str, offered: dict[str, click.Option]) -> str:
 def _checked(where: str, key: str, option: click.Option, value: Any) -> Any:
     """Return a value as the command line would pass it. Raises HarnessError if it has another type or is refused."""
     kind, allowed = _kind(option)
+    if option.multiple and isinstance(option.type, click.Path):
+        listed = [value] if isinstance(value, str) else value
+        if not isinstance(listed, list) or not all(isinstance(word, str) for word in listed):
+            raise HarnessError(f"{where}: {key} is {_type(value)}; it takes a string or a list of strings.")
+        return tuple(listed)
     if option.multiple and isinstance(value, dict):
         return tuple(f"{name}={_word(where, f'{key}.{name}', content)}" for name, content in _flat(value).items())
     if isinstance(option.type, Names) and isinstance(value, list) and all(isinstance(word, str) for word in value):
@@ -165,6 +170,8 @@ def absolute(option: click.Option, value: Any, folder: Path, home: Path | None =
 
     home: of the data sets whose names are no folders; None: only words with a slash are folders.
     """
+    if isinstance(value, tuple) and isinstance(option.type, click.Path):
+        return tuple(absolute(option, one, folder) for one in value)
     if isinstance(option.type, click.Path) and "://" not in str(value):
         path = _joined(folder, str(value))
         return value if option.name == "spaces" and not path.exists() else str(path)

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from harness.verbs._components import components_option
 from harness.verbs._options import home_option, json_option, prep_of, prep_options
 
 rank = 90
@@ -20,6 +21,7 @@ rank = 90
     "--encoder", default="", help="Also check this embedding, e.g. file:E.npy.  [default: minilm, if computed]"
 )
 @prep_options
+@components_option
 @home_option
 @json_option
 def command(dataset: str, encoder: str, home: str, as_json: bool, **options: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from harness.types import HarnessError
+from harness.verbs._components import components_option
 from harness.verbs._options import BoundedInt, Options, home_option, json_option, run_option
 
 rank = 46
@@ -32,6 +33,7 @@ rank = 46
 @click.option("--top-k", type=BoundedInt(1), help="Items per list, with --lists.  [default: 10]")
 @click.option("--mlflow", is_flag=True, help="Also write an MLflow model, to the subfolder mlflow.")
 @click.option("--tracking", metavar="URI", help="Also log that model in this MLflow store, with --mlflow.")
+@components_option
 @home_option
 @json_option
 def command(row: str, output: Path, seed: int | None, home: str, **options: Any) -> None:
@@ -53,6 +55,12 @@ def command(row: str, output: Path, seed: int | None, home: str, **options: Any)
     report = export.write(find_home(Path(home)), row, output, seed, options["dataset"], options["run"], options["fold"])
     if options["mlflow"]:
         from harness.record import mlflow_client
+
+        if own := export.not_built_in(output):
+            raise HarnessError(
+                f"Wrote {output}, but no MLflow model: it cannot contain code that is not ours: {', '.join(own)}. "
+                "Load the folder with harness.load_export."
+            )
 
         mlflow_client.save_model(output / "mlflow", output)
         if uri := options["tracking"]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.types import HarnessError
+from harness.verbs._components import components_option
 from harness.verbs._options import BoundedInt, home_option, run_option
 from harness.verbs._study import LongName
 
@@ -19,6 +20,7 @@ rank = 40
 
 
 @click.command()
+@components_option
 @home_option
 @click.option(
     "--format", "form", cls=LongName, default="terminal", show_default=True, help="terminal, md, tex, csv, ..."

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import click
 
+from harness.verbs._components import components_option
 from harness.verbs._options import home_option, json_option
 
 rank = 50
 
 
 @click.command()
+@components_option
 @home_option
 @json_option
 def command(home: str, as_json: bool) -> None:

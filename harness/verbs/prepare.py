@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from harness.verbs._components import components_option
 from harness.verbs._options import FiniteFloat, home_option, json_option, prep_of, prep_options
 
 rank = 70
@@ -23,6 +24,7 @@ rank = 70
     help="Only estimate the cost of api: encoders, at PRICE per million tokens.",
 )
 @prep_options
+@components_option
 @home_option
 @json_option
 def command(**options: Any) -> None:

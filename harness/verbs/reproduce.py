@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from harness.verbs._components import components_option
 from harness.verbs._options import (
     BoundedInt,
     FiniteFloat,
@@ -34,6 +35,7 @@ rank = 45
 )
 @spaces_options
 @run_option
+@components_option
 @home_option
 @json_option
 def command(row: str, home: str, search: bool, as_json: bool, **options: Any) -> None:

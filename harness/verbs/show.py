@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from harness.verbs._components import components_option
 from harness.verbs._options import home_option, json_option, prep_of, prep_options
 
 rank = 60
@@ -16,6 +17,7 @@ rank = 60
 @click.command()
 @click.argument("name")
 @prep_options
+@components_option
 @home_option
 @json_option
 def command(name: str, home: str, as_json: bool, **options: Any) -> None:

@@ -22,6 +22,7 @@ KINDS = {
     "baselines": registry.BASELINES,
     "metrics": registry.METRICS,
     "list metrics": registry.LIST_METRICS,
+    "table formats": registry.TABLES,
     "datasets": registry.DATASETS,
 }
 
@@ -59,10 +60,18 @@ def _datasets(home: Path) -> list[Json]:
 
 
 def _entry(package: str, name: str) -> Json:
-    """Return `name`, `summary`, and `by_name_only` if `all` leaves the component out."""
-    schema = registry.schema(package, name)
+    """Return `name`, `summary`, `by_name_only` if `all` leaves the component out, and `from`, a folder or package, if
+    it is not built in."""
+    component = registry.own(package, name)
+    source = {"from": component.origin} if component else {}
+    try:
+        schema = registry.schema(package, name)
+    except HarnessError as error:
+        if not component:
+            raise
+        return {"name": name, "summary": f"Broken: {error}"} | source
     mark = {"by_name_only": True} if schema.attributes.get("by_name_only") else {}
-    return {"name": name, "summary": schema.doc.split("\n\n")[0].replace("\n", " ")} | mark
+    return {"name": name, "summary": schema.doc.split("\n\n")[0].replace("\n", " ")} | mark | source
 
 
 def text(listing: dict[str, list[Json]]) -> str:
@@ -73,9 +82,13 @@ def text(listing: dict[str, list[Json]]) -> str:
             lines += _dataset_lines(entries)
             continue
         for entry in entries:
-            mark = " [not in 'all']" if entry.get("by_name_only") else ""
+            mark = (" [not in 'all']" if entry.get("by_name_only") else "") + _origin(entry)
             lines.append(f"  {entry['name']:18s} {entry['summary']}{mark}")
     return "\n".join([*lines, "Any folder with interactions and items (.parquet, .csv, .tsv, ...) is a data set too."])
+
+
+def _origin(entry: Json) -> str:
+    return f" [from {entry['from']}]" if "from" in entry else ""
 
 
 def _dataset_lines(entries: list[Json]) -> list[str]:
@@ -93,6 +106,7 @@ def _dataset_lines(entries: list[Json]) -> list[str]:
             continue
         for entry in members:
             mark = " [ready]" if entry["ready"] else " [no such folder]" if "folder" in entry else ""
+            mark += _origin(entry)
             lines.append(f"  {entry['name']:18s} {entry['summary']}{mark}")
     return [*lines, "  (get a data set that is not marked ready: harness prepare NAME)"]
 
@@ -137,10 +151,12 @@ def _component(kind: str, package: str, name: str) -> Json:
     facts = {
         "kind": kind,
         "name": schema.name,
-        "version": schema.version,
+        "version": schema.revision,
         "doc": schema.doc,
         "parameters": schema.params,
     }
+    if component := registry.own(package, schema.name):
+        facts["from"] = registry.place_of(component)
     if kind in spaces.COMPONENT_FOLDERS:
         space = spaces.read(
             spaces.SpaceSource().path(f"{kind}/{schema.name}.toml"), schema.name, schema.params, schema.domains

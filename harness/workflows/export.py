@@ -75,6 +75,7 @@ def write(
     if row.cell.is_ensemble:
         raise HarnessError(f"{row.words} is an ensemble of models; export its parts: {', '.join(row.parts)}.")
     chosen = run_of(ledger, row, seed, fold)
+    row_lookup.check_components(row, chosen)
     source = row_lookup.weights_file(home, chosen)
     prepared = row_lookup.sequences(home, row, chosen.inputs.data, dataset)
     split = splits.split(prepared, chosen.protocol)
@@ -99,6 +100,13 @@ def write(
         export.unseen,
         sorted(path.name for path in folder.iterdir()),
     )
+
+
+def not_built_in(folder: Path) -> list[str]:
+    """Return the components of an export folder that come from outside harness, such as `adapter mine`."""
+    parts = json.loads((folder / exported_model.CONFIG).read_text(encoding="utf-8"))["components"]
+    packages = {"adapter": registry.ADAPTERS, "backbone": registry.BACKBONES, "loss": registry.LOSSES}
+    return [f"{kind} {part['name']}" for kind, part in parts.items() if registry.own(packages[kind], part["name"])]
 
 
 def run_of(ledger: Ledger, row: LedgerRow, seed: int | None, fold: int | None = None) -> Trial:
@@ -237,7 +245,7 @@ class _Export:
 
 def _component(package: str, word: str, params: Params) -> Json:
     schema = registry.schema(package, registry.split_overrides(word)[0])
-    return {"name": schema.name, "version": schema.version, "params": schema.params | params}
+    return {"name": schema.name, "version": schema.revision, "params": schema.params | params}
 
 
 def _training_events(split: Split) -> np.ndarray:

@@ -69,6 +69,7 @@ def write(home: Path, request: ListsRequest, file: Path) -> ListsReport:
     ledger = Ledger.open(home)
     row = row_lookup.find(row_lookup.of(ledger, request.launch), request.row)
     chosen = export.run_of(ledger, row, request.seed, request.fold)
+    row_lookup.check_components(row, chosen)
     prepared = row_lookup.sequences(home, row, chosen.inputs.data, request.dataset)
     ranks = row_lookup.ranks(home, chosen)
     checked = {"queries": ranks.height, "equal": ranks.height}

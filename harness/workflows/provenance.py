@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from harness import registry
+from harness import overlay, registry
 from harness.data import splits
 from harness.record.launches import LaunchRecord, SkippedCell, StudyRecord
 from harness.search.plan import Plan
@@ -72,6 +72,7 @@ def provenance() -> Json:
     sha = _output([*git, "rev-parse", "HEAD"]) if (root / ".git").exists() else ""
     packages = ("torch", "ray", "optuna", "mlflow", "polars", "numpy", "sentence-transformers")
     return {
+        **({"components": registry.own_revisions()} if overlay.current().components else {}),
         "harness": metadata.version("harness-bench"),
         "git": sha,
         "code": code_hash(),

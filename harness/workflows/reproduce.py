@@ -188,6 +188,7 @@ class _Recorded:
         self.row = row_lookup.find(row_lookup.of(ledger, request.launch), request.row)
         self.runs = row_lookup.by_seed(self.row, row_lookup.confirmed(ledger, self.row))[: request.seeds]
         self.trials = [trial for run in self.runs for trial in run]
+        row_lookup.check_components(self.row, self.trials[0])
         tests = [result.test for trial in self.trials if (result := ledger.result(trial.id)) is not None]
         self.tests = [_over_folds(part) for part in self._by_run(tests)]
         frames = [artifacts.of_folds([row_lookup.ranks(home, trial) for trial in run]) for run in self.runs]
@@ -342,7 +343,7 @@ def _versions(trial: Trial) -> dict[str, int | str]:
     here: dict[str, int | str] = {"core": plan.CORE_VERSION}
     for key, (package, name) in packages.items():
         there = name in registry.names(package)
-        here[key] = registry.schema(package, name).version if there else "not here"
+        here[key] = registry.schema(package, name).revision if there else "not here"
     return here
 
 

@@ -1,6 +1,7 @@
 """The same command on an existing Ray cluster of two nodes of one core each, beside a head that computes nothing."""
 
 import json
+import shutil
 from collections import Counter
 
 import pytest
@@ -43,6 +44,36 @@ def test_two_nodes_give_the_table_of_one_machine(tmp_path):
     tables = [json.loads(harness(h, "leaderboard", "--format", "json").stdout) for h in (home, tmp_path / "local")]
     assert metrics_of(tables[0]) == metrics_of(tables[1])
     assert list((home / "artifacts").glob("*/ranks.parquet")), "what actors leave comes back to the driver's home"
+
+
+@pytest.mark.slow
+def test_workers_train_components_whose_folder_no_node_has(tmp_path):
+    """The folder vanishes once the driver has recorded the launch; the first worker starts after that."""
+    from ray.cluster_utils import Cluster
+
+    folder, home, lib = make_dataset(tmp_path / "toy"), tmp_path / "home", tmp_path / "lib"
+    for kind in ("adapter", "backbone"):
+        assert harness(home, "new", kind, f"my-{kind}", "--output", str(lib)).returncode == 0
+    words = ["--adapters", "my_adapter", "--backbones", "my_backbone", "--components", str(lib), "--tracking", "off"]
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        process = start(home, folder, *words, "--address", cluster.address)
+        wait_for(home, "launched", 1, process)
+        shutil.rmtree(lib)
+        _, err = process.communicate(timeout=300)
+    finally:
+        cluster.shutdown()
+    assert process.returncode == 0, err
+    done = [e for e in events(home, "ended") if e["result"]["status"] == "done"]
+    assert {"search", "confirm"} <= {role_of(home, event["id"]) for event in done}
+
+
+def role_of(home, trial_id):
+    [started] = [e for e in events(home, "started") if e["id"] == trial_id][:1]
+    return started["trial"]["role"]
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ bytes for a binary format. Independent of the engine: frames in, text out.
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -38,4 +37,4 @@ def write(table: Table, format: str, path: Path) -> None:
 
 def render(table: Table, format: str) -> Any:
     """Render the table as text (str), or bytes for a binary format. Raises HarnessError for an unknown format."""
-    return importlib.import_module(f"{__name__}.{registry.find(__name__, format)}").render(table)
+    return registry.load_module(__name__, format).render(table)

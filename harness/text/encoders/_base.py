@@ -93,7 +93,8 @@ class Encoder:
     def identity(self) -> Json:
         """Everything that determines the output besides its input, as JSON: weights, pooling, seeds, never a path.
         Imports nothing heavy."""
-        return {"encoder": self.name, "version": self.version}
+        code = registry.schema(registry.ENCODERS, self.name).code
+        return {"encoder": self.name, "version": f"{self.version}+{code}" if code else self.version}
 
     def inputs(self, texts: Texts) -> list[Any]:
         """The parts of the catalogue that the output depends on, as JSON."""

@@ -1,0 +1,36 @@
+"""What every loss owes."""
+
+import torch
+
+from harness import registry
+from harness.conformance._subjects import parametrized
+
+N, P, WIDTH = 50, 12, 8
+
+
+@parametrized(registry.LOSSES)
+def test_a_loss_is_a_finite_number_whose_gradient_reaches_states_and_items(package, name):
+    g = torch.Generator().manual_seed(0)
+    h, table = (torch.randn(rows, WIDTH, generator=g, requires_grad=True) for rows in (P, N))
+    loss, target = registry.load(package, name)(N), torch.randint(N, (P,), generator=g)
+    loss.observe(torch.bincount(target, minlength=N))
+    negatives = loss.draw(P, g)
+    value = loss(h, table, target, negatives)
+    assert value.shape == ()
+    assert torch.isfinite(value)
+    value.backward()
+    for tensor in (h, table):
+        assert tensor.grad is not None
+        assert torch.isfinite(tensor.grad).all()
+        assert torch.count_nonzero(tensor.grad)
+
+
+@parametrized(registry.LOSSES)
+def test_a_loss_is_lower_where_the_target_scores_higher(package, name):
+    target = torch.arange(P)
+    table = torch.eye(N, N)
+    loss = registry.load(package, name)(N)
+    loss.observe(torch.ones(N, dtype=torch.int64))
+    negatives = loss.draw(P, torch.Generator().manual_seed(0))
+    right, wrong = (loss(scale * table[target], table, target, negatives).item() for scale in (3.0, -3.0))
+    assert right < wrong
