@@ -68,9 +68,15 @@ def write(model: Recommender, file: Path) -> OnnxReport:
     program.save(str(file), external_data=external)
     try:
         return _self_test(graph, model, file)
-    except HarnessError:
-        file.unlink()
-        raise
+    except Exception as error:
+        for part in file.parent.glob(f"{file.name}*"):
+            part.unlink()
+        if isinstance(error, HarnessError):
+            raise
+        raise HarnessError(
+            f"The ONNX graph of backbone {name} does not run at every batch and length: {_reason(error)}. "
+            "The rest is exported."
+        ) from error
 
 
 class _Graph(nn.Module):
@@ -105,7 +111,7 @@ def _exported(graph: _Graph, model: Recommender) -> Any:
     batch = torch.export.Dim("batch", min=1, max=2**20)
     length: Any = torch.export.Dim("length", min=1, max=longest) if longest > 1 else 1
     lengths = ({0: batch, 1: length}, {0: batch, 1: length + 1}) if longest > 1 else ({0: batch}, {0: batch})
-    example = _example(model, rows=3, length=max(1, longest - 1))
+    example = _example(model, rows=3, length=min(longest, max(2, longest - 1)))  # a length of 1 would be fixed
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(action="ignore"), torch.no_grad():
         return torch.onnx.export(

@@ -17,25 +17,32 @@ BACKBONES = registry.names(registry.BACKBONES)
 ITEMS, D, MAX_LEN = 30, 16, 9
 
 
-def recommender(backbone, loss="softmax"):
+def recommender(backbone, loss="softmax", adapter="id", max_len=MAX_LEN):
     """A model of random weights."""
     torch.manual_seed(0)
-    module = registry.load(registry.BACKBONES, backbone)(D, MAX_LEN)
-    parts = {"adapter": "id", "backbone": backbone, "loss": loss}
+    module = registry.load(registry.BACKBONES, backbone)(D, max_len)
+    parts = {"adapter": adapter, "backbone": backbone, "loss": loss}
     config = {
         "components": {kind: {"name": name, "params": {}} for kind, name in parts.items()},
-        **{"d": D, "max_len": MAX_LEN, "filter_seen": False, "row": "toy", "trial": "t", "harness": "0"},
+        **{"d": D, "max_len": max_len, "filter_seen": False, "row": "toy", "trial": "t", "harness": "0"},
     }
     weights = {f"backbone.{name}": value for name, value in module.state_dict().items()}
-    ids = [f"i{i}" for i in range(ITEMS)]
-    return Recommender(config, ids, torch.randn(ITEMS, D), torch.ones(ITEMS, dtype=torch.int64), weights, None)
+    kind, ids = registry.load(registry.ADAPTERS, adapter), [f"i{i}" for i in range(ITEMS)]
+    params = registry.schema(registry.ADAPTERS, adapter).params
+    config["components"]["adapter"]["params"] = params
+    if (mixer := kind.mixer_of(D, params)) is not None:
+        weights |= {f"mixer.{name}": value for name, value in mixer.state_dict().items()}
+    return Recommender(
+        config, ids, torch.randn(ITEMS, kind.views * D), torch.ones(ITEMS, dtype=torch.int64), weights, None
+    )
 
 
 def check(model, file):
     """Compare the graph with the model's own states and scores, which do not go through the graph's code."""
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(1)
-    for rows, longest in ((1, 1), (1, MAX_LEN), (4, 3), (150, 6), (2, MAX_LEN)):
+    max_len = model.config["max_len"]
+    for rows, longest in ((1, 1), (1, max_len), (4, min(3, max_len)), (150, min(6, max_len)), (2, max_len)):
         lengths = [longest, *rng.integers(1, longest + 1, rows - 1)]
         histories = [rng.integers(1, ITEMS + 1, n).tolist() for n in lengths]
         times = [np.sort(rng.integers(0, 10**8, n + 1)).tolist() for n in lengths] if model.needs_times else None
@@ -72,6 +79,31 @@ def test_scores_of_a_loss_that_normalises_are_those_of_the_model(tmp_path):
     check(model, file)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("adapter", ["llmesr", "tedrec"])
+def test_items_of_several_views_are_mixed_in_the_graph(adapter, tmp_path):
+    model, file = recommender("sasrec", adapter=adapter), tmp_path / export_onnx.FILE
+    export_onnx.write(model, file)
+    check(model, file)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("max_len", [1, 2])
+def test_short_rows_are_exported(max_len, tmp_path):
+    model, file = recommender("sasrec", max_len=max_len), tmp_path / export_onnx.FILE
+    assert export_onnx.write(model, file).lengths[-1] == max_len
+    check(model, file)
+
+
+@pytest.mark.slow
+def test_a_large_table_lies_in_a_second_file(monkeypatch, tmp_path):
+    monkeypatch.setattr(export_onnx, "LARGEST_FILE", 0)
+    model, file = recommender("gru4rec"), tmp_path / export_onnx.FILE
+    export_onnx.write(model, file)
+    assert (tmp_path / f"{export_onnx.FILE}.data").stat().st_size > ITEMS * D * 4
+    check(model, file)
+
+
 def test_without_the_extra_the_message_says_what_to_install(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find(name))
@@ -81,7 +113,9 @@ def test_without_the_extra_the_message_says_what_to_install(monkeypatch):
 
 def test_a_backbone_that_cannot_be_exported_is_one_line_and_leaves_no_file(monkeypatch, tmp_path):
     model = recommender("sasrec")
-    monkeypatch.setattr(type(model.model.backbone), "forward", lambda self, x, real, times=None: x * len(x.tolist()))
+    monkeypatch.setattr(
+        type(model.model.backbone), "forward", lambda self, x, real, times=None: x if x.sum() > 0 else -x
+    )
     with pytest.raises(HarnessError, match="Backbone sasrec cannot be exported to ONNX") as raised:
         export_onnx.write(model, tmp_path / export_onnx.FILE)
     assert "\n" not in str(raised.value)

@@ -1,5 +1,6 @@
 """Exported models served over HTTP: examples/serve.py and the MLflow command of docs/serving.md."""
 
+import json
 import os
 import re
 import shlex
@@ -10,6 +11,8 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 import requests
 import small_homes
@@ -28,15 +31,25 @@ HISTORIES = [["i001", "i002"], ["i003"], []]
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """An export of `id` under SASRec, with its MLflow model."""
+    """An export of `id` under SASRec, with its MLflow model and ONNX graph."""
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("serving")
     dataset = make_dataset(root / "toy", items=40)
     (root / "home").mkdir()
     small_homes.run(small_homes.request(root / "home", dataset, "id", budget=BUDGET))
-    done = command(root / "home", "export", "sasrec/id", "--output", str(root / "model"), "--mlflow")
+    done = command(root / "home", "export", "sasrec/id", "--output", str(root / "model"), "--mlflow", "--onnx")
     assert done.returncode == 0, done.stderr
+    assert "backbone.onnx: differs from PyTorch by at most" in done.stdout
     return root / "model"
+
+
+def test_the_onnx_graph_of_the_page_scores_items_as_recommend_does(exported):
+    session = onnxruntime.InferenceSession(str(exported / "backbone.onnx"), providers=["CPUExecutionProvider"])
+    ids = json.loads((exported / "items.json").read_text())
+    _, scores = session.run(None, {"items": np.array([[ids.index("i001") + 1, ids.index("i002") + 1]])})
+    [answer] = exported_model.load(exported).recommend([["i001", "i002"]], 5)
+    best = [ids[i] for i in np.argsort(-scores[0]) if ids[i] not in ("i001", "i002")]
+    assert best[:5] == answer.items
 
 
 @contextmanager
