@@ -87,12 +87,14 @@ class _Graph(nn.Module):
     def __init__(self, model: Recommender) -> None:
         super().__init__()
         self.model, self.max_len = model.model, int(model.config["max_len"])
+        adapter = self.model.table.adapter  # one that folds transforms whole rows: ONNX needs their length
+        self.padded = self.model.backbone.unrolls or adapter.folds
         with torch.no_grad():
             self.register_buffer("table", model.model.table().detach())
 
     def forward(self, items: Tensor, times: Tensor | None = None) -> tuple[Tensor, Tensor]:
         backbone, at = self.model.backbone, (items > 0).sum(1, keepdim=True)
-        if backbone.unrolls:  # fixed length; padding on the right changes no state before it
+        if self.padded:  # fixed length; padding on the right changes no state before it
             place = torch.arange(self.max_len)
             inside = place < items.shape[1]
             items = torch.where(inside, items[:, place.clamp(max=items.shape[1] - 1)], 0)
@@ -114,11 +116,12 @@ def _exported(graph: _Graph, model: Recommender) -> Any:
     example = _example(model, rows=3, length=min(longest, max(2, longest - 1)))  # a length of 1 would be fixed
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(action="ignore"), torch.no_grad():
+        program = torch.export.export(
+            graph, example, dynamic_shapes=lengths[: len(example)]
+        )  # no fallback to fixed sizes
         return torch.onnx.export(
-            graph,
-            example,
+            program,
             dynamo=True,
-            dynamic_shapes=lengths[: len(example)],
             input_names=INPUTS[: len(example)],
             output_names=OUTPUTS,
             verbose=False,
