@@ -29,7 +29,8 @@ class Backbone(nn.Module):
     Class attributes: ``version``, raised when behaviour changes; ``causal``: the state at t reads nothing after t;
     ``uses_time``: needs the times of the events, including that of the item to be predicted; ``pace``: multiplies the
     budget's epochs and patience, above 1 if an epoch trains only a share of the positions; ``by_name_only``: not part
-    of the selection ``all``; ``note``: a caution printed under tables with a row of this backbone.
+    of the selection ``all``; ``unrolls``: loops over the length, so an exported graph pads rows to max_len;
+    ``note``: a caution printed under tables with a row of this backbone.
 
     ``mask``: the vector (d,) of masked positions (item number `MASKED` in `views`), for backbones trained by the cloze
     task. They rank by the state of a masked position appended to the history, so rows have length max_len + 1.
@@ -40,6 +41,7 @@ class Backbone(nn.Module):
     uses_time = False
     pace = 1
     by_name_only = False
+    unrolls = False
     note = ""
     mask: nn.Parameter | None
 

@@ -26,6 +26,7 @@ class GRU4Rec(Backbone):
     """
 
     version = 2
+    unrolls = True
 
     def __init__(
         self,

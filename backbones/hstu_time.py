@@ -27,7 +27,7 @@ class HSTUTime(HSTU):
 
     def biases(self, query: Tensor, length: int, times: Tensor | None) -> list[Tensor]:
         assert times is not None
-        following = times.gather(1, query.expand(len(times), -1) + 1)
+        following = times.gather(1, query.expand(times.shape[0], -1) + 1)
         elapsed = (following[..., None] - times[:, None, :length]).abs().clamp_min(1)
         bucket = (elapsed.float().log() / BUCKET_WIDTH).long().clamp_max(N_BUCKETS - 1)
         positions = super().biases(query, length, times)

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from ._base import Backbone, Depth, Dropout, Rate
 
@@ -36,6 +37,8 @@ class LRURec(Backbone):
 
     ``lru_dropout``: rate on the output of the recurrence; ``dropout``: rate everywhere else.
     """
+
+    unrolls = True
 
     def __init__(
         self, d: int, max_len: int, *, n_blocks: Depth = 2, dropout: Rate = 0.2, lru_dropout: Rate = 0.2
@@ -88,8 +91,11 @@ class _LRU(nn.Module):
     def forward(self, h: Tensor, at: Tensor | None = None) -> Tensor:
         """Map (B, L, d) to (B, L, d), or to (B, d): only the output at position ``at`` (B,) of each row."""
         u = self.into(h).unflatten(2, (-1, 2)).to(self.nu.dtype) * self.log_gamma.exp().unsqueeze(1)
-        factor = torch.polar((-self.nu.exp()).exp(), self.theta.exp())
-        s = torch.view_as_real(linear_scan(factor, torch.view_as_complex(u)))
+        size, angle = (-self.nu.exp()).exp(), self.theta.exp()
+        if torch.compiler.is_exporting():
+            s = _real_scan(torch.stack([size * angle.cos(), size * angle.sin()], -1), u)
+        else:
+            s = torch.view_as_real(linear_scan(torch.polar(size, angle), torch.view_as_complex(u)))
         if at is not None:
             s = s[torch.arange(len(s), device=s.device), at]
         return self.out(s.flatten(-2))
@@ -130,6 +136,21 @@ def _doubled(factor: Tensor, u: Tensor) -> Tensor:
         s[:, reach:] += factor * s[:, :-reach]
         factor, reach = factor * factor, 2 * reach
     return s
+
+
+def _real_scan(factor: Tensor, u: Tensor) -> Tensor:
+    """`linear_scan` for graphs, which hold no complex numbers. factor: (w, 2), u: (B, L, w, 2), real and imaginary."""
+    s, reach = u, 1
+    while reach < s.shape[1]:
+        s = s + F.pad(_product(factor, s[:, :-reach]), (0, 0, 0, 0, reach, 0))
+        factor, reach = _product(factor, factor), 2 * reach
+    return s
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Product of complex numbers stored as pairs, (..., 2)."""
+    (a_re, a_im), (b_re, b_im) = a.unbind(-1), b.unbind(-1)
+    return torch.stack([a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re], -1)
 
 
 def _normal(module: nn.Module) -> None:

@@ -39,6 +39,8 @@ class Mamba4Rec(Backbone):
     Raises ValueError if one of these is below 1.
     """
 
+    unrolls = True
+
     def __init__(
         self,
         d: int,
@@ -123,10 +125,22 @@ def selective_scan(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) ->
 
     x, delta: (b, L, w); A: (w, n); B, C: (b, L, n); S: (b, w, n); y: (b, L, w) in the dtype of A. Differentiable once.
     """
+    if torch.compiler.is_exporting():
+        return _unrolled(x, delta, A, B, C)
     rows = max(1, STATE_ELEMENTS.get(x.device.type, 2**28) // A.numel())
     parts = zip(*(tensor.to(A.dtype).split(rows) for tensor in (x, delta, B, C)), strict=True)
     scanned = [_Scan.apply(x, delta, A, B, C) for x, delta, B, C in parts]
     return torch.cat(scanned)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def _unrolled(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
+    """`selective_scan` without in-place operations or parts of the batch, which graphs cannot hold."""
+    drive, y = (delta * x).unsqueeze(3), []
+    state = torch.zeros_like(drive[:, 0] * A)
+    for t in range(x.shape[1]):
+        state = (delta[:, t].unsqueeze(2) * A).exp() * state + drive[:, t] * B[:, t].unsqueeze(1)
+        y.append((state * C[:, t].unsqueeze(1)).sum(2))
+    return torch.stack(y, 1)
 
 
 class _Scan(torch.autograd.Function):

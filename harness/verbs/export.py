@@ -32,6 +32,7 @@ rank = 46
 @click.option("--lists", is_flag=True, help="Write the top lists of the test users instead of the model.")
 @click.option("--top-k", type=BoundedInt(1), help="Items per list, with --lists.  [default: 10]")
 @click.option("--mlflow", is_flag=True, help="Also write an MLflow model, to the subfolder mlflow.")
+@click.option("--onnx", is_flag=True, help="Also write the model as an ONNX graph, backbone.onnx, and test it.")
 @click.option("--tracking", metavar="URI", help="Also log that model in this MLflow store, with --mlflow.")
 @components_option
 @home_option
@@ -52,6 +53,10 @@ def command(row: str, output: Path, seed: int | None, home: str, **options: Any)
         raise HarnessError("--top-k sets the length of lists; add --lists.")
     if options["tracking"] and not options["mlflow"]:
         raise HarnessError("--tracking logs the MLflow model; add --mlflow.")
+    if options["onnx"]:
+        from harness.workflows import export_onnx
+
+        export_onnx.require()
     report = export.write(find_home(Path(home)), row, output, seed, options["dataset"], options["run"], options["fold"])
     if options["mlflow"]:
         from harness.record import mlflow_client
@@ -67,11 +72,26 @@ def command(row: str, output: Path, seed: int | None, home: str, **options: Any)
             name = re.sub(r"[/:.%\"'\s]+", "-", report.row)  # characters that MLflow's names do not admit
             model = mlflow_client.log_model(uri, report.trial, name, output / "mlflow")
             click.echo(f"Logged in MLflow as model {name} ({model}).", err=True)
+    graph = write_onnx(report.folder) if options["onnx"] else None
     if options["as_json"]:
-        return click.echo(as_json(report))
+        return click.echo(as_json(report, {"onnx": graph} if graph else {}))
     click.echo(f"{report.row}, seed {report.seed} -> {report.folder}")
     click.echo(f"Test ranks equal to the bench's: {report.equal:,} of {report.queries:,}.")
+    if graph:
+        lengths = ", ".join(map(str, graph.lengths))
+        click.echo(
+            f"{graph.file.name}: differs from PyTorch by at most {graph.difference:.1g} of the largest output "
+            f"(lengths {lengths}; {graph.evaluator})."
+        )
     return click.echo(f"Unseen items: {report.unseen_items}.")
+
+
+def write_onnx(folder: Path) -> Any:
+    """Write the ONNX graph of an exported model beside it; raises HarnessError as `export_onnx.write`."""
+    from harness.training import exported_model
+    from harness.workflows import export_onnx
+
+    return export_onnx.write(exported_model.load(folder), folder / export_onnx.FILE)
 
 
 def write_lists(row: str, output: Path, seed: int | None, home: str, options: Options) -> None:
@@ -81,6 +101,8 @@ def write_lists(row: str, output: Path, seed: int | None, home: str, options: Op
 
     if options["mlflow"]:
         raise HarnessError("--mlflow writes a model and --lists does not; give one of them.")
+    if options["onnx"]:
+        raise HarnessError("--onnx writes a model and --lists does not; give one of them.")
     request = export_lists.ListsRequest(
         row, options["top_k"] or 10, seed, options["dataset"], options["run"], options["fold"]
     )
@@ -94,6 +116,7 @@ def write_lists(row: str, output: Path, seed: int | None, home: str, options: Op
     return click.echo(f"Lists: {report.file}")
 
 
-def as_json(report: Any) -> str:
-    """Return a report, a dataclass, as JSON."""
-    return json.dumps(dataclasses.asdict(report), indent=1, default=str)
+def as_json(report: Any, parts: dict[str, Any] | None = None) -> str:
+    """Return a report, a dataclass, as JSON, with further reports by name."""
+    further = {name: dataclasses.asdict(part) for name, part in (parts or {}).items()}
+    return json.dumps(dataclasses.asdict(report) | further, indent=1, default=str)
