@@ -27,7 +27,9 @@ class Verbs(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         stem = registry.find(registry.VERBS, cmd_name)
-        return importlib.import_module(f"{registry.VERBS}.{stem}").command
+        command = importlib.import_module(f"{registry.VERBS}.{stem}").command
+        command.name = stem  # in documentation; all of them are functions called `command`
+        return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)

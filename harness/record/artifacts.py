@@ -335,7 +335,7 @@ def bounds(frame: pl.DataFrame) -> Ranks:
 
 def mid_ranked(trial: Trial) -> bool:
     """Whether a trial was recorded by a version that stored the middle of a tie as its rank."""
-    return trial.inputs.versions["core"] < TIES_KEPT
+    return int(trial.inputs.versions["core"]) < TIES_KEPT
 
 
 def load_spectra(home: Path, trial_id: str) -> dict[str, list[float]] | None:

@@ -16,6 +16,8 @@ BLOCK = re.compile(r"^```\w+ file=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory):
     folder = tmp_path_factory.mktemp("components")
+    (folder / "search_spaces" / "adapters").mkdir(parents=True)
+    (folder / "search_spaces" / "adapters" / "weighted.toml").touch()  # the README's example has an empty one
     for page in PAGES:
         blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
         assert blocks, page

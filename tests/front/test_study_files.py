@@ -68,6 +68,9 @@ SETTING = st.sampled_from(["1", "0.25", "1e-05", "true", "None", "relu", "'1'", 
 def values(key, option):
     """A strategy for a value of an option, as it is written on the command line."""
     kind = option.type
+    if isinstance(kind, click.Path):
+        paths = st.sampled_from(["/data/a b", "/data/ü"])
+        return st.lists(paths, min_size=1, unique=True) if option.multiple else paths
     if option.multiple:
         names = st.sampled_from(["train.d", "train.lr", "loss.t", "text.fusion"])
         return st.lists(st.tuples(names, SETTING).map("=".join), min_size=1, max_size=4)
@@ -82,8 +85,6 @@ def values(key, option):
         return st.sampled_from(list(kind.choices))
     if isinstance(kind, _study.Names):
         return st.lists(st.sampled_from(NAMES[key]).map(registry.quoted), min_size=1).map(",".join)
-    if isinstance(kind, click.Path):
-        return st.sampled_from(["/data/a b", "/data/ü"])
     return PLAIN
 
 

@@ -199,9 +199,8 @@ def test_the_certificate_names_the_published_setting_and_who_has_it():
         told = f"Published setting gsasrec (gSASRec, Petrov & Macdonald 2023): {who}."
         assert words.parity(table, table.sections[0]).endswith(told)
         for name in ("terminal", "md", "html"):
-            assert told.replace("&", {"md": "\\&", "html": "&amp;"}.get(name, "&")) in " ".join(
-                render(table, name).split()
-            )
+            shown = " ".join(render(table, name).split())
+            assert told.replace("&", {"md": "\\&", "html": "&amp;"}.get(name, "&")) in shown
         assert "fixed (gsasrec)" in render(table, "md")
         assert table.frame()["setting"].to_list()[0] == "gsasrec"
     assert "Published setting" not in render(build(results({ID: seeds(0.6)})), "md")
