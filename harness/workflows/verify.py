@@ -101,12 +101,19 @@ def _ranks(source: Publication, ledger: Ledger) -> list[str]:
             faults.append(f"{name}: unreadable")
         elif trial_id not in done:
             faults.append(f"{name}: the ledger has no finished run of this id")
-        elif not artifacts.mid_ranked(ledger.trials[trial_id].trial):  # they stored other bounds than they scored
-            recorded = (ledger.result(trial_id) or TrialResult("done")).test
-            again = means(artifacts.bounds(frame), frame["user"].to_numpy()) if frame.height else {}
-            wrong = [key for key in recorded.keys() & again.keys() if not _equal(recorded[key], again[key])]
-            faults += [f"{name}: {key} is {again[key]:.8g}, recorded {recorded[key]:.8g}" for key in sorted(wrong)[:1]]
+        else:
+            faults += [f"{name}: {line}" for line in _scores(ledger, trial_id, frame)]
     return faults
+
+
+def _scores(ledger: Ledger, trial_id: str, frame: pl.DataFrame) -> list[str]:
+    """Name the first score of a run that its ranks do not give."""
+    recorded = (ledger.result(trial_id) or TrialResult("done")).test
+    if not recorded or not frame.height or artifacts.mid_ranked(ledger.trials[trial_id].trial):
+        return []  # mid-ranks were not what older versions scored
+    again = means(artifacts.bounds(frame), frame["user"].to_numpy())
+    wrong = sorted(key for key in recorded.keys() & again.keys() if not _equal(recorded[key], again[key]))
+    return [f"{key} is {again[key]:.8g}, recorded {recorded[key]:.8g}" for key in wrong[:1]]
 
 
 def _compare(source: Publication, place: str, table: tables.Table, found: list[str]) -> int:
