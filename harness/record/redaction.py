@@ -16,7 +16,7 @@ from harness.record import segments
 KEPT = {"trial", "cell", "studies", "id", "study", "winner", "params", "text", "spec", "files", "versions"}
 # The rest are facts that cannot name a machine but can look like a path or an address.
 LINKS = {"tracking"}
-_PATH = re.compile(r"(?<![\w.~:/<>-])(?:/(?!/)(?:[^/\s\"'()<>,;:]+/)+|[A-Za-z]:\\(?:[^\\\s\"']+\\)+)")
+_PATH = re.compile(r"(?<![\w.~:/<>}-])(?:/(?!/)(?:[^/\s\"'()<>,;:]+/)+|[A-Za-z]:\\(?:[^\\\s\"']+\\)+)")
 _USER = re.compile(r"(?<=://)[^/\s@]+@[^/\s]+")
 _ADDRESS = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?(?![\d.])")
 

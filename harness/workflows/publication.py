@@ -102,7 +102,9 @@ def find(folder: Path) -> Publication:
         raise HarnessError(f"{folder} is no publication: its {MANIFEST} is no JSON. {hint}") from None
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND or not isinstance(manifest.get("files"), dict):
         raise HarnessError(f"{folder} is no publication: its {MANIFEST} is of something else. {hint}")
-    if manifest.get("format", 0) > FORMAT:
+    if not isinstance(manifest.get("format"), int):
+        raise HarnessError(f"{folder} is no publication: its {MANIFEST} has no format. {hint}")
+    if manifest["format"] > FORMAT:
         raise HarnessError(f"{folder} has format {manifest['format']}, this harness reads {FORMAT}; update harness.")
     return Publication(folder, manifest)
 

@@ -12,12 +12,11 @@ came from nor the data sets.
 ## Verify
 
 ```bash
-pip install harness-bench
 harness verify .
 ```
 
-This checks the sha256 of every file, replays the ledger, recomputes every table from the ranks, and compares them cell
-by cell. `harness merge . --home HOME` adds the results to a home of yours.
+With harness installed, this checks the sha256 of every file, replays the ledger, recomputes every table from the
+ranks, and compares them cell by cell. `harness merge . --home HOME` adds the results to a home of yours.
 
 ## Files
 
@@ -47,7 +46,7 @@ new checksum. Nothing of the data sets is here: no interactions, ids, texts, emb
 
 {data}
 {encoders}
-harness: Apache-2.0.
+- harness: Apache-2.0.
 
 ## Citation
 

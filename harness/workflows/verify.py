@@ -67,6 +67,8 @@ def run(folder: Path) -> Verdict:
                 _compare_text(source, place, table, found, notes)
     except HarnessError as error:  # the records are damaged; the hashes name the file too
         found.append(str(error))
+    except Exception as error:  # the folder may hold anything, in lines and files with valid checksums too
+        found.append(f"The records cannot be replayed ({type(error).__name__}: {error})")
     return Verdict(
         folder=folder,
         faults=tuple(dict.fromkeys(found)),
@@ -175,8 +177,9 @@ def _equal(one: Any, other: Any) -> bool:
     """Whether two cells agree; numbers, also those in text, up to `RELATIVE`."""
     if one == other:
         return True
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_equal, one, other))
+    if isinstance(one, list) or isinstance(other, list):
+        lists = isinstance(one, list) and isinstance(other, list) and len(one) == len(other)
+        return lists and all(map(_equal, one, other))
     try:
         left, right = float(one), float(other)
     except (TypeError, ValueError):

@@ -151,6 +151,28 @@ def test_another_folder_is_no_publication(tmp_path, content):
     assert "is no publication" in done.stderr
 
 
+def forge_event(folder):
+    def change(result):
+        result["curve"] = "no list"
+        result["status"] = 7
+
+    forge(folder, change)
+
+
+def forge_manifest(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["tables"] = {"": {}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("tamper", [forge_event, forge_manifest])
+def test_nonsense_with_valid_checksums_is_a_difference(copy, tamper):
+    tamper(copy)
+    done = verify(copy)
+    assert done.returncode == 1
+    assert "difference" in done.stdout.splitlines()[-1]
+
+
 def test_nothing_is_written_over_and_an_empty_home_is_refused(root, tmp_path):
     done = harness(root / "home", "publish", str(root / "out"))
     assert done.returncode == 2
