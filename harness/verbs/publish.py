@@ -7,12 +7,14 @@ from pathlib import Path
 import click
 
 from harness.types import HarnessError
+from harness.verbs._components import components_option
 from harness.verbs._options import home_option
 
 rank = 48
 
 
 @click.command()
+@components_option
 @click.argument("folder", metavar="DIR", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--index",

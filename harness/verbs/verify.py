@@ -7,12 +7,14 @@ from pathlib import Path
 
 import click
 
+from harness.verbs._components import components_option
 from harness.verbs._options import json_option
 
 rank = 49
 
 
 @click.command()
+@components_option
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @json_option
 def command(folder: Path, as_json: bool) -> None:
