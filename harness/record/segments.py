@@ -60,9 +60,8 @@ class Segment:
         Raises HarnessError if the disk refuses the event; the file then ends with the last whole line.
         """
         event = {"kind": kind, "seq": self._seq, "time": round(time.time(), 3), **fields}
-        body = json.dumps(event, separators=(",", ":"), allow_nan=False)[:-1].encode()
         try:
-            self._write(body + _CLOSING % zlib.crc32(body) + b"\n", kind in DURABLE)
+            self._write(sealed(event) + b"\n", kind in DURABLE)
         except OSError as error:
             raise files.unwritable(f"The ledger {self.path}", error) from error
         self._seq += 1
@@ -162,6 +161,12 @@ def lines_at(path: Path, places: Sequence[tuple[int, int]]) -> list[bytes]:
 
 def changed(path: Path) -> HarnessError:
     return HarnessError(f"{path} changed while it was read; rerun the command.")
+
+
+def sealed(event: Json) -> bytes:
+    """Return an event as a line with its checksum, without a newline."""
+    body = json.dumps(event, separators=(",", ":"), allow_nan=False)[:-1].encode()
+    return body + _CLOSING % zlib.crc32(body)
 
 
 def whole(line: bytes) -> bool:

@@ -1,0 +1,162 @@
+"""Join publications into a home. Everything is compared before anything is written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from harness.record import artifacts
+from harness.record.ledger import Ledger
+from harness.system import checksums
+from harness.system.files import atomic
+from harness.types import HarnessError, Json
+from harness.workflows import publication, publish
+from harness.workflows.publication import Publication
+
+SHOWN = 10  # conflicts that a message names
+
+
+@dataclass
+class Merged:
+    """What a merge added. `known`: trials that several sources have, counted once."""
+
+    segments: int = 0
+    ranks: int = 0
+    trials: int = 0
+    known: int = 0
+
+
+@dataclass
+class Source:
+    """A publication or a home: its ledger, the public form of its segments, and its ranks by trial."""
+
+    name: str
+    ledger: Ledger
+    segments: dict[str, bytes]
+    ranks: Callable[[str], pl.DataFrame | None]
+    publication: Publication | None = None
+    data: dict[tuple[str, str], str] = field(default_factory=dict)  # (table, data set) -> hash
+
+    def __post_init__(self) -> None:
+        for launch in self.ledger.launches.values():
+            self.data |= {(launch.table, name): card.get("hash", "") for name, card in launch.data.items()}
+
+
+def run(folders: Sequence[Path], home: Path) -> Merged:
+    """Add publications to a home. Merging one twice changes nothing.
+
+    Raises HarnessError, before anything is written, if a folder is no publication or differs from its manifest, or if
+    two sources have different content for one trial, segment or data set.
+    """
+    with contextlib.ExitStack() as stack:
+        sources = [_home(home), *(stack.enter_context(_opened(folder)) for folder in folders)]
+        conflicts = list(
+            dict.fromkeys(line for at, one in enumerate(sources) for line in _conflicts(one, sources[:at]))
+        )
+        if conflicts:
+            more = f"; and {len(conflicts) - SHOWN} more" if len(conflicts) > SHOWN else ""
+            raise HarnessError(
+                f"Not merged, nothing was changed: {'; '.join(conflicts[:SHOWN])}{more}. "
+                "Leave one of the two out, or merge them into different homes and use: harness compare"
+            )
+        result = Merged(known=_known(sources), trials=len(set().union(*(s.ledger.trials.rows for s in sources))))
+        for source in sources[1:]:
+            _add(source, home, result)
+    return result
+
+
+def _home(home: Path) -> Source:
+    paths = sorted((home / "ledger").glob("*.jsonl"))
+    segments = {path.stem: publish.public_segment(path.read_bytes()) for path in paths}
+    return Source(f"home {home}", Ledger.open(home), segments, lambda trial_id: artifacts.load_ranks(home, trial_id))
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[Source]:
+    """Open a publication, whose files must be those of its manifest."""
+    found = publication.find(folder)
+    if faults := publication.faults(found):
+        raise HarnessError(f"{folder} is damaged ({faults[0]}); for all faults run: harness verify {folder}")
+    segments = {run: found.segment(path) for run, path in found.named("ledger", publication.SEGMENT).items()}
+    with found.ledger() as ledger:
+        if ledger.damages:
+            raise HarnessError(f"{folder} has a damaged ledger ({ledger.damages[0]}); ask for a new copy.")
+        yield Source(str(folder), ledger, segments, found.ranks, found)
+
+
+def _conflicts(one: Source, others: Sequence[Source]) -> Iterator[str]:
+    for other in others:
+        for run in sorted(one.segments.keys() & other.segments.keys()):
+            mine, theirs = one.segments[run], other.segments[run]
+            if not (mine.startswith(theirs) or theirs.startswith(mine)):
+                yield f"segment {run} differs between {other.name} and {one.name}"
+        for table, name in sorted(one.data.keys() & other.data.keys()):
+            mine, theirs = one.data[table, name], other.data[table, name]
+            if mine != theirs:
+                yield f"data set {name} has content {theirs} in {other.name} and {mine} in {one.name}"
+        for trial_id in sorted(one.ledger.trials.rows.keys() & other.ledger.trials.rows.keys()):
+            if reason := _difference(one, other, trial_id):
+                yield f"trial {trial_id} has {reason} in {other.name} and {one.name}"
+
+
+def _difference(one: Source, other: Source, trial_id: str) -> str:
+    """Return what differs between two results of a trial; '' if they agree or one has not finished.
+
+    Times and memory are facts of a machine and may differ.
+    """
+    entries = one.ledger.trials[trial_id], other.ledger.trials[trial_id]
+    if any(entry.status != "done" for entry in entries):
+        return ""
+    if entries[0].best != entries[1].best:
+        return f"two validation scores ({entries[1].best:.8g} and {entries[0].best:.8g})"
+    if entries[0].role == "search":
+        return ""
+    results = [entry.result for entry in entries]
+    if results[0] and results[1] and results[0].test != results[1].test:
+        return "two test scores"
+    ranks, others = one.ranks(trial_id), other.ranks(trial_id)
+    return "two rank files" if ranks is not None and others is not None and not ranks.equals(others) else ""
+
+
+def _known(sources: Sequence[Source]) -> int:
+    return sum(len(source.ledger.trials) for source in sources) - len(
+        set().union(*(source.ledger.trials.rows for source in sources))
+    )
+
+
+def _add(source: Source, home: Path, result: Merged) -> None:
+    """Write what the home lacks: ranks and spectra first, so that no event lacks its files."""
+    found = source.publication
+    assert found is not None
+    spectra = found.named("spectra", ".json")
+    for trial_id, path in found.named("ranks", ".parquet").items():
+        folder = artifacts.artifact_folder(home, trial_id)
+        if artifacts.fault(home, trial_id, artifacts.RANKS) == "damaged":
+            raise HarnessError(f"{folder} is damaged in {home}; remove this folder and run the same command again.")
+        if (folder / artifacts.RANKS).is_file():
+            continue
+        _write(folder / artifacts.RANKS, path.read_bytes())
+        if trial_id in spectra:
+            _write(folder / "spectrum.json", spectra[trial_id].read_bytes())
+        if not (folder / checksums.SEAL).exists():
+            checksums.seal(folder)
+        result.ranks += 1
+    for run, content in source.segments.items():
+        path = home / "ledger" / f"{run}.jsonl"
+        mine = publish.public_segment(path.read_bytes()) if path.is_file() else b""
+        if len(content) > len(mine):  # the home has none, or an earlier state of it
+            _write(path, content)
+            result.segments += 1
+
+
+def _write(path: Path, content: bytes) -> None:
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def to_json(result: Merged) -> Json:
+    return vars(result)

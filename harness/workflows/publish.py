@@ -1,0 +1,188 @@
+"""Write the results of a home to a folder that stands alone (`publication`)."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from harness.record import artifacts, redaction, segments
+from harness.record.launches import LaunchRecord
+from harness.record.ledger import Ledger
+from harness.report import ledger_frames, tables
+from harness.system.code_hash import code_hash
+from harness.system.files import sha256, write_json, write_text
+from harness.types import NO_TEXT, HarnessError, Json
+from harness.workflows import publication, publication_readme
+from harness.workflows.publication import Publication
+
+FORMATS = ("md", "csv", "parquet", "html")
+TRIALS = "trials.parquet"
+
+
+def write(home: Path, folder: Path) -> Publication:
+    """Write all results of a home to `folder`, which must be missing or empty.
+
+    Raises HarnessError if it is not, if the home has no results, or if its ledger or the ranks of a finished run are
+    damaged. An unfinished folder is removed.
+    """
+    _check_target(folder)
+    ledger = Ledger.open(home)
+    newest = ledger_frames.newest(ledger)
+    if damages := [damage for damage in ledger.damages if not damage.torn]:
+        raise HarnessError(f"The ledger is damaged ({damages[0]}); only a whole one can be published. See docs/faq.md.")
+    part = folder.with_name(f".{folder.name}.part-{os.getpid()}")
+    try:
+        part.mkdir(parents=True)
+        _write_records(home, ledger, part)
+        _write_tables(part, newest)
+        if folder.exists():
+            folder.rmdir()
+        part.rename(folder)
+    except OSError as error:
+        raise HarnessError(f"{folder} cannot be written: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return publication.find(folder)
+
+
+def _check_target(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise HarnessError(f"{folder} is not empty; name a folder that does not exist or is empty.")
+
+
+def _write_records(home: Path, ledger: Ledger, part: Path) -> None:
+    """Write segments, ranks, spectra and study files."""
+    private = [str(home), str(Path.home()), str(Path.cwd())]
+    for path in sorted((home / "ledger").glob("*.jsonl")):
+        content = public_segment(path.read_bytes())
+        if word := redaction.leftovers(content, [word for word in private if word.count("/") > 1]):
+            raise HarnessError(
+                f"ledger/{path.name} names the folder {word} of this machine in a part that must not be changed "
+                "(a data set or an encoder); give that part by a relative path and run the bench again."
+            )
+        _write(part / "ledger" / f"{path.stem}{publication.SEGMENT}", gzip.compress(content, mtime=0))
+    for trial_id in confirmed(ledger):
+        if (fault := artifacts.fault(home, trial_id, artifacts.RANKS)) == "damaged":
+            raise HarnessError(f"The ranks of trial {trial_id} are {fault}; rerun the bench to repeat this run.")
+        own = artifacts.artifact_folder(home, trial_id)
+        if not fault:
+            _write(part / "ranks" / f"{trial_id}.parquet", (own / artifacts.RANKS).read_bytes())
+        if artifacts.load_spectra(home, trial_id) is not None:
+            _write(part / "spectra" / f"{trial_id}.json", (own / "spectrum.json").read_bytes())
+    for run, launch in ledger.launches.items():
+        write_text(part / "studies" / f"{run}.toml", study_file(run, launch))
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def public_segment(content: bytes) -> bytes:
+    """Return the whole lines of a segment, redacted; an unfinished last line is left out."""
+    lines = content.split(b"\n")
+    if lines and not segments.whole(lines[-1]):
+        lines.pop()
+    return b"".join(redaction.redact(line) + b"\n" for line in lines if line)
+
+
+def confirmed(ledger: Ledger) -> list[str]:
+    """Return the ids of the finished confirmations."""
+    return [i for i, entry in ledger.trials.items() if entry.role != "search" and entry.status == "done"]
+
+
+def study_file(run: str, launch: LaunchRecord) -> str:
+    """Return the study file of a launch or, if it recorded none, its recorded options as comments."""
+    if launch.study:
+        return redaction.redact_text(launch.study)
+    options = {"protocol": launch.protocol.identity(), "prep": launch.prep.identity()}
+    options |= {"budget": launch.budget.to_json(), "engine": launch.search, "suite": launch.suite}
+    cells = sorted({str(study.cell) for study in launch.studies})
+    lines = [f"Launch {run} recorded no study file (older version of harness). Its options:"]
+    lines += [f"{name} = {json.dumps(value, sort_keys=True)}" for name, value in options.items() if value]
+    lines += ["Its cells:", *cells]
+    return redaction.redact_text("".join(f"# {line}\n" for line in lines))
+
+
+def table_runs(ledger: Ledger) -> dict[str, str]:
+    """Key of a table -> its newest launch, the newest table first."""
+    newest = {ledger.launches[run].table: run for run in sorted(ledger.launches)}
+    return dict(sorted(newest.items(), key=lambda pair: pair[1], reverse=True))
+
+
+def built(ledger: Ledger, source: Publication, run: str) -> tables.Table:
+    """Return the table of a launch, from what the publication holds."""
+    table = tables.build(ledger_frames.build(ledger, source.sources(), run))
+    return replace(table, trials=table.trials.collect().lazy())
+
+
+def _write_tables(part: Path, newest: LaunchRecord) -> None:
+    """Write every table from the published records alone, then README and manifest."""
+    source, places = Publication(part, {}), {}
+    with source.ledger() as ledger:
+        first = True
+        for key, run in table_runs(ledger).items():
+            table, place = built(ledger, source, run), "" if first else f"tables/{key[:12]}/"
+            for form in FORMATS:
+                tables.write(table, form, part / f"{place}leaderboard.{form}")
+            table.trials.drop("info", strict=False).collect().write_parquet(part / f"{place}{TRIALS}")
+            places[place] = {"table": key, "run": run, **_summary(table)}
+            first = False
+        manifest = _manifest(ledger, places)
+    write_text(part / publication.README, publication_readme.text(manifest))
+    names = sorted(path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file())
+    manifest["files"] = {name: sha256(part / name) for name in names}
+    write_json(part / publication.MANIFEST, manifest)
+
+
+def _summary(table: tables.Table) -> Json:
+    """Return what an index shows of a table: protocol, preparation, budget and the best row of each section."""
+    best = []
+    for section in table.sections:
+        for row in [row for row in section.rows if row.rank == 1 and row.metrics][:1]:
+            value = row.metrics[table.headline]
+            names = {"dataset": section.dataset, "backbone": section.backbone, "encoder": row.cell.encoder}
+            best.append(
+                {**names, "adapter": row.cell.adapter, "mean": value.mean, "low": value.low, "high": value.high}
+            )
+    shown = {key: table.header[key] for key in ("protocol", "prep", "budget", "engine")}
+    return {**shown, "headline": table.headline, "best": best}
+
+
+def _manifest(ledger: Ledger, places: Json) -> Json:
+    launches = [ledger.launches[run] for run in sorted(ledger.launches)]
+    keys = ("hash", "licence", "citation", "redistributable", "users", "items", "events")
+    data = {name: {k: card.get(k) for k in keys} for launch in launches for name, card in launch.data.items()}
+    versions = [{k: launch.provenance.get(k) for k in ("harness", "git", "code", "dirty")} for launch in launches]
+    return {
+        "kind": publication.KIND,
+        "format": publication.FORMAT,
+        "created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "written_by": {"harness": metadata.version("harness-bench"), "code": code_hash()},
+        "ran_with": [value for at, value in enumerate(versions) if value not in versions[:at]],
+        "data": data,
+        "encoders": sorted({s.cell.encoder for launch in launches for s in launch.studies} - {NO_TEXT}),
+        "tables": places,
+        "runs": list(_runs(ledger)),
+    }
+
+
+def _runs(ledger: Ledger) -> Iterator[Json]:
+    """Yield trial, cell, seed and fold of every finished confirmation, for readers of the ranks."""
+    for trial_id in confirmed(ledger):
+        trial = ledger.trials[trial_id].trial
+        cell = {key: getattr(trial.cell, key) for key in ("dataset", "encoder", "backbone", "adapter")}
+        yield {
+            "trial": trial_id,
+            **cell,
+            "seed": trial.seed,
+            "data": trial.inputs.data,
+            "study": ledger.trials[trial_id].study,
+        }

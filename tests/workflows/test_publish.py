@@ -1,0 +1,381 @@
+"""Publications: written whole, verified from the ranks, joined without loss, listed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+import small_homes
+import synthetic_ledgers
+import torch
+from command_line import environment, events, harness
+from dataset_files import make_dataset
+
+from harness.record import artifacts, ledger, redaction, segments
+from harness.record.ledger import Ledger
+from harness.record.segments import Segment
+from harness.report import ledger_frames, tables
+from harness.system.files import sha256
+from harness.types import TrialResult
+from harness.workflows import publication
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A home and its publication."""
+    folder = tmp_path_factory.mktemp("publish")
+    synthetic_ledgers.write(folder / "home")
+    done = harness(folder / "home", "publish", str(folder / "out"))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def copy(root, tmp_path):
+    """A copy of the publication, to be tampered with."""
+    return shutil.copytree(root / "out", tmp_path / "copy")
+
+
+def verify(folder):
+    return harness(folder.parent / "unused", "verify", str(folder))
+
+
+def rehash(folder):
+    """Make the manifest agree with the files, as a careful forger would."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"] = {name: sha256(folder / name) for name in manifest["files"]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def table_of(home):
+    return tables.build(ledger_frames.of_home(home)).wide().drop("search_seconds")
+
+
+def test_a_publication_is_equal_and_has_the_table_of_its_home(root):
+    done = verify(root / "out")
+    assert done.returncode == 0, done.stdout
+    assert "equal" in done.stdout.splitlines()[-1]
+    published = pl.read_parquet(root / "out" / "leaderboard.parquet")
+    assert published.drop("search_seconds").equals(table_of(root / "home"))
+    assert not list((root / "out").rglob("*.safetensors"))
+
+
+def test_ranks_have_the_documented_columns_and_a_run_each(root):
+    runs = json.loads((root / "out" / "manifest.json").read_text())["runs"]
+    assert {run["trial"] for run in runs} == {path.stem for path in (root / "out" / "ranks").iterdir()}
+    assert len(runs) == sum(study.seeds for study in synthetic_ledgers.studies())
+    frame = pl.read_parquet(root / "out" / "ranks" / f"{runs[0]['trial']}.parquet")
+    assert frame.schema == {"user": pl.Int32, "low": pl.Int32, "high": pl.Int32}
+
+
+def change_rank(folder):
+    path = sorted((folder / "ranks").iterdir())[0]
+    frame = pl.read_parquet(path)
+    top = pl.when(pl.int_range(pl.len()) == int(frame["low"].arg_max())).then(1)
+    frame.with_columns(
+        low=top.otherwise("low").cast(pl.Int32), high=top.otherwise("high").cast(pl.Int32)
+    ).write_parquet(path)
+    return f"ranks/{path.name}"
+
+
+def change_value(folder):
+    path = folder / "leaderboard.parquet"
+    frame = pl.read_parquet(path)
+    frame.with_columns(pl.col("NDCG@10") + 0.001).write_parquet(path)
+    return "leaderboard.parquet"
+
+
+def change_csv(folder):
+    path = folder / "leaderboard.csv"
+    path.write_text(path.read_text().replace("svd", "sdv", 1))
+    return "leaderboard.csv"
+
+
+def change_line(folder):
+    [path] = (folder / "ledger").iterdir()
+    lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+    lines[3] = lines[3].replace(b'"kind"', b'"kimd"')
+    path.write_bytes(gzip.compress(b"".join(lines)))
+    return f"ledger/{path.name}"
+
+
+def delete(folder):
+    path = sorted((folder / "ranks").iterdir())[1]
+    path.unlink()
+    return f"ranks/{path.name}: missing"
+
+
+def add(folder):
+    (folder / "notes.txt").write_text("x")
+    return "notes.txt: extra"
+
+
+@pytest.mark.parametrize("tamper", [change_rank, change_value, change_csv, change_line, delete, add])
+def test_a_change_is_found_and_named(copy, tamper):
+    named = tamper(copy)
+    done = verify(copy)
+    assert done.returncode == 1
+    assert named in done.stdout
+    assert "difference" in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("tamper", "part"),
+    [
+        (change_rank, ", recomputed "),
+        (change_value, "NDCG@10: "),
+        (change_csv, "adapter: sdv, recomputed svd"),
+        (change_line, ".jsonl:4: damaged line"),
+    ],
+)
+def test_a_change_is_found_without_the_help_of_its_hash(copy, tamper, part):
+    tamper(copy)
+    rehash(copy)
+    done = verify(copy)
+    assert done.returncode == 1
+    assert part in done.stdout
+    assert "changed (sha256" not in done.stdout
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"kind": "other"}'])
+def test_another_folder_is_no_publication(tmp_path, content):
+    if content is not None:
+        (tmp_path / "manifest.json").write_text(content)
+    done = verify(tmp_path)
+    assert done.returncode == 2
+    assert "is no publication" in done.stderr
+
+
+def forge_event(folder):
+    def change(result):
+        result["curve"] = "no list"
+        result["status"] = 7
+
+    forge(folder, change)
+
+
+def forge_manifest(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["tables"] = {"": {}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("tamper", [forge_event, forge_manifest])
+def test_nonsense_with_valid_checksums_is_a_difference(copy, tamper):
+    tamper(copy)
+    done = verify(copy)
+    assert done.returncode == 1
+    assert "difference" in done.stdout.splitlines()[-1]
+
+
+def test_nothing_is_written_over_and_an_empty_home_is_refused(root, tmp_path):
+    done = harness(root / "home", "publish", str(root / "out"))
+    assert done.returncode == 2
+    assert "is not empty" in done.stderr
+    done = harness(tmp_path / "empty", "publish", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert sorted(tmp_path.iterdir()) == []
+
+
+def test_what_names_a_machine_is_removed_and_lines_stay_whole(tmp_path):
+    home = tmp_path / "home"
+    synthetic_ledgers.write(home)
+    segment = Segment(home)
+    trial = synthetic_ledgers.studies()[1].trial("search", 0, 0.5)
+    ledger.started(segment, trial, "s", 0)
+    ledger.ended(segment, trial.id, TrialResult("failed", reason="no file /srv/ann/secret/x.npy on 10.1.2.3:6379"))
+    segment.append("finished", ran=1, tracking="http://ann.lab:5000/#/experiments/1")
+    segment.close()
+    done = harness(home, "publish", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    text = b"".join(gzip.decompress(path.read_bytes()) for path in (tmp_path / "out" / "ledger").iterdir())
+    assert b"no file .../x.npy on <address>" in text
+    assert not [word for word in (b"ann", b"10.1.2.3", str(tmp_path).encode()) if word in text]
+    assert all(segments.whole(line) for line in text.splitlines())
+    assert verify(tmp_path / "out").returncode == 0
+    for line in text.splitlines():
+        assert redaction.redact(line) == line
+
+
+def test_a_torn_last_line_is_left_out_and_a_damaged_ledger_is_refused(tmp_path):
+    home = tmp_path / "home"
+    path = synthetic_ledgers.write(home)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"kind":"fin')
+    assert harness(home, "publish", str(tmp_path / "torn")).returncode == 0
+    assert verify(tmp_path / "torn").returncode == 0
+    path.write_bytes(whole.replace(b'"decided"', b'"decidex"', 1))
+    done = harness(home, "publish", str(tmp_path / "damaged"))
+    assert done.returncode == 2
+    assert "damaged line" in done.stderr
+    assert not (tmp_path / "damaged").exists()
+
+
+def part_home(folder, keep):
+    """A home with the studies that `keep` chooses, as another person would have run them."""
+    studies = synthetic_ledgers.studies
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic_ledgers, "studies", lambda *words: [one for one in studies(*words) if keep(one.cell)])
+        synthetic_ledgers.write(folder)
+    return folder
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Two publications with overlapping rows."""
+    for name, left_out in (("a", "mlp"), ("b", "svd")):
+        home = part_home(tmp_path / f"home-{name}", lambda cell, left_out=left_out: cell.adapter != left_out)
+        assert harness(home, "publish", str(tmp_path / name)).returncode == 0
+    return tmp_path
+
+
+def merge(home, *folders):
+    return harness(home, "merge", *map(str, folders), "--home", str(home))
+
+
+def test_merged_rows_share_the_table_that_one_home_would_have(root, two):
+    done = merge(two / "joined", two / "a", two / "b")
+    assert done.returncode == 0, done.stderr
+    assert table_of(two / "joined").equals(table_of(root / "home"))
+    assert len(Ledger.open(two / "joined").trials) == len(Ledger.open(root / "home").trials)
+
+
+def test_merging_twice_or_into_its_own_home_changes_nothing(two):
+    merge(two / "joined", two / "a", two / "b")
+    before = {path: path.read_bytes() for path in (two / "joined").rglob("*") if path.is_file()}
+    done = merge(two / "joined", two / "b", two / "a")
+    assert "Added 0 segments and 0 rank files" in done.stdout
+    assert {path: path.read_bytes() for path in (two / "joined").rglob("*") if path.is_file()} == before
+    assert "Added 0 segments and 0 rank files" in merge(two / "home-a", two / "a").stdout
+
+
+def forge(folder, change):
+    """Rewrite the last confirmation of a publication, and its hashes."""
+    [path] = (folder / "ledger").iterdir()
+    lines = gzip.decompress(path.read_bytes()).splitlines()
+    at = max(n for n, line in enumerate(lines) if line.startswith(b'{"kind":"ended"'))
+    event = segments.parse(lines[at])
+    change(event["result"])
+    lines[at] = segments.sealed(event)
+    path.write_bytes(gzip.compress(b"\n".join(lines) + b"\n"))
+    rehash(folder)
+    return event["id"]
+
+
+def test_conflicts_are_named_and_nothing_is_written(two):
+    def better(result):
+        result["best"] += 0.01
+
+    [segment] = (two / "b" / "ledger").iterdir()
+    merge(two / "joined", two / "a")
+    before = {path: path.read_bytes() for path in (two / "joined").rglob("*") if path.is_file()}
+    shared = {event["id"] for event in events(two / "home-a", "ended")} & {
+        e["id"] for e in events(two / "home-b", "ended")
+    }
+    trial = sorted(i for i in shared if (two / "b" / "ranks" / f"{i}.parquet").exists())[0]
+    frame = pl.read_parquet(two / "b" / "ranks" / f"{trial}.parquet")
+    frame.with_columns(pl.col("low", "high") + 1).write_parquet(two / "b" / "ranks" / f"{trial}.parquet")
+    rehash(two / "b")
+    done = merge(two / "joined", two / "b")
+    assert done.returncode == 2
+    assert f"trial {trial} has two rank files" in done.stderr
+    forge(two / "b", better)
+    done = merge(two / "home-b", two / "b")
+    assert f"segment {segment.name.removesuffix('.jsonl.gz')} differs" in done.stderr
+    assert {path: path.read_bytes() for path in (two / "joined").rglob("*") if path.is_file()} == before
+
+
+def test_a_changed_publication_is_not_merged(two):
+    name = delete(two / "a")
+    done = merge(two / "joined", two / "a")
+    assert done.returncode == 2
+    assert name in done.stderr
+    assert not (two / "joined" / "ledger").exists()
+
+
+def test_the_same_data_set_with_other_content_is_a_conflict(two, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        launch = synthetic_ledgers.launch
+
+        def other(*words):
+            value = launch(*words)
+            value["data"]["set0"]["hash"] = "1" * 24
+            return value
+
+        patch.setattr(synthetic_ledgers, "launch", other)
+        home = part_home(tmp_path / "home-c", lambda cell: cell.adapter == "id")
+    assert harness(home, "publish", str(two / "c")).returncode == 0
+    done = merge(two / "joined", two / "a", two / "c")
+    assert done.returncode == 2
+    assert "data set set0 has content" in done.stderr
+
+
+def test_an_index_lists_publications_with_escaped_text(two):
+    (two / "all").mkdir()
+    shutil.copytree(two / "a", two / "all" / "a&<b>")
+    shutil.copytree(two / "b", two / "all" / "b")
+    (two / "all" / "broken").mkdir()
+    (two / "all" / "broken" / "manifest.json").write_text("{")
+    done = harness(two / "home-a", "publish", "--index", str(two / "all"))
+    assert done.returncode == 0, done.stderr
+    assert "broken" in done.stderr
+    page = (two / "all" / "index.html").read_text()
+    assert "a&amp;&lt;b&gt;" in page
+    assert "<b>" not in page
+    assert 'href="b/leaderboard.html"' in page
+    assert "set0" in page
+    assert "NDCG@10 0." in page
+    assert "http" not in page
+
+
+def test_an_index_of_nothing_is_refused(tmp_path):
+    done = harness(tmp_path, "publish", "--index", str(tmp_path))
+    assert done.returncode == 2
+    assert "holds no publication" in done.stderr
+
+
+def test_verify_and_merge_import_no_torch_ray_or_mlflow(root, tmp_path):
+    code = "import sys\nfrom harness.cli import main\nmain(sys.argv[1:], standalone_mode=False)\n"
+    watch = (
+        "import sys, atexit\natexit.register(lambda: print('HEAVY', {'torch', 'ray', 'mlflow'} & set(sys.modules)))\n"
+    )
+    for words in (["verify", str(root / "out")], ["merge", str(root / "out"), "--home", str(tmp_path / "home")]):
+        done = subprocess.run(
+            [sys.executable, "-c", watch + code, *words], env=environment(tmp_path), capture_output=True, text=True
+        )
+        assert "HEAVY set()" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_launch_without_a_study_file_leaves_its_options(root):
+    [path] = (root / "out" / "studies").iterdir()
+    text = path.read_text()
+    assert '"sampler": "random"' in text
+    assert all(line.startswith("#") for line in text.splitlines())
+
+
+def test_ranks_of_real_trials_give_the_recorded_scores(tmp_path):
+    torch.set_num_threads(1)
+    home = tmp_path / "home"
+    home.mkdir()
+    small_homes.run(small_homes.request(home, make_dataset(tmp_path / "toy"), "id"))
+    assert harness(home, "publish", str(tmp_path / "out")).returncode == 0
+    done = verify(tmp_path / "out")
+    assert done.returncode == 0, done.stdout
+    name = change_rank(tmp_path / "out")
+    rehash(tmp_path / "out")
+    [line] = [line for line in verify(tmp_path / "out").stdout.splitlines() if line.startswith(name)]
+    assert ", recorded 0." in line
+
+
+def test_missing_ranks_leave_the_same_hole_as_in_the_home(tmp_path):
+    home = tmp_path / "home"
+    synthetic_ledgers.write(home)
+    shutil.rmtree(artifacts.artifact_folder(home, synthetic_ledgers.studies()[1].confirmations()[0].id))
+    assert harness(home, "publish", str(tmp_path / "out")).returncode == 0
+    assert verify(tmp_path / "out").returncode == 0
+    assert publication.faults(publication.find(tmp_path / "out")) == []
