@@ -31,8 +31,10 @@ NOT_HERE = (
 
 
 class BenchOptions(TypedDict, total=False):
-    """The options of `harness bench` (`harness bench --help` explains each and its default)."""
+    """A study file, whose options the others override, and the options of `harness bench` (`harness bench --help`
+    explains each and its default)."""
 
+    study: str | os.PathLike[str] | None
     suite: str | None
     components: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
     datasets: Names
@@ -86,7 +88,16 @@ def bench(options: Mapping[str, Any]) -> pl.DataFrame:
     """Run the missing trials of a grid and return its table as a frame."""
     from harness.verbs import bench as verb
 
-    return verb.run(parsed("bench", verb.command, options)).table.frame()
+    others = {name: value for name, value in options.items() if name != "study"}
+    return verb.run(parsed("bench", verb.command, others, _study(options.get("study")))).table.frame()
+
+
+def _study(path: str | os.PathLike[str] | None) -> list[str]:
+    """Return the word that names a study file. Raises HarnessError if the command line would not take it for one."""
+    word = "" if path is None else os.fspath(path)
+    if word and not word.endswith(".toml"):
+        raise HarnessError(f"harness.bench: study is '{word}'; it takes the path of a study file, which ends in .toml.")
+    return [word] if word else []
 
 
 def leaderboard(home: str | os.PathLike[str] | None, run: str | None, from_mlflow: str | None) -> pl.DataFrame:
@@ -120,15 +131,15 @@ def home_of(home: str | os.PathLike[str] | None) -> Path:
     return find_home(Path(home or os.environ.get("HARNESS_HOME") or HOME))
 
 
-def parsed(verb: str, command: click.Command, options: Mapping[str, Any]) -> Json:
-    """Parse keywords as the options of a command. Raises HarnessError where the command line would."""
+def parsed(verb: str, command: click.Command, options: Mapping[str, Any], plain: Sequence[str] = ()) -> Json:
+    """Parse plain words and keywords as a command would. Raises HarnessError where the command line does."""
     by_name = {
         option.opts[0].lstrip("-").replace("-", "_"): option
         for option in command.params
         if isinstance(option, click.Option)
     }
     offered = [name for name in by_name if name not in NOT_HERE]
-    words: list[str] = []
+    words: list[str] = [*plain]
     for name, value in options.items():
         if name not in offered:
             raise HarnessError(f"harness.{verb} has no option '{name}'. {suggest(name, offered)}")

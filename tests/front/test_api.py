@@ -32,7 +32,7 @@ def root(tmp_path_factory):
 
 def test_every_option_of_bench_is_a_keyword():
     words = {o.opts[0].lstrip("-").replace("-", "_") for o in command.params if isinstance(o, click.Option)}
-    assert set(api.BenchOptions.__annotations__) == words - set(api.NOT_HERE), "add the option to api.BenchOptions"
+    assert set(api.BenchOptions.__annotations__) == words - set(api.NOT_HERE) | {"study"}, "add it to api.BenchOptions"
 
 
 def test_keywords_come_to_the_request_that_the_command_line_makes(tmp_path):
@@ -52,6 +52,23 @@ def test_keywords_come_to_the_request_that_the_command_line_makes(tmp_path):
     assert request.spaces.fixed == BUDGET_PARAMS["quick"] | {"train.d": 32, "train.loss": "bce"}
 
 
+def test_a_study_file_sets_options_that_keywords_override(tmp_path, monkeypatch):
+    path = tmp_path / "study.toml"
+    path.write_text('adapters = ["id", "svd"]\nseeds = 4\ntrials = 3\n[set]\n"train.d" = 32\n')
+    passed = {}
+
+    def run(options):
+        passed.update(options)
+        raise harness.HarnessError("not run")
+
+    monkeypatch.setattr("harness.verbs.bench.run", run)
+    with pytest.raises(harness.HarnessError, match="not run"):
+        harness.bench(study=path, seeds=2, home=tmp_path)
+    with command.make_context("bench", [str(path), "--seeds", "2", "--home", str(tmp_path)]) as context:
+        assert passed == context.params
+    assert (passed["adapters"], passed["seeds"], passed["trials"]) == ("id,svd", 2, 3)
+
+
 def test_what_is_left_out_or_none_has_the_default_of_the_command_line(tmp_path):
     given = api.parsed("bench", command, {"home": tmp_path, "seeds": None})
     with command.make_context("bench", ["--home", str(tmp_path)]) as context:
@@ -65,6 +82,8 @@ def test_what_is_left_out_or_none_has_the_default_of_the_command_line(tmp_path):
         ({"json": True}, "has no option 'json'"),
         ({"budget": "huge"}, "'huge' is not one of"),
         ({"trials": -1}, "--trials"),
+        ({"study": "study.yaml"}, "it takes the path of a study file, which ends in .toml"),
+        ({"study": "/nowhere/study.toml"}, "There is no study file /nowhere/study.toml"),
         ({"seeds": "many"}, "--seeds"),
         ({"adapters": "mpl", "datasets": "ml-100k"}, "Did you mean 'mlp'"),
     ],
