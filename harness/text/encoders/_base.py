@@ -93,7 +93,8 @@ class Encoder:
     def identity(self) -> Json:
         """Everything that determines the output besides its input, as JSON: weights, pooling, seeds, never a path.
         Imports nothing heavy."""
-        code = registry.schema(registry.ENCODERS, self.name).code
+        is_own = registry.own(registry.ENCODERS, self.name) is not None
+        code = registry.schema(registry.ENCODERS, self.name).code if is_own else ""
         return {"encoder": self.name, "version": f"{self.version}+{code}" if code else self.version}
 
     def inputs(self, texts: Texts) -> list[Any]:
