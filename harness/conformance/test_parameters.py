@@ -19,7 +19,7 @@ from harness.conformance._subjects import (
 from harness.search import axes, spaces
 from harness.training.losses._base import Loss
 
-OWED = {  # base class, and what stands before the hyper-parameters
+OWED = {  # base class, and the parameters before the hyper-parameters
     registry.ADAPTERS: (Adapter, ["spectrum", "d"]),
     registry.BACKBONES: (Backbone, ["d", "max_len"]),
     registry.LOSSES: (Loss, ["n_items"]),
@@ -94,6 +94,15 @@ def test_every_hyper_parameter_declares_its_range(package, name):
         assert declared[domain.kind], f"{parameter} is annotated without its range; see CONTRIBUTING.md"
 
 
+def build(package, name, own):
+    if package == registry.ADAPTERS:
+        assert torch.isfinite(make_adapter(name, **own)()).all()
+    elif package == registry.BACKBONES:
+        make_backbone(name, **own)
+    else:
+        registry.load(package, name)(60, **own)
+
+
 @each_component
 def test_every_value_at_an_inclusive_end_of_its_range_can_be_built(package, name):
     """Small ends alone: the large ones of a count are no more than a guard against typing errors."""
@@ -101,13 +110,7 @@ def test_every_value_at_an_inclusive_end_of_its_range_can_be_built(package, name
         ends = [bound for operator, bound in domain.bounds if operator == ">=" or (operator == "<=" and bound <= 1)]
         ends = [max(end, D) for end in ends] if domain.relation == ">= d" else ends
         for value in [*ends, *domain.choices]:
-            own = {parameter: value}
-            if package == registry.ADAPTERS:
-                assert torch.isfinite(make_adapter(name, **own)()).all()
-            elif package == registry.BACKBONES:
-                make_backbone(name, **own)
-            else:
-                registry.load(package, name)(60, **own)
+            build(package, name, {parameter: value})
 
 
 @each_component
@@ -127,10 +130,4 @@ def test_both_ends_of_every_search_axis_can_be_built(package, name):
             axis.values if isinstance(axis, axes.Choices) else (getattr(axis, "low", axis), getattr(axis, "high", axis))
         )
         for value in ends:
-            own = {parameter: value}
-            if package == registry.ADAPTERS:
-                assert torch.isfinite(make_adapter(name, **own)()).all()
-            elif package == registry.BACKBONES:
-                make_backbone(name, **own)
-            else:
-                registry.load(package, name)(60, **own)
+            build(package, name, {parameter: value})

@@ -119,31 +119,28 @@ def _scores(ledger: Ledger, trial_id: str, frame: pl.DataFrame) -> list[str]:
 
 
 def _compare(source: Publication, place: str, table: tables.Table, found: list[str]) -> int:
-    """Compare the published Parquet and CSV with a table, cell by cell; return the number of equal cells."""
-    wanted, equal = table.wide(), 0
-    name = f"{place}leaderboard.parquet"
-    try:
-        published = pl.read_parquet(source.folder / name)
-    except Exception as error:
-        found.append(f"{name}: unreadable ({type(error).__name__})")
-    else:
-        equal += _cells(name, _texts(published), _texts(wanted), found)
-    name = f"{place}leaderboard.csv"
-    try:
-        lines = list(csv.reader(io.StringIO((source.folder / name).read_text(encoding="utf-8"))))
-    except (OSError, ValueError) as error:
-        found.append(f"{name}: unreadable ({type(error).__name__})")
-    else:
-        equal += _cells(name, lines, list(csv.reader(io.StringIO(tables.render(table, "csv")))), found)
-    name = f"{place}{publish.TRIALS}"
-    try:
-        trials = pl.read_parquet(source.folder / name)
-    except Exception as error:
-        found.append(f"{name}: unreadable ({type(error).__name__})")
-    else:
-        again = table.trials.drop("info", strict=False).collect()
-        equal += _cells(name, _texts(trials), _texts(again), found)
+    """Compare the published Parquet and CSV files with a table, cell by cell; return the number of equal cells."""
+    wanted = {
+        "leaderboard.parquet": _texts(table.wide()),
+        "leaderboard.csv": _csv(tables.render(table, "csv")),
+        publish.TRIALS: _texts(table.trials.drop("info", strict=False).collect()),
+    }
+    equal = 0
+    for file, again in wanted.items():
+        name = f"{place}{file}"
+        path = source.folder / name
+        try:
+            is_csv = path.suffix == ".csv"
+            published = _csv(path.read_text(encoding="utf-8")) if is_csv else _texts(pl.read_parquet(path))
+        except Exception as error:  # the folder may hold anything
+            found.append(f"{name}: unreadable ({type(error).__name__})")
+        else:
+            equal += _cells(name, published, again, found)
     return equal
+
+
+def _csv(text: str) -> list[list[Any]]:
+    return list(csv.reader(io.StringIO(text)))
 
 
 def _texts(frame: pl.DataFrame) -> list[list[Any]]:
