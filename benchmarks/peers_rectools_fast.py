@@ -6,9 +6,9 @@ in the module's own UniSRecLightning.
 
 Request: `interactions` (an .npz of cases.export), `model` and `train` (cases.MODEL, cases.TRAIN), `head` (`all`: the
 network's forward, logits at every position; `real`: logits at positions with a target only, which its API does not
-offer; `blocks`: the same with harness's loss; loss and gradients are equal), `batch` (sequences), `seed`, and either
-`epochs` and `patience` (epochs without a better NDCG@10 before the end; 0: none) or `box` (CPU seconds to measure after
-`warm_up` steps).
+offer; `blocks`: the same with harness's loss and without most of the padding; loss and gradients are equal), `batch`
+(sequences), `seed`, and either `epochs` and `patience` (epochs without a better NDCG@10 before the end; 0: none) or
+`box` (CPU seconds to measure after `warm_up` steps).
 Answer: `targets`, `cpu_seconds`, `steps` (measured steps), `peak` (bytes); with `epochs`, by epoch: `seconds` (CPU
 seconds of training so far, without validation) and `ndcg` (validation NDCG@10, items of the history excluded).
 A target is a real (not padding) next-item position that enters the loss.
@@ -16,6 +16,7 @@ A target is a real (not padding) next-item position that enters the loss.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
@@ -37,6 +38,7 @@ from harness.training.losses._fused import softmax_loss
 torch.backends.mha.set_fastpath_enabled(False)
 
 TOP, ROWS = 10, 256  # length of a list; users ranked at once
+WIDTHS = (4, 8, 16, 32)  # sequences up to a width are cropped to it
 
 
 class Clock:
@@ -67,11 +69,37 @@ def loss(net: FlatSASRecNet, batch: dict[str, Tensor], head: str) -> Tensor:
     y = batch["y"]
     if head == "all":
         return F.cross_entropy(net(batch).flatten(0, 1), y.flatten() - 1, ignore_index=-1)
-    real = y != 0
-    h, table = net.encode(batch["x"])[real], net.all_item_embeddings()
     if head == "blocks":
-        return softmax_loss(h, table, y[real] - 1)
-    return F.cross_entropy(h @ table.T, y[real] - 1)
+        h, wanted = zip(*real_positions(net, batch["x"], y), strict=True)
+        return softmax_loss(torch.cat(h), net.all_item_embeddings(), torch.cat(wanted) - 1)
+    real = y != 0
+    return F.cross_entropy(net.encode(batch["x"])[real] @ net.all_item_embeddings().T, y[real] - 1)
+
+
+def real_positions(net: FlatSASRecNet, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Hidden states (P, d) and targets (P,) of the real positions, by groups of rows."""
+    for rows, width in by_length(x):
+        cropped = y[rows, -width:]
+        yield encode(net, x[rows, -width:])[cropped != 0], cropped[cropped != 0]
+
+
+def by_length(x: Tensor) -> Iterator[tuple[Tensor, int]]:
+    """Rows of left-padded sequences x (B, L) by length, with a width that holds them."""
+    length = (x != 0).sum(1)
+    for low, high in itertools.pairwise((0, *WIDTHS, x.shape[1])):
+        rows = ((length > low) & (length <= high)).nonzero()[:, 0]
+        if len(rows):
+            yield rows, high
+
+
+def encode(net: FlatSASRecNet, x: Tensor) -> Tensor:
+    """net.encode of sequences (B, width) that lack their first columns, all padding: the last positions remain."""
+    width, real = x.shape[1], x != 0
+    h = net.emb_dropout(net.item_emb(x) + net.pos_emb.weight[net.session_max_len - width :])
+    causal = net._causal_mask(width, x.device)
+    for block in net.blocks:
+        h = block(h * real.unsqueeze(-1), attn_mask=causal, key_padding_mask=~real)
+    return net.final_ln(h * real.unsqueeze(-1))
 
 
 def train(net: FlatSASRecNet, data: SequenceBatchDataset, request: dict, clock: Clock) -> Iterator[None]:
@@ -99,11 +127,12 @@ def ndcg(net: FlatSASRecNet, histories: Tensor, seen: list[Tensor], targets: Ten
     """
     net.eval()
     total = 0.0
-    for start in range(0, len(histories), ROWS):
-        scores = net.encode_last(histories[start : start + ROWS]) @ net.all_item_embeddings().T
-        for row, items in enumerate(seen[start : start + ROWS]):
-            scores[row, items - 1] = -torch.inf
-        wanted = targets[start : start + ROWS]
+    groups = [(part, width) for rows, width in by_length(histories) for part in rows.split(ROWS)]
+    for rows, width in groups:
+        scores = encode(net, histories[rows, -width:])[:, -1] @ net.all_item_embeddings().T
+        for row, user in enumerate(rows.tolist()):
+            scores[row, seen[user] - 1] = -torch.inf
+        wanted = targets[rows]
         if torch.isnan(scores).any():
             raise SystemExit("scores are not a number")
         rank = 1 + (scores > scores.gather(1, (wanted - 1).clamp(min=0)[:, None])).sum(1)

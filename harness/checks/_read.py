@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from harness.data import scans
+from harness.data import dates, scans
 from harness.types import HarnessError
 
 Columns = dict[str, int]
@@ -96,11 +96,8 @@ def events(path: Path) -> RawEvents:
     for name in ("user_id", "item_id"):
         if not (kinds[name].is_integer() or kinds[name] in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
             raise Unusable(f"{name} is {kinds[name]}, so 1 and 1.0 do not match", f"Write {name} as text.")
-    for name in clocks:
-        if not (kinds[name].is_numeric() or kinds[name] in (pl.String, pl.Null)):
-            seconds = "Write seconds since 1970 in UTC, for example col.dt.epoch('s') in polars."
-            raise Unusable(f"{name} is {kinds[name]}, not a number", seconds)
-    frame = _collect(path, [*(_id(name) for name in ("user_id", "item_id")), *map(_number, clocks)])
+    numbers = {name: _number(path, name, kinds[name]) for name in clocks}
+    frame = _collect(path, [*(_id(name) for name in ("user_id", "item_id")), *numbers.values()])
     rows = frame.height
     missing = {name: frame[name].null_count() for name in ("user_id", "item_id")}
     if any(missing.values()):
@@ -110,10 +107,13 @@ def events(path: Path) -> RawEvents:
     if not frame.height:
         raise Unusable("no row has both a user_id and an item_id", "Write the interactions into the file.")
     missing |= {name: frame[name].null_count() for name in clocks}
-    odd = {name: _odd(path, name) if kinds[name] == pl.String and missing[name] else [] for name in clocks}
-    numbers = {name: frame[name].fill_null(np.nan).to_numpy() for name in clocks}
+    odd = {
+        name: _odd(path, name, number) if kinds[name] == pl.String and missing[name] else []
+        for name, number in numbers.items()
+    }
+    values = {name: frame[name].fill_null(np.nan).to_numpy() for name in clocks}
     (user, users), (item, items) = _codes(frame["user_id"]), _codes(frame["item_id"])
-    time, order = numbers.get("timestamp"), numbers.get("order")
+    time, order = values.get("timestamp"), values.get("order")
     return RawEvents(user, item, time, order, users, items, rows, missing, odd)
 
 
@@ -133,10 +133,11 @@ def _kinds(path: Path, wanted: list[str]) -> pl.Schema:
         kinds = _scan(path).collect_schema()
     except (pl.exceptions.PolarsError, OSError, HarnessError) as error:
         raise _unreadable(path, error) from None
-    for name in wanted:
-        if name not in kinds:
-            columns = ", ".join(column if column.isprintable() else repr(column) for column in kinds)
-            raise Unusable(f"there is no column {name}; the columns are: {columns}", f"Name a column {name}.")
+    if missing := [name for name in wanted if name not in kinds]:
+        columns = ", ".join(column if column.isprintable() else repr(column) for column in kinds)
+        names = " nor ".join(missing)
+        remedy = f"Name {'a column' if len(missing) == 1 else 'columns'} {' and '.join(missing)}."
+        raise Unusable(f"there is no column {names}; the columns are: {columns}", remedy)
     return kinds
 
 
@@ -164,14 +165,18 @@ def _id(name: str) -> pl.Expr:
     return pl.when(text != "").then(text).cast(kind).alias(name)
 
 
-def _number(name: str) -> pl.Expr:
+def _number(path: Path, name: str, kind: pl.DataType) -> pl.Expr:
+    """Return a clock as a finite Float64 or null. Raises Unusable if it can be neither numbers nor dates."""
+    if name == "timestamp" and dates.are_dates(_scan(path), name, kind):
+        return dates.seconds(name, kind)
+    if not (kind.is_numeric() or kind in (pl.String, pl.Null)):
+        raise Unusable(f"{name} is {kind}, not a number", f"Write {name} as numbers.")
     number = pl.col(name).cast(pl.Float64, strict=False)
     return pl.when(number.is_finite()).then(number).alias(name)
 
 
-def _odd(path: Path, name: str) -> list[str]:
-    number = pl.col(name).cast(pl.Float64, strict=False)
-    no_number = pl.col(name).is_not_null() & ~number.is_finite().fill_null(False)
+def _odd(path: Path, name: str, number: pl.Expr) -> list[str]:
+    no_number = pl.col(name).is_not_null() & number.is_null()
     return _scan(path).filter(no_number).select(name).head(3).collect()[name].to_list()
 
 

@@ -76,14 +76,18 @@ def find(facts: Facts) -> Iterator[Finding]:
         if missing := events.missing.get(name):
             stands_in = name == "timestamp" and events.order is not None and not events.odd[name]
             spare = name == "order" and events.timed and not events.odd[name]
-            says = f"events whose {name} is missing or not a number; " + (
-                "all events are sorted by the column order instead"
-                if stands_in
-                else "among events with equal times they come last, in file order"
-                if spare
-                else "harness refuses the file"
+            says = (
+                f"events whose {name} is missing or not a {'date or number' if name == 'timestamp' else 'number'}; "
+                + (
+                    "all events are sorted by the column order instead"
+                    if stands_in
+                    else "among events with equal times they come last, in file order"
+                    if spare
+                    else "harness refuses the file"
+                )
             )
-            remedy = f"Give every event a number as {name}, or drop these rows."
+            value = "seconds since 1970 or a date such as 2026-11-29" if name == "timestamp" else "a number"
+            remedy = f"Give every event {value} as {name}, or drop these rows."
             if spare:
                 remedy = "No action needed: order only breaks ties of timestamp."
             shown = examples(events.odd[name])

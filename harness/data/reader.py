@@ -14,7 +14,7 @@ from string import Formatter
 import polars as pl
 
 from harness import registry
-from harness.data import data_files, library, scans
+from harness.data import data_files, dates, library, scans
 from harness.data.findings import titles
 from harness.data.findings.ids import VISIBLE
 from harness.data.scans import reading
@@ -136,7 +136,8 @@ def read_events(path: Path, also: tuple[str, ...] = ()) -> pl.DataFrame:
     """Read user_id str, item_id str, timestamp and order if present (numbers), and `also` (numbers), in file order.
 
     Raises HarnessError if a column is missing, the file is empty or unreadable, an id is null, there is neither
-    timestamp nor order, or a value is not a number. Nulls are allowed in one of the two if the other is complete.
+    timestamp nor order, or a value is not a number (nor a date, in timestamp). Nulls are allowed in one of the two if
+    the other is complete.
     """
     with reading(path):
         rows, kinds = _columns(path, ["user_id", "item_id", *also])
@@ -150,7 +151,9 @@ def read_events(path: Path, also: tuple[str, ...] = ()) -> pl.DataFrame:
     _check_filled(path, events, ["user_id", "item_id"])
     if "order" in clocks and events["order"].dtype.is_float():
         events = events.with_columns(pl.col("order").fill_nan(None))
-    events = events.with_columns(_numbers(path, events[name]) for name in (*clocks, *also))
+    events = events.with_columns(
+        (_times if name == "timestamp" else _numbers)(path, events[name]) for name in (*clocks, *also)
+    )
     timed = "timestamp" in clocks and not events["timestamp"].null_count()
     if not timed and "order" in clocks and (gaps := events["order"].null_count()):
         missing = f"order is missing in {gaps:,} of {events.height:,} rows"
@@ -266,10 +269,10 @@ def _columns(path: Path, wanted: list[str]) -> tuple[pl.LazyFrame, pl.Schema]:
     """Return the rows of a file and the types of its columns. Raises HarnessError if a wanted column is missing."""
     rows = scans.scan(path)
     kinds = rows.collect_schema()
-    for name in wanted:
-        if name not in kinds:
-            names = [name if name.isprintable() else repr(name) for name in kinds]
-            raise HarnessError(f"{path} has no column '{name}'. {registry.suggest(name, names)}")
+    if missing := [name for name in wanted if name not in kinds]:
+        names = [name if name.isprintable() else repr(name) for name in kinds]
+        absent = " nor ".join(f"column '{name}'" for name in missing)
+        raise HarnessError(f"{path} has no {absent}. {registry.suggest(missing[0], names)}")
     return rows, kinds
 
 
@@ -339,15 +342,28 @@ def _check_filled(path: Path, frame: pl.DataFrame, names: list[str]) -> None:
             )
 
 
-def _numbers(path: Path, values: pl.Series) -> pl.Series:
+def _times(path: Path, values: pl.Series) -> pl.Series:
+    """Return seconds since 1970 as Int64, or as Float64 if they have fractions; nulls stay null."""
+    frame = values.to_frame()
+    if not dates.are_dates(frame.lazy(), values.name, values.dtype):
+        return _numbers(path, values, " (seconds since 1970) or dates (such as 2026-11-29 or 2026-11-29T10:55:30Z)")
+    times = frame.select(dates.seconds(values.name, values.dtype)).to_series()
+    bad = values.filter(values.is_not_null() & times.is_null())
+    if len(bad):
+        raise HarnessError(f"{path}: {values.name} has dates such as 2026-11-29T10:55:30Z, but a row has '{bad[0]}'.")
+    whole = times.cast(pl.Int64)
+    return whole if (whole == times).all() else times
+
+
+def _numbers(path: Path, values: pl.Series, more: str = "") -> pl.Series:
     """Return the column as Int64, or as Float64 if it has fractions; nulls stay null."""
     kind = values.dtype
     if not (kind.is_numeric() or kind in (pl.String, pl.Null)):
-        raise HarnessError(f"{path}: {values.name} must be numbers (a timestamp: seconds since 1970), not {kind}.")
+        raise HarnessError(f"{path}: {values.name} must be numbers{more}, not {kind}.")
     numbers = values.cast(pl.Float64 if kind.is_float() or kind.is_decimal() else pl.Int64, strict=False)
     if numbers.null_count() > values.null_count():
         numbers = values.cast(pl.Float64, strict=False)
     bad = values.filter(values.is_not_null() & ~numbers.is_finite().fill_null(False))
     if len(bad):
-        raise HarnessError(f"{path}: {values.name} must be numbers, but a row has '{bad[0]}'.")
+        raise HarnessError(f"{path}: {values.name} must be numbers{more}, but a row has '{bad[0]}'.")
     return numbers

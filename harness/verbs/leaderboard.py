@@ -23,7 +23,10 @@ rank = 40
 @components_option
 @home_option
 @click.option(
-    "--format", "form", cls=LongName, default="terminal", show_default=True, help="terminal, md, tex, csv, ..."
+    "--format",
+    "form",
+    cls=LongName,
+    help="terminal, md, tex, csv, ... Default: by the suffix of --output, or terminal.",
 )
 @click.option("--output", type=click.Path(path_type=Path), help="Write to this file instead of stdout.")
 @run_option
@@ -35,7 +38,7 @@ rank = 40
 @click.option("--slices", is_flag=True, help="In the terminal: also show scores on parts of the test set.")
 def command(
     home: str,
-    form: str,
+    form: str | None,
     output: Path | None,
     run: str | None,
     from_mlflow: str | None,
@@ -48,6 +51,7 @@ def command(
     from harness.report import ledger_frames, tables
 
     folder = artifacts.find_home(Path(home))
+    form = form or tables.format_of(output)
     tables.check_format(form)
     if from_mlflow is None:
         ledger, beside = Ledger.open(folder), artifacts.sources(folder)

@@ -12,7 +12,9 @@ import polars as pl
 import pytest
 from dataset_files import write_dataset, write_frame
 
+from harness.checks import linter
 from harness.data import reader
+from harness.data.findings import Finding
 from harness.data.preparation import prepare
 from harness.data.reader import open_dataset, raw_hash, ready
 from harness.types import HarnessError, PrepSpec
@@ -20,6 +22,7 @@ from harness.types import HarnessError, PrepSpec
 EVENTS = {"user_id": ["u", "u", "v", "v"], "item_id": ["a", "b", "a", "b"], "timestamp": [1, 2, 3, 4]}
 ITEMS = {"item_id": ["a", "b"], "title": ["Anvil", "Bell"]}
 DAYS = [datetime.date(2020, 1, day) for day in (1, 2, 3, 4)]
+CLOCK = [datetime.time(hour) for hour in (1, 2, 3, 4)]
 
 
 def refusal(folder: Path, home: Path) -> str:
@@ -47,7 +50,15 @@ BAD_EVENTS = {
         EVENTS | {"timestamp": [1, None, 3, 4], "order": [0, 1, None, 1]},
         ["order is missing in 1 of 4 rows", "only if every event has a timestamp"],
     ),
-    "dates": (EVENTS | {"timestamp": DAYS}, ["timestamp must be numbers", "seconds since 1970", "Date"]),
+    "times of day": (
+        EVENTS | {"timestamp": CLOCK},
+        ["timestamp must be numbers (seconds since 1970) or dates", "Time"],
+    ),
+    "order by date": (EVENTS | {"order": DAYS}, ["order must be numbers, not Date"]),
+    "two columns": ({"user": ["u"], "timestamp": [1]}, ["no column 'user_id' nor column 'item_id'"]),
+    "no such day": (EVENTS | {"timestamp": ["2020-02-28", "2020-02-30", None, "x"]}, ["a row has '2020-02-30'"]),
+    "number among dates": (EVENTS | {"timestamp": ["2020-02-28", "17", "18", "19"]}, ["has dates", "a row has '17'"]),
+    "date among numbers": (EVENTS | {"timestamp": ["17", "2020-02-28", "18", "19"]}, ["a row has '2020-02-28'"]),
     "words for times": (EVENTS | {"timestamp": ["1", "2", "noon", "4"]}, ["timestamp must be numbers", "'noon'"]),
     "infinite time": (EVENTS | {"timestamp": [1.0, 2.0, float("inf"), 4.0]}, ["timestamp must be numbers", "'inf'"]),
     "no rows": ({name: values[:0] for name, values in EVENTS.items()}, ["is empty"]),
@@ -55,7 +66,7 @@ BAD_EVENTS = {
 }
 
 
-TYPED = ("fractional ids", "dates")  # a csv holds only text, so these cannot be in one
+TYPED = ("fractional ids", "times of day", "order by date")  # a csv holds only text, so these cannot be in one
 
 
 @pytest.mark.parametrize(
@@ -231,3 +242,57 @@ def test_a_data_set_module_is_cheap_to_import():
     code = "import sys, harness.data.datasets.ml_100k; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"polars", "numpy", "requests", "torch", "filelock"} & set(loaded)
+
+
+def no_time(folder: Path) -> Finding | None:
+    findings = linter.check(open_dataset(str(folder), folder))
+    return next((finding for finding in findings if finding.name == "missing timestamp"), None)
+
+
+UTC = datetime.UTC
+WRITTEN = [  # as text, and the same moment
+    ("2020-02-29", datetime.datetime(2020, 2, 29, tzinfo=UTC)),
+    ("1969-12-31 23:59", datetime.datetime(1969, 12, 31, 23, 59, tzinfo=UTC)),
+    (" 2020-02-29T01:02:03Z ", datetime.datetime(2020, 2, 29, 1, 2, 3, tzinfo=UTC)),
+    ("2020-02-29 01:02:03.25 UTC", datetime.datetime(2020, 2, 29, 1, 2, 3, 250_000, tzinfo=UTC)),
+    ("2020-02-29T01:02:03+0530", datetime.datetime(2020, 2, 28, 19, 32, 3, tzinfo=UTC)),
+    ("2020-02-29T01:02:03-05", datetime.datetime(2020, 2, 29, 6, 2, 3, tzinfo=UTC)),
+]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_dates_as_text_are_read_as_seconds(tmp_path, suffix):
+    texts, moments = zip(*WRITTEN, strict=True)
+    events = {"user_id": ["u"] * 6, "item_id": ["a", "b"] * 3, "timestamp": texts}
+    folder = write_dataset(tmp_path / "dated", events, ITEMS, suffix)
+    assert reader.read_events(folder / f"interactions{suffix}")["timestamp"].to_list() == [
+        moment.timestamp() for moment in moments
+    ]
+    assert no_time(folder) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [(pl.Date, 86_400), (pl.Datetime("ms"), 3_600), (pl.Datetime("ns", "Asia/Tokyo"), 3_600)],
+    ids=["dates", "times", "times with a zone"],
+)
+def test_date_types_are_read_as_seconds(tmp_path, kind, step):
+    seconds = [1_600_041_600 + step * place for place in range(4)]
+    moments = pl.from_epoch(pl.Series(seconds)).dt.replace_time_zone("UTC")
+    zone = getattr(kind, "time_zone", None)
+    column = moments.dt.convert_time_zone(zone) if zone else moments.dt.replace_time_zone(None)
+    folder = write_dataset(tmp_path / "dated", EVENTS | {"timestamp": column.cast(kind)}, ITEMS)
+    times = reader.read_events(folder / "interactions.parquet")["timestamp"]
+    assert times.dtype == pl.Int64
+    assert times.to_list() == seconds
+    assert no_time(folder) is None
+
+
+@pytest.mark.parametrize(
+    ("times", "odd"), [(["2020-02-28", "17", "18", "19"], "17"), (["17", "2020-02-28", "18", "19"], "2020-02-28")]
+)
+def test_check_finds_what_the_reader_refuses_among_dates(tmp_path, times, odd):
+    folder = write_dataset(tmp_path / "mixed", EVENTS | {"timestamp": times}, ITEMS)
+    found = no_time(folder)
+    assert found is not None
+    assert odd in found.examples

@@ -15,6 +15,8 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as parquet
 import pytest
+import synthetic_ledgers
+from command_line import harness
 from synthetic_results import FORMULA, cell, hostile, results, row_of, run, seeds
 
 from harness.report.tables import Results, Table, build, render, terminal
@@ -327,3 +329,14 @@ def test_scores_of_sliding_windows_are_called_means_over_windows_in_every_format
         assert "windows" in text, name
         assert "windows" not in plain, name
         assert f"{words} users and seeds" not in text, name
+
+
+def test_the_suffix_of_the_output_file_chooses_the_format(tmp_path):
+    synthetic_ledgers.write(tmp_path / "home")
+    starts = {"table.tex": "%", "table.csv": "dataset,", "table.JSON": "{", "table.txt": "Protocol:", "table": "Protocol:"}
+    for name, start in starts.items():
+        assert harness(tmp_path / "home", "leaderboard", "--output", str(tmp_path / name)).returncode == 0
+        assert (tmp_path / name).read_text().startswith(start), name
+    chosen = harness(tmp_path / "home", "leaderboard", "--output", str(tmp_path / "a.csv"), "--format", "tex")
+    assert chosen.returncode == 0
+    assert (tmp_path / "a.csv").read_text().startswith("%")

@@ -21,7 +21,7 @@ from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.report import ledger_frames, tables
 from harness.system.files import sha256
-from harness.types import TrialResult
+from harness.types import Protocol, TrialResult
 from harness.workflows import publication
 
 
@@ -214,6 +214,38 @@ def test_a_torn_last_line_is_left_out_and_a_damaged_ledger_is_refused(tmp_path):
     assert done.returncode == 2
     assert "damaged line" in done.stderr
     assert not (tmp_path / "damaged").exists()
+
+
+def two_tables(home):
+    """A home with results of two protocols."""
+    synthetic_ledgers.write(home)
+    made = synthetic_ledgers.launch
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic_ledgers, "PROTOCOL", Protocol(filter_seen=False))
+        patch.setattr(synthetic_ledgers, "launch", lambda *words: made(*words) | {"table": "unfiltered-table"})
+        synthetic_ledgers.write(home)
+    return home
+
+
+def test_every_table_of_a_home_is_published_verified_and_merged(tmp_path):
+    home, out = two_tables(tmp_path / "home"), tmp_path / "out"
+    assert harness(home, "publish", str(out)).returncode == 0
+    [older] = (out / "tables").iterdir()
+    described = json.loads((out / "manifest.json").read_text())["tables"]
+    filtered = {place: table["protocol"]["filter_seen"] for place, table in described.items()}
+    assert filtered == {"": False, f"tables/{older.name}/": True}
+    assert len(list((out / "ranks").iterdir())) == 2 * sum(study.seeds for study in synthetic_ledgers.studies())
+    assert verify(out).returncode == 0
+    merge(tmp_path / "joined", out)
+    assert harness(tmp_path / "joined", "publish", str(tmp_path / "again")).returncode == 0
+    for part in ("", f"tables/{older.name}/"):
+        frames = [pl.read_parquet(root / f"{part}leaderboard.parquet") for root in (out, tmp_path / "again")]
+        assert frames[0].equals(frames[1])
+    change_value(older)
+    rehash(out)
+    done = verify(out)
+    assert done.returncode == 1
+    assert f"tables/{older.name}/leaderboard.parquet" in done.stdout
 
 
 def part_home(folder, keep):

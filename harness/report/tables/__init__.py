@@ -15,7 +15,9 @@ from harness.report.tables._frames import Results
 from harness.report.tables._table import Row, Section, Table
 from harness.system.files import atomic
 
-__all__ = ["Results", "Row", "Section", "Table", "build", "check_format", "formats", "render", "write"]
+__all__ = ["Results", "Row", "Section", "Table", "build", "check_format", "format_of", "formats", "render", "write"]
+
+TERMINAL = "terminal"
 
 
 def formats() -> list[str]:
@@ -26,6 +28,12 @@ def formats() -> list[str]:
 def check_format(format: str) -> None:
     """Raise HarnessError, with the nearest name, for an unknown format."""
     registry.find(__name__, format)
+
+
+def format_of(path: Path | None) -> str:
+    """Return the format that the suffix of a file names, or `terminal`."""
+    suffix = "" if path is None else path.suffix[1:].lower()
+    return suffix if suffix in formats() else TERMINAL
 
 
 def write(table: Table, format: str, path: Path) -> None:

@@ -45,7 +45,10 @@ ABOVE = ("suite", "protocol", "prep", "budget", "engine", "statistics", "code") 
 TIES = {EXPECTED: "expectation over their order", MIDDLE: "mid-rank (earlier rule)"}
 CODE = ("harness", "git", "dirty", "date")  # keys of the provenance
 GIT = ("git", "dirty")  # unknown to an installed package
-CARD = ("hash", "users", "items", "events", "density", "mean_length", "tie_share", "test_tie_share", "cold_test_share")
+CARD = (
+    *("hash", "users", "items", "events", "raw_events", "density", "mean_length"),
+    *("tie_share", "test_tie_share", "cold_test_share"),
+)
 
 
 def facts(values: Record, prefix: str = "") -> list[tuple[str, str]]:
