@@ -68,8 +68,9 @@ TUNED = (1.0, 0.5, 0.25)
 OURS = {
     "harness": Side({}),
     "harness, batch size tuned, moving average of weights": Side({"train.ema": 0.98}, TUNED),
-    "the same, logits in bfloat16": Side({"train.ema": 0.98, "train.precision": "bfloat16"}, TUNED),
 }
+if "avx512_bf16" in _measure.vectors():  # elsewhere torch emulates the products
+    OURS["the same, logits in bfloat16"] = Side({"train.ema": 0.98, "train.precision": "bfloat16"}, TUNED)
 
 
 class Runs:
