@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import _measure
@@ -83,8 +84,7 @@ KINDS = {
 
 def correlation(x: np.ndarray, y: np.ndarray) -> float:
     """Spearman's; NaN if one of them is constant."""
-    x, y = stats.rankdata(x), stats.rankdata(y)
-    return float(np.corrcoef(x, y)[0, 1]) if len(x) > 2 and np.ptp(x) and np.ptp(y) else float("nan")
+    return float(stats.spearmanr(x, y)[0]) if len(x) > 2 and np.ptp(x) and np.ptp(y) else float("nan")
 
 
 def interval(points: pl.DataFrame, measure: str) -> tuple[float, float, float]:
@@ -118,7 +118,7 @@ def results_of(folder: Path) -> Results:
     found = publication.find(folder)
     with found.ledger() as ledger:
         results = ledger_frames.build(ledger, found.sources())
-        return Results(results.runs, results.ranks, results.cells, results.header, results.trials.collect().lazy())
+        return replace(results, trials=results.trials.collect().lazy())
 
 
 def main() -> None:

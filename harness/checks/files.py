@@ -55,6 +55,9 @@ def _items(ids: pl.Series) -> Iterator[Finding]:
         )
 
 
+WANTED = {"timestamp": "number of seconds or date (2026-11-29)", "order": "number"}  # column of a clock -> its values
+
+
 def find(facts: Facts) -> Iterator[Finding]:
     """Find missing ids and times."""
     events = facts.events
@@ -72,22 +75,18 @@ def find(facts: Facts) -> Iterator[Finding]:
     elif events.time is None:
         says = "no column timestamp: the order cannot be checked, and no split in time (gts, windows) can be used"
         yield Finding("no time", INFO, len(events), len(events), "events", says, "Add timestamp if the source has it.")
-    for name in ("timestamp", "order"):
+    for name in WANTED:
         if missing := events.missing.get(name):
             stands_in = name == "timestamp" and events.order is not None and not events.odd[name]
             spare = name == "order" and events.timed and not events.odd[name]
-            says = (
-                f"events whose {name} is missing or not a {'date or number' if name == 'timestamp' else 'number'}; "
-                + (
-                    "all events are sorted by the column order instead"
-                    if stands_in
-                    else "among events with equal times they come last, in file order"
-                    if spare
-                    else "harness refuses the file"
-                )
+            says = f"events whose {name} is missing or not a {WANTED[name]}; " + (
+                "all events are sorted by the column order instead"
+                if stands_in
+                else "among events with equal times they come last, in file order"
+                if spare
+                else "harness refuses the file"
             )
-            value = "seconds since 1970 or a date such as 2026-11-29" if name == "timestamp" else "a number"
-            remedy = f"Give every event {value} as {name}, or drop these rows."
+            remedy = f"Give every event a {WANTED[name]} as {name}, or drop these rows."
             if spare:
                 remedy = "No action needed: order only breaks ties of timestamp."
             shown = examples(events.odd[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -178,6 +179,13 @@ def test_the_frame_has_a_row_a_row_with_the_numbers_and_null_where_none_is(table
     assert sorted(holes["state"]) == ["failed", "pending", "skipped"]
     assert holes["NDCG@10"].null_count() == 3
     assert frame.schema["NDCG@10"] == frame.schema["vs_rival_low"] == pl.Float64
+
+
+def test_the_data_line_says_how_many_events_the_preparation_dropped(table):
+    section = replace(table.sections[0], card={"users": 3, "events": 9, "raw_events": 52})
+    assert "events 9 · raw events 52" in words.line("Data", words.data(section))
+    section = replace(section, card=section.card | {"events": 52})
+    assert "raw" not in words.line("Data", words.data(section))
 
 
 # --- what is refused -------------------------------------------------------------------------------------------

@@ -333,7 +333,13 @@ def test_scores_of_sliding_windows_are_called_means_over_windows_in_every_format
 
 def test_the_suffix_of_the_output_file_chooses_the_format(tmp_path):
     synthetic_ledgers.write(tmp_path / "home")
-    starts = {"table.tex": "%", "table.csv": "dataset,", "table.JSON": "{", "table.txt": "Protocol:", "table": "Protocol:"}
+    starts = {
+        "table.tex": "%",
+        "table.csv": "dataset,",
+        "table.JSON": "{",
+        "table.txt": "Protocol:",
+        "table": "Protocol:",
+    }
     for name, start in starts.items():
         assert harness(tmp_path / "home", "leaderboard", "--output", str(tmp_path / name)).returncode == 0
         assert (tmp_path / name).read_text().startswith(start), name

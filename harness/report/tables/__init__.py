@@ -17,8 +17,6 @@ from harness.system.files import atomic
 
 __all__ = ["Results", "Row", "Section", "Table", "build", "check_format", "format_of", "formats", "render", "write"]
 
-TERMINAL = "terminal"
-
 
 def formats() -> list[str]:
     """Return the names of the available formats."""
@@ -33,7 +31,7 @@ def check_format(format: str) -> None:
 def format_of(path: Path | None) -> str:
     """Return the format that the suffix of a file names, or `terminal`."""
     suffix = "" if path is None else path.suffix[1:].lower()
-    return suffix if suffix in formats() else TERMINAL
+    return suffix if suffix in formats() else "terminal"
 
 
 def write(table: Table, format: str, path: Path) -> None:

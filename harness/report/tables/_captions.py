@@ -121,6 +121,8 @@ def title(section: Section) -> str:
 def data(section: Section) -> Json:
     """Return the facts of a data set's card that its tables show."""
     card = {key: section.card[key] for key in CARD if section.card.get(key) is not None}
+    if card.get("raw_events") == card.get("events"):
+        card.pop("raw_events", None)
     return card | ({"test_users": section.test_users} if section.test_users else {})
 
 
