@@ -19,6 +19,7 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import _measure
 import numpy as np
@@ -84,7 +85,10 @@ KINDS = {
 
 def correlation(x: np.ndarray, y: np.ndarray) -> float:
     """Spearman's; NaN if one of them is constant."""
-    return float(stats.spearmanr(x, y)[0]) if len(x) > 2 and np.ptp(x) and np.ptp(y) else float("nan")
+    if len(x) < 3 or not np.ptp(x) or not np.ptp(y):
+        return float("nan")
+    value, _ = cast(tuple[float, float], stats.spearmanr(x, y))
+    return float(value)
 
 
 def interval(points: pl.DataFrame, measure: str) -> tuple[float, float, float]:
