@@ -33,7 +33,9 @@ class DataCard:
     events: int | None = None
     density: float | None = None  # events over users x items
     mean_length: float | None = None  # events per user
-    raw_events: int | None = None  # before the preparation
+    raw_events: int | None = None  # before the preparation, like the next two
+    raw_users: int | None = None
+    raw_items: int | None = None  # with events
     source_rows: int | None = None  # of the items file
     duplicates_dropped: int | None = None
     orphans: int | None = None  # items without a row in the items file
@@ -70,8 +72,8 @@ class DataCard:
 # Recorded only if they are not empty; every other fact is recorded, as null if unknown.
 EMPTY = (None, "", [], {})
 OPTIONAL = (
-    *("hash", "read", "duplicates_dropped", "missing_orders", "valid_targets", "test_targets", "folds"),
-    *("embeddings", "published"),
+    *("hash", "read", "raw_users", "raw_items", "duplicates_dropped", "missing_orders"),
+    *("valid_targets", "test_targets", "folds", "embeddings", "published"),
 )
 
 
@@ -146,8 +148,10 @@ def _prepared(card: DataCard) -> str:
     default = json.loads(json.dumps(asdict(PrepSpec())))
     spec = json.loads(json.dumps(card.spec))
     chosen = [f"{key} {_value(value)}" for key, value in spec.items() if key == "kcore" or value != default.get(key)]
-    dropped = f"{card.duplicates_dropped or 0:,} duplicates dropped"
-    return f"{', '.join(chosen)}; {card.raw_events:,} events in the source, {dropped}"
+    source = f"{card.raw_events:,} events in the source"
+    if card.raw_users is not None and card.raw_items is not None:
+        source += f" ({card.raw_users:,} users, {card.raw_items:,} items)"
+    return f"{', '.join(chosen)}; {source}, {card.duplicates_dropped or 0:,} duplicates dropped"
 
 
 def _value(value: Any) -> str:

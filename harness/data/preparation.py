@@ -101,7 +101,8 @@ def _sequences(raw: RawDataset, spec: PrepSpec, progress: Callable[[str], None])
     times = plausibility.clock_of(frame)
     timed = times is not None
     plausibility.refuse(raw.interactions, times)
-    counts = {"raw_events": frame.height, "source_rows": texts.height}
+    counts = {"raw_events": frame.height, "raw_users": len(users), "raw_items": len(items)}
+    counts["source_rows"] = texts.height
     counts["missing_times"] = frame["timestamp"].null_count() if "timestamp" in frame.columns else 0
     if timed and "order" in frame.columns and (gaps := frame["order"].null_count()):
         counts["missing_orders"] = gaps

@@ -710,7 +710,7 @@ def test_a_card_is_printed_in_words(tmp_path):
     assert lines[0] == "made"
     assert said["counts"].startswith("30 users, 24 items, 240 events (8.0 per user, 33.3 % of all pairs)")
     assert said["published"] == "differs: events 300 (-20.00 % here); a paper"
-    assert said["prepared"] == "kcore 5; 240 events in the source, 0 duplicates dropped"
+    assert said["prepared"] == "kcore 5; 240 events in the source (30 users, 24 items), 0 duplicates dropped"
     assert said["time"].startswith("0 % of a user's consecutive events have equal times")
     assert said["text"] == "{title}; 1 items without text, 0 with the same text as another item"
     assert said["minilm"] == "24 x 384, mean cosine 0.250; rank 3 of 11"

@@ -181,10 +181,11 @@ def test_the_frame_has_a_row_a_row_with_the_numbers_and_null_where_none_is(table
     assert frame.schema["NDCG@10"] == frame.schema["vs_rival_low"] == pl.Float64
 
 
-def test_the_data_line_says_how_many_events_the_preparation_dropped(table):
-    section = replace(table.sections[0], card={"users": 3, "events": 9, "raw_events": 52})
-    assert "events 9 · raw events 52" in words.line("Data", words.data(section))
-    section = replace(section, card=section.card | {"events": 52})
+def test_the_data_line_counts_the_source_where_the_preparation_dropped_some(table):
+    card = {"users": 3, "items": 5, "events": 9, "raw_users": 7, "raw_items": 5, "raw_events": 52}
+    section = replace(table.sections[0], card=card)
+    assert "users 3 · items 5 · events 9 · raw users 7 · raw events 52" in words.line("Data", words.data(section))
+    section = replace(section, card=card | {"users": 7, "events": 52})
     assert "raw" not in words.line("Data", words.data(section))
 
 

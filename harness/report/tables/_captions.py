@@ -46,7 +46,7 @@ TIES = {EXPECTED: "expectation over their order", MIDDLE: "mid-rank (earlier rul
 CODE = ("harness", "git", "dirty", "date")  # keys of the provenance
 GIT = ("git", "dirty")  # unknown to an installed package
 CARD = (
-    *("hash", "users", "items", "events", "raw_events", "density", "mean_length"),
+    *("hash", "users", "items", "events", "raw_users", "raw_items", "raw_events", "density", "mean_length"),
     *("tie_share", "test_tie_share", "cold_test_share"),
 )
 
@@ -121,8 +121,9 @@ def title(section: Section) -> str:
 def data(section: Section) -> Json:
     """Return the facts of a data set's card that its tables show."""
     card = {key: section.card[key] for key in CARD if section.card.get(key) is not None}
-    if card.get("raw_events") == card.get("events"):
-        card.pop("raw_events", None)
+    for name in ("users", "items", "events"):
+        if card.get(f"raw_{name}") == card.get(name):
+            card.pop(f"raw_{name}", None)
     return card | ({"test_users": section.test_users} if section.test_users else {})
 
 
