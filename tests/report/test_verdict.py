@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 from synthetic_results import cell, hostile, results
 
@@ -42,6 +44,20 @@ def test_text_helps_hurts_or_makes_no_significant_difference():
     unclear = verdict({"id": 0.3, "svd": 0.3}, 400)
     assert unclear.startswith("Text makes no significant difference: svd ")
     assert float(re.search(r", p = (\.\d+);", unclear)[1]) >= 0.05
+
+
+def test_the_control_without_id_does_not_show_that_text_hurts_the_others():
+    assert verdict({"id": 0.3, "text": 0.2}, 3000).startswith("Text does not replace the ID embedding: text -")
+    assert verdict({"id": 0.3, "text": 0.2, "svd": 0.1}, 3000).startswith("Text hurts: at best text -")
+
+
+@pytest.mark.parametrize(("names", "words"), [("cd", "with 2 trained rows"), ("c", "with 1 trained row")])
+def test_a_verdict_without_all_rows_is_one_so_far(names, words):
+    results = noisy({"id": 0.2, "svd": 0.3}, 3000)
+    coming = [cell(("beauty", "minilm", "sasrec", name)) | {"state": "pending"} for name in names]
+    cells = pl.concat([results.cells, pl.DataFrame(coming, schema=results.cells.schema)])
+    text = build(replace(results, cells=cells)).sections[0].verdict
+    assert text.startswith(f"So far, {words} to come: text helps: svd +")
 
 
 @pytest.mark.parametrize("encoder", ["noise", "shuffled:minilm"])

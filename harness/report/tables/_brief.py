@@ -8,10 +8,10 @@ from textwrap import wrap
 from harness.report.tables import _captions as captions
 from harness.report.tables._columns import Column
 from harness.report.tables._format import FRONT, MEANINGS, SYMBOLS, label, safe
+from harness.report.tables._frames import COMING
 from harness.report.tables._table import Section, Table
 
 HEADER = ("suite", "protocol", "prep", "budget", "engine", "code")
-COMING = ("pending", "running")  # states that the row itself shows
 NAMED = 3  # rows that are named before the others are counted
 MORE = "All notes, statistics and provenance: harness leaderboard --notes"
 

@@ -17,7 +17,17 @@ from harness.report.tables._across import across, method_of
 from harness.report.tables._budget import SearchCurve, best_of, valued
 from harness.report.tables._cautions import cautions
 from harness.report.tables._format import label
-from harness.report.tables._frames import KEY, Confirmed, Record, Results, cell_of, confirmed, finite, json_object
+from harness.report.tables._frames import (
+    COMING,
+    KEY,
+    Confirmed,
+    Record,
+    Results,
+    cell_of,
+    confirmed,
+    finite,
+    json_object,
+)
 from harness.report.tables._scores import metrics, samples
 from harness.report.tables._section import SectionComparison
 from harness.report.tables._table import COSTS, MEASURED, Row, RunSummary, SearchCost, Section, Table, TrialCounts
@@ -120,6 +130,7 @@ def _section(
     remarks = [f"{name.partition('/')[2]}: {facts['note']}" for name, facts in components.items() if "note" in facts]
     protocol = header.get("protocol") or {}
     remarks += _held_out(protocol, rows) + _of_folds(protocol) + _of_variants(components, rows) + _in_parts(rows)
+    coming = sum(row.state in COMING and not row.cell.is_baseline for row in rows)
     doubts = [*cautions(rows, card, header.get("ties", EXPECTED)), *comparison.unresolved()]
     return Section(
         dataset=data.name,
@@ -130,7 +141,7 @@ def _section(
         pace=pace,
         remarks=(*remarks, *ensembles.remarks(comparison)),
         cautions=tuple(doubts),
-        verdict=verdict(comparison, None if protocol.get("folds") else users),
+        verdict=verdict(comparison, None if protocol.get("folds") else users, coming),
         slices=tuple(part.of([row.cell for row in rows]) for part in parts),
         pairs=comparison.pairs,
     )

@@ -21,6 +21,7 @@ Record = dict[str, Any]  # a row of a frame: column -> value
 
 KEY = ["dataset", "encoder", "backbone", "adapter"]  # encoder "none": no text; backbone "none": a baseline
 STATES = ["done", "partial", "running", "skipped", "failed", "pending"]
+COMING = ("pending", "running")  # states of rows whose results a bench still computes
 CELL = dict.fromkeys(KEY, pl.String)
 RUNS = {  # one row per confirmed run, whose test was opened
     "trial": pl.String,

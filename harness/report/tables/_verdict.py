@@ -10,18 +10,22 @@ from harness.report.tables._section import SectionComparison
 from harness.stats.crossed_effects import ALPHA
 from harness.types import NO_TEXT
 
+TEXT_ONLY = "text"  # the control without an ID embedding
 TARGET = 3.0  # percent of the best score: a difference that papers report
 FEW, MOST = 4, 2 / 3  # other rows from which, and share of them up to which, a test separates enough
 LARGER = ("amazon2014-beauty", 22_363)  # a data set that one command fetches, and its test users
 
 
-def verdict(comparison: SectionComparison, users: int | None) -> str:
+def verdict(comparison: SectionComparison, users: int | None, coming: int = 0) -> str:
     """Return the sentence, or an empty text with fewer than two trained rows.
 
-    users: test users; None leaves out what more of them would show (sliding windows).
+    users: test users; None leaves out what more of them would show (sliding windows). coming: trained rows that have no
+    result yet.
     """
     parts = [_text(comparison), *_rivals(comparison, users)]
     text = "; ".join(filter(None, parts))
+    if text and coming:
+        text = f"so far, with {coming} trained row{'s' if coming > 1 else ''} to come: {text}"
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
@@ -40,7 +44,13 @@ def _text(comparison: SectionComparison) -> str:
     strength = f"{change}, {_p(gain.p)}" + (", preliminary" if gain.preliminary else "")
     if gain.p >= ALPHA:
         return f"text makes no significant difference: {strength}"
+    if best.cell.adapter == TEXT_ONLY and gain.percent < 0 and _only(best, comparison):
+        return f"text does not replace the ID embedding: {strength}"
     return f"text helps: {strength}" if gain.percent > 0 else f"text hurts: at best {strength}"
+
+
+def _only(best: RowScores, comparison: SectionComparison) -> bool:
+    return not any(reads_text(row) and row is not best for row in comparison.ranked)
 
 
 def _name(row: RowScores, comparison: SectionComparison) -> str:
