@@ -71,6 +71,7 @@ class BenchOptions(TypedDict, total=False):
     sampler: str
     pruner: str
     warm_start: str
+    search_seed: int
     spaces: str | os.PathLike[str] | None
     set: Mapping[str, Any]
     home: str | os.PathLike[str] | None

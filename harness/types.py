@@ -232,15 +232,17 @@ PRUNERS = ("median", "halving", "hyperband", "wilcoxon", "none")
 
 @dataclass(frozen=True)
 class Engine:
-    """How a cell is searched: names of the Optuna sampler and pruner, and `warm_start`.
+    """How a cell is searched: names of the Optuna sampler and pruner, `warm_start` and `search_seed`.
 
-    `warm_start`: data set whose best configurations of the same cell are tried first ("" for none). Part of a study's
-    identity; `warm_start` counts by the configurations it yields, not by its name.
+    `warm_start`: data set whose best configurations of the same cell are tried first ("" for none). `search_seed`:
+    another one draws other configurations. Part of a study's identity; `warm_start` counts by the configurations it
+    yields, not by its name.
     """
 
     sampler: str = "gp"
     pruner: str = "median"
     warm_start: str = ""
+    search_seed: int = 0
 
     def identity(self) -> Json:
         """Return the fields to hash: equal for equal engines, also across versions of harness."""

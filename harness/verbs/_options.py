@@ -310,6 +310,13 @@ grid_options = combined(
         metavar="DATASET",
         help="Start each search with the best trials found on DATASET.",
     ),
+    click.option(
+        "--search-seed",
+        type=BoundedInt(0),
+        default=0,
+        show_default=True,
+        help="Seed of the sampler. Another one repeats every search with other draws, in a table of its own.",
+    ),
     spaces_options,
     click.option("--components", **COMPONENTS),  # used by `request_of`
     home_option,
@@ -391,7 +398,7 @@ def request_of(options: Options) -> Request:
         protocol=protocol_of(options),
         prep=prep_of(options),
         text=options["text"],
-        engine=Engine(options["sampler"], options["pruner"], options["warm_start"]),
+        engine=Engine(options["sampler"], options["pruner"], options["warm_start"], options["search_seed"]),
         spaces=source_of(options).under(budget.name),
         suite=suite_of(options),
     )

@@ -470,6 +470,21 @@ def test_a_failed_trial_spends_what_it_trained(home):
     assert (len(ran), done.state) == (3, "failed")
 
 
+@pytest.mark.parametrize("sampler", ["gp", "tpe", "random", "grid"])
+def test_another_search_seed_draws_other_configurations_and_shares_the_default(home, sampler):
+    fixed = {"backbone.n_blocks": 1, "text.fusion": "none"} if sampler == "grid" else None
+    engine = Engine(sampler, "none")
+    ran, _, [first] = drive(home, engine=engine, fixed=fixed)
+    again, ledger, [second] = drive(home, engine=replace(engine, search_seed=1), fixed=fixed)
+    assert replace(engine, search_seed=0).identity() == {"sampler": sampler, "pruner": "none"}, "as before the option"
+    assert first.id != second.id
+    assert ran[0] not in again, "the default is trained"
+    draws = [[ledger.trials[i].trial.params for i, _ in study.history().values()] for study in (first, second)]
+    assert draws[0][0] == draws[1][0] == first.space.default
+    assert all(params not in draws[0] for params in draws[1][1:]) or sampler == "grid"
+    assert draws[0] != draws[1]
+
+
 def elsewhere(ledger, dataset="other", **changes):
     """The same cell on another data set, warm-started from 'toy'."""
     made = study(ledger)
