@@ -1,6 +1,6 @@
 # The same checks as CI, in the environment that is active.
 PYTHON ?= python
-# Test files that run at a time; those that kill processes and fill disks run one by one.
+# Test files that run at a time. Those of tests/faults, which kill processes, stay whole: their tests share clusters.
 WORKERS ?= 2
 
 .PHONY: check format lint contracts types test soak
@@ -24,7 +24,7 @@ types:
 test:
 	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not soak"
 	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal -m slow --ignore=tests/faults
-	$(PYTHON) -m pytest -m slow tests/faults
+	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile -m slow tests/faults
 
 soak:
 	$(PYTHON) -m pytest -m soak
