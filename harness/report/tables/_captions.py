@@ -81,12 +81,15 @@ OVER_FOLDS = {
     f"freedom; parts of the test: bootstrap of users and seeds, {resampling.ROUNDS:,} rounds",
     "test": "paired t over folds, two-sided",
 }
+NOT_COVERED = {"not covered": "the search: with other draws it may find other configurations (--search-seed 1)"}
 
 
 def header(table: Table, part: str) -> Json:
     """Return a part of the header; the protocol also with its fixed rules, without options that its split ignores."""
     if part == "statistics":
-        return STATISTICS | (OVER_FOLDS if (table.header.get("protocol") or {}).get("folds") else {})
+        searched = ((table.header.get("budget") or {}).get("trials") or 0) > 1
+        folds = (table.header.get("protocol") or {}).get("folds")
+        return STATISTICS | (OVER_FOLDS if folds else {}) | (NOT_COVERED if searched else {})
     if part == "code":
         provenance = table.header.get("provenance") or {}
         return {key: provenance[key] for key in CODE if key in provenance and (provenance.get("git") or key not in GIT)}
