@@ -1,4 +1,5 @@
-"""Warm start: begin a search with the best configurations of the same cell on another data set."""
+"""Warm start: begin a search with the best configurations of the same cell on another data set, or with the best shared
+parameters of the other rows of its own data set."""
 
 from __future__ import annotations
 
@@ -7,8 +8,9 @@ from dataclasses import replace
 from harness.record.launches import StudyRecord
 from harness.record.ledger import Ledger
 from harness.search.spaces import Space
-from harness.types import Cell, HarnessError, Json, Params
+from harness.types import Cell, HarnessError, Json, Params, PrepSpec, Protocol
 
+SHARED = "shared"  # in place of a data set: from the other rows
 POINTS = 3  # configurations to copy: few enough to leave most of a search of 16 trials to the sampler
 
 
@@ -28,15 +30,54 @@ def starts(ledger: Ledger, cell: Cell, space: Space, dataset: str) -> tuple[Json
     return ()
 
 
+def shared_starts(ledger: Ledger, cell: Cell, space: Space, protocol: Protocol, prep: PrepSpec) -> tuple[Json, ...]:
+    """Return this cell's best finished configuration, and the shared parameters (all but the adapter's) of the best one
+    of each of up to `POINTS` other rows of its data set and backbone.
+
+    Parameters that the other row lacks, and those of the adapter, have this cell's defaults. Only searches under the
+    same protocol and preparation count: elsewhere, validation may contain this test. Searches that started so do not
+    count, so a resumed launch finds the same.
+    """
+    best: dict[Cell, tuple[float, Params]] = {}
+    for study in _cold(ledger, protocol, prep):
+        row, done = study.cell, _done(ledger, study)
+        if done and (row.dataset, row.backbone) == (cell.dataset, cell.backbone):
+            best[row] = max([best.get(row, done[0]), done[0]], key=lambda run: run[0])
+    own = [_transferred(best.pop(cell)[1], space)] if cell in best else []
+    others = [_shared(params, space) for _, params in sorted(best.values(), key=lambda run: -run[0])]
+    found: list[Json] = []
+    for point in [*own, *others]:
+        if point is not None and point != space.default and point not in found:
+            found.append(point)
+    return tuple(found[: POINTS + len(own)])
+
+
+def _cold(ledger: Ledger, protocol: Protocol, prep: PrepSpec) -> list[StudyRecord]:
+    launches = [ledger.launches[run] for run in sorted(ledger.launches)]
+    same = [one for one in launches if one.engine.warm_start != SHARED and (one.protocol, one.prep) == (protocol, prep)]
+    return [study for launch in same for study in launch.studies if study.cell.is_trained]
+
+
 def _best(ledger: Ledger, study: StudyRecord, space: Space) -> tuple[Json, ...]:
-    history = ledger.history(study.id, ledger.planned(study))
-    done = [(-r.best, n, i) for n, (i, r) in history.items() if r is not None and r.status == "done"]
     configurations: list[Json] = []
-    for *_, trial_id in sorted(done):
-        params = _transferred(ledger.trials[trial_id].trial.params, space)
+    for _, found in _done(ledger, study):
+        params = _transferred(found, space)
         if params is not None and params != space.default and params not in configurations:
             configurations.append(params)
     return tuple(configurations[:POINTS])
+
+
+def _done(ledger: Ledger, study: StudyRecord) -> list[tuple[float, Params]]:
+    """Score and parameters of the finished trials of a search, best first."""
+    history = ledger.history(study.id, ledger.planned(study))
+    done = [(-r.best, n, i) for n, (i, r) in history.items() if r is not None and r.status == "done"]
+    return [(-score, ledger.trials[i].trial.params) for score, _, i in sorted(done)]
+
+
+def _shared(params: Params, space: Space) -> Json | None:
+    """Convert the configuration of another row: with this space's values of the adapter and of what the row lacks."""
+    names = [name for name in space.searched if name in params and not name.startswith("adapter.")]
+    return _transferred(space.default | {name: params[name] for name in names}, space)
 
 
 def _transferred(params: Params, space: Space) -> Json | None:
@@ -53,8 +94,10 @@ def _transferred(params: Params, space: Space) -> Json | None:
 
 
 def check(ledger: Ledger, dataset: str) -> None:
-    """Raise HarnessError if the ledger has no search on a data set of that name."""
+    """Raise HarnessError if the ledger has no search on a data set of that name, or none at all for `SHARED`."""
     searched = sorted({study.cell.dataset for launch in ledger.launches.values() for study in launch.studies})
+    if dataset == SHARED and searched:
+        return
     if dataset and dataset not in searched:
         from harness.registry import suggest
 

@@ -308,7 +308,8 @@ grid_options = combined(
         "--warm-start",
         default="",
         metavar="DATASET",
-        help="Start each search with the best trials found on DATASET.",
+        help="Start each search with the best trials found on DATASET; 'shared': with this row's best one and the "
+        "shared parameters of the best other rows.",
     ),
     click.option(
         "--search-seed",

@@ -16,6 +16,7 @@ from harness.record.segments import Segment
 from harness.report import ledger_frames, report_files, tables
 from harness.search import plan, selection
 from harness.search.plan import Plan, Request
+from harness.search.warm_start import SHARED
 from harness.system import failpoints, interpreter
 from harness.system.code_hash import code_hash
 from harness.system.console import log
@@ -129,11 +130,16 @@ def remarks(grid: Plan) -> list[str]:
     if names := grid.drawn_at_random():
         lines.append(f"Sampler '{engine.sampler}' has no model of {', '.join(names)}: drawn at random.")
     if reached := grid.warm_cells():
-        lines.append(
-            f"{reached} cells start with the best configurations on {engine.warm_start}; cells of that data set and "
-            "cells not searched there start cold."
-        )
+        lines.append(f"{reached} cells start with {_origin(engine.warm_start)}")
     return lines + _left_out(grid) + _other_sampler(grid)
+
+
+def _origin(source: str) -> str:
+    if source == SHARED:
+        return (
+            "their best configuration and the shared parameters of the best other rows; cells without any start cold."
+        )
+    return f"the best configurations on {source}; cells of that data set and cells not searched there start cold."
 
 
 def _left_out(grid: Plan) -> list[str]:

@@ -15,7 +15,19 @@ from harness.record.segments import Segment
 from harness.search import axes, grids, plan, samplers, spaces, warm_start
 from harness.search.other_benches import NoOtherBenches
 from harness.search.studies import TrialQueue
-from harness.types import BASELINE, PRUNERS, SAMPLERS, Budget, Cell, Engine, HarnessError, Inputs, Protocol, TrialResult
+from harness.types import (
+    BASELINE,
+    PRUNERS,
+    SAMPLERS,
+    Budget,
+    Cell,
+    Engine,
+    HarnessError,
+    Inputs,
+    PrepSpec,
+    Protocol,
+    TrialResult,
+)
 
 BUDGET = Budget("tiny", trials=5, epochs=10, patience=3, seeds=2)
 
@@ -535,12 +547,65 @@ def test_a_warm_start_leaves_out_what_lies_outside_of_the_new_space(home):
     assert len(found) < warm_start.POINTS
 
 
+def launched_with(home, *studies, **changes):
+    """Record studies as a launch under this protocol and preparation."""
+    options = {"protocol": Protocol().identity(), "prep": PrepSpec().identity(), "engine": {}} | changes
+    segment = Segment(home)
+    segment.append("launched", schema=1, studies=[one.record().to_json() for one in studies], skipped=[], **options)
+    segment.close()
+
+
+def low_rates(trial):
+    """An outcome whose best configurations are not the default."""
+    value = 1 / (1 + 100 * trial.params["train.lr"])
+    return TrialResult("done", best=value, curve=[value])
+
+
+def shared(home, adapter, protocol=None):
+    made = study(Ledger.open(home), adapter)
+    arguments = (made.cell, made.space, protocol or Protocol(), PrepSpec())
+    return made, warm_start.shared_starts(made.ledger, *arguments)
+
+
+def test_a_shared_start_has_the_rows_best_configuration_and_the_shared_parameters_of_the_best_other_rows(home):
+    made = drive(home, ("mlp", "svd", "linear"), outcome=low_rates)[2]
+    launched_with(home, *made)
+    mlp, starts = shared(home, "mlp")
+    ledger = mlp.ledger
+    rate = lambda trial: -trial.params["train.lr"]  # noqa: E731
+    best = {s.cell.adapter: max((ledger.trials[i].trial for i, _ in s.history().values()), key=rate) for s in made}
+    assert starts[0] == best["mlp"].params
+    others = sorted((best[name] for name in ("svd", "linear")), key=rate, reverse=True)
+    for point, donor in zip(starts[1:], others, strict=True):
+        for name, value in point.items():
+            own = name.startswith("adapter.") or name not in donor.params
+            assert value == (mlp.space.default[name] if own else donor.params[name]), name
+    assert starts[1]["train.lr"] != mlp.space.default["train.lr"]
+
+
+def test_a_shared_start_takes_nothing_from_another_protocol_preparation_or_shared_start(home):
+    launched_with(home, *drive(home, ("mlp", "svd"), outcome=low_rates)[2])
+    found = shared(home, "mlp")[1]
+    assert len(found) == 2
+    assert shared(home, "mlp", Protocol(filter_seen=False))[1] == ()
+    again = [replace(study(Ledger.open(home), name), starts=found[1:]) for name in ("linear",)]
+    launched_with(home, *drive(home, ("linear",), outcome=low_rates)[2], *again, engine={"warm_start": "shared"})
+    assert shared(home, "mlp")[1] == found, "a launch that started so gives nothing: the next one finds the same"
+    launched_with(home, *drive(home, ("linear",), outcome=low_rates)[2], prep=PrepSpec(kcore=3).identity())
+    assert shared(home, "mlp")[1] == found
+    launched_with(home, *drive(home, ("linear",), outcome=low_rates)[2])
+    assert len(shared(home, "mlp")[1]) == 3
+
+
 def test_a_warm_start_from_nowhere_is_one_clear_line(home):
     launched(home, drive(home)[2][0])
     with pytest.raises(
         HarnessError, match=r"--warm-start toi: there is no search on this data set. Did you mean 'toy'"
     ):
         warm_start.check(Ledger.open(home), "toi")
+    warm_start.check(Ledger.open(home), "shared")
+    with pytest.raises(HarnessError, match=r"--warm-start shared: .* This home has no searches yet"):
+        warm_start.check(Ledger(), "shared")
 
 
 @pytest.mark.parametrize(
