@@ -235,9 +235,8 @@ class Engine:
     """How a cell is searched: names of the Optuna sampler and pruner, `warm_start` and `search_seed`.
 
     `warm_start`: data set whose best configurations of the same cell are tried first ("" for none; "shared": see
-    `harness.search.warm_start.shared_starts`). `search_seed`:
-    another one draws other configurations. Part of a study's identity; `warm_start` counts by the configurations it
-    yields, not by its name.
+    `harness.search.warm_start.shared_starts`). `search_seed`: another one draws other configurations. Part of a study's
+    identity; `warm_start` counts by the configurations it yields, not by its name.
     """
 
     sampler: str = "gp"

@@ -206,15 +206,15 @@ def study(cell: Cell, request: Request, encoded: EncodedDataset, ledger: Ledger)
         basis=embeddings.BASIS_VERSION if cell.encoder != NO_TEXT else 0,
         versions=versions(cell, request.spaces.loss()),
     )
-    starts = _starts(cell, space, request, ledger) if space.searched else ()
+    starts = _starts(cell, space, request, ledger, inputs.data) if space.searched else ()
     settings = (request.budget, request.protocol, request.engine)
     return Study(cell, space, *settings, inputs, ledger, starts, spaces.setting(cell, request.spaces))
 
 
-def _starts(cell: Cell, space: spaces.Space, request: Request, ledger: Ledger) -> tuple[Json, ...]:
+def _starts(cell: Cell, space: spaces.Space, request: Request, ledger: Ledger, data: str) -> tuple[Json, ...]:
     source = request.engine.warm_start
     if source == warm_start.SHARED:
-        return warm_start.shared_starts(ledger, cell, space, request.protocol, request.prep)
+        return warm_start.shared_starts(ledger, cell, space, request.protocol, request.prep, data)
     return warm_start.starts(ledger, cell, space, source)
 
 

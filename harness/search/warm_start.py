@@ -8,7 +8,7 @@ from dataclasses import replace
 from harness.record.launches import StudyRecord
 from harness.record.ledger import Ledger
 from harness.search.spaces import Space
-from harness.types import Cell, HarnessError, Json, Params, PrepSpec, Protocol
+from harness.types import Cell, HarnessError, Json, Params, PrepSpec, Protocol, Trial
 
 SHARED = "shared"  # in place of a data set: from the other rows
 POINTS = 3  # configurations to copy: few enough to leave most of a search of 16 trials to the sampler
@@ -30,17 +30,20 @@ def starts(ledger: Ledger, cell: Cell, space: Space, dataset: str) -> tuple[Json
     return ()
 
 
-def shared_starts(ledger: Ledger, cell: Cell, space: Space, protocol: Protocol, prep: PrepSpec) -> tuple[Json, ...]:
+def shared_starts(
+    ledger: Ledger, cell: Cell, space: Space, protocol: Protocol, prep: PrepSpec, data: str
+) -> tuple[Json, ...]:
     """Return this cell's best finished configuration, and the shared parameters (all but the adapter's) of the best one
     of each of up to `POINTS` other rows of its data set and backbone.
 
     Parameters that the other row lacks, and those of the adapter, have this cell's defaults. Only searches under the
-    same protocol and preparation count: elsewhere, validation may contain this test. Searches that started so do not
-    count, so a resumed launch finds the same.
+    same protocol and preparation, of data of this hash, count: elsewhere, validation may contain this test. Searches
+    that started so do not count, so a resumed launch finds the same.
     """
     best: dict[Cell, tuple[float, Params]] = {}
     for study in _cold(ledger, protocol, prep):
-        row, done = study.cell, _done(ledger, study)
+        row = study.cell
+        done = [(score, trial.params) for score, trial in _done(ledger, study) if trial.inputs.data == data]
         if done and (row.dataset, row.backbone) == (cell.dataset, cell.backbone):
             best[row] = max([best.get(row, done[0]), done[0]], key=lambda run: run[0])
     own = [_transferred(best.pop(cell)[1], space)] if cell in best else []
@@ -60,18 +63,18 @@ def _cold(ledger: Ledger, protocol: Protocol, prep: PrepSpec) -> list[StudyRecor
 
 def _best(ledger: Ledger, study: StudyRecord, space: Space) -> tuple[Json, ...]:
     configurations: list[Json] = []
-    for _, found in _done(ledger, study):
-        params = _transferred(found, space)
+    for _, trial in _done(ledger, study):
+        params = _transferred(trial.params, space)
         if params is not None and params != space.default and params not in configurations:
             configurations.append(params)
     return tuple(configurations[:POINTS])
 
 
-def _done(ledger: Ledger, study: StudyRecord) -> list[tuple[float, Params]]:
-    """Score and parameters of the finished trials of a search, best first."""
+def _done(ledger: Ledger, study: StudyRecord) -> list[tuple[float, Trial]]:
+    """Scores and finished trials of a search, best first."""
     history = ledger.history(study.id, ledger.planned(study))
     done = [(-r.best, n, i) for n, (i, r) in history.items() if r is not None and r.status == "done"]
-    return [(-score, ledger.trials[i].trial.params) for score, _, i in sorted(done)]
+    return [(-score, ledger.trials[i].trial) for score, _, i in sorted(done)]
 
 
 def _shared(params: Params, space: Space) -> Json | None:

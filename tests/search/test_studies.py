@@ -561,9 +561,9 @@ def low_rates(trial):
     return TrialResult("done", best=value, curve=[value])
 
 
-def shared(home, adapter, protocol=None):
+def shared(home, adapter, protocol=None, data="x"):
     made = study(Ledger.open(home), adapter)
-    arguments = (made.cell, made.space, protocol or Protocol(), PrepSpec())
+    arguments = (made.cell, made.space, protocol or Protocol(), PrepSpec(), data)
     return made, warm_start.shared_starts(made.ledger, *arguments)
 
 
@@ -583,11 +583,12 @@ def test_a_shared_start_has_the_rows_best_configuration_and_the_shared_parameter
     assert starts[1]["train.lr"] != mlp.space.default["train.lr"]
 
 
-def test_a_shared_start_takes_nothing_from_another_protocol_preparation_or_shared_start(home):
+def test_a_shared_start_takes_nothing_from_other_data_or_protocols_or_from_a_shared_start(home):
     launched_with(home, *drive(home, ("mlp", "svd"), outcome=low_rates)[2])
     found = shared(home, "mlp")[1]
     assert len(found) == 2
     assert shared(home, "mlp", Protocol(filter_seen=False))[1] == ()
+    assert shared(home, "mlp", data="y")[1] == ()
     again = [replace(study(Ledger.open(home), name), starts=found[1:]) for name in ("linear",)]
     launched_with(home, *drive(home, ("linear",), outcome=low_rates)[2], *again, engine={"warm_start": "shared"})
     assert shared(home, "mlp")[1] == found, "a launch that started so gives nothing: the next one finds the same"
