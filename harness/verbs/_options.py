@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from harness import registry
 from harness.registry import ADAPTERS, BACKBONES, ENCODERS, names
 from harness.types import BUDGETS, Budget, Engine, HarnessError, PrepSpec, Protocol
 from harness.verbs._components import COMPONENTS
+from harness.verbs._numbers import BoundedInt, FiniteFloat
 from harness.verbs._study import LongName, Names, long_name, merged, only_these, use_study, use_suite
 
 if TYPE_CHECKING:
@@ -23,28 +23,6 @@ if TYPE_CHECKING:
     from harness.search.suites import Suite
 
 HOME = "~/.harness"
-LARGEST = 1_000_000  # upper bound of every count
-
-
-class BoundedInt(click.IntRange):
-    """An integer from `least` to `LARGEST`: a larger count is a typing error that would run for years."""
-
-    def __init__(self, least: int) -> None:
-        super().__init__(least, LARGEST)
-
-
-class FiniteFloat(click.FloatRange):
-    """A finite number in a range. Click's range accepts NaN, and infinity if the range has no upper bound."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
-        return number
-
-    def _describe_range(self) -> str:
-        """Click describes a range without bounds as `x<=None`."""
-        return "" if self.min is None and self.max is None else super()._describe_range()
 
 
 def combined(*decorators: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

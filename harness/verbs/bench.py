@@ -10,16 +10,8 @@ import click
 
 from harness.types import INTERRUPTED
 from harness.verbs import _save, plan
-from harness.verbs._options import (
-    BoundedInt,
-    FiniteFloat,
-    Options,
-    grid_options,
-    json_option,
-    layout_options,
-    request_of,
-    save_option,
-)
+from harness.verbs._numbers import BoundedInt, FiniteFloat
+from harness.verbs._options import Options, grid_options, json_option, layout_options, request_of, save_option
 
 if TYPE_CHECKING:
     from harness.search.plan import Request

@@ -12,7 +12,8 @@ import click
 
 from harness.types import HarnessError
 from harness.verbs._components import components_option
-from harness.verbs._options import BoundedInt, Options, home_option, json_option, run_option
+from harness.verbs._numbers import BoundedInt
+from harness.verbs._options import Options, home_option, json_option, run_option
 
 rank = 46
 

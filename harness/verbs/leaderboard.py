@@ -10,7 +10,8 @@ import click
 
 from harness.types import HarnessError
 from harness.verbs._components import components_option
-from harness.verbs._options import BoundedInt, home_option, run_option
+from harness.verbs._numbers import BoundedInt
+from harness.verbs._options import home_option, run_option
 from harness.verbs._study import LongName
 
 if TYPE_CHECKING:

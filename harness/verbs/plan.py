@@ -12,15 +12,8 @@ import click
 
 from harness.types import Json
 from harness.verbs import _save
-from harness.verbs._options import (
-    BoundedInt,
-    Options,
-    grid_options,
-    json_option,
-    layout_options,
-    request_of,
-    save_option,
-)
+from harness.verbs._numbers import BoundedInt
+from harness.verbs._options import Options, grid_options, json_option, layout_options, request_of, save_option
 
 if TYPE_CHECKING:
     from harness.search.plan import Plan

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from harness.verbs._components import components_option
-from harness.verbs._options import FiniteFloat, home_option, json_option, prep_of, prep_options
+from harness.verbs._numbers import FiniteFloat
+from harness.verbs._options import home_option, json_option, prep_of, prep_options
 
 rank = 70
 

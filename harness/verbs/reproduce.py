@@ -10,15 +10,8 @@ from typing import Any
 import click
 
 from harness.verbs._components import components_option
-from harness.verbs._options import (
-    BoundedInt,
-    FiniteFloat,
-    home_option,
-    json_option,
-    run_option,
-    source_of,
-    spaces_options,
-)
+from harness.verbs._numbers import BoundedInt, FiniteFloat
+from harness.verbs._options import home_option, json_option, run_option, source_of, spaces_options
 
 rank = 45
 

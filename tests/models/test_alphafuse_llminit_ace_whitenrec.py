@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from synthetic_spectra import spectrum_of, toy_spectrum
+from synthetic_spectra import popular, spectrum_of, toy_spectrum
 
-from adapters._base import Interactions, ItemTable, Spectrum
+from adapters._base import ItemTable
 from adapters.ace import ACE
 from adapters.alphafuse import AlphaFuse
 from adapters.linear import Linear
@@ -43,13 +43,6 @@ def principal(spectrum):
 
 def at_copy_std(table):
     return table * (COPY_STD / table.std(ddof=1))
-
-
-def popular(spectrum, counts):
-    """The spectrum with training events such that item i has counts[i]."""
-    items = torch.repeat_interleave(torch.arange(spectrum.n), torch.tensor(counts))
-    interactions = Interactions(items, torch.tensor([0, len(items)]))
-    return Spectrum(spectrum.U, spectrum.S, spectrum.V, spectrum.mean, spectrum.E, interactions)
 
 
 # AlphaFuse

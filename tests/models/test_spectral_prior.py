@@ -2,28 +2,18 @@
 
 import pytest
 import torch
-from synthetic_spectra import spectrum_of, toy_spectrum
+from synthetic_spectra import popular, toy_spectrum
 
-from adapters._base import Interactions, Spectrum
 from adapters.spectral_prior import SpectralPrior
 from adapters.svd_whiten import SVDWhiten
 
 D = 8
 
 
-def with_counts(spectrum, counts):
-    items = torch.repeat_interleave(torch.arange(spectrum.n), counts)
-    parts = (spectrum.U, spectrum.S, spectrum.V, spectrum.mean, spectrum.E)
-    return Spectrum(*parts, Interactions(items, torch.tensor([0, len(items)])))
-
-
 @pytest.fixture
 def spectrum():
-    """Item i has i mod 7 training events; the last one has no text."""
-    E = toy_spectrum().E.clone()
-    E[-1] = 0.0
-    blank = spectrum_of(E)
-    return with_counts(blank, torch.arange(blank.n) % 7)
+    """Item i has i mod 7 training events; the last one of 60 has no text."""
+    return popular(toy_spectrum(missing=(59,)), [i % 7 for i in range(60)])
 
 
 @pytest.mark.parametrize("tail", [True, False])

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -411,3 +412,13 @@ def test_missing_ranks_leave_the_same_hole_as_in_the_home(tmp_path):
     assert harness(home, "publish", str(tmp_path / "out")).returncode == 0
     assert verify(tmp_path / "out").returncode == 0
     assert publication.faults(publication.find(tmp_path / "out")) == []
+
+
+RESULTS = sorted(path.parent for path in (Path(__file__).parents[2] / "results").glob("*/manifest.json"))
+
+
+@pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
+def test_what_the_repository_publishes_stays_valid(folder):
+    done = verify(folder)
+    assert done.returncode == 0, done.stderr
+    assert " table cells: equal (manifest sha256 " in done.stdout

@@ -24,10 +24,10 @@ from harness.report.tables._format import (
 from harness.report.tables._frames import Record
 from harness.report.tables._scores import REFERENCE
 from harness.report.tables._slices import Slice
+from harness.report.tables._statistics import statistics
 from harness.report.tables._table import Row, Section, Table
 from harness.stats import resampling
 from harness.stats.crossed_effects import ALPHA, POWER
-from harness.stats.crossed_effects import FEW as FEW_USERS
 from harness.types import EXPECTED, MIDDLE, Json, Protocol
 
 FEW = 30  # users in a part of the test; with fewer, a bootstrap interval undercovers
@@ -68,28 +68,10 @@ def line(title: str, values: Record) -> str:
     return f"{title}: " + " · ".join(f"{name} {text}" for name, text in facts(values))
 
 
-STATISTICS = {
-    "intervals": f"{round(100 * resampling.LEVEL)} %, Student's t with users and seeds as crossed random effects, seed "
-    f"variance pooled over the section; parts of the test and data sets: bootstrap, {resampling.ROUNDS:,} rounds",
-    "test": f"paired t over users and seeds, two-sided; with fewer than {FEW_USERS} users also sign flips",
-    "correction": "Holm, over the section's rows against the best and against id, and over all pairs for groups",
-}
-
-
-OVER_FOLDS = {
-    "intervals": f"{round(100 * resampling.LEVEL)} %, Student's t over folds, with their number less one as degrees of "
-    f"freedom; parts of the test: bootstrap of users and seeds, {resampling.ROUNDS:,} rounds",
-    "test": "paired t over folds, two-sided",
-}
-NOT_COVERED = {"not covered": "the search: with other draws it may find other configurations (--search-seed 1)"}
-
-
 def header(table: Table, part: str) -> Json:
     """Return a part of the header; the protocol also with its fixed rules, without options that its split ignores."""
     if part == "statistics":
-        searched = ((table.header.get("budget") or {}).get("trials") or 0) > 1
-        folds = (table.header.get("protocol") or {}).get("folds")
-        return STATISTICS | (OVER_FOLDS if folds else {}) | (NOT_COVERED if searched else {})
+        return statistics(table)
     if part == "code":
         provenance = table.header.get("provenance") or {}
         return {key: provenance[key] for key in CODE if key in provenance and (provenance.get("git") or key not in GIT)}

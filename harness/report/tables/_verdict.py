@@ -36,7 +36,8 @@ def reads_text(row: RowScores) -> bool:
 
 def _text(comparison: SectionComparison) -> str:
     """Compare the best row with text with `id`. Its p-value is adjusted for the choice among the rows."""
-    best = next((row for row in comparison.ranked if reads_text(row)), None)
+    readers = [row for row in comparison.ranked if reads_text(row)]
+    best = next(iter(readers), None)
     gain = comparison.vs_id(best) if best else None
     if best is None or gain is None or gain.p is None:
         return ""
@@ -44,13 +45,9 @@ def _text(comparison: SectionComparison) -> str:
     strength = f"{change}, {_p(gain.p)}" + (", preliminary" if gain.preliminary else "")
     if gain.p >= ALPHA:
         return f"text makes no significant difference: {strength}"
-    if best.cell.adapter == TEXT_ONLY and gain.percent < 0 and _only(best, comparison):
+    if gain.percent < 0 and all(row.cell.adapter == TEXT_ONLY for row in readers):
         return f"text does not replace the ID embedding: {strength}"
     return f"text helps: {strength}" if gain.percent > 0 else f"text hurts: at best {strength}"
-
-
-def _only(best: RowScores, comparison: SectionComparison) -> bool:
-    return not any(reads_text(row) and row is not best for row in comparison.ranked)
 
 
 def _name(row: RowScores, comparison: SectionComparison) -> str:
