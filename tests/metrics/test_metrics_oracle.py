@@ -1,14 +1,14 @@
 """Ranks and metrics against trec_eval and MS MARCO's evaluation, as ir-measures runs them: code that is not ours."""
 
-import ir_measures
 import numpy as np
 import pytest
-from ir_measures import RR, Success, nDCG
 from small_splits import a_split, random_histories, rows_of
 
 from harness.metrics._all import CUTOFFS, means, per_user
 from harness.training.ranking import ranks
 
+ir_measures = pytest.importorskip("ir_measures", reason="trec_eval has no wheel here; see test_metrics_sklearn.py")
+RR, Success, nDCG = ir_measures.RR, ir_measures.Success, ir_measures.nDCG
 N_ITEMS, USERS = 60, 400
 ORACLES = {"hr": Success, "ndcg": nDCG, "mrr": RR}  # a user has one relevant item, the target
 
