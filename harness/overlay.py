@@ -9,10 +9,11 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import json
 import keyword
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
@@ -110,6 +111,20 @@ class Overlay:
             parents = [name.rsplit(".", cut)[0] for cut in range(1, name.count(".") + 1)]
             todo += [*imported(self.modules[name]), *(parent for parent in parents if parent in self.modules)]
         return [inside[name] for name in sorted(inside)], sorted(outside)
+
+    def part(self, components: Iterable[Component]) -> Overlay:
+        """Return an overlay of these components and of the modules that importing them runs."""
+        chosen = {(component.package, component.name): component for component in components}
+        modules = {module.name: module for component in chosen.values() for module in self.imports(component)[0]}
+        return Overlay(modules, chosen)
+
+    def packages(self) -> list[str]:
+        """Return the installed packages that the modules import, such as `einops==0.8.1`; harness is left out."""
+        skipped = {name.partition(".")[0] for name in (*self.modules, *KINDS.values())}
+        outside = {name.partition(".")[0] for one in self.components.values() for name in self.imports(one)[1]}
+        known = metadata.packages_distributions()
+        found = {known[name][0] for name in outside - skipped if name in known}
+        return sorted(f"{name}=={metadata.version(name)}" for name in found)
 
     @cached_property
     def hash(self) -> str:
@@ -298,6 +313,24 @@ def _file_of(name: str) -> Path | None:
             if file.is_file():
                 return file
     return None
+
+
+def dumps(overlay: Overlay) -> str:
+    """Return an overlay as JSON, without paths of this machine."""
+    modules = [{"name": one.name, "text": one.text, "is_package": one.is_package} for one in overlay.modules.values()]
+    components = [
+        {"package": one.package, "name": one.name, "module": one.module, "attribute": one.attribute}
+        for one in overlay.components.values()
+    ]
+    return json.dumps({"modules": modules, "components": components}, indent=1)
+
+
+def loads(text: str, origin: str) -> Overlay:
+    """Return the overlay that `dumps` wrote to `origin`. Its components have no search spaces."""
+    found = json.loads(text)
+    modules = {one["name"]: Module(place=f"{origin}: {one['name']}", **one) for one in found["modules"]}
+    components = [Component(space=Path(), origin=origin, **one) for one in found["components"]]
+    return Overlay(modules, {(one.package, one.name): one for one in components})
 
 
 # The overlay of this process

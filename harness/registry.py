@@ -67,6 +67,12 @@ def use_folders(folders: Sequence[str | Path]) -> None:
     use(overlay.read(folders))
 
 
+def add(components: Overlay) -> None:
+    """Add components from outside harness to this process's; they replace those of the same name."""
+    here = overlay.current()
+    use(Overlay(here.modules | components.modules, here.components | components.components))
+
+
 def own(package: str, name: str) -> Component | None:
     """Return a component from outside harness; None for a built-in one."""
     return overlay.current().component(package, name) if package in overlay.KINDS.values() else None

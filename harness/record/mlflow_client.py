@@ -17,7 +17,8 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from harness import registry
+from harness import overlay, registry
+from harness.overlay import Overlay
 from harness.record.mlflow_run import CONTEXT, EXPERIMENT, SOURCE, TRIAL, DatasetInput, Point, Span, StoredRun
 from harness.record.tracking_uri import first_line, redact
 from harness.types import HarnessError
@@ -37,6 +38,7 @@ SCRIPT = """import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
+from harness import overlay, registry
 from harness.training import exported_model
 
 
@@ -44,6 +46,9 @@ class Recommend(PythonModel):
     # rows of `history`, lists of item ids, and of `times` where the model reads them; a dict a row comes back
 
     def load_context(self, context):
+        if place := context.artifacts.get("components"):
+            with open(place, encoding="utf-8") as file:
+                registry.add(overlay.loads(file.read(), place))
         self.model = exported_model.load(context.artifacts["export"])
 
     def predict(self, context, model_input: pd.DataFrame, params=None):
@@ -146,9 +151,10 @@ def _stored(run: Any) -> StoredRun:
     return StoredRun(info.run_id, info.artifact_uri, info.status, info.start_time, run.data.tags)
 
 
-def save_model(folder: Path, export: Path) -> None:
+def save_model(folder: Path, export: Path, own: Overlay) -> None:
     """An MLflow model of an export folder: code and safetensors, nothing pickled, with the code it needs beside it.
 
+    `own`: its components from outside harness; the model holds their source and requires the packages they import.
     Raises HarnessError if MLflow does not write it.
     """
     import mlflow
@@ -159,18 +165,24 @@ def save_model(folder: Path, export: Path) -> None:
     inputs = Schema([ColSpec(Array(DataType.string), "history"), ColSpec(Array(DataType.double), "times", False)])
     parameters = ParamSchema([ParamSpec("k", DataType.long, 10)])
     code_paths = [str(registry.folder_of(package)) for package in ("harness", "adapters", "backbones")]
+    needed = [f"{name}=={metadata.version(name)}" for name in SERVED]
     with tempfile.TemporaryDirectory() as scratch:
         script = Path(scratch) / "recommend.py"
         script.write_text(SCRIPT, encoding="utf-8")
+        artifacts = {"export": str(export)}
+        if own.components:
+            source = Path(scratch) / "components.json"
+            source.write_text(overlay.dumps(own), encoding="utf-8")
+            artifacts["components"] = str(source)
         try:
             with warnings.catch_warnings(action="ignore"):
                 mlflow.pyfunc.save_model(
                     str(folder),
                     python_model=str(script),
-                    artifacts={"export": str(export)},
+                    artifacts=artifacts,
                     code_paths=code_paths,
                     signature=ModelSignature(inputs, params=parameters),
-                    pip_requirements=[f"{name}=={metadata.version(name)}" for name in SERVED],
+                    pip_requirements=sorted({*needed, *own.packages()}),
                 )
         except Exception as error:
             raise HarnessError(f"MLflow did not write {folder}: {first_line(error)}") from error

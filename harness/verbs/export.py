@@ -62,13 +62,7 @@ def command(row: str, output: Path, seed: int | None, home: str, **options: Any)
     if options["mlflow"]:
         from harness.record import mlflow_client
 
-        if own := export.not_built_in(output):
-            raise HarnessError(
-                f"Wrote {output}, but no MLflow model: it cannot contain code that is not ours: {', '.join(own)}. "
-                "Load the folder with harness.load_export."
-            )
-
-        mlflow_client.save_model(output / "mlflow", output)
+        mlflow_client.save_model(output / "mlflow", output, export.own_components(output))
         if uri := options["tracking"]:
             name = re.sub(r"[/:.%\"'\s]+", "-", report.row)  # characters that MLflow's names do not admit
             model = mlflow_client.log_model(uri, report.trial, name, output / "mlflow")

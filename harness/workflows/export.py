@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from adapters._base import Adapter
-from harness import registry
+from harness import overlay, registry
 from harness.data import splits
 from harness.data.splits import Queries, Split
 from harness.metrics._all import HEADLINE, means
 from harness.metrics._ties import Ranks
+from harness.overlay import Overlay
 from harness.record import artifacts
 from harness.record.ledger import Ledger
 from harness.report import row_lookup
@@ -102,11 +103,12 @@ def write(
     )
 
 
-def not_built_in(folder: Path) -> list[str]:
-    """Return the components of an export folder that come from outside harness, such as `adapter mine`."""
+def own_components(folder: Path) -> Overlay:
+    """Return the components of an export folder that come from outside harness."""
     parts = json.loads((folder / exported_model.CONFIG).read_text(encoding="utf-8"))["components"]
     packages = {"adapter": registry.ADAPTERS, "backbone": registry.BACKBONES, "loss": registry.LOSSES}
-    return [f"{kind} {part['name']}" for kind, part in parts.items() if registry.own(packages[kind], part["name"])]
+    found = [registry.own(packages[kind], part["name"]) for kind, part in parts.items()]
+    return overlay.current().part(filter(None, found))
 
 
 def run_of(ledger: Ledger, row: LedgerRow, seed: int | None, fold: int | None = None) -> Trial:

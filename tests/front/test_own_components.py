@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from command_line import SMALL_MODEL, TINY, bench, environment, events, harness
 from harness import overlay, registry
 from harness.search import plan
 from harness.system.code_hash import code_hash
+from harness.training import exported_model
 from harness.types import Cell, HarnessError
 
 ROOT = Path(__file__).parents[2]
@@ -263,15 +265,41 @@ def test_every_kind_works_in_a_bench_and_its_rows_remain_without_the_folder(home
     row = ["my-dataset/my_encoder/my_backbone/my_adapter"]
     reproduced = harness(home, "reproduce", *row, "--components", str(lib))
     assert reproduced.returncode == 0, reproduced.stderr
-    exported = harness(home, "export", *row, "--output", str(tmp_path / "model"), "--components", str(lib))
+    model = tmp_path / "model"
+    exported = harness(home, "export", *row, "--output", str(model), "--mlflow", "--components", str(lib))
     assert exported.returncode == 0, exported.stderr
+    registry.use_folders([lib])
+    [answer] = exported_model.load(model).recommend([["i001", "i002"]], 4)
     shutil.rmtree(lib)
+    assert answered(model / "mlflow") == vars(answer)
     table = harness(home, "leaderboard")
     assert table.returncode == 0, table.stderr
     assert {"my_adapter", "my_baseline", "my_encoder"} <= set(table.stdout.split())
     for words in (["reproduce", *row], ["export", *row, "--output", str(tmp_path / "other")]):
         refused = error_of(home, *words)
         assert "not built in: my_adapter, my_backbone, my_loss. Add --components DIR" in refused
+
+
+def answered(model: Path) -> object:
+    """The answer of an MLflow model in a process that has only its folder."""
+    program = (
+        "import json, mlflow, pandas as pd\n"
+        f"model = mlflow.pyfunc.load_model({str(model)!r})\n"
+        "print(json.dumps(model.predict(pd.DataFrame({'history': [['i001', 'i002']]}), params={'k': 4})))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=model.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])[0]
+
+
+def test_the_packages_that_a_component_imports_are_found_through_its_own_modules(mine):
+    (mine / "adapters" / "_helper.py").write_text("import scipy.sparse\nimport json\n")
+    edit(mine / "adapters" / "mine.py", "from torch import", "from adapters import _helper\nfrom torch import")
+    registry.use_folders([mine])
+    own = overlay.current().component("adapters", "mine")
+    assert overlay.current().part([own]).packages() == [
+        f"{name}=={metadata.version(name)}" for name in ("scipy", "torch")
+    ]
 
 
 def test_a_trial_that_fails_names_the_file(mine, home, dataset):
