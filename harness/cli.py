@@ -58,9 +58,11 @@ class Verbs(click.Group):
         except OSError as error:
             from harness.system import files
 
-            if ctx.params.get("debug") or not files.refused(error):
+            full = files.refused(error)
+            if ctx.params.get("debug") or not (full or error.filename):
                 raise
-            click.echo(f"Error: {error.filename or 'The disk'}: {files.reason(error)}. {files.GOES_ON}", err=True)
+            rest = files.GOES_ON if full else "Correct this file or folder, or see where with: harness --debug ..."
+            click.echo(f"Error: {error.filename or 'The disk'}: {files.reason(error)}. {rest}", err=True)
             ctx.exit(2)
 
 

@@ -170,7 +170,8 @@ def read(folders: Sequence[str | Path]) -> Overlay:
     """Read the components of folders and of installed packages.
 
     Raises HarnessError for a missing folder, one without components, a name that is taken, and an entry point that
-    leads nowhere. Files are not parsed: a broken one matters only to who selects it.
+    leads nowhere; PermissionError for a folder that cannot be listed. Files are not parsed: a broken one matters only
+    to who selects it.
     """
     overlay = Overlay()
     for folder in dict.fromkeys(Path(folder).expanduser().absolute() for folder in folders):
@@ -193,6 +194,7 @@ def _read_folder(folder: Path, overlay: Overlay) -> None:
         kinds = ", ".join(f"{kind}/" for kind in KINDS)
         raise HarnessError(f"Components: {folder} has none of the folders {kinds}. `harness new` writes a first file.")
     for kind in present:
+        os.listdir(folder / kind)  # rglob would hide that it cannot be read
         for file in sorted((folder / kind).rglob("*.py")):
             parts = file.relative_to(folder / kind).with_suffix("").parts
             if parts == ("__init__",) or any(part.startswith(".") for part in parts):

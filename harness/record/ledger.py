@@ -21,7 +21,7 @@ from harness.record import ensembles, lines, segment_index
 from harness.record.entries import TrialEntry, Trials
 from harness.record.launches import SCHEMA, LaunchRecord, StudyRecord
 from harness.record.segment_index import SegmentRows
-from harness.record.segments import Damage, FileOffset, Segment, SegmentReader, parse
+from harness.record.segments import Damage, FileOffset, Segment, SegmentReader, parse, segment_files
 from harness.types import HarnessError, Json, Trial, TrialResult
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Ledger:
     def _new(self, mine: str, epochs: bool) -> Iterator[Damage]:
         """Read all new lines and yield the damages."""
         assert self.home is not None
-        for path in sorted((self.home / "ledger").glob("*.jsonl")):
+        for path in segment_files(self.home):
             run = path.stem
             if run == mine:
                 continue

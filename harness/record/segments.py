@@ -39,6 +39,14 @@ TAIL = len(_CLOSING % 0)
 _FAR = 64  # leading bytes of a line that contain its number
 
 
+def segment_files(home: Path) -> list[Path]:
+    """Return the segments of a home, oldest first. Raises HarnessError if its ledger cannot be listed, which
+    `Path.glob` would hide."""
+    folder = home / "ledger"
+    with _readable(folder):
+        return sorted(path for path in folder.iterdir() if path.suffix == ".jsonl") if folder.is_dir() else []
+
+
 class Segment:
     """The writer of one process's file, opened on the first event.
 

@@ -11,6 +11,7 @@ import polars as pl
 
 from harness.record import artifacts
 from harness.record.ledger import Ledger
+from harness.record.segments import segment_files
 from harness.system import checksums
 from harness.system.files import atomic
 from harness.types import HarnessError, Json
@@ -70,9 +71,8 @@ def run(folders: Sequence[Path], home: Path) -> Merged:
 
 
 def _home(home: Path) -> Source:
-    paths = sorted((home / "ledger").glob("*.jsonl"))
-    segments = {path.stem: publish.public_segment(path.read_bytes()) for path in paths}
-    return Source(f"home {home}", Ledger.open(home), segments, lambda trial_id: artifacts.load_ranks(home, trial_id))
+    public = {path.stem: publish.public_segment(path.read_bytes()) for path in segment_files(home)}
+    return Source(f"home {home}", Ledger.open(home), public, lambda trial_id: artifacts.load_ranks(home, trial_id))
 
 
 @contextlib.contextmanager

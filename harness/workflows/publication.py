@@ -51,7 +51,9 @@ class Publication:
 
     def named(self, kind: str, suffix: str) -> dict[str, Path]:
         """Stem -> path of the files of a subfolder that end with `suffix`."""
-        found = {path.name.removesuffix(suffix): path for path in sorted((self.folder / kind).glob(f"*{suffix}"))}
+        folder = self.folder / kind
+        paths = sorted(path for path in folder.iterdir() if path.name.endswith(suffix)) if folder.is_dir() else []
+        found = {path.name.removesuffix(suffix): path for path in paths}
         return {name: path for name, path in found.items() if NAME.fullmatch(name)}
 
     def segment(self, path: Path) -> bytes:
@@ -96,8 +98,10 @@ def find(folder: Path) -> Publication:
     hint = f"A publication is a folder with {MANIFEST} that harness publish wrote."
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         raise HarnessError(f"{folder} is no publication: it has no {MANIFEST}. {hint}") from None
+    except OSError as error:
+        raise HarnessError(f"{folder / MANIFEST} cannot be read: {error.strerror}.") from error
     except ValueError:
         raise HarnessError(f"{folder} is no publication: its {MANIFEST} is no JSON. {hint}") from None
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND or not isinstance(manifest.get("files"), dict):

@@ -60,7 +60,7 @@ def _check_target(folder: Path) -> None:
 def _write_records(home: Path, ledger: Ledger, part: Path) -> None:
     """Write segments, ranks, spectra and study files."""
     private = [str(home), str(Path.home()), str(Path.cwd())]
-    for path in sorted((home / "ledger").glob("*.jsonl")):
+    for path in segments.segment_files(home):
         content = public_segment(path.read_bytes())
         if word := redaction.leftovers(content, [word for word in private if word.count("/") > 1]):
             raise HarnessError(
