@@ -6,7 +6,8 @@ server in virtual time: each of its calls (`TrialQueue.next`, `epoch`, `ended`) 
 and slots that need it meanwhile wait. `slots busy` is the share of slot time in which a trial ran, up to the last
 start. Not in it: Ray's own part of an event (`engine.py` measures that on a real cluster), leases of a shared home,
 checkpoints, artifacts, progress lines and the mirror. The median of 60 s is an assumption. The ledger of `--large` is
-in memory, because it is synced twice a trial; how long that takes on the disk is measured beside it.
+in memory, because it is synced twice a trial; how long that takes on the disk is measured beside it. It then gives
+every confirmation random ranks of 1,000 users, and times `harness leaderboard` and `harness status` of that home.
 
     python benchmarks/scale.py [--large]      # --large: 1,000 slots, 10,000 cells, a million trials, about an hour
 """
@@ -14,6 +15,7 @@ in memory, because it is synced twice a trial; how long that takes on the disk i
 from __future__ import annotations
 
 import _measure  # before numpy: sets the threads
+import ledger as ledgers
 
 # isort: split
 
@@ -32,15 +34,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from harness import registry
+from harness.record import artifacts
+from harness.record.launches import LaunchRecord
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.search import spaces
 from harness.search.plan import versions
 from harness.search.studies import TrialQueue
 from harness.search.study import Study
-from harness.types import BUDGETS, Cell, Engine, Inputs, Protocol, TrialResult, digest
+from harness.system import checksums
+from harness.types import BUDGETS, Cell, Engine, Inputs, PrepSpec, Protocol, TrialResult, digest
 
 EPOCHS, SEEDS = 10, 5
 SPREAD = 0.5  # of the logarithm of a trial's seconds; an assumption
@@ -56,6 +62,8 @@ CASES = [  # slots, cells, trials of a cell, sampler, median seconds of a trial
 ]
 LARGE = [(1_000, 10_000, 95, "random", 60.0)]
 MEMORY = "/dev/shm"
+LARGEST, USERS = 500_000, 1_000  # trials from which commands are timed; users of their ranks
+COMMANDS = (["leaderboard", "--format", "csv"], ["status"])
 
 
 def studies(number: int, trials: int, sampler: str, ledger: Ledger) -> list[Study]:
@@ -147,10 +155,12 @@ def run(queue: TrialQueue, slots: Slots) -> tuple[Driver, float]:
             slots.expect(trial_id, epoch + 1)
 
 
-def simulate(slots: int, cells: int, trials: int, sampler: str, median: float) -> dict[str, float]:
+def simulate(slots: int, cells: int, trials: int, sampler: str, median: float) -> dict[str, Any]:
     """Run a grid in virtual time; return its figures."""
     with tempfile.TemporaryDirectory() as scratch:
-        segment, made = Segment(Path(scratch)), studies(cells, trials, sampler, Ledger.open(Path(scratch)))
+        home = Path(scratch)
+        segment, made = Segment(home), studies(cells, trials, sampler, Ledger.open(home))
+        segment.append("launched", **launch(made).to_json())
         start = time.perf_counter()
         queue = TrialQueue(made, segment, lambda event: None)
         opened, virtual = time.perf_counter() - start, Slots(slots, median)
@@ -158,10 +168,33 @@ def simulate(slots: int, cells: int, trials: int, sampler: str, median: float) -
         if not queue.over:
             raise AssertionError("the simulation stopped before the grid was over")
         segment.close()
-        size = sum(file.stat().st_size for file in (Path(scratch) / "ledger").iterdir())
+        size = sum(file.stat().st_size for file in (home / "ledger").iterdir())
+        peak = _measure.peak_memory() / 1e6
+        read = reading(home) if cells * trials > LARGEST else {}
     count = len(virtual.spans)
     figures = {"trials": count, "opening": opened, "ms": 1000 * driver.spent / count, "hours": driver.now / 3600}
-    return figures | {"busy": virtual.busy(slots, last), "peak": _measure.peak_memory() / 1e6, "mb": size / 1e6}
+    return figures | {"busy": virtual.busy(slots, last), "peak": peak, "mb": size / 1e6, "read": read}
+
+
+def launch(made: list[Study]) -> LaunchRecord:
+    """The launch of a grid, without data cards and provenance."""
+    first, records = made[0], tuple(study.record() for study in made)
+    return LaunchRecord("scale", first.protocol, PrepSpec(), first.budget, first.engine, records, (), {}, {})
+
+
+def reading(home: Path) -> dict[str, tuple[float, float, int]]:
+    """CPU seconds, wall seconds and peak bytes of commands that read a finished home."""
+    rng = np.random.default_rng(1)
+    trials = Ledger.open(home).trials
+    for trial_id in (name for name, row in trials.rows.items() if trials.words[trials.role[row]] == "confirm"):
+        place = rng.integers(1, 10_000, USERS).astype(np.int32)
+        folder = artifacts.artifact_folder(home, trial_id)
+        folder.mkdir(parents=True)
+        ranks = {"user": np.arange(USERS, dtype=np.int32), "low": place, "high": place}
+        pl.DataFrame(ranks).write_parquet(folder / artifacts.RANKS)
+        checksums.seal(folder)
+    cli = "runpy.run_module('harness.cli', run_name='__main__')"
+    return {" ".join(words): ledgers.measure(home, cli, words) for words in COMMANDS}
 
 
 def sync_milliseconds(times: int = 200) -> float:
@@ -176,13 +209,18 @@ def sync_milliseconds(times: int = 200) -> float:
     return 1000 * statistics.median(seconds)
 
 
-def measured(case: tuple[int, int, int, str, float], scratch: str) -> dict[str, object]:
-    """A row of the table, from a process of its own whose ledger is in `scratch`."""
+def measured(case: tuple[int, int, int, str, float], scratch: str) -> dict[str, Any]:
+    """The figures of `simulate`, from a process of its own whose ledger is in `scratch`."""
     command, environment = [sys.executable, __file__, "--case", json.dumps(case)], os.environ | {"TMPDIR": scratch}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise SystemExit(done.stderr)
-    found, (slots, cells, trials, sampler, median) = json.loads(done.stdout), case
+    return json.loads(done.stdout)
+
+
+def row(case: tuple[int, int, int, str, float], found: dict[str, Any]) -> dict[str, object]:
+    """A row of the table."""
+    slots, cells, trials, sampler, median = case
     met = [found["ms"] <= GOALS["ms"], found["busy"] >= GOALS["busy"], found["peak"] <= GOALS["peak"]]
     return {
         "slots": slots,
@@ -209,7 +247,7 @@ def main() -> None:
     if options.case:
         return print(json.dumps(simulate(*json.loads(options.case))))
     scratch = MEMORY if options.large else tempfile.gettempdir()
-    rows = [measured(case, scratch) for case in (LARGE if options.large else CASES)]
+    found = {case: measured(case, scratch) for case in (LARGE if options.large else CASES)}
     about = (
         f"{EPOCHS} epochs of a trial, {SEEDS} confirmations of a cell, median pruner. Goals: {GOALS['ms']:g} CPU ms of "
         f"the driver for a trial, {100 * GOALS['busy']:g} % of slot time busy until the last start, {GOALS['peak']:,} "
@@ -217,8 +255,16 @@ def main() -> None:
     )
     if options.large:
         about += f" The ledger is in memory; a synced write to the disk takes {sync_milliseconds():.1f} ms here."
-    name = "scale_large" if options.large else "scale"
-    _measure.write(name, "Large grids by simulation", about, _measure.table(rows))
+    read = [
+        {"command": f"harness {words}", "CPU s": cpu, "wall s": wall, "peak MB": peak // 10**6}
+        for figures in found.values()
+        for words, (cpu, wall, peak) in figures["read"].items()
+    ]
+    parts = [
+        _measure.table([row(case, figures) for case, figures in found.items()]),
+        *([_measure.table(read)] if read else []),
+    ]
+    _measure.write("scale_large" if options.large else "scale", "Large grids by simulation", about, *parts)
 
 
 if __name__ == "__main__":

@@ -71,8 +71,8 @@ runpy.run_module('harness.cli', run_name='__main__')
 """
 
 
-def fill(home: Path, data: Path, trials: int) -> int:
-    """Write a home with at least `trials` finished trials; returns their number."""
+def fill(home: Path, data: Path, trials: int, seeds: int = SEEDS) -> int:
+    """Write a home with at least `trials` finished trials, `seeds` confirmations a cell; returns their number."""
     from dataclasses import replace
 
     from safetensors.numpy import save_file
@@ -86,8 +86,8 @@ def fill(home: Path, data: Path, trials: int) -> int:
     from harness.workflows import provenance
 
     cells = len(ADAPTERS.split(",")) * len(BACKBONES.split(","))
-    count = SEARCHED if trials < 100 else max(1, round(trials / cells) - SEEDS)
-    budget = replace(BUDGETS["quick"], trials=count, epochs=ledgers.EPOCHS, seeds=SEEDS)
+    count = SEARCHED if trials < 100 else max(1, round(trials / cells) - seeds)
+    budget = replace(BUDGETS["quick"], trials=count, epochs=ledgers.EPOCHS, seeds=seeds)
     prep, engine = PrepSpec(kcore=0), Engine("random", "median")
     request = plan.Request(home, str(data), ADAPTERS, BACKBONES, "noise", budget=budget, prep=prep, engine=engine)
     grid = plan.make(request, records.Ledger())

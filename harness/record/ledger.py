@@ -21,8 +21,8 @@ from harness.record import ensembles, lines, segment_index
 from harness.record.entries import TrialEntry, Trials
 from harness.record.launches import SCHEMA, LaunchRecord, StudyRecord
 from harness.record.segment_index import SegmentRows
-from harness.record.segments import Damage, FileOffset, Segment, SegmentReader, parse, segment_files
-from harness.types import HarnessError, Json, Trial, TrialResult
+from harness.record.segments import Damage, FileOffset, Segment, SegmentReader, parse, segment_files, tail
+from harness.types import HarnessError, Json, Status, Trial, TrialResult
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,21 +49,46 @@ class Ledger:
     _facts: dict[str, dict[tuple[Any, ...], Any]] = field(default_factory=dict, repr=False)  # cached results, by study
 
     @classmethod
-    def open(cls, home: Path, *, epochs: bool = False) -> Ledger:
-        """Read every segment of a home. `epochs`: also read epoch events (for `status`).
+    def open(cls, home: Path) -> Ledger:
+        """Read every segment of a home, without epoch events.
 
         Raises HarnessError if a segment was written by a newer version or cannot be read.
         """
         ledger = cls(Trials(home / "ledger"), home=home)
         with _no_collection():
-            ledger.damages = list(ledger._new("", epochs))
+            ledger.damages = list(ledger._new(""))
         return ledger
+
+    def read_epochs(self, run: str) -> None:
+        """Count the epochs of a launch's trials that have not ended. Raises HarnessError if it cannot be read."""
+        flying = self.entries(run, None)
+        places = [self.trials.place("start", self.trials.rows[trial_id]) for trial_id in flying]
+        for line in tail(self._path(run), min((p.offset if p.path.stem == run else 0 for p in places), default=None)):
+            if (epoch := lines.epoch(line)) and epoch[0] in flying:
+                self._epoch(*epoch)
+            elif (start := lines.start(line)) and start.trial in flying:
+                self._epoch(start.trial, -1)
+
+    def entries(self, run: str, status: Status | None) -> dict[str, TrialEntry]:
+        """Trials of a status (None: not ended) that a launch ended, or else started last."""
+        trials, by, wanted = self.trials, self.trials.code(run), self.trials.code(status or "")
+        columns = zip(trials.rows, trials.run, trials.status, strict=True)
+        return {i: trials[i] for i, launch, found in columns if launch == by and found == wanted}
+
+    def times(self, run: str) -> list[float]:
+        """Times of a launch's first event, of the ends of its trials and of its last events, in the order of its
+        segment. Raises HarnessError if that cannot be read."""
+        path, code = self._path(run), self.trials.code(run)
+        rows = [row for row, by in enumerate(self.trials.end_run) if by == code and self.trials.status[row]]
+        ends = sorted((self.trials.end_at[row], self.trials.ended[row]) for row in rows)
+        first, last = next(tail(path, 0), b""), tail(path, ends[-1][0] if ends else 0)
+        return [*lines.times([first]), *(time for _, time in ends), *lines.times(last)]
 
     def refresh(self, mine: str) -> None:
         """Read new lines of other processes; `mine` is the segment of this process, whose events are already here."""
-        self.damages += [damage for damage in self._new(mine, False) if not damage.torn]
+        self.damages += [damage for damage in self._new(mine) if not damage.torn]
 
-    def _new(self, mine: str, epochs: bool) -> Iterator[Damage]:
+    def _new(self, mine: str) -> Iterator[Damage]:
         """Read all new lines and yield the damages."""
         assert self.home is not None
         for path in segment_files(self.home):
@@ -71,10 +96,10 @@ class Ledger:
             if run == mine:
                 continue
             source = self._sources.get(run) or SegmentReader(path)
-            if run not in self._sources and not mine and not epochs:
+            if run not in self._sources and not mine:
                 yield from self._take_rows(run, segment_index.read(self.home, source))
             self._sources[run] = source
-            for line in source.lines(epochs):
+            for line in source.lines():
                 if isinstance(line, Damage):
                     yield line
                 else:

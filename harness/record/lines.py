@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, cast
 
 from harness.record.segments import TAIL, parse
@@ -20,6 +21,7 @@ _ENDED = re.compile(
     rb'"best_epoch":(-?\d+),"curve":(\[[^\]]*\]),'
 )
 _INFO = b',"info":{'
+_TIME = re.compile(rb'\{"kind":"\w+","seq":\d+,"time":([\d.]+),')
 _EPOCH = re.compile(rb'\{"kind":"epoch","seq":\d+,"time":[\d.]+,"id":"(\w+)","epoch":(\d+),')
 
 
@@ -98,6 +100,11 @@ def epoch(line: bytes) -> tuple[str, int] | None:
     """Return the trial and number of the epoch that a line records; None for other lines."""
     match = _EPOCH.match(line)
     return match and (match[1].decode(), int(match[2]))
+
+
+def times(found: Iterable[bytes]) -> Iterator[float]:
+    """Yield the times of lines that record one."""
+    yield from (float(match[1]) for match in map(_TIME.match, found) if match)
 
 
 def _number(line: bytes, key: bytes, start: int) -> float | None:

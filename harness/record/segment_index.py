@@ -141,7 +141,7 @@ def read(home: Path, reader: SegmentReader) -> SegmentRows | None:
     if (rows := load(path, reader, size)) is not None:
         return rows
     builder, damages = RowsBuilder(), []
-    for line in reader.lines(epochs=False):
+    for line in reader.lines():
         if isinstance(line, Damage):
             damages.append(line)
         else:

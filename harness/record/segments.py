@@ -47,6 +47,16 @@ def segment_files(home: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.suffix == ".jsonl") if folder.is_dir() else []
 
 
+def tail(path: Path, offset: int | None) -> Iterator[bytes]:
+    """Yield the whole lines of a segment from an offset on; none if it is None. Raises HarnessError if the file cannot
+    be read."""
+    if offset is None:
+        return
+    with _readable(path), path.open("rb") as file:
+        file.seek(offset)
+        yield from filter(whole, (line.rstrip(b"\n") for line in file))
+
+
 class Segment:
     """The writer of one process's file, opened on the first event.
 
@@ -223,8 +233,8 @@ class SegmentReader:
         self.offset, self.checksum, self._count, self._expected = state
         return True
 
-    def lines(self, epochs: bool) -> Iterator[tuple[bytes, FileOffset] | Damage]:
-        """Yield new whole lines with their positions, and damages in between; epoch events only if `epochs`.
+    def lines(self) -> Iterator[tuple[bytes, FileOffset] | Damage]:
+        """Yield new whole lines with their positions, without epoch events, and damages in between.
 
         A last line without a newline is yielded if it is whole; otherwise it is torn and read again next time.
         Raises HarnessError if the file cannot be read.
@@ -239,19 +249,19 @@ class SegmentReader:
                     block = rest + block
                     end = block.rfind(b"\n") + 1
                     rest = block[end:]
-                    yield from self._taken(block[:end], epochs)
+                    yield from self._taken(block[:end])
         if rest and whole(rest):
             checksum = zlib.crc32(rest, self.checksum)
-            yield from self._taken(rest + b"\n", epochs)
+            yield from self._taken(rest + b"\n")
             self.offset, self.checksum = self.offset - 1, checksum
         elif rest:
             yield Damage(self.path.name, self._count + 1, torn=True)
 
-    def _taken(self, block: bytes, epochs: bool) -> Iterator[tuple[bytes, FileOffset] | Damage]:
+    def _taken(self, block: bytes) -> Iterator[tuple[bytes, FileOffset] | Damage]:
         """Yield the lines of a block of whole lines; skipped epoch events are only counted."""
         lines = block.split(b"\n")[:-1]
         ends = list(accumulate(map(len, lines)))  # without the newlines
-        wanted = [i for i, line in enumerate(lines) if epochs or not line.startswith(EPOCH)]
+        wanted = [i for i, line in enumerate(lines) if not line.startswith(EPOCH)]
         before, ahead = self._count, self._expected  # at the start of this block
         for i in wanted:
             line = lines[i]

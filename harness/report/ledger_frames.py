@@ -18,7 +18,7 @@ from harness.record.ledger import Ledger
 from harness.report import trial_rows
 from harness.report.run_rows import run_row
 from harness.report.tables import Results
-from harness.report.tables._frames import CELLS, KEY, QUERIES, RANKS, RUNS, SPECTRA
+from harness.report.tables._frames import CELLS, KEY, QUERIES, RUNS, SPECTRA
 from harness.search import spaces
 from harness.types import Cell, HarnessError, Json, Protocol
 
@@ -70,7 +70,7 @@ def build(
     cells += [_skipped_row(cell, reason) for cell, reason in skipped.items()]
     return Results(
         pl.DataFrame(rows, schema=RUNS),
-        _ranks(ranks),
+        ranks,
         pl.DataFrame(cells, schema=CELLS).sort(KEY),
         _header(ledger, launch, studies, cards, at_trials) | ({"tracking": sources.page} if sources.page else {}),
         trial_rows.lazy(ledger, studies),
@@ -118,15 +118,6 @@ def _runs_of(ledger: Ledger, study: StudyRecord, ranks_of: FrameOf) -> dict[tupl
 def _complete(ledger: Ledger, study: StudyRecord) -> list[list[str]]:
     """Return the trials of each seed whose confirmations have all finished."""
     return [ids for ids in ledger.by_seed(study) if all(_status(ledger, i) == "done" for i in ids)]
-
-
-def _ranks(frames: dict[str, pl.DataFrame]) -> pl.DataFrame:
-    """Return trial, user and rank bounds of every test target, from the frames of the trials."""
-    if not frames:
-        return pl.DataFrame(schema=RANKS)
-    together = pl.concat(frames.values(), how="vertical_relaxed")  # before any expression: each costs as much as a file
-    trial = pl.concat([pl.Series("trial", [name]).new_from_index(0, frame.height) for name, frame in frames.items()])
-    return together.select(trial, pl.col("user").cast(pl.Int64), pl.col("low", "high").cast(pl.Float64))
 
 
 def _header(ledger: Ledger, launch: LaunchRecord, studies: Studies, cards: Json, at_trials: int | None) -> Json:

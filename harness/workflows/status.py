@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 from harness.record.launches import StudyRecord
 from harness.record.leases import running
 from harness.record.ledger import Ledger, TrialEntry
 from harness.report import ledger_frames
-from harness.types import Cell, Json
+from harness.types import Cell, Json, Status
 from harness.workflows import detached, eta
 from harness.workflows.progress import clock
-
-_TIME = re.compile(rb'^\{"kind":"\w+","seq":\d+,"time":([\d.]+),', re.MULTILINE)
 
 
 def of(home: Path) -> Json:
@@ -27,18 +27,18 @@ def of(home: Path) -> Json:
     `skipped`; `damages`; `background`: the running benches that `--detach` started, else the last one, with `pid`,
     `log`, `running` and `last_line`. Before the first launch, `run` is "" and only `background` has entries.
     """
-    ledger, background = Ledger.open(home, epochs=True), [bench.to_json() for bench in detached.newest(home)]
+    ledger, background = Ledger.open(home), [bench.to_json() for bench in detached.newest(home)]
     if background and not ledger.launches and not ledger.damages:
         return NO_LAUNCH | {"background": background}
     launch = ledger_frames.newest(ledger)
     run = max(ledger.launches)
+    ledger.read_epochs(run)
     cells = [_cell(ledger, study) for study in launch.studies]
-    mine = [e for e in ledger.trials.values() if e.run == run]
-    flying = [e for e in mine if e.status is None]
+    flying = ledger.entries(run, None)
     planned, ended = sum(c["planned"] for c in cells), sum(c["ended"] for c in cells)
-    since = _running(home, run)
+    since = _running(ledger, run)
     over = run in ledger.finished or ended >= planned
-    ends = _ends(ledger, run, since) if mine and not over else None
+    ends = None if over else _ends(ledger, run, since)
     for place, cell in enumerate(cells):
         cell["eta"] = round(ends[place]) if ends else None
     return {
@@ -49,8 +49,8 @@ def of(home: Path) -> Json:
         "eta": round(max(ends)) if ends else None,
         "cells": cells,
         "skipped": [cell.to_json() for cell in launch.skipped],
-        "in_flight": [] if over else [_flight(e) for e in flying],
-        "failures": _failures(mine),
+        "in_flight": [] if over else [_flight(e) for e in flying.values()],
+        "failures": _failures(ledger.entries(run, "failed").values()),
         "damages": [str(damage) for damage in ledger.damages],
         "background": background,
     }
@@ -60,24 +60,25 @@ NO_LAUNCH: Json = {"run": "", "since": 0, "over": True, "trials": {"ended": 0, "
 NO_LAUNCH |= {"skipped": [], "in_flight": [], "failures": {}, "damages": []}
 
 
-def _running(home: Path, run: str) -> float:
+def _running(ledger: Ledger, run: str) -> float:
     """Return the seconds a run has been running.
 
     By this machine's monotonic clock while it runs here, else by the times of its events. Only steps forward count, so
     a clock that is set back subtracts nothing.
     """
-    if (since := running(home, run)) is not None:
+    assert ledger.home is not None
+    if (since := running(ledger.home, run)) is not None:
         return since
-    times = [float(stamp) for stamp in _TIME.findall((home / "ledger" / f"{run}.jsonl").read_bytes())]
+    times = ledger.times(run)
     return sum(max(later - earlier, 0.0) for earlier, later in pairwise(times))
 
 
 def _ends(ledger: Ledger, run: str, elapsed: float) -> list[float] | None:
     """Return the seconds from now to each cell's end; None until a trial has ended. `elapsed`: seconds of the run."""
-    epochs = {i: e.epochs for i, e in ledger.trials.items() if e.run == run and e.status is None and e.epochs}
+    epochs = {i: e.epochs for i, e in ledger.entries(run, None).items() if e.epochs}
     launch = ledger.launches[run]
     works = [eta.work(ledger, study, epochs) for study in launch.studies]
-    ran = [ledger.seconds(trial_id) for trial_id, e in ledger.trials.items() if e.run == run and e.status is not None]
+    ran = [e.seconds for status in get_args(Status) for e in ledger.entries(run, status).values()]
     needed = eta.needs(works)
     if not ran or needed is None:
         return None
@@ -87,10 +88,10 @@ def _ends(ledger: Ledger, run: str, elapsed: float) -> list[float] | None:
 
 def _cell(ledger: Ledger, study: StudyRecord) -> Json:
     planned = ledger.planned(study)
-    history = ledger.history(study.id, planned)
-    searched = [result for _, result in history.values() if result is not None]
-    confirmed = [r for r in map(ledger.result, ledger.confirmations(study)) if r is not None]
-    count = Counter(r.status for r in [*searched, *confirmed])
+    searched = [e for _, _, e in ledger.searched(study.id, planned) if e.status is not None]
+    started = [ledger.trials[i] for i in ledger.confirmations(study) if i in ledger.trials]
+    confirmed = [e for e in started if e.status is not None]
+    count = Counter(e.status for e in [*searched, *confirmed])
     return {
         "cell": str(study.cell),
         "ended": len(searched) + len(confirmed),
@@ -98,13 +99,13 @@ def _cell(ledger: Ledger, study: StudyRecord) -> Json:
         **{status: count[status] for status in ("done", "pruned", "failed")},
         "confirmed": len(confirmed),
         "seeds": study.runs,
-        "best": max((r.best for r in searched or confirmed if r.status == "done"), default=None),
+        "best": max((e.best for e in searched or confirmed if e.status == "done"), default=None),
     }
 
 
-def _failures(entries: list[TrialEntry]) -> dict[str, int]:
+def _failures(failed: Iterable[TrialEntry]) -> dict[str, int]:
     """Count failed trials by reason, most frequent first; numbers in a reason (epochs, steps, sizes) are ignored."""
-    reasons = [re.sub(r"\d+(\.\d+)?", "N", e.reason) for e in entries if e.status == "failed"]
+    reasons = [re.sub(r"\d+(\.\d+)?", "N", e.reason) for e in failed]
     return dict(Counter(reasons).most_common())
 
 

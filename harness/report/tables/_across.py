@@ -62,7 +62,20 @@ class Across:
         )
 
 
-def across(backbone: str, samples: dict[str, dict[Method, RowScores]]) -> Across | None:
+@dataclass(frozen=True)
+class Drawn:
+    """What a comparison over data sets reads of a row: its score and the resampled means (R,)."""
+
+    cell: Cell
+    headline: float
+    draws: np.ndarray
+
+    @classmethod
+    def of(cls, row: RowScores) -> Drawn:
+        return cls(row.cell, row.headline, row.draws)
+
+
+def across(backbone: str, samples: dict[str, dict[Method, Drawn]]) -> Across | None:
     """Compare methods over data sets. samples: scores by data set and method.
 
     Returns None if no two data sets have two methods in common.
@@ -201,7 +214,7 @@ def _groups(ranks: list[float], difference: float | None) -> list[str]:
     return resampling.letters(np.abs(at[:, None] - at) > difference)
 
 
-def _left_out(samples: dict[str, dict[Method, RowScores]], datasets: list[str], methods: list[Method]) -> Iterable[str]:
+def _left_out(samples: dict[str, dict[Method, Drawn]], datasets: list[str], methods: list[Method]) -> Iterable[str]:
     for name in sorted(set(samples) - set(datasets)):
         yield f"data set {name} ({len(samples[name])} rows with results)"
     for method in sorted(set().union(*samples.values()) - set(methods)):

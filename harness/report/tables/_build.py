@@ -13,7 +13,7 @@ import polars as pl
 from harness.metrics._all import HEADLINE
 from harness.report.tables import _ensembles as ensembles
 from harness.report.tables import _slices as slices
-from harness.report.tables._across import across, method_of
+from harness.report.tables._across import Drawn, across, method_of
 from harness.report.tables._budget import SearchCurve, best_of, valued
 from harness.report.tables._cautions import cautions
 from harness.report.tables._format import label
@@ -21,10 +21,10 @@ from harness.report.tables._frames import (
     COMING,
     KEY,
     Confirmed,
+    ConfirmedRuns,
     Record,
     Results,
     cell_of,
-    confirmed,
     finite,
     json_object,
 )
@@ -39,20 +39,21 @@ from harness.types import BASELINE, EXPECTED, NO_TEXT, Cell, Json, digest
 def build(results: Results) -> Table:
     """Rank and compare the results. Equal frames give an equal table.
 
-    Raises HarnessError if the frames are inconsistent (see `confirmed`).
+    Raises HarnessError if the frames are inconsistent (see `ConfirmedRuns`).
     """
-    runs = confirmed(results)
+    runs = ConfirmedRuns(results)
     records = list(results.cells.sort(KEY).iter_rows(named=True))
     rising = ensembles.with_ensembles(_rising(results.trials), map(cell_of, records))
     header = finite(results.header)
     searches = _searches(results.trials)
     sections, over = [], defaultdict(dict)
     for dataset in sorted({record["dataset"] for record in records}):
-        data = _DataSet([record for record in records if record["dataset"] == dataset], runs, searches, rising)
+        own = [record for record in records if record["dataset"] == dataset]
+        data = _DataSet(own, runs.of(dataset), searches, rising)
         parts = data.parts(results.queries)
         for backbone in data.backbones():
             comparison = data.comparison(backbone)
-            over[backbone][dataset] = {method_of(sample.cell): sample for sample in comparison.ranked}
+            over[backbone][dataset] = {method_of(one.cell): Drawn.of(one) for one in comparison.ranked}
             sections.append(_section(data, backbone, comparison, header, parts))
     comparisons = [across(backbone, over[backbone]) for backbone in sorted(over)]
     compared = tuple(one for one in comparisons if one is not None)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,13 +104,14 @@ class Results:
     """Results of a bench, read from its ledger: a frame per schema of `SCHEMAS`, and the header.
 
     Tables without ``trials``, ``queries`` or ``spectra`` lack the parts computed from them.
+    ``ranks``: a frame, or the rows of each trial by its id, without that column and of any numeric type.
     ``header``: JSON objects by name, all optional: ``protocol``, ``prep``, ``budget``, ``engine``, ``provenance``,
     ``data`` (a card per data set), ``settings`` (a description of each published setting); and the number
     ``test_opened`` of runs whose test was opened.
     """
 
     runs: pl.DataFrame
-    ranks: pl.DataFrame
+    ranks: pl.DataFrame | Mapping[str, pl.DataFrame]
     cells: pl.DataFrame
     header: Json = field(default_factory=dict)
     trials: pl.LazyFrame = field(default_factory=lambda: pl.LazyFrame(schema=TRIALS))
@@ -136,38 +137,60 @@ class Confirmed:
         return len(np.unique(self.folds.user if self.folds else self.users))
 
 
-def confirmed(results: Results) -> dict[Cell, Confirmed]:
-    """Return the confirmed runs by cell, with the same order of users in all cells of a data set.
+class ConfirmedRuns:
+    """The confirmed runs of a table by cell. Their ranks are read one data set at a time, since they need most memory.
 
-    Raises HarnessError if a column is missing, a run is not planned, duplicated or without ranks, a rank is below 1,
-    the runs of a cell have different parameters, or the cells of a data set rank different users.
+    Raises HarnessError if a column is missing, a cell is planned twice, a run is not planned or duplicated, or the runs
+    of a cell have different parameters.
     """
-    for name, schema in SCHEMAS.items():
-        _check_columns(name, getattr(results, name), list(schema))
-    planned = _planned(results.cells)
-    protocol = results.header.get("protocol") or {}
-    several = protocol.get("target") == "successive"
-    folds: dict[str, Folds] = {}
-    ranks = dict(_by_trial(results.ranks, several))
-    users: dict[str, np.ndarray] = {}
-    by_cell = {}
-    for cell, runs in _by_cell(results.runs).items():
-        if cell not in planned:
-            raise HarnessError(f"The frame 'runs' contains {cell}, which is not a planned cell.")
-        _check_runs(cell, runs)
-        columns = []
-        for run in runs:
-            ranked, values = ranks.get(run["trial"], (np.empty(0), Ranks.untied(np.empty(0))))
-            if not np.array_equal(users.setdefault(cell.dataset, ranked), ranked) or not len(ranked):
-                raise HarnessError(
-                    f"{cell}, seed {run['seed']}, has test ranks of {len(ranked)} users, other rows of {cell.dataset} "
-                    f"of {len(users[cell.dataset])}; all rows of a table must rank the same users."
-                )
-            columns.append(values)
-        if protocol.get("folds") and cell.dataset not in folds:
-            folds[cell.dataset] = Folds.of(users[cell.dataset])
-        by_cell[cell] = Confirmed(columns, users[cell.dataset], runs, folds.get(cell.dataset))
-    return by_cell
+
+    def __init__(self, results: Results) -> None:
+        for name, schema in SCHEMAS.items():
+            if not isinstance(frame := getattr(results, name), Mapping):
+                _check_columns(name, frame, list(schema))
+        planned = _planned(results.cells)
+        self._protocol, self._ranks = results.header.get("protocol") or {}, results.ranks
+        self._runs: dict[str, dict[Cell, list[Record]]] = defaultdict(dict)
+        for cell, runs in _by_cell(results.runs).items():
+            if cell not in planned:
+                raise HarnessError(f"The frame 'runs' contains {cell}, which is not a planned cell.")
+            _check_runs(cell, runs)
+            self._runs[cell.dataset][cell] = runs
+
+    def of(self, dataset: str) -> dict[Cell, Confirmed]:
+        """Return the runs of a data set, with the same order of users in all cells.
+
+        Raises HarnessError if a run has no ranks, a rank is below 1, or the cells rank different users.
+        """
+        by_cell, users, folds = {}, None, None
+        ranks = self._ranks_of([run["trial"] for runs in self._runs[dataset].values() for run in runs])
+        for cell, runs in self._runs[dataset].items():
+            columns = []
+            for run in runs:
+                ranked, values = ranks.get(run["trial"], (np.empty(0), Ranks.untied(np.empty(0))))
+                users = ranked if users is None else users
+                if not np.array_equal(users, ranked) or not len(ranked):
+                    raise HarnessError(
+                        f"{cell}, seed {run['seed']}, has test ranks of {len(ranked)} users, other rows of {dataset} "
+                        f"of {len(users)}; all rows of a table must rank the same users."
+                    )
+                columns.append(values)
+            assert users is not None
+            if self._protocol.get("folds"):
+                folds = folds or Folds.of(users)
+            by_cell[cell] = Confirmed(columns, users, runs, folds)
+        return by_cell
+
+    def _ranks_of(self, trials: list[str]) -> dict[str, tuple[np.ndarray, Ranks]]:
+        """Return each trial's users (Q,) and their ranks (Q,), ordered by user."""
+        several = self._protocol.get("target") == "successive"
+        if isinstance(self._ranks, Mapping):
+            frames = {trial: self._ranks[trial] for trial in trials if trial in self._ranks}
+        else:
+            chosen = self._ranks.filter(pl.col("trial").is_in(trials))
+            parts = chosen.partition_by("trial", as_dict=True, include_key=False)
+            frames = {trial: frame for (trial,), frame in parts.items()}
+        return {trial: _checked(trial, frame, several) for trial, frame in frames.items()}
 
 
 def cell_of(record: Record) -> Cell:
@@ -221,24 +244,23 @@ def _by_cell(runs: pl.DataFrame) -> dict[Cell, list[Record]]:
     return groups
 
 
-def _by_trial(ranks: pl.DataFrame, several: bool) -> Iterator[tuple[str, tuple[np.ndarray, Ranks]]]:
-    """Yield each trial with its users (Q,) and their ranks (Q,), ordered by user.
+def _checked(trial: str, frame: pl.DataFrame, several: bool) -> tuple[np.ndarray, Ranks]:
+    """Return a trial's users (Q,), int64, and their ranks (Q,), ordered by user.
 
     several: whether a user may have more than one target; these keep their order.
     """
-    for (trial,), frame in ranks.partition_by("trial", as_dict=True, include_key=False).items():
-        if not frame["user"].is_sorted():
-            frame = frame.sort("user", maintain_order=True)
-        users = frame["user"].to_numpy()
-        low, high = (frame[name].cast(pl.Float64).to_numpy() for name in ("low", "high"))
-        if not (np.isfinite(high) & (low >= 1)).all():
-            raise HarnessError(f"Trial {trial} has the rank {np.nanmin(low)}; ranks must be finite and at least 1.")
-        if (low > high).any():
-            at = int((low > high).argmax())
-            raise HarnessError(f"Trial {trial} has a rank with low {low[at]:g} above high {high[at]:g}.")
-        if not several and (np.diff(users) == 0).any():
-            raise HarnessError(f"Trial {trial} has more than one rank for a user.")
-        yield trial, (users, Ranks(low, high))
+    if not frame["user"].is_sorted():
+        frame = frame.sort("user", maintain_order=True)
+    users = frame["user"].cast(pl.Int64).to_numpy()
+    low, high = (frame[name].cast(pl.Float64).to_numpy() for name in ("low", "high"))
+    if not (np.isfinite(high) & (low >= 1)).all():
+        raise HarnessError(f"Trial {trial} has the rank {np.nanmin(low)}; ranks must be finite and at least 1.")
+    if (low > high).any():
+        at = int((low > high).argmax())
+        raise HarnessError(f"Trial {trial} has a rank with low {low[at]:g} above high {high[at]:g}.")
+    if not several and (np.diff(users) == 0).any():
+        raise HarnessError(f"Trial {trial} has more than one rank for a user.")
+    return users, Ranks(low, high)
 
 
 def _check_runs(cell: Cell, runs: list[Record]) -> None:
