@@ -271,7 +271,8 @@ def fault(home: Path, trial_id: str, name: str) -> str:
     """Return the fault of an artifact: '' for none, 'missing', or 'damaged' (it does not match its checksum). One in a
     place is fetched first.
 
-    Artifacts from older versions have no checksums and are accepted. Raises HarnessError if a place is away.
+    Artifacts from older versions have no checksums and are accepted. Raises HarnessError if a place is away, or if
+    there is no permission to read the artifact.
     """
     folder = artifact_folder(home, trial_id)
     try:
@@ -282,6 +283,8 @@ def fault(home: Path, trial_id: str, name: str) -> str:
     try:
         expected = (checksums.sums(folder) or {}).get(name)
         return "damaged" if expected and sha256(folder / name) != expected else ""
+    except PermissionError as error:  # not damaged: a bench would train the trial again
+        raise HarnessError(f"{error.filename} cannot be read: {error.strerror}.") from error
     except (OSError, ValueError):
         return "damaged"
 
@@ -343,7 +346,7 @@ def load_spectra(home: Path, trial_id: str) -> dict[str, list[float]] | None:
     training; None if the file is missing, damaged or from before both were stored."""
     try:
         return parse_spectra((artifact_folder(home, trial_id) / "spectrum.json").read_bytes())
-    except OSError:
+    except FileNotFoundError:
         return None
 
 
@@ -375,5 +378,5 @@ def load_queries(home: Path, key: str) -> pl.DataFrame | None:
     """Return the facts, one row per test target, or None if the file is missing or damaged."""
     try:
         return pl.read_parquet(queries_path(home, key))
-    except (OSError, pl.exceptions.PolarsError):
+    except (FileNotFoundError, pl.exceptions.PolarsError):
         return None

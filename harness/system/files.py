@@ -9,10 +9,12 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +23,43 @@ from harness.types import HarnessError
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, synced and renamed to `path` if the block succeeds."""
+    """Yield a temporary path beside `path`, synced and renamed to `path` if the block succeeds.
+
+    A new file gets the permissions of any new file, an existing one keeps its own. A symbolic link stays one. Devices
+    and pipes, such as /dev/stdout, cannot be replaced: they get the content.
+    """
+    path = Path(os.path.realpath(path)) if path.is_symlink() and not _is_stream(path) else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() if _is_stream(path) else nullcontext(path.parent) as folder:
+        temporary = _beside(Path(folder) / path.name)
+        try:
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            yield temporary
+            _put(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a path is that of a device, a pipe or an open file of this process."""
+    return path.exists() and not path.is_dir() and (not path.is_file() or path.is_relative_to("/dev"))
+
+
+def _put(temporary: Path, path: Path) -> None:
+    if _is_stream(path):
+        with temporary.open("rb") as source, path.open("wb") as target:
+            return shutil.copyfileobj(source, target)
+    if path.exists():
+        temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def _beside(path: Path) -> Path:
+    """A name beside `path` for a temporary file or folder."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{path.suffix}")
 
 
 GOES_ON = "Finished work is kept; fix this and rerun the same command to continue."
@@ -116,10 +142,10 @@ def build_folder(path: Path, build: Callable[[Path], None]) -> Path:
 
 def _built(path: Path, build: Callable[[Path], None]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    temporary = _beside(path)  # tempfile's folders would be their owner's alone
+    temporary.mkdir()
     try:
         build(temporary)
-        temporary.chmod(0o777 & ~_umask())  # mkdtemp gives access only to the owner
         try:
             os.replace(temporary, path)
         except OSError:
@@ -128,12 +154,6 @@ def _built(path: Path, build: Callable[[Path], None]) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def sha256(path: Path) -> str:

@@ -45,7 +45,10 @@ def test_a_place_without_permission_is_named_in_one_line(tmp_path, home, dataset
         (dataset / file, ["plan", "--datasets", str(dataset)]) for file in ("interactions.parquet", "items.parquet")
     ]
     cases += [(merged / "ledger", [*words, "--home", str(merged)]) for words in (["leaderboard"], ["status"])]
-    cases += [(merged / "ledger", ["publish", str(tmp_path / "again"), "--home", str(merged)])]
+    again = [str(tmp_path / "again")]
+    cases += [(merged / "ledger", ["publish", *again, "--home", str(merged)])]
+    ranks = next((merged / "artifacts").glob("*/ranks.parquet"))
+    cases += [(ranks, ["leaderboard", "--home", str(merged)]), (ranks, ["publish", *again, "--home", str(merged)])]
     cases += [(library / "adapters", ["list", "--components", str(library)])]
     cases += [(publication / name, ["verify", str(publication)]) for name in ("manifest.json", "ranks", "ledger")]
     program = [sys.executable, "-c", COMMANDS, json.dumps([(str(place), words) for place, words in cases])]

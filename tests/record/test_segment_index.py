@@ -317,11 +317,11 @@ def test_without_a_writable_folder_a_ledger_reads_alike(home, opened, monkeypatc
     (home / "cache").write_text("a file where the folder should be")
     assert opened(home) == plain
 
-    def refuse(**_):
+    def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
     (home / "cache").unlink()
-    monkeypatch.setattr("harness.system.files.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("harness.system.files._beside", refuse)
     assert opened(home) == plain
     assert indexes(home) == []
 
