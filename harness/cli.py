@@ -61,7 +61,7 @@ class Verbs(click.Group):
             full = files.refused(error)
             if ctx.params.get("debug") or not (full or error.filename):
                 raise
-            rest = files.GOES_ON if full else "Correct this file or folder, or see where with: harness --debug ..."
+            rest = files.GOES_ON if full else "Correct this file or folder; harness --debug shows the traceback."
             click.echo(f"Error: {error.filename or 'The disk'}: {files.reason(error)}. {rest}", err=True)
             ctx.exit(2)
 
