@@ -1,7 +1,8 @@
 """What rank and spectrum of the item table explain: their correlation with validation NDCG@10 over a bench's trials.
 
 Input is a publication (`harness publish`) or a home; its newest table. Only trained trials that ended by themselves
-count (a pruned one says how it began). Three Spearman correlations for each measure:
+count (a pruned one says how it began), and none on noise or shuffled texts. Three Spearman correlations for each
+measure:
 
 - all trials: over every search trial, across adapters and configurations;
 - within a row: of the ranks that trials have within their row, so differences between adapters play no part;
@@ -51,7 +52,8 @@ SCORE, ROW = "best", "row"
 
 def trials_of(results: Results) -> pl.DataFrame:
     """One line per finished trained trial: row, role, score and measures (null where not measured)."""
-    frame = results.trials.filter(pl.col("status") == "done", pl.col(SCORE).is_not_null()).collect()
+    control = (pl.col("encoder") == "noise") | pl.col("encoder").str.starts_with("shuffled:")
+    frame = results.trials.filter(~control, pl.col("status") == "done", pl.col(SCORE).is_not_null()).collect()
     info = [json.loads(text or "{}") for text in frame["info"]]
     columns = {name: pl.Series([facts.get(name) for facts in info], dtype=pl.Float64) for name in MEASURES}
     frame = frame.select(pl.concat_str(list(CELL), separator=" / ").alias(ROW), "role", SCORE).with_columns(**columns)
