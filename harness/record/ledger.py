@@ -76,13 +76,15 @@ class Ledger:
         return {i: trials[i] for i, launch, found in columns if launch == by and found == wanted}
 
     def times(self, run: str) -> list[float]:
-        """Times of a launch's first event, of the ends of its trials and of its last events, in the order of its
-        segment. Raises HarnessError if that cannot be read."""
-        path, code = self._path(run), self.trials.code(run)
-        rows = [row for row, by in enumerate(self.trials.end_run) if by == code and self.trials.status[row]]
-        ends = sorted((self.trials.end_at[row], self.trials.ended[row]) for row in rows)
-        first, last = next(tail(path, 0), b""), tail(path, ends[-1][0] if ends else 0)
-        return [*lines.times([first]), *(time for _, time in ends), *lines.times(last)]
+        """Times of a launch's first event, of the starts and ends of its trials and of its last events, in the order of
+        its segment. Raises HarnessError if that cannot be read."""
+        path, code, trials = self._path(run), self.trials.code(run), self.trials
+        starts = [row for row, by in enumerate(trials.start_run) if by == code and trials.starts[row] == 1]
+        ends = [row for row, by in enumerate(trials.end_run) if by == code and trials.status[row]]
+        known = [(trials.start_at[row], trials.time[row]) for row in starts]
+        known = sorted([*known, *((trials.end_at[row], trials.ended[row]) for row in ends)])
+        first, last = next(tail(path, 0), b""), tail(path, known[-1][0] if known else 0)
+        return [*lines.times([first]), *(time for _, time in known), *lines.times(last)]
 
     def refresh(self, mine: str) -> None:
         """Read new lines of other processes; `mine` is the segment of this process, whose events are already here."""
