@@ -20,6 +20,8 @@ from typing import Any
 
 from harness.types import HarnessError
 
+DEVICES = (Path("/dev"), Path("/dev/fd"))  # not /dev/shm, which holds ordinary files
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -42,7 +44,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 def _is_stream(path: Path) -> bool:
     """Whether a path is that of a device, a pipe or an open file of this process."""
-    return path.exists() and not path.is_dir() and (not path.is_file() or path.is_relative_to("/dev"))
+    return path.exists() and not path.is_dir() and (not path.is_file() or path.parent in DEVICES)
 
 
 def _put(temporary: Path, path: Path) -> None:

@@ -4,6 +4,8 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +35,18 @@ def test_a_file_that_is_written_again_keeps_its_permissions(tmp_path):
     file.chmod(0o600)
     write_text(file, "new")
     assert (file.read_text(), mode(file)) == ("new", 0o600)
+
+
+@pytest.mark.parametrize("above", [None, "/dev/shm"])
+def test_an_ordinary_file_is_replaced_and_not_written_in_place(above):
+    if above and not os.path.isdir(above):
+        pytest.skip("this system has no /dev/shm")
+    with tempfile.TemporaryDirectory(dir=above) as folder:
+        file = Path(folder) / "table.csv"
+        write_text(file, "old")
+        with file.open() as reader:
+            write_text(file, "new")
+            assert (reader.read(), file.read_text()) == ("old", "new")
 
 
 def test_a_symbolic_link_stays_one(tmp_path):
