@@ -62,8 +62,8 @@ def test_a_symbolic_link_stays_one(tmp_path):
 def test_a_failed_write_leaves_what_was_there(tmp_path):
     file = tmp_path / "table.csv"
     write_text(file, "old")
-    with pytest.raises(TypeError), atomic(file) as temporary:
-        temporary.write_text(None)
+    with pytest.raises(UnicodeEncodeError), atomic(file) as temporary:
+        temporary.write_text("half \udcff", encoding="utf-8")
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
     assert file.read_text() == "old"
 
