@@ -105,6 +105,8 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.dropped:
             return x
+        if torch.compiler.is_compiling():  # which makes one kernel of the draw and its neighbours
+            return F.dropout(x, self.dropped / 256)
         words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device).random_(-(2**63), None)
         draws = words.view(torch.uint8)[: x.numel()].view(x.shape)
         kept = torch.ge(draws, self.dropped, out=torch.empty_like(x))  # in x's dtype: no bool to convert

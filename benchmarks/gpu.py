@@ -1,4 +1,4 @@
-"""The card: equality with the CPU, targets per second, softmax heads, memory, and trials side by side.
+"""The card: equality with the CPU, targets per second, softmax heads, compiled backbones, trials side by side.
 
 Synthetic data in the shape of Amazon Beauty, MovieLens-1M and a catalogue of a million items. Needs torch, numpy,
 polars, safetensors and scipy, no Ray and no network. Every section has a time budget and reports what it left out;
@@ -35,13 +35,14 @@ from _card import PRECISIONS, Settings, attempt, left_out, precise
 from adapters._base import Spectrum
 from harness.data.splits import Split
 from harness.search import spaces
-from harness.training import trial
+from harness.training import schedules, trial
 from harness.types import Cell, Inputs, Protocol, Trial
 
 BATCHES = (1024, 4096, 16384)  # targets a step
 HEADS = [(1024, 12_101, 64), (4096, 12_101, 64), (4096, 3_416, 64), (16384, 12_101, 64), (256, 1_000_000, 64)]
 TRIALS = (1, 2, 4, 8)
 WARM_UP = 5  # untimed steps
+CAPTURES = 100  # untimed steps of a compiled backbone: every size of a batch is captured once
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.child is not None:
         child(settings, options.child)
         return
-    sections = (parity, speed, head, side_by_side)
+    sections = (parity, speed, head, compiled, side_by_side)
     write("gpu", "The card", about(settings), *(part for s in sections for part in s(settings)), folder=options.out)
 
 
@@ -165,15 +166,17 @@ def speed(settings: Settings) -> list[str]:
 RATE = ("targets/s", "ms per step", "host", "peak MB")
 
 
-def rate(settings: Settings, case: Case, size: int, precision: str) -> dict[str, object]:
-    """Targets per second of training steps, and the peak memory."""
+def rate(
+    settings: Settings, case: Case, size: int, precision: str, mode: str = "none", warm_up: int = WARM_UP
+) -> dict[str, object]:
+    """Targets per second of training steps, and the peak memory. mode: `train.compile`."""
     precise(precision)
     cuda = settings.device.type == "cuda"
     if cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(settings.device)
-    steps = Steps(settings.device, case, size, precision)
-    for _ in range(WARM_UP):
+    steps = Steps(settings.device, case, size, precision, mode)
+    for _ in range(warm_up):
         steps.take()
     settings.wait()
     targets, count, start = 0, 0, time.perf_counter()
@@ -190,8 +193,8 @@ def rate(settings: Settings, case: Case, size: int, precision: str) -> dict[str,
 class Steps:
     """An endless run of training steps of a case."""
 
-    def __init__(self, device: torch.device, case: Case, size: int, precision: str) -> None:
-        self.training = training_of(device, case, size, precision)
+    def __init__(self, device: torch.device, case: Case, size: int, precision: str, mode: str = "none") -> None:
+        self.training = training_of(device, case, size, precision, mode)
         self.training.model.train()
         self.generator = torch.Generator(device).manual_seed(0)
         self.cuts = self._cuts(size)
@@ -214,9 +217,10 @@ def data(case: Case) -> tuple[Split, Spectrum]:
     return split, growth.text(case.items, min(128, case.items))
 
 
-def training_of(device: torch.device, case: Case, size: int, precision: str) -> trial.Training:
+def training_of(device: torch.device, case: Case, size: int, precision: str, mode: str) -> trial.Training:
     cell = Cell("random", "random", "sasrec", case.adapter)
-    point = spaces.of_cell(cell, spaces.SpaceSource(fixed={"train.loss": case.loss})).default
+    fixed = {"train.loss": case.loss, "train.compile": mode}
+    point = spaces.of_cell(cell, spaces.SpaceSource(fixed=fixed)).default
     point = {name: "none" if name == "text.fusion" else value for name, value in point.items()}
     point |= {"train.max_len": case.max_len, "train.batch_size": size}
     point |= {"train.precision": "bfloat16" if precision == "bfloat16" else "float32"}
@@ -242,6 +246,28 @@ def head(settings: Settings) -> list[str]:
         "of a square product of the same precision, which no head can beat. `ours`: the fused loss by logits per block "
         "(`BLOCK_ELEMENTS` in harness/training/losses/_fused.py). Others get bfloat16 by autocast or cast. "
         + left_out(left)
+    )
+    return [text, table(rows)]
+
+
+# Compiled backbones
+
+
+def compiled(settings: Settings) -> list[str]:
+    case, size = (TINY[0], 64) if settings.small else (CASES[0], BATCHES[0])
+    rows, left, end = [], [], time.monotonic() + settings.budgets["compiled"]
+    for mode in schedules.COMPILED:
+        if time.monotonic() > end:
+            left.append(mode)
+            continue
+        warm_up, start = CAPTURES if mode != "none" and not settings.small else WARM_UP, time.monotonic()
+        row = attempt(lambda m=mode, w=warm_up: rate(settings, case, size, "TF32", m, w), RATE)
+        whole = time.monotonic() - start - settings.stretch
+        rows.append({"train.compile": mode, "first steps": warm_up, "their seconds": f"{whole:.1f}"} | row)
+    precise("float32")
+    text = (
+        f"## Compiled backbones\n\n`{case.name}`, {size:,} targets a step, TF32. `their seconds`: until the measured "
+        "steps begin, with building the model and compiling it. " + left_out(left)
     )
     return [text, table(rows)]
 

@@ -51,6 +51,7 @@ TRAIN_DOMAINS = {
     "schedule": Domain(str, choices=schedules.SCHEDULES),
     "warmup": Domain(float, ((">=", 0), ("<", 1))),
     "ema": Domain(float, ((">=", 0), ("<", 1))),
+    "compile": Domain(str, choices=schedules.COMPILED),
 }
 TEXT_DEFAULTS: Json = {"fusion": "add", "id_std": 0.02, "out_std": 0.05}
 TEXT_DOMAINS = {

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from adapters._base import ItemTable, Step
 from backbones._base import MASKED, Backbone
+from harness.training import compiled
 from harness.training.losses._base import Loss
 
 # Share of items used in a step above which computing all rows costs no more: measured 0.65 (spectran) to 0.9 (mlp).
@@ -39,6 +40,8 @@ class SequenceModel(nn.Module):
 
     `candidates`: item indices (C,) int64, ascending, that the loss compares with; None for the whole catalogue. The
     criterion is then built for C items. Targets must be candidates.
+    `compile`: how training steps compute the backbone, "none" or a mode of `compiled.MODES`. `in_parts`: whether a step
+    sums the gradients of several losses; then nothing is compiled, as a CUDA graph would overwrite the first ones.
     """
 
     candidates: Tensor | None
@@ -50,10 +53,13 @@ class SequenceModel(nn.Module):
         criterion: Loss,
         mixed_precision: bool = False,
         candidates: Tensor | None = None,
+        compile: str = "none",
     ) -> None:
         super().__init__()
         self.register_buffer("candidates", candidates, persistent=False)
         self.table, self.backbone, self.criterion, self.mixed_precision = table, backbone, criterion, mixed_precision
+        self.compiled = None if compile == "none" else compiled.forward(backbone, compile)
+        self.in_parts = False
 
     def states(self, items: Tensor, table: Tensor, times: Tensor | None = None) -> Tensor:
         """States (B, L, k d) of item numbers (B, L), 0 = padding on the right, given the table (N + 1, k d); times
@@ -82,7 +88,8 @@ class SequenceModel(nn.Module):
                 real = real.repeat(k, 1)
                 at = None if at is None else at.repeat(k)
                 times = None if times is None else times.repeat(k, 1)
-            h = backbone(x, real, times) if at is None else backbone.last(x, real, at, times)
+            forward = self.compiled if self.compiled and self.training and not self.in_parts else backbone
+            h = forward(x, real, times) if at is None else backbone.last(x, real, at, times)
         h = h if k == 1 else h.unflatten(0, (k, -1)).movedim(0, -2).flatten(-2)
         return h.to(table.dtype)
 

@@ -12,10 +12,12 @@ import math
 from harness.types import Json
 
 SCHEDULES = ("constant", "warmup_cosine", "one_cycle")
+COMPILED = ("none", "kernels", "graphs")  # as harness/training/compiled.py has them
 DEFAULTS: Json = {
     "schedule": "constant",
     "warmup": 0.05,  # share of the max epochs in which warmup_cosine rises; no other schedule reads it
     "ema": 0.0,  # decay per step of the moving average of the weights; 0: off
+    "compile": "none",  # one of COMPILED
 }
 RISE, START, END = 0.3, 1 / 25, 1 / 25e4  # of one_cycle: share of the rise; first and last rate over the peak
 

@@ -160,6 +160,7 @@ class Training:
 
     def losses(self, starts: np.ndarray, lengths: np.ndarray, generator: torch.Generator) -> Iterator[Tensor]:
         """Yield the loss of a batch of windows or of its parts, each times its share of the targets."""
+        self.model.in_parts = self.parts > 1
         for share, begin, size in pieces(starts, lengths, self.parts):
             loss = self.model.loss(self.batch(begin, size), generator)
             yield loss if share == 1 else share * loss
@@ -389,7 +390,8 @@ def build(trial: Trial, split: Split, spectrum: Spectrum) -> SequenceModel:
     if criterion.needs_counts:
         counts = torch.bincount(interactions(split).items, minlength=adapter.n)
         criterion.observe(counts if candidates is None else counts[candidates])
-    return SequenceModel(table, backbone, criterion, train["precision"] == "bfloat16", candidates)
+    mixed, compile = train["precision"] == "bfloat16", train.get("compile", "none")
+    return SequenceModel(table, backbone, criterion, mixed, candidates, compile)
 
 
 def _check_finite(total: Tensor, epoch: int, step: int) -> None:

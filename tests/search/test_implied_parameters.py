@@ -13,9 +13,10 @@ from harness.training import schedules
 from harness.types import Cell, HarnessError, PrepSpec
 
 ID = Cell("toy", "none", "sasrec", "id")
-LATER = {"schedule": "constant", "warmup": 0.05, "ema": 0.0}  # never to change: recorded identities imply them
+# Never to change: recorded identities imply them.
+LATER = {"schedule": "constant", "warmup": 0.05, "ema": 0.0, "compile": "none"}
 LOSSES = {
-    "softmax": {"label_smoothing": 0.0},
+    "softmax": {"label_smoothing": 0.0, "kernel": "fused"},
     "sampled_softmax": {"alpha": 0.0, "logq": False},
     "infonce": {"alpha": 0.0, "logq": False},
     "bce": {"alpha": 0.0},

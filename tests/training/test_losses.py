@@ -78,6 +78,17 @@ def test_the_loss_component_smooths_and_refuses_a_share_outside_its_range():
             registry.load(registry.LOSSES, "softmax")(9, label_smoothing=share)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_kernel_of_torch_gives_the_same_loss_and_gradients(smoothing):
+    h, table, target = problem(90, 41, 8)
+    build = registry.load(registry.LOSSES, "softmax")
+    loss = build(41, label_smoothing=smoothing, kernel="torch")(h, table, target, None)
+    found = (loss.detach(), *torch.autograd.grad(loss, (h, table)))
+    torch.testing.assert_close(found, oracle(h, table, target, smoothing), rtol=1e-9, atol=1e-12)
+    with pytest.raises(ValueError, match="kernel is 'triton'; it must be one of: fused, torch"):
+        build(41, kernel="triton")
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     P=st.integers(1, 40),

@@ -6,11 +6,16 @@ negatives fall far behind. The kernel, `_fused.softmax_loss`, never stores all l
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ._base import Loss, Smoothing
 from ._fused import softmax_loss
+
+KERNELS = ("fused", "torch")
 
 
 class Softmax(Loss):
@@ -18,16 +23,22 @@ class Softmax(Loss):
 
     ``label_smoothing`` e: the target has probability 1 - e, and e is spread evenly over all N items (Szegedy et al.
     2016, arXiv 1512.00567, section 7), as in `F.cross_entropy`.
-    Under `torch.autocast`, logits and matrix products use its type, sums float32.
+    ``kernel``: `fused`, ours, or `torch`, PyTorch's `F.linear_cross_entropy`, in chunks of its own choice unless labels
+    are smoothed: then it stores all logits.
+    Under `torch.autocast`, logits and matrix products use its type; sums are float32 in ours.
     """
 
-    implied = ("label_smoothing",)
+    implied = ("label_smoothing", "kernel")
 
-    def __init__(self, n_items: int, *, label_smoothing: Smoothing = 0.0) -> None:
+    def __init__(
+        self, n_items: int, *, label_smoothing: Smoothing = 0.0, kernel: Literal["fused", "torch"] = "fused"
+    ) -> None:
         super().__init__(n_items)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing is {label_smoothing}; it must be at least 0 and below 1")
-        self.label_smoothing = label_smoothing
+        if kernel not in KERNELS:
+            raise ValueError(f"kernel is '{kernel}'; it must be one of: {', '.join(KERNELS)}")
+        self.label_smoothing, self.kernel = label_smoothing, kernel
 
     def __call__(
         self, h: Tensor, table: Tensor, target: Tensor, negatives: Tensor | None, expected: Tensor | None = None
@@ -35,4 +46,9 @@ class Softmax(Loss):
         kind = h.device.type
         blocks = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         with torch.autocast(kind, enabled=False):
+            if self.kernel == "torch":
+                h, table = h.to(blocks or h.dtype), table.to(blocks or h.dtype)
+                e = self.label_smoothing
+                options = None if e else nn.LinearCrossEntropyOptions()
+                return F.linear_cross_entropy(h, table, target, label_smoothing=e, options=options)
             return softmax_loss(h, table, target, smoothing=self.label_smoothing, blocks=blocks)
