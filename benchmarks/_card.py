@@ -21,7 +21,7 @@ class Settings:
     def budgets(self) -> dict[str, float]:
         """Seconds of each section."""
         if self.small:
-            return {"parity": 8, "speed": 8, "head": 5, "compiled": 5, "side": 20}
+            return {"parity": 8, "speed": 8, "head": 5, "compiled": 90, "side": 20}
         return {"parity": 90, "speed": 100, "head": 60, "compiled": 80, "side": 80}
 
     @property

@@ -29,22 +29,35 @@ def of_home(home: Path, run: str | None = None, at_trials: int | None = None) ->
 
 
 def newest(ledger: Ledger, run: str | None = None) -> LaunchRecord:
-    """Return the newest launch, or launch `run`. Raises HarnessError if there is none."""
+    """Return the newest launch, or the one that `run` names."""
+    return ledger.launches[named(ledger, run)]
+
+
+def named(ledger: Ledger, run: str | None = None) -> str:
+    """Return the name of the newest launch, or of the one whose name is `run` or begins with it.
+
+    Raises HarnessError if there is none or several begin with it.
+    """
     if not ledger.launches and ledger.damages:
         raise HarnessError(f"No launch is readable; the ledger is damaged: {ledger.damages[0]}.")
     if not ledger.launches:
         raise HarnessError("This home holds no results yet; run: harness bench")
-    if run is None:
-        return ledger.launches[max(ledger.launches)]
-    if run not in ledger.launches:
-        raise HarnessError(f"There is no run '{run}' in this home; the newest is {max(ledger.launches)}.")
-    return ledger.launches[run]
+    last = max(ledger.launches)
+    if run is None or run in ledger.launches:
+        return run or last
+    found = sorted(name for name in ledger.launches if run and name.startswith(run))
+    if len(found) > 1:
+        raise HarnessError(f"{len(found)} runs of this home begin with '{run}', from {found[0]} to {found[-1]}.")
+    if not found:
+        raise HarnessError(f"There is no run '{run}' in this home; the newest is {last}.")
+    return found[0]
 
 
 def launches(ledger: Ledger, run: str | None = None) -> list[LaunchRecord]:
     """Return the launches that share a table with the newest, or with `run` and are not after it; oldest first."""
-    wanted = newest(ledger, run).table
-    names = [name for name in sorted(ledger.launches) if run is None or name <= run]
+    last = named(ledger, run)
+    wanted = ledger.launches[last].table
+    names = [name for name in sorted(ledger.launches) if name <= last]
     return [ledger.launches[name] for name in names if ledger.launches[name].table == wanted]
 
 

@@ -52,7 +52,9 @@ save_option = click.option(
     allow_from_autoenv=False,
     help="Write these options to a study file.",
 )
-run_option = click.option("--run", metavar="LAUNCH", help="Use the table as of this launch.")
+run_option = click.option(
+    "--run", metavar="LAUNCH", help="Use the table as of this launch; the first characters of its name will do."
+)
 prep_options = combined(
     click.option(
         "--prep",

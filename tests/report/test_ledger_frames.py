@@ -15,6 +15,7 @@ from harness.record import artifacts, segments, tracking
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.report import comparison, ledger_frames, row_lookup, tables
+from harness.types import HarnessError
 from harness.workflows import status
 
 
@@ -264,6 +265,21 @@ def test_a_cell_that_was_skipped_once_and_trained_later_is_trained_everywhere(tm
     assert SKIPPED.cell in comparison.side(str(tmp_path), tmp_path).rows
     assert state(ledger_frames.of_home(tmp_path, run=first)) == "skipped", "as it stood at the first launch"
     assert SKIPPED.cell not in row_lookup.of(Ledger.open(tmp_path), first)
+
+
+def test_the_beginning_of_a_name_stands_for_the_launch_if_it_is_the_only_one(tmp_path):
+    launch_that_skips(tmp_path)
+    synthetic_ledgers.write(tmp_path)
+    ledger = Ledger.open(tmp_path)
+    first, last = sorted(ledger.launches)
+    own = first[: next(n for n, (a, b) in enumerate(zip(first, last, strict=True)) if a != b) + 1]
+    assert state(ledger_frames.of_home(tmp_path, run=own)) == "skipped"
+    assert ledger_frames.named(ledger, last) == last
+    with pytest.raises(HarnessError, match=f"2 runs of this home begin with '2', from {first} to {last}"):
+        ledger_frames.named(ledger, "2")
+    for word in ("", "2099", first + "0"):
+        with pytest.raises(HarnessError, match=f"no run '{word}' in this home; the newest is {last}"):
+            ledger_frames.named(ledger, word)
 
 
 def test_a_cell_that_was_trained_and_is_skipped_later_is_skipped_everywhere(tmp_path):
