@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import TypeVar
 
@@ -9,6 +10,30 @@ from harness.types import MIDDLE, Budget, Cell, Engine, HarnessError, Json, Prep
 
 # Of the ledger: raised when older versions can no longer read what is written. 2: trials of ensembles.
 SCHEMA = 2
+
+
+def merged(provenances: Iterable[Json]) -> Json:
+    """Return the provenance of what several launches did: each fact once or, where they differ, a list of its values in
+    the order of the launches; of dates, the first and the last.
+
+    >>> merged([{"code": "a", "date": "1 May"}, {"code": "b", "date": "2 May"}, {"code": "a", "date": "3 May"}])
+    {'code': ['a', 'b'], 'date': '1 May to 3 May'}
+    """
+    found: dict[str, list[object]] = {}
+    for provenance in provenances:
+        for key, value in provenance.items():
+            values = found.setdefault(key, [])
+            if value not in values:
+                values.append(value)
+    whole: Json = {}
+    for key, values in found.items():
+        if len(values) == 1:
+            whole[key] = values[0]
+        elif all(isinstance(value, dict) for value in values):
+            whole[key] = merged(value for value in values if isinstance(value, dict))
+        else:
+            whole[key] = f"{values[0]} to {values[-1]}" if key == "date" else values
+    return whole
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from harness.metrics._all import CUTOFFS, HEADLINE, per_user
 from harness.record import artifacts
 from harness.record.launches import LaunchRecord
 from harness.record.ledger import Ledger
-from harness.report import row_lookup
+from harness.report import ledger_frames, row_lookup
 from harness.report.row_lookup import LedgerRow
 from harness.stats import crossed_effects, fold_effects, resampling
 from harness.stats.folds import Folds
@@ -286,7 +286,9 @@ def _settings(sides: tuple[Side, Side], common: list[Cell]) -> dict[str, tuple[A
 
 
 def _flat(side: Side, common: list[Cell]) -> Json:
-    launch, provenance = side.launch, side.launch.provenance
+    ledger, launch = side.ledger, side.launch
+    trials = [i for cell in common for i in ledger_frames.trials_of(ledger, side.rows[cell].study)]
+    provenance = ledger_frames.provenance(ledger, trials, launch)
     parts = {
         "protocol": asdict(launch.protocol),
         "preparation": asdict(launch.prep),
@@ -294,7 +296,7 @@ def _flat(side: Side, common: list[Cell]) -> Json:
         "search": launch.search,
         "versions": {"python": provenance["python"], "harness": provenance["harness"], **provenance["versions"]},
         "machine": provenance["machine"],
-        "code": {"git": provenance["git"], "changed since": provenance["dirty"]},
+        "code": {"git": provenance["git"], "changed since": provenance["dirty"], "hash": provenance.get("code")},
         "data": {name: launch.data[name]["hash"] for name in {c.dataset for c in common} if name in launch.data},
     }
     return {f"{part} {key}": value for part, values in parts.items() for key, value in values.items()}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import polars as pl
 from harness import registry
 from harness.record import artifacts
 from harness.record.artifacts import ArtifactSources, FrameOf
-from harness.record.launches import LaunchRecord, StudyRecord
+from harness.record.launches import LaunchRecord, StudyRecord, merged
 from harness.record.ledger import Ledger
 from harness.report import trial_rows
 from harness.report.run_rows import run_row
@@ -133,13 +134,29 @@ def _complete(ledger: Ledger, study: StudyRecord) -> list[list[str]]:
     return [ids for ids in ledger.by_seed(study) if all(_status(ledger, i) == "done" for i in ids)]
 
 
+def provenance(ledger: Ledger, trials: Iterable[str], launch: LaunchRecord) -> Json:
+    """Return the merged provenance of the launches that ran these trials; of `launch` if none has."""
+    known = ledger.trials
+    runs = {known.words[code] for code in {known.run[known.rows[i]] for i in trials if i in known.rows}}
+    found = [ledger.launches[run] for run in sorted(runs & ledger.launches.keys())]
+    return merged(one.provenance for one in found or [launch])
+
+
+def trials_of(ledger: Ledger, study: StudyRecord) -> Iterator[str]:
+    """Yield the ids of the trials that a study's row rests on, with those of an ensemble's parts."""
+    yield from (trial_id for _, trial_id in ledger.search_ids(study.id, ledger.planned(study)))
+    yield from ledger.confirmations(study)
+    for part in study.parts:
+        yield from trials_of(ledger, part)
+
+
 def _header(ledger: Ledger, launch: LaunchRecord, studies: Studies, cards: Json, at_trials: int | None) -> Json:
     header: Json = {
         "protocol": launch.protocol.identity(),
         "prep": launch.prep.identity(),
         "budget": launch.budget.to_json(),
         "engine": launch.search,
-        "provenance": launch.provenance,
+        "provenance": provenance(ledger, chain.from_iterable(trials_of(ledger, s) for s in studies.values()), launch),
         "data": cards,
     } | ({"suite": launch.suite} if launch.suite else {})
     header |= {"ties": launch.ties, "components": _remarks(studies)}

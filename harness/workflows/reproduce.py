@@ -19,7 +19,7 @@ from harness.metrics._all import HEADLINE, means, per_user
 from harness.metrics._ties import Ranks
 from harness.record import artifacts, ensembles
 from harness.record.ledger import Ledger
-from harness.report import row_lookup
+from harness.report import ledger_frames, row_lookup
 from harness.report.row_lookup import LedgerRow
 from harness.search import plan, spaces
 from harness.stats import crossed_effects, fold_effects, resampling
@@ -99,12 +99,11 @@ def run(home: Path, request: ReproduceRequest, log: Log = lambda _: None) -> Rep
     prepared = row_lookup.sequences(home, recorded.row, first.inputs.data, request.dataset)
     split_of = {one.protocol: splits.split(prepared, one.protocol) for one in recorded.runs[0]}
     arrays = row_lookup.text(home, recorded.row, first.inputs.embedding, prepared)
-    threads = recorded.row.launch.provenance.get("threads")
     ledger = Ledger.open(home)
     parts = [row_lookup.parts(home, ledger, trial) for trial in recorded.trials]
     return recorded.compare(
         [
-            _train(one, split_of[one.protocol], arrays, threads, log, kept)
+            _train(one, split_of[one.protocol], arrays, _threads(ledger, recorded.row, one), log, kept)
             for one, kept in zip(recorded.trials, parts, strict=True)
         ]
     )
@@ -124,7 +123,8 @@ def search(
         raise HarnessError(f"{row.words} was not searched; leave out --search.")
     with tempdirs.folder("reproduce") as folder:
         bench = _bench_as_recorded(_bench_request(home, folder, request, row, source), row)
-        run_bench.run(bench, run_bench.Options(threads=row.launch.provenance.get("threads"), tracking="off"))
+        threads = _threads(Ledger.open(home), row, recorded.trials[0])
+        run_bench.run(bench, run_bench.Options(threads=threads, tracking="off"))
         ledger = Ledger.open(bench.home)
         again = row_lookup.of(ledger)[row.study.cell]
         runs = row_lookup.by_seed(again, row_lookup.confirmed(ledger, again))[: len(recorded.runs)]
@@ -193,7 +193,8 @@ class _Recorded:
         self.tests = [_over_folds(part) for part in self._by_run(tests)]
         frames = [artifacts.of_folds([row_lookup.ranks(home, trial) for trial in run]) for run in self.runs]
         self.users, self.ranks = frames[0]["user"].to_numpy(), [artifacts.bounds(frame) for frame in frames]
-        self.checks = check(home, self.row, self.trials[0], request.dataset)
+        ran = ledger_frames.provenance(ledger, [trial.id for trial in self.trials], self.row.launch)
+        self.checks = check(home, self.row, self.trials[0], ran, request.dataset)
         for name, (was, here) in self.checks.items():
             if was != here:
                 log(f"{name}: recorded {was}, here {here}")
@@ -284,9 +285,10 @@ def _headline(columns: list[Ranks], users: np.ndarray) -> np.ndarray:
     return np.stack([per_user(ranks, metric, int(k), users) for ranks in columns], 1)
 
 
-def check(home: Path, row: LedgerRow, trial: Trial, dataset: str = "") -> dict[str, tuple[Any, Any]]:
+def check(home: Path, row: LedgerRow, trial: Trial, then: Json, dataset: str = "") -> dict[str, tuple[Any, Any]]:
     """Return everything a number depends on as (recorded, here): data, embedding, versions, code, packages, machine.
 
+    `then`: provenance of the launches that ran the row; where they differ, the recorded value is a list.
     Checks the data that are used: the cached ones, unless `dataset` gives a source to compare (the row's name may refer
     to another source now). A data set or encoder that cannot be found is reported as "not here".
     """
@@ -304,16 +306,26 @@ def check(home: Path, row: LedgerRow, trial: Trial, dataset: str = "") -> dict[s
         checks["basis"] = (trial.inputs.basis, embeddings.BASIS_VERSION)
     here = _versions(trial)
     checks |= {f"version of {name}": (old, here.get(name)) for name, old in trial.inputs.versions.items()}
-    then, now = row.launch.provenance, provenance()
-    checks["code (git)"] = (_code(then), _code(now))
+    now = provenance()
+    if "code" in then:
+        checks["code"] = (then["code"], now["code"])
+    if then["git"] and now["git"]:
+        checks["code (git)"] = (_git(then), _git(now))
     checks["python"] = (then["python"], now["python"])
     checks |= {name: (version, now["versions"].get(name)) for name, version in then["versions"].items()}
     checks["processor"] = (then["machine"]["processor"], now["machine"]["processor"])
     return checks
 
 
-def _code(provenance: Json) -> str:
-    return (provenance["git"][:12] or "not a checkout") + (" with changes" if provenance["dirty"] else "")
+def _git(provenance: Json) -> str:
+    commits = provenance["git"] if isinstance(provenance["git"], list) else [provenance["git"]]
+    return ", ".join(commit[:12] or "none" for commit in commits) + (" with changes" if provenance["dirty"] else "")
+
+
+def _threads(ledger: Ledger, row: LedgerRow, trial: Trial) -> int | None:
+    """Return the threads with which a trial of a row was trained; None if they are not recorded."""
+    launch = ledger.launches.get(ledger.trials[trial.id].run, row.launch)
+    return launch.provenance.get("threads")
 
 
 def _embedding(home: Path, row: LedgerRow, prepared: splits.Prepared | None) -> str:

@@ -12,6 +12,7 @@ import pytest
 import synthetic_ledgers
 
 from harness.record import artifacts, segments, tracking
+from harness.record import ledger as ledger_events
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.report import comparison, ledger_frames, row_lookup, tables
@@ -265,6 +266,28 @@ def test_a_cell_that_was_skipped_once_and_trained_later_is_trained_everywhere(tm
     assert SKIPPED.cell in comparison.side(str(tmp_path), tmp_path).rows
     assert state(ledger_frames.of_home(tmp_path, run=first)) == "skipped", "as it stood at the first launch"
     assert SKIPPED.cell not in row_lookup.of(Ledger.open(tmp_path), first)
+
+
+def test_a_table_names_every_code_that_trained_it_and_no_other(tmp_path):
+    synthetic_ledgers.write(tmp_path)
+    longer = synthetic_ledgers.studies(2, 4, 3)
+    study = next(study for study in longer if not study.cell.is_baseline)
+    for git, date, trained in (("4567def", "2026-11-03", study.confirmations()[2:]), ("89abcde", "2026-11-04", [])):
+        with closing(Segment(tmp_path)) as segment:
+            event = synthetic_ledgers.launch(longer, 4, 3)
+            segment.append("launched", **event | {"provenance": {"git": git, "date": date}})
+            for trial in trained:
+                ledger_events.started(segment, trial, study.id, 2)
+                ledger_events.ended(segment, trial.id, synthetic_ledgers.result_of(trial))
+    assert len(Ledger.open(tmp_path).launches) == 3
+    both = {"git": ["0123abc", "4567def"], "date": "2026-11-01 to 2026-11-03"}
+    table = tables.build(ledger_frames.of_home(tmp_path))
+    assert table.header["provenance"] == both
+    for name in ("md", "html"):
+        assert "0123abc, 4567def" in tables.render(table, name)
+    first = min(Ledger.open(tmp_path).launches)
+    alone = {"git": "0123abc", "date": "2026-11-01"}
+    assert ledger_frames.of_home(tmp_path, run=first).header["provenance"] == alone
 
 
 def test_the_beginning_of_a_name_stands_for_the_launch_if_it_is_the_only_one(tmp_path):

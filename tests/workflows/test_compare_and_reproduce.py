@@ -158,6 +158,17 @@ def test_a_row_is_reproduced_to_the_last_bit_and_the_home_stays_as_it_is(root):
     assert small_homes.snapshot(home) == before
 
 
+def test_other_code_is_told_where_no_repository_knows_it(root, monkeypatch):
+    here = reproduce.provenance() | {"git": "", "code": "f" * 16}
+    monkeypatch.setattr(reproduce, "provenance", lambda: here)
+    told = []
+    found = reproduce.run(root / "one", ReproduceRequest("sasrec/id", seeds=1, dataset=str(root / "toy")), told.append)
+    was, now = found.checks["code"]
+    assert (len(was), now) == (16, "f" * 16)
+    assert f"code: recorded {was}, here {now}" in told
+    assert "code (git)" not in found.checks
+
+
 def test_a_baseline_and_an_id_prefix_name_rows_as_well(root):
     ledger = Ledger.open(root / "one")
     row = row_lookup.find(row_lookup.of(ledger), "popularity")

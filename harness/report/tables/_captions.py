@@ -43,7 +43,7 @@ TITLES = {
 }
 ABOVE = ("suite", "protocol", "prep", "budget", "engine", "statistics", "code")  # before the tables
 TIES = {EXPECTED: "expectation over their order", MIDDLE: "mid-rank (earlier rule)"}
-CODE = ("harness", "git", "dirty", "date")  # keys of the provenance
+CODE = ("harness", "git", "code", "dirty", "date")  # keys of the provenance
 GIT = ("git", "dirty")  # unknown to an installed package
 CARD = (
     *("hash", "users", "items", "events", "raw_users", "raw_items", "raw_events", "density", "mean_length"),
