@@ -24,7 +24,7 @@ from harness.metrics._ties import Ranks
 from harness.overlay import Overlay
 from harness.record import artifacts
 from harness.record.ledger import Ledger
-from harness.report import row_lookup
+from harness.report import ledger_frames, row_lookup
 from harness.report.row_lookup import LedgerRow
 from harness.system import files
 from harness.training import exported_model, ranking, trial
@@ -32,6 +32,7 @@ from harness.types import HarnessError, Json, Params, Trial, part
 from harness.workflows.provenance import provenance
 
 SELFTESTS, LENGTHS, ANSWERS = 5, (1, 2, 5, 12, 40), 10
+TRAINED = ("harness", "git", "code", "dirty", "python", "versions", "machine", "date")  # keys of a launch's provenance
 WORST = 1e-4  # largest accepted difference between the test NDCG@10 of the export and of the stored ranks
 
 
@@ -80,7 +81,8 @@ def write(
     source = row_lookup.weights_file(home, chosen)
     prepared = row_lookup.sequences(home, row, chosen.inputs.data, dataset)
     split = splits.split(prepared, chosen.protocol)
-    export = _Export(home, row, chosen, prepared, split, safetensors.torch.load_file(source))
+    trained = ledger_frames.provenance(ledger, [chosen.id], row.launch)
+    export = _Export(home, row, chosen, prepared, split, safetensors.torch.load_file(source), trained)
     checked: dict[str, int] = {}
 
     def build(new: Path) -> None:
@@ -144,8 +146,9 @@ class _Export:
         prepared: splits.Prepared,
         split: Split,
         weights: dict[str, Tensor],
+        trained: Json,
     ) -> None:
-        self.row, self.trial, self.prepared, self.split = row, chosen, prepared, split
+        self.row, self.trial, self.prepared, self.split, self.trained = row, chosen, prepared, split, trained
         self.table = weights.pop("item_table")[1:].contiguous()
         self.weights = weights
         self.linear, self.unseen = self._linear_map(home)
@@ -241,6 +244,7 @@ class _Export:
             "data": {key: getattr(self.row.card, key) for key in ("users", "items", "events", "licence", "citation")}
             | {"name": run.cell.dataset, "hash": run.inputs.data},
             "unseen_items": self.unseen,
+            "trained": {key: self.trained[key] for key in TRAINED if key in self.trained},
             "provenance": {"git": origin["git"], "python": origin["python"], **origin["versions"]},
         }
 
@@ -309,10 +313,12 @@ def _readme(row: LedgerRow, config: Json, unseen: str) -> str:
     times = ", times=[[the time of each item in seconds, then of the request]]" if reads_times else ""
     seen = "excluded from" if config["filter_seen"] else "allowed in"
     width = config["views"] * config["d"]
+    by, date = config["trained"].get("harness"), config["trained"].get("date")
+    trained = (f", trained by harness {by}" if by else "") + (f" on {date}" if date else "")
     return f"""# {row.words}
 
 An item table and a sequence model.
-Trained by harness {config["harness"]}, trial `{config["trial"]}`, seed {config["seed"]}.
+Trial `{config["trial"]}`, seed {config["seed"]}{trained}; exported by harness {config["harness"]}.
 
 ```python
 import harness
@@ -328,7 +334,7 @@ answer.items, answer.scores, answer.unknown
 | `{exported_model.BACKBONE}` | weights of `{backbone}`, and of the mixer if items have several views |
 | `{exported_model.ITEMS}` | item ids; id i is row i of the table |
 | `{exported_model.LINEAR}` | W and b for unseen items, if there is such a map |
-| `{exported_model.CONFIG}` | components, parameters, hashes, protocol, versions |
+| `{exported_model.CONFIG}` | components, parameters, hashes, protocol, versions of training and export |
 | `{exported_model.SELFTEST}` | random histories and their answers, checked whenever the folder is loaded |
 
 Unseen items: {unseen}.

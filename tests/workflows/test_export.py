@@ -191,6 +191,22 @@ def test_a_damaged_or_missing_file_is_named(sasrec, tmp_path, file):
         exported_model.load(folder)
 
 
+def test_an_export_says_what_trained_it_and_what_wrote_it(made, tmp_path, monkeypatch):
+    ledger, run, _ = first_table(made)
+    here = export.provenance() | {"harness": "99.0", "python": "9.9"}
+    monkeypatch.setattr(export, "provenance", lambda: here)
+    folder = export.write(made, "sasrec/id", tmp_path / "x", run=run).folder
+    config = json.loads((folder / exported_model.CONFIG).read_text())
+    launch = ledger.launches[ledger.trials[config["trial"]].run]
+    assert config["trained"].items() <= launch.provenance.items()
+    assert config["trained"].keys() >= {"harness", "code", "python", "versions", "machine", "date"}
+    assert (config["harness"], config["provenance"]["python"]) == ("99.0", "9.9")
+    told = (
+        f"trained by harness {launch.provenance['harness']} on {launch.provenance['date']}; exported by harness 99.0."
+    )
+    assert told in (folder / "README.md").read_text()
+
+
 def test_the_self_test_refuses_other_weights_whose_hash_was_put_right(sasrec, tmp_path):
     import safetensors.torch
 
