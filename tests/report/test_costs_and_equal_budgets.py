@@ -96,6 +96,18 @@ def test_energy_is_shown_where_the_machine_said_it_and_else_the_notes_say_so():
     assert json.loads(render(told, "json"))["sections"][0]["rows"][0]["costs"]["energy_wh"] == 0.25
 
 
+def test_times_of_unlike_machines_are_called_so():
+    def told(**provenance) -> str:
+        table = build(results({ID: seeds(0.6), SVD: seeds(0.0)}, header={"provenance": provenance}))
+        return " ".join(words.footnotes(table))
+
+    alike = {"machine": {"processor": "EPYC", "cores": 2}, "slots": 2, "code": ["a", "b"], "resources": {"each": [2]}}
+    assert "measured alike" not in told(**alike)
+    assert "measured alike" not in told()
+    unlike = alike | {"machine": {"processor": ["EPYC", "Xeon"], "cores": 2}, "slots": [2, 4]}
+    assert "Times of rows were not measured alike: processor EPYC, Xeon; slots 2, 4." in told(**unlike)
+
+
 def test_what_a_gpu_cost_is_shown_where_a_row_ran_on_one():
     rows = {ID: seeds(0.6), SVD: seeds(0.0)}
     own = results(rows)

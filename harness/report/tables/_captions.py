@@ -44,6 +44,7 @@ TITLES = {
 ABOVE = ("suite", "protocol", "prep", "budget", "engine", "statistics", "code")  # before the tables
 TIES = {EXPECTED: "expectation over their order", MIDDLE: "mid-rank (earlier rule)"}
 CODE = ("harness", "git", "code", "dirty", "date")  # keys of the provenance
+CONDITIONS = ("processor", "cores", "slots", "threads", "gpu")  # keys of the provenance that bear on times
 GIT = ("git", "dirty")  # unknown to an installed package
 CARD = (
     *("hash", "users", "items", "events", "raw_users", "raw_items", "raw_events", "density", "mean_length"),
@@ -290,7 +291,7 @@ def _cost_note(table: Table, titles: set[str]) -> str:
     front = (
         f"{FRONT} on the Pareto front of {table.headline} and this cost." if any(r.front for r in _rows(table)) else ""
     )
-    return " ".join(filter(None, [_noted(COST_NOTES, titles), front, _unmeasured(table)]))
+    return " ".join(filter(None, [_noted(COST_NOTES, titles), front, _unmeasured(table), _unlike(table)]))
 
 
 def small_parts(table: Table) -> str:
@@ -303,6 +304,16 @@ def _unmeasured(table: Table) -> str:
     fitted = [row for row in _rows(table) if row.fit]
     measured = any(row.costs["energy_wh"] is not None for row in fitted)
     return "" if measured or not fitted else "Energy was not measured: this machine does not report it."
+
+
+def _unlike(table: Table) -> str:
+    """Warn of times that were not measured on the same processor with as much of it."""
+    provenance = table.header.get("provenance") or {}
+    conditions = {**(provenance.get("machine") or {}), **provenance}
+    unlike = {key: conditions[key] for key in CONDITIONS if isinstance(conditions.get(key), list)}
+    if not unlike:
+        return ""
+    return f"Times of rows were not measured alike: {'; '.join(f'{key} {text}' for key, text in facts(unlike))}."
 
 
 def across_rows(one: Across) -> tuple[list[str], list[list[str]]]:
