@@ -8,7 +8,7 @@ import re
 import numpy as np
 import polars as pl
 import pytest
-from synthetic_results import HEADER, cell, hostile, results, row_of, seeds, targets
+from synthetic_results import HEADER, cell, hostile, results, row_of, run, seeds, targets
 
 from harness.report.tables import Results, build, formats, render
 from harness.report.tables._frames import TRIALS
@@ -94,3 +94,27 @@ def test_rank_stability_agrees_with_a_plain_bootstrap():
     means = np.stack([own[picks].mean(1) for own in scores])
     share = (means[0] > means[1]).mean() + (means[0] == means[1]).mean() / 2
     assert row_of(table, "id", encoder="none").first == pytest.approx(share, abs=0.05)
+
+
+def unlike(params: dict[tuple, dict], searched: dict[tuple, list[str] | None] | None = None) -> list[str]:
+    """The cautions about rows with these parameters of their winner and dimensions of their space."""
+    cells = [cell(key, searched=(searched or {}).get(key, ["train.lr"])) for key in params]
+    own = results({key: seeds(0.1 * place) for place, key in enumerate(params)}, cells)
+    runs = [run(key, seed, chosen) for key, chosen in params.items() for seed in range(3)]
+    made = Results(pl.DataFrame(runs), own.ranks, own.cells, own.header)
+    return [text for text in build(made).sections[0].cautions if "not trained alike" in text]
+
+
+def test_rows_with_other_shared_parameters_are_not_passed_off_as_equals():
+    mlp, linear, pca = (("beauty", "minilm", "sasrec", name) for name in ("mlp", "linear", "pca"))
+    usual = {"train.d": 64, "train.lr": 0.003}
+    assert unlike({ID: usual, SVD: usual | {"train.lr": 0.001, "adapter.power": 1.0}, POPULARITY: {}}) == []
+    assert unlike({ID: usual, SVD: usual | {"train.d": 16, "loss.label_smoothing": 0.1}}) == [
+        "Rows were not trained alike, so they differ by more than the adapter: "
+        "loss.label_smoothing default (id), 0.1 (svd · minilm); train.d 64 (id), 16 (svd · minilm)."
+    ]
+    [text] = unlike(dict.fromkeys((ID, SVD, mlp, linear), usual) | {pca: usual | {"train.d": 128}})
+    assert "train.d 64 (id, svd · minilm, mlp · minilm and 1 more), 128 (pca · minilm)." in text
+    [text] = unlike({ID: usual, SVD: usual}, {SVD: ["train.weight_decay"]})
+    assert "train.lr searched (id), 0.003 (svd · minilm); train.weight_decay default (id), searched (svd" in text
+    assert unlike({ID: usual, SVD: usual | {"train.d": 16}}, {SVD: None}) == []  # a launch that recorded no space

@@ -1,24 +1,47 @@
-"""Reasons to doubt a section's numbers, in sentences: ties, unfinished training, scores below chance."""
+"""Reasons to doubt a section, in sentences: unlike training, ties, unfinished training, scores below chance."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.report.tables._format import label
+from harness.report.tables._format import fact, label
 from harness.report.tables._scores import REFERENCE, is_reference
 from harness.report.tables._table import Row
 from harness.types import MIDDLE, Json
 
 TIED = 0.01  # share of tied test targets from which a row is listed
+SHARED = ("train.", "loss.")  # beginnings of the names of parameters that every trained row has
+NAMED = 3  # rows named for a value
 CUTOFF = 10  # cut-off of the hit ratio that is compared with chance
 
 
 def cautions(rows: Sequence[Row], card: Json, ties: str) -> tuple[str, ...]:
     """Return the cautions of one section. card: data card of its data set; ties: the tie rule of its ranks."""
     scored = [row for row in rows if row.metrics]
-    sentences = [_old_rule() if ties == MIDDLE and scored else "", _tied(scored), *_rising(scored)]
+    sentences = [_unlike(scored), _old_rule() if ties == MIDDLE and scored else "", _tied(scored), *_rising(scored)]
     sentences += [_chance(scored, card), _one_seed(scored)]
     return tuple(filter(None, sentences))
+
+
+def _unlike(rows: Sequence[Row]) -> str:
+    """Name the shared parameters that rows have at different fixed values, or that only some of them search."""
+    fits = [(row, row.fit.params, row.spent.searched) for row in rows if row.cell.is_trained and row.fit]
+    known = [(row, params, searched) for row, params, searched in fits if searched is not None]
+    names = {name for _, params, searched in known for name in (*params, *searched) if name.startswith(SHARED)}
+    parts = []
+    for name in sorted(names):
+        users: dict[str, list[str]] = {}
+        for row, params, searched in known:
+            value = "searched" if name in searched else fact("", params.get(name, "default"))
+            users.setdefault(value, []).append(label(row.cell))
+        if len(users) > 1:
+            parts.append(f"{name} {', '.join(f'{value} ({_some(rows)})' for value, rows in users.items())}")
+    return f"Rows were not trained alike, so they differ by more than the adapter: {'; '.join(parts)}." if parts else ""
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:NAMED])} and {more} more"
 
 
 def _old_rule() -> str:
