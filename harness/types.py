@@ -255,6 +255,8 @@ BUDGETS = {
     "paper": Budget("paper", trials=32, epochs=300, patience=20, seeds=5),
 }
 
+SHARED = ("train.", "loss.")  # beginnings of the names of parameters that every trained row has
+
 # Shared parameters that a budget sets for all cells, unless `--set` does or `--spaces` names other search spaces.
 BUDGET_PARAMS: dict[str, Params] = {"quick": {"train.batch_size": 512, "train.ema": 0.97}}  # half the epochs to a level
 

@@ -53,6 +53,7 @@ class StudyRecord:
     warm_start: str = ""  # data set of the launch's warm start; recorded with the launch's engine
     parts: tuple[StudyRecord, ...] = ()  # of an ensemble: the studies of the rows that it combines, each once
     folds: int = 0  # test windows of its protocol, each with a run of every seed; 0 for a protocol without folds
+    ranges: dict[str, str] = field(default_factory=dict)  # searched shared parameter -> its range; {}: not recorded
     version: int = 0  # of an ensemble: version of the combination (`ensembles.VERSION`)
     cut: bool = False  # truncated by `cut_to`; not recorded
 
@@ -80,6 +81,7 @@ class StudyRecord:
             "warm": self.warm,
             "setting": self.setting or None,
             "searched": None if self.searched is None else list(self.searched),
+            "ranges": self.ranges or None,
             "confirm": None if self.confirm is None else list(self.confirm),
             "parts": [part.to_json() for part in self.parts] or None,
             "version": self.version or None,
@@ -104,6 +106,7 @@ class StudyRecord:
             setting=value.get("setting", ""),
             warm_start=warm_start,
             parts=tuple(cls.from_json(part, warm_start) for part in value.get("parts", ())),
+            ranges=value.get("ranges", {}),
             version=value.get("version", 0),
             folds=value.get("folds", 0),
         )

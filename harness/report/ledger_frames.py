@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -189,7 +190,14 @@ def _spectra(trials: list[str], sources: ArtifactSources) -> pl.DataFrame:
 
 def _skipped_row(cell: Cell, reason: str) -> Json:
     empty = dict.fromkeys(CELLS, 0) | _names(cell) | {"search_seconds": 0.0, "state": "skipped", "reason": reason}
-    return empty | {"searched": None, "tuned": "", "setting": "", "warm_start": "", "cell_seconds": None}
+    return empty | {
+        "searched": None,
+        "ranges": "{}",
+        "tuned": "",
+        "setting": "",
+        "warm_start": "",
+        "cell_seconds": None,
+    }
 
 
 def _remarks(cells: Iterable[Cell]) -> dict[str, Json]:
@@ -249,6 +257,7 @@ def _cell_row(ledger: Ledger, cell: Cell, study: StudyRecord, seeds_found: int) 
         "search_seconds": sum(trials.column("seconds", ended).tolist()),
         "search_epochs": int(trials.column("trained", ended).sum()),
         "searched": _dimensions(study),
+        "ranges": json.dumps(study.ranges),
         "tuned": _tuned(study),
         "setting": study.setting,
         "warm_start": study.warm_source,

@@ -14,7 +14,7 @@ from harness import registry
 from harness.record.launches import StudyRecord
 from harness.record.ledger import Ledger
 from harness.search import grids, spaces
-from harness.types import Budget, Cell, Engine, Inputs, Json, Params, Protocol, Role, Trial, TrialResult, digest
+from harness.types import SHARED, Budget, Cell, Engine, Inputs, Json, Params, Protocol, Role, Trial, TrialResult, digest
 
 
 @dataclass
@@ -166,6 +166,7 @@ class Study:
             trials=self.max_trials,
             seeds=self.seeds,
             searched=tuple(sorted(self.space.searched)),
+            ranges={name: str(axis) for name, axis in sorted(self.space.searched.items()) if name.startswith(SHARED)},
             confirm=None if self.max_trials else tuple(trial.id for trial in self.confirmations(self._only)),
             cell_seconds=self.budget.cell_seconds,
             allowed=self.budget.trials if 1 < self.max_trials < self.budget.trials else None,

@@ -96,9 +96,13 @@ def test_rank_stability_agrees_with_a_plain_bootstrap():
     assert row_of(table, "id", encoder="none").first == pytest.approx(share, abs=0.05)
 
 
-def unlike(params: dict[tuple, dict], searched: dict[tuple, list[str] | None] | None = None) -> list[str]:
-    """The cautions about rows with these parameters of their winner and dimensions of their space."""
-    cells = [cell(key, searched=(searched or {}).get(key, ["train.lr"])) for key in params]
+def unlike(params: dict[tuple, dict], searched: dict | None = None, ranges: dict | None = None) -> list[str]:
+    """The cautions about rows with these parameters of their winner, dimensions of their space and recorded ranges."""
+    told = {key: json.dumps({"train.lr": text}) for key, text in (ranges or {}).items()}
+    spaces = {
+        key: {"searched": (searched or {}).get(key, ["train.lr"]), "ranges": told.get(key, "{}")} for key in params
+    }
+    cells = [cell(key, **space) for key, space in spaces.items()]
     own = results({key: seeds(0.1 * place) for place, key in enumerate(params)}, cells)
     runs = [run(key, seed, chosen) for key, chosen in params.items() for seed in range(3)]
     made = Results(pl.DataFrame(runs), own.ranks, own.cells, own.header)
@@ -117,4 +121,9 @@ def test_rows_with_other_shared_parameters_are_not_passed_off_as_equals():
     assert "train.d 64 (id, svd · minilm, mlp · minilm and 1 more), 128 (pca · minilm)." in text
     [text] = unlike({ID: usual, SVD: usual}, {SVD: ["train.weight_decay"]})
     assert "train.lr searched (id), 0.003 (svd · minilm); train.weight_decay default (id), searched (svd" in text
+    alike = {ID: usual, SVD: usual}
+    assert unlike(alike, ranges={ID: "0.001 … 0.01 log", SVD: "0.001 … 0.01 log"}) == []
+    assert unlike(alike, ranges={ID: "0.001 … 0.01 log"}) == []  # an earlier launch recorded no ranges
+    [text] = unlike(alike, ranges={ID: "0.001 … 0.01 log", SVD: "0.001 … 0.1 log"})
+    assert "train.lr searched in 0.001 … 0.01 log (id), searched in 0.001 … 0.1 log (svd · minilm)." in text
     assert unlike({ID: usual, SVD: usual | {"train.d": 16}}, {SVD: None}) == []  # a launch that recorded no space

@@ -270,6 +270,7 @@ def _spent(record: Record) -> SearchCost:
     return SearchCost(
         epochs=int(record["search_epochs"] or 0),
         searched=None if searched is None else tuple(searched),
+        ranges=json_object(record["ranges"], f"{cell_of(record)}: ranges"),
         tuned=record["tuned"] or "",
         setting=record["setting"] or "",
         warm_start=record["warm_start"] or "",

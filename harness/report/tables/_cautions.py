@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from harness.report.tables._format import fact, label
 from harness.report.tables._scores import REFERENCE, is_reference
 from harness.report.tables._table import Row
-from harness.types import MIDDLE, Json
+from harness.types import MIDDLE, SHARED, Json
 
 TIED = 0.01  # share of tied test targets from which a row is listed
-SHARED = ("train.", "loss.")  # beginnings of the names of parameters that every trained row has
 NAMED = 3  # rows named for a value
 CUTOFF = 10  # cut-off of the hit ratio that is compared with chance
 
@@ -24,15 +23,19 @@ def cautions(rows: Sequence[Row], card: Json, ties: str) -> tuple[str, ...]:
 
 
 def _unlike(rows: Sequence[Row]) -> str:
-    """Name the shared parameters that rows have at different fixed values, or that only some of them search."""
+    """Name the shared parameters that rows have at different fixed values, search in different ranges, or that only
+    some of them search."""
     fits = [(row, row.fit.params, row.spent.searched) for row in rows if row.cell.is_trained and row.fit]
     known = [(row, params, searched) for row, params, searched in fits if searched is not None]
     names = {name for _, params, searched in known for name in (*params, *searched) if name.startswith(SHARED)}
     parts = []
     for name in sorted(names):
         users: dict[str, list[str]] = {}
+        ranges = {row.cell: row.spent.ranges.get(name, "") for row, _, searched in known if name in searched}
+        all_known = all(ranges.values())
         for row, params, searched in known:
-            value = "searched" if name in searched else fact("", params.get(name, "default"))
+            space = f"searched in {ranges[row.cell]}" if all_known and row.cell in ranges else "searched"
+            value = space if name in searched else fact("", params.get(name, "default"))
             users.setdefault(value, []).append(label(row.cell))
         if len(users) > 1:
             parts.append(f"{name} {', '.join(f'{value} ({_some(rows)})' for value, rows in users.items())}")
