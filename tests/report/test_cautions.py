@@ -124,6 +124,9 @@ def test_rows_with_other_shared_parameters_are_not_passed_off_as_equals():
     alike = {ID: usual, SVD: usual}
     assert unlike(alike, ranges={ID: "0.001 … 0.01 log", SVD: "0.001 … 0.01 log"}) == []
     assert unlike(alike, ranges={ID: "0.001 … 0.01 log"}) == []  # an earlier launch recorded no ranges
+    ranges = {SVD: "0.001 … 0.01 log", mlp: "0.001 … 0.1 log"}
+    [text] = unlike(alike | {mlp: usual}, ranges=ranges)
+    assert "train.lr searched in 0.001 … 0.01 log (svd · minilm), searched in 0.001 … 0.1 log (mlp · minilm)." in text
     [text] = unlike(alike, ranges={ID: "0.001 … 0.01 log", SVD: "0.001 … 0.1 log"})
     assert "train.lr searched in 0.001 … 0.01 log (id), searched in 0.001 … 0.1 log (svd · minilm)." in text
     assert unlike({ID: usual, SVD: usual | {"train.d": 16}}, {SVD: None}) == []  # a launch that recorded no space

@@ -32,11 +32,13 @@ def _unlike(rows: Sequence[Row]) -> str:
     for name in sorted(names):
         users: dict[str, list[str]] = {}
         ranges = {row.cell: row.spent.ranges.get(name, "") for row, _, searched in known if name in searched}
-        all_known = all(ranges.values())
+        told = any(ranges.values())  # then rows of launches that recorded none are passed over
         for row, params, searched in known:
-            space = f"searched in {ranges[row.cell]}" if all_known and row.cell in ranges else "searched"
-            value = space if name in searched else fact("", params.get(name, "default"))
-            users.setdefault(value, []).append(label(row.cell))
+            if name not in searched:
+                users.setdefault(fact("", params.get(name, "default")), []).append(label(row.cell))
+            elif ranges[row.cell] or not told:
+                space = f"searched in {ranges[row.cell]}" if told else "searched"
+                users.setdefault(space, []).append(label(row.cell))
         if len(users) > 1:
             parts.append(f"{name} {', '.join(f'{value} ({_some(rows)})' for value, rows in users.items())}")
     return f"Rows were not trained alike, so they differ by more than the adapter: {'; '.join(parts)}." if parts else ""
