@@ -93,7 +93,7 @@ def launch(planned: list[MadeStudy], trials: int, seeds: int) -> dict:
         "engine": {"sampler": "random", "pruner": "none"},
         "studies": [study.describe() for study in planned],
         "skipped": [],
-        "data": {study.cell.dataset: {"users": USERS, "hash": "0" * 24} for study in planned},
+        "data": {study.cell.dataset: {"users": USERS, "hash": study.cell.dataset} for study in planned},
         "provenance": {"git": "0123abc", "date": "2026-11-01"},
     }
 

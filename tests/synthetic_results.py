@@ -44,7 +44,7 @@ def cell(key: tuple[str, ...], state: str = "done", reason: str = "", **numbers:
     counts |= {
         "search_epochs": 24,
         "searched": ["train.lr"],
-        "ranges": "{}",
+        "shared": "{}",
         "tuned": "searched",
         "setting": "",
         "warm_start": "",

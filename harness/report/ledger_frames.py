@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -22,7 +22,9 @@ from harness.report.run_rows import run_row
 from harness.report.tables import Results
 from harness.report.tables._frames import CELLS, KEY, QUERIES, RUNS, SPECTRA
 from harness.search import spaces
-from harness.types import Cell, HarnessError, Json, Protocol
+from harness.types import Cell, HarnessError, Inputs, Json, Protocol
+
+AGAIN = "name it in a bench to train it again"
 
 
 def of_home(home: Path, run: str | None = None, at_trials: int | None = None) -> Results:
@@ -100,20 +102,54 @@ Studies = dict[Cell, StudyRecord]
 def _planned(ledger: Ledger, run: str | None) -> tuple[Studies, dict[Cell, str], Json]:
     """Return studies, reasons of skipped cells and data cards of the launches that share a table.
 
-    The newest launch that names a cell decides whether it is a study or skipped.
+    The newest launch that names a cell decides whether it is a study or skipped. Studies of other data or texts than
+    the newest ones of that name are skipped: their scores cannot be compared.
     """
     studies: Studies = {}
     skipped: dict[Cell, str] = {}
     cards: Json = {}
-    for launch in launches(ledger, run):
+    named: dict[Cell, int] = {}  # number of the newest launch with this study
+    for place, launch in enumerate(launches(ledger, run)):
         for study in launch.studies:
             skipped.pop(study.cell, None)
-            studies[study.cell] = study
+            studies[study.cell], named[study.cell] = study, place
         for left_out in launch.skipped:
             studies.pop(left_out.cell, None)
             skipped[left_out.cell] = left_out.reason
         cards |= launch.data
-    return studies, skipped, cards
+    outdated = _outdated(ledger, [studies[cell] for cell in sorted(studies, key=lambda cell: named[cell])], cards)
+    return {c: study for c, study in studies.items() if c not in outdated}, skipped | outdated, cards
+
+
+def _outdated(ledger: Ledger, studies: Sequence[StudyRecord], cards: Json) -> dict[Cell, str]:
+    """Return why studies, oldest first, do not belong beside the others: the data set or the encoded texts of that name
+    have changed since."""
+    inputs = {study.cell: _inputs(ledger, study) for study in studies}
+    data = {name: card["hash"] for name, card in cards.items()}
+    texts = {(c.dataset, c.encoder): i.embedding for c, found in inputs.items() for i in found if i.embedding}
+    reasons = {}
+    for cell, found in inputs.items():
+        for one in found:
+            here, text = data.get(cell.dataset, one.data), texts.get((cell.dataset, cell.encoder))
+            if one.data and one.data != here:
+                reasons[cell] = f"trained on other data (hash {one.data[:8]}, now {here[:8]}); {AGAIN}"
+            elif one.embedding and text and one.embedding != text:
+                reasons[cell] = f"trained on other texts (hash {one.embedding[:8]}, now {text[:8]}); {AGAIN}"
+    return reasons
+
+
+def _inputs(ledger: Ledger, study: StudyRecord) -> list[Inputs]:
+    """Return the inputs of a study's trials, and of those of an ensemble's parts; none before the first trial."""
+    ids = chain((i for _, i in ledger.search_ids(study.id, ledger.planned(study))), ledger.confirmations(study))
+    first = next((i for i in ids if i in ledger.trials), None)
+    own = [] if first is None else [ledger.trials[first].trial.inputs]
+    return own + [inputs for part in study.parts for inputs in _inputs(ledger, part)]
+
+
+def _versions(ledger: Ledger, study: StudyRecord) -> dict[str, int | str]:
+    """Return the versions of what all rows of a section share: training core, backbone, loss."""
+    found = [one.versions for one in _inputs(ledger, study)[:1]]
+    return {f"version of {name}": version for one in found for name, version in one.items() if name != "adapters"}
 
 
 def _runs_of(ledger: Ledger, study: StudyRecord, ranks_of: FrameOf) -> dict[tuple[str, ...], pl.DataFrame]:
@@ -192,7 +228,7 @@ def _skipped_row(cell: Cell, reason: str) -> Json:
     empty = dict.fromkeys(CELLS, 0) | _names(cell) | {"search_seconds": 0.0, "state": "skipped", "reason": reason}
     return empty | {
         "searched": None,
-        "ranges": "{}",
+        "shared": "{}",
         "tuned": "",
         "setting": "",
         "warm_start": "",
@@ -257,7 +293,7 @@ def _cell_row(ledger: Ledger, cell: Cell, study: StudyRecord, seeds_found: int) 
         "search_seconds": sum(trials.column("seconds", ended).tolist()),
         "search_epochs": int(trials.column("trained", ended).sum()),
         "searched": _dimensions(study),
-        "ranges": json.dumps(study.ranges),
+        "shared": json.dumps(study.ranges | _versions(ledger, study)),
         "tuned": _tuned(study),
         "setting": study.setting,
         "warm_start": study.warm_source,

@@ -96,11 +96,15 @@ def test_rank_stability_agrees_with_a_plain_bootstrap():
     assert row_of(table, "id", encoder="none").first == pytest.approx(share, abs=0.05)
 
 
-def unlike(params: dict[tuple, dict], searched: dict | None = None, ranges: dict | None = None) -> list[str]:
-    """The cautions about rows with these parameters of their winner, dimensions of their space and recorded ranges."""
+def unlike(
+    params: dict[tuple, dict], searched: dict | None = None, ranges: dict | None = None, versions: dict | None = None
+) -> list[str]:
+    """The cautions about rows with these parameters of their winner, dimensions of their space, recorded ranges of the
+    learning rate and versions of the core."""
     told = {key: json.dumps({"train.lr": text}) for key, text in (ranges or {}).items()}
+    told |= {key: json.dumps({"version of core": number}) for key, number in (versions or {}).items()}
     spaces = {
-        key: {"searched": (searched or {}).get(key, ["train.lr"]), "ranges": told.get(key, "{}")} for key in params
+        key: {"searched": (searched or {}).get(key, ["train.lr"]), "shared": told.get(key, "{}")} for key in params
     }
     cells = [cell(key, **space) for key, space in spaces.items()]
     own = results({key: seeds(0.1 * place) for place, key in enumerate(params)}, cells)
@@ -129,4 +133,7 @@ def test_rows_with_other_shared_parameters_are_not_passed_off_as_equals():
     assert "train.lr searched in 0.001 … 0.01 log (svd · minilm), searched in 0.001 … 0.1 log (mlp · minilm)." in text
     [text] = unlike(alike, ranges={ID: "0.001 … 0.01 log", SVD: "0.001 … 0.1 log"})
     assert "train.lr searched in 0.001 … 0.01 log (id), searched in 0.001 … 0.1 log (svd · minilm)." in text
+    assert unlike(alike, versions={ID: 4, SVD: 4}) == []
+    [text] = unlike(alike | {mlp: usual}, versions={ID: 4, SVD: 3})
+    assert "version of core 4 (id), 3 (svd · minilm)." in text
     assert unlike({ID: usual, SVD: usual | {"train.d": 16}}, {SVD: None}) == []  # a launch that recorded no space

@@ -16,7 +16,7 @@ from harness.record import ledger as ledger_events
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.report import comparison, ledger_frames, row_lookup, tables
-from harness.types import HarnessError
+from harness.types import HarnessError, Inputs
 from harness.workflows import status
 
 
@@ -150,7 +150,7 @@ def test_a_table_can_be_made_at_every_moment_and_shows_what_is_complete(home, tm
 
 
 def test_queries_and_spectra_of_a_home_reach_the_table(home, tmp_path):
-    key = artifacts.queries_key("0" * 24, {"split": "loo", "filter_seen": True, "quantile": 0.9})
+    key = artifacts.queries_key("set0", {"split": "loo", "filter_seen": True, "quantile": 0.9})
     frame = pl.DataFrame({"user": range(synthetic_ledgers.USERS)}).with_columns(
         cold=pl.col("user") % 2 == 0,
         popularity=pl.col("user"),
@@ -288,6 +288,35 @@ def test_a_table_names_every_code_that_trained_it_and_no_other(tmp_path):
     first = min(Ledger.open(tmp_path).launches)
     alone = {"git": "0123abc", "date": "2026-11-01"}
     assert ledger_frames.of_home(tmp_path, run=first).header["provenance"] == alone
+
+
+def test_rows_of_other_data_or_texts_do_not_stand_beside_those_of_the_present_ones(tmp_path, monkeypatch):
+    """A folder of the user's, or its titles, may have changed between two launches."""
+    monkeypatch.setitem(synthetic_ledgers.EMBEDDINGS, "minilm", "a" * 24)
+    synthetic_ledgers.write(tmp_path, datasets=1)
+    of_minilm = [study for study in synthetic_ledgers.studies(1) if study.cell.encoder == "minilm"]
+    svd = next(study for study in of_minilm if study.cell.adapter == "svd")
+
+    def again(data, embedding):
+        """A launch that trains one trial of svd on these inputs."""
+        trial = replace(svd.searched()[0], inputs=Inputs(data=data, embedding=embedding))
+        event = synthetic_ledgers.launch([svd], 4, 2)
+        event["studies"][0]["study"] = data + embedding
+        event["data"]["set0"]["hash"] = data
+        with closing(Segment(tmp_path)) as segment:
+            segment.append("launched", **event)
+            ledger_events.started(segment, trial, data + embedding, 0)
+        table = tables.build(ledger_frames.of_home(tmp_path))
+        return {row.cell.adapter: (row.state, row.reason) for row in table.sections[0].rows}
+
+    rows = again("set0", "b" * 24)
+    assert rows["mlp"][0] == "skipped"
+    assert "other texts (hash aaaaaaaa, now bbbbbbbb); name it in a bench" in rows["mlp"][1]
+    assert rows["id"][0] == rows["popularity"][0] == "done"
+    assert rows["svd"][0] == "running"
+    rows = again("new", "b" * 24)
+    assert {rows[name][0] for name in ("mlp", "id", "popularity")} == {"skipped"}
+    assert "other data (hash set0, now new)" in rows["id"][1]
 
 
 def test_the_beginning_of_a_name_stands_for_the_launch_if_it_is_the_only_one(tmp_path):

@@ -38,7 +38,7 @@ LAUNCH = {
     "budget": asdict(BUDGET),
     "engine": {"sampler": "random", "pruner": "none"},
     "skipped": [],
-    "data": {"toy": {"users": 9, "hash": "0" * 24}},
+    "data": {"toy": {"users": 9, "hash": "toy"}},
     "provenance": {"slots": 2, "git": "0123abc", "date": "2026-11-01"},
 }
 

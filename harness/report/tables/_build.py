@@ -270,7 +270,7 @@ def _spent(record: Record) -> SearchCost:
     return SearchCost(
         epochs=int(record["search_epochs"] or 0),
         searched=None if searched is None else tuple(searched),
-        ranges=json_object(record["ranges"], f"{cell_of(record)}: ranges"),
+        shared=json_object(record["shared"], f"{cell_of(record)}: shared"),
         tuned=record["tuned"] or "",
         setting=record["setting"] or "",
         warm_start=record["warm_start"] or "",

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from harness.report.tables._format import fact, label
 from harness.report.tables._scores import REFERENCE, is_reference
 from harness.report.tables._table import Row
-from harness.types import MIDDLE, SHARED, Json
+from harness.types import MIDDLE, SHARED, Json, Params
 
 TIED = 0.01  # share of tied test targets from which a row is listed
+VERSION = "version of "
 NAMED = 3  # rows named for a value
 CUTOFF = 10  # cut-off of the hit ratio that is compared with chance
 
@@ -24,24 +25,35 @@ def cautions(rows: Sequence[Row], card: Json, ties: str) -> tuple[str, ...]:
 
 def _unlike(rows: Sequence[Row]) -> str:
     """Name the shared parameters that rows have at different fixed values, search in different ranges, or that only
-    some of them search."""
-    fits = [(row, row.fit.params, row.spent.searched) for row in rows if row.cell.is_trained and row.fit]
-    known = [(row, params, searched) for row, params, searched in fits if searched is not None]
-    names = {name for _, params, searched in known for name in (*params, *searched) if name.startswith(SHARED)}
+    some of them search; and what they have different versions of."""
+    known = [row for row in rows if row.cell.is_trained and row.fit and row.spent.searched is not None]
+    names = {name for row in known for name in _params(row) if name.startswith(SHARED)}
+    names |= {name for row in known for name in row.spent.searched or () if name.startswith(SHARED)}
+    names |= {name for row in known for name in row.spent.shared if name.startswith(VERSION)}
     parts = []
     for name in sorted(names):
+        told = any(name in row.spent.shared for row in known)  # then rows whose launch did not record it are left out
         users: dict[str, list[str]] = {}
-        ranges = {row.cell: row.spent.ranges.get(name, "") for row, _, searched in known if name in searched}
-        told = any(ranges.values())  # then rows of launches that recorded none are passed over
-        for row, params, searched in known:
-            if name not in searched:
-                users.setdefault(fact("", params.get(name, "default")), []).append(label(row.cell))
-            elif ranges[row.cell] or not told:
-                space = f"searched in {ranges[row.cell]}" if told else "searched"
-                users.setdefault(space, []).append(label(row.cell))
+        for row in known:
+            if value := _value(row, name, told):
+                users.setdefault(value, []).append(label(row.cell))
         if len(users) > 1:
-            parts.append(f"{name} {', '.join(f'{value} ({_some(rows)})' for value, rows in users.items())}")
+            parts.append(f"{name} {', '.join(f'{value} ({_some(names)})' for value, names in users.items())}")
     return f"Rows were not trained alike, so they differ by more than the adapter: {'; '.join(parts)}." if parts else ""
+
+
+def _value(row: Row, name: str, told: bool) -> str:
+    """Return what a row has for a shared parameter or version, "" if it is not known. told: other rows' is recorded."""
+    if name in row.spent.shared:
+        value = fact("", row.spent.shared[name])
+        return value if name.startswith(VERSION) else f"searched in {value}"
+    if name in (row.spent.searched or ()):
+        return "" if told else "searched"
+    return "" if name.startswith(VERSION) else fact("", _params(row).get(name, "default"))
+
+
+def _params(row: Row) -> Params:
+    return row.fit.params if row.fit else {}
 
 
 def _some(names: Sequence[str]) -> str:

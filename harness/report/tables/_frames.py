@@ -49,7 +49,7 @@ CELLS = {  # one row per cell of the plan
     "search_seconds": pl.Float64,  # sum over the search trials
     "search_epochs": pl.Int64,  # sum over the search trials
     "searched": pl.List(pl.String),  # names of the dimensions of its space; null: not recorded
-    "ranges": pl.String,  # JSON object: searched shared parameter -> its range as text; empty: not recorded
+    "shared": pl.String,  # JSON object, what rows should share: ranges of searched shared parameters, versions
     "tuned": pl.String,  # searched, default, fixed, nothing or parts
     "setting": pl.String,  # name of the published setting in its space
     "warm_start": pl.String,  # data set whose best configurations started the search

@@ -53,16 +53,16 @@ class SearchCost:
     """Planned and used search budget of a row, for the parity table.
 
     ``epochs``: sum over all search trials. ``searched``: dimensions of its space, None if the launch did not record
-    them. ``ranges``: those of the searched parameters that all rows have, as text, empty if not recorded. ``tuned``:
-    ``searched``, ``default`` (no search), ``fixed`` (all parameters given), ``nothing`` (a baseline), ``parts`` (an
-    ensemble of rows). ``setting``: name of the published setting in its space, or empty. ``warm_start``: data set whose
-    best configurations started the search, or empty. ``cell_seconds``: time limit of its cell, None if trials are the
-    limit.
+    them. ``shared``: what is recorded of what rows should share: the ranges, as text, of searched parameters that all
+    of them have, and the versions of training core, backbone and loss. ``tuned``: ``searched``, ``default`` (no
+    search), ``fixed`` (all parameters given), ``nothing`` (a baseline), ``parts`` (an ensemble of rows). ``setting``:
+    name of the published setting in its space, or empty. ``warm_start``: data set whose best configurations started the
+    search, or empty. ``cell_seconds``: time limit of its cell, None if trials are the limit.
     """
 
     epochs: int
     searched: tuple[str, ...] | None
-    ranges: dict[str, str]
+    shared: Json
     tuned: str
     setting: str
     warm_start: str
