@@ -89,6 +89,15 @@ def test_the_kernel_of_torch_gives_the_same_loss_and_gradients(smoothing):
         build(41, kernel="triton")
 
 
+def test_the_kernel_of_torch_computes_in_the_type_of_autocast():
+    h, table, target = problem(90, 41, 8, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = registry.load(registry.LOSSES, "softmax")(41, kernel="torch")(h, table, target, None)
+    exact, *_ = oracle(h, table, target)
+    assert loss.dtype == torch.float32
+    assert 0 < abs(loss.detach().double() - exact) < 0.02 * exact
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     P=st.integers(1, 40),

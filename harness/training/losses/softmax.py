@@ -47,8 +47,10 @@ class Softmax(Loss):
         blocks = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         with torch.autocast(kind, enabled=False):
             if self.kernel == "torch":
-                h, table = h.to(blocks or h.dtype), table.to(blocks or h.dtype)
-                e = self.label_smoothing
-                options = None if e else nn.LinearCrossEntropyOptions()
-                return F.linear_cross_entropy(h, table, target, label_smoothing=e, options=options)
+                return self._torchs(h, table, target, blocks or h.dtype)
             return softmax_loss(h, table, target, smoothing=self.label_smoothing, blocks=blocks)
+
+    def _torchs(self, h: Tensor, table: Tensor, target: Tensor, kind: torch.dtype) -> Tensor:
+        options, e = None if self.label_smoothing else nn.LinearCrossEntropyOptions(), self.label_smoothing
+        loss = F.linear_cross_entropy(h.to(kind), table.to(kind), target, label_smoothing=e, options=options)
+        return loss.to(h.dtype)
