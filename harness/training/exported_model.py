@@ -23,7 +23,7 @@ from adapters._base import Adapter, ItemTable, Spectrum
 from harness import registry
 from harness.system import files
 from harness.training.model import SequenceModel
-from harness.types import HarnessError, Json
+from harness.types import HarnessError, Json, digest
 
 SCHEMA = 1
 CONFIG, ITEMS, TABLE, BACKBONE, LINEAR, SELFTEST = (
@@ -259,6 +259,9 @@ def _config(folder: Path) -> Json:
     config = _json(folder / CONFIG)
     if config.get("schema", 0) > SCHEMA:
         raise HarnessError(f"{folder} was exported by a newer harness ({config.get('harness')}); update harness.")
+    own = config.pop("digest", None)
+    if own is not None and own != digest(config):
+        raise HarnessError(f"{folder / CONFIG} is damaged: its digest differs. Export the row again.")
     kinds = {"adapter": registry.ADAPTERS, "backbone": registry.BACKBONES, "loss": registry.LOSSES}
     for kind, package in kinds.items():
         part = config["components"][kind]

@@ -28,7 +28,7 @@ from harness.report import ledger_frames, row_lookup
 from harness.report.row_lookup import LedgerRow
 from harness.system import files
 from harness.training import exported_model, ranking, trial
-from harness.types import HarnessError, Json, Params, Trial, part
+from harness.types import HarnessError, Json, Params, Trial, digest, part
 from harness.workflows.provenance import provenance
 
 SELFTESTS, LENGTHS, ANSWERS = 5, (1, 2, 5, 12, 40), 10
@@ -218,7 +218,7 @@ class _Export:
 
     def _write_config(self, folder: Path, names: list[str]) -> None:
         config = self._config() | {"files": {name: files.sha256(folder / name) for name in names}}
-        files.write_json(folder / exported_model.CONFIG, config)
+        files.write_json(folder / exported_model.CONFIG, config | {"digest": digest(config)})
 
     def _config(self) -> Json:
         run, params = self.trial, self.trial.params

@@ -20,7 +20,7 @@ from harness.record.ledger import Ledger
 from harness.report import row_lookup
 from harness.system import checksums
 from harness.training import exported_model
-from harness.types import HarnessError, Protocol
+from harness.types import HarnessError, Protocol, digest
 from harness.workflows import export
 
 BACKBONES = registry.names(registry.BACKBONES)
@@ -191,6 +191,23 @@ def test_a_damaged_or_missing_file_is_named(sasrec, tmp_path, file):
         exported_model.load(folder)
 
 
+def test_a_changed_bit_anywhere_in_the_configuration_is_noticed(sasrec, tmp_path):
+    path = shutil.copytree(sasrec, tmp_path / "x") / exported_model.CONFIG
+    body = path.read_bytes()
+    for at in range(0, len(body), len(body) // 40):
+        path.write_bytes(body[:at] + bytes([body[at] ^ 0x01]) + body[at + 1 :])
+        with pytest.raises(HarnessError, match=r"cannot be read|damaged|newer harness"):
+            exported_model.load(path.parent, check=False)
+
+
+def rewrite(folder, config):
+    """Write a configuration that was changed on purpose."""
+    from harness.system import files
+
+    config = {name: value for name, value in config.items() if name != "digest"}
+    files.write_json(folder / exported_model.CONFIG, config | {"digest": digest(config)})
+
+
 def test_an_export_says_what_trained_it_and_what_wrote_it(made, tmp_path, monkeypatch):
     ledger, run, _ = first_table(made)
     here = export.provenance() | {"harness": "99.0", "python": "9.9"}
@@ -217,7 +234,7 @@ def test_the_self_test_refuses_other_weights_whose_hash_was_put_right(sasrec, tm
     safetensors.torch.save_file(tensors | {"item_table": tensors["item_table"] * 1.1}, folder / exported_model.TABLE)
     config = json.loads((folder / exported_model.CONFIG).read_text())
     config["files"][exported_model.TABLE] = files.sha256(folder / exported_model.TABLE)
-    files.write_json(folder / exported_model.CONFIG, config)
+    rewrite(folder, config)
     with pytest.raises(HarnessError, match="self-test 0 fails"):
         exported_model.load(folder)
 
@@ -228,7 +245,7 @@ def test_an_export_of_another_version_is_refused(sasrec, tmp_path):
     folder = shutil.copytree(sasrec, tmp_path / "x")
     config = json.loads((folder / exported_model.CONFIG).read_text())
     config["components"]["backbone"]["version"] += 1
-    files.write_json(folder / exported_model.CONFIG, config)
+    rewrite(folder, config)
     with pytest.raises(HarnessError, match="of backbone sasrec; this harness has version"):
         exported_model.load(folder)
     files.write_json(folder / exported_model.CONFIG, config | {"schema": 99})
