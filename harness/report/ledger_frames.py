@@ -225,15 +225,9 @@ def _spectra(trials: list[str], sources: ArtifactSources) -> pl.DataFrame:
 
 
 def _skipped_row(cell: Cell, reason: str) -> Json:
-    empty = dict.fromkeys(CELLS, 0) | _names(cell) | {"search_seconds": 0.0, "state": "skipped", "reason": reason}
-    return empty | {
-        "searched": None,
-        "shared": "{}",
-        "tuned": "",
-        "setting": "",
-        "warm_start": "",
-        "cell_seconds": None,
-    }
+    empty = dict.fromkeys(CELLS, 0) | dict.fromkeys(("tuned", "setting", "warm_start"), "")
+    empty |= {"search_seconds": 0.0, "searched": None, "shared": "{}", "cell_seconds": None}
+    return empty | _names(cell) | {"state": "skipped", "reason": reason}
 
 
 def _remarks(cells: Iterable[Cell]) -> dict[str, Json]:
