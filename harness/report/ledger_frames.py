@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -76,14 +76,14 @@ def build(
     """
     launch = newest(ledger, run)
     sources = files if isinstance(files, ArtifactSources) else ArtifactSources(files)
-    studies, skipped, cards = _planned(ledger, run)
+    studies, skipped, cards, inputs = _planned(ledger, run)
     if at_trials is not None:
         studies = {cell: study.cut_to(at_trials) for cell, study in studies.items()}
     sources.prefetch([i for study in studies.values() for i in ledger.confirmations(study)])
     runs_of = {cell: _runs_of(ledger, study, sources.ranks) for cell, study in studies.items()}
     rows = [run_row(ledger, cell, ids) for cell, runs in runs_of.items() for ids in runs]
     ranks = {ids[0]: frame for runs in runs_of.values() for ids, frame in runs.items()}
-    cells = [_cell_row(ledger, cell, study, len(runs_of[cell])) for cell, study in studies.items()]
+    cells = [_cell_row(ledger, cell, study, len(runs_of[cell]), inputs[cell]) for cell, study in studies.items()]
     cells += [_skipped_row(cell, reason) for cell, reason in skipped.items()]
     return Results(
         pl.DataFrame(rows, schema=RUNS),
@@ -97,10 +97,11 @@ def build(
 
 
 Studies = dict[Cell, StudyRecord]
+InputsOf = dict[Cell, list[Inputs]]
 
 
-def _planned(ledger: Ledger, run: str | None) -> tuple[Studies, dict[Cell, str], Json]:
-    """Return studies, reasons of skipped cells and data cards of the launches that share a table.
+def _planned(ledger: Ledger, run: str | None) -> tuple[Studies, dict[Cell, str], Json, InputsOf]:
+    """Return studies, reasons of skipped cells, data cards and inputs of studies of the launches that share a table.
 
     The newest launch that names a cell decides whether it is a study or skipped. Studies of other data or texts than
     the newest ones of that name are skipped: their scores cannot be compared.
@@ -117,14 +118,14 @@ def _planned(ledger: Ledger, run: str | None) -> tuple[Studies, dict[Cell, str],
             studies.pop(left_out.cell, None)
             skipped[left_out.cell] = left_out.reason
         cards |= launch.data
-    outdated = _outdated(ledger, [studies[cell] for cell in sorted(studies, key=lambda cell: named[cell])], cards)
-    return {c: study for c, study in studies.items() if c not in outdated}, skipped | outdated, cards
+    inputs = {cell: _inputs(ledger, studies[cell]) for cell in sorted(studies, key=lambda cell: named[cell])}
+    outdated = _outdated(inputs, cards)
+    return {c: study for c, study in studies.items() if c not in outdated}, skipped | outdated, cards, inputs
 
 
-def _outdated(ledger: Ledger, studies: Sequence[StudyRecord], cards: Json) -> dict[Cell, str]:
-    """Return why studies, oldest first, do not belong beside the others: the data set or the encoded texts of that name
-    have changed since."""
-    inputs = {study.cell: _inputs(ledger, study) for study in studies}
+def _outdated(inputs: InputsOf, cards: Json) -> dict[Cell, str]:
+    """Return why studies with these inputs, oldest first, do not belong beside the others: the data set or the encoded
+    texts of that name have changed since."""
     data = {name: card["hash"] for name, card in cards.items()}
     texts = {(c.dataset, c.encoder): i.embedding for c, found in inputs.items() for i in found if i.embedding}
     reasons = {}
@@ -146,10 +147,10 @@ def _inputs(ledger: Ledger, study: StudyRecord) -> list[Inputs]:
     return own + [inputs for part in study.parts for inputs in _inputs(ledger, part)]
 
 
-def _versions(ledger: Ledger, study: StudyRecord) -> dict[str, int | str]:
+def _versions(inputs: list[Inputs]) -> dict[str, int | str]:
     """Return the versions of what all rows of a section share: training core, backbone, loss."""
-    found = [one.versions for one in _inputs(ledger, study)[:1]]
-    return {f"version of {name}": version for one in found for name, version in one.items() if name != "adapters"}
+    versions = inputs[0].versions if inputs else {}
+    return {f"version of {name}": version for name, version in versions.items() if name != "adapters"}
 
 
 def _runs_of(ledger: Ledger, study: StudyRecord, ranks_of: FrameOf) -> dict[tuple[str, ...], pl.DataFrame]:
@@ -273,7 +274,7 @@ def _status(ledger: Ledger, trial_id: str) -> str:
     return (entry.status if entry else None) or "pending"
 
 
-def _cell_row(ledger: Ledger, cell: Cell, study: StudyRecord, seeds_found: int) -> Json:
+def _cell_row(ledger: Ledger, cell: Cell, study: StudyRecord, seeds_found: int, inputs: list[Inputs]) -> Json:
     searches = study.parts or (study,)
     trials, ended = ledger.trials, _ended(ledger, searches)
     codes = trials.column("status", ended)
@@ -287,7 +288,7 @@ def _cell_row(ledger: Ledger, cell: Cell, study: StudyRecord, seeds_found: int) 
         "search_seconds": sum(trials.column("seconds", ended).tolist()),
         "search_epochs": int(trials.column("trained", ended).sum()),
         "searched": _dimensions(study),
-        "shared": json.dumps(study.ranges | _versions(ledger, study)),
+        "shared": json.dumps(study.ranges | _versions(inputs)),
         "tuned": _tuned(study),
         "setting": study.setting,
         "warm_start": study.warm_source,

@@ -99,11 +99,10 @@ def run(home: Path, request: ReproduceRequest, log: Log = lambda _: None) -> Rep
     prepared = row_lookup.sequences(home, recorded.row, first.inputs.data, request.dataset)
     split_of = {one.protocol: splits.split(prepared, one.protocol) for one in recorded.runs[0]}
     arrays = row_lookup.text(home, recorded.row, first.inputs.embedding, prepared)
-    ledger = Ledger.open(home)
-    parts = [row_lookup.parts(home, ledger, trial) for trial in recorded.trials]
+    parts = [row_lookup.parts(home, recorded.ledger, trial) for trial in recorded.trials]
     return recorded.compare(
         [
-            _train(one, split_of[one.protocol], arrays, _threads(ledger, recorded.row, one), log, kept)
+            _train(one, split_of[one.protocol], arrays, recorded.threads(one), log, kept)
             for one, kept in zip(recorded.trials, parts, strict=True)
         ]
     )
@@ -123,7 +122,7 @@ def search(
         raise HarnessError(f"{row.words} was not searched; leave out --search.")
     with tempdirs.folder("reproduce") as folder:
         bench = _bench_as_recorded(_bench_request(home, folder, request, row, source), row)
-        threads = _threads(Ledger.open(home), row, recorded.trials[0])
+        threads = recorded.threads(recorded.trials[0])
         run_bench.run(bench, run_bench.Options(threads=threads, tracking="off"))
         ledger = Ledger.open(bench.home)
         again = row_lookup.of(ledger)[row.study.cell]
@@ -183,7 +182,7 @@ class _Recorded:
     """The recorded side of a row: its confirmed runs, their results and ranks, and the checks of their inputs."""
 
     def __init__(self, home: Path, request: ReproduceRequest, log: Log) -> None:
-        ledger = Ledger.open(home)
+        self.ledger = ledger = Ledger.open(home)
         self.tolerance = request.tolerance
         self.row = row_lookup.find(row_lookup.of(ledger, request.launch), request.row)
         self.runs = row_lookup.by_seed(self.row, row_lookup.confirmed(ledger, self.row))[: request.seeds]
@@ -198,6 +197,11 @@ class _Recorded:
         for name, (was, here) in self.checks.items():
             if was != here:
                 log(f"{name}: recorded {was}, here {here}")
+
+    def threads(self, trial: Trial) -> int | None:
+        """Return the threads with which a trial of the row was trained; None if they are not recorded."""
+        launch = self.ledger.launches.get(self.ledger.trials[trial.id].run, self.row.launch)
+        return launch.provenance.get("threads")
 
     def compare(self, reproduced: list[Tested]) -> Reproduction:
         """Compare the recorded and the reproduced trials, seed by seed."""
@@ -320,12 +324,6 @@ def check(home: Path, row: LedgerRow, trial: Trial, then: Json, dataset: str = "
 def _git(provenance: Json) -> str:
     commits = provenance["git"] if isinstance(provenance["git"], list) else [provenance["git"]]
     return ", ".join(commit[:12] or "none" for commit in commits) + (" with changes" if provenance["dirty"] else "")
-
-
-def _threads(ledger: Ledger, row: LedgerRow, trial: Trial) -> int | None:
-    """Return the threads with which a trial of a row was trained; None if they are not recorded."""
-    launch = ledger.launches.get(ledger.trials[trial.id].run, row.launch)
-    return launch.provenance.get("threads")
 
 
 def _embedding(home: Path, row: LedgerRow, prepared: splits.Prepared | None) -> str:

@@ -291,7 +291,7 @@ def _cost_note(table: Table, titles: set[str]) -> str:
     front = (
         f"{FRONT} on the Pareto front of {table.headline} and this cost." if any(r.front for r in _rows(table)) else ""
     )
-    return " ".join(filter(None, [_noted(COST_NOTES, titles), front, _unmeasured(table), _unlike(table)]))
+    return " ".join(filter(None, [_noted(COST_NOTES, titles), front, _unmeasured(table), _conditions(table)]))
 
 
 def small_parts(table: Table) -> str:
@@ -306,7 +306,7 @@ def _unmeasured(table: Table) -> str:
     return "" if measured or not fitted else "Energy was not measured: this machine does not report it."
 
 
-def _unlike(table: Table) -> str:
+def _conditions(table: Table) -> str:
     """Warn of times that were not measured on the same processor with as much of it."""
     provenance = table.header.get("provenance") or {}
     conditions = {**(provenance.get("machine") or {}), **provenance}
