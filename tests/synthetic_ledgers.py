@@ -16,6 +16,8 @@ from harness.types import BASELINE, BUDGETS, EXPECTED, NO_TEXT, Cell, Inputs, Pr
 
 USERS = 120
 PROTOCOL = Protocol()
+PROVENANCE = {"git": "0123abc", "dirty": [], "date": "2026-11-01", "python": "3.11", "harness": "0.1.0"}
+PROVENANCE |= {"versions": {}, "machine": {}}
 EMBEDDINGS: dict[str, str] = {}  # encoder -> hash of its embedding, which is part of a trial's identity
 
 
@@ -94,7 +96,7 @@ def launch(planned: list[MadeStudy], trials: int, seeds: int) -> dict:
         "studies": [study.describe() for study in planned],
         "skipped": [],
         "data": {study.cell.dataset: {"users": USERS, "hash": study.cell.dataset} for study in planned},
-        "provenance": {"git": "0123abc", "date": "2026-11-01"},
+        "provenance": dict(PROVENANCE),
     }
 
 

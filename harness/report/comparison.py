@@ -192,6 +192,8 @@ def _cell(cell: Cell, sides: tuple[Side, Side], barrier: str) -> ComparedCell:
         return ComparedCell(cell, barrier)
     ids, ranks = [], []
     for name, side in zip("AB", sides, strict=True):
+        if outdated := side.rows[cell].outdated:
+            return ComparedCell(cell, f"{name}'s table skips it: {outdated}")
         runs = [run for run in side.ledger.by_seed(side.rows[cell].study) if all(map(side.finished, run))]
         done = [trial_id for run in runs for trial_id in run]
         frames = [side.ranks_of(i) for i in done]

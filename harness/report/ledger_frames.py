@@ -17,52 +17,17 @@ from harness.record import artifacts
 from harness.record.artifacts import ArtifactSources, FrameOf
 from harness.record.launches import LaunchRecord, StudyRecord, merged
 from harness.record.ledger import Ledger
-from harness.report import trial_rows
+from harness.report import table_scope, trial_rows
 from harness.report.run_rows import run_row
 from harness.report.tables import Results
 from harness.report.tables._frames import CELLS, KEY, QUERIES, RUNS, SPECTRA
 from harness.search import spaces
-from harness.types import Cell, HarnessError, Inputs, Json, Protocol
-
-AGAIN = "name it in a bench to train it again"
+from harness.types import Cell, Inputs, Json, Protocol
 
 
 def of_home(home: Path, run: str | None = None, at_trials: int | None = None) -> Results:
     """Return the results of a home folder: `build` for its ledger."""
     return build(Ledger.open(home), artifacts.sources(home), run, at_trials)
-
-
-def newest(ledger: Ledger, run: str | None = None) -> LaunchRecord:
-    """Return the newest launch, or the one that `run` names."""
-    return ledger.launches[named(ledger, run)]
-
-
-def named(ledger: Ledger, run: str | None = None) -> str:
-    """Return the name of the newest launch, or of the one whose name is `run` or begins with it.
-
-    Raises HarnessError if there is none or several begin with it.
-    """
-    if not ledger.launches and ledger.damages:
-        raise HarnessError(f"No launch is readable; the ledger is damaged: {ledger.damages[0]}.")
-    if not ledger.launches:
-        raise HarnessError("This home holds no results yet; run: harness bench")
-    last = max(ledger.launches)
-    if run is None or run in ledger.launches:
-        return run or last
-    found = sorted(name for name in ledger.launches if run and name.startswith(run))
-    if len(found) > 1:
-        raise HarnessError(f"{len(found)} runs of this home begin with '{run}', from {found[0]} to {found[-1]}.")
-    if not found:
-        raise HarnessError(f"There is no run '{run}' in this home; the newest is {last}.")
-    return found[0]
-
-
-def launches(ledger: Ledger, run: str | None = None) -> list[LaunchRecord]:
-    """Return the launches that share a table with the newest, or with `run` and are not after it; oldest first."""
-    last = named(ledger, run)
-    wanted = ledger.launches[last].table
-    names = [name for name in sorted(ledger.launches) if name <= last]
-    return [ledger.launches[name] for name in names if ledger.launches[name].table == wanted]
 
 
 def build(
@@ -74,77 +39,29 @@ def build(
     each search had ended after this many trials; the best of them wins, and has test results only if it was confirmed.
     Raises HarnessError if there is no such launch.
     """
-    launch = newest(ledger, run)
+    launch, scope = table_scope.newest(ledger, run), table_scope.of(ledger, run)
     sources = files if isinstance(files, ArtifactSources) else ArtifactSources(files)
-    studies, skipped, cards, inputs = _planned(ledger, run)
+    studies = {cell: study for cell, study in scope.studies.items() if cell not in scope.outdated}
     if at_trials is not None:
         studies = {cell: study.cut_to(at_trials) for cell, study in studies.items()}
     sources.prefetch([i for study in studies.values() for i in ledger.confirmations(study)])
     runs_of = {cell: _runs_of(ledger, study, sources.ranks) for cell, study in studies.items()}
     rows = [run_row(ledger, cell, ids) for cell, runs in runs_of.items() for ids in runs]
     ranks = {ids[0]: frame for runs in runs_of.values() for ids, frame in runs.items()}
-    cells = [_cell_row(ledger, cell, study, len(runs_of[cell]), inputs[cell]) for cell, study in studies.items()]
-    cells += [_skipped_row(cell, reason) for cell, reason in skipped.items()]
+    cells = [_cell_row(ledger, cell, study, len(runs_of[cell]), scope.inputs[cell]) for cell, study in studies.items()]
+    cells += [_skipped_row(cell, reason) for cell, reason in (scope.skipped | scope.outdated).items()]
     return Results(
         pl.DataFrame(rows, schema=RUNS),
         ranks,
         pl.DataFrame(cells, schema=CELLS).sort(KEY),
-        _header(ledger, launch, studies, cards, at_trials) | ({"tracking": sources.page} if sources.page else {}),
+        _header(ledger, launch, studies, scope.cards, at_trials) | ({"tracking": sources.page} if sources.page else {}),
         trial_rows.lazy(ledger, studies),
-        _queries(launch.protocol, cards, sources),
+        _queries(launch.protocol, scope.cards, sources),
         _spectra([row["trial"] for row in rows], sources),
     )
 
 
 Studies = dict[Cell, StudyRecord]
-InputsOf = dict[Cell, list[Inputs]]
-
-
-def _planned(ledger: Ledger, run: str | None) -> tuple[Studies, dict[Cell, str], Json, InputsOf]:
-    """Return studies, reasons of skipped cells, data cards and inputs of studies of the launches that share a table.
-
-    The newest launch that names a cell decides whether it is a study or skipped. Studies of other data or texts than
-    the newest ones of that name are skipped: their scores cannot be compared.
-    """
-    studies: Studies = {}
-    skipped: dict[Cell, str] = {}
-    cards: Json = {}
-    named: dict[Cell, int] = {}  # number of the newest launch with this study
-    for place, launch in enumerate(launches(ledger, run)):
-        for study in launch.studies:
-            skipped.pop(study.cell, None)
-            studies[study.cell], named[study.cell] = study, place
-        for left_out in launch.skipped:
-            studies.pop(left_out.cell, None)
-            skipped[left_out.cell] = left_out.reason
-        cards |= launch.data
-    inputs = {cell: _inputs(ledger, studies[cell]) for cell in sorted(studies, key=lambda cell: named[cell])}
-    outdated = _outdated(inputs, cards)
-    return {c: study for c, study in studies.items() if c not in outdated}, skipped | outdated, cards, inputs
-
-
-def _outdated(inputs: InputsOf, cards: Json) -> dict[Cell, str]:
-    """Return why studies with these inputs, oldest first, do not belong beside the others: the data set or the encoded
-    texts of that name have changed since."""
-    data = {name: card["hash"] for name, card in cards.items()}
-    texts = {(c.dataset, c.encoder): i.embedding for c, found in inputs.items() for i in found if i.embedding}
-    reasons = {}
-    for cell, found in inputs.items():
-        for one in found:
-            here, text = data.get(cell.dataset, one.data), texts.get((cell.dataset, cell.encoder))
-            if one.data and one.data != here:
-                reasons[cell] = f"trained on other data (hash {one.data[:8]}, now {here[:8]}); {AGAIN}"
-            elif one.embedding and text and one.embedding != text:
-                reasons[cell] = f"trained on other texts (hash {one.embedding[:8]}, now {text[:8]}); {AGAIN}"
-    return reasons
-
-
-def _inputs(ledger: Ledger, study: StudyRecord) -> list[Inputs]:
-    """Return the inputs of a study's trials, and of those of an ensemble's parts; none before the first trial."""
-    ids = chain((i for _, i in ledger.search_ids(study.id, ledger.planned(study))), ledger.confirmations(study))
-    first = next((i for i in ids if i in ledger.trials), None)
-    own = [] if first is None else [ledger.trials[first].trial.inputs]
-    return own + [inputs for part in study.parts for inputs in _inputs(ledger, part)]
 
 
 def _versions(inputs: list[Inputs]) -> dict[str, int | str]:

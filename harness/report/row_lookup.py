@@ -22,7 +22,7 @@ from harness.record import artifacts
 from harness.record.launches import LaunchRecord, StudyRecord
 from harness.record.ledger import Ledger
 from harness.registry import quoted, suggest
-from harness.report import ledger_frames
+from harness.report import table_scope
 from harness.text import embeddings
 from harness.text.encoders import _base
 from harness.types import Cell, HarnessError, Trial
@@ -36,13 +36,16 @@ class LedgerRow:
     """One cell of a home's table.
 
     ``launch``: the newest launch with this cell; ``study``: as recorded there; ``planned``: ids of the confirmations of
-    its winner, empty until the search has ended.
+    its winner, empty until the search has ended; ``run``: name of the launch; ``outdated``: why tables skip the row,
+    if its data or texts have changed since.
     """
 
     cell: Cell
     study: StudyRecord
     launch: LaunchRecord
     planned: tuple[str, ...]
+    run: str = ""
+    outdated: str = ""
 
     @property
     def words(self) -> str:
@@ -82,22 +85,26 @@ def of(ledger: Ledger, run: str | None = None) -> dict[Cell, LedgerRow]:
 
     The newest launch that names a cell decides: if it skipped the cell, there is no row, even with earlier runs.
     """
-    rows: dict[Cell, LedgerRow] = {}
-    for launch in ledger_frames.launches(ledger, run):
-        for study in launch.studies:
-            rows[study.cell] = LedgerRow(study.cell, study, launch, tuple(ledger.confirmations(study)))
-        for skipped in launch.skipped:
-            rows.pop(skipped.cell, None)
+    scope, rows = table_scope.of(ledger, run), {}
+    for cell, study in scope.studies.items():
+        run, planned = scope.launch_of[cell], tuple(ledger.confirmations(study))
+        rows[cell] = LedgerRow(cell, study, ledger.launches[run], planned, run, scope.outdated.get(cell, ""))
     return rows
 
 
 def find(rows: dict[Cell, LedgerRow], word: str) -> LedgerRow:
-    """Return the row that `word` names. Raises HarnessError, with near names, if it matches no or several rows."""
+    """Return the row that `word` names.
+
+    Raises HarnessError, with near names, if it matches no or several rows, and if tables skip the row as outdated.
+    """
     parts = [part.strip() for part in word.strip().strip("/").split("/")]
     exact = [row for row in rows.values() if row.words == "/".join(parts)]
     hits = exact or [row for row in rows.values() if _within(parts, row.words.split("/"))]
     if not hits and re.fullmatch(ID, word):
         hits = [row for row in rows.values() if any(i.startswith(word) for i in (row.study.id, *row.planned))]
+    if len(hits) == 1 and hits[0].outdated:
+        row = hits[0]
+        raise HarnessError(f"{row.words} is not in this table: {row.outdated}, or add --run {row.run} to use that one.")
     if len(hits) == 1:
         return hits[0]
     if hits:

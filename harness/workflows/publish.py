@@ -15,7 +15,7 @@ from pathlib import Path
 from harness.record import artifacts, redaction, segments
 from harness.record.launches import LaunchRecord
 from harness.record.ledger import Ledger
-from harness.report import ledger_frames, tables
+from harness.report import ledger_frames, table_scope, tables
 from harness.system.code_hash import code_hash
 from harness.system.files import sha256, write_json, write_text
 from harness.types import NO_TEXT, HarnessError, Json
@@ -34,7 +34,7 @@ def write(home: Path, folder: Path) -> Publication:
     """
     _check_target(folder)
     ledger = Ledger.open(home)
-    newest = ledger_frames.newest(ledger)
+    newest = table_scope.newest(ledger)
     if damages := [damage for damage in ledger.damages if not damage.torn]:
         raise HarnessError(f"The ledger is damaged ({damages[0]}); only a whole one can be published. See docs/faq.md.")
     part = folder.with_name(f".{folder.name}.part-{os.getpid()}")

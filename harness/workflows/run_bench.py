@@ -13,7 +13,7 @@ from harness.engine import slots as sharing
 from harness.record import artifacts, leases, places, tracking_uri
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
-from harness.report import ledger_frames, report_files, tables
+from harness.report import ledger_frames, report_files, table_scope, tables
 from harness.search import plan, selection
 from harness.search.plan import Plan, Request
 from harness.search.warm_start import SHARED
@@ -111,7 +111,7 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     table = tables.build(ledger_frames.build(ledger, artifacts.sources(request.home)))
     report = report_files.existing(request.home, inputs)
     if report is None:
-        report = report_files.write(table, request.home, inputs, ledger_frames.newest(ledger).study)
+        report = report_files.write(table, request.home, inputs, table_scope.newest(ledger).study)
         if mirrored:
             _show(options.tracking, request.home, ledger, report)
     return Outcome(table, report, ran, grid.counts(), stop.signum)

@@ -12,7 +12,7 @@ from typing import get_args
 from harness.record.launches import StudyRecord
 from harness.record.leases import running
 from harness.record.ledger import Ledger, TrialEntry
-from harness.report import ledger_frames
+from harness.report import table_scope
 from harness.types import Cell, Json, Status
 from harness.workflows import detached, eta
 from harness.workflows.progress import clock
@@ -30,7 +30,7 @@ def of(home: Path) -> Json:
     ledger, background = Ledger.open(home), [bench.to_json() for bench in detached.newest(home)]
     if background and not ledger.launches and not ledger.damages:
         return NO_LAUNCH | {"background": background}
-    launch = ledger_frames.newest(ledger)
+    launch = table_scope.newest(ledger)
     run = max(ledger.launches)
     ledger.read_epochs(run)
     cells = [_cell(ledger, study) for study in launch.studies]
