@@ -46,6 +46,7 @@ class Ledger:
     home: Path | None = None
     foreign: int = 0  # lines of other processes read by `refresh`
     _sources: dict[str, SegmentReader] = field(default_factory=dict, repr=False)
+    _spare: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict, repr=False)  # further ends of done trials
     _facts: dict[str, dict[tuple[Any, ...], Any]] = field(default_factory=dict, repr=False)  # cached results, by study
 
     @classmethod
@@ -187,12 +188,11 @@ class Ledger:
         elif kind == "ended" and place is not None:
             self._end(run, lines.end_of(event), place)
         elif kind == "ended":
-            if (row := self._ended(run, event["id"], event["time"])) is not None:
-                self.trials.finish(row, lines.result_of(event))
+            outcome = lines.result_of(event)
+            self._ended(run, event["id"], outcome.status, event["time"], lambda row: self.trials.finish(row, outcome))
         elif kind == "voided":
             self._facts.clear()
-            if (row := self.trials.rows.get(event["id"])) is not None:
-                self.trials.void(row)
+            self._void(event["id"], event.get("of"))
         elif kind == "decided":
             self.winners[event["study"]] = event
         elif kind == "finished":
@@ -216,17 +216,30 @@ class Ledger:
             self.trials.more.setdefault(row, []).append(place)
 
     def _end(self, run: str, end: lines.End, place: FileOffset) -> None:
-        if (row := self._ended(run, end.trial, end.time)) is not None:
-            self.trials.finish_at(row, run, end, place)
+        self._ended(run, end.trial, end.status, end.time, lambda row: self.trials.finish_at(row, run, end, place))
 
-    def _ended(self, run: str, trial_id: str, time: float) -> int | None:
-        """Note when and where a trial ended and return its row, or None if its start is unknown."""
-        if (row := self.trials.rows.get(trial_id)) is not None:
+    def _ended(self, run: str, trial_id: str, status: str, time: float, finish: Callable[[int], None]) -> None:
+        """Record when, where and how a trial ended, unless its start is unknown.
+
+        The first `done` counts until it is voided: homes that are merged may both have run the trial.
+        """
+        row, done = self.trials.rows.get(trial_id), self.trials.code("done")
+        if row is not None and self.trials.status[row] != done:
             self.trials.run[row], self.trials.ended[row] = self.trials.code(run), time
-            if self._facts:
-                for study, _ in self.trials.places(row):
-                    self._facts.pop(study, None)
-        return row
+            finish(row)
+            for study, _ in self.trials.places(row) if self._facts else ():
+                self._facts.pop(study, None)
+        elif row is not None and status == "done":
+            self._spare.setdefault(trial_id, []).append((run, trial_id, status, time, finish))
+
+    def _void(self, trial_id: str, run: str | None) -> None:
+        """Withdraw the result of segment `run`, or the one that counts; another one takes its place."""
+        row = self.trials.rows.get(trial_id)
+        spare = [end for end in self._spare.pop(trial_id, ()) if end[0] != run]
+        if row is not None and run in (None, self.trials.words[self.trials.run[row]]):
+            self.trials.void(row)
+        for end in spare:
+            self._ended(*end)
 
     def _fact(self, study: str, key: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
         """Return a cached fact about a study; the cache is cleared when one of its trials starts or ends."""
@@ -382,6 +395,6 @@ def ended(segment: Segment, trial_id: str, result: TrialResult) -> Json:
     return segment.append("ended", id=trial_id, result=asdict(result))
 
 
-def voided(segment: Segment, trial_id: str, reason: str) -> Json:
-    """Record that a result no longer counts because its artifacts are lost; the trial will be rerun."""
-    return segment.append("voided", id=trial_id, reason=reason)
+def voided(segment: Segment, trial_id: str, reason: str, of: str) -> Json:
+    """Record that a trial's result in segment `of` no longer counts: its artifacts are lost, and it will be rerun."""
+    return segment.append("voided", id=trial_id, reason=reason, of=of)

@@ -194,7 +194,7 @@ def _status(ledger: Ledger, trial_id: str) -> str:
 def _cell_row(ledger: Ledger, cell: Cell, study: StudyRecord, seeds_found: int, inputs: list[Inputs]) -> Json:
     searches = study.parts or (study,)
     trials, ended = ledger.trials, _ended(ledger, searches)
-    codes = trials.column("status", ended)
+    codes, trained = trials.column("status", ended), np.unique(ended)  # a configuration drawn twice is trained once
     count = {status: np.count_nonzero(codes == trials.code(status)) for status in ("done", "pruned", "failed")}
     state, reason = _state(ledger, study, ended, seeds_found)
     return _names(cell) | {
@@ -202,8 +202,8 @@ def _cell_row(ledger: Ledger, cell: Cell, study: StudyRecord, seeds_found: int, 
         "trials_pruned": count["pruned"],
         "trials_failed": count["failed"],
         "trials_planned": sum(map(ledger.planned, searches)),
-        "search_seconds": sum(trials.column("seconds", ended).tolist()),
-        "search_epochs": int(trials.column("trained", ended).sum()),
+        "search_seconds": sum(trials.column("seconds", trained).tolist()),
+        "search_epochs": int(trials.column("trained", trained).sum()),
         "searched": _dimensions(study),
         "shared": json.dumps(study.ranges | _versions(inputs)),
         "tuned": _tuned(study),

@@ -17,8 +17,9 @@ class Scope:
     """The cells of a table.
 
     ``studies``: each cell's newest study; ``launch_of``: the newest launch with it; ``inputs``: of its trials;
-    ``skipped``: reasons of the cells that the newest launch naming them skipped; ``outdated``: reasons of studies on
-    earlier data or texts, which share no table with the rest; ``cards``: the newest card of each data set.
+    ``skipped``: reasons of the cells that the newest launch naming them skipped; ``outdated``: reasons of studies that
+    cannot stand beside the rest (earlier data or texts, ensembles of earlier runs); ``cards``: the newest card of each
+    data set.
     """
 
     studies: dict[Cell, StudyRecord]
@@ -82,7 +83,19 @@ def of(ledger: Ledger, run: str | None = None) -> Scope:
             skipped[left_out.cell] = left_out.reason
         cards |= launch.data
     inputs = {cell: _inputs(ledger, studies[cell]) for cell in launch_of}
-    return Scope(studies, launch_of, inputs, skipped, _outdated(inputs, cards), cards)
+    outdated = _other_parts(ledger, studies) | _outdated(inputs, cards)
+    return Scope(studies, launch_of, inputs, skipped, outdated, cards)
+
+
+def _other_parts(ledger: Ledger, studies: dict[Cell, StudyRecord]) -> dict[Cell, str]:
+    """Return which ensembles combine runs that the rows of their parts no longer have."""
+    reasons = {}
+    for cell, study in studies.items():
+        for part in study.parts:
+            combined, now = ledger.confirmations(part), studies.get(part.cell)
+            if combined and now is not None and set(combined).isdisjoint(ledger.confirmations(now)):
+                reasons[cell] = f"combines earlier runs of {part.cell.adapter} than its row has; {AGAIN}"
+    return reasons
 
 
 def _outdated(inputs: dict[Cell, list[Inputs]], cards: Json) -> dict[Cell, str]:

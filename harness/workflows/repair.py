@@ -29,13 +29,13 @@ def void_lost(grid: Plan, log: Callable[[str], None]) -> int:
         return 0
     names = " or ".join(sorted({"ranks" if name == artifacts.RANKS else "weights" for name, _ in lost.values()}))
     log(f"The {names} of {len(lost)} finished run(s) are missing or damaged; these runs are repeated.")
-    segment = Segment(home)
+    segment, ledger = Segment(home), grid.studies[0].ledger
     try:
         for trial_id, (name, fault) in lost.items():
             if fault == "damaged":
                 checksums.set_aside(artifacts.artifact_folder(home, trial_id), f"{name} does not match its checksum")
-            event = events.voided(segment, trial_id, f"{name} is {fault}")
-            grid.studies[0].ledger.take(segment.run, event)
+            event = events.voided(segment, trial_id, f"{name} is {fault}", ledger.trials[trial_id].run)
+            ledger.take(segment.run, event)
     finally:
         segment.close()
     return len(lost)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -171,10 +172,30 @@ def test_a_refreshed_ledger_takes_what_others_have_written_since_and_its_own_onl
 def test_a_voided_result_does_not_count_and_a_new_one_does(home):
     trial = a_trial(1, "confirm", lr=0.1)
     segment = write(home, trial)
-    ledger.voided(segment, trial.id, "its ranks are lost")
+    ledger.voided(segment, trial.id, "its ranks are lost", segment.run)
     assert Ledger.open(home).result(trial.id) is None
     ledger.ended(segment, trial.id, TrialResult("done", best=0.7))
     assert Ledger.open(home).result(trial.id).best == 0.7
+
+
+@pytest.mark.parametrize("order", list(permutations(["done", "failed", "done, lost"])))
+def test_a_finished_result_outlives_what_became_of_the_trial_in_other_homes(home, order):
+    """Segments of merged homes: here the trial finished, there it failed, there it finished and lost its ranks."""
+    trial, mine = a_trial(1, "confirm", lr=0.1), ""
+    for end in order:
+        segment = Segment(home)
+        ledger.started(segment, trial, "s", 0)
+        if end == "failed":
+            ledger.ended(segment, trial.id, TrialResult("failed", reason="out of memory"))
+        else:
+            ledger.ended(segment, trial.id, TrialResult("done", best=0.7 if end == "done" else 0.6))
+        if end == "done, lost":
+            ledger.voided(segment, trial.id, "its ranks are lost", segment.run)
+        mine = segment.run if end == "done" else mine
+    read = Ledger.open(home)
+    assert (read.result(trial.id).best, read.trials[trial.id].run) == (0.7, mine)
+    ledger.voided(Segment(home), trial.id, "its ranks are lost", mine)
+    assert Ledger.open(home).trials[trial.id].status != "done"
 
 
 def test_a_trial_searched_under_two_numbers_knows_both_places(home):

@@ -13,7 +13,7 @@ from synthetic_results import cell, hostile, results
 from harness.report.tables import Results, build, formats, render
 from harness.report.tables._verdict import _needed, _p
 
-Z = 2.58 + 0.84  # of p < .01 (five tests at once, two-sided) and of 80 % power
+Z = 2.94 + 0.84  # of p < .0033 (15 pairs at once, two-sided) and of 80 % power
 
 
 def noisy(means: dict[str, float], users: int, encoder: str = "minilm", runs: int = 2) -> Results:
@@ -51,13 +51,16 @@ def test_the_control_without_id_does_not_show_that_text_hurts_the_others():
     assert verdict({"id": 0.3, "text": 0.2, "svd": 0.1}, 3000).startswith("Text hurts: at best text -")
 
 
+@pytest.mark.parametrize("state", ["pending", "running", "partial"])
 @pytest.mark.parametrize(("names", "words"), [("cd", "with 2 trained rows"), ("c", "with 1 trained row")])
-def test_a_verdict_without_all_rows_is_one_so_far(names, words):
+def test_a_verdict_without_all_rows_is_one_so_far(names, words, state):
     results = noisy({"id": 0.2, "svd": 0.3}, 3000)
-    coming = [cell(("beauty", "minilm", "sasrec", name)) | {"state": "pending"} for name in names]
+    coming = [cell(("beauty", "minilm", "sasrec", name)) | {"state": state} for name in names]
     cells = pl.concat([results.cells, pl.DataFrame(coming, schema=results.cells.schema)])
     text = build(replace(results, cells=cells)).sections[0].verdict
-    assert text.startswith(f"So far, {words} to come: text helps: svd +")
+    assert text.startswith(f"So far, {words} unfinished: text helps: svd +")
+    cut = replace(results, cells=cells, header=results.header | {"at_trials": 1})
+    assert build(cut).sections[0].verdict.startswith("So far") == (state != "partial"), "no more of a cut search comes"
 
 
 @pytest.mark.parametrize("encoder", ["noise", "shuffled:minilm"])
@@ -89,6 +92,15 @@ def test_that_number_of_users_does_find_it():
     assert found is None or float(found[1]) == pytest.approx(3, rel=0.35)
 
 
+@pytest.mark.parametrize("rows", [4, 20, 40])
+def test_the_verdict_counts_the_rows_that_are_marked_as_tied_with_the_best(rows):
+    """Also with more groups than letters, whose names have several characters."""
+    section = build(noisy({f"a{k:02d}": 0.5 - 0.007 * k for k in range(rows)}, 1500)).sections[0]
+    tied = sum("tied" in row.marks for row in section.rows[1:])
+    assert f"{tied} of {rows - 1} trained rows cannot be told" in section.verdict
+    assert tied > 0
+
+
 def test_a_test_that_separates_its_rows_says_so():
     apart = {"a": 0.6, "b": 0.5, "c": 0.4, "d": 0.3, "e": 0.2}
     assert verdict(apart, 2000) == "The best row, a, is better than each of the 4 other trained rows."
@@ -111,6 +123,6 @@ def test_seeds_that_vary_more_than_the_difference_ask_for_seeds():
 def test_every_format_for_people_and_json_have_it():
     table = build(hostile())
     sentence = next(section.verdict for section in table.sections if section.backbone == "sasrec")
-    assert sentence.startswith("Text helps: svd · minilm +54.8 % over id [+46.5, +63.7], p < .001; ")
+    assert sentence.startswith("So far, with 1 trained row unfinished: text helps: svd · minilm +54.8 % over id [+46.5")
     for name in set(formats()) - {"csv", "parquet"}:
         assert "text helps" in " ".join(render(table, name).lower().split()), name

@@ -131,7 +131,8 @@ def _section(
     remarks = [f"{name.partition('/')[2]}: {facts['note']}" for name, facts in components.items() if "note" in facts]
     protocol = header.get("protocol") or {}
     remarks += _held_out(protocol, rows) + _of_folds(protocol) + _of_variants(components, rows) + _in_parts(rows)
-    coming = sum(row.state in COMING and not row.cell.is_baseline for row in rows)
+    unfinished = COMING if "at_trials" in header else (*COMING, "partial")
+    coming = sum(row.state in unfinished and not row.cell.is_baseline for row in rows)
     doubts = [*cautions(rows, card, header.get("ties", EXPECTED)), *comparison.unresolved()]
     return Section(
         dataset=data.name,

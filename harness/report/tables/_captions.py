@@ -239,8 +239,8 @@ def _gain_notes(table: Table, titles: set[str]) -> Iterator[str]:
         yield f"vs best rival %: {rival}, with an interval paired by {pair}."
     if any(sum(bool(row.metrics) for row in section.rows) > 1 for section in table.sections):
         yield (
-            f"Tests: paired t test of {table.headline} over {over}. p-values are Holm-adjusted over the "
-            f"section's rows, separately against the best row and against '{REFERENCE}'."
+            f"Tests: paired t test of {table.headline} over {over}. p-values against '{REFERENCE}' are Holm-adjusted "
+            "over the section's rows, those against the best row over all pairs, since the data choose it."
         )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from harness.metrics._all import HEADLINE
 from harness.report.tables._pairs import Pairs
-from harness.report.tables._scores import Gain, RowScores, compared, is_reference, metrics
+from harness.report.tables._scores import REFERENCE, Gain, RowScores, compared, is_reference, metrics
 from harness.stats import resampling
 from harness.stats.crossed_effects import ALPHA
 from harness.types import Cell
@@ -20,7 +20,6 @@ class SectionComparison:
         self.place = {sample.cell: place for place, sample in enumerate(self.ranked)}
         self.reference = next((s for s in self.ranked if is_reference(s.cell)), None)
         self.pairs: Pairs | None = None
-        self.p_best: dict[Cell, float] = {}
         self.p_id: dict[Cell, float] = {}
         if self.ranked:
             self._compare(draws)
@@ -30,8 +29,8 @@ class SectionComparison:
         self.headline = by_metric[HEADLINE]
         self._intervals = {name: rows.intervals() for name, rows in by_metric.items()}
         self.pairs = Pairs.of(tuple(row.cell for row in self.ranked), self.headline)
-        self.groups = resampling.letters(resampling.holm_pairs(self.pairs.p) < ALPHA)
-        self.p_best = self.pairs.adjusted(self.ranked[0].cell)
+        self.p_pairs = resampling.holm_pairs(self.pairs.p)
+        self.groups = resampling.letters(self.p_pairs < ALPHA)
         self.p_id = self.pairs.adjusted(self.reference.cell) if self.reference else {}
         self.first = self.headline.firsts(draws, [row.stream for row in self.ranked])
 
@@ -88,8 +87,17 @@ class SectionComparison:
     def unresolved(self) -> list[str]:
         """Return a sentence for each family of tests that cannot be significant with so few users."""
         n = len(self.ranked)
-        families = {"against the best row": n - 1, "of all pairs": n * (n - 1) // 2} if n > 1 else {}
+        families = {f"against '{REFERENCE}'": n - 1} if n > 1 and self.reference else {}
+        families |= {"of all pairs": self._pairs} if n > 1 else {}
         return [f"Tests {name}: {why}" for name, tests in families.items() if (why := self.headline.too_few(tests))]
+
+    def ties(self, best: RowScores, row: RowScores) -> bool:
+        """Return whether `row` does not differ significantly from `best`.
+
+        The data choose the best row, so the tests of all pairs decide; `id` is chosen beforehand and has a family.
+        """
+        p = self.p_pairs[self.place[best.cell], self.place[row.cell]]
+        return min(p, self.p_id.get(best.cell, 1.0) if row is self.reference else 1.0) >= ALPHA
 
     def tied_with_best(self) -> tuple[RowScores, int, int, float] | None:
         """Return the best trained row, how many of how many other trained rows do not differ from it significantly, and
@@ -98,10 +106,14 @@ class SectionComparison:
         if len(trained) < 2 or not trained[0].headline:
             return None
         best, others = trained[0], trained[1:]
-        tied = sum(bool(set(self.group(row)) & set(self.group(best))) for row in others)
+        tied = sum(self.ties(best, row) for row in others)
         places = [(self.place[best.cell], self.place[row.cell]) for row in others]
-        found = np.median([self.headline.difference(i, j).detectable(len(others)) for i, j in places])
+        found = np.median([self.headline.difference(i, j).detectable(self._pairs) for i, j in places])
         return best, tied, len(others), 100 * float(found) / best.headline
+
+    @property
+    def _pairs(self) -> int:
+        return len(self.ranked) * (len(self.ranked) - 1) // 2
 
     def users_for(self, percent: float) -> float:
         """Return about how many users, at the seeds of the rows, separate the best trained row from another one that
@@ -118,14 +130,14 @@ class SectionComparison:
             users = len(best.users)
             of_users = float(np.var(best.users - row.users, ddof=1)) / users
             of_seeds = max(difference.error**2 - of_users, 0.0)
-            factor = difference.detectable(len(others)) / difference.error if difference.error else 1.0
+            factor = difference.detectable(self._pairs) / difference.error if difference.error else 1.0
             room = (percent / 100 * best.headline / factor) ** 2 - of_seeds
             needed.append(users * of_users / room if room > 0 else np.inf)
         return float(np.median(needed))
 
     def marks(self, row: RowScores) -> list[str]:
         place = {1: "best", 2: "second"}.get(self.rank(row))
-        p_best = self.p_best.get(row.cell, 0.0)
-        p_id = self.p_id.get(row.cell, 1.0)
-        marks = (place, p_best >= ALPHA and "tied", p_id < ALPHA and "differs", row.rising and "rising")
+        best, p_id = self.ranked[0], self.p_id.get(row.cell, 1.0)
+        tied = row is not best and self.ties(best, row)
+        marks = (place, tied and "tied", p_id < ALPHA and "differs", row.rising and "rising")
         return [mark for mark in marks if mark]

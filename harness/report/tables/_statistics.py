@@ -11,7 +11,7 @@ STATISTICS = {
     "intervals": f"{round(100 * resampling.LEVEL)} %, Student's t with users and seeds as crossed random effects, seed "
     f"variance pooled over the section; parts of the test and data sets: bootstrap, {resampling.ROUNDS:,} rounds",
     "test": f"paired t over users and seeds, two-sided; with fewer than {FEW} users also sign flips",
-    "correction": "Holm, over the section's rows against the best and against id, and over all pairs for groups",
+    "correction": "Holm, over the section's rows against id, and over all pairs for groups and the best row",
 }
 OVER_FOLDS = {
     "intervals": f"{round(100 * resampling.LEVEL)} %, Student's t over folds, with their number less one as degrees of "

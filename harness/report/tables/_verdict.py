@@ -19,13 +19,13 @@ LARGER = ("amazon2014-beauty", 22_363)  # a data set that one command fetches, a
 def verdict(comparison: SectionComparison, users: int | None, coming: int = 0) -> str:
     """Return the sentence, or an empty text with fewer than two trained rows.
 
-    users: test users; None leaves out what more of them would show (sliding windows). coming: trained rows that have no
-    result yet.
+    users: test users; None leaves out what more of them would show (sliding windows). coming: trained rows that are
+    not finished.
     """
     parts = [_text(comparison), *_rivals(comparison, users)]
     text = "; ".join(filter(None, parts))
     if text and coming:
-        text = f"so far, with {coming} trained row{'s' if coming > 1 else ''} to come: {text}"
+        text = f"so far, with {coming} trained row{'s' if coming > 1 else ''} unfinished: {text}"
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 

@@ -65,14 +65,13 @@ function family(section, cells, other, metric) {
   return holm(raw);
 }
 
-// Letters of rows in order: two rows share one exactly if they do not differ after Holm over all pairs.
-function lettersOf(section, cells, metric) {
-  if (metric !== BOARD.headline || !section.pairs) return [];
+// Adjusted p-values of all pairs of rows, by "a b" with the places a < b; none for other metrics than the headline.
+function pairs(section, cells, metric) {
+  if (metric !== BOARD.headline || !section.pairs) return new Map();
   const places = cells.map((cell) => section.pairs.cells.indexOf(cell.index));
   const raw = new Map();
   places.forEach((i, a) => places.slice(0, a).forEach((j, b) => raw.set(`${b} ${a}`, section.pairs.p[i][j])));
-  const adjusted = holm(raw);
-  return letters(cells.length, (a, b) => adjusted.get(`${a} ${b}`) < BOARD.alpha);
+  return holm(raw);
 }
 
 // As in the other formats: maximal sets of rows that do not differ, grown from uncovered pairs, farthest first (Gramm et
@@ -111,9 +110,11 @@ function compare(section, filter) {
   const all = section.rows.map((k) => BOARD.cells[k]);
   const reference = all.find((cell) => way(cell) === filter.reference && meanOf(cell, metric) !== null) ?? null;
   const best = scored[0] ?? null;
-  const fromBest = best ? family(section, scored, best, metric) : new Map();
   const fromReference = reference ? family(section, scored, reference, metric) : new Map();
-  const groups = lettersOf(section, scored, metric);
+  const adjusted = pairs(section, scored, metric);
+  const groups = adjusted.size || scored.length === 1 ? letters(scored.length, (a, b) => adjusted.get(`${a} ${b}`) < BOARD.alpha) : [];
+  // The data choose the best row, so it is compared by the tests of all pairs; the reference is chosen beforehand.
+  const fromBest = (cell) => Math.min(adjusted.get(`0 ${scored.indexOf(cell)}`) ?? 0, cell === reference ? (fromReference.get(best.index) ?? 1) : 1);
   const rows = cells.map((cell) => {
     const mean = meanOf(cell, metric);
     if (mean === null) return { cell, rank: null, marks: ["hole"], gain: null, rival: null, group: "" };
@@ -123,7 +124,7 @@ function compare(section, filter) {
     if (overReference) overReference.p = fromReference.get(cell.index) ?? null;
     const marks = [];
     if (rank <= 2) marks.push(rank === 1 ? "best" : "second");
-    if ((fromBest.get(cell.index) ?? 0) >= BOARD.alpha) marks.push("tied");
+    if (fromBest(cell) >= BOARD.alpha) marks.push("tied");
     marks.push(...(cell.marks ?? []));
     if (overReference && overReference.p !== null && overReference.p < BOARD.alpha) marks.push("differs");
     const group = groups[scored.indexOf(cell)] ?? "";
