@@ -217,6 +217,8 @@ def _cell(cell: Cell, sides: tuple[Side, Side], barrier: str) -> ComparedCell:
     notes = _notes(trials[0].params, trials[1].params, trials[0].inputs, trials[1].inputs)
     seeds = [len(frames) for frames in ranks]
     notes += [f"seeds {seeds[0]} / {seeds[1]}"] if seeds[0] != seeds[1] else []
+    one_each = max(seeds) == 1 and not cell.is_baseline and not sides[0].launch.protocol.folds
+    notes += ["one seed each: the test covers the choice of users, not that of seeds"] if one_each else []
     values = [_scores(frames, users[0]) for frames in ranks]
     folds = Folds.of(users[0]) if sides[0].launch.protocol.folds else None
     if ids[0] == ids[1]:

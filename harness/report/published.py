@@ -140,10 +140,20 @@ def _paper(file: str, value: Json) -> Paper:
     _check_keys(file, value, ("title", "source", "note", "protocol", "data", "row"))
     common = value.get("protocol", {})
     _check_keys(f"{file}: protocol", common, tuple(FACTS))
-    counts = value.get("data", {})
+    for key in ("title", "source", "note"):
+        if not isinstance(value.get(key, ""), str):
+            raise HarnessError(f"{file}: {key} is {value[key]!r}; it must be a text.")
+    counts, rows = value.get("data", {}), value.get("row", [])
+    if not isinstance(counts, dict):
+        raise HarnessError(f"{file}: data is {counts!r}; it must be tables named by data set: [data.ml-1m].")
     for dataset, numbers_of in counts.items():
         _check_keys(f"{file}: data.{dataset}", numbers_of, COUNTS)
-    numbers = tuple(_number(f"{file}: row {n}", row, common, counts) for n, row in enumerate(value.get("row", []), 1))
+        for key, count in numbers_of.items():
+            if not isinstance(count, int) or isinstance(count, bool):
+                raise HarnessError(f"{file}: data.{dataset}.{key} is {count!r}; it must be a whole number.")
+    if not isinstance(rows, list):
+        raise HarnessError(f"{file}: row is {rows!r}; write each as [[row]].")
+    numbers = tuple(_number(f"{file}: row {n}", row, common, counts) for n, row in enumerate(rows, 1))
     if not numbers:
         raise HarnessError(f"{file} has no [[row]].")
     return Paper(value.get("title", file), value.get("source", ""), value.get("note", ""), numbers)
@@ -155,11 +165,14 @@ def _number(where: str, row: Json, common: Json, counts: Json) -> PublishedNumbe
     for key in NEEDED:
         if key not in row:
             raise HarnessError(f"{where} has no '{key}'; a row needs {', '.join(NEEDED)}.")
+    for key in NEEDED:
+        if key != "value" and not isinstance(row[key], str):
+            raise HarnessError(f"{where}: {key} is {row[key]!r}; it must be a text.")
     facts = common | {key: row[key] for key in FACTS if key in row}
     for key, fact in facts.items():
         if not isinstance(fact, FACTS[key]) or (FACTS[key] is int and isinstance(fact, bool)):
             raise HarnessError(f"{where}: {key} is {fact!r}; it must be a {FACTS[key].__name__}.")
-    if not isinstance(row["value"], int | float) or not 0 <= row["value"] <= 1:
+    if not isinstance(row["value"], int | float) or isinstance(row["value"], bool) or not 0 <= row["value"] <= 1:
         raise HarnessError(f"{where}: value is {row['value']!r}; it must be a number from 0 to 1.")
     if row["confidence"] not in CONFIDENCE:
         raise HarnessError(f"{where}: confidence: {registry.suggest(row['confidence'], list(CONFIDENCE))}")
@@ -170,7 +183,9 @@ def _number(where: str, row: Json, common: Json, counts: Json) -> PublishedNumbe
     return PublishedNumber(**required, **texts, facts=facts, counts=counts.get(row["dataset"], {}))
 
 
-def _check_keys(where: str, value: Json, allowed: tuple[str, ...]) -> None:
+def _check_keys(where: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if not isinstance(value, dict):
+        raise HarnessError(f"{where} is {value!r}; it must be a table of: {', '.join(allowed)}.")
     for key in value:
         if key not in allowed:
             raise HarnessError(f"{where} has an unknown key '{key}'. {registry.suggest(key, list(allowed))}")

@@ -27,6 +27,7 @@ from harness.metrics._all import HEADLINE, means
 from harness.metrics._ties import Ranks
 from harness.metrics.lists._base import TopLists
 from harness.training import list_scores
+from harness.training.precision import exact
 from harness.training.ranking import ranks_and_lists, warm_and_cold
 from harness.training.trial import Training, TrialArtifacts, TrialFailed
 from harness.types import Trial, TrialResult
@@ -108,6 +109,7 @@ class Ensemble:
     """Models of the same catalogue. keys: (N, sum of widths), theirs side by side. weighted: two different models,
     whose weight is chosen."""
 
+    @exact()
     @torch.no_grad()
     def __init__(self, models: Sequence[Training], split: Split, filter_seen: bool) -> None:
         self.models, self.split, self.filter_seen = models, split, filter_seen
@@ -137,6 +139,7 @@ class Ensemble:
         """Ranks (queries,) of the targets, and top-k lists, by the weighted sum of standardised scores."""
         return self._rank(self.states(queries), queries, weights, k)
 
+    @exact()
     @torch.no_grad()
     def states(self, queries: Queries) -> list[Tensor]:
         """States (queries, width) of each model, divided by the standard deviation of their scores."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -28,3 +30,19 @@ def use_tf32(device: str) -> bool:
         return False
     torch.set_float32_matmul_precision("high")
     return True
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Compute float32 products in full float32 inside, also where training uses TF32.
+
+    Ranking compares a target's score, a sum of products of its own, with scores of matrix products: in TF32 they differ
+    by a thousandth, items with equal vectors would lie all above or all below the target, and an export on a CPU would
+    not reproduce the ranks.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -12,6 +12,7 @@ from harness.data.splits import Queries, Split, cold
 from harness.metrics._all import HEADLINE, means
 from harness.metrics._ties import Ranks
 from harness.metrics.lists._base import NOTHING, TopLists
+from harness.training.precision import exact
 
 TIE = 1e-6  # relative: scores this close count as tied, so that the order of summation does not matter
 QUERIES = 1024  # max ranked together; larger blocks were not faster
@@ -34,6 +35,7 @@ def ranks(scorer: Scorer, split: Split, queries: Queries, *, filter_seen: bool, 
     return ranks_and_lists(scorer, split, queries, 0, filter_seen=filter_seen, table=table)[0]
 
 
+@exact()
 @torch.no_grad()
 def ranks_and_lists(
     scorer: Scorer, split: Split, queries: Queries, k: int, *, filter_seen: bool, table: Tensor | None = None

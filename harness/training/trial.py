@@ -36,6 +36,7 @@ from harness.training import diagnostics, list_scores, optimisation, schedules, 
 from harness.training.batches import Windows, gather, interactions, pieces, target_places, to_device
 from harness.training.losses._base import Loss
 from harness.training.model import Batch, SequenceModel
+from harness.training.precision import exact
 from harness.training.ranking import ranks, ranks_and_lists, warm_and_cold
 from harness.types import Trial, TrialResult, part
 
@@ -116,8 +117,7 @@ class Training:
 
         With `train.ema`, the averaged weights are validated and kept.
         """
-        start = time.monotonic()
-        number = len(self.curve)
+        start, number = time.monotonic(), len(self.curve)
         seed = (self.trial.seed * 1_000_003 + number) % 2**63
         torch.manual_seed(seed)
         generator = torch.Generator(self.device).manual_seed(seed)
@@ -179,6 +179,7 @@ class Training:
         """Ranks (queries,) of the targets under the current weights."""
         return self.ranks_and_lists(queries, 0)[0]
 
+    @exact()
     @torch.no_grad()
     def ranks_and_lists(self, queries: Queries, k: int) -> tuple[Ranks, TopLists]:
         """Ranks (queries,) of the targets and top-k lists under the current weights."""
@@ -206,6 +207,7 @@ class Training:
             last.append(self.model.last_states(gather(self.items, starts, sizes), table, times))
         return torch.cat(last)
 
+    @exact()
     def finish(self, top_k: int = 0) -> tuple[TrialResult, TrialArtifacts]:
         """The result at the best epoch. Only a confirming trial ranks the test set; `top_k`: length of the lists that
         it keeps, 0 for none."""
@@ -238,6 +240,7 @@ class Training:
         info |= {"epochs": len(self.curve)} | ({"accumulated": self.parts} if self.parts > 1 else {})
         return {name: float(value) for name, value in info.items() if math.isfinite(value)}
 
+    @exact()
     @torch.no_grad()
     def _spectrum(self) -> Tensor:
         """Normalised singular values of the item table, float64 (d,), on the CPU."""
@@ -273,8 +276,7 @@ class Training:
         weights = safetensors.torch.save(
             {**tensors, "item_table": table.contiguous()}, {"trial": json.dumps(self.trial.to_json())}
         )
-        spectra = {"start": self.start.numpy(), "end": self._spectrum().numpy()}
-        return TrialArtifacts(spectra=spectra, weights=weights)
+        return TrialArtifacts(spectra={"start": self.start.numpy(), "end": self._spectrum().numpy()}, weights=weights)
 
     def save(self) -> bytes:
         """Everything needed to resume after the last epoch, as safetensors bytes."""
@@ -344,8 +346,7 @@ def run_baseline(
     result = TrialResult("done", best=valid[HEADLINE], best_epoch=0, valid=valid, test=means(test, split.test.users))
     result.info = warm_and_cold(test, split, split.test) | list_scores.scores(lists, split, spectrum.E.numpy())
     result.info |= {"seconds": time.monotonic() - start, "parameters": 0.0}
-    kept = lists.cut(top_k) if top_k else None
-    return result, TrialArtifacts(ranks=test, users=split.test.users, lists=kept)
+    return result, TrialArtifacts(ranks=test, users=split.test.users, lists=lists.cut(top_k) if top_k else None)
 
 
 def spectrum(arrays: dict[str, np.ndarray], n: int) -> Spectrum:

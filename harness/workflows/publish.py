@@ -133,7 +133,7 @@ def _write_tables(part: Path, newest: LaunchRecord) -> None:
             for form in FORMATS:
                 tables.write(table, form, part / f"{place}leaderboard.{form}")
             table.trials.drop("info", strict=False).collect().write_parquet(part / f"{place}{TRIALS}")
-            places[place] = {"table": key, "run": run, **_summary(table)}
+            places[place] = {"table": key, "run": run, **summary(table)}
             first = False
         manifest = _manifest(ledger, places)
     write_text(part / publication.README, publication_readme.text(manifest))
@@ -142,7 +142,7 @@ def _write_tables(part: Path, newest: LaunchRecord) -> None:
     write_json(part / publication.MANIFEST, manifest)
 
 
-def _summary(table: tables.Table) -> Json:
+def summary(table: tables.Table) -> Json:
     """Return what an index shows of a table: protocol, preparation, budget and the best row of each section."""
     best = []
     for section in table.sections:
@@ -157,19 +157,25 @@ def _summary(table: tables.Table) -> Json:
 
 
 def _manifest(ledger: Ledger, places: Json) -> Json:
-    launches = [ledger.launches[run] for run in sorted(ledger.launches)]
-    keys = ("hash", "licence", "citation", "redistributable", "users", "items", "events")
-    data = {name: {k: card.get(k) for k in keys} for launch in launches for name, card in launch.data.items()}
-    versions = [{k: launch.provenance.get(k) for k in ("harness", "git", "code", "dirty")} for launch in launches]
     return {
         "kind": publication.KIND,
         "format": publication.FORMAT,
         "created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "written_by": {"harness": metadata.version("harness-bench"), "code": code_hash()},
-        "ran_with": [value for at, value in enumerate(versions) if value not in versions[:at]],
-        "data": data,
-        "encoders": sorted({s.cell.encoder for launch in launches for s in launch.studies} - {NO_TEXT}),
+        **contents(ledger),
         "tables": places,
+    }
+
+
+def contents(ledger: Ledger) -> Json:
+    """Return what a manifest takes from the ledger: code that ran, data sets, encoders, finished runs."""
+    launches = [ledger.launches[run] for run in sorted(ledger.launches)]
+    keys = ("hash", "licence", "citation", "redistributable", "users", "items", "events")
+    versions = [{k: launch.provenance.get(k) for k in ("harness", "git", "code", "dirty")} for launch in launches]
+    return {
+        "ran_with": [value for at, value in enumerate(versions) if value not in versions[:at]],
+        "data": {name: {k: card.get(k) for k in keys} for launch in launches for name, card in launch.data.items()},
+        "encoders": sorted({s.cell.encoder for launch in launches for s in launch.studies} - {NO_TEXT}),
         "runs": list(_runs(ledger)),
     }
 

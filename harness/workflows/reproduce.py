@@ -48,8 +48,8 @@ class Reproduction:
     """A reproduced row.
 
     ``checks``: name -> (recorded, here); ``difference``: reproduced minus recorded headline metric with its 95 %
-    interval over users and seeds. ``verdict``: ``equal`` (all ranks bitwise equal), ``within`` (the interval contains
-    zero, or the difference is within the requested tolerance) or ``differs``.
+    interval over users and, if there are several, seeds. ``verdict``: ``equal`` (all ranks bitwise equal), ``within``
+    (the interval contains zero, or the difference is within the requested tolerance) or ``differs``.
     """
 
     row: str
@@ -383,5 +383,6 @@ def text(result: Reproduction) -> str:
     if result.verdict == "equal":
         return "\n".join([*lines, "", WORDS["equal"]])
     lines += ["", f"Reproduced - recorded: {gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"]
-    limit = f"{result.tolerance:g}" if result.tolerance is not None else "the interval over users and seeds around zero"
+    over = "users and seeds" if len(result.seeds) > 1 else "users (not over seeds: there is one)"
+    limit = f"{result.tolerance:g}" if result.tolerance is not None else f"the interval over {over} around zero"
     return "\n".join([*lines, WORDS[result.verdict].format(limit=limit)])

@@ -17,7 +17,7 @@ from harness.record import artifacts
 from harness.record.ledger import Ledger
 from harness.report import tables
 from harness.system.code_hash import code_hash
-from harness.types import HarnessError, TrialResult
+from harness.types import HarnessError, Json, TrialResult
 from harness.workflows import publication, publish
 from harness.workflows.publication import Publication
 
@@ -60,9 +60,10 @@ def run(folder: Path) -> Verdict:
             events = sum(
                 source.segment(path).count(b"\n") for path in source.named("ledger", publication.SEGMENT).values()
             )
-            found += _ranks(source, ledger)
+            found += _ranks(source, ledger) + _described("", source.manifest, publish.contents(ledger))
             for place, run_of in _tables(source, ledger, found):
                 table = publish.built(ledger, source, run_of)
+                found += _described(f"table '{place}': ", source.manifest["tables"][place], publish.summary(table))
                 cells += _compare(source, place, table, found)
                 _compare_text(source, place, table, found, notes)
     except HarnessError as error:  # the records are damaged; the hashes name the file too
@@ -92,6 +93,13 @@ def _tables(source: Publication, ledger: Ledger, found: list[str]) -> list[tuple
     wrong = [run for key, run in runs.items() if key in places and places[key][1] != run]
     found += [f"{publication.MANIFEST}: launch {run} is newer than that of its table" for run in wrong]
     return [(places[key][0], run) for key, run in runs.items() if key in places]
+
+
+def _described(what: str, published: Any, again: Json) -> list[str]:
+    """Name the keys of the manifest that differ from the records; older versions did not write all of them."""
+    wanted = json.loads(json.dumps(again))
+    wrong = [key for key in wanted if key in published and not _equal(published[key], wanted[key])]
+    return [f"{publication.MANIFEST}: {what}'{key}' differs from the records" for key in wrong]
 
 
 def _ranks(source: Publication, ledger: Ledger) -> list[str]:
@@ -174,6 +182,8 @@ def _equal(one: Any, other: Any) -> bool:
     """Whether two cells agree; numbers, also those in text, up to `RELATIVE`."""
     if one == other:
         return True
+    if isinstance(one, dict) and isinstance(other, dict):  # `other` may have keys that an older version did not write
+        return all(key in other and _equal(value, other[key]) for key, value in one.items())
     if isinstance(one, list) or isinstance(other, list):
         lists = isinstance(one, list) and isinstance(other, list) and len(one) == len(other)
         return lists and all(map(_equal, one, other))
@@ -187,7 +197,10 @@ def _equal(one: Any, other: Any) -> bool:
 def _compare_text(source: Publication, place: str, table: tables.Table, found: list[str], notes: list[str]) -> None:
     """Compare what people read, if it was rendered by the same code."""
     if source.manifest.get("written_by", {}).get("code") != code_hash():
-        notes.append(f"{place}leaderboard.{{{','.join(RENDERED)}}} were rendered by other code; only hashes checked.")
+        notes.append(
+            f"{place}leaderboard.{{{','.join(RENDERED)}}} were rendered by other code; only hashes checked. Cells may "
+            "differ if a rule has changed since: manifest.json names the version that wrote them."
+        )
         return
     for form in RENDERED:
         name = f"{place}leaderboard.{form}"

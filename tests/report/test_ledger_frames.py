@@ -290,6 +290,20 @@ def test_a_table_names_every_code_that_trained_it_and_no_other(tmp_path):
     assert (alone["git"], alone["date"]) == ("0123abc", "2026-11-01")
 
 
+def test_a_configuration_that_was_drawn_twice_costs_once(tmp_path):
+    study = next(study for study in synthetic_ledgers.studies(1) if study.cell.adapter == "id")
+    with closing(Segment(tmp_path)) as segment:
+        segment.append("launched", **synthetic_ledgers.launch([study], 2, 2))
+        trial = study.searched()[0]
+        for number in range(2):
+            ledger_events.started(segment, trial, study.id, number)
+        result = synthetic_ledgers.result_of(trial)
+        ledger_events.ended(segment, trial.id, result)
+    [row] = ledger_frames.of_home(tmp_path).cells.iter_rows(named=True)
+    assert (row["trials_done"], row["search_epochs"]) == (2, 2)
+    assert row["search_seconds"] == result.info["seconds"]
+
+
 def test_rows_of_other_data_or_texts_do_not_stand_beside_those_of_the_present_ones(tmp_path, monkeypatch):
     """A folder of the user's, or its titles, may have changed between two launches."""
     monkeypatch.setitem(synthetic_ledgers.EMBEDDINGS, "minilm", "a" * 24)

@@ -225,6 +225,11 @@ def test_published_sasrec_baselines_lie_far_apart_on_beauty():
         ('adapter = "id"', 'adapter = "id"\nselected_by = "tests"', "selected_by: .*Did you mean 'test'"),
         ('backbone = "sasrec"', 'methode = "TIGER"', "unknown key 'methode'. Did you mean 'method'"),
         ("d = 64", "d = true", "d is True; it must be a int"),
+        ("value = 0.05", "value = true", "value is True; it must be a number"),
+        ('metric = "NDCG@10"', "metric = 5", "row 1: metric is 5; it must be a text"),
+        ('confidence = "repository"', 'confidence = ["paper"]', r"row 1: confidence is \['paper'\]; it must be a text"),
+        ('title = "A paper"', "title = 7", "title is 7; it must be a text"),
+        ("users = 22363", "users = '22363'", "data.beauty.users is '22363'; it must be a whole number"),
         ("[[row]]", "[[rows]]", "has an unknown key 'rows'. Did you mean 'row'"),
         ('title = "A paper"', "title = ", "cannot be read"),
     ],
@@ -232,6 +237,21 @@ def test_published_sasrec_baselines_lie_far_apart_on_beauty():
 def test_a_malformed_file_is_one_line(tmp_path, old, new, match):
     with pytest.raises(HarnessError, match=match):
         paper(tmp_path, PAPER.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("data = 3", "data is 3; it must be tables"),
+        ("[data]\nshop = 3", "data.shop is 3; it must be a table of: users"),
+        ("protocol = 4", "protocol is 4; it must be a table of: split"),
+        ("row = 4", r"row is 4; write each as \[\[row\]\]"),
+        ("row = [4]", "row 1 is 4; it must be a table of: dataset"),
+    ],
+)
+def test_a_file_of_other_types_is_one_line(tmp_path, text, match):
+    with pytest.raises(HarnessError, match=match):
+        paper(tmp_path, text)
 
 
 def test_a_metric_that_is_none_names_those_there_are(tmp_path, table):

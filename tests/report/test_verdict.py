@@ -126,3 +126,17 @@ def test_every_format_for_people_and_json_have_it():
     assert sentence.startswith("So far, with 1 trained row unfinished: text helps: svd · minilm +54.8 % over id [+46.5")
     for name in set(formats()) - {"csv", "parquet"}:
         assert "text helps" in " ".join(render(table, name).lower().split()), name
+
+
+@pytest.mark.parametrize("ranks", [[3.0], [3.0, 1.0], [3.0, 1.0, 2.0]])
+def test_few_users_are_no_reason_for_numbers_that_are_none(ranks):
+    """One user has no interval, and rows that do not vary between users no power."""
+    rows = {
+        ("beauty", encoder, "sasrec", name): [np.array(ranks)] * 2 for encoder, name in (("none", "id"), ("e", "a"))
+    }
+    table = build(results(rows, [cell(key) | {"seeds_planned": 2, "seeds_done": 2} for key in rows]))
+    assert "1 of 1 trained rows cannot be told" in table.sections[0].verdict
+    assert "finds differences" not in table.sections[0].verdict
+    for name in set(formats()) - {"parquet"}:
+        assert not re.search(r"(?<![a-z])nan(?![a-z])", render(table, name).lower()), name
+    assert not any(table.wide()[name].is_nan().any() for name, kind in table.wide().schema.items() if kind.is_float())

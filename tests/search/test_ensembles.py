@@ -1,6 +1,7 @@
 """Ensembles in a grid: names, selections, rounds, and their place behind the rows they combine."""
 
 import json
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -198,3 +199,19 @@ def test_the_record_of_an_ensemble_comes_back_as_written():
     record = StudyRecord("e", cell, 0, 2, (), parts=(part,), version=1)
     assert StudyRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
     assert record.cut_to(2).parts[0].trials == 2
+
+
+def test_an_ensemble_of_earlier_runs_does_not_stand_beside_rows_of_newer_ones(tmp_path):
+    dataset = make_dataset(tmp_path / "toy")
+
+    def row(lr, adapters):
+        pins = {"train.d": 16, "train.max_len": 8, "train.batch_size": 96, "train.lr": lr}
+        run(request(tmp_path, dataset, adapters, pins=pins, budget=replace(BUDGET, trials=0)))
+        rows = tables.build(ledger_frames.of_home(tmp_path)).sections[0].rows
+        return next(row for row in rows if row.cell.adapter == "id+id")
+
+    assert row(0.001, "id,id+id").state == "done"
+    other = row(0.01, "id")
+    assert (other.state, other.metrics) == ("skipped", {})
+    assert other.reason.startswith("combines earlier runs of id than its row has; name it in a bench")
+    assert row(0.01, "id+id").state == "done"

@@ -83,6 +83,18 @@ def test_differences_are_paired_by_user_and_settings_are_told(root):
     assert "id" not in same, "a trial of other epochs is another trial"
 
 
+def test_one_seed_each_is_said_to_leave_out_the_choice_of_seeds(root, tmp_path):
+    for name, lr in (("a", 0.001), ("b", 0.01)):
+        (tmp_path / name).mkdir()
+        pins, budget = small_homes.SMALL | {"train.lr": lr}, replace(small_homes.BUDGET, trials=0, seeds=1)
+        small_homes.run(small_homes.request(tmp_path / name, root / "toy", "id", pins=pins, budget=budget))
+    note = "one seed each: the test covers the choice of users, not that of seeds"
+    found = comparison.compare(str(tmp_path / "a"), str(tmp_path / "b"), tmp_path)
+    assert [note in cell.notes for cell in found.cells if cell.cell.adapter == "id"] == [True]
+    assert note in comparison.text(found)
+    assert note not in comparison.text(comparison.compare(str(root / "one"), str(root / "longer"), root / "one"))
+
+
 def test_holm_adjusts_over_the_cells_that_are_tested(root):
     found = comparison.compare(str(root / "one"), str(root / "longer"), root / "one")
     tested = [cell for cell in found.cells if not cell.same_runs and not cell.why_not]

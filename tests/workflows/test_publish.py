@@ -166,6 +166,34 @@ def forge_manifest(folder):
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
+def forge_best(folder):
+    change_manifest(folder, lambda manifest: manifest["tables"][""]["best"][0].update(adapter="mine", mean=0.99))
+
+
+def forge_runs(folder):
+    change_manifest(folder, lambda manifest: manifest["runs"][0].update(seed=77))
+
+
+def forge_data(folder):
+    change_manifest(folder, lambda manifest: next(iter(manifest["data"].values())).update(users=10**6))
+
+
+def change_manifest(folder, change):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("tamper", "named"), [(forge_best, "table '': 'best'"), (forge_runs, "'runs'"), (forge_data, "'data'")]
+)
+def test_a_manifest_that_claims_what_the_records_do_not_say_is_a_difference(copy, tamper, named):
+    tamper(copy)
+    done = verify(copy)
+    assert done.returncode == 1
+    assert f"manifest.json: {named} differs from the records" in done.stdout
+
+
 @pytest.mark.parametrize("tamper", [forge_event, forge_manifest])
 def test_nonsense_with_valid_checksums_is_a_difference(copy, tamper):
     tamper(copy)

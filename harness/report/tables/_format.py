@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from harness.report.tables._scores import REFERENCE, Gain
@@ -61,10 +62,15 @@ def score(value: float | None) -> str:
 
 def interval(value: resampling.Interval) -> str:
     """
-    >>> interval(resampling.Interval(0.0412, 0.0404, 0.042))
-    '0.0412 [0.0404, 0.0420]'
+    >>> interval(resampling.Interval(0.0412, 0.0404, 0.042)), interval(resampling.Interval(0.5, math.nan, math.nan))
+    ('0.0412 [0.0404, 0.0420]', '0.5000 [–, –]')
     """
-    return f"{value.mean:.4f} [{value.low:.4f}, {value.high:.4f}]"
+    return f"{value.mean:.4f} {bounds(value)}"
+
+
+def bounds(value: resampling.Interval) -> str:
+    low, high = (DASH if math.isnan(bound) else f"{bound:.4f}" for bound in (value.low, value.high))
+    return f"[{low}, {high}]"
 
 
 def gain(value: Gain | None, differs: bool = False) -> str:

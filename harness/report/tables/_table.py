@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import polars as pl
+import polars.selectors
 
 from harness.metrics.lists import _all as lists
 from harness.report.tables._across import Across
@@ -150,6 +151,7 @@ class Table:
             for section, row in rows
         ]
         frame = pl.DataFrame(records, infer_schema_length=None)
+        frame = frame.with_columns(polars.selectors.float().fill_nan(None))  # the bounds of one test user
         return frame.cast({name: _dtype(name) for name, dtype in frame.schema.items() if dtype == pl.Null})
 
     def wide(self) -> pl.DataFrame:

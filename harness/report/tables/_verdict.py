@@ -73,9 +73,10 @@ def _rivals(comparison: SectionComparison, users: int | None) -> list[str]:
         one = "the other trained row" if others == 1 else f"each of the {others} other trained rows"
         return [f"the best row, {_name(best, comparison)}, is better than {one}"]
     parts = [f"{tied} of {others} trained rows cannot be told from the best, {_name(best, comparison)}"]
-    if users is None:
+    if users is None or not percent > 0:  # NaN with one user, 0 with rows that do not vary
         return parts
-    parts.append(f"with {users:,} users the test finds differences of about {percent:.2g} % (80 % power)")
+    size = f"{percent:.2g}" if percent < 100 else f"{percent:,.0f}"
+    parts.append(f"with {users:,} users the test finds differences of about {size} % (80 % power)")
     if percent > TARGET:
         parts.append(_needed(comparison.users_for(TARGET)) + _hint(tied, others, users))
     return parts

@@ -16,7 +16,6 @@ from harness.report.tables import _columns, _format
 from harness.report.tables._page._board import board, embedded
 from harness.report.tables._scores import REFERENCE
 from harness.report.tables._table import Row, Section, Table
-from harness.stats import resampling
 from harness.types import Json
 
 FOLDER = Path(__file__).parent / "_page"
@@ -45,7 +44,7 @@ def render(table: Table) -> str:
         few=any(one.too_few for one in table.across) or not table.across,
         provenance=captions.facts(table.header.get("provenance") or {}),
         reference=REFERENCE,
-        interval=_interval,
+        interval=_format.bounds,
         board=Markup(embedded(board(table))),
         script=Markup(script),
         style=Markup(style),
@@ -60,10 +59,6 @@ def _joined(folder: str, names: tuple[str, ...], suffix: str) -> str:
 def _hash(text: str) -> str:
     """Return the hash that allows an inline element in a content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _interval(value: resampling.Interval) -> str:
-    return f"[{value.low:.4f}, {value.high:.4f}]"
 
 
 def _lead(table: Table) -> str:

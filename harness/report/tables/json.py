@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from json.encoder import encode_basestring
 from typing import Any
@@ -53,9 +54,11 @@ def _encoded(column: pl.Series) -> list[str]:
 
 
 def _rounded(value: Any) -> Any:
-    """Round floats to eight significant digits; further digits are noise."""
+    """Round floats to eight significant digits, as further digits are noise; infinite ones and NaN become None."""
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_rounded(item) for item in value]
-    return float(f"{value:.8g}") if isinstance(value, float) else value
+    if isinstance(value, float):
+        return float(f"{value:.8g}") if math.isfinite(value) else None
+    return value
