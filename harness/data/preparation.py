@@ -28,6 +28,7 @@ from harness.system.checksums import Damaged
 from harness.types import HarnessError, Json, PrepSpec, Protocol, digest
 
 PREPARATION = 1  # increase when the same files and spec give different sequences
+EXACT = 2  # in place of it for times with fractions of a second, which earlier versions rounded down
 MAX_ORPHAN_SHARE = 0.5  # of interactions whose item has no row in the items file; above it the ids do not match
 PLACEHOLDER = r"(?i)^(title_\d+|nan|unknown)$"
 WEAK_ORDER = 10  # percent; if shuffling costs less NDCG, the card warns that the order carries little information
@@ -36,7 +37,7 @@ FACTS = 2  # increase when `_facts` computes something else
 LARGE = 2**25  # bytes of interactions above which progress is printed by phase
 PHASES = ("reading", "numbering", "ordering", "filtering", "writing", "describing")
 BAR = 5  # characters per phase in the progress bar
-ARRAYS = {"items": np.int32, "offsets": np.int64, "times": np.int64}
+ARRAYS = ("items", "offsets", "times")
 
 
 def prepare(raw: RawDataset, spec: PrepSpec, home: Path) -> Prepared:
@@ -48,17 +49,21 @@ def prepare(raw: RawDataset, spec: PrepSpec, home: Path) -> Prepared:
     fewer than two users or items remain.
     """
     presets.check(spec)
-    identity = digest({"raw": raw_hash(raw), "spec": spec.identity(), "version": PREPARATION})
-    folder = home / "cache" / "prepared" / identity
+    source = {"raw": raw_hash(raw), "spec": spec.identity()}
+    whole, exact = (home / "cache" / "prepared" / digest(source | {"version": v}) for v in (PREPARATION, EXACT))
     progress = _Progress(raw)
-    build = lambda new: _write(_sequences(raw, spec, progress), raw, spec, new, progress)  # noqa: E731
-    if raw.notes and not folder.is_dir():
+    cached = [folder for folder in (exact, whole) if folder.is_dir()]
+    if raw.notes and not cached:
         print(f"{raw.name}: {'; '.join(raw.notes)}.", file=sys.stderr, flush=True)
-    try:
-        return _mapped(raw, spec, identity, files.build_folder(folder, build), progress)
-    except Damaged as error:
-        checksums.set_aside(folder, error.__cause__)
-    return _mapped(raw, spec, identity, files.build_folder(folder, build), progress)
+    for folder in cached:
+        try:
+            return _mapped(raw, spec, folder, progress)
+        except Damaged as error:
+            checksums.set_aside(folder, error.__cause__)
+    made = _sequences(raw, spec, progress)
+    folder = whole if made.times is None or made.times.dtype == np.int64 else exact
+    files.build_folder(folder, lambda new: _write(made, raw, spec, new, progress))
+    return _mapped(raw, spec, folder, progress)
 
 
 class _Progress:
@@ -83,9 +88,9 @@ class _Progress:
 
 @dataclass(frozen=True, eq=False)
 class _Sequences:
-    items: np.ndarray
-    offsets: np.ndarray
-    times: np.ndarray | None
+    items: np.ndarray  # int32
+    offsets: np.ndarray  # int64
+    times: np.ndarray | None  # int64, or float64 if some have fractions
     catalogue: pl.DataFrame  # with the column head: the value of the text template's first field
     users: pl.Series
     counts: dict[str, int]
@@ -148,11 +153,17 @@ def _numbered(
     return _Sequences(
         items=numbers[events.item],
         offsets=bounds(per_user[per_user > 0]),
-        times=np.floor(events.clock).astype(np.int64, copy=False) if timed else None,
+        times=_seconds(events.clock) if timed else None,
         catalogue=catalogue.filter(pl.Series(per_item > 0)),
         users=users.filter(pl.Series(per_user > 0)),
         counts=counts,
     )
+
+
+def _seconds(clock: np.ndarray) -> np.ndarray:
+    """Return times in seconds as int64, or as float64 if some have fractions."""
+    whole = np.floor(clock)
+    return whole.astype(np.int64, copy=False) if np.array_equal(whole, clock) else clock.astype(np.float64, copy=False)
 
 
 def _codes(values: pl.Series, ids: pl.Series) -> np.ndarray:
@@ -184,16 +195,16 @@ def _check_enough(raw: RawDataset, spec: PrepSpec, users: int, items: int) -> No
 
 def _write(sequences: _Sequences, raw: RawDataset, spec: PrepSpec, folder: Path, progress: _Progress) -> None:
     progress("writing")
-    for name, kind in ARRAYS.items():
+    for name in ARRAYS:
         if (array := getattr(sequences, name)) is not None:
-            np.save(folder / f"{name}.npy", array.astype(kind, copy=False), allow_pickle=False)
+            np.save(folder / f"{name}.npy", array, allow_pickle=False)
     sequences.catalogue.drop("head").write_parquet(folder / "catalogue.parquet")
     sequences.users.alias("user_id").to_frame().write_parquet(folder / "users.parquet")
     files.write_json(folder / "card.json", _card(sequences) | {"spec": asdict(spec), "files": file_hashes(raw)})
     checksums.seal(folder)
 
 
-def _mapped(raw: RawDataset, spec: PrepSpec, identity: str, folder: Path, progress: _Progress) -> Prepared:
+def _mapped(raw: RawDataset, spec: PrepSpec, folder: Path, progress: _Progress) -> Prepared:
     try:
         sums = checksums.sums(folder)
         checksums.check(folder, sums or {})
@@ -206,7 +217,7 @@ def _mapped(raw: RawDataset, spec: PrepSpec, identity: str, folder: Path, progre
         sizes = [len(items), len(offsets) - 1, catalogue.height, len(users)]
         if sizes != [card.events, card.users, card.items, card.users]:
             raise ValueError("the sizes of its files do not match the card")
-        prepared = Prepared(raw.name, identity, items, offsets, times, catalogue, users, card, raw.matrices)
+        prepared = Prepared(raw.name, folder.name, items, offsets, times, catalogue, users, card, raw.matrices)
         facts = _facts(prepared, folder / "facts.json", progress)
         if sums is None:  # prepared by a version that wrote no checksums
             checksums.seal(folder, without=("facts.json", plausibility.WARNINGS_FILE))

@@ -23,7 +23,8 @@ class Prepared:
     """Sequences of a raw data set under one `PrepSpec`; the arrays are memory-mapped from the cache.
 
     `hash`: identity of files, spec and preparation. `items` int32 (events,): item numbers 1..n_items, user by user, in
-    order. `offsets` int64 (users + 1,). `times` int64 (events,) seconds, None if the source has only an order.
+    order. `offsets` int64 (users + 1,). `times` (events,) seconds, int64, or float64 if some have fractions; None if
+    the source has only an order.
     `catalogue`: row i is item number i + 1: item_id str, text str or null, source_row i64 or null (its row in the items
     file). `users` str (users,): their ids. `card`: description of the data for people and reports. `matrices`:
     embedding files of the data set, by name.
@@ -65,6 +66,11 @@ class Split:
     valid: Queries
     test: Queries | None
     held_out: np.ndarray | None = None
+
+    @property
+    def seconds(self) -> np.ndarray | None:
+        """Times in whole seconds, int64 (events,), as backbones read them."""
+        return None if self.times is None else np.floor(self.times).astype(np.int64, copy=False)
 
     def history(self, user: int, end: int) -> np.ndarray:
         """Return the item numbers int32 (end,) of the user's first `end` events."""

@@ -95,7 +95,7 @@ class Training:
         self.optimizer = optimisation.make(self.model, self.train["lr"], self.train["weight_decay"])
         self.average = optimisation.Average(self.model, self.train["ema"])
         self.items = torch.tensor(split.items, device=self.device)
-        self.times = torch.tensor(split.times, device=self.device) if self.model.backbone.uses_time else None
+        self.times = torch.tensor(split.seconds, device=self.device) if self.model.backbone.uses_time else None
         self.windows = Windows.of(split, self.train["max_len"])
         self.curve: list[float] = []
         self.users: list[user_scores.Scores] = []

@@ -280,9 +280,10 @@ def _verified(model: exported_model.Recommender, split: Split, chosen: Trial, st
         histories = [split.history(user, end).tolist() for user, end in zip(block.users, block.ends, strict=True)]
         times = None
         if model.needs_times:
-            assert split.times is not None
+            seconds = split.seconds
+            assert seconds is not None
             starts = split.offsets[block.users]
-            times = [split.times[s : s + end + 1].tolist() for s, end in zip(starts, block.ends, strict=True)]
+            times = [seconds[s : s + end + 1].tolist() for s, end in zip(starts, block.ends, strict=True)]
         return model.states(histories, times)
 
     ranks = ranking.ranks(states, split, test, filter_seen=chosen.protocol.filter_seen, table=model.keys)

@@ -182,8 +182,9 @@ def _equal(one: Any, other: Any) -> bool:
     """Whether two cells agree; numbers, also those in text, up to `RELATIVE`."""
     if one == other:
         return True
-    if isinstance(one, dict) and isinstance(other, dict):  # `other` may have keys that an older version did not write
-        return all(key in other and _equal(value, other[key]) for key, value in one.items())
+    if isinstance(one, dict) or isinstance(other, dict):  # `other` may have keys that an older version did not write
+        both = isinstance(one, dict) and isinstance(other, dict)
+        return both and all(key in other and _equal(value, other[key]) for key, value in one.items())
     if isinstance(one, list) or isinstance(other, list):
         lists = isinstance(one, list) and isinstance(other, list) and len(one) == len(other)
         return lists and all(map(_equal, one, other))

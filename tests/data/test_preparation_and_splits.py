@@ -102,11 +102,19 @@ def test_without_times_the_order_column_orders_and_times_are_none(tmp_path):
     assert "Events without a timestamp: 1;" in partly.card.warnings[0]
 
 
-def test_times_with_fractions_order_events_and_are_stored_as_whole_seconds(tmp_path):
-    prepared = made(tmp_path, [("u", "a", 1.75), ("u", "b", 1.25), ("v", "a", -0.5), ("v", "b", 2.0)])
-    assert sequences(prepared) == {"u": "ba", "v": "ab"}
-    assert prepared.times is not None
-    assert prepared.times.tolist() == [1, 1, -1, 2]
+def test_times_with_fractions_order_events_cut_them_and_tie_only_if_equal(tmp_path):
+    rows = [("u", "a", 1.75), ("u", "b", 1.25), ("u", "c", 1.75), ("v", "a", -0.5), ("v", "b", 2.0), ("v", "c", 2.25)]
+    prepared = made(tmp_path, rows)
+    assert prepared.times.tolist() == [1.25, 1.75, 1.75, -0.5, 2.0, 2.25]
+    assert (prepared.card.tie_share, prepared.card.test_tie_share) == (1 / 4, 1 / 2)
+    cut = split(prepared, Protocol(drop_tied_test=True))
+    assert cut.test.users.tolist() == [1], "only the last two events of u have one time"
+    assert (cut.seconds.dtype, cut.seconds.tolist()) == (np.int64, [1, 1, 1, -1, 2, 2]), "backbones read whole seconds"
+    again = made(tmp_path, rows)
+    assert (again.hash, again.times.dtype) == (prepared.hash, np.float64)
+    whole = made(tmp_path, [(user, item, 4 * time) for user, item, time in rows])
+    assert whole.times.dtype == np.int64
+    assert split(whole, Protocol()).seconds.tolist() == whole.times.tolist()
 
 
 def test_an_item_without_a_row_keeps_its_events_and_has_no_text(tmp_path):
