@@ -100,6 +100,11 @@ class Cell:
         """Whether its encoder gives an item several texts."""
         return "variants:" in self.encoder
 
+    @property
+    def is_control(self) -> bool:
+        """Whether it has noise, or the texts of other items, in place of its text."""
+        return self.encoder == "noise" or self.encoder.startswith("shuffled:")
+
     def __str__(self) -> str:
         return " / ".join((self.dataset, self.encoder, self.backbone, self.adapter))
 

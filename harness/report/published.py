@@ -227,9 +227,11 @@ def _compare(number: PublishedNumber, table: Table | None) -> PublishedCompariso
 
 
 def _matches(number: PublishedNumber, section: Section, row: Row) -> bool:
-    """Return whether a row has the data set, backbone and adapter of a number; brackets after names are ignored."""
+    """Return whether a row has the data set, backbone and adapter of a number, and text of its own if any; brackets
+    after names are ignored."""
     return (
         row.fit is not None
+        and not row.cell.is_control
         and section.dataset.replace("_", "-") == number.dataset.replace("_", "-")
         and number.backbone in (ANY, registry.split_overrides(row.cell.backbone)[0])
         and number.adapter in (ANY, registry.split_overrides(row.cell.adapter)[0])

@@ -116,6 +116,16 @@ def test_of_several_rows_the_best_stands_beside_a_number_of_an_unknown_backbone(
     assert "backbone" in line.unstated
 
 
+def test_noise_and_misassigned_texts_are_not_our_best(tmp_path):
+    rows = {
+        ("beauty", encoder, "sasrec", "svd"): synthetic_results.seeds(x)
+        for encoder, x in (("minilm", 0.6), ("noise", 0.1), ("shuffled:minilm", 0.1))
+    }
+    text = PAPER.replace('adapter = "id"', 'adapter = "svd"')
+    [line] = published.compare(paper(tmp_path, text), tables.build(synthetic_results.results(rows)))
+    assert line.row == "beauty/minilm/sasrec/svd"
+
+
 METHOD = PAPER.replace('backbone = "sasrec"\nadapter = "id"', 'method = "TIGER"')
 
 

@@ -40,11 +40,6 @@ class Gain:
     preliminary: bool = False
 
 
-def is_control(cell: Cell) -> bool:
-    """Whether the row has noise, or the texts of other items, in place of its text."""
-    return cell.encoder == "noise" or cell.encoder.startswith("shuffled:")
-
-
 @dataclass(frozen=True)
 class RowScores:
     """A row's scores (M metrics, R rounds, U users): a summary of each metric, and resampled means of the headline

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from harness.report.tables._format import adapter, label
-from harness.report.tables._scores import REFERENCE, RowScores, is_control
+from harness.report.tables._scores import REFERENCE, RowScores
 from harness.report.tables._section import SectionComparison
 from harness.stats.crossed_effects import ALPHA
 from harness.types import NO_TEXT
@@ -31,7 +31,7 @@ def verdict(comparison: SectionComparison, users: int | None, coming: int = 0) -
 
 def reads_text(row: RowScores) -> bool:
     """Whether a trained row has the text of the items, not noise or the text of other items."""
-    return row.cell.is_trained and row.cell.encoder != NO_TEXT and not is_control(row.cell)
+    return row.cell.is_trained and row.cell.encoder != NO_TEXT and not row.cell.is_control
 
 
 def _text(comparison: SectionComparison) -> str:

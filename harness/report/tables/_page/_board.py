@@ -15,7 +15,7 @@ from harness.report.tables._across import Across
 from harness.report.tables._frames import KEY, Record, json_object
 from harness.report.tables._page import _columns
 from harness.report.tables._page._importance import importance
-from harness.report.tables._scores import REFERENCE, is_control
+from harness.report.tables._scores import REFERENCE
 from harness.report.tables._slices import Slice
 from harness.report.tables._table import Row, Section, Table
 from harness.stats.crossed_effects import ALPHA
@@ -209,7 +209,7 @@ def kinds(cell: Cell) -> list[str]:
     (['control'], ['baseline'])
     """
     names = ["baseline"] if cell.is_baseline else ["ensemble"] if cell.is_ensemble else []
-    if is_control(cell):
+    if cell.is_control:
         names.append("control")
     if not cell.is_baseline and _by_name_only(registry.ADAPTERS, cell.adapter):
         names.append("ablation")
