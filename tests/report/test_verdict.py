@@ -16,10 +16,10 @@ from harness.report.tables._verdict import _needed, _p
 Z = 2.94 + 0.84  # of p < .0033 (15 pairs at once, two-sided) and of 80 % power
 
 
-def noisy(means: dict[str, float], users: int, encoder: str = "minilm", runs: int = 2) -> Results:
+def noisy(means: dict[str, float], users: int, encoder: str = "minilm", runs: int = 2, seed: int = 5) -> Results:
     """Independent rows of so many seeds, whose targets are first with this probability, else not in the list. `id` is a
     row without text."""
-    rng = np.random.default_rng(5)
+    rng = np.random.default_rng(seed)
     rows = {
         ("beauty", "none" if name == "id" else encoder, "sasrec", name): [
             np.where(rng.random(users) < mean, 1.0, 99.0) for _ in range(runs)
@@ -140,3 +140,12 @@ def test_few_users_are_no_reason_for_numbers_that_are_none(ranks):
     for name in set(formats()) - {"parquet"}:
         assert not re.search(r"(?<![a-z])nan(?![a-z])", render(table, name).lower()), name
     assert not any(table.wide()[name].is_nan().any() for name, kind in table.wide().schema.items() if kind.is_float())
+
+
+def test_the_best_of_equal_rows_is_rarely_called_better():
+    """Tests against the best row alone do so in a fifth of such tables: the data choose it."""
+    wrong = 0
+    for seed in range(16):
+        section = build(noisy({f"a{k:02d}": 0.4 for k in range(20)}, 300, seed=seed)).sections[0]
+        wrong += any("tied" not in row.marks for row in section.rows[1:])
+    assert wrong <= 1
