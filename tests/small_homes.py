@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
+from command_line import bench_words, harness
 
 from harness.data import splits
 from harness.record import artifacts
@@ -16,7 +20,7 @@ from harness.search.plan import Plan, Request
 from harness.search.studies import TrialQueue
 from harness.training import ensemble, trial
 from harness.types import Budget, PrepSpec, TrialResult
-from harness.workflows import provenance, shared_data
+from harness.workflows import provenance, run_bench, shared_data
 
 SMALL = {"train.d": 16, "train.max_len": 8, "train.batch_size": 96}
 BUDGET = Budget("made", trials=1, epochs=2, patience=2, seeds=2)
@@ -28,40 +32,57 @@ def request(home: Path, dataset: Path, adapters: str, **own: Any) -> Request:
     return Request(home=home, datasets=str(dataset), adapters=adapters, **(defaults | own))
 
 
+def bench(home: Path, dataset: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The bench of `command_line.bench`, in this process and without Ray: the undisturbed one that others are held
+    against, or one whose home is all that a test needs."""
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_bench, "_search", lambda grid, bases, *_: (train(grid, bases), False))
+        done = harness(home, *bench_words(dataset, "--tracking", "off", *words))
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 def run(made: Request, fails: str = "") -> Plan:
     """The whole grid of a request, one trial after the other, into its home's ledger and artifacts.
 
     fails: an adapter of which every trial fails.
     """
-    ledger = Ledger.open(made.home)
-    grid = plan.make(made, ledger)
-    bases = shared_data.prepare(grid)
-    segment = Segment(made.home)
-    ledger.take(
+    grid = plan.make(made, Ledger.open(made.home))
+    train(grid, shared_data.prepare(grid), fails)
+    return grid
+
+
+def train(grid: Plan, bases: shared_data.Bases, fails: str = "") -> int:
+    """Run the pending trials of a grid; returns their number. A pruner has no say: it would need every epoch."""
+    home, ran, segment = grid.request.home, 0, Segment(grid.request.home)
+    grid.studies[0].ledger.take(
         segment.run,
         segment.append("launched", **provenance.launch(grid, {"slots": 1, "threads": 1, "gpu": 0.0}).to_json()),
     )
-    engine = TrialQueue([study for study in grid.studies if study.state == "pending"], segment, lambda _: None)
+    engine = TrialQueue(grid.pending, segment, lambda _: None)
     while (assignment := engine.next()) is not None:
         own, encoded = assignment.trial, grid.encoded_datasets[assignment.study.cell.dataset]
         split = splits.split(encoded.prepared, own.protocol)
         key = own.inputs.embedding
         spectrum = trial.spectrum(shared_data.arrays(*bases[key]) if key else {}, split.n_items)
+        ran += 1
         if own.cell.adapter == fails:
             engine.ended(own.id, TrialResult("failed", "made to fail"))
             continue
         if own.cell.is_ensemble:
-            weights = [artifacts.load_weights(made.home, part) for part in own.inputs.parts]
+            weights = [artifacts.load_weights(home, part) for part in own.inputs.parts]
             parts = [(ensemble.trial_of(part), part) for part in weights if part is not None]
             result, left = ensemble.run(own, parts, split, ensemble.text_of(spectrum))
         else:
             result, left = trial.run(own, split if own.role == "confirm" else split.sealed(), spectrum)
         artifacts.save_artifacts(
-            made.home, own.id, users=left.users, ranks=left.ranks, spectra=left.spectra, weights=left.weights
+            home, own.id, users=left.users, ranks=left.ranks, spectra=left.spectra, weights=left.weights
         )
         engine.ended(own.id, result)
+    grid.studies[0].ledger.take(segment.run, segment.append("finished", ran=ran))
     segment.close()
-    return grid
+    return ran
 
 
 def matrix(path: Path, items: int, D: int = 24) -> Path:
