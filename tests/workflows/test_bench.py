@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import SMALL_MODEL, TINY, bench, ended, environment, events, harness, metrics_of
+import small_homes
+from command_line import SMALL_MODEL, TINY, bench, bench_words, ended, environment, events, harness, metrics_of
 from dataset_files import make_dataset
 
 from harness.record import artifacts
@@ -200,14 +201,12 @@ def test_growing_the_grid_runs_only_the_difference(done):
 
 def test_a_cell_that_cannot_be_built_is_skipped_with_its_sentence(dataset, home):
     words = ["--adapters", "id,svd", "--backbones", "gru4rec", "--set", "train.d=64", "--set", "text.fusion=none"]
-    process = bench(home, dataset, *words)
-    assert process.returncode == 0, process.stderr
+    process = small_homes.bench(home, dataset, *words)
     assert "SVD keeps d=64" in process.stdout
     assert {e["trial"]["cell"]["adapter"] for e in events(home, "started")} >= {"id", "popularity"}
-    again = bench(home, dataset, *words, "--adapters", "id,svd,svd_whiten")
-    assert again.returncode == 0, again.stderr
+    again = small_homes.bench(home, dataset, *words, "--adapters", "id,svd,svd_whiten")
     assert again.stdout.count("SVD keeps d=64") == 2, "a later cell that cannot be built is told in the table as well"
-    only = bench(home, dataset, *words, "--adapters", "svd")
+    only = harness(home, *bench_words(dataset, *words, "--adapters", "svd"))
     assert only.returncode == 2
     assert only.stderr.strip().splitlines()[-1].startswith("Error: No cell of this grid can be built")
 
@@ -250,11 +249,8 @@ def test_every_event_after_the_cut_can_be_the_target(dataset, home):
         "0.8",
         "--target",
         "successive",
-        "--tracking",
-        "off",
     ]
-    done = bench(home, dataset, *words)
-    assert done.returncode == 0, done.stderr
+    small_homes.bench(home, dataset, *words)
     [row] = [
         r
         for r in json.loads(harness(home, "leaderboard", "--format", "json").stdout)["sections"][0]["rows"]
