@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import synthetic_ledgers
-from command_line import environment, harness_process
+from command_line import environment, harness
 from mlflow_server import contents, free_port, serve, stop
 from proxy import Proxy
 
@@ -37,14 +37,14 @@ def test_a_kill_in_the_middle_of_a_sync_loses_and_doubles_nothing(home, tmp_path
             written.append(len(contents(proxy.target)))
         assert 0 < written[1] < len(ledger.trials), "in the middle"
         assert written == sorted(written)
-        last = harness_process(home, "sync", "--tracking", proxy.target)
+        last = harness(home, "sync", "--tracking", proxy.target)
         assert last.returncode == 0, last.stderr
-        assert "MLflow has every trial" in harness_process(home, "sync", "--tracking", proxy.target).stdout
+        assert "MLflow has every trial" in harness(home, "sync", "--tracking", proxy.target).stdout
         found = contents(proxy.target)
         assert {trial_id: len(runs) for trial_id, runs in found.items()} == dict.fromkeys(ledger.trials, 1)
         assert all(whole for ((_, _, whole),) in found.values())
         local, remote = [
-            {form: harness_process(home, "leaderboard", "--format", form, *more).stdout for form in ("csv", "json")}
+            {form: harness(home, "leaderboard", "--format", form, *more).stdout for form in ("csv", "json")}
             for more in ([], ["--from-mlflow", proxy.target])
         ]
         assert remote["csv"] == local["csv"]

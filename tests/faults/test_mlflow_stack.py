@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 import synthetic_ledgers
-from command_line import environment, harness_process
+from command_line import environment, harness, harness_process
 from mlflow_server import check_mirror
 from proxy import Proxy
 
@@ -108,8 +108,8 @@ def refused(home, *words):
 
 def check_table(home, uri, forms=("csv",)):
     for form in forms:
-        local = harness_process(home, "leaderboard", "--format", form).stdout
-        remote = harness_process(home, "leaderboard", "--format", form, "--from-mlflow", uri).stdout
+        local = harness(home, "leaderboard", "--format", form).stdout
+        remote = harness(home, "leaderboard", "--format", form, "--from-mlflow", uri).stdout
         if form == "json":
             local, remote = json.loads(local), json.loads(remote)
             assert remote["header"].pop("tracking").startswith(uri), "the link to the runs, which MLflow alone has"
@@ -156,9 +156,9 @@ def test_a_killed_server_loses_and_doubles_nothing(stack, home, tmp_path, login)
         proxy.close()
     stack.start("server")
     assert 0 < len(tracking.Tracker(stack.uri, home).mirrored()) < len(trials), "in the middle"
-    last = harness_process(home, "sync", "--tracking", stack.uri)
+    last = harness(home, "sync", "--tracking", stack.uri)
     assert last.returncode == 0, last.stderr
-    assert "MLflow has every trial" in harness_process(home, "sync", "--tracking", stack.uri).stdout
+    assert "MLflow has every trial" in harness(home, "sync", "--tracking", stack.uri).stdout
     check_mirror(stack.uri, Ledger.open(home))
     check_table(home, stack.uri, ("csv", "json"))
     check_large_file(home, stack.uri, tmp_path)
@@ -168,7 +168,7 @@ def test_a_killed_server_loses_and_doubles_nothing(stack, home, tmp_path, login)
 
 def test_backup_restore_and_upgrade_give_the_same_table(stack, home, tmp_path, login):
     login("ann")
-    assert harness_process(home, "sync", "--tracking", stack.uri).returncode == 0
+    assert harness(home, "sync", "--tracking", stack.uri).returncode == 0
     database = stack.environment("database") | {"PGHOST": "127.0.0.1", "PGPORT": str(stack.ports["database"])}
     database["PGPASSWORD"] = _stack.SECRETS["POSTGRES_PASSWORD"]
     names = ("pg_dump", "pg_restore", "rclone")
@@ -200,14 +200,14 @@ def test_backup_restore_and_upgrade_give_the_same_table(stack, home, tmp_path, l
     run("upgrade")
     stack.start("server")
     check_table(home, stack.uri)
-    assert "MLflow has every trial" in harness_process(home, "sync", "--tracking", stack.uri).stdout
+    assert "MLflow has every trial" in harness(home, "sync", "--tracking", stack.uri).stdout
     check_large_file(home, stack.uri, tmp_path)
 
 
 def test_another_user_reads_and_writes_what_is_granted(stack, home, tmp_path, login):
     """The last test: it writes trials that are not in the home of the others."""
     login("ann")
-    assert harness_process(home, "sync", "--tracking", stack.uri).returncode == 0
+    assert harness(home, "sync", "--tracking", stack.uri).returncode == 0
     login("bob")
     check_table(home, stack.uri)
     synthetic_ledgers.write(tmp_path / "bobs", datasets=1, trials=3, seeds=1)
@@ -221,5 +221,5 @@ def test_another_user_reads_and_writes_what_is_granted(stack, home, tmp_path, lo
         timeout=60,
     ).json()["experiment"]["experiment_id"]
     told(stack, "/api/3.0/mlflow/users/permissions/grant", username="bob", resource_id=experiment)
-    done = harness_process(tmp_path / "bobs", "sync", "--tracking", stack.uri)
+    done = harness(tmp_path / "bobs", "sync", "--tracking", stack.uri)
     assert done.returncode == 0, done.stderr
