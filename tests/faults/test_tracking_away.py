@@ -8,6 +8,7 @@ import time
 from collections import Counter
 
 import pytest
+import small_homes
 import synthetic_ledgers
 from command_line import SMALL_MODEL, TINY, bench, ended, environment, harness, harness_process, metrics_of
 from dataset_files import make_dataset
@@ -54,14 +55,14 @@ def test_a_server_that_dies_costs_a_warning_and_sync_catches_up(dataset, home, t
 
     server = serve(tmp_path / "server", port)
     try:
-        first = harness_process(home, "sync", "--tracking", uri)
+        first = harness(home, "sync", "--tracking", uri)
         assert first.returncode == 0, first.stderr
-        second = harness_process(home, "sync", "--tracking", uri)
+        second = harness(home, "sync", "--tracking", uri)
         assert "MLflow has every trial" in second.stdout
         counts = Counter(run.data.tags["harness.trial"] for run in mirrored(uri))
         assert counts == Counter(ended(home))
-        local = harness_process(home, "leaderboard", "--format", "csv")
-        remote = harness_process(home, "leaderboard", "--format", "csv", "--from-mlflow", uri)
+        local = harness(home, "leaderboard", "--format", "csv")
+        remote = harness(home, "leaderboard", "--format", "csv", "--from-mlflow", uri)
         assert remote.returncode == 0, remote.stderr
         assert remote.stdout == local.stdout
     finally:
@@ -74,7 +75,7 @@ def test_no_server_at_all_is_one_clear_line_for_sync_and_no_fault_for_the_bench(
     process = bench(home, dataset, *words)
     assert process.returncode == 0, process.stderr
     assert process.stderr.count("is away") == 1
-    synced = harness_process(home, "sync", "--tracking", uri)
+    synced = harness(home, "sync", "--tracking", uri)
     assert synced.returncode == 2
     assert synced.stderr.startswith("Error: MLflow at http://127.0.0.1")
     assert "secret" not in process.stderr + synced.stderr
@@ -239,7 +240,7 @@ def test_a_server_absent_at_the_start_that_comes_back_costs_nothing(proxy, tmp_p
     assert grown.returncode == 0, grown.stderr
     after = {i: runs[0][0] for i, runs in contents(proxy.uri).items()}
     assert before.items() < after.items(), "what was there keeps its MLflow run"
-    assert bench(plain, folder, *grid, "--tracking", "off").returncode == 0
+    small_homes.bench(plain, folder, *grid)
     run = min(Ledger.open(home).launches)
     tables = [
         json.loads(harness(h, "leaderboard", "--format", "json", *more).stdout)
