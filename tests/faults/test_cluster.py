@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 
 import pytest
+import small_homes
 from command_line import bench, ended, events, harness, metrics_of
 from dataset_files import make_dataset
 from processes import count, start, wait_for
@@ -25,8 +26,7 @@ def test_two_nodes_give_the_table_of_one_machine(tmp_path):
     from ray.cluster_utils import Cluster
 
     folder = make_dataset(tmp_path / "toy", users=800, items=200)
-    local = bench(tmp_path / "local", folder, *GRID)
-    assert local.returncode == 0, local.stderr
+    small_homes.bench(tmp_path / "local", folder, *GRID)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
         for _ in range(2):
