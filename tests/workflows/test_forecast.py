@@ -8,7 +8,8 @@ import time
 from dataclasses import replace
 
 import pytest
-from command_line import SMALL_MODEL, bench, harness
+import small_homes
+from command_line import SMALL_MODEL, harness
 
 from harness.engine import slots
 from harness.record import leases
@@ -212,7 +213,7 @@ def test_a_plan_with_a_deadline_calibrates_once_and_the_bench_says_how_it_came_o
     again = harness(home, "plan", *words, *size, "--deadline", "1s")
     assert "Calibrating" not in again.stderr
     assert "does not fit in 1s" in again.stdout
-    done = bench(home, dataset, "--adapters", "id", *size, "--tracking", "off")
+    done = small_homes.bench(home, dataset, "--adapters", "id", *size)
     assert "the forecast was" in done.stderr
     finished = json.loads(harness(home, "status", "--json").stdout)
     assert finished["over"]
