@@ -3,11 +3,16 @@
 import base64
 import json
 import threading
+import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
 import pytest
-from command_line import TINY, bench_words, harness, harness_process
+from click.testing import CliRunner
+from command_line import TINY, bench_words, harness, harness_process, settings
+
+from harness.cli import main
+from harness.types import HarnessError
 
 MARK = "hunter2"  # in every secret below, and nowhere else
 VARIABLES = ("RAY_AUTH_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HARNESS_API_KEY", "OPENAI_API_KEY")
@@ -106,7 +111,7 @@ def test_a_bench_and_its_tables_leak_none(dataset, home, port, secrets):
 
 
 @pytest.mark.parametrize("debug", [[], ["--debug"]])
-def test_errors_and_tracebacks_leak_none(dataset, home, port, secrets, monkeypatch, debug):
+def test_errors_and_tracebacks_leak_none(dataset, home, port, secrets, monkeypatch, capfd, debug):
     uri = f"http://ann:{MARK}-uri@127.0.0.1:{port}"
     lab = f"http://ann:{MARK}-uri@mlflow.invalid:5000"
     malformed = f"http://ann:{MARK}-uri@127.0.0.1:port"
@@ -126,10 +131,17 @@ def test_errors_and_tracebacks_leak_none(dataset, home, port, secrets, monkeypat
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     outputs = {}
     for number, command in enumerate(commands):
-        done = harness_process(home, *debug, *command) if debug else harness(home, *command)
-        outputs[number] = (done.returncode, leaks(done.stdout + done.stderr))
-        if debug:
-            assert "Traceback" in done.stderr, f"{number}: {done.stderr}"
+        done = CliRunner().invoke(main, [*debug, *command], env=settings(home))
+        shown = "".join(traceback.format_exception(done.exception)) if debug else ""
+        outputs[number] = (done.exit_code, leaks(done.output + shown + "".join(capfd.readouterr())))
+        assert isinstance(done.exception, HarnessError if debug else SystemExit), f"{number}: {shown}"
     code = 1 if debug else 2
     assert outputs == {number: (code, []) for number in outputs}
     assert not home.exists() or not any(home.rglob("*")) or leaking_files(home) == []
+
+
+def test_a_traceback_as_the_interpreter_prints_it_leaks_none(home, port, secrets):
+    done = harness_process(home, "--debug", "sync", "--tracking", f"http://ann:{MARK}-uri@127.0.0.1:{port}")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert leaks(done.stdout + done.stderr) == []
