@@ -31,10 +31,20 @@ def test_the_same_users_are_told_of_every_trial_and_at_most_so_many():
     assert np.mean(few) / user_scores.UNIT == pytest.approx(means(ranks[:90])["NDCG@10"], abs=1e-4)
 
 
-def test_a_bench_with_wilcoxon_stops_exactly_the_trials_that_its_ledger_says_are_worse(home, tmp_path):
-    """Decided again from the ledger's lines, with scipy alone; killed half-way, it would find all of it there."""
-    done = bench(home, make_dataset(tmp_path / "toy"), *WORDS)
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A data set folder, and the home of a bench on it that nothing stops."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    folder, home = make_dataset(root / "toy"), root / "home"
+    done = bench(home, folder, *WORDS)
     assert done.returncode == 0, done.stderr
+    return folder, home
+
+
+@pytest.mark.slow
+def test_a_bench_with_wilcoxon_stops_exactly_the_trials_that_its_ledger_says_are_worse(undisturbed):
+    """Decided again from the ledger's lines, with scipy alone; killed half-way, it would find all of it there."""
+    _, home = undisturbed
     told: dict[str, list[list[int]]] = {}
     for event in events(home, "epoch"):
         if "users" in event:
@@ -59,16 +69,17 @@ def test_a_bench_with_wilcoxon_stops_exactly_the_trials_that_its_ledger_says_are
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)  # four benches on all cores
-def test_a_bench_with_wilcoxon_that_is_killed_stops_the_trials_that_an_undisturbed_one_stops(tmp_path, monkeypatch):
-    folder, home, plain = make_dataset(tmp_path / "toy"), tmp_path / "home", tmp_path / "plain"
+@pytest.mark.timeout(1200)  # three benches on all cores, and that of the fixture
+def test_a_bench_with_wilcoxon_that_is_killed_stops_the_trials_that_an_undisturbed_one_stops(
+    undisturbed, home, monkeypatch
+):
+    folder, plain = undisturbed
     for place in ("append:30", "append:12"):  # counted in each process
         monkeypatch.setenv("HARNESS_FAILPOINT", place)
         assert bench(home, folder, *WORDS).returncode == -signal.SIGKILL
     monkeypatch.delenv("HARNESS_FAILPOINT")
-    for one in (home, plain):
-        done = bench(one, folder, *WORDS)
-        assert done.returncode == 0, done.stderr
+    done = bench(home, folder, *WORDS)
+    assert done.returncode == 0, done.stderr
     found, expected = ({e["id"]: e["result"] for e in whole(one, "ended")} for one in (home, plain))
     assert {i: r["status"] for i, r in found.items()} == {i: r["status"] for i, r in expected.items()}
     assert {r["status"] for r in found.values()} == {"done", "pruned"}
