@@ -33,8 +33,8 @@ def request(home: Path, dataset: Path, adapters: str, **own: Any) -> Request:
 
 
 def bench(home: Path, dataset: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """The bench of `command_line.bench`, in this process and without Ray: the undisturbed one that others are held
-    against, or one whose home is all that a test needs."""
+    """The bench of `command_line.bench`, in this process, on the CPU and without Ray: the undisturbed one that others
+    (with `--gpu 0`) are held against, or one whose home is all that a test needs."""
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_bench, "_search", lambda grid, bases, *_: (train(grid, bases), False))

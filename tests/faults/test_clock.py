@@ -8,7 +8,7 @@ import small_homes
 from command_line import bench, ended, environment, events, harness_process, metrics_of
 from dataset_files import make_dataset
 
-GRID = ["--adapters", "id", "--backbones", "sasrec", "--sampler", "random", "--tracking", "off"]
+GRID = ["--adapters", "id", "--backbones", "sasrec", "--sampler", "random", "--tracking", "off", "--gpu", "0"]
 SHIFTED = """
 import os, time
 _time, _ns, _gmtime, _localtime = time.time, time.time_ns, time.gmtime, time.localtime

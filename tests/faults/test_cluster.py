@@ -12,7 +12,7 @@ from processes import count, start, wait_for
 
 GRID = ["--adapters", "id,spectran", "--backbones", "sasrec", "--sampler", "random", "--pruner", "none"]
 # Long enough for the second node to join in.
-GRID += ["--tracking", "off", "--budget", "standard", "--trials", "3", "--epochs", "10"]
+GRID += ["--gpu", "0", "--tracking", "off", "--budget", "standard", "--trials", "3", "--epochs", "10"]
 
 
 @pytest.fixture(autouse=True)

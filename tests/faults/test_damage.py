@@ -12,7 +12,7 @@ from dataset_files import make_dataset
 from harness.metrics._ties import Ranks
 from harness.record import artifacts
 
-GRID = ["--adapters", "id,svd", "--backbones", "sasrec", "--sampler", "random", "--tracking", "off"]
+GRID = ["--adapters", "id,svd", "--backbones", "sasrec", "--sampler", "random", "--tracking", "off", "--gpu", "0"]
 
 
 def flip(path, at=-3):

@@ -13,7 +13,7 @@ from s3_server import URL, S3Server
 from harness.record import artifacts
 
 GRID = ["--adapters", "id,svd,id+svd", "--backbones", "sasrec", "--sampler", "random", "--pruner", "none"]
-GRID += ["--tracking", "off", "--trials", "2", "--epochs", "12"]
+GRID += ["--tracking", "off", "--trials", "2", "--epochs", "12", "--gpu", "0"]
 
 
 @pytest.fixture

@@ -221,7 +221,7 @@ def test_a_server_absent_at_the_start_that_comes_back_costs_nothing(proxy, tmp_p
     monkeypatch.setattr(tracking, "EXPERIMENT", "harness")
     folder = make_dataset(tmp_path / "toy", seed=7)
     home, plain = tmp_path / "home", tmp_path / "plain"
-    grid = ["--adapters", "id", "--backbones", "sasrec", "--sampler", "random", "--trials", "3"]
+    grid = ["--adapters", "id", "--backbones", "sasrec", "--sampler", "random", "--trials", "3", "--gpu", "0"]
     proxy.mode = 429
     command = [sys.executable, "-m", "harness.cli", "bench", "--datasets", str(folder), *TINY, *SMALL_MODEL, *grid]
     process = subprocess.Popen(
