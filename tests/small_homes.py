@@ -33,8 +33,10 @@ def request(home: Path, dataset: Path, adapters: str, **own: Any) -> Request:
 
 
 def bench(home: Path, dataset: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """The bench of `command_line.bench`, in this process, on the CPU and without Ray: the undisturbed one that others
-    (with `--gpu 0`) are held against, or one whose home is all that a test needs."""
+    """Run the bench of `command_line.bench` in this process, on the CPU and without Ray, in a tenth of the time.
+
+    For tests that need only a finished home, or the undisturbed one with which a bench on Ray (`--gpu 0`) is compared.
+    """
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_bench, "_search", lambda grid, bases, *_: (train(grid, bases), False))
@@ -54,7 +56,7 @@ def run(made: Request, fails: str = "") -> Plan:
 
 
 def train(grid: Plan, bases: shared_data.Bases, fails: str = "") -> int:
-    """Run the pending trials of a grid; returns their number. A pruner has no say: it would need every epoch."""
+    """Run the pending trials of a grid and return their number. Nothing is pruned: epochs are not reported."""
     home, ran, segment = grid.request.home, 0, Segment(grid.request.home)
     grid.studies[0].ledger.take(
         segment.run,
