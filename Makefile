@@ -23,7 +23,7 @@ types:
 
 test:
 	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not soak"
-	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal -m slow --ignore=tests/faults
+	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal -m slow tests --ignore=tests/faults
 	$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile -m slow tests/faults
 
 soak:
