@@ -65,9 +65,9 @@ function family(section, cells, other, metric) {
   return holm(raw);
 }
 
-// Adjusted p-values of all pairs of rows, by "a b" with the places a < b; none for other metrics than the headline.
+// Adjusted p-values of all pairs of rows, by "a b" with the places a < b; null for other metrics than the headline.
 function pairs(section, cells, metric) {
-  if (metric !== BOARD.headline || !section.pairs) return new Map();
+  if (metric !== BOARD.headline || !section.pairs) return null;
   const places = cells.map((cell) => section.pairs.cells.indexOf(cell.index));
   const raw = new Map();
   places.forEach((i, a) => places.slice(0, a).forEach((j, b) => raw.set(`${b} ${a}`, section.pairs.p[i][j])));
@@ -112,9 +112,9 @@ function compare(section, filter) {
   const best = scored[0] ?? null;
   const fromReference = reference ? family(section, scored, reference, metric) : new Map();
   const adjusted = pairs(section, scored, metric);
-  const groups = adjusted.size || scored.length === 1 ? letters(scored.length, (a, b) => adjusted.get(`${a} ${b}`) < BOARD.alpha) : [];
+  const groups = adjusted ? letters(scored.length, (a, b) => adjusted.get(`${a} ${b}`) < BOARD.alpha) : [];
   // The data choose the best row, so it is compared by the tests of all pairs; the reference is chosen beforehand.
-  const fromBest = (cell) => Math.min(adjusted.get(`0 ${scored.indexOf(cell)}`) ?? 0, cell === reference ? (fromReference.get(best.index) ?? 1) : 1);
+  const fromBest = (cell) => Math.min(adjusted?.get(`0 ${scored.indexOf(cell)}`) ?? 0, cell === reference ? (fromReference.get(best.index) ?? 1) : 1);
   const rows = cells.map((cell) => {
     const mean = meanOf(cell, metric);
     if (mean === null) return { cell, rank: null, marks: ["hole"], gain: null, rival: null, group: "" };
