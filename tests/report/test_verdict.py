@@ -149,3 +149,17 @@ def test_the_best_of_equal_rows_is_rarely_called_better():
         section = build(noisy({f"a{k:02d}": 0.4 for k in range(20)}, 300, seed=seed)).sections[0]
         wrong += any("tied" not in row.marks for row in section.rows[1:])
     assert wrong <= 1
+
+
+@pytest.mark.parametrize("best", ["id", "a00"])
+def test_no_row_is_marked_as_tied_with_the_best_and_as_different_from_it(best):
+    """The reference is chosen beforehand: its tests have a family of their own, whichever of the two is best."""
+    means = {f"a{k:02d}": 0.4 for k in range(20)} | {"id": 0.4}
+    section = build(noisy(means | {best: 0.46}, 1500, seed=11)).sections[0]
+    assert section.rows[0].cell.adapter == best
+    marks = {row.cell.adapter: row.marks for row in section.rows[1:]}
+    if best == "id":
+        assert any("differs" in found for found in marks.values())
+        assert not any({"tied", "differs"} <= set(found) for found in marks.values())
+    else:
+        assert ("tied" in marks["id"]) != ("differs" in section.rows[0].marks)

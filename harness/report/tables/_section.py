@@ -97,7 +97,9 @@ class SectionComparison:
         The data choose the best row, so the tests of all pairs decide; `id` is chosen beforehand and has a family.
         """
         p = self.p_pairs[self.place[best.cell], self.place[row.cell]]
-        return min(p, self.p_id.get(best.cell, 1.0) if row is self.reference else 1.0) >= ALPHA
+        if self.reference in (best, row):
+            p = min(p, self.p_id[row.cell if best is self.reference else best.cell])
+        return bool(p >= ALPHA)
 
     def tied_with_best(self) -> tuple[RowScores, int, int, float] | None:
         """Return the best trained row, how many of how many other trained rows do not differ from it significantly, and

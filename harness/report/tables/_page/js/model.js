@@ -114,7 +114,11 @@ function compare(section, filter) {
   const adjusted = pairs(section, scored, metric);
   const groups = adjusted ? letters(scored.length, (a, b) => adjusted.get(`${a} ${b}`) < BOARD.alpha) : [];
   // The data choose the best row, so it is compared by the tests of all pairs; the reference is chosen beforehand.
-  const fromBest = (cell) => Math.min(adjusted?.get(`0 ${scored.indexOf(cell)}`) ?? 0, cell === reference ? (fromReference.get(best.index) ?? 1) : 1);
+  const ties = (cell) => {
+    const other = best === reference ? cell : cell === reference ? best : null;
+    const p = Math.min(adjusted?.get(`0 ${scored.indexOf(cell)}`) ?? 0, (other && fromReference.get(other.index)) ?? 1);
+    return p >= BOARD.alpha;
+  };
   const rows = cells.map((cell) => {
     const mean = meanOf(cell, metric);
     if (mean === null) return { cell, rank: null, marks: ["hole"], gain: null, rival: null, group: "" };
@@ -124,7 +128,7 @@ function compare(section, filter) {
     if (overReference) overReference.p = fromReference.get(cell.index) ?? null;
     const marks = [];
     if (rank <= 2) marks.push(rank === 1 ? "best" : "second");
-    if (fromBest(cell) >= BOARD.alpha) marks.push("tied");
+    if (ties(cell)) marks.push("tied");
     marks.push(...(cell.marks ?? []));
     if (overReference && overReference.p !== null && overReference.p < BOARD.alpha) marks.push("differs");
     const group = groups[scored.indexOf(cell)] ?? "";
