@@ -11,7 +11,7 @@ measure:
 Intervals: 95 %, bootstrap over rows (2,000 rounds), since trials of a row are not independent. Correlation is no cause:
 a learning rate changes both the spectrum and the score.
 
-    python benchmarks/rank_measures.py results/office
+    python benchmarks/rank_measures.py results/office --backbone sasrec
 """
 
 from __future__ import annotations
@@ -50,10 +50,11 @@ ROUNDS, LEAST = 2_000, 3  # bootstrap rounds; trials of a row that have ranks wi
 SCORE, ROW = "best", "row"
 
 
-def trials_of(results: Results) -> pl.DataFrame:
-    """One line per finished trained trial: row, role, score and measures (null where not measured)."""
+def trials_of(results: Results, backbone: str) -> pl.DataFrame:
+    """One line per finished trained trial with a backbone: row, role, score and measures (null where not measured)."""
     control = (pl.col("encoder") == "noise") | pl.col("encoder").str.starts_with("shuffled:")
-    frame = results.trials.filter(~control, pl.col("status") == "done", pl.col(SCORE).is_not_null()).collect()
+    wanted = (pl.col("backbone") == backbone) & (pl.col("status") == "done") & pl.col(SCORE).is_not_null()
+    frame = results.trials.filter(~control, wanted).collect()
     info = [json.loads(text or "{}") for text in frame["info"]]
     columns = {name: pl.Series([facts.get(name) for facts in info], dtype=pl.Float64) for name in MEASURES}
     frame = frame.select(pl.concat_str(list(CELL), separator=" / ").alias(ROW), "role", SCORE).with_columns(**columns)
@@ -130,16 +131,15 @@ def results_of(folder: Path) -> Results:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="publication or home")
+    parser.add_argument("--backbone", default="sasrec", help="its rows only: levels differ between backbones")
     options = parser.parse_args()
-    trials = trials_of(results_of(options.folder))
+    trials = trials_of(results_of(options.folder), options.backbone)
     rows, count = trials[ROW].n_unique(), searched(trials).height
-    about = (
-        f"{count:,} search trials of {rows} trained rows; Spearman's correlation with validation NDCG@10 and its 95 %"
-    )
+    about = f"{count:,} search trials of {rows} trained rows with {options.backbone}; Spearman's correlation with "
     _measure.write(
         "rank_measures",
         "Rank measures and quality",
-        f"{about} interval (rows resampled).",
+        f"{about}validation NDCG@10 and its 95 % interval (rows resampled).",
         _measure.table(table(trials)),
     )
 
