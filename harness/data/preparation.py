@@ -60,10 +60,14 @@ def prepare(raw: RawDataset, spec: PrepSpec, home: Path) -> Prepared:
             return _mapped(raw, spec, folder, progress)
         except Damaged as error:
             checksums.set_aside(folder, error.__cause__)
+    return _mapped(raw, spec, _built(raw, spec, whole, exact, progress), progress)
+
+
+def _built(raw: RawDataset, spec: PrepSpec, whole: Path, exact: Path, progress: _Progress) -> Path:
+    """Prepare `raw`, in `exact` if its times have fractions of a second, else in `whole`; return the folder."""
     made = _sequences(raw, spec, progress)
     folder = whole if made.times is None or made.times.dtype == np.int64 else exact
-    files.build_folder(folder, lambda new: _write(made, raw, spec, new, progress))
-    return _mapped(raw, spec, folder, progress)
+    return files.build_folder(folder, lambda new: _write(made, raw, spec, new, progress))
 
 
 class _Progress:
