@@ -19,7 +19,7 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from harness.types import Json
 
 BEAT = 5.0  # seconds between signs of life
 EXPIRES = 60.0  # seconds without a beat; well above the caching time of network file systems
+SILENT = 600.0  # seconds without a beat after which a run is shown as stopped: more, as clocks of machines may differ
 
 
 class Leases:
@@ -169,14 +170,31 @@ def _touched(path: Path) -> tuple[int, int] | None:
 def running(home: Path, owner: str) -> float | None:
     """Seconds since a process of this machine began to hold leases, by the monotonic clock; None if it holds none, is
     gone, or runs on another machine."""
+    return next((time.monotonic() - began for began, lives in _holders_here(home, owner) if lives), None)
+
+
+def alive(home: Path, owner: str) -> bool:
+    """Whether a run gives signs of life, here or on another machine.
+
+    It gives none if its process on this machine is gone or if its beat, by the clock of the file system, is older than
+    `SILENT`. That is enough to inform, not to take a lease over.
+    """
+    if not all(lives for _, lives in _holders_here(home, owner)):
+        return False
+    try:
+        return time.time() - (home / "leases" / f"{owner}.beat").stat().st_mtime < SILENT
+    except OSError:
+        return False
+
+
+def _holders_here(home: Path, owner: str) -> Iterator[tuple[float, bool]]:
+    """Leases that `owner` took on this machine: when it began to hold leases, and whether its process still runs."""
     place = here()["place"]
     for path in (home / "leases").glob("*.[0-9]*"):
         with contextlib.suppress(OSError, ValueError, KeyError):
             holder = json.loads(path.read_text(encoding="utf-8"))
-            alive = place and holder["place"] == place and born(holder["pid"]) == holder["born"]
-            if holder["owner"] == owner and alive:
-                return time.monotonic() - holder["began"]
-    return None
+            if place and holder["place"] == place and holder["owner"] == owner:
+                yield holder["began"], born(holder["pid"]) == holder["born"]
 
 
 def here() -> Json:

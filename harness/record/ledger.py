@@ -34,6 +34,7 @@ class Ledger:
 
     ``trials``: id -> entry. ``studies``: study id -> search number -> trial id. ``winners``: study id -> newest
     `decided` event. ``launches``: run -> record. ``opened``: trial id -> number of times its test was opened.
+    ``over``: run -> its `finished` or `stopped` event; a killed run has none.
     """
 
     trials: Trials = field(default_factory=Trials)
@@ -41,7 +42,7 @@ class Ledger:
     winners: dict[str, Json] = field(default_factory=dict)
     launches: dict[str, LaunchRecord] = field(default_factory=dict)
     opened: dict[str, int] = field(default_factory=dict)
-    finished: dict[str, Json] = field(default_factory=dict)
+    over: dict[str, Json] = field(default_factory=dict)
     damages: list[Damage] = field(default_factory=list)
     home: Path | None = None
     foreign: int = 0  # lines of other processes read by `refresh`
@@ -195,8 +196,8 @@ class Ledger:
             self._void(event["id"], event.get("of"))
         elif kind == "decided":
             self.winners[event["study"]] = event
-        elif kind == "finished":
-            self.finished[run] = event
+        elif kind in ("finished", "stopped"):
+            self.over[run] = event
 
     def _epoch(self, trial_id: str, epoch: int) -> None:
         if (row := self.trials.rows.get(trial_id)) is not None:
@@ -381,7 +382,6 @@ def _no_collection() -> Iterator[None]:
 
 
 def started(segment: Segment, trial: Trial, study: str, number: int) -> Json:
-    """Record the start of a trial."""
     return segment.append("started", id=trial.id, study=study, number=number, trial=trial.to_json())
 
 

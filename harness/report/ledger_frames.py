@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from harness import registry
-from harness.record import artifacts
+from harness.record import artifacts, leases
 from harness.record.artifacts import ArtifactSources, FrameOf
 from harness.record.launches import LaunchRecord, StudyRecord, merged
 from harness.record.ledger import Ledger
@@ -117,7 +117,7 @@ def _header(ledger: Ledger, launch: LaunchRecord, studies: Studies, cards: Json,
     header |= {"ties": launch.ties, "components": _remarks(studies)}
     settings = sorted({study.setting for study in studies.values() if study.setting})
     header |= {"settings": {name: spaces.about(name) for name in settings}} if settings else {}
-    pages = [page for name in sorted(ledger.finished) if (page := ledger.finished[name].get("tracking"))]
+    pages = [page for name in sorted(ledger.over) if (page := ledger.over[name].get("tracking"))]
     header |= {"tracking": pages[-1]} if pages else {}
     confirmed = [trial_id for study in studies.values() for trial_id in ledger.confirmations(study)]
     header["test_opened"] = sum(ledger.opened.get(trial_id, 0) for trial_id in confirmed)
@@ -291,10 +291,11 @@ def _ensemble_state(ledger: Ledger, study: StudyRecord, confirmed: list[str], se
 
 
 def _running(ledger: Ledger, study: StudyRecord) -> bool:
-    """Return whether a trial of the study has started but not ended in an unfinished (or killed) launch."""
+    """Return whether a trial of the study has started and not ended in a launch that still runs."""
     rows = np.concatenate([_searched(ledger, study), _confirmation_rows(ledger, study)])
     open_rows = rows[ledger.trials.column("status", rows) == 0]
-    return any(ledger.trials.entry(row).run not in ledger.finished for row in open_rows)
+    runs = {ledger.trials.entry(row).run for row in open_rows} - ledger.over.keys()
+    return ledger.home is not None and any(leases.alive(ledger.home, run) for run in runs)
 
 
 def _confirmation_rows(ledger: Ledger, study: StudyRecord) -> np.ndarray:

@@ -259,7 +259,7 @@ def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) 
             if behind:
                 log(f"{behind} trials are not in MLflow yet; run `harness sync` to write them.")
         if stop.signum:
-            segment.append("stopped", signal=stop.signum)
+            ledger.take(segment.run, segment.append("stopped", signal=stop.signum))
         else:
             page = {"tracking": mirror.page} if mirror is not None and mirror.page else {}
             ledger.take(segment.run, segment.append("finished", ran=progress.ended, **page))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
+from harness.record import leases
 from harness.record.launches import StudyRecord
-from harness.record.leases import running
 from harness.record.ledger import Ledger, TrialEntry
 from harness.report import table_scope
 from harness.types import Cell, Json, Status
@@ -21,11 +22,12 @@ from harness.workflows.progress import clock
 def of(home: Path) -> Json:
     """Return the state of the newest launch.
 
-    `run`, `since` (seconds it has been running, or ran), `over`; `cells` in the order of the grid: trials `ended`
-    / `planned`, `done`, `pruned`, `failed`, `confirmed` / `seeds`, `best` validation NDCG@10 or None, `eta` seconds or
-    None; `in_flight`; `failures` of this run by reason; `trials` ended / planned; `eta` seconds of the grid or None;
-    `skipped`; `damages`; `background`: the running benches that `--detach` started, else the last one, with `pid`,
-    `log`, `running` and `last_line`. Before the first launch, `run` is "" and only `background` has entries.
+    `run`; `state`: running, finished, or stopped (by a signal, or killed); `over`: it is not running; `since`: seconds
+    it has been running, or ran; `cells` in the order of the grid: trials `ended` / `planned`, `done`, `pruned`,
+    `failed`, `confirmed` / `seeds`, `best` validation NDCG@10 or None, `eta` seconds or None; `in_flight`: trials that
+    run, or were interrupted; `failures` of this run by reason; `trials` ended / planned; `eta` seconds of the grid or
+    None; `skipped`; `damages`; `background`: the running benches that `--detach` started, else the last one, with
+    `pid`, `log`, `running` and `last_line`. Before the first launch, `run` is "" and only `background` has entries.
     """
     ledger, background = Ledger.open(home), [bench.to_json() for bench in detached.newest(home)]
     if background and not ledger.launches and not ledger.damages:
@@ -37,27 +39,38 @@ def of(home: Path) -> Json:
     flying = ledger.entries(run, None)
     planned, ended = sum(c["planned"] for c in cells), sum(c["ended"] for c in cells)
     since = _running(ledger, run)
-    over = run in ledger.finished or ended >= planned
-    ends = None if over else _ends(ledger, run, since)
+    state = "finished" if ended >= planned else _state(ledger, run)
+    ends = None if state == "finished" else _ends(ledger, run, since)
     for place, cell in enumerate(cells):
         cell["eta"] = round(ends[place]) if ends else None
     return {
         "run": run,
+        "state": state,
+        "over": state != "running",
         "since": round(since),
-        "over": over,
         "trials": {"ended": ended, "planned": planned},
         "eta": round(max(ends)) if ends else None,
         "cells": cells,
         "skipped": [cell.to_json() for cell in launch.skipped],
-        "in_flight": [] if over else [_flight(e) for e in flying.values()],
+        "in_flight": [] if state == "finished" else [_flight(e) for e in flying.values()],
         "failures": _failures(ledger.entries(run, "failed").values()),
         "damages": [str(damage) for damage in ledger.damages],
         "background": background,
     }
 
 
-NO_LAUNCH: Json = {"run": "", "since": 0, "over": True, "trials": {"ended": 0, "planned": 0}, "eta": None, "cells": []}
-NO_LAUNCH |= {"skipped": [], "in_flight": [], "failures": {}, "damages": []}
+NO_LAUNCH: Json = {"run": "", "state": "finished", "over": True, "since": 0, "trials": {"ended": 0, "planned": 0}}
+NO_LAUNCH |= {"eta": None, "cells": [], "skipped": [], "in_flight": [], "failures": {}, "damages": []}
+
+
+def _state(ledger: Ledger, run: str) -> str:
+    if run in ledger.over:
+        return str(ledger.over[run]["kind"])
+    assert ledger.home is not None
+    if leases.alive(ledger.home, run):
+        return "running"
+    started = ledger.trials.code(run) in ledger.trials.start_run  # leases come before the first start
+    return "stopped" if started or time.time() - ledger.times(run)[-1] > leases.SILENT else "running"
 
 
 def _running(ledger: Ledger, run: str) -> float:
@@ -67,7 +80,7 @@ def _running(ledger: Ledger, run: str) -> float:
     a clock that is set back subtracts nothing.
     """
     assert ledger.home is not None
-    if (since := running(ledger.home, run)) is not None:
+    if (since := leases.running(ledger.home, run)) is not None:
         return since
     times = ledger.times(run)
     return sum(max(later - earlier, 0.0) for earlier, later in pairwise(times))
@@ -119,13 +132,16 @@ def text(report: Json) -> str:
     head = f"Run {report['run']}: {ended} of {planned} trials ended"
     if not report["run"]:
         lines = ["No trial has started yet."]
-    elif report["over"]:
+    elif report["state"] == "finished":
         lines = [head + ", finished."]
     else:
         left = f", about {clock(report['eta'])} left" if report["eta"] is not None else ""
-        lines = [f"{head}, running for {clock(report['since'])}{left}."]
+        stopped = report["state"] == "stopped"
+        lines = [f"{head}, {'stopped after' if stopped else 'running for'} {clock(report['since'])}{left}."]
+        lines += ["  To resume, run the command again."] if stopped else []
     lines += [f"  {_line(cell)}" for cell in report["cells"]]
-    lines += [f"  running: {f['cell']} ({f['role']}, epoch {f['epoch']} of {f['of']})" for f in report["in_flight"]]
+    word = "interrupted" if report["state"] == "stopped" else "running"
+    lines += [f"  {word}: {f['cell']} ({f['role']}, epoch {f['epoch']} of {f['of']})" for f in report["in_flight"]]
     lines += [f"  failed {count}x: {reason}" for reason, count in report["failures"].items()]
     lines += [f"  skipped {Cell(**s['cell'])}: {s['reason']}" for s in report["skipped"]]
     lines += [f"  Warning: {damage}" for damage in report["damages"]]

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import small_homes
-from command_line import bench, bench_words, ended, environment, events
+from command_line import bench, bench_words, ended, environment, events, harness
 from dataset_files import make_dataset
 from processes import alive, kill_a_worker, lines, offspring, start, sweep, table, wait_for
 
@@ -154,6 +154,7 @@ def test_workers_of_a_killed_driver_end_within_seconds(undisturbed, tmp_path):
     _, left = psutil.wait_procs(computing, timeout=20)
     sweep(helpers)
     assert not alive(left), "nothing may go on computing for a driver that is gone"
+    assert "stopped after" in harness(home, "status").stdout
     again = bench(home, folder, *SMALL)
     assert again.returncode == 0, again.stderr
     assert [i for i, n in Counter(ended(home)).items() if n > 1] == []

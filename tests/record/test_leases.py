@@ -71,6 +71,26 @@ def test_what_the_killed_left_is_swept_by_the_next(home):
         assert [path.name for path in (home / "leases").iterdir()] == ["b.beat"]
 
 
+def test_a_run_is_alive_while_its_process_is_or_its_beat_is_fresh(home, monkeypatch):
+    assert not leases.alive(home, "a"), "of it nothing is known"
+    process, _ = holder(home, "a")
+    assert leases.alive(home, "a")
+    process.kill()
+    process.communicate()
+    assert not leases.alive(home, "a")
+    with monkeypatch.context() as there:
+        elsewhere(there)
+        with Leases(home, "far") as far:
+            far.claim("cell")
+            there.undo()
+            far._stop.set()
+            far._thread.join()
+            assert leases.alive(home, "far")
+            last = time.time() - leases.SILENT
+            os.utime(home / "leases" / "far.beat", (last, last))
+            assert not leases.alive(home, "far")
+
+
 def test_a_holder_elsewhere_is_dead_once_its_beat_stands_still_by_our_own_clock(home, monkeypatch):
     monkeypatch.setattr(leases, "BEAT", 0.05)
     monkeypatch.setattr(leases, "EXPIRES", 0.4)

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 import synthetic_ledgers
 
-from harness.record import artifacts, segments, tracking
+from harness.record import artifacts, leases, segments, tracking
 from harness.record import ledger as ledger_events
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
@@ -60,6 +60,21 @@ def test_a_trial_that_was_started_and_not_ended_is_running(home, tmp_path):
     (tmp_path / "ledger" / file.name).write_bytes(b"".join(lines[: first + 1]))
     [*_, last] = built(tmp_path).trials.collect().iter_rows(named=True)
     assert (last["status"], last["best"], last["curve"], last["ended"]) == ("running", None, [], None)
+
+
+def test_only_rows_of_a_launch_that_goes_on_are_running(home, tmp_path):
+    [file] = home.glob("ledger/*.jsonl")
+    lines = file.read_bytes().splitlines(keepends=True)
+    starts = [n for n, line in enumerate(lines) if line.startswith(b'{"kind":"started"')]
+    (tmp_path / "ledger").mkdir()
+    (tmp_path / "ledger" / file.name).write_bytes(b"".join(lines[: starts[2] + 1]))
+    assert "running" not in built(tmp_path).cells["state"], "killed"
+    with leases.Leases(tmp_path, file.stem):
+        ledger = Ledger.open(tmp_path)
+        assert "running" in built(tmp_path).cells["state"]
+        ledger.take(file.stem, {"kind": "stopped", "signal": 2})
+        stopped = ledger_frames.build(ledger, lambda i: artifacts.load_ranks(home, i))
+        assert "running" not in stopped.cells["state"], "stopped by a signal"
 
 
 def test_a_search_cut_to_k_trials_has_their_best_as_its_winner(home):
@@ -124,8 +139,8 @@ def test_a_table_can_be_made_at_every_moment_and_shows_what_is_complete(home, tm
     for count in [*range(1, len(lines), 2), len(lines)]:
         torn = lines[count][:20] if count % 3 == 0 and count < len(lines) else b""
         (tmp_path / "ledger" / file.name).write_bytes(b"".join(lines[:count]) + torn)
-        ledger = Ledger.open(tmp_path)
-        table = tables.build(ledger_frames.build(ledger, artifacts.sources(home)))
+        with leases.Leases(tmp_path, file.stem):
+            table = tables.build(ledger_frames.build(Ledger.open(tmp_path), artifacts.sources(home)))
         rows = {row.cell: row for section in table.sections for row in section.rows}
         assert set(rows) == planned
         for row in rows.values():
@@ -225,7 +240,7 @@ def test_the_page_of_runs_is_that_of_the_store_which_the_results_were_read_from(
     ledger, beside = Ledger.open(home), artifacts.sources(home)
     assert "tracking" not in ledger_frames.build(ledger, beside).header
     assert ledger_frames.build(ledger, replace(beside, page=page)).header["tracking"] == page
-    ledger.finished["20990101"] = {"tracking": "https://other/#/experiments/1/runs"}
+    ledger.over["20990101"] = {"tracking": "https://other/#/experiments/1/runs"}
     assert ledger_frames.build(ledger, beside).header["tracking"] == "https://other/#/experiments/1/runs"
     assert ledger_frames.build(ledger, replace(beside, page=page)).header["tracking"] == page
 
@@ -327,7 +342,7 @@ def test_rows_of_other_data_or_texts_do_not_stand_beside_those_of_the_present_on
     assert rows["mlp"][0] == "skipped"
     assert "other texts (hash aaaaaaaa, now bbbbbbbb); name it in a bench" in rows["mlp"][1]
     assert rows["id"][0] == rows["popularity"][0] == "done"
-    assert rows["svd"][0] == "running"
+    assert rows["svd"][0] == "pending", "the launch does not run any more"
     rows = again("new", "b" * 24)
     assert {rows[name][0] for name in ("mlp", "id", "popularity")} == {"skipped"}
     assert "other data (hash set0, now new)" in rows["id"][1]

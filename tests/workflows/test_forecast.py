@@ -85,8 +85,23 @@ def test_status_says_each_cells_state_and_groups_failures_by_reason(home):
     assert report["failures"] == {"loss is not finite at epoch N": 4}
     assert first["eta"] == 0
     assert second["eta"] == report["eta"] > 0
-    assert not report["over"]
     assert "failed 4x: loss is not finite at epoch N" in status.text(report)
+
+
+def test_status_tells_a_bench_that_runs_from_one_that_was_killed_or_stopped(home, monkeypatch):
+    found = status.of(run(home, [study(Ledger.open(home), "svd")], {"svd": 1.0}, limit=0).home)
+    assert (found["state"], found["over"]) == ("running", False), "it just began"
+    with monkeypatch.context() as later:
+        later.setattr(leases, "SILENT", -1.0)
+        assert status.of(home)["state"] == "stopped", "it has not got far"
+    ledger = run(home, [study(Ledger.open(home), "svd")], {"svd": 1.0}, limit=2)
+    with leases.Leases(home, ledger.newest):
+        assert status.of(home)["state"] == "running"
+    killed = status.of(home)
+    assert (killed["state"], killed["over"]) == ("stopped", True)
+    assert killed["eta"] > 0
+    assert "2 of 8 trials ended, stopped after" in status.text(killed)
+    assert "run the command again" in status.text(killed)
 
 
 def test_how_long_a_run_has_been_going_is_true_though_the_clock_goes_back(home, monkeypatch):
