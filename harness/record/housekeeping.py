@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from harness.record.ledger import Ledger
@@ -32,7 +34,10 @@ KINDS = {
     "logs": "output of benches in the background",
     "leases": "locks of running benches",
 }
-DAY = 86_400.0
+HOUR, DAY = 3600.0, 86_400.0  # seconds
+PARTIAL = re.compile(r"\..+\.[0-9a-z_]{8}(\.\w+)?|\.lease-\w+|\.probe-\d+")  # names of unfinished files and folders
+DAMAGED = re.compile(rf".+{re.escape(checksums.ASIDE)}\d+")
+CHECKPOINT = re.compile(r"([0-9a-f]{24})\.(checkpoint|safetensors)")  # safetensors: from an older version
 
 
 @dataclass(frozen=True)
@@ -63,34 +68,39 @@ def waste(home: Path, days: float) -> list[Removable]:
     """Return checkpoints of finished or unknown trials, partial files older than a day, and quarantined files,
     calibrations and forecasts older than `days`.
 
-    Raises HarnessError if the ledger cannot be read, since finished trials are then unknown.
+    Only names that harness gives, in the folders of `KINDS`: a home may lie in a folder with other files. Raises
+    HarnessError if the ledger cannot be read, since finished trials are then unknown.
     """
     removable = list(_checkpoints(home))
-    for path in [*(home / "calibrations").glob("*.json"), home / "forecast.json"]:
+    ours = (home / "ledger").is_dir() or (home / "cache").is_dir()
+    for path in [*(home / "calibrations").glob("*.json"), home / "forecast.json"] if ours else []:
         if path.is_file() and _age(path) >= days * DAY:
             removable.append(Removable(path, f"measured more than {days:g} days ago", size(path)))
-    for path in _walk(home):
-        if checksums.ASIDE in path.name and _age(path) >= days * DAY:
+    for path in chain(home.glob(".*"), *(_walk(home / kind) for kind in KINDS)):
+        if DAMAGED.fullmatch(path.name) and _age(path) >= days * DAY:
             removable.append(Removable(path, f"quarantined as damaged more than {days:g} days ago", size(path)))
-        elif path.name.startswith(".") and checksums.ASIDE not in path.name and _age(path) >= DAY:
+        elif _partial(path) and _age(path) >= DAY:
             removable.append(Removable(path, "partial file older than a day", size(path)))
     return sorted(removable, key=lambda item: item.path)
 
 
+def _partial(path: Path) -> bool:
+    return bool(PARTIAL.fullmatch(path.name)) and not DAMAGED.fullmatch(path.name)
+
+
 def _checkpoints(home: Path) -> Iterator[Removable]:
     folder = home / "checkpoints"
-    if not folder.is_dir():
-        return
-    trials = Ledger.open(home).trials
-    for path in folder.iterdir():
-        name, _, suffix = path.name.partition(".")
-        if suffix not in ("checkpoint", "safetensors"):
-            continue
-        entry = trials.get(name)
-        if suffix == "safetensors":
+    found = sorted(folder.iterdir()) if folder.is_dir() else []  # before the ledger: a trial is recorded first
+    named = [(path, match) for path in found if (match := CHECKPOINT.fullmatch(path.name))]
+    trials = Ledger.open(home).trials if named else {}
+    for path, match in named:
+        entry = trials.get(match[1])
+        if match[2] == "safetensors":
             yield Removable(path, "from an older version", size(path))
-        elif entry is None or entry.status is not None:
-            yield Removable(path, "its trial has ended" if entry else "its trial is in no ledger", size(path))
+        elif entry is None and _age(path) >= HOUR:
+            yield Removable(path, "its trial is in no ledger", size(path))
+        elif entry is not None and entry.status is not None:
+            yield Removable(path, "its trial has ended", size(path))
 
 
 def remove(removable: list[Removable]) -> int:
@@ -109,12 +119,8 @@ def _walk(folder: Path) -> Iterator[Path]:
     """Yield files and folders below a folder, without entering folders that are removed as a whole."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         yield path
-        if (
-            path.is_dir()
-            and not path.is_symlink()
-            and checksums.ASIDE not in path.name
-            and not path.name.startswith(".")
-        ):
+        left = _partial(path) or DAMAGED.fullmatch(path.name)
+        if path.is_dir() and not path.is_symlink() and not left:
             yield from _walk(path)
 
 
