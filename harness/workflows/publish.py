@@ -34,14 +34,17 @@ def write(home: Path, folder: Path) -> Publication:
     """
     _check_target(folder)
     ledger = Ledger.open(home)
-    newest = table_scope.newest(ledger)
+    table_scope.newest(ledger)  # raises if there are no results
     if damages := [damage for damage in ledger.damages if not damage.torn]:
         raise HarnessError(f"The ledger is damaged ({damages[0]}); only a whole one can be published. See docs/faq.md.")
     part = folder.with_name(f".{folder.name}.part-{os.getpid()}")
     try:
         part.mkdir(parents=True)
-        _write_records(home, ledger, part)
-        _write_tables(part, newest)
+        _write_segments(home, part)
+        with Publication(part, {}).ledger() as copied:  # a bench may go on in the home meanwhile
+            _write_results(home, copied, part)
+            manifest = _write_tables(copied, part)
+        _seal(part, manifest)
         if folder.exists():
             folder.rmdir()
         part.rename(folder)
@@ -57,8 +60,7 @@ def _check_target(folder: Path) -> None:
         raise HarnessError(f"{folder} is not empty; name a folder that does not exist or is empty.")
 
 
-def _write_records(home: Path, ledger: Ledger, part: Path) -> None:
-    """Write segments, ranks, spectra and study files."""
+def _write_segments(home: Path, part: Path) -> None:
     private = [str(home), str(Path.home()), str(Path.cwd())]
     for path in segments.segment_files(home):
         content = public_segment(path.read_bytes())
@@ -68,6 +70,10 @@ def _write_records(home: Path, ledger: Ledger, part: Path) -> None:
                 "(a data set or an encoder); give that part by a relative path and run the bench again."
             )
         _write(part / "ledger" / f"{path.stem}{publication.SEGMENT}", gzip.compress(content, mtime=0))
+
+
+def _write_results(home: Path, ledger: Ledger, part: Path) -> None:
+    """Write ranks, spectra and study files of what a ledger records."""
     for trial_id in confirmed(ledger):
         if (fault := artifacts.fault(home, trial_id, artifacts.RANKS)) == "damaged":
             raise HarnessError(f"The ranks of trial {trial_id} are {fault}; rerun the bench to repeat this run.")
@@ -123,19 +129,20 @@ def built(ledger: Ledger, source: Publication, run: str) -> tables.Table:
     return replace(table, trials=table.trials.collect().lazy())
 
 
-def _write_tables(part: Path, newest: LaunchRecord) -> None:
-    """Write every table from the published records alone, then README and manifest."""
+def _write_tables(ledger: Ledger, part: Path) -> Json:
+    """Write every table from the published records alone; return the manifest, which lacks the files."""
     source, places = Publication(part, {}), {}
-    with source.ledger() as ledger:
-        first = True
-        for key, run in table_runs(ledger).items():
-            table, place = built(ledger, source, run), "" if first else f"tables/{key[:12]}/"
-            for form in FORMATS:
-                tables.write(table, form, part / f"{place}leaderboard.{form}")
-            table.trials.drop("info", strict=False).collect().write_parquet(part / f"{place}{TRIALS}")
-            places[place] = {"table": key, "run": run, **summary(table)}
-            first = False
-        manifest = _manifest(ledger, places)
+    for key, run in table_runs(ledger).items():
+        table, place = built(ledger, source, run), f"tables/{key[:12]}/" if places else ""
+        for form in FORMATS:
+            tables.write(table, form, part / f"{place}leaderboard.{form}")
+        table.trials.drop("info", strict=False).collect().write_parquet(part / f"{place}{TRIALS}")
+        places[place] = {"table": key, "run": run, **summary(table)}
+    return _manifest(ledger, places)
+
+
+def _seal(part: Path, manifest: Json) -> None:
+    """Write README and manifest, with the sha256 of every other file."""
     write_text(part / publication.README, publication_readme.text(manifest))
     names = sorted(path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file())
     manifest["files"] = {name: sha256(part / name) for name in names}

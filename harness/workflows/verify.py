@@ -60,6 +60,9 @@ def run(folder: Path) -> Verdict:
             events = sum(
                 source.segment(path).count(b"\n") for path in source.named("ledger", publication.SEGMENT).values()
             )
+            ranks = source.named("ranks", ".parquet")
+            if lost := set(publish.confirmed(ledger)) - ranks.keys():
+                notes.append(f"The ranks of {len(lost)} finished runs are not in the folder; tables say so.")
             found += _ranks(source, ledger) + _described("", source.manifest, publish.contents(ledger))
             for place, run_of in _tables(source, ledger, found):
                 table = publish.built(ledger, source, run_of)

@@ -23,7 +23,7 @@ from harness.record.segments import Segment
 from harness.report import ledger_frames, tables
 from harness.system.files import sha256
 from harness.types import Protocol, TrialResult
-from harness.workflows import publication
+from harness.workflows import publication, publish
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,24 @@ def test_a_publication_is_equal_and_has_the_table_of_its_home(root):
     published = pl.read_parquet(root / "out" / "leaderboard.parquet")
     assert published.drop("search_seconds").equals(table_of(root / "home"))
     assert not list((root / "out").rglob("*.safetensors"))
+
+
+def test_a_run_that_ends_while_it_is_published_is_whole_or_not_there(root, tmp_path, monkeypatch):
+    home = shutil.copytree(root / "home", tmp_path / "home")
+    [file] = (home / "ledger").glob("*.jsonl")
+    lines = file.read_bytes().splitlines(keepends=True)
+    last = max(n for n, line in enumerate(lines) if line.startswith(b'{"kind":"ended"'))
+    file.write_bytes(b"".join(lines[:last]))
+    newest = publish.table_scope.newest
+
+    def ends_meanwhile(ledger, *run):
+        file.write_bytes(b"".join(lines))
+        return newest(ledger, *run)
+
+    monkeypatch.setattr(publish.table_scope, "newest", ends_meanwhile)
+    publish.write(home, tmp_path / "out")
+    assert verify(tmp_path / "out").returncode == 0
+    assert pl.read_parquet(tmp_path / "out" / "leaderboard.parquet").drop("search_seconds").equals(table_of(home))
 
 
 def test_ranks_have_the_documented_columns_and_a_run_each(root):
