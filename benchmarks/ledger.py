@@ -127,7 +127,7 @@ def fill(home: Path, folder: Path, trials: int) -> int:
 
 
 def record(segment: Any, trial: Any, study: str, number: int, best: float) -> None:
-    from harness.record import ledger
+    from harness.record import events
     from harness.types import TrialResult
 
     curve = [round(best * (1 - 0.5**epoch), 8) for epoch in range(1, EPOCHS + 1)]
@@ -135,11 +135,11 @@ def record(segment: Any, trial: Any, study: str, number: int, best: float) -> No
     metrics = {name: best / (1 + i) for i, name in enumerate(names)}
     facts = ("parameters", "effective_rank", "isotropy", "alignment", "state_uniformity", "mean_cosine", "epochs")
     info = {"seconds": 12.5} | dict.fromkeys(facts, best * 100)
-    ledger.started(segment, trial, study, number)
+    events.started(segment, trial, study, number)
     for epoch, value in enumerate(curve):
         segment.append("epoch", id=trial.id, epoch=epoch, value=value)
     test = metrics if trial.role == "confirm" else {}
-    ledger.ended(segment, trial.id, TrialResult("done", "", best, EPOCHS - 1, curve, metrics, test, info))
+    events.ended(segment, trial.id, TrialResult("done", "", best, EPOCHS - 1, curve, metrics, test, info))
 
 
 def measure(home: Path, code: str, arguments: list[str]) -> tuple[float, float, int]:

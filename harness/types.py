@@ -291,6 +291,7 @@ class Trial:
     """One training run to do: the whole input of the training core, independent of where it runs.
 
     ``params`` are flat and dotted: ``train.lr``, ``text.fusion``, ``adapter.hidden``, ``backbone.n_blocks``.
+    ``study``: the one search whose trial it is, if the pruner of another one has stopped this configuration; else ''.
     """
 
     cell: Cell
@@ -301,6 +302,7 @@ class Trial:
     params: Params
     protocol: Protocol
     inputs: Inputs
+    study: str = ""
 
     @cached_property
     def id(self) -> str:
@@ -308,7 +310,7 @@ class Trial:
 
         Excludes paths, names of data sets and encoders (`inputs` has their hashes), devices and worker counts.
         """
-        value = {field.name: getattr(self, field.name) for field in fields(self)}
+        value = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "study" or self.study}
         value["cell"] = [self.cell.backbone, self.cell.adapter]
         value["protocol"] = self.protocol.identity()
         value["inputs"] = self.inputs.to_json()
@@ -316,7 +318,7 @@ class Trial:
 
     def confirmation(self, seed: int) -> Trial:
         """Return the trial that retrains this configuration with another seed and then runs the test."""
-        return replace(self, role="confirm", seed=seed)
+        return replace(self, role="confirm", seed=seed, study="")
 
     def confirmations(self, seeds: int) -> list[Trial]:
         """Return the confirmations with the seeds 1, 2, ... (0 is the search), each on every fold."""
@@ -327,7 +329,8 @@ class Trial:
         return self if protocol == self.protocol else replace(self, protocol=protocol)
 
     def to_json(self) -> Json:
-        return asdict(self) | {"inputs": self.inputs.to_json()}
+        value = asdict(self) | {"inputs": self.inputs.to_json()}
+        return value if self.study else {key: value[key] for key in value if key != "study"}
 
     @classmethod
     def from_json(cls, value: Json) -> Trial:

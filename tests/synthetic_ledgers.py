@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.metrics._ties import Ranks
-from harness.record import artifacts
-from harness.record import ledger as ledger_events
+from harness.record import artifacts, events
 from harness.record.ledger import SCHEMA
 from harness.record.segments import Segment
 from harness.types import BASELINE, BUDGETS, EXPECTED, NO_TEXT, Cell, Inputs, Protocol, Trial, TrialResult, digest
@@ -107,17 +106,17 @@ def write(home: Path, datasets: int = 2, trials: int = 4, seeds: int = 2) -> Pat
     segment.append("launched", **launch(planned, trials, seeds))
     for study in planned:
         for number, trial in enumerate(study.searched()):
-            ledger_events.started(segment, trial, study.id, number)
-            ledger_events.ended(segment, trial.id, result_of(trial))
+            events.started(segment, trial, study.id, number)
+            events.ended(segment, trial.id, result_of(trial))
         if not study.cell.is_baseline:
             segment.append("decided", study=study.id, trials=study.trials, winner=study.winner().id)
         for place, trial in enumerate(study.confirmations()):
-            ledger_events.started(segment, trial, study.id, place)
-            ledger_events.opened(segment, trial)
+            events.started(segment, trial, study.id, place)
+            events.opened(segment, trial)
             users = np.arange(USERS)
             spectra = {"start": np.array([1.0, 0.5]), "end": np.array([1.0, 0.25])}
             artifacts.save_artifacts(home, trial.id, users=users, ranks=ranks_of(trial), spectra=spectra, weights=b"")
-            ledger_events.ended(segment, trial.id, result_of(trial))
+            events.ended(segment, trial.id, result_of(trial))
     segment.append("finished", ran=1)
     segment.close()
     return segment.path

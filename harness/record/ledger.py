@@ -13,7 +13,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,7 +21,7 @@ from harness.record import ensembles, lines, segment_index
 from harness.record.entries import TrialEntry, Trials
 from harness.record.launches import SCHEMA, LaunchRecord, StudyRecord
 from harness.record.segment_index import SegmentRows
-from harness.record.segments import Damage, FileOffset, Segment, SegmentReader, parse, segment_files, tail
+from harness.record.segments import Damage, FileOffset, SegmentReader, parse, segment_files, tail
 from harness.types import HarnessError, Json, Status, Trial, TrialResult
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 class Ledger:
     """The union of all segments.
 
-    ``trials``: id -> entry. ``studies``: study id -> search number -> trial id. ``winners``: study id -> newest
-    `decided` event. ``launches``: run -> record. ``opened``: trial id -> number of times its test was opened.
-    ``over``: run -> its `finished` or `stopped` event; a killed run has none.
+    ``trials``: id -> entry. ``studies``: study id -> search number -> trial id. ``decisions``: study id -> its
+    `decided` events, oldest first. ``launches``: run -> record. ``opened``: trial id -> number of times its test was
+    opened. ``over``: run -> its `finished` or `stopped` event; a killed run has none.
     """
 
     trials: Trials = field(default_factory=Trials)
     studies: dict[str, dict[int, str]] = field(default_factory=dict)
-    winners: dict[str, Json] = field(default_factory=dict)
+    decisions: dict[str, list[Json]] = field(default_factory=dict)
     launches: dict[str, LaunchRecord] = field(default_factory=dict)
     opened: dict[str, int] = field(default_factory=dict)
     over: dict[str, Json] = field(default_factory=dict)
@@ -195,7 +195,8 @@ class Ledger:
             self._facts.clear()
             self._void(event["id"], event.get("of"))
         elif kind == "decided":
-            self.winners[event["study"]] = event
+            self.decisions.setdefault(event["study"], []).append(event)
+            self._facts.pop(event["study"], None)
         elif kind in ("finished", "stopped"):
             self.over[run] = event
 
@@ -351,7 +352,8 @@ class Ledger:
     def winner(self, study: str, trials: int) -> Trial | None:
         """Return the best finished trial (the first of equals) of a study's first `trials` numbers.
 
-        None until all of them have ended, or if none is `done`. A longer search can thus be cut to a shorter one.
+        None until all of them have ended, or if none is `done`. A longer search can thus be cut to a shorter one. The
+        winner that a launch decided stands, although a merged home may have finished what was pruned there.
         """
         return self._fact(study, ("winner", trials), lambda: self._winner(study, trials))
 
@@ -366,7 +368,18 @@ class Ledger:
             return None
         rows = self.search_rows(study, trials)
         done = rows[self.trials.column("status", rows) == self.trials.code("done")]
-        return self.trials.entry(int(done[self.trials.column("best", done).argmax()])).trial if len(done) else None
+        if not len(done):
+            return None
+        named = {event["winner"]: None for event in self.decisions.get(study, ()) if event["trials"] == trials}
+        decided = [self.trials.rows[i] for i in named if self.trials.rows.get(i, -1) in done]
+        tested = [row for row in decided if self._is_tested(row)] if len(decided) > 1 else []
+        best = int(done[self.trials.column("best", done).argmax()])
+        return self.trials.entry((tested or decided or [best])[0]).trial
+
+    def _is_tested(self, row: int) -> bool:
+        """Whether the configuration of a search trial is confirmed with the first seed."""
+        found = [self.trials.get(trial.id) for trial in self.trials.entry(row).trial.confirmations(1)]
+        return all(entry is not None and entry.status == "done" for entry in found)
 
 
 @contextmanager
@@ -379,22 +392,3 @@ def _no_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def started(segment: Segment, trial: Trial, study: str, number: int) -> Json:
-    return segment.append("started", id=trial.id, study=study, number=number, trial=trial.to_json())
-
-
-def opened(segment: Segment, trial: Trial) -> Json:
-    """Record that a confirming trial gets the test: a separate event, so that a second opening cannot be hidden."""
-    return segment.append("opened", id=trial.id)
-
-
-def ended(segment: Segment, trial_id: str, result: TrialResult) -> Json:
-    """Record the end of a trial."""
-    return segment.append("ended", id=trial_id, result=asdict(result))
-
-
-def voided(segment: Segment, trial_id: str, reason: str, of: str) -> Json:
-    """Record that a trial's result in segment `of` no longer counts: its artifacts are lost, and it will be rerun."""
-    return segment.append("voided", id=trial_id, reason=reason, of=of)

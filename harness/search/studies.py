@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from harness.record import ledger as ledger_events
+from harness.record import events
 from harness.record.segments import Segment
 from harness.search.other_benches import NoOtherBenches
 from harness.search.plan import check_engine
@@ -146,6 +146,16 @@ class StudySearch:
         drawn.report(value, epoch)
         return self._wilcoxon.epoch(trial_id, epoch, users) if self._wilcoxon is not None else drawn.should_prune()
 
+    def reuse(self, trial_id: str, result: TrialResult) -> None:
+        """Report a result that the ledger has already, with its curve, as after a restart."""
+        drawn = self._open_trials[self.in_flight[trial_id].number]  # a confirmation with a result is not handed out
+        for epoch, value in enumerate(result.curve):
+            drawn.report(value, epoch)
+            drawn.should_prune()
+        if self._wilcoxon is not None:
+            self._wilcoxon.restore([own for own in self.study.finished() if own[0] == trial_id])
+        self.ended(trial_id, result)
+
     def ended(self, trial_id: str, result: TrialResult) -> Assignment:
         """Report the end of a trial to the study. It must be in the ledger already."""
         assignment = self.in_flight.pop(trial_id)
@@ -165,9 +175,19 @@ class StudySearch:
         del self._optuna
 
 
+def _own(assignment: Assignment) -> Assignment:
+    """Make a configuration that only another study's pruner has stopped a trial of this study alone, since it might go
+    on under this one's."""
+    study, trial = assignment.study, assignment.trial
+    entry = study.ledger.trials.get(trial.id)
+    if entry is None or entry.status != "pruned" or any(own == study.id for own, _ in study.ledger.places(trial.id)):
+        return assignment
+    return replace(assignment, trial=replace(trial, study=study.id))
+
+
 @dataclass(frozen=True)
 class GridEvent:
-    """An event of kind `started`, `epoch` or `ended`, for progress lines and the mirror."""
+    """An event of kind `started`, `epoch`, `ended` or `reused`, for progress lines and the mirror."""
 
     kind: str
     assignment: Assignment
@@ -227,9 +247,10 @@ class TrialQueue:
         if not self._others.take(search.study.id):
             return None
         search = self._current(search)
-        while (assignment := search.next()) is not None:
+        while (drawn := search.next()) is not None:
+            assignment = _own(drawn)
             if not self._free(assignment.trial.id):  # it is running already: its result counts
-                search.postpone(assignment)
+                search.postpone(drawn)
                 return None
             search.launch(assignment)
             self._unbegun.discard(search.study.id)
@@ -237,9 +258,9 @@ class TrialQueue:
                 self._others.release(assignment.trial.id)
                 continue
             self._owner[assignment.trial.id] = search
-            self._take(ledger_events.started(self._segment, assignment.trial, assignment.study.id, assignment.number))
+            self._take(events.started(self._segment, assignment.trial, assignment.study.id, assignment.number))
             if assignment.trial.role == "confirm":
-                self._take(ledger_events.opened(self._segment, assignment.trial))
+                self._take(events.opened(self._segment, assignment.trial))
             self._on_event(GridEvent("started", assignment))
             return assignment
         self._close(search)
@@ -289,8 +310,10 @@ class TrialQueue:
         result = assignment.study.ledger.result(assignment.trial.id)
         if result is None:
             return False
-        self._take(ledger_events.started(self._segment, assignment.trial, assignment.study.id, assignment.number))
-        self._decide(search.ended(assignment.trial.id, result))
+        self._take(events.started(self._segment, assignment.trial, assignment.study.id, assignment.number))
+        search.reuse(assignment.trial.id, result)
+        self._on_event(GridEvent("reused", assignment, result=result))
+        self._decide(assignment)
         return True
 
     def epoch(self, trial_id: str, epoch: int, value: float, users: Scores = ()) -> bool:
@@ -305,7 +328,7 @@ class TrialQueue:
         """Record the end of a trial durably, then report it to its study."""
         search = self._owner.pop(trial_id)
         self._asleep.discard(self._place[search.study.id])
-        self._take(ledger_events.ended(self._segment, trial_id, result))
+        self._take(events.ended(self._segment, trial_id, result))
         self._others.release(trial_id)
         assignment = search.ended(trial_id, result)
         self._queue(search)
@@ -316,8 +339,8 @@ class TrialQueue:
 
     def _catch_up(self, study: Study) -> None:
         """Write the decision of a complete search whose process died before it wrote it."""
-        winner, decision = study.winner(), study.ledger.winners.get(study.id)
-        if winner is not None and study.max_trials and (decision is None or decision["trials"] != study.trials):
+        winner, decisions = study.winner(), study.ledger.decisions.get(study.id, ())
+        if winner is not None and study.max_trials and all(one["trials"] != study.trials for one in decisions):
             self._take(self._segment.append("decided", study=study.id, trials=study.trials, winner=winner.id))
 
     def _decide(self, assignment: Assignment) -> None:

@@ -84,8 +84,7 @@ def _home(home: Path) -> list[Json]:
 def _space_needed(ledger: Ledger) -> int:
     """Bytes that the newest bench expected to write when it started; 0 if it has finished."""
     run = ledger.newest
-    finished = run is None or ledger.over.get(run, {}).get("kind") == "finished"
-    return 0 if finished else ledger.launches[run].disk_bytes
+    return 0 if run is None or ledger.over.get(run, {}).get("kind") == "finished" else ledger.launches[run].disk_bytes
 
 
 def _sockets() -> Json:

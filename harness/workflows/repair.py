@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.record import artifacts
-from harness.record import ledger as events
+from harness.record import artifacts, events
 from harness.record.segments import Segment
 from harness.search.ensembles import EnsembleStudy
 from harness.search.plan import Plan

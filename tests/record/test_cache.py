@@ -9,7 +9,7 @@ import pytest
 import synthetic_ledgers
 from command_line import harness
 
-from harness.record import artifacts, ledger
+from harness.record import artifacts, events
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.system import checksums
@@ -30,7 +30,7 @@ def full(home):
     over = next(iter(trials))
     running = synthetic_ledgers.studies(1)[1].trial("search", 0, 0.5)
     segment = Segment(home)
-    ledger.started(segment, running, "study", 9)
+    events.started(segment, running, "study", 9)
     segment.close()
     for name in (over, running.id, "f" * 24):
         artifacts.save_checkpoint(home, name, b"state" * 100)

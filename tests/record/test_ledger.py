@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.record import ledger
+from harness.record import events, ledger
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.types import Cell, HarnessError, Inputs, Protocol, Trial, TrialResult
@@ -23,8 +23,8 @@ def a_trial(seed=0, role="search", **params):
 def write(home, *trials, best=0.5):
     segment = Segment(home)
     for number, trial in enumerate(trials):
-        ledger.started(segment, trial, "study", number)
-        ledger.ended(segment, trial.id, TrialResult("done", best=best + number, curve=[0.1, best]))
+        events.started(segment, trial, "study", number)
+        events.ended(segment, trial.id, TrialResult("done", best=best + number, curve=[0.1, best]))
     segment.close()
     return segment
 
@@ -40,6 +40,30 @@ def test_what_was_written_is_read_back(home):
     assert read.winner("study", 2) == second
     assert read.winner("study", 1) == first, "a longer search can be cut back"
     assert read.winner("study", 3) is None
+
+
+@pytest.mark.parametrize("order", [("ann", "bob"), ("bob", "ann")])
+@pytest.mark.parametrize("decides", [False, True])
+def test_a_row_that_is_complete_stays_so_when_another_home_finished_what_was_pruned_in_it(home, order, decides):
+    """Ann's pruner stopped the second trial and her winner is tested; Bob's finished it, as the best, and went no
+    further than his decision."""
+    first, second = a_trial(lr=0.1), a_trial(lr=0.2)
+    ends = {"ann": TrialResult("pruned", best=0.2, curve=[0.2]), "bob": TrialResult("done", best=0.9, curve=[0.9])}
+    for who in order:
+        segment = Segment(home)
+        for number, trial in enumerate((first, second)):
+            events.started(segment, trial, "study", number)
+            events.ended(segment, trial.id, ends[who] if number else TrialResult("done", best=0.5, curve=[0.5]))
+        if who == "ann" or decides:
+            winner = first if who == "ann" else second
+            segment.append("decided", study="study", trials=2, winner=winner.id)
+        if who == "ann":
+            events.started(segment, first.confirmation(1), "study", 0)
+            events.ended(segment, first.confirmation(1).id, TrialResult("done", best=0.5, curve=[0.5]))
+        segment.close()
+    read = Ledger.open(home)
+    assert read.trials[second.id].status == "done"
+    assert read.winner("study", 2) == first
 
 
 @pytest.mark.parametrize("cut", [2, 20, 150])
@@ -96,13 +120,13 @@ def test_segments_of_two_homes_are_merged_by_copying(home, tmp_path):
 def test_epoch_events_are_read_only_on_demand(home):
     trial = a_trial(lr=0.1)
     segment = Segment(home)
-    ledger.started(segment, trial, "study", 0)
+    events.started(segment, trial, "study", 0)
     segment.append("epoch", id=trial.id, epoch=4, value=0.2)
     read = Ledger.open(home)
     assert read.trials[trial.id].epochs == 0
     read.read_epochs(segment.run)
     assert read.trials[trial.id].epochs == 5
-    ledger.started(segment, trial, "study", 0)  # again, as after a crash
+    events.started(segment, trial, "study", 0)  # again, as after a crash
     read = Ledger.open(home)
     read.read_epochs(segment.run)
     assert read.trials[trial.id].epochs == 0
@@ -127,8 +151,8 @@ def test_what_stays_on_disk_until_it_is_asked_for_is_what_was_written(home):
     trial = a_trial(lr=0.1, **{"adapter.note": 'braces {"role":"confirm"} and "quotes"'})
     result = TrialResult("failed", 'no "luck": \\ {ü}', 0.25, 3, [0.1, 0.25], {"NDCG@10": 0.25}, {}, {"seconds": 1.5})
     segment = Segment(home)
-    ledger.started(segment, trial, "study", 0)
-    ledger.ended(segment, trial.id, result)
+    events.started(segment, trial, "study", 0)
+    events.ended(segment, trial.id, result)
     read = Ledger.open(home)
     assert (read.trials[trial.id].trial, asdict(read.result(trial.id))) == (trial, asdict(result))
     assert (read.result(trial.id).status, read.result(trial.id).reason) == ("failed", result.reason)
@@ -155,15 +179,15 @@ def test_lines_lost_from_the_middle_are_noticed(home):
 def test_a_refreshed_ledger_takes_what_others_have_written_since_and_its_own_only_once(home):
     mine, other = Segment(home), Segment(home)
     read, first, second = Ledger.open(home), a_trial(lr=0.1), a_trial(lr=0.2)
-    read.take(mine.run, ledger.started(mine, first, "study", 0))
-    ledger.started(other, second, "study", 1)
+    read.take(mine.run, events.started(mine, first, "study", 0))
+    events.started(other, second, "study", 1)
     size = other.path.stat().st_size
     with other.path.open("ab") as file:
         file.write(b'{"kind":"ended","seq":1')  # another process in the middle of a write is no damage
     read.refresh(mine.run)
     assert (read.trials[first.id].starts, read.trials[second.id].starts, read.damages) == (1, 1, [])
     os.truncate(other.path, size)
-    ledger.ended(other, second.id, TrialResult("done", best=0.4))
+    events.ended(other, second.id, TrialResult("done", best=0.4))
     read.refresh(mine.run)
     assert read.result(second.id).best == 0.4
     assert {i: e.starts for i, e in read.trials.items()} == {i: e.starts for i, e in Ledger.open(home).trials.items()}
@@ -172,9 +196,9 @@ def test_a_refreshed_ledger_takes_what_others_have_written_since_and_its_own_onl
 def test_a_voided_result_does_not_count_and_a_new_one_does(home):
     trial = a_trial(1, "confirm", lr=0.1)
     segment = write(home, trial)
-    ledger.voided(segment, trial.id, "its ranks are lost", segment.run)
+    events.voided(segment, trial.id, "its ranks are lost", segment.run)
     assert Ledger.open(home).result(trial.id) is None
-    ledger.ended(segment, trial.id, TrialResult("done", best=0.7))
+    events.ended(segment, trial.id, TrialResult("done", best=0.7))
     assert Ledger.open(home).result(trial.id).best == 0.7
 
 
@@ -184,24 +208,24 @@ def test_a_finished_result_outlives_what_became_of_the_trial_in_other_homes(home
     trial, mine = a_trial(1, "confirm", lr=0.1), ""
     for end in order:
         segment = Segment(home)
-        ledger.started(segment, trial, "s", 0)
+        events.started(segment, trial, "s", 0)
         if end == "failed":
-            ledger.ended(segment, trial.id, TrialResult("failed", reason="out of memory"))
+            events.ended(segment, trial.id, TrialResult("failed", reason="out of memory"))
         else:
-            ledger.ended(segment, trial.id, TrialResult("done", best=0.7 if end == "done" else 0.6))
+            events.ended(segment, trial.id, TrialResult("done", best=0.7 if end == "done" else 0.6))
         if end == "done, lost":
-            ledger.voided(segment, trial.id, "its ranks are lost", segment.run)
+            events.voided(segment, trial.id, "its ranks are lost", segment.run)
         mine = segment.run if end == "done" else mine
     read = Ledger.open(home)
     assert (read.result(trial.id).best, read.trials[trial.id].run) == (0.7, mine)
-    ledger.voided(Segment(home), trial.id, "its ranks are lost", mine)
+    events.voided(Segment(home), trial.id, "its ranks are lost", mine)
     assert Ledger.open(home).trials[trial.id].status != "done"
 
 
 def test_a_trial_searched_under_two_numbers_knows_both_places(home):
     trial, segment = a_trial(lr=0.1), Segment(home)
     for study, number in (("a", 0), ("b", 0), ("a", 7), ("a", 0)):
-        ledger.started(segment, trial, study, number)
+        events.started(segment, trial, study, number)
     assert Ledger.open(home).places(trial.id) == [("a", 0), ("b", 0), ("a", 7)]
 
 
@@ -276,8 +300,8 @@ def test_seconds_and_epochs_are_known_without_parsing_and_are_those_of_the_resul
     trial, segment = a_trial(lr=0.1), Segment(home)
     result = TrialResult("done", "", 0.3, 2, curve, {"seconds": 9.0}, {"epochs": 9.0}, info)
     kept = Ledger()
-    kept.take("run", ledger.started(segment, trial, "study", 0))
-    kept.take("run", ledger.ended(segment, trial.id, result))
+    kept.take("run", events.started(segment, trial, "study", 0))
+    kept.take("run", events.ended(segment, trial.id, result))
     for entry in (Ledger.open(home).trials[trial.id], kept.trials[trial.id]):
         assert entry.seconds == info.get("seconds", 0.0)
         assert entry.trained == int(info.get("epochs", len(curve)))
@@ -288,10 +312,10 @@ def test_a_ledger_reads_alike_in_pieces_of_any_size(home, monkeypatch):
     segment = Segment(home)
     for number in range(6):
         trial = a_trial(lr=0.1 + number)
-        ledger.started(segment, trial, "study", number)
+        events.started(segment, trial, "study", number)
         for epoch in range(number):
             segment.append("epoch", id=trial.id, epoch=epoch, value=0.5)
-        ledger.ended(segment, trial.id, TrialResult("done", best=0.1 * number))
+        events.ended(segment, trial.id, TrialResult("done", best=0.1 * number))
     lines = segment.path.read_bytes().splitlines(keepends=True)
     lines[4] = b"\n" + lines[4].replace(b"done", b"gone")  # changed, behind an empty line
     lines[9:11] = [b"no line of ours\n"]  # one is lost, and what stands in its place is none

@@ -43,7 +43,7 @@ def content(read):
     ]
     places = [read.places(i) for i in read.trials]
     seconds = [read.seconds(i) for i in [*read.trials, "unknown"]]
-    events = (list(read.studies.items()), read.winners, read.launches, read.opened, read.finished, read.newest)
+    events = (list(read.studies.items()), read.decisions, read.launches, read.opened, read.over, read.newest)
     return entries, studies, places, seconds, events, read.damages, read.extent(), read.foreign
 
 

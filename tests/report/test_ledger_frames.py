@@ -11,8 +11,7 @@ import polars as pl
 import pytest
 import synthetic_ledgers
 
-from harness.record import artifacts, leases, segments, tracking
-from harness.record import ledger as ledger_events
+from harness.record import artifacts, events, leases, segments, tracking
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.report import comparison, ledger_frames, row_lookup, table_scope, tables
@@ -292,8 +291,8 @@ def test_a_table_names_every_code_that_trained_it_and_no_other(tmp_path):
             event = synthetic_ledgers.launch(longer, 4, 3)
             segment.append("launched", **event | {"provenance": event["provenance"] | {"git": git, "date": date}})
             for trial in trained:
-                ledger_events.started(segment, trial, study.id, 2)
-                ledger_events.ended(segment, trial.id, synthetic_ledgers.result_of(trial))
+                events.started(segment, trial, study.id, 2)
+                events.ended(segment, trial.id, synthetic_ledgers.result_of(trial))
     assert len(Ledger.open(tmp_path).launches) == 3
     both = {"git": ["0123abc", "4567def"], "date": "2026-11-01 to 2026-11-03"}
     table = tables.build(ledger_frames.of_home(tmp_path))
@@ -311,9 +310,9 @@ def test_a_configuration_that_was_drawn_twice_costs_once(tmp_path):
         segment.append("launched", **synthetic_ledgers.launch([study], 2, 2))
         trial = study.searched()[0]
         for number in range(2):
-            ledger_events.started(segment, trial, study.id, number)
+            events.started(segment, trial, study.id, number)
         result = synthetic_ledgers.result_of(trial)
-        ledger_events.ended(segment, trial.id, result)
+        events.ended(segment, trial.id, result)
     [row] = ledger_frames.of_home(tmp_path).cells.iter_rows(named=True)
     assert (row["trials_done"], row["search_epochs"]) == (2, 2)
     assert row["search_seconds"] == result.info["seconds"]
@@ -334,7 +333,7 @@ def test_rows_of_other_data_or_texts_do_not_stand_beside_those_of_the_present_on
         event["data"]["set0"]["hash"] = data
         with closing(Segment(tmp_path)) as segment:
             segment.append("launched", **event)
-            ledger_events.started(segment, trial, data + embedding, 0)
+            events.started(segment, trial, data + embedding, 0)
         table = tables.build(ledger_frames.of_home(tmp_path))
         return {row.cell.adapter: (row.state, row.reason) for row in table.sections[0].rows}
 

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 import synthetic_ledgers
 
-from harness.record import ledger
+from harness.record import events
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.report import ledger_frames, report_files, tables
@@ -38,7 +38,7 @@ def test_a_report_is_written_again_where_anything_has_changed(home, monkeypatch,
     first = report(home)
     [segment] = home.glob("ledger/*.jsonl")
     if what == "event":
-        ledger.voided(Segment(home), "0" * 24, "for a test", "")
+        events.voided(Segment(home), "0" * 24, "for a test", "")
     elif what == "damage":
         lines = segment.read_bytes().splitlines(keepends=True)
         segment.write_bytes(b"".join([*lines[:-1], lines[-1].replace(b"kind", b"kimd")]))

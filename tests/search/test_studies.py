@@ -112,6 +112,68 @@ def test_a_cell_left_for_the_first_trials_of_others_is_free_for_another_process(
     assert made[0].id in others.held
 
 
+def rising(trial):
+    """A curve that is fixed by the trial, and whose end its beginning foretells."""
+    top = random.Random(trial.id).random()
+    return [round(top * (epoch + 1) / 10, 6) for epoch in range(10)]
+
+
+def drive_pruned(home, engine, budget, limit=10**9, adapter="mlp", fixed=None):
+    """Run one search with its pruner; returns its history: number -> id, status and number of epochs."""
+    ledger, segment, ran = Ledger.open(home), Segment(home), 0
+    grid = TrialQueue([study(ledger, adapter, engine, budget, fixed)], segment, lambda event: None)
+    while ran < limit and (found := grid.next()) is not None:
+        curve, result = rising(found.trial), None
+        for epoch, value in enumerate(curve):
+            if grid.epoch(found.trial.id, epoch, value):
+                result = TrialResult("pruned", best=value, curve=curve[: epoch + 1])
+                break
+        grid.ended(found.trial.id, result or TrialResult("done", best=curve[-1], curve=curve))
+        ran += 1
+    segment.close()
+    history = study(Ledger.open(home), adapter, engine, budget, fixed).history()
+    return {number: (i, result.status, len(result.curve)) for number, (i, result) in history.items()}
+
+
+@pytest.mark.parametrize("sampler", ["random", "gp"])
+def test_a_search_that_reuses_a_trial_is_the_same_whether_interrupted_or_not(tmp_path, sampler):
+    """The default point was trained by another search of the home: the pruner must know its curve."""
+    engine, budget = Engine(sampler, "median"), replace(BUDGET, trials=10)
+    found = []
+    for limits in ((10**9,), (3, 10**9)):
+        home = tmp_path / str(len(limits))
+        drive_pruned(home, engine, replace(BUDGET, trials=4))
+        for limit in limits:
+            history = drive_pruned(home, replace(engine, search_seed=1), budget, limit)
+        found.append(history)
+    assert found[0] == found[1]
+    assert "pruned" in {status for _, status, _ in found[0].values()}
+
+
+def test_what_another_pruner_stopped_is_trained_by_a_search_without_one(tmp_path):
+    """Few points, so that two searches draw the same ones; interrupted, it still trains them itself, and once."""
+    small = {"adapter": "id[init_std=0.02]", "fixed": {"train.lr": 0.003, "train.weight_decay": 0.0}}
+    budget = replace(BUDGET, trials=12)
+    alone = drive_pruned(tmp_path / "alone", Engine("random", "none"), budget, **small)
+    pruning = Engine("random", "median", search_seed=4)
+    cut = drive_pruned(tmp_path / "both", pruning, budget, **small)
+    stopped = {i for i, status, _ in cut.values() if status == "pruned"}
+    assert stopped & {i for i, *_ in alone.values()}, "both searches draw it"
+    for limit in (2, 3, 10**9):
+        history = drive_pruned(tmp_path / "both", Engine("random", "none"), budget, limit, **small)
+    assert {status for _, status, _ in history.values()} == {"done"}
+    ledger = Ledger.open(tmp_path / "both")
+    whole = Ledger.open(tmp_path / "alone")
+    params = lambda read, found: [read.trials[i].trial.params for i, *_ in found.values()]  # noqa: E731
+    assert params(ledger, history) == params(whole, alone)
+    lines = [line for file in (tmp_path / "both" / "ledger").iterdir() for line in file.read_text().splitlines()]
+    ends = Counter(json.loads(line)["id"] for line in lines if line.startswith('{"kind":"ended"'))
+    assert set(ends.values()) == {1}, "each is trained once"
+    assert drive_pruned(tmp_path / "both", pruning, budget, **small) == cut, "nothing changed there"
+    winner = study(ledger, small["adapter"], Engine("random", "none"), budget, small["fixed"]).winner()
+    assert not winner.confirmations(1)[0].study, "the test of a configuration does not depend on who searched"
+
+
 def test_trial_zero_is_the_default_point(home):
     ran, ledger, [done] = drive(home, limit=1)
     assert ledger.trials[ran[0]].trial.params == done.space.default

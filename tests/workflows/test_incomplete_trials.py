@@ -10,7 +10,7 @@ import pytest
 import small_homes
 from command_line import bench
 
-from harness.record import ledger as ledger_events
+from harness.record import events
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.report import ledger_frames, tables
@@ -75,8 +75,8 @@ def test_progress_of_a_run_whose_first_ended_trial_is_odd_goes_on(home, odd):
     with closing(Segment(home)) as segment:
         for kind, result in (("started", None), ("ended", odd)):
             if result is not None:
-                ledger.take(segment.run, ledger_events.started(segment, assignment.trial, own.id, 1))
-                ledger.take(segment.run, ledger_events.ended(segment, assignment.trial.id, result))
+                ledger.take(segment.run, events.started(segment, assignment.trial, own.id, 1))
+                ledger.take(segment.run, events.ended(segment, assignment.trial.id, result))
             progress(GridEvent(kind, Assignment(assignment.trial, own, 1), result=result))
     assert "[1/7] " in stream.getvalue()
     known = odd.info.get("seconds", 0.0) > 0

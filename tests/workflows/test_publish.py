@@ -17,7 +17,8 @@ import torch
 from command_line import environment, events, harness
 from dataset_files import make_dataset
 
-from harness.record import artifacts, ledger, redaction, segments
+from harness.record import artifacts, redaction, segments
+from harness.record import events as trial_events
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.report import ledger_frames, tables
@@ -234,8 +235,10 @@ def test_what_names_a_machine_is_removed_and_lines_stay_whole(tmp_path):
     synthetic_ledgers.write(home)
     segment = Segment(home)
     trial = synthetic_ledgers.studies()[1].trial("search", 0, 0.5)
-    ledger.started(segment, trial, "s", 0)
-    ledger.ended(segment, trial.id, TrialResult("failed", reason="no file /srv/ann/secret/x.npy on 10.1.2.3:6379"))
+    trial_events.started(segment, trial, "s", 0)
+    trial_events.ended(
+        segment, trial.id, TrialResult("failed", reason="no file /srv/ann/secret/x.npy on 10.1.2.3:6379")
+    )
     segment.append("finished", ran=1, tracking="http://ann.lab:5000/#/experiments/1")
     segment.close()
     done = harness(home, "publish", str(tmp_path / "out"))
