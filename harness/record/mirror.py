@@ -64,10 +64,10 @@ class Mirror:
             if self._tracker is None:
                 self._tracker = tracking.Tracker(self.uri, self.home, mend=True)
                 self.page = self._tracker.page
-                self._here = self._tracker.mirrored()
-            self._pending = [trial_id for trial_id in self._pending if trial_id not in self._here]
-            for trial_id in self._tracker.write(self.ledger, list(self._pending)):
-                self._here.add(trial_id)
+                self._tracker.look()
+            tracker = self._tracker
+            self._pending = [trial_id for trial_id in self._pending if tracker.lacks(self.ledger, trial_id)]
+            for trial_id in tracker.write(self.ledger, list(self._pending)):
                 self._pending.remove(trial_id)
         except Exception as error:  # the bench continues whatever MLflow raises
             self._next_try = time.monotonic() + RETRY_AFTER

@@ -1,6 +1,7 @@
 """The layout of a trial in MLflow: name, tags, parameters, metrics and the file bundle of its run.
 
-The record from which a ledger is rebuilt is JSON in the tags `harness.record.1`, `.2`, ... Files of a confirmation are
+The record from which a ledger is rebuilt is JSON in the tags `harness.record.1`, `.2`, ..., except for the trial's
+places in searches, which are in the tag `harness.places` (earlier versions: in the record). Files of a confirmation are
 one artifact, `files.zip`, without compression; the tag `harness.files` says where each file lies in it, so that a table
 reads ranks and spectrum without the rest. Large files, but not those of tables, are artifacts of their own. Earlier
 versions wrote every file, and `trial.json`, as an artifact.
@@ -24,14 +25,16 @@ EXPERIMENT = "harness"
 TRIAL, BENCH, PARENT = "harness.trial", "harness.run", "mlflow.parentRunId"
 COMPLETE = "harness.complete"  # of benches, and of trials that earlier versions wrote
 RECORD, FILES = "harness.record", "harness.files"
+PLACES = "harness.places"  # where a trial stands in searches, which may grow after it was written
 REPORT, NOTE = "harness.report", "mlflow.note.content"  # of benches; the second is the description on a run's page
 CONTEXT, SOURCE = "mlflow.data.context", "harness"  # tag and type of source of a dataset input
 RECORD_FILE, BUNDLE, SPECTRUM = "trial.json", "files.zip", "spectrum.json"
 PART = 5000  # characters of a tag: the limit of older servers; today's is 8,000
 LARGE = 1 << 20  # bytes; not every store can read a part of an artifact, so a bundle stays small
+PLACED = 100  # places of a trial: 40 characters each
 PARTS = 10  # a longer record is a file of the bundle
 RUNNING = "RUNNING"
-_STATUS = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+STATUS = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
 Span = tuple[int, int]  # offset and length, bytes
 
@@ -117,13 +120,15 @@ def content(ledger: Ledger, trial_id: str) -> Content:
         metrics += [Point(f"{group}/{metric_name(key)}", float(value), ended) for key, value in values]
     return Content(
         name=f"{cell.adapter} {cell.backbone} {cell.dataset} {trial.role} {trial_id[:6]}",
-        tags={TRIAL: trial_id, "harness.role": trial.role} | {f"harness.{k}": v for k, v in vars(cell).items()},
+        tags={TRIAL: trial_id, "harness.role": trial.role}
+        | {f"harness.{k}": v for k, v in vars(cell).items()}
+        | place_tags(ledger.places(trial_id)),
         params={
             key: str(value)[:6000]
             for key, value in {**trial.params, "seed": trial.seed, "epochs": trial.epochs, **vars(cell)}.items()
         },
         metrics=metrics,
-        status=_STATUS[result.status],
+        status=STATUS[result.status],
         began=began,
         ended=ended,
         record={
@@ -160,6 +165,20 @@ def record_of(tags: Mapping[str, str]) -> Json | None:
 def index_of(tags: Mapping[str, str]) -> dict[str, Span]:
     """Return where the files of a run lie in its bundle; empty if it has none."""
     return {name: (start, size) for name, (start, size) in json.loads(tags.get(FILES, "{}")).items()}
+
+
+def places_of(tags: Mapping[str, str]) -> list[tuple[str, int]] | None:
+    """Return the (study, number) pairs of a written trial; None if they are in a file of an earlier version."""
+    try:
+        found = json.loads(tags[PLACES]) if PLACES in tags else (record_of(tags) or {}).get("places")
+    except json.JSONDecodeError:
+        return None
+    return None if found is None else [(study, number) for study, number in found]
+
+
+def place_tags(places: Sequence[tuple[str, int]]) -> dict[str, str]:
+    """Return the tag of a trial's places; the first `PLACED`, which fit into it."""
+    return {PLACES: json.dumps(places[:PLACED])}
 
 
 def is_complete(run: StoredRun) -> bool:

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import json
 import tempfile
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import polars as pl
@@ -41,6 +39,7 @@ from harness.record.mlflow_run import (
 )
 from harness.record.tracking_uri import check, damage, default_uri, first_line, redact, runs_page
 from harness.system import checksums
+from harness.system.threads import in_threads
 from harness.types import HarnessError, Json
 
 if TYPE_CHECKING:
@@ -51,42 +50,6 @@ __all__ = ["Tracker", "damage", "default_uri", "first_line", "read", "redact", "
 _PARSERS: dict[str, Callable[[bytes], Any]] = {RANKS: artifacts.parse_ranks, SPECTRUM: artifacts.parse_spectra}
 Store: TypeAlias = "RestStore | mlflow_client.ClientStore"
 T = TypeVar("T")
-
-
-def _in_threads(work: Callable[[T], None], items: Sequence[T], threads: int) -> Iterator[T]:
-    """Do `work` for every item in daemon threads, which do not keep an ending process; yield items as they are done.
-
-    The first exception is raised once the calls in progress have ended; no further ones are begun.
-    """
-    waiting, ended = deque(items), SimpleQueue[tuple[T, BaseException | None]]()
-
-    def serve() -> None:
-        while waiting:
-            try:
-                item = waiting.popleft()
-            except IndexError:
-                return
-            try:
-                work(item)
-            except BaseException as error:
-                waiting.clear()
-                ended.put((item, error))
-            else:
-                ended.put((item, None))
-
-    team = [threading.Thread(target=serve, daemon=True) for _ in range(min(threads, len(items)))]
-    for thread in team:
-        thread.start()
-    try:
-        for _ in items:
-            item, error = ended.get()
-            if error is not None:
-                raise error
-            yield item
-    finally:
-        waiting.clear()
-        for thread in team:
-            thread.join()
 
 
 class Tracker:
@@ -119,11 +82,11 @@ class Tracker:
         self.page = runs_page(uri, self.experiment)
         self.parents: dict[str, str] = {}
         self.begun: dict[str, StoredRun] = {}  # trial or bench -> its partly written MLflow run
+        self.whole: dict[str, StoredRun] = {}  # trial -> its completely written MLflow run
 
-    def mirrored(self) -> set[str]:
-        """Return the ids of completely mirrored trials. Runs left incomplete by a killed process or an outage are noted
-        in `begun`; if two processes created runs of one trial, the later one is deleted."""
-        complete: set[str] = set()
+    def look(self) -> None:
+        """Note which trials are written, in `whole`, and runs left incomplete by a killed process or an outage, in
+        `begun`; if two processes created runs of one trial, the later one is deleted."""
         # a run that another process adds meanwhile moves the others along: the last of a page comes again in the next
         runs = {run.id: run for run in self.store.runs(self.experiment)}
         for run in sorted(runs.values(), key=lambda run: (not mlflow_run.is_complete(run), run.start, run.id)):
@@ -134,20 +97,35 @@ class Tracker:
                     self.begun[bench] = run
             if (trial_id := run.tags.get(TRIAL)) is None:
                 continue
-            if trial_id in complete or trial_id in self.begun:
+            if trial_id in self.whole or trial_id in self.begun:
                 self.store.delete(run.id)
             elif mlflow_run.is_complete(run):
-                complete.add(trial_id)
+                self.whole[trial_id] = _slim(run)
             else:
                 self.begun[trial_id] = run
-        return complete
+
+    def lacks(self, ledger: Ledger, trial_id: str) -> bool:
+        """Whether the store lacks an ended trial, or its newest result or places."""
+        run = self.whole.get(trial_id)
+        return run is None or self._replaced(ledger, trial_id, run) or bool(self._missing(ledger, trial_id, run))
+
+    def _replaced(self, ledger: Ledger, trial_id: str, run: StoredRun) -> bool:
+        """Whether a trial that did not finish where the run was written is `done` here; a home may be merged."""
+        return ledger.trials[trial_id].status == "done" and run.status != mlflow_run.STATUS["done"]
+
+    def _missing(self, ledger: Ledger, trial_id: str, run: StoredRun) -> list[tuple[str, int]]:
+        """Places that the run of a trial lacks: it was drawn again later, or by another home."""
+        known = mlflow_run.places_of(run.tags)
+        if known is None or len(known) >= mlflow_run.PLACED:
+            return []
+        return [place for place in ledger.places(trial_id) if place not in known]
 
     def write(self, ledger: Ledger, trial_ids: Sequence[str], launches: Sequence[str] = ()) -> Iterator[str]:
         """Write benches and ended trials over all connections; yield the id of each trial once it is written."""
         benches = sorted({ledger.trials[trial_id].run for trial_id in trial_ids}.union(launches) - self.parents.keys())
-        for _ in _in_threads(lambda run: self._bench(ledger, run), benches, self.store.connections):
+        for _ in in_threads(lambda run: self._bench(ledger, run), benches, self.store.connections):
             pass
-        yield from _in_threads(lambda trial_id: self._trial(ledger, trial_id), trial_ids, self.store.connections)
+        yield from in_threads(lambda trial_id: self._trial(ledger, trial_id), trial_ids, self.store.connections)
 
     def _bench(self, ledger: Ledger, run: str) -> None:
         """Write the MLflow run of a bench process."""
@@ -179,7 +157,17 @@ class Tracker:
         return True
 
     def _trial(self, ledger: Ledger, trial_id: str) -> None:
-        """Write one ended trial. Its end comes last: a run without it is written again."""
+        """Write one ended trial. Its end comes last: a run without it is written again.
+
+        Of a trial that is written already, its places are completed, or its whole run is replaced.
+        """
+        old = self.whole.get(trial_id)
+        if old is not None and not self._replaced(ledger, trial_id, old):
+            places = [*(mlflow_run.places_of(old.tags) or ()), *self._missing(ledger, trial_id, old)]
+            tags = mlflow_run.place_tags(places)
+            self.store.log(old.id, {}, [], tags)
+            self.whole[trial_id] = replace(old, tags=tags)
+            return
         content = mlflow_run.content(ledger, trial_id)
         files, large = mlflow_run.files_of(self.home, trial_id)
         text = json.dumps(content.record)
@@ -203,6 +191,9 @@ class Tracker:
         # tags come last in a call: they complete a run of an earlier version that has its end already
         self.store.log(run.id, content.params, last, added if resumed else {})
         self.store.end(run.id, content.status, content.ended)
+        self.whole[trial_id] = _slim(replace(run, status=content.status, tags=content.tags))
+        if old is not None:
+            self.store.delete(old.id)
 
     def _begin(self, name: str, tag: str, title: str, start: int, tags: dict[str, str]) -> StoredRun:
         """Return the begun run of a trial or bench, or create it."""
@@ -214,6 +205,12 @@ class Tracker:
                     if other.id != run.id:
                         self.store.delete(other.id)
         return self.begun[name]
+
+
+def _slim(run: StoredRun) -> StoredRun:
+    """A run with the tag of its places alone: the records of all trials would fill the memory."""
+    places = mlflow_run.places_of(run.tags)
+    return replace(run, tags={} if places is None else mlflow_run.place_tags(places))
 
 
 def _store(uri: str) -> Store:
@@ -244,8 +241,8 @@ def sync(uri: str, home: Path, ledger: Ledger, log: Callable[[str], None] = lamb
     """
     try:
         tracker = Tracker(uri, home, mend=True)
-        here = tracker.mirrored()
-        missing = [i for i, e in ledger.trials.items() if e.status is not None and i not in here]
+        tracker.look()
+        missing = [i for i, e in ledger.trials.items() if e.status is not None and tracker.lacks(ledger, i)]
         # also launches without trials, which decide the state of skipped cells
         for number, trial_id in enumerate(tracker.write(ledger, missing, list(ledger.launches)), 1):
             log(f"[{number}/{len(missing)}] {ledger.trials[trial_id].trial.cell}")
@@ -302,8 +299,9 @@ def _read(uri: str, home: Path) -> tuple[Ledger, ArtifactSources]:
     for (name, run), event in zip(benches.items(), launches, strict=True):
         ledger.take(name, json.loads(event))
         facts_in |= dict.fromkeys(queries_keys(ledger.launches[name]), run)
-    for trial_id, record in zip(trials, records, strict=True):
-        _replay(ledger, trial_id, record)
+    for (trial_id, run), record in zip(trials.items(), records, strict=True):
+        places = mlflow_run.places_of(run.tags)
+        _replay(ledger, trial_id, record, record["places"] if places is None else places)
     files = _Files(tracker, trials)
 
     def prefetch(trial_ids: Sequence[str]) -> None:
@@ -386,9 +384,9 @@ def _record(store: Store, run: StoredRun) -> Json:
         ) from error
 
 
-def _replay(ledger: Ledger, trial_id: str, record: Json) -> None:
+def _replay(ledger: Ledger, trial_id: str, record: Json, places: Sequence[tuple[str, int]]) -> None:
     event = {"kind": "started", "id": trial_id, "trial": record["trial"], "time": record["time"]}
-    for study, number in record["places"] or [("", 0)]:
+    for study, number in places or [("", 0)]:
         ledger.take(record["run"], {**event, "study": study, "number": number})
     for _ in range(record["opened"]):
         ledger.take(record["run"], {"kind": "opened", "id": trial_id})

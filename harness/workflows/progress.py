@@ -64,7 +64,7 @@ class Progress:
             self.standings.ended(trial.cell, trial.role, event.result)
             if self.live is None or event.result.status == "failed":
                 self.line(f"[{self.ended}/{self.total}] {describe(event)}   {self.eta()}")
-        elif self.live is None and time.monotonic() - self.last_line > EVERY:
+        elif event.kind == "epoch" and self.live is None and time.monotonic() - self.last_line > EVERY:
             self.line(f"[{self.ended}/{self.total}] {trial.cell}: epoch {event.epoch + 1}, NDCG@10 {event.value:.4f}")
         self._show()
 

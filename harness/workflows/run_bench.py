@@ -245,7 +245,7 @@ def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) 
 
         def listen(event: studies.GridEvent) -> None:
             progress(event)
-            if event.kind == "ended" and mirror is not None:
+            if event.kind in ("ended", "reused") and mirror is not None:
                 mirror.put(event.assignment.trial.id)
 
         try:

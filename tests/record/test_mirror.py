@@ -14,9 +14,13 @@ class Store:
 
     def __init__(self):
         self.batches, self.may_write, self.fails = [], threading.Semaphore(0), 0
+        self.known = {"old"}
 
-    def mirrored(self):
-        return {"old"}
+    def look(self):
+        pass
+
+    def lacks(self, ledger, trial_id):
+        return trial_id not in self.known
 
     def write(self, ledger, trial_ids):
         if not trial_ids:
@@ -25,9 +29,12 @@ class Store:
         self.may_write.acquire()
         if self.fails:
             self.fails -= 1
+            self.known.add(trial_ids[0])
             yield trial_ids[0]
             raise ConnectionError("away")
-        yield from trial_ids
+        for trial_id in trial_ids:
+            self.known.add(trial_id)
+            yield trial_id
 
 
 @pytest.fixture
@@ -71,19 +78,3 @@ def test_what_was_written_before_an_outage_is_not_written_again(store, tmp_path)
     assert following.close(30) == 0
     assert [name for batch in store.batches for name in batch] == ["a", "b", "c"]
     assert len(warnings) == 1
-
-
-def test_work_in_threads_is_done_at_once_and_an_error_ends_it():
-    together = threading.Barrier(4, timeout=30)
-    assert sorted(tracking._in_threads(lambda _: together.wait() and None, range(8), 4)) == list(range(8))
-    begun = []
-
-    def work(item):
-        begun.append(item)
-        if item == 1:
-            raise ValueError("one")
-
-    with pytest.raises(ValueError, match="one"):
-        list(tracking._in_threads(work, range(1_000), 1))
-    assert begun == [0, 1]
-    assert list(tracking._in_threads(work, [], 4)) == []

@@ -3,16 +3,18 @@
 import json
 import tempfile
 import zipfile
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import synthetic_ledgers
 
-from harness.record import artifacts, mlflow_client, mlflow_run, tracking
+from harness.record import artifacts, events, mlflow_client, mlflow_run, tracking
 from harness.record.ledger import Ledger
+from harness.record.segments import Segment
 from harness.report import ledger_frames, tables
-from harness.types import HarnessError
+from harness.types import HarnessError, TrialResult
 
 
 @pytest.fixture
@@ -154,6 +156,55 @@ def test_a_run_that_two_pages_list_is_kept(uri, client, ledger, home, monkeypatc
     monkeypatch.setattr(mlflow_client.ClientStore, "runs", shifted)
     assert tracking.sync(uri, home, ledger) == 0
     assert trials_of(client).keys() == set(ledger.trials)
+
+
+def another_launch(home, study, trials, ends):
+    """A launch of a further study that draws `trials`; `ends`: the results of those that it trains."""
+    with closing(Segment(home)) as segment:
+        event = synthetic_ledgers.launch(synthetic_ledgers.studies(1), 2, 1)
+        own = next(one for one in event["studies"] if one["study"] == study.id)
+        own |= {"study": "another", "trials": len(trials), "seeds": 0}
+        segment.append("launched", **event)
+        for number, trial in enumerate(trials):
+            events.started(segment, trial, "another", number)
+            if trial.id in ends:
+                events.ended(segment, trial.id, ends[trial.id])
+    return Ledger.open(home)
+
+
+def test_trials_that_another_search_draws_as_well_count_in_it(uri, client, ledger, home):
+    """It may be drawn by the second search of the home, or twice by the first."""
+    tracking.sync(uri, home, ledger)
+    study = next(one for one in synthetic_ledgers.studies(1, 2, 1) if one.cell.adapter == "svd")
+    trials = [*study.searched(), study.searched()[0]]
+    now = another_launch(home, study, trials, {})
+    assert tracking.sync(uri, home, now) == 2
+    check_table(uri, home, now)
+    assert tracking.read(uri, home)[0].studies["another"] == now.studies["another"]
+    assert tracking.sync(uri, home, now) == 0
+    assert len(runs_of(client)) == len(ledger.trials) + 2
+
+
+def test_a_trial_that_was_stopped_here_and_finished_in_a_merged_home_is_replaced(uri, client, ledger, home):
+    study = next(one for one in synthetic_ledgers.studies(1, 2, 1) if one.cell.adapter == "svd")
+    trial = study.trial("search", 0, 0.123)
+    stopped = TrialResult("pruned", best=0.1, curve=[0.1])
+    before = another_launch(home, study, [trial], {trial.id: stopped})
+    tracking.sync(uri, home, before)
+    now = another_launch(home, study, [trial], {trial.id: synthetic_ledgers.result_of(trial)})
+    assert tracking.sync(uri, home, now) == 1
+    check_table(uri, home, now)
+    assert tracking.read(uri, home)[0].result(trial.id).status == "done"
+    assert tracking.sync(uri, home, now) == 0
+    assert len([run for run in runs_of(client) if run.data.tags.get("harness.trial") == trial.id]) == 1
+
+
+def test_places_that_no_tag_holds_are_cut_and_do_no_harm():
+    many = [(f"{number:024d}", number) for number in range(1000)]
+    tags = mlflow_run.place_tags(many)
+    assert all(len(value) <= mlflow_run.PART for value in tags.values())
+    assert mlflow_run.places_of(tags) == many[: mlflow_run.PLACED]
+    assert mlflow_run.places_of(mlflow_run.place_tags([])) == []
 
 
 def test_a_record_that_tags_cannot_hold_is_a_file(uri, client, ledger, home, monkeypatch):
