@@ -10,7 +10,6 @@ my-shop = { titles = "/data/shop-titles.npy" }
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +162,8 @@ def _text(path: Path) -> str:
 def _parse(path: Path, text: str) -> Json:
     """Parse the config and check its tables."""
     try:
-        config = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        config = decoding.toml(text)
+    except ValueError as error:
         raise HarnessError(f"{path}: not TOML: {error}.") from None
     table = config.get(TABLE, {})
     if not isinstance(table, dict):

@@ -6,7 +6,6 @@ The preparation (`harness.data.preparation`) works only on files that passed the
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import Formatter
@@ -243,8 +242,8 @@ def _settings(path: Path) -> tuple[dict[str, str], dict[str, Path]]:
     if not path.is_file():
         return {}, {}
     try:
-        settings = tomllib.loads(decoding.text(path))
-    except tomllib.TOMLDecodeError as error:
+        settings = decoding.toml(decoding.text(path))
+    except ValueError as error:
         raise HarnessError(f"{path}: not TOML: {error}.") from None
     for key, value in settings.items():
         if key not in SETTINGS:

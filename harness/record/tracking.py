@@ -37,7 +37,7 @@ from harness.record.mlflow_run import (
     BenchPage,
     StoredRun,
 )
-from harness.record.tracking_uri import check, damage, default_uri, first_line, redact, runs_page
+from harness.record.tracking_uri import check, damage, default_uri, first_line, redact, runs_page, unreadable
 from harness.system import checksums
 from harness.system.threads import in_threads
 from harness.types import HarnessError, Json
@@ -274,11 +274,8 @@ def read(uri: str, home: Path) -> tuple[Ledger, ArtifactSources]:
 
     Raises HarnessError if the store cannot be read or contains no mirror.
     """
-    local = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not local.is_file():
-        raise HarnessError(f"There is no MLflow store at {uri}.")
-    if why := damage(uri):
-        raise HarnessError(f"{uri.removeprefix('sqlite:///')} is damaged ({why}); `harness sync` rebuilds it.")
+    if why := unreadable(uri):
+        raise HarnessError(why)
     try:
         return _read(uri, home)
     except HarnessError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,13 +25,34 @@ def damage(uri: str) -> str:
     if not uri.startswith("sqlite:///") or not path.is_file():
         return ""
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as database:
+        with closing(_opened(path)) as database:
             verdict = str(database.execute("PRAGMA quick_check(1)").fetchone()[0])
     except sqlite3.OperationalError:  # for example locked: not damaged
         return ""
     except sqlite3.DatabaseError as error:
         return str(error)
     return "" if verdict == "ok" else verdict.splitlines()[0]
+
+
+def unreadable(uri: str) -> str:
+    """Return why a URI names no store that can be read; '' if it may. Reading must create none, as MLflow would."""
+    if "://" not in uri and not uri.startswith(("databricks", "uc")):
+        return f"'{uri}' is no address of an MLflow store, such as sqlite:////path/mlflow.db or https://host."
+    if not uri.startswith("sqlite:///"):
+        return ""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not path.is_file():
+        return f"There is no MLflow store at {uri}."
+    if why := damage(uri):
+        return f"{path} is damaged ({why}); `harness sync` rebuilds it."
+    with suppress(sqlite3.OperationalError), closing(_opened(path)) as database:
+        if not database.execute("SELECT name FROM sqlite_master WHERE name = 'runs'").fetchall():
+            return f"{path} is no MLflow store: it has no table of runs."
+    return ""
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)
 
 
 def check(uri: str) -> None:

@@ -22,7 +22,6 @@ A fact missing from a file counts as not stated, never as equal.
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -130,8 +129,8 @@ def read(word: str) -> Paper:
             raise HarnessError(f"There is no paper '{word}'. {hint} Your own file must end in .toml.")
         path = FOLDER / f"{shipped[word.replace('_', '-')]}.toml"
     try:
-        value = tomllib.loads(decoding.text(path))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        value = decoding.toml(decoding.text(path))
+    except (OSError, ValueError) as error:
         raise HarnessError(f"{path} cannot be read: {error}.") from error
     return _paper(path.name, value)
 

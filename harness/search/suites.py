@@ -6,7 +6,6 @@ lists. Options on the command line override it, and its tables name them.
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +67,6 @@ def _table(name: str) -> Json:
     if name not in names():
         raise HarnessError(f"There is no suite '{name}'. {registry.suggest(name, names())}")
     try:
-        return tomllib.loads(decoding.text(_folder() / f"{name}.toml"))
+        return decoding.toml(decoding.text(_folder() / f"{name}.toml"))
     except ValueError as error:
         raise HarnessError(f"suites/{name}.toml is not valid TOML: {error}.") from None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import codecs
 import re
+import tomllib
 from pathlib import Path
+from typing import Any
 
 from harness.types import HarnessError
 
@@ -41,6 +43,14 @@ def text(path: Path) -> str:
     Raises OSError if it cannot be read, HarnessError with the line number if its bytes are invalid.
     """
     return LINE_END.sub("\n", decoded(path, path.read_bytes()))
+
+
+def toml(text: str) -> dict[str, Any]:
+    """Parse TOML. Raises ValueError for every text that is none, also for one nested too deeply."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
 
 
 def decoded(path: Path, data: bytes) -> str:

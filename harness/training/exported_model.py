@@ -8,9 +8,11 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +108,7 @@ class Recommender:
         the time of the recommendation. Raises HarnessError for invalid shapes, or if the backbone needs times and gets
         none.
         """
-        _check(histories, k)
+        k = _check(histories, k)
         if self.needs_times:
             _check_times(self.config["components"]["backbone"]["name"], histories, times)
         recommendations: list[Recommendation] = []
@@ -161,12 +163,19 @@ class Recommender:
 
     def extended(self, ids: Sequence[str], embeddings: Any) -> Recommender:
         """Return this model with unseen items added, whose vectors are mapped from text embeddings (m, D) made with the
-        config's encoder and text template. Raises HarnessError if the method has no such map or an id is not new."""
+        config's encoder and text template. Raises HarnessError if the method has no such map, an id is not new, or the
+        embeddings are not finite numbers of that shape."""
         if self.linear is None:
             raise HarnessError(f"This export cannot map unseen items to vectors: {self.config['unseen_items']}")
-        E, (W, b) = torch.as_tensor(embeddings, dtype=torch.float32), self.linear
+        W, b = self.linear
+        try:
+            ids, E = [str(name) for name in ids], torch.as_tensor(embeddings, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise HarnessError(f"ids and embeddings must be a list and a matrix of numbers: {error}") from error
         if E.ndim != 2 or E.shape != (len(ids), len(W)):
             raise HarnessError(f"embeddings have shape {tuple(E.shape)}; {len(ids)} items need ({len(ids)}, {len(W)}).")
+        if len(broken := (~E.isfinite().all(1)).nonzero()):
+            raise HarnessError(f"The embedding of '{ids[int(broken[0])]}' has NaN or infinite values.")
         present = [name for name in ids if name in self.place]
         if present or len(set(ids)) < len(ids):
             raise HarnessError(f"'{(present or list(ids))[0]}' is already in the catalogue, or repeated in ids.")
@@ -235,11 +244,25 @@ def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
     return nn.utils.rnn.pad_sequence([torch.as_tensor(row, dtype=torch.int64) for row in rows], batch_first=True)
 
 
-def _check(histories: Histories, k: int) -> None:
-    if not isinstance(k, int) or k < 1:
+def _check(histories: Histories, k: int) -> int:
+    """Return k as an int. Raises HarnessError for another k, or histories that are no lists of ids."""
+    try:
+        number = 0 if isinstance(k, bool) else operator.index(k)
+    except TypeError:
+        number = 0
+    if number < 1:
         raise HarnessError(f"k is {k!r}; it must be a whole number of at least 1.")
-    if isinstance(histories, str) or any(isinstance(history, str) for history in histories):
+    if not _is_list(histories) or not all(map(_is_list, histories)):
         raise HarnessError("histories must be a list of lists of item ids, one list per history.")
+    wrong = [word for history in histories for word in history if not isinstance(word, (str, Real))]
+    if wrong:
+        raise HarnessError(f"A history contains {wrong[0]!r}; item ids are text or numbers.")
+    return number
+
+
+def _is_list(value: Any) -> bool:
+    """Whether a value is a list, a tuple, an array or a column of a frame."""
+    return hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, (str, bytes, dict))
 
 
 def _check_times(backbone: str, histories: Histories, times: Times | None) -> None:
@@ -248,9 +271,15 @@ def _check_times(backbone: str, histories: Histories, times: Times | None) -> No
             f"{backbone} needs timestamps: pass times, for each history the seconds of its events followed by the time "
             "of the recommendation."
         )
+    if not _is_list(times) or not all(map(_is_list, times)):
+        raise HarnessError("times must be a list of lists of seconds, one list per history.")
     wanted, lengths = [len(history) + 1 for history in histories], [len(row) for row in times]
     if lengths != wanted:
         raise HarnessError(f"times have lengths {lengths[:5]}; they must be {wanted[:5]}: one more than the events.")
+    try:
+        [int(time) for row in times for time in row]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise HarnessError(f"times must be numbers of seconds: {error}.") from error
 
 
 def _config(folder: Path) -> Json:

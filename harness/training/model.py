@@ -77,7 +77,7 @@ class SequenceModel(nn.Module):
         """States at every position, or at position ``at`` (B,) of each row."""
         adapter, backbone, k = self.table.adapter, self.backbone, self.table.adapter.views
         real = items != 0
-        with self._mixed(table, on=("cuda",)):
+        with self._mixed(table, on=("cuda",) if self.training else ()):  # ranks are in full precision
             x = F.embedding(items.clamp_min(0), table)
             if backbone.mask is not None:
                 x = torch.where((items == MASKED)[..., None], backbone.mask.repeat(k), x)

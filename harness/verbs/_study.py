@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,7 +148,7 @@ def read(path: Path) -> Json:
     Raises HarnessError if it is missing, no TOML, or has an unknown key or a value that its option refuses.
     """
     try:
-        table = tomllib.loads(decoding.text(path))
+        table = decoding.toml(decoding.text(path))
     except FileNotFoundError:
         folder = path.parent
         near = sorted(file.name for file in folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []

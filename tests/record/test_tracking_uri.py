@@ -1,4 +1,7 @@
-"""Passwords of MLflow: not sent unencrypted, not printed."""
+"""Addresses of MLflow: passwords are not sent unencrypted and not printed, and reading makes no store."""
+
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -58,6 +61,23 @@ def test_a_password_is_not_sent_unencrypted(kind, tmp_path, monkeypatch):
 @pytest.mark.parametrize("uri", ["http://mlflow.lab:5000", "sqlite:////a/b.db", "off", "", "postgresql://a:b@host/db"])
 def test_what_sends_no_password_over_http_is_free(uri):
     tracking_uri.check(uri)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"x", b"x" * 999, "database"])
+def test_reading_makes_no_store_of_what_is_none(content, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "notes.txt"
+    if content == "database":
+        with closing(sqlite3.connect(file)) as other:
+            other.execute("CREATE TABLE notes (text)")
+    elif content is not None:
+        file.write_bytes(content)
+    before = file.read_bytes() if content is not None else None
+    for uri in (f"sqlite:///{file}", "", "notes.txt", "file:notes.txt"):
+        with pytest.raises(HarnessError, match=r"no MLflow store|damaged|no address"):
+            tracking.read(uri, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ([] if before is None else ["notes.txt"])
+    assert before is None or file.read_bytes() == before
 
 
 def test_an_invalid_address_is_not_repeated():

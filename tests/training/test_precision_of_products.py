@@ -1,10 +1,13 @@
-"""TF32 is for the training of trials on a GPU only."""
+"""TF32 and bfloat16 are for the training of trials on a GPU only, not for ranking."""
 
 import numpy as np
 import pytest
 import torch
+from small_trials import a_trial, spectrum_of
 
 from harness.data.splits import Queries, Split, bounds
+from harness.training import trial
+from harness.training.model import SequenceModel
 from harness.training.precision import use_tf32
 from harness.training.ranking import ranks
 
@@ -55,3 +58,17 @@ def test_ranks_are_exact_where_training_uses_tf32(tf32):
     torch.set_float32_matmul_precision("high")
     assert rank().equal(wanted).all()
     assert torch.get_float32_matmul_precision() == "high"
+
+
+@pytest.mark.parametrize("backbone", ["sasrec", "hstu"])
+def test_a_backbone_that_trains_in_bfloat16_is_ranked_in_full_precision(split, backbone, monkeypatch):
+    """On a GPU, emulated: autocast of the backbone is switched on for the CPU."""
+    own, types = SequenceModel._mixed, {True: set(), False: set()}
+    both = lambda model, table, on: own(model, table, ("cpu", "cuda") if on else ())  # noqa: E731
+    monkeypatch.setattr(SequenceModel, "_mixed", both)
+    made = trial.Training(a_trial("id", backbone, **{"train.precision": "bfloat16"}), split, spectrum_of(split))
+    inner = next(layer for layer in made.model.backbone.modules() if isinstance(layer, torch.nn.Linear))
+    note = lambda layer, _, out: types[made.model.training].add(out.dtype)  # noqa: E731
+    inner.register_forward_hook(note)
+    made.epoch()
+    assert types == {True: {torch.bfloat16}, False: {torch.float32}}

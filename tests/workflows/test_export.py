@@ -146,9 +146,18 @@ def test_wrong_questions_are_one_line(sasrec):
         ([["i001"]], 0, "k is 0"),
         (["i001"], 3, "list of lists"),
         ("i001", 3, "list of lists"),
+        (None, 3, "list of lists"),
+        ([None], 3, "list of lists"),
+        ([5], 3, "list of lists"),
+        ([b"i001"], 3, "list of lists"),
+        ([[None]], 3, "item ids are text or numbers"),
+        ([["i001"]], True, "k is True"),
+        ([["i001"]], 2.0, "k is 2.0"),
     ):
         with pytest.raises(HarnessError, match=words):
             model.recommend(histories, k)
+    [one], [other] = (model.recommend([["i001"]], k) for k in (3, np.int64(3)))
+    assert one == other
     with pytest.raises(HarnessError, match="cannot map unseen items to vectors: none, since id"):
         model.extended(["new"], np.zeros((1, 24)))
 
@@ -164,9 +173,21 @@ def test_the_text_of_an_unseen_item_makes_its_vector(made, tmp_path):
     scores = dict(zip(answer.items, answer.scores, strict=True))
     assert scores["twin of i007"] == pytest.approx(scores["i007"], abs=1e-4)
     assert "new" in scores
-    for ids, E2, words in ((["i001"], E[:1], "in the catalogue"), (["new"], E[:2], "embeddings have shape")):
+    for ids, E2, words in (
+        (["i001"], E[:1], "in the catalogue"),
+        ([7, "7"], E[:2], "repeated in ids"),
+        (["new"], E[:2], "embeddings have shape"),
+        (["new"], E[:1] * np.nan, "embedding of 'new' has NaN or infinite"),
+        (["new"], "vector", "must be a list and a matrix of numbers"),
+    ):
         with pytest.raises(HarnessError, match=words):
             model.extended(ids, E2)
+
+
+def test_an_unseen_item_with_a_number_as_its_id_is_known_in_histories(made, tmp_path):
+    model = loaded(made, "sasrec/linear", tmp_path / "x")
+    [answer] = model.extended([101], np.ones((1, len(model.linear[0])))).recommend([[101]], 1)
+    assert (answer.unknown, answer.popular) == (0, False)
 
 
 @pytest.mark.parametrize(

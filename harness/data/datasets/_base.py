@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,8 +114,8 @@ class DataSet:
         """Return file -> sha256 as recorded at first use."""
         path = self._lock_file(home)
         try:
-            hashes = tomllib.loads(decoding.text(path)) if path.is_file() else {}
-        except tomllib.TOMLDecodeError as error:
+            hashes = decoding.toml(decoding.text(path)) if path.is_file() else {}
+        except ValueError as error:
             raise HarnessError(f"{path}: not TOML: {error}.") from None
         for file, sha256 in hashes.items():
             if not isinstance(sha256, str) or len(sha256) != 64:
