@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from harness.data import dates, scans
+from harness.data.reader import WHOLE
 from harness.types import HarnessError
 
 Columns = dict[str, int]
@@ -97,6 +98,8 @@ def events(path: Path) -> RawEvents:
         if not (kinds[name].is_integer() or kinds[name] in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
             raise Unusable(f"{name} is {kinds[name]}, so 1 and 1.0 do not match", f"Write {name} as text.")
     numbers = {name: _number(path, name, kinds[name]) for name in clocks}
+    if "order" in numbers:
+        numbers["order"] = _ranked("order", kinds["order"], numbers["order"])
     frame = _collect(path, [*(_id(name) for name in ("user_id", "item_id")), *numbers.values()])
     rows = frame.height
     missing = {name: frame[name].null_count() for name in ("user_id", "item_id")}
@@ -173,6 +176,16 @@ def _number(path: Path, name: str, kind: pl.DataType) -> pl.Expr:
         raise Unusable(f"{name} is {kind}, not a number", f"Write {name} as numbers.")
     number = pl.col(name).cast(pl.Float64, strict=False)
     return pl.when(number.is_finite()).then(number).alias(name)
+
+
+def _ranked(name: str, kind: pl.DataType, number: pl.Expr) -> pl.Expr:
+    """Return the dense rank of an order, which float64 holds where it would round a long number."""
+    column = pl.col(name)
+    if kind == pl.String:
+        whole = column.str.replace(WHOLE, "$1").cast(pl.Int64, strict=False)
+        column = pl.when((whole.is_not_null() | number.is_null()).all()).then(whole.rank("dense"))
+        return column.otherwise(number.rank("dense")).cast(pl.Float64).alias(name)
+    return pl.when(number.is_not_null()).then(column).rank("dense").cast(pl.Float64).alias(name)
 
 
 def _odd(path: Path, name: str, number: pl.Expr) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import polars as pl
 
 ISO = (  # such as 2026-11-29, 2026-11-29 10:55, 2026-11-29T10:55:30.5Z, 2026-11-29 10:55:30+01:00
-    r"^\s*(?P<day>\d{4}-\d{2}-\d{2})"
-    r"(?:[T ](?P<hour>[01]\d|2[0-3]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d(?:\.\d+)?))?"
-    r"\s?(?:Z|UTC|(?P<sign>[+-])(?P<ahead>[01]\d|2[0-3])(?::?(?P<more>[0-5]\d))?)?)?\s*$"
+    r"^\s*(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2})"
+    r"(?:[T ](?P<hour>[01][0-9]|2[0-3]):(?P<minute>[0-5][0-9])(?::(?P<second>[0-5][0-9](?:[.][0-9]+)?))?"
+    r"\s?(?:Z|UTC|(?P<sign>[+-])(?P<ahead>[01][0-9]|2[0-3])(?::?(?P<more>[0-5][0-9]))?)?)?\s*$"
 )
 LOOK = 10_000  # rows among which the first value decides
 

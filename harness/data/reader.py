@@ -25,6 +25,8 @@ ANSWERS = {"yes": True, "no": False}
 SEPARATORS = " \t\n.,;:|/-"  # removed from the start of a text whose first field is missing
 CLOSING = ")]}"
 TEXT = (pl.String, pl.Categorical, pl.Enum)
+WHOLE = r"^\s*([+-]?[0-9]+)\.0*\s*$"  # a whole number that is written with a point
+EXACT = 2**53  # from here on, float64 skips whole numbers
 LOOK = 10_000  # rows read to choose the text column
 
 
@@ -355,14 +357,26 @@ def _times(path: Path, values: pl.Series) -> pl.Series:
 
 
 def _numbers(path: Path, values: pl.Series, more: str = "") -> pl.Series:
-    """Return the column as Int64, or as Float64 if it has fractions; nulls stay null."""
+    """Return the column as Int64, or as Float64 if it has fractions; nulls stay null.
+
+    Raises HarnessError for values that are no numbers, and for those that neither of the two types holds exactly.
+    """
     kind = values.dtype
     if not (kind.is_numeric() or kind in (pl.String, pl.Null)):
         raise HarnessError(f"{path}: {values.name} must be numbers{more}, not {kind}.")
-    numbers = values.cast(pl.Float64 if kind.is_float() or kind.is_decimal() else pl.Int64, strict=False)
-    if numbers.null_count() > values.null_count():
-        numbers = values.cast(pl.Float64, strict=False)
+    numbers = values.cast(pl.Float64, strict=False)
     bad = values.filter(values.is_not_null() & ~numbers.is_finite().fill_null(False))
     if len(bad):
         raise HarnessError(f"{path}: {values.name} must be numbers{more}, but a row has '{bad[0]}'.")
+    if kind.is_float():
+        return numbers
+    whole = (values.str.replace(WHOLE, "$1") if kind == pl.String else values).cast(pl.Int64, strict=False)
+    if whole.null_count() == values.null_count() and (not kind.is_decimal() or (whole.cast(kind) == values).all()):
+        return whole
+    large = values.filter(numbers.abs() >= EXACT)
+    if len(large):
+        raise HarnessError(
+            f"{path}: {values.name} has '{large[0]}', and not all are whole numbers below 2^63: large ones would be "
+            "rounded. Write all of them as whole numbers."
+        )
     return numbers

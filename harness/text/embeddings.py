@@ -51,9 +51,8 @@ def texts_of(prepared: Prepared) -> Texts:
 
 
 def can_encode(encoder: Encoder, texts: Texts) -> bool:
-    """Whether the encoder has input: a text encoder needs at least one item with text."""
-    reads_text = any(isinstance(source, TextEncoder) for source in sources(encoder))
-    return not reads_text or any(text is not None for text in texts.texts)
+    """Whether the encoder has input: some need at least one item with text."""
+    return not any(source.needs_text for source in sources(encoder)) or any(text is not None for text in texts.texts)
 
 
 def sources(encoder: Encoder) -> list[Encoder]:
@@ -174,7 +173,10 @@ def _embedded(encoder: Encoder, texts: Texts, home: Path, encode: Encode | None 
             np.save(target / "E.npy", E, allow_pickle=False)
         _seal(target, {"encoder": encoder.identity(), **counts})
 
-    if not folder.is_dir() or partial.is_dir():
+    if folder.is_dir() and not partial.is_dir():
+        for source in sources(encoder):
+            source.match(texts)
+    else:
         with _locked(home / "cache" / "locks" / f"{folder.name}.lock", encoder.word):
             for left in folder.parent.glob(f".{folder.name}.*"):  # left by a killed process
                 shutil.rmtree(left, ignore_errors=True)

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from dataset_files import write_dataset, write_frame
 
-from harness.checks import linter
+from harness.checks import _read, linter
 from harness.data import reader
 from harness.data.findings import Finding
 from harness.data.preparation import prepare
@@ -296,3 +296,35 @@ def test_check_finds_what_the_reader_refuses_among_dates(tmp_path, times, odd):
     found = no_time(folder)
     assert found is not None
     assert odd in found.examples
+
+
+LARGE = [10**18 + 10 * k for k in (3, 1, 2, 0)]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pl.Series(LARGE, dtype=pl.Int64),
+        pl.Series(LARGE, dtype=pl.UInt64),
+        pl.Series(LARGE, dtype=pl.Decimal(38, 0)),
+        pl.Series([f"{value}.00" for value in LARGE], dtype=pl.Decimal(38, 2)),
+        pl.Series([str(value) for value in LARGE]),
+        pl.Series([f"{value}.0" if k else f"{value}." for k, value in enumerate(LARGE)]),
+    ],
+    ids=["int", "uint", "decimal", "decimal with a point", "text", "text with a point"],
+)
+def test_an_order_of_long_numbers_is_not_rounded(tmp_path, values):
+    events = pl.DataFrame(EVENTS).drop("timestamp").with_columns(order=values, user_id=pl.lit("u"))
+    write_dataset(tmp_path / "x", events, ITEMS)
+    read = reader.read_events(tmp_path / "x" / "interactions.parquet")
+    assert read["order"].to_list() == LARGE
+    ranks = _read.events(tmp_path / "x" / "interactions.parquet").order
+    assert ranks.tolist() == [4, 2, 3, 1]
+
+
+@pytest.mark.parametrize("other", ["0.5", str(2**63), "1e300"])
+def test_long_numbers_that_would_be_rounded_are_refused(tmp_path, other):
+    events = pl.DataFrame(EVENTS).drop("timestamp").with_columns(order=pl.Series([other, *map(str, LARGE[1:])]))
+    write_dataset(tmp_path / "x", events, ITEMS)
+    with pytest.raises(HarnessError, match=r"order has .*, and not all are whole numbers"):
+        reader.read_events(tmp_path / "x" / "interactions.parquet")

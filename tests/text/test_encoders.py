@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from text_catalogues import catalogue, damaged_somewhere, matrix
 
 from harness.system import files
-from harness.text.embeddings import basis, embed, embedding_hash, embedding_info
+from harness.text.embeddings import basis, can_encode, embed, embedding_hash, embedding_info
 from harness.text.encoders import minilm, noise
 from harness.text.encoders._base import Texts, encoder
 from harness.types import HarnessError
@@ -135,6 +136,24 @@ def test_a_sidecar_of_ids_aligns_a_matrix_by_id(tmp_path):
     E, texts = matrix(5), catalogue(3)
     path = saved(tmp_path / "m.npy", E, ["i2", "extra", "i0", "more", "i1"])
     np.testing.assert_array_equal(made(f"file:{path}", texts, tmp_path), E[[2, 4, 0]])
+
+
+def test_ids_that_do_not_match_are_refused_although_the_matrix_is_cached(tmp_path):
+    """Computed for items without text, whose rows may be missing, and then used for items with text."""
+    path = saved(tmp_path / "m.npy", matrix(3), ["i0", "i1", "x2"])
+    made(f"file:{path}", catalogue(3, missing=(2,)), tmp_path)
+    assert "has no row for 1 of 3 items, for example 'i2'" in refusal(f"file:{path}", catalogue(3), tmp_path)
+    by_row = f"file:{saved(tmp_path / 'rows.npy', matrix(3))}"
+    made(by_row, catalogue(3), tmp_path)
+    grown = replace(catalogue(3), n_source_rows=4)
+    assert "has 3 rows, but the items file has 4" in refusal(by_row, grown, tmp_path)
+
+
+def test_noise_has_nothing_to_stand_for_without_texts(tmp_path):
+    blank = catalogue(3, missing=(0, 1, 2))
+    assert not can_encode(encoder("noise", tmp_path), blank)
+    assert not can_encode(encoder("shuffled:noise", tmp_path), blank)
+    assert can_encode(encoder("noise", tmp_path), catalogue(3, missing=(0,)))
 
 
 def test_an_item_without_text_may_be_absent_from_a_file_with_ids(tmp_path):

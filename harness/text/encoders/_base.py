@@ -51,12 +51,13 @@ class Encoder:
     """Encodes texts as a matrix E. One subclass per module of this folder.
 
     Raise ``version`` when behaviour changes. ``takes`` describes the argument after the colon; empty: no argument.
-    ``optional``: the argument may be omitted.
+    ``optional``: the argument may be omitted. ``needs_text``: useless if no item has text.
     """
 
     version = 1
     takes = ""
     optional = False
+    needs_text = False
 
     def __init__(self, argument: str, home: Path, **options: Any) -> None:
         """Raises HarnessError for a missing or unexpected argument; cheap. `options`: all of them."""
@@ -89,6 +90,10 @@ class Encoder:
     def on(self, texts: Texts) -> Encoder:
         """The encoder to use for this catalogue: itself, unless the data set determines which."""
         return self
+
+    def match(self, texts: Texts) -> None:
+        """Raise HarnessError if the encoder's rows do not match the catalogue, also where its matrix is cached."""
+        return
 
     def identity(self) -> Json:
         """Everything that determines the output besides its input, as JSON: weights, pooling, seeds, never a path.
@@ -129,6 +134,7 @@ class TextEncoder(Encoder):
 
     keep_seconds = 5.0
     uses_gpu = False
+    needs_text = True
 
     def job(self, distinct: list[str]) -> Job:
         """Prepare the encoding of one or more distinct texts, longest first."""

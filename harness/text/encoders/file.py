@@ -44,6 +44,20 @@ class File(Encoder):
 
     def encode(self, texts: Texts, progress: Progress) -> np.ndarray:
         """Raises HarnessError if the file cannot be read or its rows do not match the catalogue."""
+        matrix, rows = self._rows(texts)
+        E = np.zeros((len(texts), matrix.shape[1]), np.float32)
+        has_row = rows >= 0
+        with np.errstate(over="ignore"):  # values too large for float32 become infinite and are reported by item later
+            E[has_row] = matrix[rows[has_row]]
+        if matrix.dtype.itemsize > E.itemsize:
+            self._check_small(E, matrix, rows, texts)
+        return E
+
+    def match(self, texts: Texts) -> None:
+        self._rows(texts)
+
+    def _rows(self, texts: Texts) -> tuple[np.ndarray, np.ndarray]:
+        """The matrix, and its row of each item, (N,) int64, -1 for none."""
         matrix, ids = READERS[self.path.suffix](self.path)
         if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
             shape = "x".join(map(str, matrix.shape))
@@ -54,14 +68,7 @@ class File(Encoder):
         _integers.check(self.path, matrix)
         if ids is None and self.sidecar.is_file():
             ids = _lines(self.sidecar)
-        rows = self._by_row(len(matrix), texts) if ids is None else self._by_id(len(matrix), ids, texts)
-        E = np.zeros((len(texts), matrix.shape[1]), np.float32)
-        has_row = rows >= 0
-        with np.errstate(over="ignore"):  # values too large for float32 become infinite and are reported by item later
-            E[has_row] = matrix[rows[has_row]]
-        if matrix.dtype.itemsize > E.itemsize:
-            self._check_small(E, matrix, rows, texts)
-        return E
+        return matrix, self._by_row(len(matrix), texts) if ids is None else self._by_id(len(matrix), ids, texts)
 
     def _check_small(self, E: np.ndarray, matrix: np.ndarray, rows: np.ndarray, texts: Texts) -> None:
         """Raises HarnessError if a row (N,) of the matrix was rounded to zero, which marks an item without text."""

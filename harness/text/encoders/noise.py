@@ -18,6 +18,8 @@ D = 384  # as wide as the default text encoder
 
 
 class Noise(Encoder):
+    needs_text = True  # items without text have no noise either
+
     def identity(self) -> Json:
         return super().identity() | {"dim": D}
 
