@@ -16,6 +16,7 @@ from harness.data.reader import RawDataset
 
 if TYPE_CHECKING:
     from harness.data.splits import Prepared
+from harness.types import PrepSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +24,8 @@ class Facts:
     """A data set as the checks see it.
 
     `events`, `texts` (as `harness.data.reader.read_items` returns them): None if unreadable. `prepared`, `embedding`
-    float32 (items of `prepared`, D): None if not available. `now`: seconds since 1970.
+    float32 (items of `prepared`, D): None if not available. `now`: seconds since 1970. `spec`: the preparation that is
+    asked for.
     """
 
     raw: RawDataset
@@ -32,6 +34,7 @@ class Facts:
     prepared: Prepared | None
     embedding: np.ndarray | None
     now: float
+    spec: PrepSpec
 
     @cached_property
     def sequences(self) -> Sequences | None:

@@ -23,7 +23,7 @@ def find(facts: Facts) -> Iterator[Finding]:
     """Find repeats, events outside the k-core, users of one event, heavy users and items, and odd counts."""
     if facts.events is not None:
         later, again = _repeats(facts.events)
-        yield from _repeated(facts.events, later, again)
+        yield from _repeated(facts.events, later, again, facts.spec.dedup)
         yield from _core(facts, later)
         yield from _weights(facts.events)
     prepared = facts.prepared
@@ -52,15 +52,17 @@ def _repeats(events: RawEvents) -> tuple[np.ndarray, np.ndarray]:
     return rows[same_pair & same_time], rows[same_pair & ~same_time]
 
 
-def _repeated(events: RawEvents, later: np.ndarray, again: np.ndarray) -> Iterator[Finding]:
+def _repeated(events: RawEvents, later: np.ndarray, again: np.ndarray, dedup: str) -> Iterator[Finding]:
     total = len(events)
     if len(later):
-        says = "events that repeat an earlier one with the same user, item and time; the preparation drops them"
+        fate = "they are kept (--dedup none)" if dedup == "none" else "the preparation drops them"
+        says = f"events that repeat an earlier one with the same user, item and time; {fate}"
         kind = level(len(later) / total, MANY_REPEATS)
         remedy = "No action needed; many of them are a sign of a faulty join or export."
         yield Finding("repeated events", kind, len(later), total, "events", says, remedy, _pairs(events, later))
     if len(again):
-        says = "events that repeat a user's earlier item at another time; they are kept"
+        one = f"the preparation keeps the {dedup} event of each pair" if dedup in ("first", "last") else "they are kept"
+        says = f"events that repeat a user's earlier item at another time; {one}"
         remedy = "Right for listening or visits; for ratings and reviews, keep one event per pair."
         yield Finding("repeated pairs", INFO, len(again), total, "events", says, remedy, _pairs(events, again))
 
@@ -72,7 +74,7 @@ def _pairs(events: RawEvents, rows: np.ndarray) -> tuple[str, ...]:
 
 def _core(facts: Facts, repeats: np.ndarray) -> Iterator[Finding]:
     assert facts.events is not None
-    events, k = facts.events, K if facts.prepared is None else facts.prepared.card.spec.get("kcore", K) or K
+    events, k = facts.events, facts.spec.kcore or K
     fresh = np.ones(len(events), bool)
     fresh[repeats] = False
     user, item = events.user[fresh], events.item[fresh]

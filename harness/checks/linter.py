@@ -73,7 +73,8 @@ def check(
     from harness.checks._base import Facts
 
     findings, events, texts = files.read(raw)
-    facts = Facts(raw, events, texts, prepared, embedding, time.time() if now is None else now)
+    spec = PrepSpec(**prepared.card.spec) if prepared else PrepSpec()
+    facts = Facts(raw, events, texts, prepared, embedding, time.time() if now is None else now, spec)
     return _sorted(findings + _all(facts))
 
 
@@ -92,10 +93,11 @@ def examine(word: str, home: Path, encoder: str = "", spec: PrepSpec | None = No
     raw = reader.open_dataset(word, home, text)
     chosen = encoder_of(registry.unquoted(encoder), home) if encoder else None
     findings, events, texts = files.read(raw)
-    facts, used = Facts(raw, events, texts, None, None, time.time()), ""
+    spec = spec or PrepSpec()
+    facts, used = Facts(raw, events, texts, None, None, time.time(), spec), ""
     if not any(finding.level == ERROR for finding in [*findings, *files.find(facts), *times.refused(facts)]):
         try:
-            facts = replace(facts, prepared=preparation.prepare(raw, spec or PrepSpec(), home))
+            facts = replace(facts, prepared=preparation.prepare(raw, spec, home))
         except HarnessError as error:
             findings.append(_refused("preparation", "data set", error))
     if facts.prepared is not None:

@@ -44,6 +44,7 @@ class Dialect:
 
     `quote`: the quote character, None if quotes are plain characters. `escaped`: a quote in a quoted value is `\\"`, as
     Spark writes it, not `""`. `old_mac`: a bare carriage return ends a line. `blank`: some lines have no value.
+    `swallows`: quotes around several lines, each with as many values as a row: plain characters, or a fault.
     `plain`: polars can read the file unchanged. `empty`: it has no bytes. `skip`: number of lines before the header.
     `types`: column -> RecBole's type. `form`, `traits`: the separator and other properties that the file name does not
     show, in words.
@@ -52,6 +53,7 @@ class Dialect:
     separator: str = ","
     quote: str | None = '"'
     escaped: bool = False
+    swallows: bool = False
     old_mac: bool = False
     blank: bool = False
     plain: bool = True
@@ -127,13 +129,17 @@ def _dialect(path: Path, size: int, mtime_ns: int) -> Dialect:
     separator = separator or _separator(lines[skip], usual)
     types = _types(_fields(lines[skip], separator))
     quote, escaped = _quoting(data, separator)
+    swallows = _swallows(data, separator, lines[skip].count(separator))
+    quote = None if swallows and separator == "\t" and not escaped else quote
     traits = [*["RecBole types in the header"] * bool(types), *traits]
     traits += [*["carriage returns as line ends"] * old_mac, *["backslash-escaped quotes"] * escaped]
     traits += ["quotes as plain characters"] if quote is None else []
+    traits += ["quotes that may join rows by mistake"] if quote and swallows else []
     return Dialect(
         separator=separator,
         quote=quote,
         escaped=escaped,
+        swallows=swallows,
         old_mac=old_mac,
         blank=old_mac or _has_blank(data, separator),
         plain=isinstance(data, mmap.mmap) and not (old_mac or escaped),
@@ -233,6 +239,16 @@ def _well_quoted(data: Content, separator: str, inner: bytes) -> bool:
     ends = rb"(?=([\r\n" + re.escape(separator.encode()) + rb"]|\Z)?)"
     quoted = re.compile(_opens(separator) + rb'"(?:' + inner + rb')*+("?)' + ends)
     return all(match[1] and match[2] is not None for match in quoted.finditer(data))
+
+
+def _swallows(data: Content, separator: str, separators: int) -> bool:
+    """Return whether a quoted value spans lines that all look like rows: with the header's number of separators."""
+    if data.find(b'"') < 0:
+        return False
+    quoted = re.compile(_opens(separator) + rb'"((?:' + DOUBLED + rb')*+)"')
+    values = (match[1] for match in quoted.finditer(data) if b"\n" in match[1])
+    mark = separator.encode()
+    return any(all(line.count(mark) == separators for line in value.split(b"\n")[1:]) for value in values)
 
 
 def _opens(separator: str) -> bytes:

@@ -19,6 +19,7 @@ from harness.system import decoding, files, toml_text
 from harness.types import HarnessError, Json
 
 NAME = r"(?!\.)[A-Za-z0-9._-]{1,64}"
+ALL = "all"  # not a name: the word for every data set
 TABLE = "datasets"
 MATRICES = "embeddings"
 
@@ -107,6 +108,8 @@ def write_entry(name: str, folder: Path, home: Path, matrices: dict[str, Path]) 
     """
     if not re.fullmatch(NAME, name):
         raise HarnessError(bad_name(name))
+    if name == ALL or name.startswith("-"):
+        raise HarnessError(f"'{name}' cannot be the name of a data set: commands read it as something else.")
     path, folder = config_file(home), folder.expanduser().resolve()
     matrices_of(path, {word: str(file) for word, file in matrices.items()})
     with fetch.lock(path):

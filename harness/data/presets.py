@@ -128,7 +128,7 @@ def _check_folds(protocol: Protocol) -> None:
 def tie_policy(spec: PrepSpec) -> tuple[str, int]:
     """Return (`source`, `item_id` or `random`, seed). Raises HarnessError for an unknown policy."""
     kind, colon, seed = str(spec.tie_policy).partition(":")
-    if kind == "random" and seed.isdecimal():
+    if kind == "random" and re.fullmatch("0|[1-9][0-9]*", seed):  # one spelling: it is part of the identity
         return kind, int(seed)
     if colon or kind not in ("source", "item_id"):
         hint = suggest(spec.tie_policy, ["source", "item_id", "random:<seed>"])

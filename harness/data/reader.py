@@ -117,6 +117,7 @@ def raw_hash(raw: RawDataset) -> str:
     """Return the identity of the content: the bytes of both files and the text template, independent of paths."""
     hashes = file_hashes(raw)
     quotes = {"quotes": "escaped"} if scans.escaped(raw.interactions) or scans.escaped(raw.items) else {}
+    quotes |= {"rows": "unquoted"} if scans.unquoted(raw.interactions) or scans.unquoted(raw.items) else {}
     return digest({"text": raw.text, **hashes, **quotes})
 
 
@@ -294,7 +295,8 @@ def _field(path: Path, name: str, kind: pl.DataType) -> pl.Expr:
     if isinstance(kind, pl.List | pl.Array):
         text = pl.col(name).cast(pl.List(pl.String)).list.drop_nulls().list.join(", ")
     else:
-        text = pl.col(name).cast(pl.String)
+        column = pl.col(name).fill_nan(None) if kind.is_float() else pl.col(name)
+        text = column.cast(pl.String)
     text = text.str.strip_chars()
     return pl.when(text.str.contains(VISIBLE)).then(text).alias(f"field {name}")
 
@@ -368,6 +370,8 @@ def _numbers(path: Path, values: pl.Series, more: str = "") -> pl.Series:
     bad = values.filter(values.is_not_null() & ~numbers.is_finite().fill_null(False))
     if len(bad):
         raise HarnessError(f"{path}: {values.name} must be numbers{more}, but a row has '{bad[0]}'.")
+    if kind == pl.Float32 and values.name == "rating":  # 4.1, not the nearest double of the nearest float
+        return values.cast(pl.String).cast(pl.Float64)
     if kind.is_float():
         return numbers
     whole = (values.str.replace(WHOLE, "$1") if kind == pl.String else values).cast(pl.Int64, strict=False)

@@ -53,6 +53,12 @@ def escaped(path: Path) -> bool:
     return any(not _is_parquet(part) and delimited.dialect(part).escaped for part in data_files.parts(path))
 
 
+def unquoted(path: Path) -> bool:
+    """Return whether quotes that span rows are read as plain characters; earlier versions joined the rows."""
+    styles = [delimited.dialect(part) for part in data_files.parts(path) if not _is_parquet(part)]
+    return any(style.swallows and style.quote is None for style in styles)
+
+
 def reason(path: Path, error: Exception) -> str:
     """Return why a data file could not be read, with the part, the line and the remedy if they can be found."""
     parts = [] if isinstance(error, OSError) and error.errno else data_files.parts(path)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from dataset_files import SHARED, columns, write_dataset
+from dataset_files import SHARED, columns, make_dataset, write_dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -727,3 +727,30 @@ def test_a_card_of_a_data_set_without_times_says_so(tmp_path):
     assert "kcore 5, tie_policy item_id, require_text yes; 53,258 events" in text
     assert "\ntime        no timestamps; events are ordered by a column of the source\n" in text
     assert "\ntext        {title}; 0 items without" in text
+
+
+@pytest.mark.parametrize(
+    ("dedup", "again", "later"),
+    [
+        ("exact", "the preparation drops them", "they are kept"),
+        ("none", "they are kept (--dedup none)", "they are kept"),
+        ("last", "the preparation drops them", "the preparation keeps the last event of each pair"),
+    ],
+)
+def test_what_becomes_of_repeats_is_said_of_the_preparation_that_is_asked_for(tmp_path, dedup, again, later):
+    folder = make_dataset(tmp_path / "toy")
+    events = pl.read_parquet(folder / "interactions.parquet")
+    twice = pl.concat([events, events.tail(1), events.tail(1).with_columns(pl.col("timestamp") + 5)])
+    twice.write_parquet(folder / "interactions.parquet")
+    found = linter.examine(str(folder), tmp_path, "", PrepSpec(kcore=2, dedup=dedup)).findings
+    says = {finding.name: finding.says for finding in found}
+    assert says["repeated events"].endswith(again)
+    assert says["repeated pairs"].endswith(later)
+
+
+def test_the_core_is_that_of_the_preparation_also_where_it_fails(tmp_path):
+    folder = make_dataset(tmp_path / "toy", users=3, items=40, length=4)
+    (folder / "items.parquet").unlink()
+    pl.DataFrame({"item_id": ["i000", "i000"], "title": ["a", "b"]}).write_parquet(folder / "items.parquet")
+    found = linter.examine(str(folder), tmp_path, "", PrepSpec(kcore=1)).findings
+    assert not [finding for finding in found if finding.name.startswith("no ")]

@@ -249,6 +249,9 @@ TITLES = [  # items file -> titles: separators, quotes and backslashes inside of
     # tabs without any quoting, as databases write them
     ('item_id\ttitle\na\t"Fever" pitch\nb\t"Bell\n', ['"Fever" pitch', '"Bell']),
     ('item_id\ttitle\na\t"Fever ""x"""\nb\tsay "x"\n', ['Fever "x"', 'say "x"']),
+    # quotes that match by chance over several rows
+    ('item_id\ttitle\na\t"Heroes\nb\tLow\nc\tBlue 12"\n', ['"Heroes', "Low", 'Blue 12"']),
+    ('item_id\ttitle\na\t"one\nand two"\nb\tBell\n', ["one\nand two", "Bell"]),
 ]
 
 
@@ -257,6 +260,14 @@ def test_a_title_comes_out_as_it_was_written(tmp_path, text, titles):
     path = tmp_path / "items.csv"
     path.write_bytes(text.encode())
     assert reader.read_items(path, "{title}")["text"].to_list() == [title.strip() for title in titles]
+
+
+def test_quotes_that_may_join_rows_are_noted(tmp_path, home):
+    """In a file with commas, such a value may also be meant: a description with a comma in each line."""
+    for text, noted in (('a,"Heroes\nb,Low\nc,Blue 12"\nd,x\n', True), ('a,"one\nand two"\nd,"x, y"\n', False)):
+        folder = write(tmp_path / str(noted), {"items.csv": f"item_id,title\n{text}"})
+        found = open_dataset(str(folder), home)
+        assert ("may join rows by mistake" in " ".join(found.notes)) is noted
 
 
 @pytest.mark.parametrize(

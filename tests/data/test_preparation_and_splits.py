@@ -74,7 +74,7 @@ def test_random_ties_depend_on_the_seed_and_not_on_the_order_of_the_file(tmp_pat
 
 
 def test_an_unknown_tie_policy_or_a_negative_kcore_is_refused(tmp_path):
-    for policy in ("sources", "random", "random:x", "item_id:3", "random:-1"):
+    for policy in ("sources", "random", "random:x", "item_id:3", "random:-1", "random:00", "random:٣"):
         with pytest.raises(HarnessError, match=f"no tie policy '{policy}'.*Known: source, item_id, random:<seed>"):
             made(tmp_path, TIED, PrepSpec(0, policy))
     with pytest.raises(HarnessError, match="kcore is -1"):

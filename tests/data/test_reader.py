@@ -328,3 +328,23 @@ def test_long_numbers_that_would_be_rounded_are_refused(tmp_path, other):
     write_dataset(tmp_path / "x", events, ITEMS)
     with pytest.raises(HarnessError, match=r"order has .*, and not all are whole numbers"):
         reader.read_events(tmp_path / "x" / "interactions.parquet")
+
+
+def test_a_rating_in_single_precision_is_the_number_that_was_written(tmp_path):
+    events = pl.DataFrame(EVENTS).with_columns(rating=pl.Series([4.1, 5.0, 4.0, 4.1], dtype=pl.Float32))
+    folder = write_dataset(tmp_path / "x", events, ITEMS)
+    made = prepare(open_dataset(str(folder), tmp_path), PrepSpec(kcore=0, min_rating=4.1), tmp_path)
+    assert len(made.items) == 3
+
+
+def test_a_number_that_is_none_is_not_in_a_text(tmp_path):
+    items = pl.DataFrame(ITEMS).with_columns(price=pl.Series([float("nan"), 3.5]))
+    write_dataset(tmp_path / "x", EVENTS, items)
+    read = reader.read_items(tmp_path / "x" / "items.parquet", "{title} {price}")
+    assert read["text"].to_list() == ["Anvil", "Bell 3.5"]
+
+
+@pytest.mark.parametrize("time", ["2017-07-14T0٢:40:00", "2017-07-1٤", "٢٠١٧-07-14"])
+def test_a_date_with_digits_of_another_script_is_named(tmp_path, time):
+    write_dataset(tmp_path / "x", EVENTS | {"timestamp": ["2017-07-14T02:40:00"] * 3 + [time]}, ITEMS, suffix=".csv")
+    assert f"a row has '{time}'" in refusal(tmp_path / "x", tmp_path)

@@ -88,6 +88,8 @@ def test_folders_are_registered_by_name_and_chosen_by_globs(tmp_path, home):
     found = harness(home, "plan", "--datasets", "shop-*,!shop_b", *words)
     assert {cell["dataset"] for cell in json.loads(found.stdout)["cells"]} == {"shop-a"}, found.stderr
     refused(harness(home, "register", "shop-a", str(tmp_path / "shop-b")), "shop-a")
+    refused(harness(home, "register", "all", str(tmp_path / "shop-b")), "'all' cannot be the name of a data set")
+    refused(harness(home, "register", "--", "-x", str(tmp_path / "shop-b")), "'-x' cannot be the name of a data set")
 
 
 def test_a_template_of_ones_own_is_another_embedding(dataset, home):

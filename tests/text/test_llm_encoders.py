@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
@@ -194,6 +195,30 @@ def test_a_row_is_the_pooled_states_of_its_text_whatever_stands_beside_it(decode
     monkeypatch.setattr(hf, "BATCH", 1)  # no padding
     alone = made(f"hf:{decoder}[pooling={pooling}]", texts, tmp_path / "b")
     np.testing.assert_allclose(E, alone, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["rwkv", "roberta", "t5"])
+def test_a_model_whose_states_depend_on_padding_is_refused(tmp_path, decoder, kind):
+    import transformers
+
+    small = {"vocab_size": 16, "hidden_size": 16, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 66, "pad_token_id": 1}
+    torch.manual_seed(0)
+    if kind == "rwkv":
+        model = transformers.RwkvModel(transformers.RwkvConfig(**small, attention_hidden_size=16))
+    elif kind == "roberta":
+        model = transformers.RobertaModel(transformers.RobertaConfig(**small, **heads), add_pooling_layer=False)
+    else:
+        config = transformers.T5Config(vocab_size=16, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+        model = transformers.T5Model(config)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.add_(torch.randn_like(weights) * 0.3)
+    folder = shutil.copytree(decoder, tmp_path / "model")
+    (folder / "config.json").unlink()
+    model.save_pretrained(folder)
+    said = refusal(f"hf:{folder}", catalogue(8), tmp_path / "home")
+    assert ("is an encoder-decoder (t5)" if kind == "t5" else f"states of its {kind} model depend on padding") in said
 
 
 def test_padding_on_the_left_changes_nothing_for_positions_that_are_absolute(tmp_path, decoder):

@@ -27,6 +27,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 BATCH_TOKENS = 8192  # per batch, including padding
 BATCH = 512
 CHUNK = 4096  # texts tokenized at a time for counting
+SAME = {"float32": 0.9999, "bfloat16": 0.99, "float16": 0.99}  # cosine from which two rows of a text are the same
 READ = (".safetensors", ".json", ".txt", ".model")  # suffixes of the files in a folder that define a model
 
 
@@ -62,9 +63,11 @@ class HuggingFace(TextEncoder):
         return {"files": {path.name: file_sha256(path) for path in read if path.is_file()}}
 
     def job(self, distinct: list[str]) -> Job:
-        """Raises HarnessError if the model cannot be loaded or does not fit into memory."""
+        """Raises HarnessError if the model cannot be loaded, is no decoder or does not fit into memory."""
         tokenizer, model = self._load()
-        limit = min(self.max_tokens, getattr(model.config, "max_position_embeddings", None) or self.max_tokens)
+        positions = getattr(model.config, "max_position_embeddings", None)
+        limit = min(self.max_tokens, positions if positions and positions > 0 else self.max_tokens)
+        self._check_padding(tokenizer, model)
         counts = _token_counts(tokenizer, distinct)
         ranked = sorted(range(len(distinct)), key=lambda i: (-min(counts[i], limit), i))
         order = [distinct[i] for i in ranked]
@@ -98,6 +101,8 @@ class HuggingFace(TextEncoder):
         except Exception as error:  # each part of the library raises different exceptions for a bad file
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise HarnessError(f"'{self.word}' cannot be loaded by transformers: {reason}") from error
+        if model.config.is_encoder_decoder:
+            raise HarnessError(f"'{self.word}' is an encoder-decoder ({model.config.model_type}); hf: takes decoders.")
         absent = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
         if absent or report["mismatched_keys"]:  # transformers would continue with random weights
             key = absent[0] if absent else min(report["mismatched_keys"])[0]
@@ -105,8 +110,37 @@ class HuggingFace(TextEncoder):
         tokenizer.truncation_side = "right"
         return tokenizer, model
 
+    def _check_padding(self, tokenizer: Any, model: Any) -> None:
+        """Raise HarnessError if a text's states depend on the other texts of its batch, or differ from those of the
+        model alone: some models ignore the mask (RWKV) or number positions in their own way (RoBERTa)."""
+        import torch
+
+        texts = tokenizer(["one", "one two three four five six"], truncation=True, max_length=self.max_tokens)
+        short, longer = texts["input_ids"]
+        if not short or len(short) == len(longer):
+            return
+        tokens = torch.tensor([short], device=model.device)
+        with torch.inference_mode():
+            states = model(input_ids=tokens).last_hidden_state.float()
+        alone = _pooled(states, torch.ones_like(tokens, dtype=torch.bool), self.pooling)[0]
+        beside = self._rows(model, [short, longer])[0]
+        if not torch.cosine_similarity(alone, beside, dim=0) > SAME[self.dtype]:
+            raise HarnessError(
+                f"'{self.word}' cannot be encoded in batches: the states of its {model.config.model_type} model depend "
+                f"on padding. Use a decoder such as LLaMA, or st:{self.argument} if it is a sentence encoder."
+            )
+
     def _encode(self, model: Any, ids: list[list[int]]) -> np.ndarray:
         """Rows, (n, D) float32, of tokenized texts; zero for a text without tokens."""
+        import torch
+
+        try:
+            return self._rows(model, ids).cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            remedy = "use a smaller model" if self.dtype != "float32" else "try dtype=bfloat16"
+            raise HarnessError(f"'{self.word}' does not fit in GPU memory; {remedy} or a lower max_tokens.") from error
+
+    def _rows(self, model: Any, ids: list[list[int]]) -> Tensor:
         import torch
 
         tokens, real = _left_padded(ids)
@@ -117,14 +151,8 @@ class HuggingFace(TextEncoder):
             inputs["position_ids"] = (real.long().cumsum(1) - 1).clamp_min(0)
         if "use_cache" in takes:
             inputs["use_cache"] = False
-        try:
-            with torch.inference_mode():
-                states = model(**inputs).last_hidden_state.float()
-                rows = _pooled(states, real, self.pooling)
-        except torch.OutOfMemoryError as error:
-            remedy = "use a smaller model" if self.dtype != "float32" else "try dtype=bfloat16"
-            raise HarnessError(f"'{self.word}' does not fit in GPU memory; {remedy} or a lower max_tokens.") from error
-        return rows.cpu().numpy()
+        with torch.inference_mode():
+            return _pooled(model(**inputs).last_hidden_state.float(), real, self.pooling)
 
 
 def _token_counts(tokenizer: Any, texts: list[str]) -> list[int]:
