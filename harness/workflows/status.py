@@ -69,7 +69,7 @@ def _state(ledger: Ledger, run: str) -> str:
     assert ledger.home is not None
     if leases.alive(ledger.home, run):
         return "running"
-    started = ledger.trials.code(run) in ledger.trials.start_run  # leases come before the first start
+    started = ledger.trials.code(run) in ledger.trials.run  # leases come before the first start
     return "stopped" if started or time.time() - ledger.times(run)[-1] > leases.SILENT else "running"
 
 
