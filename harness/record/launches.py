@@ -14,10 +14,13 @@ SCHEMA = 2
 
 def merged(provenances: Iterable[Json]) -> Json:
     """Return the provenance of what several launches did: each fact once or, where they differ, a list of its values in
-    the order of the launches; of dates, the first and the last.
+    the order of the launches; of dates, the first and the last. A fact about the machine that an older launch lacks is
+    `not recorded` for it.
 
     >>> merged([{"code": "a", "date": "1 May"}, {"code": "b", "date": "2 May"}, {"code": "a", "date": "3 May"}])
     {'code': ['a', 'b'], 'date': '1 May to 3 May'}
+    >>> merged([{"machine": {"cores": 2}}, {"machine": {"cores": 2, "vectors": "AVX2"}}])
+    {'machine': {'cores': 2, 'vectors': ['not recorded', 'AVX2']}}
     """
     found: dict[str, list[object]] = {}
     for provenance in provenances:
@@ -25,6 +28,9 @@ def merged(provenances: Iterable[Json]) -> Json:
             values = found.setdefault(key, [])
             if value not in values:
                 values.append(value)
+    if machines := [value for value in found.get("machine", ()) if isinstance(value, dict)]:
+        known = dict.fromkeys((key for machine in machines for key in machine), "not recorded")
+        found["machine"] = [known | machine for machine in machines]
     whole: Json = {}
     for key, values in found.items():
         if len(values) == 1:

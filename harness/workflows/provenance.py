@@ -79,9 +79,16 @@ def provenance() -> Json:
         "dirty": bool(sha and _output([*git, "status", "--porcelain", "--untracked-files=no"])),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in packages},
-        "machine": machine(),
+        "machine": machine() | {"vectors": vectors()},
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
+
+
+def vectors() -> str:
+    """Return the vector instructions of PyTorch's kernels here, such as AVX2: others sum in another order."""
+    import torch
+
+    return torch.backends.cpu.get_cpu_capability()
 
 
 def machine() -> Json:

@@ -317,8 +317,9 @@ def check(home: Path, row: LedgerRow, trial: Trial, then: Json, dataset: str = "
         checks["code (git)"] = (_git(then), _git(now))
     checks["python"] = (then["python"], now["python"])
     checks |= {name: (version, now["versions"].get(name)) for name, version in then["versions"].items()}
-    checks["processor"] = (then["machine"]["processor"], now["machine"]["processor"])
-    return checks
+    names = {"processor": "processor", "vectors": "vector instructions"}
+    machines = then["machine"], now["machine"]
+    return checks | {name: (machines[0][key], machines[1][key]) for key, name in names.items() if key in machines[0]}
 
 
 def _git(provenance: Json) -> str:

@@ -44,7 +44,7 @@ TITLES = {
 ABOVE = ("suite", "protocol", "prep", "budget", "engine", "statistics", "code")  # before the tables
 TIES = {EXPECTED: "expectation over their order", MIDDLE: "mid-rank (earlier rule)"}
 CODE = ("harness", "git", "code", "dirty", "date")  # keys of the provenance
-CONDITIONS = ("processor", "cores", "slots", "threads", "gpu")  # keys of the provenance that bear on times
+CONDITIONS = ("processor", "vectors", "cores", "slots", "threads", "gpu")  # keys of the provenance that bear on times
 GIT = ("git", "dirty")  # unknown to an installed package
 CARD = (
     *("hash", "users", "items", "events", "raw_users", "raw_items", "raw_events", "density", "mean_length"),
