@@ -317,9 +317,9 @@ def check(home: Path, row: LedgerRow, trial: Trial, then: Json, dataset: str = "
         checks["code (git)"] = (_git(then), _git(now))
     checks["python"] = (then["python"], now["python"])
     checks |= {name: (version, now["versions"].get(name)) for name, version in then["versions"].items()}
-    names = {"processor": "processor", "vectors": "vector instructions"}
-    machines = then["machine"], now["machine"]
-    return checks | {name: (machines[0][key], machines[1][key]) for key, name in names.items() if key in machines[0]}
+    checks["processor"] = (then["machine"]["processor"], now["machine"]["processor"])
+    checks[VECTORS] = (then["machine"].get("vectors", "not recorded"), now["machine"]["vectors"])
+    return checks
 
 
 def _git(provenance: Json) -> str:
@@ -358,6 +358,10 @@ def _versions(trial: Trial) -> dict[str, int | str]:
     return here
 
 
+VECTORS = "vector instructions"
+OTHER_SUMS = (
+    "Kernels for other vector instructions sum in another order. To compute with AVX2: ATEN_CPU_CAPABILITY=avx2"
+)
 WORDS = {
     "equal": "Equal to the last bit.",
     "within": "Not equal, but indistinguishable: the difference is within {limit}.",
@@ -386,4 +390,5 @@ def text(result: Reproduction) -> str:
     lines += ["", f"Reproduced - recorded: {gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"]
     over = "users and seeds" if len(result.seeds) > 1 else "users (not over seeds: there is one)"
     limit = f"{result.tolerance:g}" if result.tolerance is not None else f"the interval over {over} around zero"
-    return "\n".join([*lines, WORDS[result.verdict].format(limit=limit)])
+    lines += [WORDS[result.verdict].format(limit=limit), *([OTHER_SUMS] if VECTORS in off else [])]
+    return "\n".join(lines)

@@ -181,6 +181,16 @@ def test_other_code_is_told_where_no_repository_knows_it(root, monkeypatch):
     assert "code (git)" not in found.checks
 
 
+def test_other_vector_instructions_are_told_and_how_to_compute_with_them(root, monkeypatch):
+    now = reproduce.provenance()
+    here = now | {"machine": now["machine"] | {"vectors": "AVX9"}}
+    monkeypatch.setattr(reproduce, "provenance", lambda: here)
+    found = reproduce.run(root / "one", ReproduceRequest("sasrec/id", seeds=1, dataset=str(root / "toy")))
+    assert found.checks["vector instructions"] == (torch.backends.cpu.get_cpu_capability(), "AVX9")
+    assert "ATEN_CPU_CAPABILITY" not in reproduce.text(found), "it is equal to the last bit"
+    assert "ATEN_CPU_CAPABILITY=avx2" in reproduce.text(replace(found, verdict="within"))
+
+
 def test_a_baseline_and_an_id_prefix_name_rows_as_well(root):
     ledger = Ledger.open(root / "one")
     row = row_lookup.find(row_lookup.of(ledger), "popularity")
