@@ -35,7 +35,9 @@ KINDS = {
     "leases": "locks of running benches",
 }
 HOUR, DAY = 3600.0, 86_400.0  # seconds
-PARTIAL = re.compile(r"\..+\.[0-9a-z_]{8}(\.\w+)?|\.lease-\w+|\.probe-\d+")  # names of unfinished files and folders
+PARTIAL = re.compile(  # names of unfinished files and folders; of wheels with the letters that tempfile uses
+    r"\..+\.[0-9a-f]{8}(\.\w+)?|\..+\.whl\.[0-9a-z_]{8}|\.lease-\w+|\.probe-\d+"
+)
 DAMAGED = re.compile(rf".+{re.escape(checksums.ASIDE)}\d+")
 CHECKPOINT = re.compile(r"([0-9a-f]{24})\.(checkpoint|safetensors)")  # safetensors: from an older version
 

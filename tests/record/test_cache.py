@@ -2,7 +2,9 @@
 
 import json
 import os
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,6 +124,7 @@ def test_files_of_others_in_the_folder_of_a_home_stay(home, monkeypatch, used):
     from harness.record import housekeeping
 
     others = [".git/config", ".ssh/id_ed25519", ".bashrc", ".pre-commit-config.yaml", "src/.env", "data/.gitignore"]
+    others += [".bashrc.original", "data/.settings.personal", ".config.toml.lock"]
     others += ["models/.cache/huggingface/x", "checkpoints/mine.safetensors", "checkpoints/step.checkpoint"]
     others += ["notes.damaged-copy", "logs/.hidden"] + ([] if used else ["forecast.json", "calibrations/mine.json"])
     for name in others:
@@ -132,6 +135,28 @@ def test_files_of_others_in_the_folder_of_a_home_stay(home, monkeypatch, used):
     later = time.time() + 400 * 86_400
     monkeypatch.setattr(time, "time", lambda: later)
     assert housekeeping.waste(home, 0) == []
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_a_killed_process_left_behind_goes_after_a_day(home, monkeypatch, folder):
+    """The names that harness gives unfinished files and folders, and wheels in the making."""
+    from harness.record import housekeeping
+    from harness.system import files
+
+    left = []
+    for target in (home / "config.toml", home / "cache" / "bases" / "abc", home / "models" / "m-1-py3-none-any.whl"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        left.append(files._beside(target))
+        if target.suffix == ".whl":
+            left[-1] = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        elif folder:
+            left[-1].mkdir()
+        else:
+            left[-1].write_bytes(b"half")
+    assert housekeeping.waste(home, 0) == []
+    later = time.time() + 2 * 86_400
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert sorted(item.path for item in housekeeping.waste(home, 0)) == sorted(left)
 
 
 def test_set_aside_names_are_never_used_twice(home):
