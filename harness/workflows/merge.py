@@ -61,7 +61,7 @@ def run(folders: Sequence[Path], home: Path) -> Merged:
         if conflicts:
             more = f"; and {len(conflicts) - SHOWN} more" if len(conflicts) > SHOWN else ""
             raise HarnessError(
-                f"Not merged, nothing was changed: {'; '.join(conflicts[:SHOWN])}{more}. "
+                f"Not merged, nothing was changed: {'; '.join(conflicts[:SHOWN])}{more}. {_rounding(sources)}"
                 "Leave one of the two out, or merge them into different homes and use: harness compare"
             )
         result = Merged(known=_known(sources), trials=len(set().union(*(s.ledger.trials.rows for s in sources))))
@@ -90,6 +90,8 @@ def _opened(folder: Path) -> Iterator[Source]:
 
 def _conflicts(one: Source, others: Sequence[Source]) -> Iterator[str]:
     for other in others:
+        if _within(one, other) or _within(other, one):
+            continue
         for run in sorted(one.segments.keys() & other.segments.keys()):
             mine, theirs = one.segments[run], other.segments[run]
             if not (mine.startswith(theirs) or theirs.startswith(mine)):
@@ -101,6 +103,32 @@ def _conflicts(one: Source, others: Sequence[Source]) -> Iterator[str]:
         for trial_id in sorted(one.ledger.trials.rows.keys() & other.ledger.trials.rows.keys()):
             if reason := _difference(one, other, trial_id):
                 yield f"trial {trial_id} has {reason} in {other.name} and {one.name}"
+
+        yield from _searches(one, other)
+
+
+def _within(old: Source, new: Source) -> bool:
+    """Whether a source is an earlier state of another, which may have repeated trials since."""
+    return all(new.segments.get(run, b"").startswith(lines) for run, lines in old.segments.items())
+
+
+def _searches(one: Source, other: Source) -> Iterator[str]:
+    """Name the searches of one study that drew different configurations: together they would be neither of the two."""
+    for study in sorted(one.ledger.studies.keys() & other.ledger.studies.keys()):
+        mine, theirs = one.ledger.studies[study], other.ledger.studies[study]
+        apart = [number for number in sorted(mine.keys() & theirs.keys()) if mine[number] != theirs[number]]
+        if apart:
+            cell = one.ledger.trials[mine[apart[0]]].trial.cell
+            where = f"from trial {apart[0]} on in {other.name} and {one.name}"
+            yield f"the searches of {cell} draw different configurations {where}"
+
+
+def _rounding(sources: Sequence[Source]) -> str:
+    """Explain small differences if the sources ran on processors with different vector instructions."""
+    launches = [launch for source in sources for launch in source.ledger.launches.values()]
+    machines = [launch.provenance.get("machine", {}).get("vectors", "not recorded") for launch in launches]
+    kinds = sorted(set(machines))
+    return f"Vector instructions ({', '.join(kinds)}) round sums differently. " if len(kinds) > 1 else ""
 
 
 def _difference(one: Source, other: Source, trial_id: str) -> str:

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import polars as pl
@@ -370,6 +371,33 @@ def test_conflicts_are_named_and_nothing_is_written(two):
     done = merge(two / "home-b", two / "b")
     assert f"segment {segment.name.removesuffix('.jsonl.gz')} differs" in done.stderr
     assert {path: path.read_bytes() for path in (two / "joined").rglob("*") if path.is_file()} == before
+
+
+def test_searches_of_one_study_that_went_apart_are_not_mixed(two):
+    """As after a pruner's decision, or on another processor: together they would be neither of the two."""
+    [study] = [one for one in synthetic_ledgers.studies() if one.cell.adapter == "id" and one.cell.dataset == "set0"]
+    segment = Segment(two / "home-c")
+    segment.append("launched", **synthetic_ledgers.launch([study], 4, 2))
+    for number, trial in enumerate([study.searched()[0], study.trial("search", 0, 0.123)]):
+        trial_events.started(segment, trial, study.id, number)
+        trial_events.ended(segment, trial.id, synthetic_ledgers.result_of(trial))
+    segment.close()
+    assert harness(two / "home-c", "publish", str(two / "c")).returncode == 0
+    done = merge(two / "joined", two / "a", two / "c")
+    assert done.returncode == 2
+    assert "the searches of set0 / none / sasrec / id draw different configurations from trial 1 on" in done.stderr
+
+
+def test_an_earlier_publication_of_a_home_that_repeated_a_run_adds_nothing(two):
+    home = two / "home-a"
+    trial = sorted(path.stem for path in (two / "a" / "ranks").iterdir())[0]
+    [first] = Ledger.open(home).launches
+    with closing(Segment(home)) as segment:
+        trial_events.voided(segment, trial, "its weights are lost", first)
+        trial_events.started(segment, Ledger.open(home).trials[trial].trial, "", 0)
+        trial_events.ended(segment, trial, TrialResult("done", best=0.123, curve=[0.123], test={"NDCG@10": 0.1}))
+    assert "Added 0 segments and 0 rank files" in merge(home, two / "a").stdout
+    assert Ledger.open(home).result(trial).best == 0.123
 
 
 def test_a_changed_publication_is_not_merged(two):
