@@ -26,6 +26,7 @@ TRIAL, BENCH, PARENT = "harness.trial", "harness.run", "mlflow.parentRunId"
 COMPLETE = "harness.complete"  # of benches, and of trials that earlier versions wrote
 RECORD, FILES = "harness.record", "harness.files"
 PLACES = "harness.places"  # where a trial stands in searches, which may grow after it was written
+BEST = "harness.best"  # its best validation value: with another one, the trial was repeated
 REPORT, NOTE = "harness.report", "mlflow.note.content"  # of benches; the second is the description on a run's page
 CONTEXT, SOURCE = "mlflow.data.context", "harness"  # tag and type of source of a dataset input
 RECORD_FILE, BUNDLE, SPECTRUM = "trial.json", "files.zip", "spectrum.json"
@@ -122,7 +123,8 @@ def content(ledger: Ledger, trial_id: str) -> Content:
         name=f"{cell.adapter} {cell.backbone} {cell.dataset} {trial.role} {trial_id[:6]}",
         tags={TRIAL: trial_id, "harness.role": trial.role}
         | {f"harness.{k}": v for k, v in vars(cell).items()}
-        | place_tags(ledger.places(trial_id)),
+        | place_tags(ledger.places(trial_id))
+        | {BEST: repr(result.best)},
         params={
             key: str(value)[:6000]
             for key, value in {**trial.params, "seed": trial.seed, "epochs": trial.epochs, **vars(cell)}.items()
@@ -174,6 +176,15 @@ def places_of(tags: Mapping[str, str]) -> list[tuple[str, int]] | None:
     except json.JSONDecodeError:
         return None
     return None if found is None else [(study, number) for study, number in found]
+
+
+def best_of(tags: Mapping[str, str]) -> float | None:
+    """Return the best validation value of a written trial; None if it is in a file of an earlier version."""
+    try:
+        value = tags[BEST] if BEST in tags else (record_of(tags) or {}).get("result", {}).get("best")
+    except json.JSONDecodeError:
+        return None
+    return None if value is None else float(value)
 
 
 def place_tags(places: Sequence[tuple[str, int]]) -> dict[str, str]:

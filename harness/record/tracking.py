@@ -110,8 +110,10 @@ class Tracker:
         return run is None or self._replaced(ledger, trial_id, run) or bool(self._missing(ledger, trial_id, run))
 
     def _replaced(self, ledger: Ledger, trial_id: str, run: StoredRun) -> bool:
-        """Whether a trial that did not finish where the run was written is `done` here; a home may be merged."""
-        return ledger.trials[trial_id].status == "done" and run.status != mlflow_run.STATUS["done"]
+        """Whether a trial is `done` here with another result: repeated, or finished in a home that was merged."""
+        entry, best = ledger.trials[trial_id], mlflow_run.best_of(run.tags)
+        done = run.status == mlflow_run.STATUS["done"] or mlflow_run.COMPLETE in run.tags
+        return entry.status == "done" and (not done or best not in (None, entry.best))
 
     def _missing(self, ledger: Ledger, trial_id: str, run: StoredRun) -> list[tuple[str, int]]:
         """Places that the run of a trial lacks: it was drawn again later, or by another home."""
@@ -166,7 +168,7 @@ class Tracker:
             places = [*(mlflow_run.places_of(old.tags) or ()), *self._missing(ledger, trial_id, old)]
             tags = mlflow_run.place_tags(places)
             self.store.log(old.id, {}, [], tags)
-            self.whole[trial_id] = replace(old, tags=tags)
+            self.whole[trial_id] = replace(old, tags={**old.tags, **tags})
             return
         content = mlflow_run.content(ledger, trial_id)
         files, large = mlflow_run.files_of(self.home, trial_id)
@@ -208,9 +210,11 @@ class Tracker:
 
 
 def _slim(run: StoredRun) -> StoredRun:
-    """A run with the tag of its places alone: the records of all trials would fill the memory."""
-    places = mlflow_run.places_of(run.tags)
-    return replace(run, tags={} if places is None else mlflow_run.place_tags(places))
+    """A run with the tags that `Tracker.lacks` reads: the records of all trials would fill the memory."""
+    places, best = mlflow_run.places_of(run.tags), mlflow_run.best_of(run.tags)
+    tags = {key: run.tags[key] for key in (COMPLETE,) if key in run.tags}
+    tags |= {} if places is None else mlflow_run.place_tags(places)
+    return replace(run, tags=tags if best is None else tags | {mlflow_run.BEST: repr(best)})
 
 
 def _store(uri: str) -> Store:

@@ -199,6 +199,25 @@ def test_a_trial_that_was_stopped_here_and_finished_in_a_merged_home_is_replaced
     assert len([run for run in runs_of(client) if run.data.tags.get("harness.trial") == trial.id]) == 1
 
 
+def test_a_run_that_was_repeated_has_its_new_result(uri, client, ledger, home):
+    """Its weights were lost, and another processor computes other digits."""
+    tracking.sync(uri, home, ledger)
+    trial = next(
+        entry.trial for entry in ledger.trials.values() if entry.role == "confirm" and entry.trial.cell.is_trained
+    )
+    first = asdict(ledger.result(trial.id))
+    again = TrialResult(**first | {"best": 0.4321, "test": first["test"] | {"NDCG@10": 0.0987}})
+    with closing(Segment(home)) as segment:
+        segment.append("launched", **synthetic_ledgers.launch(synthetic_ledgers.studies(1, 2, 1), 2, 1))
+        events.voided(segment, trial.id, "its weights are lost", ledger.trials[trial.id].run)
+        events.started(segment, trial, "", 0)
+        events.ended(segment, trial.id, again)
+    now = Ledger.open(home)
+    assert tracking.sync(uri, home, now) == 1
+    assert tracking.read(uri, home)[0].result(trial.id).test == now.result(trial.id).test
+    assert tracking.sync(uri, home, now) == 0
+
+
 def test_places_that_no_tag_holds_are_cut_and_do_no_harm():
     many = [(f"{number:024d}", number) for number in range(1000)]
     tags = mlflow_run.place_tags(many)
