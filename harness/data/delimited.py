@@ -129,8 +129,8 @@ def _dialect(path: Path, size: int, mtime_ns: int) -> Dialect:
     separator = separator or _separator(lines[skip], usual)
     types = _types(_fields(lines[skip], separator))
     quote, escaped = _quoting(data, separator)
-    swallows = _swallows(data, separator, lines[skip].count(separator))
-    quote = None if swallows and separator == "\t" and not escaped else quote
+    swallows = not escaped and _swallows(data, separator, lines[skip].count(separator))
+    quote = None if swallows and separator == "\t" else quote
     traits = [*["RecBole types in the header"] * bool(types), *traits]
     traits += [*["carriage returns as line ends"] * old_mac, *["backslash-escaped quotes"] * escaped]
     traits += ["quotes as plain characters"] if quote is None else []

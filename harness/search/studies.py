@@ -148,12 +148,14 @@ class StudySearch:
 
     def reuse(self, trial_id: str, result: TrialResult) -> None:
         """Report a result that the ledger has already, with its curve, as after a restart."""
-        drawn = self._open_trials[self.in_flight[trial_id].number]  # a confirmation with a result is not handed out
-        for epoch, value in enumerate(result.curve):
-            drawn.report(value, epoch)
-            drawn.should_prune()
-        if self._wilcoxon is not None:
-            self._wilcoxon.restore([own for own in self.study.finished() if own[0] == trial_id])
+        assignment = self.in_flight[trial_id]
+        if assignment.trial.role == "search":
+            drawn = self._open_trials[assignment.number]
+            for epoch, value in enumerate(result.curve):
+                drawn.report(value, epoch)
+                drawn.should_prune()
+            if self._wilcoxon is not None:
+                self._wilcoxon.restore([own for own in self.study.finished() if own[0] == trial_id])
         self.ended(trial_id, result)
 
     def ended(self, trial_id: str, result: TrialResult) -> Assignment:

@@ -10,6 +10,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from harness import registry
+from harness.record import events
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.search import axes, grids, plan, samplers, spaces, warm_start
@@ -172,6 +173,29 @@ def test_what_another_pruner_stopped_is_trained_by_a_search_without_one(tmp_path
     assert drive_pruned(tmp_path / "both", pruning, budget, **small) == cut, "nothing changed there"
     winner = study(ledger, small["adapter"], Engine("random", "none"), budget, small["fixed"]).winner()
     assert not winner.confirmations(1)[0].study, "the test of a configuration does not depend on who searched"
+
+
+def test_a_confirmation_that_another_process_ended_before_this_one_took_it_counts(home):
+    ledger, kinds, due = Ledger.open(home), [], []
+    made, elsewhere = study(ledger), Segment(home)
+
+    class Faster(NoOtherBenches):
+        def take(self, key):
+            if due and key == due[0].id:
+                trial = due.pop()
+                ledger.take(elsewhere.run, events.started(elsewhere, trial, "", 0))
+                ledger.take(
+                    elsewhere.run, events.ended(elsewhere, trial.id, TrialResult("done", best=0.9, curve=[0.9]))
+                )
+            return True
+
+    grid = TrialQueue([made], Segment(home), lambda event: kinds.append(event.kind), Faster())
+    while (found := grid.next()) is not None:
+        grid.ended(found.trial.id, TrialResult("done", best=objective(found.trial), curve=[objective(found.trial)]))
+        if kinds.count("ended") == BUDGET.trials:
+            due.append(made.confirmations(made.winner())[0])
+    assert made.state == "done"
+    assert (kinds.count("reused"), kinds.count("ended")) == (1, BUDGET.trials + BUDGET.seeds - 1)
 
 
 def test_trial_zero_is_the_default_point(home):
