@@ -137,7 +137,7 @@ def main() -> None:
     rows, count = trials[ROW].n_unique(), searched(trials).height
     about = f"{count:,} search trials of {rows} trained rows with {options.backbone}; Spearman's correlation with "
     _measure.write(
-        "rank_measures",
+        "rank_measures" if options.backbone == "sasrec" else f"rank_measures_{options.backbone}",
         "Rank measures and quality",
         f"{about}validation NDCG@10 and its 95 % interval (rows resampled).",
         _measure.table(table(trials)),

@@ -244,3 +244,17 @@ def test_an_installed_package_says_nothing_of_a_repository():
     told = build(results({("beauty", "none", "sasrec", "id"): seeds(0.6)}, header={"provenance": code}))
     assert words.header(told, "code") == {"harness": "0.1.0", "date": "2026-11-01"}
     assert "git – " in words.header_lines(told, ("provenance",))[0]
+
+
+def test_rows_of_earlier_launches_with_larger_plans_are_told():
+    """Smaller plans have a mark of their own."""
+    keys = [("beauty", "none", backbone, "id") for backbone in ("sasrec", "hstu", "gru4rec")]
+    plans = [{"trials_planned": 16, "seeds_planned": 5}, {"trials_planned": 8, "seeds_planned": 3}]
+    plans += [{"trials_planned": 1, "seeds_planned": 1}]
+    cells = [cell(key, **plan) for key, plan in zip(keys, plans, strict=True)]
+    runs = {key: seeds(0.6, 1) for key in keys}
+    found = build(results(runs, cells, header={"budget": {"trials": 8, "seeds": 3}}))
+    assert words.header(found, "budget")["other cells"] == "16 trials and 5 seeds"
+    del runs[keys[0]]
+    equal = build(results(runs, cells[1:], header={"budget": {"trials": 8, "seeds": 3}}))
+    assert "other cells" not in words.header(equal, "budget")
