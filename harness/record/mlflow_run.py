@@ -171,20 +171,22 @@ def index_of(tags: Mapping[str, str]) -> dict[str, Span]:
 
 def places_of(tags: Mapping[str, str]) -> list[tuple[str, int]] | None:
     """Return the (study, number) pairs of a written trial; None if they are in a file of an earlier version."""
-    try:
-        found = json.loads(tags[PLACES]) if PLACES in tags else (record_of(tags) or {}).get("places")
-    except json.JSONDecodeError:
-        return None
+    found = json.loads(tags[PLACES]) if PLACES in tags else _recorded(tags).get("places")
     return None if found is None else [(study, number) for study, number in found]
 
 
 def best_of(tags: Mapping[str, str]) -> float | None:
     """Return the best validation value of a written trial; None if it is in a file of an earlier version."""
-    try:
-        value = tags[BEST] if BEST in tags else (record_of(tags) or {}).get("result", {}).get("best")
-    except json.JSONDecodeError:
-        return None
+    value = tags[BEST] if BEST in tags else _recorded(tags).get("result", {}).get("best")
     return None if value is None else float(value)
+
+
+def _recorded(tags: Mapping[str, str]) -> Json:
+    """The record in the tags of a run; empty if it is in a file or damaged."""
+    try:
+        return record_of(tags) or {}
+    except json.JSONDecodeError:
+        return {}
 
 
 def place_tags(places: Sequence[tuple[str, int]]) -> dict[str, str]:

@@ -46,7 +46,7 @@ def text(path: Path) -> str:
 
 
 def toml(text: str) -> dict[str, Any]:
-    """Parse TOML. Raises ValueError for every text that is none, also for one nested too deeply."""
+    """Parse TOML. Raises ValueError if the text is not TOML or its values are nested too deeply."""
     try:
         return tomllib.loads(text)
     except RecursionError:

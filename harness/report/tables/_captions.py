@@ -77,7 +77,7 @@ def header(table: Table, part: str) -> Json:
         provenance = table.header.get("provenance") or {}
         return {key: provenance[key] for key in CODE if key in provenance and (provenance.get("git") or key not in GIT)}
     values = dict(table.header.get(part) or {})
-    if part == "budget" and (larger := _larger_plans(table, values)):
+    if part == "budget" and (larger := table.larger_plans):
         values |= {"other cells": larger}
     if part == "budget" and table.header.get("at_trials"):
         return values | {"cut": f"as if each search had ended after {table.header['at_trials']} trials"}
@@ -95,14 +95,6 @@ def header(table: Table, part: str) -> Json:
         | {"candidates": "all items", "ties": TIES[table.header.get("ties", EXPECTED)]}
         | ({"test openings": opened} if opened else {})
     )
-
-
-def _larger_plans(table: Table, budget: Json) -> str:
-    """Return the plans of rows of earlier launches that had more trials or seeds than the newest one."""
-    most = budget.get("trials", 0), budget.get("seeds", 0)
-    plans = {(row.trials.planned, row.seeds_planned) for row in _rows(table) if row.cell.is_trained}
-    larger = sorted(plan for plan in plans if any(one > of for one, of in zip(plan, most, strict=True)))
-    return "; ".join(f"{trials} trials and {seeds} seeds" for trials, seeds in larger)
 
 
 def header_lines(table: Table, parts: tuple[str, ...]) -> list[str]:

@@ -139,6 +139,15 @@ class Table:
     trials: pl.LazyFrame = field(repr=False, compare=False)
     spectra: pl.DataFrame = field(repr=False, compare=False)
 
+    @property
+    def larger_plans(self) -> str:
+        """The plans of trained rows of earlier launches that had more trials or seeds than the newest one."""
+        budget = self.header.get("budget") or {}
+        most = budget.get("trials", 0), budget.get("seeds", 0)
+        trained = [row for section in self.sections for row in section.rows if row.cell.is_trained]
+        plans = sorted({(row.trials.planned, row.seeds_planned) for row in trained})
+        return "; ".join(f"{n} trials and {seeds} seeds" for n, seeds in plans if n > most[0] or seeds > most[1])
+
     def frame(self) -> pl.DataFrame:
         """Return one row per row of every section, including holes; unformatted numbers, null where missing.
 
