@@ -48,7 +48,7 @@ class StudyRecord:
 
     id: str  # identity of the study: cell, search space, budget, protocol, inputs
     cell: Cell
-    trials: int  # planned search trials; 0: the default configuration is confirmed without a search
+    trials: int  # planned search trials; 0: the default or a transferred configuration is confirmed without a search
     seeds: int  # planned confirmations
     searched: tuple[str, ...] | None = None  # searched parameters; None: not recorded (older versions)
     confirm: tuple[str, ...] | None = None  # ids of the confirmations, for a cell without a search
@@ -61,6 +61,7 @@ class StudyRecord:
     folds: int = 0  # test windows of its protocol, each with a run of every seed; 0 for a protocol without folds
     ranges: dict[str, str] = field(default_factory=dict)  # searched shared parameter -> its range; {}: not recorded
     version: int = 0  # of an ensemble: version of the combination (`ensembles.VERSION`)
+    transferred: bool = False  # confirmed without a search at the winner of the warm start
     cut: bool = False  # truncated by `cut_to`; not recorded
 
     def cut_to(self, trials: int) -> StudyRecord:
@@ -91,6 +92,7 @@ class StudyRecord:
             "confirm": None if self.confirm is None else list(self.confirm),
             "parts": [part.to_json() for part in self.parts] or None,
             "version": self.version or None,
+            "transferred": self.transferred or None,
             "folds": self.folds or None,
         }
         value = {"study": self.id, "cell": asdict(self.cell), "trials": self.trials, "seeds": self.seeds}
@@ -115,6 +117,7 @@ class StudyRecord:
             ranges=value.get("ranges", {}),
             version=value.get("version", 0),
             folds=value.get("folds", 0),
+            transferred=value.get("transferred", False),
         )
 
 

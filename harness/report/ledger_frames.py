@@ -224,14 +224,17 @@ def _dimensions(study: StudyRecord) -> list[str] | None:
 
 
 def _tuned(study: StudyRecord) -> str:
-    """Return the origin of a cell's configuration: `nothing`, `fixed`, `default`, `searched` or `parts`."""
+    """Return the origin of a cell's configuration: `nothing`, `fixed`, `default`, `transferred`, `searched` or
+    `parts`."""
     if study.parts:
         return "parts"
     if study.cell.is_baseline:
         return "nothing"
     if study.searched == ():
         return "fixed"
-    return "searched" if study.trials else "default"
+    if study.trials:
+        return "searched"
+    return "transferred" if study.transferred else "default"
 
 
 def _ended_early(study: StudyRecord, planned: int) -> str:

@@ -101,10 +101,10 @@ class Plan:
         return tuple(sorted({name for study in searched for name in at_random(study.space, sampler)}))
 
     def warm_cells(self) -> str:
-        """Number of searches that start with configurations of the warm start ("3 of 8"); "" without one."""
-        searched = [study for study in self.studies if study.max_trials > 1]
+        """Number of cells that take configurations of the warm start ("3 of 8"); "" without one."""
+        searched = [study for study in self.studies if study.max_trials > 1 or study.transferred]
         count = sum(bool(study.starts) for study in searched)
-        return f"{count} of {len(searched)}" if self.request.engine.warm_start else ""
+        return f"{count} of {len(searched)}" if searched and self.request.engine.warm_start else ""
 
     def counts(self) -> dict[str, int]:
         """`cells`, `done`, `failed`, `skipped`, `trials` planned and `to_run`."""
@@ -149,7 +149,7 @@ def check(request: Request, ledger: Ledger) -> None:
     """Raise HarnessError for an invalid name or value. Fetches and prepares no data set."""
     request.spaces.check()
     check_engine(request.engine)
-    warm_start.check(ledger, request.engine.warm_start)
+    warm_start.check(ledger, request.engine.warm_start, request.budget.trials)
     backbones = registry.select(registry.BACKBONES, request.backbones)
     _conflicts(request.spaces, backbones, ensembles.select(request.adapters, request.budget.seeds).adapters)
     selection.encoders(request.encoders, request.home)
@@ -162,7 +162,7 @@ def make(request: Request, ledger: Ledger) -> Plan:
     """Build the plan of a request. Fetches and prepares data sets; computes no embedding."""
     request.spaces.check()
     check_engine(request.engine)
-    warm_start.check(ledger, request.engine.warm_start)
+    warm_start.check(ledger, request.engine.warm_start, request.budget.trials)
     backbones = registry.select(registry.BACKBONES, request.backbones)
     chosen = ensembles.select(request.adapters, request.budget.seeds)
     # invalid names and values are reported before any download
@@ -177,6 +177,7 @@ def make(request: Request, ledger: Ledger) -> Plan:
     blank = {(m.prepared.name, e) for m in opened for e in encoders if not m.can_encode(e)}
     reasons = {cell: "the data set has no text" for cell in selected if (cell.dataset, cell.encoder) in blank}
     reasons |= {c: conflicts[c.backbone, c.adapter] for c in selected if (c.backbone, c.adapter) in conflicts}
+    reasons |= {cell: reason for cell in selected if cell not in reasons and (reason := _unwon(cell, request, ledger))}
     reasons |= {c: reason for c in selected if c not in reasons and (reason := ensembles.lacks(c, reasons))}
     studies: dict[Cell, Study] = {}
     for cell in (cell for cell in selected if cell not in reasons):  # the parts of an ensemble come before it
@@ -213,9 +214,24 @@ def study(cell: Cell, request: Request, encoded: EncodedDataset, ledger: Ledger)
 
 def _starts(cell: Cell, space: spaces.Space, request: Request, ledger: Ledger, data: str) -> tuple[Json, ...]:
     source = request.engine.warm_start
+    if source and not request.budget.trials:
+        won = warm_start.winner(ledger, cell, space, source, request.protocol)
+        return () if won is None else (won,)
     if source == warm_start.SHARED:
         return warm_start.shared_starts(ledger, cell, space, request.protocol, request.prep, data)
     return warm_start.starts(ledger, cell, space, source)
+
+
+def _unwon(cell: Cell, request: Request, ledger: Ledger) -> str:
+    """Return why a bench without a search cannot take a cell's configuration from its warm start; "" if it can, or
+    takes none from there."""
+    source = request.engine.warm_start
+    if not source or request.budget.trials or not cell.is_trained or cell.is_ensemble:
+        return ""
+    space = spaces.of_cell(cell, request.spaces)
+    if not space.searched or warm_start.winner(ledger, cell, space, source, request.protocol):
+        return ""
+    return f"no finished search of it on {source} under this protocol has a winner within its search space"
 
 
 # The names under which versions enter a trial's identity. They are data, not import paths: a package may move, but a

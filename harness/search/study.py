@@ -28,7 +28,8 @@ class Study:
     engine: Engine
     inputs: Inputs
     ledger: Ledger = field(repr=False)
-    starts: tuple[Json, ...] = ()  # configurations of the warm start, run after the default point
+    # configurations of the warm start: tried after the default point or, without a search, the one that is confirmed
+    starts: tuple[Json, ...] = ()
     setting: str = ""  # name of the published setting of its space
     _confirmed: tuple[Trial, list[Trial]] | None = field(
         default=None, repr=False
@@ -115,13 +116,21 @@ class Study:
 
     def winner(self) -> Trial | None:
         """Return the best finished trial of a complete search (first of equals), None if it is incomplete or all
-        trials failed. Without a search the winner is the default configuration; a baseline is always the winner."""
+        trials failed. Without a search the winner is the configuration of the warm start, else the default one; a
+        baseline is always the winner."""
         return self.ledger.winner(self.id, self.trials) if self.max_trials else self._only
 
     @cached_property
     def _only(self) -> Trial:
         """The only trial of a cell without a search."""
-        return self.trial("confirm", 0, {}) if self.cell.is_baseline else self.trial("search", 0, self.space.default)
+        if self.cell.is_baseline:
+            return self.trial("confirm", 0, {})
+        return self.trial("search", 0, self.starts[0] if self.transferred else self.space.default)
+
+    @property
+    def transferred(self) -> bool:
+        """Whether it has no search and is trained at the winner of the warm start."""
+        return bool(self.starts) and not self.budget.trials
 
     def confirmations(self, winner: Trial) -> list[Trial]:
         """Return the winner with every seed of the budget, from 1, on every fold.
@@ -171,6 +180,7 @@ class Study:
             cell_seconds=self.budget.cell_seconds,
             allowed=self.budget.trials if 1 < self.max_trials < self.budget.trials else None,
             warm=len(self.starts) if self.engine.warm_start else None,
+            transferred=self.transferred,
             setting=self.setting,
             warm_start=self.engine.warm_start,
             folds=self.protocol.folds,

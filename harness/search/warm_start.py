@@ -1,5 +1,5 @@
 """Warm start: begin a search with the best configurations of the same cell on another data set, or with the best shared
-parameters of the other rows of its own data set."""
+parameters of the other rows of its own data set; or, without a search, train the winner of another search."""
 
 from __future__ import annotations
 
@@ -28,6 +28,22 @@ def starts(ledger: Ledger, cell: Cell, space: Space, dataset: str) -> tuple[Json
             if study.cell == source and (configurations := _best(ledger, study, space)):
                 return configurations
     return ()
+
+
+def winner(ledger: Ledger, cell: Cell, space: Space, dataset: str, protocol: Protocol) -> Json | None:
+    """Return the winning configuration of this cell's newest decided search on `dataset` under the same protocol.
+
+    `dataset` may be the cell's own: then the search had another preparation or budget. As in `starts`, this space's
+    fixed parameters keep its values. None without such a search, or if the configuration is outside of this space.
+    """
+    source = replace(cell, dataset=dataset)
+    for run in sorted(ledger.launches, reverse=True):
+        launch = ledger.launches[run]
+        for study in launch.studies if launch.protocol == protocol else ():
+            decided = study.cell == source and study.trials and ledger.winner(study.id, ledger.planned(study))
+            if decided and (params := _transferred(decided.params, space)):
+                return params
+    return None
 
 
 def shared_starts(
@@ -96,8 +112,14 @@ def _transferred(params: Params, space: Space) -> Json | None:
     return point
 
 
-def check(ledger: Ledger, dataset: str) -> None:
-    """Raise HarnessError if the ledger has no search on a data set of that name, or none at all for `SHARED`."""
+def check(ledger: Ledger, dataset: str, trials: int) -> None:
+    """Raise HarnessError if the ledger has no search on a data set of that name, or none at all for `SHARED`, which
+    also needs a search of `trials` trials to try its configurations."""
+    if dataset == SHARED and trials < 2:
+        raise HarnessError(
+            f"--warm-start {SHARED} tries several configurations of each row, and this bench has "
+            f"{trials or 'no'} search trial{'s' if not trials else ''}. Add --trials 5, or --budget standard."
+        )
     searched = sorted({study.cell.dataset for launch in ledger.launches.values() for study in launch.studies})
     if dataset == SHARED and searched:
         return

@@ -288,8 +288,8 @@ grid_options = combined(
         "--warm-start",
         default="",
         metavar="DATASET",
-        help="Start each search with the best trials found on DATASET; 'shared': with this row's best one and the "
-        "shared parameters of the best other rows.",
+        help="Start each search with the best trials found on DATASET; with --trials 0, train its winner there. "
+        "'shared': start with this row's best one and the shared parameters of the best other rows.",
     ),
     click.option(
         "--search-seed",

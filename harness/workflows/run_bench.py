@@ -125,11 +125,13 @@ def overview(grid: Plan) -> str:
 
 
 def remarks(grid: Plan) -> list[str]:
-    """Return lines about parameters drawn at random, cells without a warm start and a table of another sampler."""
+    """Return lines about parameters drawn at random, cells with a warm start and a table of another sampler."""
     lines, engine = [], grid.request.engine
     if names := grid.drawn_at_random():
         lines.append(f"Sampler '{engine.sampler}' has no model of {', '.join(names)}: drawn at random.")
-    if reached := grid.warm_cells():
+    if transferred := sum(study.transferred for study in grid.studies):
+        lines.append(f"{transferred} cells are trained as the winners of their searches on {engine.warm_start}.")
+    elif reached := grid.warm_cells():
         lines.append(f"{reached} cells start with {_origin(engine.warm_start)}")
     return lines + _left_out(grid) + _other_sampler(grid)
 

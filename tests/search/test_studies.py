@@ -689,10 +689,10 @@ def test_a_warm_start_from_nowhere_is_one_clear_line(home):
     with pytest.raises(
         HarnessError, match=r"--warm-start toi: there is no search on this data set. Did you mean 'toy'"
     ):
-        warm_start.check(Ledger.open(home), "toi")
-    warm_start.check(Ledger.open(home), "shared")
+        warm_start.check(Ledger.open(home), "toi", 5)
+    warm_start.check(Ledger.open(home), "shared", 5)
     with pytest.raises(HarnessError, match=r"--warm-start shared: .* This home has no searches yet"):
-        warm_start.check(Ledger(), "shared")
+        warm_start.check(Ledger(), "shared", 5)
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,9 @@ def parity(table: Table, section: Section, named: int | None = None) -> str:
     planned = sorted({row.trials.planned for row in trained if row.trials.planned})
     seeds = sorted({row.seeds_planned for row in trained if row.state != "skipped"})
     parts = [f"{_either(planned)} trial{'s' if planned != [1] else ''}"] if planned else []
-    parts += ["no search (default configurations)"] if budget.get("trials") == 0 else []
+    source = next((row.spent.warm_start for row in trained if row.spent.tuned == "transferred"), "")
+    unsearched = f"no search ({f'winners on {source}' if source else 'default configurations'})"
+    parts += [unsearched] if budget.get("trials") == 0 else []
     parts += [f"up to {budget['cell_seconds']:g} seconds of trials"] if budget.get("cell_seconds") else []
     parts += [f"up to {section.pace * budget['epochs']} epochs"] if "epochs" in budget else []
     parts += [f"{_either(seeds)} seed{'s' if seeds != [1] else ''}"] if seeds else []

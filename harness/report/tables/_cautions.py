@@ -19,7 +19,7 @@ def cautions(rows: Sequence[Row], card: Json, ties: str) -> tuple[str, ...]:
     """Return the cautions of one section. card: data card of its data set; ties: the tie rule of its ranks."""
     scored = [row for row in rows if row.metrics]
     sentences = [_unlike(scored), _old_rule() if ties == MIDDLE and scored else "", _tied(scored), *_rising(scored)]
-    sentences += [_chance(scored, card), _one_seed(scored)]
+    sentences += [_chance(scored, card), _one_seed(scored), _chosen_here(scored)]
     return tuple(filter(None, sentences))
 
 
@@ -96,6 +96,17 @@ def _one_seed(rows: Sequence[Row]) -> str:
     if len(trained) < 2 or any(row.seeds_done > 1 for row in trained):
         return ""
     return "One seed per row: intervals and tests account for the choice of users, not of seeds."
+
+
+def _chosen_here(rows: Sequence[Row]) -> str:
+    """Warn about configurations that were chosen on the same data set, prepared in another way."""
+    transferred = [row for row in rows if row.spent.tuned == "transferred" and row.spent.warm_start == row.cell.dataset]
+    if not transferred:
+        return ""
+    return (
+        "Configurations are the winners of other searches on this data set. If those ordered or filtered its events in "
+        "another way, their validation can contain targets of this test."
+    )
 
 
 def _chance(rows: Sequence[Row], card: Json) -> str:

@@ -50,9 +50,9 @@ CELLS = {  # one row per cell of the plan
     "search_epochs": pl.Int64,  # sum over the search trials
     "searched": pl.List(pl.String),  # names of the dimensions of its space; null: not recorded
     "shared": pl.String,  # JSON object, what rows should share: ranges of searched shared parameters, versions
-    "tuned": pl.String,  # searched, default, fixed, nothing or parts
+    "tuned": pl.String,  # searched, default, transferred, fixed, nothing or parts
     "setting": pl.String,  # name of the published setting in its space
-    "warm_start": pl.String,  # data set whose best configurations started the search
+    "warm_start": pl.String,  # data set whose best configurations started the search, or whose winner was taken
     "cell_seconds": pl.Float64,  # time limit; null: no limit
     "seeds_done": pl.Int64,
     "seeds_planned": pl.Int64,

@@ -56,9 +56,10 @@ class SearchCost:
     ``epochs``: sum over all search trials. ``searched``: dimensions of its space, None if the launch did not record
     them. ``shared``: what is recorded of what rows should share: the ranges, as text, of searched parameters that all
     of them have, and the versions of training core, backbone and loss. ``tuned``: ``searched``, ``default`` (no
-    search), ``fixed`` (all parameters given), ``nothing`` (a baseline), ``parts`` (an ensemble of rows). ``setting``:
-    name of the published setting in its space, or empty. ``warm_start``: data set whose best configurations started the
-    search, or empty. ``cell_seconds``: time limit of its cell, None if trials are the limit.
+    search), ``transferred`` (no search, the winner of another one), ``fixed`` (all parameters given), ``nothing`` (a
+    baseline), ``parts`` (an ensemble of rows). ``setting``: name of the published setting in its space, or empty.
+    ``warm_start``: data set whose best configurations started the search, or whose winner was transferred; or empty.
+    ``cell_seconds``: time limit of its cell, None if trials are the limit.
     """
 
     epochs: int

@@ -179,7 +179,8 @@ def _search(table: Table) -> Iterable[tuple[PageColumn, Value]]:
         column("searched", "searched", "count", "parameters", text),
         lambda row: None if row.spent.searched is None else len(row.spent.searched),
     )
-    text = "searched, default (no search), fixed (all parameters given), nothing (baseline); published setting, if any"
+    text = "searched, default (no search), transferred (winner of another search), fixed (all parameters given), "
+    text += "nothing (baseline); published setting, if any"
     yield column("tuned", "tuned", "word", "", text), lambda row: row.spent.tuned and tuned(row.spent)
 
 

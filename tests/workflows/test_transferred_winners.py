@@ -1,0 +1,73 @@
+"""`--warm-start DATASET --trials 0`: the winners of one table trained under another preparation, without a search."""
+
+import pytest
+import small_homes
+from command_line import bench_words, events
+from command_line import harness as command
+from dataset_files import make_dataset
+
+GRID = ["--adapters", "id,svd,linear,id+svd"]
+SEARCHED = {"id", "svd", "linear"}
+TRANSFER = ["--warm-start", "toy", "--trials", "0", "--max-history", "10"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A home with a searched table, one of the winners under another preparation, and their data set."""
+    root = tmp_path_factory.mktemp("transfer")
+    folder, home = make_dataset(root / "toy"), root / "home"
+    small_homes.bench(home, folder, *GRID, "--trials", "4")
+    searched = confirmed(home)
+    return home, folder, searched, small_homes.bench(home, folder, *GRID, *TRANSFER).stdout
+
+
+def confirmed(home):
+    """Parameters and data of the newest confirmation of each trained row, read from the ledger's lines."""
+    trials = [e["trial"] for e in events(home, "started") if e["trial"]["role"] == "confirm"]
+    return {t["cell"]["adapter"]: (t["params"], t["inputs"]["data"]) for t in trials if t["cell"]["backbone"] != "none"}
+
+
+def plan(home, folder, *words):
+    return command(home, "plan", *bench_words(folder, *words)[1:])
+
+
+def test_each_row_is_trained_as_its_winner_on_the_other_data_without_a_search(made):
+    home, _, searched, _ = made
+    again = confirmed(home)
+    assert {name: again[name][0] for name in SEARCHED} == {name: searched[name][0] for name in SEARCHED}
+    assert all(again[name][1] != searched[name][1] for name in SEARCHED)
+    tried = [e for e in events(home, "started") if e["trial"]["role"] == "search"]
+    assert len(tried) == len(SEARCHED) * 4, "those of the search"
+    defaults = {e["trial"]["cell"]["adapter"]: e["trial"]["params"] for e in tried if e["number"] == 0}
+    assert any(again[name][0] != defaults[name] for name in SEARCHED), "else the test shows nothing"
+
+
+def test_the_table_says_where_its_configurations_come_from_and_what_they_may_have_seen(made):
+    printed = made[3]
+    assert "no search (winners on toy)" in printed
+    assert "Configurations are the winners of other searches on this data set." in " ".join(printed.split())
+    assert "3 cells are trained as the winners of their searches on toy" in plan(*made[:2], *GRID, *TRANSFER).stdout
+
+
+def test_the_same_command_finds_nothing_left_to_do(made):
+    home, folder, *_ = made
+    assert "Nothing is left to do" in small_homes.bench(home, folder, *GRID, *TRANSFER).stderr
+
+
+def test_a_row_without_such_a_winner_is_skipped_with_its_ensembles(made):
+    home, folder, *_ = made
+    other = plan(home, folder, "--adapters", "id,mlp,id+mlp", *TRANSFER).stdout
+    assert "no finished search of it on toy under this protocol" in other
+    assert "its part mlp is skipped" in other
+    otherwise = plan(home, folder, *GRID, *TRANSFER, "--keep-seen").stdout
+    assert otherwise.count("no finished search of it on toy under this protocol") == len(SEARCHED)
+    assert "cells are trained" not in otherwise
+
+
+def test_shared_parameters_need_a_search(made):
+    home, folder, *_ = made
+    for trials, word in (("0", "no search trials"), ("1", "1 search trial.")):
+        refused = plan(home, folder, *GRID, "--warm-start", "shared", "--trials", trials)
+        assert refused.returncode == 2
+        assert word in refused.stderr
+        assert "Add --trials 5" in refused.stderr
