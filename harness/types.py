@@ -209,7 +209,8 @@ def _identity(options: PrepSpec | Protocol | Engine, always: tuple[str, ...]) ->
 class Budget:
     """Limits of the work per cell, equal for all cells of a bench.
 
-    ``trials``: search trials; 0 skips the search and confirms each cell's default configuration.
+    ``trials``: search trials; 0 skips the search and confirms each cell's default configuration, or the winner
+    of the warm start.
 
     ``cell_seconds``: stop sampling once the trials of the cell have trained and validated for this many seconds in
     total. Each trial measures its own time, so waiting for a slot costs nothing (None: no time limit).
