@@ -202,7 +202,8 @@ grid_options = combined(
     click.option(
         "--trials",
         type=BoundedInt(0),
-        help="Search trials per cell; 0 trains only the default configuration, or the winner of --warm-start. Overrides the budget.",
+        help="Search trials per cell; 0 trains only the default configuration, or the winner of --warm-start. "
+        "Overrides the budget.",
     ),
     click.option("--epochs", type=BoundedInt(1), help="Max epochs per trial. Overrides the budget."),
     click.option(
