@@ -87,7 +87,7 @@ def main(debug: bool) -> None:
     """Compare ways of turning LLM text embeddings into item embeddings for sequential recommendation.
 
     \b
-    harness bench --datasets all --adapters all      search the grid, print the leaderboard
+    harness bench --datasets all --adapters all      train the grid, print the leaderboard
     harness plan  --datasets all --adapters all      show what that would run
     harness list                                     list adapters, backbones, encoders, data sets
     """

@@ -62,10 +62,11 @@ WORDS = f"{__name__}.words"
 )
 @json_option
 def command(**options: Any) -> None:
-    """Search every cell of a grid and print the leaderboard.
+    """Train every cell of a grid at the same budget and print the leaderboard.
 
-    Every cell is searched at the same budget; each winner is retrained over seeds and tested once. Finished work is
-    never repeated: the same command resumes an interrupted bench.
+    With --budget standard or --trials N, every cell is searched first; its winner, or without a search its default
+    configuration, is trained over seeds and tested once. Finished work is never repeated: the same command resumes an
+    interrupted bench.
 
     STUDY.toml: a study file, which sets options by their long names. The command line and the environment
     (HARNESS_BENCH_TRIALS=32) override it.

@@ -1,4 +1,4 @@
-"""`harness cache`: show disk use of the home folder and delete unused caches."""
+"""`harness cache`: show disk use of the home folder and delete what is no longer needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ rank = 105
 
 
 @click.command()
-@click.option("--gc", is_flag=True, help="Delete checkpoints of finished runs, partial files and damaged files.")
+@click.option(
+    "--gc",
+    is_flag=True,
+    help="Delete checkpoints of finished runs and old partial files, damaged files, calibrations and forecasts.",
+)
 @click.option("--dry-run", is_flag=True, help="With --gc: only list what would be deleted.")
 @click.option(
     "--days",
@@ -27,7 +31,7 @@ rank = 105
 @home_option
 @json_option
 def command(gc: bool, dry_run: bool, days: float, home: str, as_json: bool) -> None:
-    """Show disk use of the home folder; --gc deletes unused caches."""
+    """Show disk use of the home folder; --gc deletes what is no longer needed."""
     from harness.record import housekeeping
     from harness.record.artifacts import find_home
 

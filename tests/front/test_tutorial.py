@@ -22,6 +22,7 @@ names, printed = {}, []
 for kind, file, code in json.load(open("blocks.json")):
     out = ""
     if file:
+        pathlib.Path(file).parent.mkdir(parents=True, exist_ok=True)
         pathlib.Path(file).write_text(code)
     elif kind == "python":
         with contextlib.redirect_stdout(io.StringIO()) as sink:
@@ -56,13 +57,14 @@ def shape(text):
 
 @pytest.mark.slow
 def test_every_block_of_the_tutorial_runs_and_prints_what_stands_under_it(tmp_path):
+    installed = tmp_path / "installed"  # outside of a checkout, which `reproduce` would name
     for package in ("harness", "adapters", "backbones", "search_spaces"):
-        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / package, installed / package, ignore=shutil.ignore_patterns("__pycache__"))
     page = PAGE.read_text(encoding="utf-8")
     blocks = blocks_of(page)
     (tmp_path / "blocks.json").write_text(json.dumps([block[:3] for block in blocks]))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    environment = {**os.environ, "PYTHONPATH": str(installed), "PATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
     environment["POLARS_FMT_MAX_COLS"] = "12"
     done = subprocess.run(
         [sys.executable, "-c", DRIVER], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500
