@@ -48,6 +48,7 @@ def cell(key: tuple[str, ...], state: str = "done", reason: str = "", **numbers:
         "tuned": "searched",
         "setting": "",
         "warm_start": "",
+        "source_trials": 0,
         "cell_seconds": None,
     }
     return dict(zip(KEY, key, strict=True)) | counts | numbers | {"state": state, "reason": reason}

@@ -61,7 +61,7 @@ class StudyRecord:
     folds: int = 0  # test windows of its protocol, each with a run of every seed; 0 for a protocol without folds
     ranges: dict[str, str] = field(default_factory=dict)  # searched shared parameter -> its range; {}: not recorded
     version: int = 0  # of an ensemble: version of the combination (`ensembles.VERSION`)
-    transferred: bool = False  # confirmed without a search at the winner of the warm start
+    transferred: int = 0  # without a search: trials of the search whose winner is confirmed; 0 for the default
     cut: bool = False  # truncated by `cut_to`; not recorded
 
     def cut_to(self, trials: int) -> StudyRecord:
@@ -77,8 +77,9 @@ class StudyRecord:
 
     @property
     def warm_source(self) -> str:
-        """Data set whose best configurations started the search ("yes" if its name is not recorded); "" without."""
-        return (self.warm_start or "yes") if self.warm else ""
+        """Data set whose best configurations started the search, or whose winner is confirmed ("yes" if its name is not
+        recorded); "" without. Earlier versions recorded configurations without a search that tries them."""
+        return (self.warm_start or "yes") if self.warm and (self.trials or self.transferred) else ""
 
     def to_json(self) -> Json:
         """The entry of a `launched` event; fields that are off are left out."""
@@ -117,7 +118,7 @@ class StudyRecord:
             ranges=value.get("ranges", {}),
             version=value.get("version", 0),
             folds=value.get("folds", 0),
-            transferred=value.get("transferred", False),
+            transferred=value.get("transferred", 0),
         )
 
 

@@ -57,7 +57,12 @@ class Request:
     def table_key(self) -> str:
         """Key of the table: benches with equal keys share one."""
         same = [self.protocol.identity(), self.prep.identity(), self.budget.epochs, self.budget.patience]
-        return digest([*same, self.engine.identity(), EXPECTED])
+        return digest([*same, self.engine.identity(), EXPECTED, *(["winners"] if self.transfers else [])])
+
+    @property
+    def transfers(self) -> bool:
+        """Whether it trains the winners of its warm start, without a search."""
+        return bool(self.engine.warm_start) and not self.budget.trials
 
     def searched_by(self, sampler: str) -> Request:
         """Return the same bench with another sampler."""
@@ -207,31 +212,38 @@ def study(cell: Cell, request: Request, encoded: EncodedDataset, ledger: Ledger)
         basis=embeddings.BASIS_VERSION if cell.encoder != NO_TEXT else 0,
         versions=versions(cell, request.spaces.loss()),
     )
-    starts = _starts(cell, space, request, ledger, inputs.data) if space.searched else ()
-    settings = (request.budget, request.protocol, request.engine)
-    return Study(cell, space, *settings, inputs, ledger, starts, spaces.setting(cell, request.spaces))
+    won = _won(cell, space, request, ledger) if space.searched else None
+    starts = _starts(cell, space, request, ledger, inputs.data) if space.searched and not request.transfers else ()
+    settings, setting = (request.budget, request.protocol, request.engine), spaces.setting(cell, request.spaces)
+    if won is not None:
+        return Study(cell, space, *settings, inputs, ledger, (won.params,), setting, won.trials)
+    return Study(cell, space, *settings, inputs, ledger, starts, setting)
 
 
 def _starts(cell: Cell, space: spaces.Space, request: Request, ledger: Ledger, data: str) -> tuple[Json, ...]:
     source = request.engine.warm_start
-    if source and not request.budget.trials:
-        won = warm_start.winner(ledger, cell, space, source, request.protocol)
-        return () if won is None else (won,)
     if source == warm_start.SHARED:
         return warm_start.shared_starts(ledger, cell, space, request.protocol, request.prep, data)
     return warm_start.starts(ledger, cell, space, source)
 
 
+def _won(cell: Cell, space: spaces.Space, request: Request, ledger: Ledger) -> warm_start.Winner | None:
+    if not request.transfers:
+        return None
+    return warm_start.winner(ledger, cell, space, request.engine.warm_start, request.protocol)
+
+
 def _unwon(cell: Cell, request: Request, ledger: Ledger) -> str:
-    """Return why a bench without a search cannot take a cell's configuration from its warm start; "" if it can, or
-    takes none from there."""
-    source = request.engine.warm_start
-    if not source or request.budget.trials or not cell.is_trained or cell.is_ensemble:
+    """Return why a bench of transferred winners has none for a cell; "" if it has, or needs none."""
+    if not request.transfers or not cell.is_trained or cell.is_ensemble:
         return ""
     space = spaces.of_cell(cell, request.spaces)
-    if not space.searched or warm_start.winner(ledger, cell, space, source, request.protocol):
+    if not space.searched or _won(cell, space, request, ledger):
         return ""
-    return f"no finished search of it on {source} under this protocol has a winner within its search space"
+    return (
+        f"no finished search of it in the newest table of {request.engine.warm_start} under this protocol has a winner "
+        "within its search space"
+    )
 
 
 # The names under which versions enter a trial's identity. They are data, not import paths: a package may move, but a

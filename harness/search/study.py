@@ -31,6 +31,7 @@ class Study:
     # configurations of the warm start: tried after the default point or, without a search, the one that is confirmed
     starts: tuple[Json, ...] = ()
     setting: str = ""  # name of the published setting of its space
+    transferred: int = 0  # without a search: trials of the search whose winner it trains; 0 for the default
     _confirmed: tuple[Trial, list[Trial]] | None = field(
         default=None, repr=False
     )  # the last winner and its confirmations
@@ -126,11 +127,6 @@ class Study:
         if self.cell.is_baseline:
             return self.trial("confirm", 0, {})
         return self.trial("search", 0, self.starts[0] if self.transferred else self.space.default)
-
-    @property
-    def transferred(self) -> bool:
-        """Whether it has no search and is trained at the winner of the warm start."""
-        return bool(self.starts) and not self.budget.trials
 
     def confirmations(self, winner: Trial) -> list[Trial]:
         """Return the winner with every seed of the budget, from 1, on every fold.

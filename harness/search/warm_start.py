@@ -3,7 +3,7 @@ parameters of the other rows of its own data set; or, without a search, train th
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from harness.record.launches import StudyRecord
 from harness.record.ledger import Ledger
@@ -30,19 +30,41 @@ def starts(ledger: Ledger, cell: Cell, space: Space, dataset: str) -> tuple[Json
     return ()
 
 
-def winner(ledger: Ledger, cell: Cell, space: Space, dataset: str, protocol: Protocol) -> Json | None:
-    """Return the winning configuration of this cell's newest decided search on `dataset` under the same protocol.
+@dataclass(frozen=True)
+class Winner:
+    """The winning configuration of a search of `trials` trials, as this space takes it."""
+
+    params: Json
+    trials: int
+
+
+def source(ledger: Ledger, dataset: str, protocol: Protocol) -> str:
+    """Return the newest launch under this protocol that searched `dataset` with several trials a cell; "" without one.
+
+    Its table is the source of all winners of a bench: rows of several tables would not be comparable.
+    """
+    for run in sorted(ledger.launches, reverse=True):
+        launch = ledger.launches[run]
+        searches = [one for study in launch.studies for one in study.parts or (study,)]
+        if launch.protocol == protocol and any(s.cell.dataset == dataset and s.trials > 1 for s in searches):
+            return run
+    return ""
+
+
+def winner(ledger: Ledger, cell: Cell, space: Space, dataset: str, protocol: Protocol) -> Winner | None:
+    """Return the winner of this cell's newest decided search in the table of `source`.
 
     `dataset` may be the cell's own: then the search had another preparation or budget. As in `starts`, this space's
     fixed parameters keep its values. None without such a search, or if the configuration is outside of this space.
     """
-    source = replace(cell, dataset=dataset)
-    for run in sorted(ledger.launches, reverse=True):
-        launch = ledger.launches[run]
-        for study in launch.studies if launch.protocol == protocol else ():
-            decided = study.cell == source and study.trials and ledger.winner(study.id, ledger.planned(study))
-            if decided and (params := _transferred(decided.params, space)):
-                return params
+    run, wanted = source(ledger, dataset, protocol), replace(cell, dataset=dataset)
+    table = ledger.launches[run].table if run else None
+    for launch in (ledger.launches[run] for run in sorted(ledger.launches, reverse=True)):
+        for study in launch.studies if launch.table == table else ():
+            trials = ledger.planned(study)
+            decided = ledger.winner(study.id, trials) if study.cell == wanted and trials else None
+            if decided is not None and (params := _transferred(decided.params, space)) is not None:
+                return Winner(params, trials)
     return None
 
 

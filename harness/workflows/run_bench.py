@@ -14,9 +14,8 @@ from harness.record import artifacts, leases, places, tracking_uri
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.report import ledger_frames, report_files, table_scope, tables
-from harness.search import plan, selection
+from harness.search import plan, selection, warm_start
 from harness.search.plan import Plan, Request
-from harness.search.warm_start import SHARED
 from harness.system import failpoints, interpreter
 from harness.system.code_hash import code_hash
 from harness.system.console import log
@@ -129,15 +128,19 @@ def remarks(grid: Plan) -> list[str]:
     lines, engine = [], grid.request.engine
     if names := grid.drawn_at_random():
         lines.append(f"Sampler '{engine.sampler}' has no model of {', '.join(names)}: drawn at random.")
-    if transferred := sum(study.transferred for study in grid.studies):
-        lines.append(f"{transferred} cells are trained as the winners of their searches on {engine.warm_start}.")
+    if transferred := [study for study in grid.studies if study.transferred]:
+        run = warm_start.source(transferred[0].ledger, engine.warm_start, grid.request.protocol)
+        lines.append(
+            f"{len(transferred)} cells are trained as the winners of their searches on {engine.warm_start}, in the "
+            f"table of launch {run}."
+        )
     elif reached := grid.warm_cells():
         lines.append(f"{reached} cells start with {_origin(engine.warm_start)}")
     return lines + _left_out(grid) + _other_sampler(grid)
 
 
 def _origin(source: str) -> str:
-    if source == SHARED:
+    if source == warm_start.SHARED:
         return (
             "their best configuration and the shared parameters of the best other rows; cells without any start cold."
         )

@@ -44,9 +44,10 @@ def test_each_row_is_trained_as_its_winner_on_the_other_data_without_a_search(ma
 
 def test_the_table_says_where_its_configurations_come_from_and_what_they_may_have_seen(made):
     printed = made[3]
-    assert "no search (winners on toy)" in printed
+    assert "no search (winners of 4 trials on toy)" in printed
     assert "Configurations are the winners of other searches on this data set." in " ".join(printed.split())
-    assert "3 cells are trained as the winners of their searches on toy" in plan(*made[:2], *GRID, *TRANSFER).stdout
+    said = plan(*made[:2], *GRID, *TRANSFER).stdout
+    assert "3 cells are trained as the winners of their searches on toy, in the table of launch " in said
 
 
 def test_the_same_command_finds_nothing_left_to_do(made):
@@ -57,10 +58,10 @@ def test_the_same_command_finds_nothing_left_to_do(made):
 def test_a_row_without_such_a_winner_is_skipped_with_its_ensembles(made):
     home, folder, *_ = made
     other = plan(home, folder, "--adapters", "id,mlp,id+mlp", *TRANSFER).stdout
-    assert "no finished search of it on toy under this protocol" in other
+    assert "no finished search of it in the newest table of toy under this protocol" in other
     assert "its part mlp is skipped" in other
     otherwise = plan(home, folder, *GRID, *TRANSFER, "--keep-seen").stdout
-    assert otherwise.count("no finished search of it on toy under this protocol") == len(SEARCHED)
+    assert otherwise.count("no finished search of it in the newest table of toy under this protocol") == len(SEARCHED)
     assert "cells are trained" not in otherwise
 
 
@@ -71,3 +72,28 @@ def test_shared_parameters_need_a_search(made):
         assert refused.returncode == 2
         assert word in refused.stderr
         assert "Add --trials 5" in refused.stderr
+
+
+def test_all_rows_come_from_one_table_and_a_shorter_search_is_named(tmp_path):
+    folder, home = make_dataset(tmp_path / "toy"), tmp_path / "home"
+    small_homes.bench(home, folder, "--adapters", "id,svd", "--trials", "4")
+    small_homes.bench(home, folder, "--adapters", "linear", "--trials", "2")
+    small_homes.bench(home, folder, "--adapters", "id,mlp", "--trials", "2", "--epochs", "1")
+    chosen = plan(home, folder, "--adapters", "id,svd,linear,mlp", *TRANSFER).stdout
+    assert chosen.count("no finished search of it in the newest table") == 2, "svd and linear have another table"
+    small_homes.bench(home, folder, "--adapters", "id", "--trials", "1", "--max-history", "6")
+    small_homes.bench(home, folder, "--adapters", "id,svd,linear", "--trials", "2")
+    printed = small_homes.bench(home, folder, "--adapters", "id,svd,linear,mlp", *TRANSFER).stdout
+    assert "no search (winners of 2 trials on toy)" in printed, "the newest plan of each row, in a table with searches"
+    small_homes.bench(home, folder, "--adapters", "id", "--trials", "4")
+    printed = small_homes.bench(home, folder, "--adapters", "id,svd,linear", *TRANSFER).stdout
+    assert "no search (winners of 2 or 4 trials on toy)" in printed
+    assert [line for line in printed.splitlines() if " svd " in line and "‡" in line]
+
+
+def test_transferred_winners_and_searched_rows_have_tables_of_their_own(tmp_path):
+    folder, other, home = make_dataset(tmp_path / "toy"), make_dataset(tmp_path / "other", seed=1), tmp_path / "home"
+    small_homes.bench(home, folder, "--adapters", "id,svd", "--trials", "2")
+    small_homes.bench(home, other, "--adapters", "id,svd", "--trials", "2", "--warm-start", "toy")
+    printed = small_homes.bench(home, other, "--adapters", "id", "--trials", "0", "--warm-start", "toy").stdout
+    assert not [line for line in printed.splitlines() if " svd " in line]

@@ -214,10 +214,15 @@ class _Most:
 
 
 def _most(records: list[Record]) -> _Most:
-    trials = [int(r["trials_planned"] or 0) for r in records if r["cell_seconds"] is None]
+    trials = [_planned(r) for r in records if r["cell_seconds"] is None]
     seconds = [float(r["cell_seconds"]) for r in records if r["cell_seconds"] is not None]
     seeds = [int(r["seeds_planned"] or 0) for r in records]
     return _Most(max(trials, default=0), max(seeds, default=0), max(seconds, default=0.0))
+
+
+def _planned(record: Record) -> int:
+    """Planned trials of a row's search, or of the one whose winner it trains."""
+    return int(record["trials_planned"] or record["source_trials"] or 0)
 
 
 def _less(record: Record, most: _Most) -> bool:
@@ -228,7 +233,7 @@ def _less(record: Record, most: _Most) -> bool:
     if record["state"] == "skipped":
         return False
     limit = record["cell_seconds"]
-    fewer = int(record["trials_planned"] or 0) < most.trials if limit is None else limit < most.seconds
+    fewer = _planned(record) < most.trials if limit is None else limit < most.seconds
     return fewer or int(record["seeds_planned"] or 0) < most.seeds
 
 
@@ -275,6 +280,7 @@ def _spent(record: Record) -> SearchCost:
         tuned=record["tuned"] or "",
         setting=record["setting"] or "",
         warm_start=record["warm_start"] or "",
+        source_trials=record["source_trials"] or 0,
         cell_seconds=record["cell_seconds"],
     )
 

@@ -141,9 +141,9 @@ def parity(table: Table, section: Section, named: int | None = None) -> str:
     planned = sorted({row.trials.planned for row in trained if row.trials.planned})
     seeds = sorted({row.seeds_planned for row in trained if row.state != "skipped"})
     parts = [f"{_either(planned)} trial{'s' if planned != [1] else ''}"] if planned else []
-    source = next((row.spent.warm_start for row in trained if row.spent.tuned == "transferred"), "")
-    unsearched = f"no search ({f'winners on {source}' if source else 'default configurations'})"
-    parts += [unsearched] if budget.get("trials") == 0 else []
+    taken = sorted({(row.spent.warm_start, row.spent.source_trials) for row in trained if row.spent.source_trials})
+    winners = f"winners of {_either([n for _, n in taken])} trials on {taken[0][0]}" if taken else ""
+    parts += [f"no search ({winners or 'default configurations'})"] if budget.get("trials") == 0 else []
     parts += [f"up to {budget['cell_seconds']:g} seconds of trials"] if budget.get("cell_seconds") else []
     parts += [f"up to {section.pace * budget['epochs']} epochs"] if "epochs" in budget else []
     parts += [f"{_either(seeds)} seed{'s' if seeds != [1] else ''}"] if seeds else []

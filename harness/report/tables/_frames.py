@@ -53,6 +53,7 @@ CELLS = {  # one row per cell of the plan
     "tuned": pl.String,  # searched, default, transferred, fixed, nothing or parts
     "setting": pl.String,  # name of the published setting in its space
     "warm_start": pl.String,  # data set whose best configurations started the search, or whose winner was taken
+    "source_trials": pl.Int64,  # of the search whose winner was taken; 0: none was
     "cell_seconds": pl.Float64,  # time limit; null: no limit
     "seeds_done": pl.Int64,
     "seeds_planned": pl.Int64,

@@ -59,7 +59,8 @@ class SearchCost:
     search), ``transferred`` (no search, the winner of another one), ``fixed`` (all parameters given), ``nothing`` (a
     baseline), ``parts`` (an ensemble of rows). ``setting``: name of the published setting in its space, or empty.
     ``warm_start``: data set whose best configurations started the search, or whose winner was transferred; or empty.
-    ``cell_seconds``: time limit of its cell, None if trials are the limit.
+    ``source_trials``: of the search whose winner was transferred, else 0. ``cell_seconds``: time limit of its cell,
+    None if trials are the limit.
     """
 
     epochs: int
@@ -68,6 +69,7 @@ class SearchCost:
     tuned: str
     setting: str
     warm_start: str
+    source_trials: int
     cell_seconds: float | None
 
 
