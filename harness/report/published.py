@@ -31,6 +31,8 @@ from harness.record import artifacts
 from harness.record.ledger import Ledger
 from harness.report import ledger_frames, tables
 from harness.report.tables import Row, Section, Table
+from harness.report.tables._format import interval
+from harness.stats.resampling import Interval
 from harness.system import decoding
 from harness.types import HarnessError, Json
 
@@ -215,9 +217,10 @@ def _compare(number: PublishedNumber, table: Table | None) -> PublishedCompariso
         loss = f" --set train.loss={number.facts['loss']}" if number.facts.get("loss", "softmax") != "softmax" else ""
         hole = f"harness bench --datasets {number.dataset}{backbone}{adapter}{loss}"
         return PublishedComparison(number, "", None, None, (), (), hole)
-    section, row = max(rows, key=lambda pair: pair[1].metrics[number.metric].mean)
-    ours = row.metrics[number.metric]
-    differs, unstated = _protocol(number, table, section, row)
+    # the row that differs least from what the paper states; the best one of equals
+    facts = {row.cell: _protocol(number, table, section, row) for section, row in rows}
+    _, row = min(rows, key=lambda pair: (len(facts[pair[1].cell][0]), -pair[1].metrics[number.metric].mean))
+    ours, (differs, unstated) = row.metrics[number.metric], facts[row.cell]
     gap = 100 * (ours.mean / number.value - 1) if number.value else None
     words = str(row.cell).replace(" / ", "/")
     return PublishedComparison(
@@ -306,9 +309,9 @@ def _row_lines(line: PublishedComparison, width: int) -> list[str]:
     source = f"{indent}theirs: {CONFIDENCE[number.confidence]}"
     if line.ours is None:
         return [f"{head}  -", f"{source}; to get ours: {line.hole}"]
-    mean, low, high = line.ours
+    ours = interval(Interval(*line.ours))
     gap = "" if line.gap is None else f"{line.gap:+.1f} %"
-    lines = [f"{head}  {mean:.4f} [{low:.4f}, {high:.4f}]  {gap:>8s}  {line.match}", f"{source}; ours: {line.row}"]
+    lines = [f"{head}  {ours}  {gap:>8s}  {line.match}", f"{source}; ours: {line.row}"]
     lines += [f"{indent}differs (theirs / ours): {'; '.join(line.differs)}"] if line.differs else []
     lines += [f"{indent}not stated: {', '.join(line.unstated)}"] if line.unstated else []
     return lines

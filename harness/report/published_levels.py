@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from harness.report import published
 from harness.report.published import ANY, CONFIDENCE, COUNTS, Paper, PublishedComparison, PublishedNumber
+from harness.report.tables._format import bounds
+from harness.stats.resampling import Interval
 from harness.types import Json
 
 Comparisons = list[tuple[Paper, list[PublishedComparison]]]
@@ -45,8 +47,9 @@ class Level:
 
     @property
     def spread(self) -> float:
-        """Highest relative to lowest number in percent, without those that the test set selected."""
-        return 100 * (self.high / self.low - 1)
+        """Highest relative to lowest number in percent, without those that the test set selected; infinite above
+        a number of 0."""
+        return 100 * (self.high / self.low - 1) if self.low else float("inf")
 
     @property
     def below(self) -> list[str]:
@@ -152,9 +155,8 @@ def _lines(level: Level, ours: dict[tuple[str, ...], PublishedComparison]) -> li
     lines += [f"      {number.value:.4f}  {_about(title, number)}" for title, number in level.numbers]
     mine = ours.get(_key(level.numbers[0][1]))
     if mine is not None and mine.ours is not None:
-        mean, low, high = mine.ours
-        lines.append(f"      {mean:.4f}  ours [{low:.4f}, {high:.4f}]")
-    if level.spread > 0:
+        lines.append(f"      {mine.ours[0]:.4f}  ours {bounds(Interval(*mine.ours))}")
+    if 0 < level.spread < float("inf"):
         lines.append(f"      A gain below {level.spread:.0f} % over the lowest does not reach the highest.")
     if level.below:
         lines.append(f"      Methods published below the highest: {', '.join(level.below)}.")

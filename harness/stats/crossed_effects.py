@@ -151,6 +151,8 @@ def fit_prior(rows: Iterable[ScoreSummary]) -> Prior | None:
     beyond = np.array([row.seeds * (row.seed - row.residual) for row in chosen])
     excess = max(float(df @ beyond / df.sum()), 0.0)
     ratios = np.array([row.seed / (row.residual + excess / row.seeds) for row in chosen])
+    if not ratios.any():  # only coarse scores give every seed the same total: it says nothing about other seeds
+        return Prior(0.0, 1.0, np.inf, float(df.sum()))
     scale, pooled = _fit_pooled(ratios, df)
     scales, likelihoods = _fit_scales(ratios, df)
     best, prior_df = int(likelihoods.argmax()), np.inf
@@ -248,10 +250,10 @@ class CrossedRows:
         return _settled(total), np.where(total > 0, df, max(1, self.count - 1))
 
     def intervals(self) -> list[Interval]:
-        """Mean of each row with its 95 % interval, clipped at 0; NaN with one user."""
+        """Mean of each row with its 95 % interval, clipped to 0..1; NaN with one user."""
         variance, df = self.single
         half = student_t.quantile(1 - ALPHA / 2, df) * np.sqrt(variance)
-        ends = zip(self.means.tolist(), np.maximum(self.means - half, 0), self.means + half, strict=True)
+        ends = zip(self.means.tolist(), np.maximum(self.means - half, 0), np.minimum(self.means + half, 1), strict=True)
         return [Interval(mean, float(low), float(high)) for mean, low, high in ends]
 
     @cached_property
@@ -284,18 +286,33 @@ class CrossedRows:
         """95 % intervals (n, n) of the gain of i over j in percent of the mean of j, by Fieller's theorem ("Some
         problems in interval estimation", JRSS B 1954): the ratios that the data do not reject. Unlike those of the
         delta method, they exclude 0 exactly if p < .05. NaN if the mean of j may be 0."""
-        variance, _ = self.pairs
-        single, square = self.single[0], self._quantiles**2
-        products = self.means[:, None] * self.means - square * (single[:, None] + single - variance) / 2
-        top, bottom = self.means[:, None] ** 2 - square * single[:, None], self.means**2 - square * single
+        (own, other, covariance), square = self._joint, self._quantiles**2
+        products = self.means[:, None] * self.means - square * covariance
+        top, bottom = self.means[:, None] ** 2 - square * own, self.means**2 - square * other
         with np.errstate(divide="ignore", invalid="ignore"):
-            root = np.sqrt(np.maximum(products**2 - top * bottom, 0))
+            root = np.sqrt(np.maximum(products**2 - top * bottom, 0))  # below 0 by rounding only
             low, high = (products - root) / bottom - 1, (products + root) / bottom - 1
             if self.few:
                 low = np.minimum(low, self._flipped[1] / self.means)
                 high = np.maximum(high, self._flipped[2] / self.means)
         bounded = (bottom > 0) & (self.means > 0) & np.isfinite(low) & np.isfinite(high)
         return _percent(low, bounded), _percent(high, bounded)
+
+    @property
+    def _joint(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Variances of means i and j and their covariance, (n, n), as one covariance matrix.
+
+        Each part of a variance is clipped at 0 by itself, so the three can be impossible together. A difference that
+        varies too much raises the variances of its means, so that intervals of differences and gains agree on 0; one
+        that varies too little only has its covariance lowered.
+        """
+        variance, _ = self.pairs
+        root = np.sqrt(self.single[0])
+        most = (root[:, None] + root) ** 2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            factor = np.where(variance > most, np.where(most > 0, variance / most, 1), 1)
+        own, other = factor * root[:, None] ** 2, factor * root**2
+        return own, other, np.minimum((own + other - variance) / 2, np.sqrt(own * other))
 
     def difference(self, i: int, j: int) -> Difference:
         """Row i minus row j."""
@@ -342,7 +359,7 @@ def _moderate(row: ScoreSummary, prior: Prior | None) -> tuple[float, float, flo
     if row.deterministic or (prior is None and not df):
         return 0.0, 0.0, 0.0, 0.0
     if prior is None or (df and not row.residual):
-        return row.seed, row.residual, 1 / df, 0.0
+        return row.seed or row.residual, row.residual, 1 / df, 0.0
     expected = prior.expected(row)
     weight = 1 / (1 + df / prior.df)  # of the prior: 1 if pooled
     return weight * expected + (1 - weight) * row.seed, row.residual, 1 / (df + prior.df), weight * expected

@@ -52,6 +52,8 @@ def command(
     from harness.report import ledger_frames, tables
 
     folder = artifacts.find_home(Path(home))
+    if output is not None and not output.name:
+        raise HarnessError(f"--output '{output}' is no file name; give one such as table.md.")
     form = form or tables.format_of(output)
     tables.check_format(form)
     if from_mlflow is None:

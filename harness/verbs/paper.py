@@ -24,7 +24,7 @@ def command(files: tuple[str, ...], run: str | None, home: str, as_json: bool) -
     or a TOML file of yours (default: all shipped papers).
     """
     from harness.record.artifacts import find_home
-    from harness.report import published, published_levels
+    from harness.report import published, published_levels, tables
 
     shipped = {name: published.read(name) for name in published.names()}
     papers = [published.read(word) for word in files] or list(shipped.values())
@@ -33,6 +33,6 @@ def command(files: tuple[str, ...], run: str | None, home: str, as_json: bool) -
     table = published.table_of(find_home(Path(home)), run)
     pairs = [(paper, published.compare(paper, table)) for paper in papers]
     if as_json:
-        click.echo(json.dumps(published_levels.to_json(pairs, levels), indent=1))
+        click.echo(json.dumps(tables.finite(published_levels.to_json(pairs, levels)), indent=1))
     else:
         click.echo("\n\n".join(filter(None, [published.text(pairs), published_levels.text(levels, pairs)])))

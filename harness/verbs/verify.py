@@ -30,5 +30,5 @@ def command(folder: Path, as_json: bool) -> None:
         click.echo(verify.to_json(verdict))
     else:
         for line in (*verdict.skipped, *verdict.faults, verdict.line):
-            click.echo(line)
+            click.echo(line.encode(errors="backslashreplace").decode())  # names of a foreign manifest
     sys.exit(1 if verdict.faults else 0)

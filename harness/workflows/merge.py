@@ -79,7 +79,10 @@ def _home(home: Path) -> Source:
 def _opened(folder: Path) -> Iterator[Source]:
     """Open a publication, whose files must be those of its manifest."""
     found = publication.find(folder)
-    if faults := publication.faults(found):
+    unreadable = (
+        f"ranks/{name}.parquet: unreadable" for name in found.named("ranks", ".parquet") if found.ranks(name) is None
+    )
+    if faults := publication.faults(found) or list(unreadable):
         raise HarnessError(f"{folder} is damaged ({faults[0]}); for all faults run: harness verify {folder}")
     segments = {run: found.segment(path) for run, path in found.named("ledger", publication.SEGMENT).items()}
     with found.ledger() as ledger:

@@ -81,5 +81,6 @@ def _protocol(table: Json) -> str:
 
 
 def _best(metric: str, row: Json) -> str:
-    score = f"{metric} {row['mean']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
+    low, high = ("–" if row[end] is None else f"{row[end]:.4f}" for end in ("low", "high"))
+    score = f"{metric} {row['mean']:.4f} [{low}, {high}]"
     return f"{row['dataset']}, {row['backbone']}: {row['adapter']}, {score}"

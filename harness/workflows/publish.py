@@ -160,7 +160,7 @@ def summary(table: tables.Table) -> Json:
                 {**names, "adapter": row.cell.adapter, "mean": value.mean, "low": value.low, "high": value.high}
             )
     shown = {key: table.header[key] for key in ("protocol", "prep", "budget", "engine")}
-    return {**shown, "headline": table.headline, "best": best}
+    return tables.finite({**shown, "headline": table.headline, "best": best})  # one test user has no interval
 
 
 def _manifest(ledger: Ledger, places: Json) -> Json:

@@ -242,6 +242,13 @@ def test_no_option_takes_infinity_nan_or_what_is_out_of_its_range(dataset, home,
         assert option in found.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize("output", ["", ".", "/"])
+def test_an_output_that_names_no_file_is_one_clear_line(home, output):
+    found = CliRunner().invoke(main, ["leaderboard", "--home", str(home), "--output", output])
+    assert found.exit_code == 2, found.output
+    assert "is no file name; give one such as table.md" in found.stderr
+
+
 def test_without_docstrings_a_bench_is_one_clear_line_and_reading_verbs_work(dataset, home):
     def run(*words):
         command = [sys.executable, "-OO", "-m", "harness.cli", *words]

@@ -116,9 +116,12 @@ def test_gain_over_a_row_that_scores_nothing_is_left_open():
         ("beauty", "none", "sasrec", "id"): [np.full(50, 900.0)],
         ("beauty", "e", "sasrec", "svd"): [np.full(50, 1.0)],
     }
-    first = build(results(rows)).sections[0].rows[0]
+    table = build(results(rows))
+    first = table.sections[0].rows[0]
     assert first.metrics["NDCG@10"].mean == 1
     assert first.vs_id is None
+    assert "differs" in first.marks
+    assert "–\\*" in render(table, "md"), "the test is told although there is no ratio"
 
 
 def test_the_order_of_the_frames_does_not_matter(table):
@@ -255,6 +258,9 @@ def test_rows_of_earlier_launches_with_larger_plans_are_told():
     runs = {key: seeds(0.6, 1) for key in keys}
     found = build(results(runs, cells, header={"budget": {"trials": 8, "seeds": 3}}))
     assert words.header(found, "budget")["other cells"] == "16 trials and 5 seeds"
+    one = [cell(key, **(plan | {"trials_planned": 1})) for key, plan in zip(keys, plans, strict=True)]
+    cut = build(results(runs, one, header={"budget": {"trials": 8, "seeds": 5}, "at_trials": 1}))
+    assert not cut.larger_plans, "with --at-trials no plan is larger"
     del runs[keys[0]]
     equal = build(results(runs, cells[1:], header={"budget": {"trials": 8, "seeds": 3}}))
     assert "other cells" not in words.header(equal, "budget")

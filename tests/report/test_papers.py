@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import polars as pl
 import pytest
 import synthetic_results
@@ -126,6 +127,22 @@ def test_noise_and_misassigned_texts_are_not_our_best(tmp_path):
     assert line.row == "beauty/minilm/sasrec/svd"
 
 
+def test_the_row_that_differs_least_from_the_paper_stands_beside_its_number(tmp_path):
+    rows = {("beauty", e, "sasrec", "svd"): synthetic_results.seeds(x) for e, x in (("minilm", 0.6), ("own:big", 0.1))}
+    text = PAPER.replace('adapter = "id"', 'adapter = "svd"').replace("d = 64", 'd = 64\nencoder = "minilm"')
+    [line] = published.compare(paper(tmp_path, text), tables.build(synthetic_results.results(rows)))
+    assert line.row == "beauty/minilm/sasrec/svd"
+
+
+def test_one_test_user_has_no_interval_in_text_and_json(tmp_path):
+    boards = synthetic_results.results({("beauty", "none", "sasrec", "id"): [np.array([2.0])]})
+    made = paper(tmp_path)
+    pairs = [(made, published.compare(made, tables.build(boards)))]
+    assert "[–, –]" in published.text(pairs)
+    assert "nan" not in published.text(pairs)
+    assert json.loads(json.dumps(tables.finite(published_levels.to_json(pairs, [])), allow_nan=False))
+
+
 METHOD = PAPER.replace('backbone = "sasrec"\nadapter = "id"', 'method = "TIGER"')
 
 
@@ -173,6 +190,12 @@ def test_a_level_spans_the_papers_whose_stated_protocols_agree(tmp_path):
     ]
     assert level.spread == pytest.approx(25)
     assert level.papers == 3
+
+
+def test_a_published_0_has_no_relative_spread(tmp_path):
+    [level] = published_levels.levels([numbers(tmp_path, "one", 0.0), numbers(tmp_path, "two", 0.05)])
+    assert level.spread == float("inf")
+    assert "A gain below" not in published_levels.text([level], [])
 
 
 def test_one_paper_has_no_level(tmp_path):

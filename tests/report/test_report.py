@@ -228,6 +228,21 @@ def test_unnarrowed_the_page_says_what_the_table_says(tab, page, table):
                 assert ("↑" in shown[key]) == bool(gain and gain.preliminary)
 
 
+def test_over_a_row_that_may_score_nothing_the_page_shows_the_test_and_no_ratio(tab, tmp_path):
+    rows = {
+        ("beauty", "none", "sasrec", "id"): [np.full(50, 900.0)],
+        ("beauty", "e", "sasrec", "svd"): [np.where(np.arange(50) < 25, 1.0, 900.0)],
+        ("beauty", "e", "sasrec", "mlp"): [np.where(np.arange(50) < 1, 1.0, 900.0)],
+    }
+    table = searched(synthetic_results.results(rows))
+    tab.open(written(table, tmp_path))
+    for shown, row in zip(rows_of(tab, "#s1 .table"), table.sections[0].rows, strict=True):
+        assert row.vs_id is None
+        assert shown["gain"] == ("–*" if "differs" in row.marks else "–")
+    assert "differs" in table.sections[0].rows[0].marks
+    assert tab.faults() == []
+
+
 def test_narrowed_ranks_marks_gains_and_holm_are_of_the_rows_left(tab, grid_page, grid):
     """Compared with numbers made in Python from the table's means and raw p-values."""
     tab.open(grid_page)

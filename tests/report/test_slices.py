@@ -13,9 +13,10 @@ from synthetic_results import results, targets
 
 from harness.data import preparation, reader, splits
 from harness.data import slice_facts as facts
-from harness.report.tables import Results, build, render, terminal
+from harness.report.tables import Results, _slices, build, render, terminal
 from harness.report.tables._slices import labels
-from harness.types import HarnessError, PrepSpec, Protocol
+from harness.stats.folds import FOLD
+from harness.types import Cell, HarnessError, PrepSpec, Protocol
 
 KEYS = [("beauty", "none", "sasrec", "id"), ("beauty", "minilm", "sasrec", "svd")]
 
@@ -162,3 +163,16 @@ def test_each_band_holds_about_a_third_of_the_training_events():
     assert min(c for b, c in zip(found, counts, strict=True) if b == "head") >= max(
         c for b, c in zip(found, counts, strict=True) if b == "mid"
     )
+
+
+def test_a_user_of_several_folds_is_drawn_once_for_all_of_them():
+    users, cell = np.arange(40), Cell(*KEYS[0])
+    values = np.random.default_rng(1).random((40, 2))
+    one = _slices._part("target", "warm", np.full(40, True), users, {cell: values})
+    keys = np.concatenate([fold * FOLD + users for fold in range(3)])
+    three = _slices._part("target", "warm", np.full(120, True), keys, {cell: np.tile(values, (3, 1))})
+    assert (three.queries, three.users) == (120, 40)
+    np.testing.assert_allclose(three.draws[cell], one.draws[cell], atol=1e-9)
+    rows = np.full(120, True)
+    rows[40:60] = False  # half of the users lack the second fold
+    assert _slices._part("target", "warm", rows, keys, {cell: np.tile(values, (3, 1))}).users == 40

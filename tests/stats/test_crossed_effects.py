@@ -223,6 +223,40 @@ def test_a_gain_over_a_row_that_may_be_nothing_has_no_bound():
 # --- one seed beside several, and none that differ -----------------------------------------------------------------
 
 
+def firsts(users: int, *seeds: range) -> np.ndarray:
+    """Scores (U, S) of a row that ranks the targets of these users first, and no others."""
+    scores = np.zeros((users, len(seeds)))
+    for s, found in enumerate(seeds):
+        scores[list(found), s] = 1
+    return scores
+
+
+def test_equal_totals_of_all_seeds_do_not_say_that_seeds_agree():
+    """Few hits, of other users in each seed: 4 against 10 of 120 are no difference (Fisher's exact test: p = .17)."""
+    rows = [firsts(60, range(2), range(2, 4)), firsts(60, range(10, 15), range(20, 25))]
+    found = CrossedRows([summary(scores) for scores in rows])
+    assert found.difference(1, 0).p > 0.1
+    assert all(interval.high - interval.low > 0.05 for interval in found.intervals())
+    alone = CrossedRows([summary(rows[0]), summary(np.zeros((60, 1)), deterministic=True)])
+    assert alone.difference(0, 1).p > 0.02, "also beside a baseline"
+
+
+def test_a_gain_lies_within_its_interval_and_a_score_within_0_and_1():
+    """Rows of few hits, whose clipped variances can be impossible together."""
+    outside = 0
+    for seed in range(2000):
+        rng = np.random.default_rng(seed)
+        rates = (0.03, 0.15)
+        scores = [(rng.random((60, 2)) < rate) * GAINS[rng.integers(0, 10, (60, 2))] for rate in rates]
+        found = CrossedRows([summary(row) for row in scores])
+        low, high = (bound[1, 0] for bound in found.gains)
+        if np.isfinite(low):
+            outside += not low <= 100 * (found.means[1] / found.means[0] - 1) + 1e-9 <= high + 2e-9
+    assert not outside
+    few = CrossedRows([summary(firsts(8, range(7)))])
+    assert few.intervals()[0].high == 1
+
+
 def test_a_row_with_one_seed_borrows_what_seeds_of_the_others_differ_by():
     rng = np.random.default_rng(10)
     rows = normal(rng, 6, (300, 5), 0.1)

@@ -10,13 +10,14 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import small_homes
 import synthetic_ledgers
 import torch
 from command_line import environment, events, harness
-from dataset_files import make_dataset
+from dataset_files import make_dataset, write_dataset
 
 from harness.record import artifacts, redaction, segments
 from harness.record import events as trial_events
@@ -406,6 +407,40 @@ def test_a_changed_publication_is_not_merged(two):
     assert done.returncode == 2
     assert name in done.stderr
     assert not (two / "joined" / "ledger").exists()
+
+
+def test_ranks_that_cannot_be_read_are_not_merged(two):
+    path = next((two / "a" / "ranks").iterdir())
+    path.write_bytes(b"PAR1")
+    rehash(two / "a")
+    done = merge(two / "joined", two / "a")
+    assert done.returncode == 2
+    assert f"ranks/{path.name}: unreadable" in done.stderr
+    assert not (two / "joined" / "ledger").exists()
+
+
+def test_a_table_of_one_test_user_is_published_verified_and_listed(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [(f"u{u}", f"i{i}", 100 * u + t) for u in range(30) for t, i in enumerate(rng.permutation(20)[:8])]
+    events = {"user_id": [r[0] for r in rows], "item_id": [r[1] for r in rows], "timestamp": [r[2] for r in rows]}
+    folder = write_dataset(tmp_path / "late", events, {"item_id": [f"i{i}" for i in range(20)], "title": ["x"] * 20})
+    small_homes.bench(tmp_path / "home", folder, "--adapters", "id", "--protocol", "gts", "--quantile", "0.99")
+    [section] = tables.build(ledger_frames.of_home(tmp_path / "home")).sections
+    assert section.test_users == 1
+    assert harness(tmp_path / "home", "publish", str(tmp_path / "all" / "one")).returncode == 0
+    assert verify(tmp_path / "all" / "one").returncode == 0
+    assert harness(tmp_path / "home", "publish", "--index", str(tmp_path / "all")).returncode == 0
+    assert "[–, –]" in (tmp_path / "all" / "index.html").read_text()
+    assert harness(tmp_path / "home", "paper").returncode == 0
+
+
+def test_a_name_in_a_manifest_that_is_no_text_is_a_difference(copy):
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["files"]["\ud800"] = "0" * 64
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    done = verify(copy)
+    assert done.returncode == 1
+    assert "\\ud800" in done.stdout
 
 
 def test_the_same_data_set_with_other_content_is_a_conflict(two, tmp_path):

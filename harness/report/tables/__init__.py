@@ -11,11 +11,23 @@ from typing import Any
 
 from harness import registry
 from harness.report.tables._build import build
-from harness.report.tables._frames import Results
+from harness.report.tables._frames import Results, finite
 from harness.report.tables._table import Row, Section, Table
 from harness.system.files import atomic
 
-__all__ = ["Results", "Row", "Section", "Table", "build", "check_format", "format_of", "formats", "render", "write"]
+__all__ = [
+    "Results",
+    "Row",
+    "Section",
+    "Table",
+    "build",
+    "check_format",
+    "finite",
+    "format_of",
+    "formats",
+    "render",
+    "write",
+]
 
 
 def formats() -> list[str]:

@@ -74,8 +74,8 @@ def bounds(value: resampling.Interval) -> str:
 
 
 def gain(value: Gain | None, differs: bool = False) -> str:
-    if value is None:
-        return DASH
+    if value is None:  # the other row's score may be zero: no ratio, but a test
+        return DASH + (SYMBOLS["differs"] if differs else "")
     marks = (SYMBOLS["differs"] if differs else "") + (SYMBOLS["rising"] if value.preliminary else "")
     return f"{value.percent:+.1f} [{value.low:+.1f}, {value.high:+.1f}]{marks}"
 

@@ -12,9 +12,10 @@ from harness.metrics._all import HEADLINE
 from harness.report.tables._frames import Confirmed
 from harness.report.tables._scores import is_reference, scores_of
 from harness.stats import resampling
+from harness.stats.folds import FOLD
 from harness.types import Cell, HarnessError, digest
 
-ROUNDS = 500
+ROUNDS = 500  # of the bootstrap
 HISTORY = (5, 10, 20, 50)  # events: upper ends of the bins; the last bin is open
 WORDS = (5, 10, 20)  # likewise
 
@@ -132,9 +133,8 @@ def _part(dimension: str, name: str, at: np.ndarray, users: np.ndarray, scores: 
     counts = np.bincount(place)
     means, draws = {}, {}
     values = {cell: _by_user(all_scores[at], place, counts) for cell, all_scores in scores.items()}
-    resampled = resampling.resampled(
-        resampling.user_draws(len(chosen), ROUNDS), np.stack([v.mean(1) for v in values.values()], 1)
-    )
+    people, person = np.unique(chosen % FOLD, return_inverse=True)
+    resampled = _resampled(person, len(people), np.stack([v.mean(1) for v in values.values()], 1))
     for column, (cell, by_user) in enumerate(values.items()):
         by_seed = by_user.mean(0)
         seeds = resampling.seed_draws(len(by_seed), ROUNDS, int(digest(f"{cell} {dimension} {name}")[:8], 16))
@@ -143,7 +143,16 @@ def _part(dimension: str, name: str, at: np.ndarray, users: np.ndarray, scores: 
         draws[cell] = np.round(drawn, resampling.DIGITS).clip(
             0, 1
         )  # few targets or a large seed variance can exceed the range
-    return SliceDraws(dimension, name, int(at.sum()), len(chosen), means, draws)
+    return SliceDraws(dimension, name, int(at.sum()), len(people), means, draws)
+
+
+def _resampled(person: np.ndarray, people: int, means: np.ndarray) -> np.ndarray:
+    """Resampled means (R, n) of means (K, n); with folds, the K of a user's folds are drawn together."""
+    draws = resampling.user_draws(people, ROUNDS)
+    if people == len(person):
+        return resampling.resampled(draws, means)
+    weights = draws[:, person]
+    return resampling.resampled(weights, means) * len(person) / np.maximum(weights.sum(1, keepdims=True), 1)
 
 
 def _by_user(values: np.ndarray, place: np.ndarray, counts: np.ndarray) -> np.ndarray:

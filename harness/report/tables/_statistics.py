@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.report.tables import _slices
 from harness.report.tables._table import Table
 from harness.stats import resampling
 from harness.stats.crossed_effects import FEW
@@ -9,13 +10,14 @@ from harness.types import Json
 
 STATISTICS = {
     "intervals": f"{round(100 * resampling.LEVEL)} %, Student's t with users and seeds as crossed random effects, seed "
-    f"variance pooled over the section; parts of the test and data sets: bootstrap, {resampling.ROUNDS:,} rounds",
+    f"variance pooled over the section; parts of the test: bootstrap, {_slices.ROUNDS:,} rounds; "
+    f"data sets: bootstrap, {resampling.ROUNDS:,} rounds",
     "test": f"paired t over users and seeds, two-sided; with fewer than {FEW} users also sign flips",
     "correction": "Holm, over the section's rows against id, and over all pairs for groups and the best row",
 }
 OVER_FOLDS = {
     "intervals": f"{round(100 * resampling.LEVEL)} %, Student's t over folds, with their number less one as degrees of "
-    f"freedom; parts of the test: bootstrap of users and seeds, {resampling.ROUNDS:,} rounds",
+    f"freedom; parts of the test: bootstrap of users and seeds, {_slices.ROUNDS:,} rounds",
     "test": "paired t over folds, two-sided",
 }
 NOT_COVERED = {"not covered": "the search: with other draws it may find other configurations (--search-seed 1)"}

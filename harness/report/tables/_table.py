@@ -146,7 +146,8 @@ class Table:
     def larger_plans(self) -> str:
         """The plans of trained rows of earlier launches that had more trials or seeds than the newest one."""
         budget = self.header.get("budget") or {}
-        most = budget.get("trials", 0), budget.get("seeds", 0)
+        trials = budget.get("trials", 0)
+        most = min(trials, self.header.get("at_trials") or trials), budget.get("seeds", 0)
         trained = [row for section in self.sections for row in section.rows if row.cell.is_trained]
         plans = sorted({(row.trials.planned, row.seeds_planned) for row in trained})
         return "; ".join(f"{n} trials and {seeds} seeds" for n, seeds in plans if n > most[0] or seeds > most[1])

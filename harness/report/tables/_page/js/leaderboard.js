@@ -111,7 +111,7 @@ function leaderColumns(view, filter) {
     {
       key: "gain", title: `vs ${short(safe(reference), 18)} %`, tip: `Gain in test ${metric} over ${safe(reference)}, with paired 95 % interval; *: adjusted p < ${BOARD.alpha}. Unit: percent. Higher is better.`,
       value: (row) => row.gain?.percent ?? null,
-      show: (row) => (row.gain ? link(row.cell, gainText(row.gain, row.marks.includes("differs"))) : DASH),
+      show: (row) => (row.gain ? link(row.cell, gainText(row.gain, row.marks.includes("differs"))) : row.marks.includes("differs") ? [DASH, el("abbr", { title: MEANINGS.differs }, SYMBOLS.differs)] : DASH),
     },
     {
       key: "p", title: "p", tip: `p-value of the paired t test against ${safe(reference)}, Holm-adjusted over the shown rows. Lower is stronger evidence.`, first: "ascending",

@@ -42,7 +42,8 @@ function holm(p) {
   return adjusted;
 }
 
-// The gain of a row over another in percent of the other's mean; only the headline metric has an interval and p.
+// The gain of a row over another in percent of the other's mean; only the headline metric has an interval and p. None
+// where the other's mean may be 0, as in the other formats.
 function gain(section, cell, other, metric) {
   const [mean, base] = [meanOf(cell, metric), meanOf(other, metric)];
   if (cell === other || mean === null || !base) return null;
@@ -52,15 +53,16 @@ function gain(section, cell, other, metric) {
   const to = section.pairs?.cells.indexOf(other.index) ?? -1;
   if (metric !== BOARD.headline || at < 0 || to < 0) return point;
   const [low, high, p] = [section.pairs.low[at][to], section.pairs.high[at][to], section.pairs.p[at][to]];
-  return { ...point, low, high, p };
+  return low === null || high === null ? null : { ...point, low, high, p };
 }
 
 // Adjusted p-values of all other rows against one row.
 function family(section, cells, other, metric) {
   const raw = new Map();
-  for (const cell of cells) {
-    const compared = gain(section, cell, other, metric);
-    if (compared && compared.p !== null) raw.set(cell.index, compared.p);
+  const to = section.pairs?.cells.indexOf(other.index) ?? -1;
+  for (const cell of metric === BOARD.headline && to >= 0 ? cells : []) {
+    const at = section.pairs.cells.indexOf(cell.index);
+    if (cell !== other && at >= 0) raw.set(cell.index, section.pairs.p[at][to]);
   }
   return holm(raw);
 }
@@ -130,7 +132,7 @@ function compare(section, filter) {
     if (rank <= 2) marks.push(rank === 1 ? "best" : "second");
     if (ties(cell)) marks.push("tied");
     marks.push(...(cell.marks ?? []));
-    if (overReference && overReference.p !== null && overReference.p < BOARD.alpha) marks.push("differs");
+    if ((fromReference.get(cell.index) ?? 1) < BOARD.alpha) marks.push("differs");
     const group = groups[scored.indexOf(cell)] ?? "";
     const overRival = rival ? gain(section, cell, rival, metric) : null;
     return { cell, rank, marks, gain: overReference, rival: overRival, group };
