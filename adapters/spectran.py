@@ -36,7 +36,8 @@ class SpecTran(Adapter):
     At ``c`` = 0 lambda starts at 0, where the absolute value has gradient 0, and stays there whatever
     ``lam_learnable``: the attention equals that of `spectran_dense`. Every c > 0 is trained.
     ``rank``: number of leading components used, None for all.
-    Raises ValueError if a switch is unknown, d exceeds the number of components, or neither P nor A is left.
+    Raises ValueError if a switch is unknown, c is above 4, d exceeds the number of components, or neither P nor A is
+    left.
     """
 
     basis: Tensor
@@ -78,6 +79,10 @@ class SpecTran(Adapter):
             self.diagonal = nn.Parameter(s[:d] ** START.index(start))
 
     def _init_attention(self, d_k: int, c: float, rho: float, lam_learnable: bool) -> None:
+        if c > 4:
+            raise ValueError(
+                f"c = {c:g} puts all scores below the threshold, where nothing of the attention is trained"
+            )
         self.s0 = rho / math.sqrt(self.r * softshrink_energy(c))
         self.Q = nn.Parameter(torch.randn(self.d, d_k) * math.sqrt(self.s0))
         self.K = nn.Parameter(torch.randn(self.r, d_k) * math.sqrt(self.s0))

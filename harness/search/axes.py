@@ -109,7 +109,9 @@ def read(where: str, value: Any, default: Any, domain: Domain) -> Any:
         axis = _axis(where, options, condition, domain)
     except ValueError as error:
         raise HarnessError(f"{where}: {error}.") from None
-    if default is not None and not axis.holds(default):
+    if default is None:  # the first trial of a search; TOML has no None
+        raise HarnessError(f"{where}: its default is None, which no range holds; it can be fixed, not searched.")
+    if not axis.holds(default):
         off = "not on a step of" if isinstance(axis, Range) and axis.low <= default <= axis.high else "outside"
         raise HarnessError(f"{where}: the default {default!r} is {off} {axis}.")
     return axis
@@ -138,7 +140,7 @@ def _choices(where: str, values: list[Any], domain: Domain) -> tuple[Any, ...]:
     for place, value in enumerate(checked):
         if value in checked[:place]:
             raise ValueError(f"the choice {shown(value)} is repeated")
-    return tuple(values)
+    return tuple(checked)
 
 
 def check_conditions(where: str, table: Mapping[str, Any], domains: Mapping[str, Domain]) -> None:

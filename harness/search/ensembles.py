@@ -44,6 +44,8 @@ def select(selection: str, seeds: int) -> Selection:
     its parts. Raises HarnessError for an unknown part or an ensemble that needs more seeds.
     """
     words = registry.split_list(selection)
+    for word in (word for word in words if not word.startswith("!") and "*" in word and _is_ensemble(word)):
+        raise HarnessError(f"'{word}': ensembles are named one by one; a glob only excludes them, as '!{word}' does.")
     named = [canonical(word) for word in words if not word.startswith("!") and _is_ensemble(word)]
     dropped = [word[1:] for word in words if word.startswith("!") and _is_ensemble(word[1:])]
     plain = [word for word in words if not _is_ensemble(word.removeprefix("!"))]

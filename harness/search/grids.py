@@ -36,7 +36,7 @@ def values(axis: Range | Choices) -> list[Any]:
         kept = (
             whole if len(whole) <= STEPS else [whole[round(i * (len(whole) - 1) / (STEPS - 1))] for i in range(STEPS)]
         )
-        return [int(v) if axis.integer else float(f"{v:.6g}") for v in kept]
+        return [int(v) if axis.integer else min(float(f"{v:.12g}"), axis.high) for v in kept]
     low, high = (math.log(axis.low), math.log(axis.high)) if axis.log else (axis.low, axis.high)
     inner = [low + (high - low) * i / (STEPS - 1) for i in range(1, STEPS - 1)]
     spaced = [axis.low, *(float(f"{math.exp(v) if axis.log else v:.6g}") for v in inner), axis.high]

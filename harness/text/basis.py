@@ -29,6 +29,7 @@ import numpy as np
 from harness.system import files
 from harness.types import HarnessError, Json
 
+SMALL = 5e-3  # spread of entries of an embedding, about a step of the optimiser, below which a note says so
 ROWS = 4096  # of A per matrix product: enough for the throughput of large products
 CHUNK = 2**20  # bytes of float64 per piece of elementwise work: fits the cache
 PRECISIONS = {"bfloat16": (7, -126), "float16": (10, -14), "float32": (23, -126)}  # mantissa bits, lowest exponent
@@ -253,6 +254,13 @@ def _sign(V: np.ndarray) -> np.ndarray:
     return sign
 
 
+def _small(spread: float) -> str:
+    return (
+        f"entries vary by {spread:.1g} only: an adapter of raw or centred text then learns its biases faster than the "
+        f"text, one of whitened text does not; multiply the matrix by {10.0 ** round(-1 - np.log10(spread)):.0f}"
+    )
+
+
 def _info(E: np.ndarray, survey: _Survey, S: np.ndarray, cut: float) -> Json:
     N, D = E.shape
     n, r = int(survey.has_text.sum()), len(S)
@@ -262,6 +270,8 @@ def _info(E: np.ndarray, survey: _Survey, S: np.ndarray, cut: float) -> Json:
     notes = notes if r < min(D, n - 1) else []
     notes += [f"{N - n:,} of {N:,} items have no embedding"] if n < N else []
     notes += [f"{survey.duplicates:,} items have the embedding of another one"] if survey.duplicates else []
+    spread = float(np.sqrt((S**2).sum() / (n * D)))  # of an entry around its mean
+    notes += [_small(spread)] if spread < SMALL else []
     return {
         "rank": r,
         "dim": D,

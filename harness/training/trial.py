@@ -97,6 +97,8 @@ class Training:
         self.items = torch.tensor(split.items, device=self.device)
         self.times = torch.tensor(split.seconds, device=self.device) if self.model.backbone.uses_time else None
         self.windows = Windows.of(split, self.train["max_len"])
+        if not self.windows.targets:
+            raise TrialFailed("no user has two events for training; choose another split")
         self.curve: list[float] = []
         self.users: list[user_scores.Scores] = []
         self.keep_user_scores, self.parts = keep_user_scores, parts

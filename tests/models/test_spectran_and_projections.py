@@ -267,6 +267,7 @@ def test_a_fixed_threshold_is_not_trained():
         ({"start": "zero"}, "start is 'zero'; it must be one of: whiten, plain"),
         ({"phi": "none", "pos": "none"}, "both are 'none'"),
         ({"start": "plain", "degree": 0}, "degree is 0"),
+        ({"c": 5.0}, "c = 5 puts all scores below the threshold"),
     ],
 )
 def test_a_wrong_switch_is_one_clear_sentence(switches, message):

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from harness import registry
-from harness.search import plan, spaces
+from harness.search import axes, grids, plan, spaces
 from harness.types import Cell, HarnessError
 
 MLP = Cell("toy", "minilm", "sasrec", "mlp")
@@ -124,6 +124,30 @@ def test_a_wrong_value_of_a_shared_parameter_is_refused_when_the_space_is_read(t
     with pytest.raises(HarnessError) as caught:
         spaces.of_cell(MLP, source(tmp_path, "train.toml", text))
     assert message in str(caught.value)
+
+
+def test_a_parameter_whose_default_is_none_is_fixed_and_not_searched(tmp_path):
+    cell = Cell("toy", "minilm", "sasrec", "spectran")
+    for axis in ("{ choices = [64, 128] }", "{ low = 64, high = 128 }"):
+        with pytest.raises(HarnessError, match=r"rank: its default is None, .* it can be fixed, not searched"):
+            spaces.of_cell(cell, source(tmp_path, "adapters/spectran.toml", f"rank = {axis}"))
+    space = spaces.of_cell(cell, source(tmp_path, "adapters/spectran.toml", "rank = 64"))
+    assert space.fixed["adapter.rank"] == 64
+
+
+def test_whole_numbers_among_the_choices_of_a_float_are_floats(tmp_path):
+    """Else the default 1.0 and the drawn 1 would be two trials of one configuration."""
+    cell = Cell("toy", "minilm", "sasrec", "svd")
+    axis = spaces.of_cell(cell, source(tmp_path, "adapters/svd.toml", "power = { choices = [0, 1] }")).searched[
+        "adapter.power"
+    ]
+    assert [repr(value) for value in axis.values] == ["0.0", "1.0"]
+
+
+def test_the_grid_of_a_stepped_range_stays_on_its_steps():
+    axis = axes.Range(0.1, 0.5333332, step=0.1444444)
+    assert all(axis.holds(value) for value in grids.values(axis))
+    assert len(grids.values(axis)) == 4
 
 
 def test_values_inside_the_range_are_taken_as_they_stand(tmp_path):

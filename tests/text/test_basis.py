@@ -177,6 +177,13 @@ def test_rows_without_text_count_nowhere_and_stay_zero(tmp_path, n, d):
     assert f"3 of {n + 3} items have no embedding" in found.info["notes"]
 
 
+def test_entries_that_vary_less_than_a_step_of_the_optimiser_are_told(tmp_path):
+    E = matrix(200, 30)
+    told = basis(E * 1e-3, "small", tmp_path).info["notes"]
+    assert [note for note in told if note.startswith("entries vary by 0.001 only") and note.endswith("matrix by 100")]
+    assert not [note for note in basis(E * 0.01, "usual", tmp_path).info["notes"] if "entries" in note]
+
+
 def test_the_scaled_basis_has_unit_variance_over_the_items_with_text(tmp_path):
     E = matrix(200, 20) + 2
     E[:50] = 0

@@ -227,3 +227,9 @@ def test_scores_by_user_go_with_a_checkpoint_and_are_not_missed_in_one_without_t
         while not again.over:
             again.epoch()
         assert again.users == [*left, *whole.users[1:]]
+
+
+def test_a_split_that_leaves_nothing_to_train_on_fails_with_the_reason(split):
+    untrained = replace(split, train_ends=np.ones_like(split.train_ends))
+    with pytest.raises(trial.TrialFailed, match="no user has two events for training; choose another split"):
+        trial.run(a_trial("id"), untrained, spectrum_of(split))
