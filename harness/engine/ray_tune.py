@@ -1,4 +1,4 @@
-"""The Ray Tune driver: one Tune run over the whole grid, inside a session of `ray_cluster`.
+"""The Ray Tune driver: one Tune run over the whole grid, on a Ray of `ray_cluster`.
 
 Tune's searcher gets trials from the `TrialQueue`, its scheduler reports results to it. Trials run in actors that are
 reused and keep the data of their last cells. Checkpoints and artifacts go through one recorder actor on the driver's

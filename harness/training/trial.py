@@ -69,10 +69,10 @@ class Training:
     """One trial in progress: call `epoch` until `over`, then `finish`.
 
     split: sequences and their queries; spectrum: the catalogue's text; device: holds model and sequences throughout;
-    beat: called regularly to show that the trial is alive; keep_user_scores: append the user scores of each epoch
-    (`user_scores.scores`) to `users`; parts: pieces of each batch that are computed one after another, which
-    needs less memory; resuming keeps a checkpoint's larger number. Initial weights are the same on every device.
-    Raises ValueError if the components cannot be built with these parameters, TrialFailed if training goes wrong.
+    beat: called regularly to show that the trial is alive; keep_user_scores: append those of each epoch to `users`;
+    parts: pieces of each batch that are computed one after another, which needs less memory; resuming keeps a
+    checkpoint's larger number. Initial weights are the same on every device. Raises ValueError if the components cannot
+    be built with these parameters, TrialFailed if training goes wrong or has nothing to train on.
     """
 
     def __init__(
@@ -90,8 +90,7 @@ class Training:
         self.trial, self.split, self.device, self.beat = trial, split, torch.device(device), beat
         self.train = schedules.DEFAULTS | part(trial.params, "train")
         self.model = build(trial, split, spectrum).to(self.device)
-        self.text = spectrum.E
-        self.start = self._spectrum()
+        self.text, self.start = spectrum.E, self._spectrum()
         self.optimizer = optimisation.make(self.model, self.train["lr"], self.train["weight_decay"])
         self.average = optimisation.Average(self.model, self.train["ema"])
         self.items = torch.tensor(split.items, device=self.device)
@@ -101,9 +100,8 @@ class Training:
             raise TrialFailed("no user has two events for training; choose another split")
         self.curve: list[float] = []
         self.users: list[user_scores.Scores] = []
-        self.keep_user_scores, self.parts = keep_user_scores, parts
         self.best: dict[str, Tensor] = {}
-        self.seconds = 0.0
+        self.keep_user_scores, self.parts, self.seconds = keep_user_scores, parts, 0.0
 
     @property
     def best_epoch(self) -> int:
@@ -393,8 +391,8 @@ def build(trial: Trial, split: Split, spectrum: Spectrum) -> SequenceModel:
     if criterion.needs_counts:
         counts = torch.bincount(interactions(split).items, minlength=adapter.n)
         criterion.observe(counts if candidates is None else counts[candidates])
-    mixed, compile = train["precision"] == "bfloat16", train.get("compile", "none")
-    return SequenceModel(table, backbone, criterion, mixed, candidates, compile)
+    mixed = train["precision"] == "bfloat16"
+    return SequenceModel(table, backbone, criterion, mixed, candidates, train.get("compile", "none"))
 
 
 def _check_finite(total: Tensor, epoch: int, step: int) -> None:

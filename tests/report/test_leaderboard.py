@@ -121,7 +121,7 @@ def test_gain_over_a_row_that_scores_nothing_is_left_open():
     assert first.metrics["NDCG@10"].mean == 1
     assert first.vs_id is None
     assert "differs" in first.marks
-    assert "–\\*" in render(table, "md"), "the test is told although there is no ratio"
+    assert "–\\*" in render(table, "md"), "no ratio, but its test"
 
 
 def test_the_order_of_the_frames_does_not_matter(table):
