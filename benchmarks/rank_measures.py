@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -27,6 +29,9 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
+from harness.record import artifacts
+from harness.record.artifacts import ArtifactSources
+from harness.record.ledger import Ledger
 from harness.report import ledger_frames
 from harness.report.tables import Results
 from harness.report.tables._frames import CELL
@@ -118,13 +123,21 @@ def table(trials: pl.DataFrame) -> list[dict[str, object]]:
     return rows
 
 
-def results_of(folder: Path) -> Results:
-    """The newest table of a publication or home, with its trials in memory."""
+@contextmanager
+def opened(folder: Path) -> Iterator[tuple[Ledger, ArtifactSources]]:
+    """Ledger and ranks of a publication or home."""
     if not (folder / publication.MANIFEST).exists():
-        return ledger_frames.of_home(folder)
+        yield Ledger.open(folder), artifacts.sources(folder)
+        return
     found = publication.find(folder)
     with found.ledger() as ledger:
-        results = ledger_frames.build(ledger, found.sources())
+        yield ledger, found.sources()
+
+
+def results_of(folder: Path) -> Results:
+    """The newest table of a publication or home, with its trials in memory."""
+    with opened(folder) as (ledger, files):
+        results = ledger_frames.build(ledger, files)
         return replace(results, trials=results.trials.collect().lazy())
 
 

@@ -1,7 +1,7 @@
 """What another order of equal times does to the rows of a table: gains over `id` under each tie policy.
 
 Input is a publication (`harness publish`) or a home with tables that differ in --tie-policy (see pilot/ties.toml).
-There is one comparison a protocol, of the rows that have results under every policy. The spread is the standard
+There is one comparison per protocol, of one backbone and the rows that have results under every policy. The spread is the standard
 deviation of a row's gain over the policies. Another order has other test targets and other training sequences, so it
 contains the noise of training too; the half width of the interval (users and seeds) is beside it. Kendall's tau
 compares the order of the trained rows with that of the first policy.
@@ -13,32 +13,17 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 import _measure
 import polars as pl
+from rank_measures import opened
 from scipy import stats
 
-from harness.record.artifacts import ArtifactSources, sources
-from harness.record.ledger import Ledger
 from harness.report import ledger_frames, tables
-from harness.workflows import publication
 
-ROW, SCORE, GAIN, LOW, HIGH = "adapter", "NDCG@10", "vs_id_percent", "vs_id_low", "vs_id_high"
-
-
-@contextmanager
-def opened(folder: Path) -> Iterator[tuple[Ledger, ArtifactSources]]:
-    """Ledger and ranks of a publication or home."""
-    if not (folder / publication.MANIFEST).exists():
-        yield Ledger.open(folder), sources(folder)
-        return
-    found = publication.find(folder)
-    with found.ledger() as ledger:
-        yield ledger, found.sources()
+ROW, SCORE, GAIN, LOW, HIGH = "row", "NDCG@10", "vs_id_percent", "vs_id_low", "vs_id_high"
 
 
 def frames(folder: Path) -> dict[str, dict[str, pl.DataFrame]]:
@@ -48,17 +33,17 @@ def frames(folder: Path) -> dict[str, dict[str, pl.DataFrame]]:
         newest = {launch.table: run for run, launch in sorted(ledger.launches.items())}
         for run in sorted(newest.values()):
             launch = ledger.launches[run]
-            frame = tables.build(ledger_frames.build(ledger, files, run)).frame()
-            found.setdefault(launch.protocol.split, {})[launch.prep.tie_policy] = frame.filter(
-                pl.col(SCORE).is_not_null()
-            )
+            frame = tables.build(ledger_frames.build(ledger, files, run)).frame().filter(pl.col(SCORE).is_not_null())
+            text = pl.when(pl.col("encoder") == "none").then(pl.lit("")).otherwise(" on " + pl.col("encoder"))
+            frame = frame.with_columns((pl.col("adapter") + text).alias(ROW))
+            found.setdefault(launch.protocol.split, {})[launch.prep.tie_policy] = frame
     return {
         split: dict(sorted(by.items(), key=lambda one: (one[0] != "source", one[0]))) for split, by in found.items()
     }
 
 
 def lines(by_policy: dict[str, pl.DataFrame]) -> list[dict[str, object]]:
-    """One line a row: its gains, their spread, and the half width of the first one's interval."""
+    """One line per row: its gains, their spread, and the half width of the first one's interval."""
     first, *_ = by_policy.values()
     common = [name for name in first[ROW] if all(name in frame[ROW].to_list() for frame in by_policy.values())]
     found = []
@@ -86,7 +71,7 @@ def agreement(by_policy: dict[str, pl.DataFrame]) -> str:
     (first, reference), *others = trained.items()
     parts = []
     for policy, frame in others:
-        both = reference.join(frame, on=[ROW, "encoder"], suffix="_other")
+        both = reference.join(frame, on=ROW, suffix="_other")
         tau, _ = cast(tuple[float, float], stats.kendalltau(both[SCORE], both[f"{SCORE}_other"]))
         parts.append(f"{policy} {tau:+.2f}")
     return f"Kendall's tau with the order of rows under {first}: {', '.join(parts)}." if parts else ""

@@ -61,8 +61,10 @@ def winner(ledger: Ledger, cell: Cell, space: Space, dataset: str, protocol: Pro
     table = ledger.launches[run].table if run else None
     for launch in (ledger.launches[run] for run in sorted(ledger.launches, reverse=True)):
         for study in launch.studies if launch.table == table else ():
+            if study.cell != wanted or not study.trials:
+                continue
             trials = ledger.planned(study)
-            decided = ledger.winner(study.id, trials) if study.cell == wanted and trials else None
+            decided = ledger.winner(study.id, trials)
             if decided is not None and (params := _transferred(decided.params, space)) is not None:
                 return Winner(params, trials)
     return None
