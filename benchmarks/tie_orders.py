@@ -1,10 +1,10 @@
 """What another order of equal times does to the rows of a table: gains over `id` under each tie policy.
 
 Input is a publication (`harness publish`) or a home with tables that differ in --tie-policy (see pilot/ties.toml).
-There is one comparison per protocol, of one backbone and the rows that have results under every policy. The spread is the standard
-deviation of a row's gain over the policies. Another order has other test targets and other training sequences, so it
-contains the noise of training too; the half width of the interval (users and seeds) is beside it. Kendall's tau
-compares the order of the trained rows with that of the first policy.
+There is one comparison per protocol, of one backbone and the rows that have results under every policy. The spread is
+the standard deviation of a row's gain over the policies. Another order has other test targets and other training
+sequences, so it contains the noise of training too; the half width of the interval (users and seeds) is beside it.
+Kendall's tau compares the order of the trained rows with that of the first policy.
 
     python benchmarks/tie_orders.py results/ml-1m
 """
