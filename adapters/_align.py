@@ -28,6 +28,7 @@ def soft_contrast(x: Tensor, y: Tensor, tau: float) -> Tensor:
     softmax((X X^T + Y Y^T) / 2 * tau), through which gradients flow, and the mean of two cross-entropies, of logits
     with targets and of their transposes. Dot products are not normalised: with rows of length 1 the targets are nearly
     uniform over a few hundred items, and the loss no longer aligns x with y. Pass rows of length about `LENGTH`.
+    The targets of a row sum to 1, those of a column do not, so the order of x and y matters.
     """
     targets = ((x @ x.T + y @ y.T) / 2 * tau).softmax(1)
     logits = x @ y.T / tau

@@ -138,9 +138,10 @@ class Step:
     sequences: (B, L) int64 item numbers, 0 = padding on the right, item index + 1 otherwise. users: (B,) int64, the
     user of each sequence. states: (P, k d), the backbone's states at the trained positions. targets: (P,) int64 item
     indices. encode: maps item numbers (B', L') to the states (B', k d) from which the next items would be ranked.
-    epoch: number of the epoch, from 0, for weights that follow a schedule. ends: (B,) int64, the place in ``states`` of
-    the state before the last item of each sequence, -1 for a sequence of one item; None unless the backbone trains
-    every position of a sequence.
+    longest: the greatest L' that the backbone takes; the sequences of a step can all be shorter. epoch: number of the
+    epoch, from 0, for weights that follow a schedule. ends: (B,) int64, the place in ``states`` of the state before the
+    last item of each sequence, -1 for a sequence of one item; None unless the backbone trains every position of a
+    sequence.
     """
 
     sequences: Tensor
@@ -148,6 +149,7 @@ class Step:
     states: Tensor
     targets: Tensor
     encode: Callable[[Tensor], Tensor]
+    longest: int
     epoch: int = 0
     ends: Tensor | None = None
 

@@ -31,13 +31,13 @@ NOISE = 1e-6  # vectors shorter than this share of the longest are rounding erro
 class LLMEmb(Adapter):
     """T = (X W_1 + b_1) W_2 + b_2, (N, d), X = features(``preprocess``).
 
-    aux = ``alpha`` * soft-target contrastive loss at ``tau`` between c T_i and the frozen collaborative vector Y_i over
+    aux = ``alpha`` * soft-target contrastive loss at ``tau`` between the frozen collaborative vector Y_i and c T_i over
     the step's distinct items with both text and a positive co-occurrence in training. The constant c scales T to the
     length of Y at initialisation.
     Raises ValueError if ``preprocess`` is unknown or ``window`` is below 1.
     """
 
-    version = 2
+    version = 3
     uses_interactions = True
     draws = True
 
@@ -79,7 +79,7 @@ class LLMEmb(Adapter):
         ids = ids[self.aligned[ids]]
         if not len(ids):
             return None
-        return self.alpha * soft_contrast(self.scale * self.rows(ids), self.collaborative[ids], self.tau)
+        return self.alpha * soft_contrast(self.collaborative[ids], self.scale * self.rows(ids), self.tau)
 
     def linear_map(self) -> tuple[Tensor, Tensor]:
         (W1, b1), (W2, b2) = ((p.detach().cpu().double() for p in layer.parameters()) for layer in self.map)

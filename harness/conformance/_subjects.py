@@ -1,5 +1,7 @@
 """The components under test, and small models made of them."""
 
+import functools
+
 import pytest
 import torch
 
@@ -75,7 +77,8 @@ def step_of(model):
     inputs, targets = sequences[:, :-1], sequences[:, 1:]
     states = model.states(inputs, T)[targets > 0]
     users = torch.tensor([0, 1, 2, 5])
-    return Step(sequences, users, states, targets[targets > 0] - 1, lambda items: model.last_states(items, T))
+    encode = functools.partial(model.last_states, table=T)
+    return Step(sequences, users, states, targets[targets > 0] - 1, encode, MAX_LEN)
 
 
 def times_of(items):

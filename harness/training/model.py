@@ -148,7 +148,8 @@ class SequenceModel(nn.Module):
             subtable, (rows,) = self._rows(items)
             return self.last_states(rows, subtable)
 
-        return Step(batch.items, batch.users, states, target, encode, batch.epoch, self._ends(trained))
+        longest, ends = self.backbone.max_len, self._ends(trained)
+        return Step(batch.items, batch.users, states, target, encode, longest, batch.epoch, ends)
 
     def _ends(self, trained: Tensor) -> Tensor | None:
         """Places of the last trained position of each row among all of them; None unless all positions are trained."""

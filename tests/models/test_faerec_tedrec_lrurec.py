@@ -37,7 +37,8 @@ def gelu(x):
 
 
 def step_of(sequences=SEQUENCES, epoch=0):
-    return Step(sequences, torch.arange(len(sequences)), NO_STATES, NO_STATES[:, 0].long(), lambda items: items, epoch)
+    users = torch.arange(len(sequences))
+    return Step(sequences, users, NO_STATES, NO_STATES[:, 0].long(), lambda items: items, 4, epoch)
 
 
 # FAERec

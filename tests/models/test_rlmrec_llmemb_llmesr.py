@@ -25,6 +25,7 @@ from harness.types import Cell
 
 SEQUENCES = torch.tensor([[5, 9, 3, 60, 2], [7, 5, 11, 0, 0], [44, 9, 0, 0, 0], [1, 30, 5, 21, 0]])
 USERS = torch.tensor([0, 1, 2, 5])
+LONGEST = 7  # that a backbone takes: more than the rows of this step have
 
 
 class Encoder:
@@ -47,7 +48,7 @@ def step_of(spectrum, d, views=1, targets=None):
         targets = SEQUENCES[:, 1:][SEQUENCES[:, 1:] > 0] - 1
     g = torch.Generator().manual_seed(1)
     states = torch.randn(len(targets), views * d, generator=g, dtype=torch.float64).requires_grad_()
-    return Step(SEQUENCES, USERS, states, targets, Encoder(spectrum.n, views * d))
+    return Step(SEQUENCES, USERS, states, targets, Encoder(spectrum.n, views * d), LONGEST)
 
 
 def cosine(x, y):
@@ -392,8 +393,9 @@ def test_llmemb_pulls_towards_the_collaborative_vectors_by_the_soft_target_loss(
     U, S, _ = torch.linalg.svd(M)
     Y = of_length(U[:, :6] * S[:6].sqrt(), 3.0)[ids]  # signs apart, on which dot products within Y do not depend
     Y = Y * (Y * adapter.collaborative.double()[ids]).sum(0).sign()
-    expected = soft_target_loss(adapter.scale * X, Y, 1.7).item()
+    expected, swapped = (soft_target_loss(*two, 1.7).item() for two in ((Y, adapter.scale * X), (adapter.scale * X, Y)))
     assert adapter.aux(step_of(spectrum, 6)).item() == pytest.approx(0.3 * expected, rel=1e-3)
+    assert swapped != pytest.approx(expected, rel=3e-3)  # the reference passes the collaborative vectors first
 
 
 def test_items_without_cooccurrence_or_text_are_left_out_of_the_alignment():
@@ -412,7 +414,7 @@ def test_the_alignment_brings_the_similarities_of_the_table_towards_the_collabor
     spectrum = toy_spectrum(60, 30)
     adapter = LLMEmb(spectrum, 6, alpha=1.0, preprocess="whiten")
     ids = adapter.aligned.nonzero().squeeze(1)
-    step = Step(ids[None] + 1, USERS[:1], torch.zeros(0, 6), ids[:0], lambda items: items)
+    step = Step(ids[None] + 1, USERS[:1], torch.zeros(0, 6), ids[:0], lambda items: items, LONGEST)
 
     def agreement():
         x, y = (torch.nn.functional.normalize(t[ids], dim=1) for t in (adapter().detach(), adapter.collaborative))
@@ -568,14 +570,16 @@ def test_fewer_users_than_asked_for_are_all_similar_and_a_lonely_one_has_nobody(
     assert LLMESR(with_histories(toy_spectrum(missing=(1, 2)), [1, 2], [3, 4], [5]), 4).similar[0].tolist() == [-1]
 
 
-def test_histories_are_the_last_training_events_padded_on_the_right():
+def test_histories_are_the_last_events_before_the_last_training_event_padded_on_the_right():
     adapter = LLMESR(with_histories(toy_spectrum(), [4, 8, 15, 16], [23], [42, 7]), 4)
     found = adapter.histories(torch.tensor([2, 0, 1]), 3)
-    assert found.tolist() == [[43, 8, 0], [9, 16, 17], [24, 0, 0]]
+    assert found.tolist() == [[43, 0, 0], [5, 9, 16], [24, 0, 0]]
+    assert adapter.histories(torch.tensor([0]), 2).tolist() == [[9, 16]]
 
 
 def distilled_by_hand(adapter, step, spectrum, weights_of):
-    """Mean over users of the squared distance of their state to the mean state of all their similar users."""
+    """Mean over users of the squared distance of their state to the mean state of all their similar users, each before
+    the user's last training event (`_get_user_seq` of the reference)."""
     rows = rows_of(spectrum.interactions)
     total, entries = 0.0, 0
     for b, user in enumerate(step.users.tolist()):
@@ -583,7 +587,7 @@ def distilled_by_hand(adapter, step, spectrum, weights_of):
         if not similar:
             continue
         state = weights_of([int(n) for n in step.sequences[b] if n][:-1])
-        target = sum(weights_of([i + 1 for i in rows[v]][-4:]) for v in similar) / len(similar)
+        target = sum(weights_of([i + 1 for i in rows[v][:-1]][-LONGEST:]) for v in similar) / len(similar)
         total, entries = total + (state - target.detach()).square().sum(), entries + state.numel()
     return total / entries
 
@@ -594,10 +598,15 @@ def test_distillation_is_the_distance_to_the_mean_state_of_the_similar_users():
     step = step_of(spectrum, 4, views=2)
 
     def state(numbers):
-        return step.encode(torch.tensor([numbers + [0] * (4 - len(numbers))]))[0]
+        return step.encode(torch.tensor([numbers]))[0]
 
     found = adapter.aux(step)
-    assert [tuple(items.shape) for items in step.encode.asked] == [(40, 4), (4, 4)]  # no wider than a backbone takes
+    asked = list(step.encode.asked)
+    widths = [items.shape[1] for items in asked[:-1]]
+    assert widths == sorted(widths) != [LONGEST] * len(widths)  # by length
+    assert widths[-1] == LONGEST  # and wider than the rows of the step
+    assert sum(len(items) for items in asked[:-1]) == len(adapter.similar[USERS].unique())
+    assert asked[-1].shape == (4, 4)
     expected = distilled_by_hand(adapter, step, spectrum, state)
     assert found.item() == pytest.approx(0.4 * expected.item(), rel=1e-9)
     weights = step.encode.weights
@@ -614,7 +623,7 @@ def test_one_similar_user_a_step_gives_the_gradient_of_their_mean_in_expectation
     adapter.train()
     torch.manual_seed(0)
     drawn = torch.stack([torch.autograd.grad(adapter.aux(step), weights)[0] for _ in range(3000)])
-    assert {tuple(items.shape) for items in step.encode.asked[2:]} == {(4, 4)}
+    assert max(len(items) for items in step.encode.asked[-5:]) <= 4
     assert len({row.sum().item() for row in drawn}) > 3
     spread = drawn.std(0) / 3000**0.5
     assert ((drawn.mean(0) - expected).abs() <= 5 * spread + 1e-12).all()
@@ -626,8 +635,20 @@ def test_users_without_events_teach_nobody_and_are_taught_nothing():
     step = step_of(spectrum, 4, views=2)
     step = dataclasses.replace(step, users=torch.tensor([0, 3, 3, 5]))
     adapter.aux(step)
-    assert [len(items) for items in step.encode.asked] == [2, 2]
-    assert step.encode.asked[1][1].tolist() == [1, 30, 5, 0]
+    *similar, own = step.encode.asked
+    assert 1 <= sum(map(len, similar)) <= 2
+    assert own.tolist() == [[5, 9, 3, 60], [1, 30, 5, 0]]
+
+
+def test_what_a_user_is_taught_does_not_depend_on_the_length_of_the_rows_beside_them():
+    """A batch holds rows of similar length, but similar users' histories are read whole."""
+    spectrum = with_histories(toy_spectrum(), range(20, 32), [1, 2, 3], range(22, 30), range(24, 40))
+    adapter = LLMESR(spectrum, 4, sim_users=1).eval().double()
+    step = dataclasses.replace(step_of(spectrum, 4, views=2), sequences=SEQUENCES[1:2, :3], users=torch.tensor([0]))
+    adapter.distillation(step)
+    similar, _ = step.encode.asked
+    history = rows_of(spectrum.interactions)[adapter.similar[0].item()]
+    assert similar.tolist() == [[i + 1 for i in history[:-1]][-LONGEST:]]
 
 
 def test_the_loss_between_the_views_is_the_soft_target_loss_of_the_items_with_text():
@@ -637,7 +658,9 @@ def test_the_loss_between_the_views_is_the_soft_target_loss_of_the_items_with_te
     ids = sorted({int(n) - 1 for n in SEQUENCES.flatten() if n and n != 5})
     text = two_linear(adapter.map, spectrum.features("center").double())
     loud = 3.0 / (0.05 * 4**0.5)
-    expected = soft_target_loss(loud * adapter.table[ids], loud * adapter.scale * text[ids], 1.0).item()
+    views = loud * adapter.scale * text[ids], loud * adapter.table[ids]
+    expected, swapped = soft_target_loss(*views, 1.0).item(), soft_target_loss(*views[::-1], 1.0).item()
+    assert swapped != pytest.approx(expected, rel=1e-6)  # the reference passes the text's view first
     without = stirred(LLMESR(spectrum, 4, alpha=0.1, preprocess="center")).eval().aux(step)
     assert (adapter.aux(step) - without).item() == pytest.approx(0.6 * expected, rel=1e-9)
 
