@@ -57,13 +57,15 @@ def two_linear(width: int, d: int) -> nn.Sequential:
 
 
 def start_length(features: Tensor, d: int) -> float:
-    """Root mean square length of the rows that `two_linear` initially computes from these features (N, width).
+    """Root mean square length of the rows that `two_linear` initially computes from these features (N, width), zero
+    rows (items without text) left out.
 
     An expectation over Xavier-normal weights, not the value of one draw, so a checkpoint need not store it. Positive.
     """
     width = features.shape[1]
     hidden = max(width // 2, 1)
-    size = max(features.square().sum(1).mean().item(), 1e-12)
+    rows = features[has_text(features)]
+    size = max(rows.square().sum(1).mean().item(), 1e-12) if len(rows) else 1e-12
     return (d * size * 2 / (width + hidden) * hidden * 2 / (hidden + d)) ** 0.5
 
 

@@ -25,11 +25,13 @@ Share = Annotated[float, "> 0", "< 1"]
 Positive = Annotated[float, "> 0"]
 NonNegative = Annotated[float, ">= 0"]
 Preprocess = Literal["raw", "center", "whiten"]
-Phi = Literal["softshrink", "softmax", "identity", "none"]  # these four belong to SpecTran and its ablations
+Phi = Literal["softshrink", "softmax", "identity", "none"]  # these five belong to SpecTran and its ablations
 Pos = Literal["taylor", "free_diag", "none"]
 Start = Literal["whiten", "plain"]
+Threshold = Annotated[float, ">= 0", "<= 3"]
 Degree = Annotated[int, ">= 0", "<= 64"]
 
+LEAST_STD = 1e-12  # of a table; below it is constant but for rounding
 ROWS = 4096  # mapped at a time in float64, which bounds memory
 
 
@@ -305,6 +307,7 @@ class ItemTable(nn.Module):
     trainable gain, initialised so that its entries have standard deviation ``out_std``: no adapter is favoured by its
     initial scale. The gain is trained as its logarithm: it stays positive, and a step of the optimiser changes it by
     the same ratio whatever its initial value. ID entries start as N(0, ``id_std``^2).
+    Raises ValueError if ``fusion`` is unknown or not the adapter's, or its table is constant, which no gain can scale.
     """
 
     def __init__(self, adapter: Adapter, d: int, *, fusion: str, out_std: float, id_std: float) -> None:
@@ -317,8 +320,10 @@ class ItemTable(nn.Module):
             )
         self.adapter, self.fusion, self.d = adapter, fusion, d
         with torch.no_grad():  # in eval mode: dropout must not affect the measured scale
-            std = adapter.eval()().std().clamp_min(1e-12)
+            std = adapter.eval()().std()
             adapter.train()
+        if adapter.uses_text and not std > LEAST_STD:
+            raise ValueError(f"{type(adapter).__name__} gives all entries of its table the same value, from this text")
         self.log_gain = nn.Parameter((out_std / std).log()) if adapter.uses_text else None
         if fusion != "none":
             self.id = nn.Parameter(torch.randn(adapter.n, widths(d, fusion)[1]) * id_std)

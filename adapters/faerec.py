@@ -12,9 +12,9 @@ g = sigmoid(W_2 Dropout(GELU(W_1 [v, t] + b_1)) + b_2). Added to the loss: ``wei
   the others, and added.
 - w = w_min + (1 - w_min) (1 + cos(2 pi epoch / period)) / 2: the curriculum, which starts at the item level.
 
-The batch is every event of the step's sequences and as many uniformly drawn items, repetitions included, as in the
-code. Here each distinct item is computed once and weighted by how often it occurs: the same losses, with one draw of
-dropout per item.
+The batch is every event of the step's sequences (in the code without the last, which is only a target) and as many
+uniformly drawn items, repetitions included. Here each distinct item is computed once and weighted by how often it
+occurs: the same losses, with one draw of dropout per item.
 
 Ours. The fused vector is both read by the encoder and scored against. In the code the encoder reads it, but training
 scores against v, and ranking against LN(v + t). Only the encoder knows the positions, so the gate reads vectors without
@@ -42,6 +42,7 @@ Least = Annotated[float, ">= 0", "<= 1"]
 
 GAMMA = 0.005  # weight of the correlations between different features
 GELU_SQUARE = 0.4252  # mean of GELU(z)^2 for z ~ N(0, 1)
+SHORTEST = 1e-4  # vectors are divided by at least this length: dropout can leave t = 0, where the gradient explodes
 LEAST_STD = 1e-5  # added to the standard deviation of a feature
 
 
@@ -147,7 +148,7 @@ def item_loss(v: Tensor, t: Tensor, counts: Tensor, tau: float) -> Tensor:
 
     An item that occurs several times is a candidate of the others as often, and of itself once.
     """
-    cosines = F.normalize(v, dim=1) @ F.normalize(t, dim=1).T / tau
+    cosines = F.normalize(v, dim=1, eps=SHORTEST) @ F.normalize(t, dim=1, eps=SHORTEST).T / tau
     often = counts.to(v.dtype).log().expand(len(v), -1)
     logits = cosines + often - often.diagonal().diag()
     losses = F.cross_entropy(logits, torch.arange(len(v), device=v.device), reduction="none")

@@ -2,7 +2,7 @@
 
 Source: the projection of RLMRec (Ren et al. 2024, arXiv 2310.15950): one hidden layer, Xavier-uniform weights. Ours:
 GELU or ReLU instead of LeakyReLU, a searched hidden width instead of (D + d) / 2, and dropout. `rlmrec_con` and
-`rlmrec_gen` keep RLMRec's map unchanged.
+`rlmrec_gen` keep RLMRec's map, with biases that start at zero.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._base import Adapter, Count, Degree, Kept, NonNegative, Phi, Pos, Positive, Spectrum, Start
+from ._base import Adapter, Count, Degree, Kept, NonNegative, Phi, Pos, Positive, Spectrum, Start, Threshold
 
 PHI = ("softshrink", "softmax", "identity", "none")
 POS = ("taylor", "free_diag", "none")
@@ -29,15 +29,17 @@ class SpecTran(Adapter):
     ``phi``: softshrink | softmax (the paper's ablation) | identity (no sparsity) | none (no attention).
     ``pos``: taylor, of degree ``degree`` | free_diag (d free weights) | none. ``start``: beta starts as (1, 0, ...)
     for ``whiten``, whitened truncation, or (0, 1, 0, ...) for ``plain``, plain truncation.
-    ``c``, ``rho``: scores start as N(0, s0^2) with threshold lambda = c s0, and s0 is set so that every row of P has
-    norm rho, against 1 for A. P is then too small to drown A, but never entirely below the threshold, where the
-    gradients of Q, K and lambda would stay zero. lambda is trained in units of s0 and used by its absolute value: it
-    stays positive, and an optimiser step is small against the scores. ``lam_learnable`` False keeps it fixed.
+    ``c``, ``rho``: scores start as about N(0, s0^2) with threshold lambda = c s0, and s0 is set so that the rows of P
+    have root mean square norm rho for large d_k, against 1 for A: P is then too small to drown A. Rows differ, the more
+    the smaller d_k is. A share 2 Phi(-c) of the scores starts above the threshold, .3 % at c = 3; with none there, the
+    gradients of Q, K and lambda would stay zero, so greater c are refused. lambda is trained in units of s0 and used by
+    its absolute value: it stays positive, and an optimiser step is small against the scores. ``lam_learnable`` False
+    keeps it fixed.
     At ``c`` = 0 lambda starts at 0, where the absolute value has gradient 0, and stays there whatever
     ``lam_learnable``: the attention equals that of `spectran_dense`. Every c > 0 is trained.
     ``rank``: number of leading components used, None for all.
-    Raises ValueError if a switch is unknown, c is above 4, d exceeds the number of components, or neither P nor A is
-    left.
+    Raises ValueError if a switch is unknown, c is above 3, d exceeds the number of components, neither P nor A is left,
+    or ``start`` is plain at degree 0.
     """
 
     basis: Tensor
@@ -56,7 +58,7 @@ class SpecTran(Adapter):
         start: Start = "whiten",
         value_power: NonNegative = 0.0,
         d_k: Count = 128,
-        c: NonNegative = 1.0,
+        c: Threshold = 1.0,
         rho: Positive = 0.3,
         lam_learnable: bool = True,
         rank: Kept | None = None,
@@ -79,10 +81,8 @@ class SpecTran(Adapter):
             self.diagonal = nn.Parameter(s[:d] ** START.index(start))
 
     def _init_attention(self, d_k: int, c: float, rho: float, lam_learnable: bool) -> None:
-        if c > 4:
-            raise ValueError(
-                f"c = {c:g} puts all scores below the threshold, where nothing of the attention is trained"
-            )
+        if c > 3:
+            raise ValueError(f"c = {c:g} leaves too few scores above the threshold to train the attention: at most 3")
         self.s0 = rho / math.sqrt(self.r * softshrink_energy(c))
         self.Q = nn.Parameter(torch.randn(self.d, d_k) * math.sqrt(self.s0))
         self.K = nn.Parameter(torch.randn(self.r, d_k) * math.sqrt(self.s0))

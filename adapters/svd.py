@@ -1,6 +1,6 @@
 """SVD truncation: the d leading spectral components, weighted by a power of the singular values.
 
-Sources: frozen PCA scores as in LLM-ESR (Liu et al. 2024); the trainable copy is the text-initialised ID table of LLM2X
+Sources: PCA scores of the text (Pearson 1901), frozen; the trainable copy is the text-initialised ID table of LLM2X
 (Harte et al. 2023) and LLMInit (Zhang et al. 2025).
 """
 

@@ -2,14 +2,14 @@
 
 Source: Sun et al. 2019 (arXiv 1904.06690): h <- LN(h + Dropout(F(h))), where F is attention over the whole row, then a
 GELU layer of width 4 d; GELU-projected states are scored against the item table. As in the paper's code: layer norm and
-dropout after the sum of items and positions, layer norm after the projection, weights N(0, 0.02^2), and rows with only
-the last item masked, as in ranking. Dropout is where the paper's code has it: on the input, the attention weights
-(``attn_dropout``, 0.1 or 0.2 in its settings) and after both sub-layers. Left out: the output bias per item, a
-popularity prior that no other backbone gets; the 80/10/10 choice between mask, random item and the item itself. Ours:
-at least one item of a row stays and at least one is masked. Positions are counted from the end of the row, as with the
-paper's padding on the left, so ranking always uses the same position.
-Petrov & Macdonald 2022 (arXiv 2207.07483) found most published BERT4Rec results under-trained, hence ``pace``: on
-MovieLens-100K it needs 50 epochs to reach the level of `sasrec` after 7.
+dropout after the sum of items and positions, layer norm after the projection, weights N(0, 0.02^2) (there truncated at
+two standard deviations), and rows with only the last item masked, as in ranking. Dropout is where the paper's code has
+it: on the input, the attention weights (``attn_dropout``, 0.1 or 0.2 in its settings) and after both sub-layers. Left
+out: the output bias per item, a popularity prior that no other backbone gets; the 80/10/10 choice between mask, random
+item and the item itself. Ours: at least one item of a row stays and at least one is masked. Positions are counted from
+the end of the row, as with the paper's padding on the left, so ranking always uses the same position. Petrov &
+Macdonald 2022 (arXiv 2207.07483) found most published BERT4Rec results under-trained, hence ``pace``: on MovieLens-100K
+it needs 50 epochs to reach the level of `sasrec` after 7.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class BERT4Rec(Backbone):
 
     In training every item is masked with probability ``mask_prob``; with probability ``last_prob`` only the last item
     of a row is masked instead. Rows of one item are not trained: no item would be left to read.
-    ``emb_scale``: item vectors and the mask vector are multiplied by 1 or sqrt(d). Since a layer norm follows, this
-    sets their weight against the positions.
+    ``emb_scale``: item vectors and the mask vector are multiplied by 1, as in the paper's code, or sqrt(d). Since a
+    layer norm follows, this sets their weight against the positions.
     ``attn_dropout``: rate on the attention weights; ``dropout``: rate everywhere else.
     Raises ValueError if n_heads does not divide d, a probability is outside [0, 1] or ``emb_scale`` is unknown.
     """

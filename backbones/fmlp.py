@@ -5,9 +5,10 @@ X <- LN(X + Dropout(FFN(X))) with a GELU layer of width 4 d. As in the paper's c
 sum of items and positions, weights and filters N(0, 0.02^2), rows of a fixed length n that end with the last item, so
 positions are counted from there. Ours: the padding before the first item is zero in every block, where the authors'
 code gives it states of its own; then irfft(W * rfft(X))_t = sum_s k_{(t - s) mod n} X_s, k = irfft(W), needs no
-computation for padding. The sum is computed directly: for rows of a few tens of items transforms would save nothing.
-A filter reads the whole row, so only the last position of a row can be trained. Each epoch draws ``prefixes`` prefixes
-of each row instead of using all of them, and ``pace`` partly compensates.
+computation for padding. The sum is computed directly: for rows of a few tens of items transforms would save nothing. A
+filter reads the whole row, so only the last position of a row can be trained. Each epoch draws ``prefixes`` prefixes of
+each row instead of using all of them, and ``pace`` partly compensates. The epsilon of the layer norms is 1e-5 (theirs
+1e-12), and each block draws its own filters (theirs start as copies of one).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ INIT_STD = 0.02
 class FMLP(Backbone):
     """``n_blocks`` blocks of a filter over max_len positions and a feed-forward layer, both post-norm.
 
-    Every item reads every other. ``emb_scale``: item vectors are multiplied by 1 or sqrt(d).
+    Every item reads every other. ``emb_scale``: item vectors are multiplied by 1, as in the paper's code, or sqrt(d).
     Raises ValueError if ``prefixes`` is below 1 or ``emb_scale`` is unknown.
     """
 

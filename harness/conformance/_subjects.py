@@ -71,6 +71,22 @@ def loss_of(table, backbone):
     )
 
 
+def stirred(module):
+    """The module a little away from its start, where a factor that starts at zero keeps a gradient from the other."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for p in module.parameters():
+            if p.requires_grad:
+                p.add_(0.01 * torch.randn(p.shape, generator=generator))
+    return module
+
+
+def assert_all_are_reached(parameters):
+    """Assert that every parameter, by name, has a finite gradient that is not zero everywhere."""
+    bad = [n for n, p in parameters.items() if p.grad is None or not torch.isfinite(p.grad).all() or not p.grad.any()]
+    assert not bad, f"no gradient, or one that is not finite, reaches: {', '.join(bad)}"
+
+
 def step_of(model):
     """The step that `batch` is, as an auxiliary loss is given it."""
     T, sequences = model.table(), batch()

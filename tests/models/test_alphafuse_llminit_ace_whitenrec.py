@@ -192,8 +192,10 @@ def test_llminit_trains_the_whole_table_and_gives_items_without_text_a_start_of_
 def test_llminit_of_columns_that_are_all_constant_is_finite():
     E = toy_spectrum().E.clone()
     E[:, [0, 2, 4, 6, 8]] = 0.0
-    table = LLMInit(spectrum_of(E), 5, how="uni")()
-    assert torch.count_nonzero(table) == 0
+    adapter = LLMInit(spectrum_of(E), 5, how="uni")
+    assert torch.count_nonzero(adapter()) == 0
+    with pytest.raises(ValueError, match="LLMInit gives all entries of its table the same value"):
+        ItemTable(adapter, 5, fusion="none", out_std=0.05, id_std=0.0)
 
 
 @pytest.mark.parametrize(

@@ -398,6 +398,17 @@ def test_llmemb_pulls_towards_the_collaborative_vectors_by_the_soft_target_loss(
     assert swapped != pytest.approx(expected, rel=3e-3)  # the reference passes the collaborative vectors first
 
 
+def test_rows_with_text_start_at_the_aligned_length_however_many_items_have_none():
+    torch.manual_seed(0)
+    spectrum = toy_spectrum(missing=tuple(range(0, 60, 2)))
+    texts = spectrum.E.any(1)
+    squares = []
+    for _ in range(60):
+        adapter = LLMEmb(spectrum, 6)
+        squares.append((adapter.scale * adapter().detach()[texts]).square().sum(1).mean())
+    assert torch.stack(squares).mean().sqrt().item() == pytest.approx(LENGTH, rel=0.1)
+
+
 def test_items_without_cooccurrence_or_text_are_left_out_of_the_alignment():
     rows = [[0, 1, 2], [1, 2], [3], [0, 2, 4], [5, 6]]
     spectrum = with_histories(toy_spectrum(missing=(1,)), *rows)

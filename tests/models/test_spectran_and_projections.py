@@ -216,6 +216,19 @@ def test_attention_rows_start_at_norm_rho_with_the_predicted_share_active(r, c, 
     assert 0.27 < norms.mean() < 0.33
 
 
+@pytest.mark.parametrize("d_k", [16, 64])
+def test_rows_of_few_keys_have_norm_rho_on_average_over_draws(d_k):
+    torch.manual_seed(0)
+    spectrum = toy_spectrum(400, 100)
+    mean = sum(SpecTran(spectrum, 32, d_k=d_k, c=0.5).attention().square().sum(1).mean() for _ in range(40)) / 40
+    assert mean.sqrt().item() == pytest.approx(0.3, rel=0.15)
+
+
+def test_the_highest_threshold_still_leaves_scores_above_it():
+    torch.manual_seed(0)
+    assert all(SpecTran(toy_spectrum(400, 100), 32, c=3.0).active_fraction() > 0 for _ in range(50))
+
+
 def test_the_default_start_is_neither_dead_nor_dense():
     torch.manual_seed(0)
     assert 0.2 < SpecTran(toy_spectrum(400, 100), 32).active_fraction() < 0.45
@@ -267,7 +280,7 @@ def test_a_fixed_threshold_is_not_trained():
         ({"start": "zero"}, "start is 'zero'; it must be one of: whiten, plain"),
         ({"phi": "none", "pos": "none"}, "both are 'none'"),
         ({"start": "plain", "degree": 0}, "degree is 0"),
-        ({"c": 5.0}, "c = 5 puts all scores below the threshold"),
+        ({"c": 3.5}, "c = 3.5 leaves too few scores above the threshold"),
     ],
 )
 def test_a_wrong_switch_is_one_clear_sentence(switches, message):

@@ -213,6 +213,26 @@ def test_heads_that_do_not_divide_d_are_found_without_building_anything(backbone
     assert spaces.conflict(Cell("toy", "minilm", backbone, "mlp"), source) == reason
 
 
+@pytest.mark.parametrize(
+    ("adapter", "inert"),
+    [
+        ("spectran", []),
+        ("spectran[phi=softmax]", ["c"]),
+        ("spectran[phi=none]", ["c", "d_k", "rho"]),
+        ("spectran[pos=none]", ["start"]),
+    ],
+)
+def test_an_ablation_does_not_search_what_its_switch_disables(adapter, inert):
+    space = spaces.of_cell(Cell("toy", "minilm", "sasrec", adapter), spaces.SpaceSource())
+    axes = {name.removeprefix("adapter.") for name in space.searched if name.startswith("adapter.")}
+    assert axes == {"c", "d_k", "rho", "start", "value_power"} - set(inert)
+
+
+def test_a_threshold_above_all_scores_is_out_of_range():
+    with pytest.raises(HarnessError, match=r"a float >= 0 and <= 3"):
+        spaces.of_cell(Cell("toy", "minilm", "sasrec", "spectran[c=4]"), spaces.SpaceSource())
+
+
 def test_a_rank_below_d_is_found_without_building_anything():
     cell = Cell("toy", "minilm", "gru4rec", "spectran[rank=40]")
     assert spaces.conflict(cell, spaces.SpaceSource()) == "spectran: rank = 40 is below d = 64"
