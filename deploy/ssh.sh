@@ -43,7 +43,8 @@ until ray status --address "$head:$port" 2>/dev/null | grep -c node_ | grep -qx 
 done
 harness "$@" --address "$head:$port" &
 bench=$!
-trap 'kill -TERM "$bench"' TERM INT
+trap 'kill -TERM "$bench"' TERM
+trap : INT # a terminal's Ctrl-C has reached the bench already; a second signal would end it at once
 status=0
 wait "$bench" || status=$?
 # a signal ends `wait` early: wait for the bench itself, which saves its running trials

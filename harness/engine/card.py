@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from harness.system import tempdirs
 
 # PyTorch reads one of these when it is imported. Expandable segments leave fewer holes in the memory of a process, so
 # more is left for its neighbours.
@@ -123,8 +124,8 @@ class Card:
             return cls()
         if share >= 1:
             return cls(cuda=torch.cuda)
-        folder = Path(tempfile.gettempdir()) / f"harness-cards-{os.getuid()}"
-        return cls(CardLock(folder, str(torch.cuda.get_device_properties(0).uuid)), torch.cuda)
+        uuid = str(torch.cuda.get_device_properties(0).uuid)
+        return cls(CardLock(tempdirs.of_user("cards"), uuid), torch.cuda)
 
     def turn(self, alone: bool, beat: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
         """Use the GPU inside the context, at the same time as other trials or alone; beat: called while waiting."""

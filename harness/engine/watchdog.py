@@ -14,9 +14,11 @@ import os
 import re
 import signal
 import sys
-import tempfile
 import time
 from pathlib import Path
+
+from harness.system import tempdirs
+from harness.types import HarnessError
 
 SCALE = 10.0  # multiple of the longest epoch so far: the timeout if it exceeds the configured one
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>\S+)')
@@ -25,7 +27,8 @@ _PASSED = ("harness/engine/watchdog.py", "harness/engine/worker.py")  # on the s
 
 
 def crash_log_path(pid: int) -> Path:
-    return Path(tempfile.gettempdir()) / f"harness-workers-{os.getuid()}" / f"{pid}.txt"
+    """Raises HarnessError if the folder of crash logs belongs to somebody else."""
+    return tempdirs.of_user("workers") / f"{pid}.txt"
 
 
 class Watchdog:
@@ -37,10 +40,12 @@ class Watchdog:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._limit = self._beat = 0.0
-        path = crash_log_path(os.getpid())
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        _sweep(path.parent)
-        self._file = path.open("w")
+        try:
+            self._log = crash_log_path(os.getpid())
+            _sweep(self._log.parent)
+        except HarnessError:
+            self._log = Path(os.devnull)
+        self._file = self._log.open("w")
         faulthandler.enable(self._file)
 
     def start(self, longest: float) -> None:
@@ -60,7 +65,8 @@ class Watchdog:
     def close(self) -> None:
         """Stop watching and remove the log: this process did not crash."""
         self.stop()
-        crash_log_path(os.getpid()).unlink(missing_ok=True)
+        if self._log != Path(os.devnull):
+            self._log.unlink(missing_ok=True)
 
 
 def read_crash_log(pid: int) -> str:
@@ -68,11 +74,11 @@ def read_crash_log(pid: int) -> str:
 
     "" if there is no log, as after SIGKILL.
     """
-    path = crash_log_path(pid)
     try:
+        path = crash_log_path(pid)
         text = path.read_text(errors="replace")
         path.unlink()
-    except OSError:
+    except (OSError, HarnessError):
         return ""
     return describe_crash(text)
 

@@ -71,7 +71,8 @@ class Leases:
 
     def holds(self, key: str) -> bool:
         """Whether this process holds `key` and nobody has taken it over."""
-        return key in self._held and not (self.folder / f"{key}.{self._held[key] + 1}").exists()
+        number = self._held.get(key)
+        return number is not None and self._owns(key, number) and not (self.folder / f"{key}.{number + 1}").exists()
 
     def claim(self, key: str) -> str:
         """Try to take `key`. Returns '' if this process holds it now, else the owner.
@@ -100,8 +101,17 @@ class Leases:
 
     def release(self, key: str) -> None:
         number = self._held.pop(key, None)
-        if number is not None:  # only this process has a lease of that number
+        if number is not None and self._owns(key, number):
             (self.folder / f"{key}.{number}").unlink(missing_ok=True)
+
+    def _owns(self, key: str, number: int) -> bool:
+        """Whether a lease names this process: once its taker has released it, others can claim the same number."""
+        try:
+            return json.loads((self.folder / f"{key}.{number}").read_text(encoding="utf-8"))["owner"] == self.owner
+        except (FileNotFoundError, ValueError):  # gone, or being written by another process
+            return False
+        except OSError:  # the folder is away: no reason to give up
+            return True
 
     def _newest(self, key: str) -> int | None:
         numbers = [int(path.suffix[1:]) for path in self.folder.glob(f"{key}.*") if path.suffix[1:].isdigit()]

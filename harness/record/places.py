@@ -87,10 +87,10 @@ def check(where: str) -> str:
     """Write and read the README of a place; return the place as `Place` takes it. Raises HarnessError."""
     if "://" not in where:
         where = os.path.abspath(os.path.expanduser(where))
-    elif "@" in where:
+    elif any(mark in where for mark in "@?#"):  # it would stand in the ledger and in every report
         raise HarnessError(
-            f"{OPTION}: the URL contains a user or key. Set the store's keys in the environment of every node "
-            "(for S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)."
+            f"{OPTION}: the URL contains a user, key or parameter (@, ? or #). Set the store's keys in the environment "
+            "of every node (for S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)."
         )
     place = Place(where)
     try:

@@ -239,17 +239,16 @@ class SegmentReader:
         A last line without a newline is yielded if it is whole; otherwise it is torn and read again next time.
         Raises HarnessError if the file cannot be read.
         """
-        with _readable(self.path):
-            if self.path.stat().st_size == self.offset:
+        with _readable(self.path), self.path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size == self.offset:  # a network file system answers `stat` from a cache
                 return
-            with self.path.open("rb") as file:
-                file.seek(self.offset)
-                rest = b""
-                while block := file.read(CHUNK):
-                    block = rest + block
-                    end = block.rfind(b"\n") + 1
-                    rest = block[end:]
-                    yield from self._taken(block[:end])
+            file.seek(self.offset)
+            rest = b""
+            while block := file.read(CHUNK):
+                block = rest + block
+                end = block.rfind(b"\n") + 1
+                rest = block[end:]
+                yield from self._taken(block[:end])
         if rest and whole(rest):
             checksum = zlib.crc32(rest, self.checksum)
             yield from self._taken(rest + b"\n")

@@ -38,6 +38,21 @@ def folder(kind: str, longest: int | None = None) -> Iterator[Path]:
         _remove(Path(temporary.name))
 
 
+def of_user(kind: str) -> Path:
+    """The folder of this kind that all processes of this user share, created if missing.
+
+    Its path is predictable, so another user could have made it, with links to this user's files in it. Raises
+    HarnessError if it is not a folder of this user that only this user can write to.
+    """
+    path = root() / f"{PREFIX}{kind}-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise HarnessError(f"{path} is not a private folder of this user. Remove it, or set TMPDIR to another one.")
+    return path
+
+
 def added(kind: str) -> int:
     """Bytes that a folder of this kind adds to the path of its parent."""
     return len(f"/{PREFIX}{kind}-") + RANDOM

@@ -57,6 +57,16 @@ def test_versions_are_the_installed_ones():
     assert images == {project}
 
 
+def test_the_image_contains_what_is_installed_and_no_more():
+    """The checkout also holds secrets (mlflow/.env), history and homes."""
+    first, *rest = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] != "#"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    installed = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    read = ["pyproject.toml", "constraints.txt", project["project"]["readme"], *project["project"]["license-files"]]
+    assert (first, rest[-1]) == ("*", "**/__pycache__")
+    assert sorted(rest[:-1]) == sorted(f"!{name}" for name in [*installed, *read])
+
+
 def test_ray_and_harness_know_every_option():
     from ray.scripts import scripts
 

@@ -1,9 +1,12 @@
 """deploy/ssh.sh against fake ssh, ray and harness commands that record their calls."""
 
+import fcntl
 import os
 import shlex
 import signal
 import subprocess
+import sys
+import termios
 import time
 from pathlib import Path
 
@@ -18,9 +21,24 @@ FAKES = {
     "ray": f'[ "$1" = status ] || {TRAP}; echo "ray $RAY_AUTH_MODE $*" >> "$CALLS"; '
     f'case "$1" in status) {STATUS};; *) {STAY};; esac',
     "ssh": f'{TRAP}; echo "ssh $*" >> "$CALLS"; [ -z "$LOST" ] || exit 255; {STAY}',
-    "harness": 'echo "harness $*" >> "$CALLS"; trap "echo bench saved >> $CALLS; exit 143" TERM; '
+    "harness": 'echo "harness $*" >> "$CALLS"; [ -z "$SIGNALLED" ] || exec "$PYTHON" -c "$SIGNALLED"; '
+    'trap "echo bench saved >> $CALLS; exit 143" TERM; '
     'touch "$READY"; if [ -n "$STAYS" ]; then while :; do sleep .05; done; fi; exit "$CODE"',
 }
+# A bench that counts its signals: it ends a second after the first. Bash could not: it ignores SIGINT as a child does.
+COUNT = """
+import os, pathlib, signal, sys, time
+got = []
+for name in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(name, lambda *_: got.append("bench got a signal\\n"))
+pathlib.Path(os.environ["READY"]).touch()
+while not got:
+    time.sleep(0.02)
+time.sleep(1)
+with open(os.environ["CALLS"], "a") as calls:
+    calls.writelines(got)
+sys.exit(143)
+"""
 
 
 @pytest.fixture
@@ -33,11 +51,14 @@ def run(tmp_path):
     calls, ready = tmp_path / "calls", tmp_path / "ready"
     calls.touch()
 
-    def start(*words, **variables):
+    def start(*words, terminal=None, **variables):
         nodes = "Active:\n 1 node_a\n 1 node_b\n 1 node_c\nPending:\n (no pending nodes)"
         env = {"PATH": f"{folder}:{os.environ['PATH']}", "CALLS": str(calls), "READY": str(ready), "NODES": nodes}
-        env |= {"CODE": "0", "STAYS": "", "LOST": "", "HARNESS_HEAD": "192.0.2.1"} | variables
+        env |= {"CODE": "0", "STAYS": "", "LOST": "", "HARNESS_HEAD": "192.0.2.1", "SIGNALLED": ""} | variables
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        if terminal is not None:
+            pipes |= {"stdin": terminal, "start_new_session": True}
+            pipes["preexec_fn"] = lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # Ctrl-C there becomes SIGINT
         return subprocess.Popen(["bash", str(SCRIPT), *words], env=env, **pipes), calls, ready
 
     return start
@@ -68,6 +89,19 @@ def test_sigterm_lets_the_bench_save_its_trials(run):
     assert process.returncode == 143
     lines = calls.read_text().splitlines()
     assert lines.index("bench saved") < min(i for i, line in enumerate(lines) if line.endswith("ended"))
+
+
+def test_ctrl_c_in_a_terminal_reaches_the_bench_once(run):
+    """A second signal would end it at once, without saving."""
+    keyboard, terminal = os.openpty()
+    process, calls, ready = run(*WORDS, SIGNALLED=COUNT, PYTHON=sys.executable, terminal=terminal)
+    while not ready.exists() and process.poll() is None:
+        time.sleep(0.02)
+    os.write(keyboard, b"\x03")
+    process.communicate(timeout=60)
+    os.close(keyboard), os.close(terminal)
+    assert process.returncode == 143
+    assert calls.read_text().splitlines().count("bench got a signal") == 1
 
 
 def test_a_host_that_cannot_be_reached_is_told(run):

@@ -136,7 +136,7 @@ def test_a_card_is_free_after_the_process_that_had_it_alone_is_killed(tmp_path):
 
 def test_trials_with_a_part_of_a_gpu_share_the_lock_of_that_gpu(tmp_path, monkeypatch):
     """CUDA, which this machine lacks, is in the words of `torch.cuda`."""
-    monkeypatch.setattr("harness.engine.card.tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr("harness.engine.card.tempdirs.tempfile.gettempdir", lambda: str(tmp_path))
     assert Card.of(0.0).cuda is None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for name in ("GPU-a", "GPU-b"):

@@ -1,5 +1,6 @@
 """The watchdog and the crash log of a worker, in separate processes."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -42,6 +43,25 @@ def test_signs_of_life_and_a_long_epoch_before_are_respected():
     code, words, pid = run(body)
     assert (code, words) == (0, "")
     assert not crash_log_path(pid).exists()
+
+
+@pytest.mark.parametrize("made", ["link", "open to others"])
+def test_a_folder_that_another_user_may_have_prepared_gets_no_log(tmp_path, made):
+    victim, folder = tmp_path / "victim", tmp_path / f"harness-workers-{os.getuid()}"
+    target = tmp_path / "elsewhere" if made == "link" else folder
+    target.mkdir()
+    if made == "link":
+        folder.symlink_to(target)
+    else:
+        target.chmod(0o777)
+    victim.write_text("kept")
+    body = f"""
+    os.environ["TMPDIR"] = {str(tmp_path)!r}
+    os.symlink({str(victim)!r}, f"{target}/{{os.getpid()}}.txt")
+    dog = Watchdog(0.0); dog.start(0.0); os.abort()
+    """
+    assert run(body)[0] == -signal.SIGABRT
+    assert victim.read_text() == "kept"
 
 
 def test_no_watchdog_was_asked_for():

@@ -115,6 +115,19 @@ def test_a_holder_elsewhere_is_dead_once_its_beat_stands_still_by_our_own_clock(
         assert far.claim("cell") == "b"
 
 
+def test_a_lease_that_was_taken_over_and_released_does_not_pass_back(home):
+    a, c = Leases(home, "a"), Leases(home, "c")
+    with a, c:
+        assert a.claim("cell") == ""
+        (home / "leases" / "cell.0").unlink()  # another process believed `a` dead, took the lease over and released it
+        assert not a.holds("cell")
+        assert c.claim("cell") == ""
+        assert not a.holds("cell")
+        a.release("cell")
+        assert c.holds("cell")
+        assert a.claim("cell") == "c"
+
+
 def test_of_many_that_follow_a_dead_holder_one_gets_the_key(home, monkeypatch):
     process, _ = holder(home, "dead")
     process.kill()

@@ -193,6 +193,19 @@ def test_a_refreshed_ledger_takes_what_others_have_written_since_and_its_own_onl
     assert {i: e.starts for i, e in read.trials.items()} == {i: e.starts for i, e in Ledger.open(home).trials.items()}
 
 
+def test_a_size_that_a_network_file_system_answers_from_its_cache_hides_no_event(home, monkeypatch):
+    """Such a file system asks the server when a file is opened, not for its path's `stat`."""
+    mine, other, trial = Segment(home), Segment(home), a_trial()
+    read = Ledger.open(home)
+    events.started(other, trial, "study", 0)
+    read.refresh(mine.run)
+    stale, real = other.path.stat(), Path.stat
+    monkeypatch.setattr(Path, "stat", lambda self, **k: stale if self == other.path else real(self, **k))
+    events.ended(other, trial.id, TrialResult("done", best=0.4))
+    read.refresh(mine.run)
+    assert read.trials[trial.id].status == "done"
+
+
 def test_a_voided_result_does_not_count_and_a_new_one_does(home):
     trial = a_trial(1, "confirm", lr=0.1)
     segment = write(home, trial)

@@ -122,7 +122,9 @@ def test_a_place_that_is_away_leaves_everything_in_the_home(tmp_path, home, monk
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("s3://key:secret@bucket/x", "contains a user or key.*AWS_ACCESS_KEY_ID"),
+        ("s3://key:secret@bucket/x", "contains a user, key or parameter.*AWS_ACCESS_KEY_ID"),
+        ("s3://bucket/x?token=secret", "contains a user, key or parameter"),
+        ("memory://x#secret", "contains a user, key or parameter"),
         ("s3://no-such-bucket/x", "cannot be used: .*Allowed: a folder"),
         ("nothing://bucket/x", "cannot be used: .*Allowed: a folder"),
         ("{file}/below", "cannot be used: .*Allowed: a folder"),
