@@ -18,6 +18,10 @@ RAYS = "ray.io/"  # prefix of the labels that Ray sets itself
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 
+class NoRoom(HarnessError):
+    """No node of the cluster has what one trial needs."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """Parallel trials on a cluster: `slots` at a time, each with `threads` torch threads and a share `gpu` of a GPU, on
@@ -134,18 +138,32 @@ def layout(
     as many trials as cores, since a small model gains more from a second trial than from a second thread. The layout
     depends on the whole grid, not on the pending part, so that a resumed bench computes as before; measured memory is
     the exception.
-    gpu None: `share_of` if there are GPUs, at least the share that fits the measured memory. Raises HarnessError for a
-    share that the cluster does not have.
+    gpu None: `share_of` if there are GPUs, at least the share that fits the measured memory, at most what a node has.
+    Raises NoRoom if no node has the threads and the share of one trial: Ray would wait for such a node for ever.
     """
     gpus, cpus = resources["gpus"], resources["cpus"]
-    share = share_of(gpus, width, memory.share if memory else GPU_SHARE) if gpu is None else gpu
-    if share and not 0 < share <= min(gpus, 1.0):
-        raise HarnessError(f"--gpu {share:g} of a GPU per trial: must be 0 to 1, and this cluster has {gpus:g} GPUs.")
     each = resources.get("each") or [[cpus, gpus]]
+    largest = min(1.0, max(node_gpus for _, node_gpus in each))
+    share = min(largest, share_of(gpus, width, memory.share if memory else GPU_SHARE)) if gpu is None else gpu
+    if share and not EXACT <= share <= largest:
+        has = f"no node here has more than {largest:g}" if largest else "no node here has a GPU"
+        raise NoRoom(f"--gpu {share:g} of a GPU per trial: must be 0, or {EXACT:g} to 1, and {has}.")
     width = max(1, min(width, sum(_on_gpus(node_gpus, share) for _, node_gpus in each) if share else width))
     threads = threads or max(1, min(cpus // width, resources["node_cpus"]))
-    slots = max(1, sum(_slots(cores, node_gpus, threads, share) for cores, node_gpus in each))
+    slots = sum(_slots(cores, node_gpus, threads, share) for cores, node_gpus in each)
+    if not slots:
+        raise _no_room(each, threads, share)
     return Layout(slots, threads, share, resources.get("labels", {}))
+
+
+def _no_room(each: Sequence[Sequence[float]], threads: int, share: float) -> NoRoom:
+    """Return the error for a trial that fits on no node."""
+    cores = max(int(cpus) for cpus, gpus in each if not share or _on_gpus(gpus, share))
+    needs = f"{threads} thread(s)" + (f" and {share:g} of a GPU" if share else "")
+    largest = "the largest node with such a GPU" if share else "the largest node"
+    remedies = [f"pass --threads {cores} or less" if cores else "add a node with cores (ray start --num-cpus)"]
+    remedies += ["--gpu 0 to train without a GPU"] if share else []
+    return NoRoom(f"No node has room for a trial of {needs}: {largest} has {cores} core(s); {', or '.join(remedies)}.")
 
 
 def share_of(gpus: float, width: int, least: float = GPU_SHARE) -> float:

@@ -97,7 +97,8 @@ def _forecast(grid: Plan, past: list[FinishedTrial], options: Options, resources
     from harness.engine.slots import layout
     from harness.workflows import calibrate, forecast
 
-    planned = layout(resources, grid.width, options["threads"], options["gpu"] if grid.pending else None)
+    asked = (options["threads"], options["gpu"]) if grid.pending else (None, None)  # a finished grid needs no machine
+    planned = layout(resources, grid.width, *asked)
     slots = options["slots"] or planned.slots
     paces: dict[str, forecast.Pace] = {}
     if uncalibrated := forecast.needing_calibration(grid, past):

@@ -29,7 +29,37 @@ def test_slots_times_threads_are_the_cores(resources, width, slots, threads):
 
 def test_threads_that_are_asked_for_are_kept():
     assert layout(cluster(8), 100, 2, None) == Layout(4, 2, 0.0)
-    assert layout(cluster(2), 100, 3, None) == Layout(1, 3, 0.0), "one slot at least"
+    assert layout(cluster(3), 100, 2, None) == Layout(1, 2, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "threads", "gpu", "words"),
+    [
+        ([[2, 0.0]], 3, None, "a trial of 3 thread(s): the largest node has 2 core(s); pass --threads 2 or less."),
+        ([[2, 0.0], [4, 0.0]], 5, None, "the largest node has 4 core(s); pass --threads 4 or less."),
+        ([[0, 0.0]], None, None, "a trial of 1 thread(s): the largest node has 0 core(s); add a node with cores"),
+        ([[16, 0.0], [2, 1.0]], 4, 0.5, "4 thread(s) and 0.5 of a GPU: the largest node with such a GPU has 2 core(s)"),
+        ([[16, 0.0], [0, 1.0]], None, None, "or --gpu 0 to train without a GPU."),
+        ([[4, 0.5], [4, 0.5]], None, 0.6, "--gpu 0.6 of a GPU per trial: must be 0, or 0.0001 to 1, and no node here"),
+        ([[4, 0.5], [4, 0.5]], None, 0.6, "has more than 0.5."),
+        ([[4, 1.0]], None, 0.00005, "must be 0, or 0.0001 to 1"),
+        ([[4, 0.0]], None, 0.5, "no node here has a GPU."),
+    ],
+)
+def test_a_trial_that_fits_on_no_node_is_refused_with_what_fits(nodes, threads, gpu, words):
+    """Ray would wait for a larger node without a word. What one may pass instead is taken."""
+    there = resources([node(*each) for each in nodes])
+    with pytest.raises(HarnessError) as refused:
+        layout(there, 10, threads, gpu)
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+    if "--threads" in words:
+        fits = int(words.split("--threads ")[1].split()[0])
+        assert layout(there, 10, fits, gpu).slots
+
+
+def test_the_default_share_is_one_that_a_node_has():
+    assert layout(resources([node(4, 0.5), node(4, 0.5)]), 1, 1, None) == Layout(2, 1, 0.5), "not a whole GPU"
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,26 @@ def test_a_plan_has_the_slots_that_a_bench_would_have_there(home):
     assert lay(there, home, gpu=0.0, threads=4, slots=3) == (3, 4)
 
 
+def test_a_finished_grid_is_forecast_whatever_machine_is_asked_for(home):
+    ledger = Ledger.open(home)
+    run(home, [study(ledger, name) for name in ("svd", "mlp")], {"svd": 1.0, "mlp": 1.0})
+    assert lay({"cpus": 1, "gpus": 0.0, "node_cpus": 1}, home, threads=8, gpu=0.5) == (1, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["bench", "--tracking", "off"], ["plan", "--deadline", "1h"]])
+def test_more_threads_than_any_node_has_cores_end_before_a_trial_waits_for_them(home, dataset, words, monkeypatch):
+    from harness.engine import ray_tune
+
+    monkeypatch.setattr(ray_tune, "run", lambda *_: pytest.fail("its trials wait for ever"))
+    size = ["--datasets", str(dataset), "--encoders", "noise", "--kcore", "0", *SMALL_MODEL, "--adapters", "id"]
+    found = harness(home, *words, *size, "--threads", "5000")
+    assert found.returncode == 2, found.stderr
+    told = found.stderr.splitlines()[-1]
+    assert told.startswith("Error: No node has room for a trial of 5000 thread(s): the largest node has ")
+    assert "pass --threads " in told
+
+
 @pytest.mark.parametrize("words", [["--address", "127.0.0.1:1"], ["--address", "http://127.0.0.1:8265"]])
 def test_a_plan_asks_the_cluster_that_is_named(home, dataset, words):
     size = ["--datasets", str(dataset), "--encoders", "noise", "--kcore", "0", "--adapters", "id"]
