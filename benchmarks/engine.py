@@ -97,6 +97,7 @@ def ours(seconds: list[float], budget: Budget = BUDGET, apart: bool = False) -> 
             shared = {"splits": {}, "spectra": {}, "sizes": {}}
             with Stop() as stop:
                 ray_tune.run(TrialQueue(part, Segment(home), listen), shared, home, Layout(SLOTS), 0.0, stop, print)
+                stop.check()
     return spans
 
 
@@ -177,6 +178,7 @@ def growth() -> list[dict[str, object]]:
         ledger, shared = Ledger.open(home), {"splits": {}, "spectra": {}, "sizes": {}}
         studies = [study(n, 0.0, ledger, budget, Engine("random", "none")) for n in range(MANY // budget.trials)]
         ray_tune.run(TrialQueue(studies, Segment(home), listen), shared, home, Layout(SLOTS), 0.0, stop, print)
+        stop.check()
     return [
         {
             "trials ended": count,

@@ -277,7 +277,7 @@ def run(
     stop: Stop,
     log: Callable[[str], None],
 ) -> None:
-    """Run a grid inside a `cluster`, to its end or to a request to stop.
+    """Run a grid inside a `cluster`, to its end or to a request to stop, after which the caller checks `stop`.
 
     After a request to stop, running epochs are finished and checkpointed; their trials stay started in the ledger, and
     the next command resumes them. shared: `splits`, `spectra`, `sizes` and, unless empty, `top_k` and `place` of

@@ -50,6 +50,11 @@ class Stop:
         finally:
             self._patient = False
 
+    def check(self) -> None:
+        """Raise Interrupted if a signal was received."""
+        if self.signum:
+            raise Interrupted(self.signum)
+
     @property
     def overdue(self) -> bool:
         """Whether there is no time left to wait for running epochs."""

@@ -33,15 +33,18 @@ def paces(grid: Plan, wanted: list[Study], layout: Layout, cluster: Json | None)
     """Return the paces of the wanted studies by study id; measure those that the home has not cached.
 
     Needs an open Ray session. cluster: resources of a cluster of other machines, None for this machine. Cells that
-    cannot be built are removed from the grid, as in a bench.
+    cannot be built are removed from the grid, as in a bench. Raises Interrupted if stopped; paces measured before are
+    cached.
     """
     home = grid.request.home
     files = {s.id: _file(home, s, layout, cluster) for s in wanted}
     paces_by_study = {study_id: pace for study_id, file in files.items() if (pace := _cached(file)) is not None}
     if len(paces_by_study) < len(files):
-        fresh = _measure(grid, [s for s in wanted if s.id not in paces_by_study], layout)
-        for study_id, pace in fresh.items():
-            write_text(files[study_id], json.dumps(asdict(pace)))
+        with Stop() as stop:
+            fresh = _measure(grid, [s for s in wanted if s.id not in paces_by_study], layout, stop)
+            for study_id, pace in fresh.items():
+                write_text(files[study_id], json.dumps(asdict(pace)))
+        stop.check()  # without the other cells, a forecast would be too short
         paces_by_study |= fresh
     return paces_by_study
 
@@ -59,7 +62,8 @@ def _cached(file: Path) -> Pace | None:
         return None
 
 
-def _measure(grid: Plan, wanted: list[Study], layout: Layout) -> dict[str, Pace]:
+def _measure(grid: Plan, wanted: list[Study], layout: Layout, stop: Stop) -> dict[str, Pace]:
+    """Return the paces of the studies whose calibration succeeded, before a request to stop if there is one."""
     interpreter.check()
     from harness.engine import ray_tune
 
@@ -73,9 +77,8 @@ def _measure(grid: Plan, wanted: list[Study], layout: Layout) -> dict[str, Pace]
         probes = {study.id: replace(study, budget=budget, ledger=ledger, starts=()) for study in wanted}
         clock, segment = _Clock(), Segment(home)
         try:
-            with Stop() as stop:
-                running = studies.TrialQueue(list(probes.values()), segment, clock)
-                ray_tune.run(running, shared_data.collect(grid, wanted, bases), home, layout, 0.0, stop, log)
+            running = studies.TrialQueue(list(probes.values()), segment, clock)
+            ray_tune.run(running, shared_data.collect(grid, wanted, bases), home, layout, 0.0, stop, log)
         finally:
             segment.close()
         paced = {study_id: clock.pace(probe) for study_id, probe in probes.items()}

@@ -78,6 +78,10 @@ class Forecast:
     high: float
     unpriced: tuple[Cell, ...] = ()
 
+    def fits(self, deadline: float) -> bool | None:
+        """Whether the upper end of the interval meets the deadline (seconds); None if cells without a price decide."""
+        return False if self.high > deadline else None if self.unpriced else True
+
     @property
     def core_hours(self) -> float:
         return sum(cost.seconds for cost in self.costs) * self.threads / 3600
@@ -85,13 +89,14 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Saving:
-    """One possible cut: `what` it changes, seconds and core-hours it saves, seconds to the end, and if that `fits`."""
+    """One possible cut: `what` it changes, seconds and core-hours it saves, seconds to the end, and if that `fits`
+    (`Forecast.fits`)."""
 
     what: str
     saves: float
     saves_core_hours: float
     seconds: float
-    fits: bool
+    fits: bool | None
 
 
 def duration(text: str) -> float:
@@ -280,10 +285,10 @@ def _smallest(steps: Iterable[tuple[str, list[CellCost]]], forecast: Forecast, d
     """Return the first step that meets the deadline, else the last; a step is a name and the remaining costs."""
     cut = None
     for what, costs in steps:
-        total = _total(costs, forecast.slots, forecast.threads)
+        total = replace(_total(costs, forecast.slots, forecast.threads), unpriced=forecast.unpriced)
         saved = forecast.core_hours - total.core_hours
-        cut = Saving(what, forecast.seconds - total.seconds, saved, total.seconds, total.high <= deadline)
-        if cut.fits:
+        cut = Saving(what, forecast.seconds - total.seconds, saved, total.seconds, total.fits(deadline))
+        if cut.fits is not False:
             break
     return cut
 
@@ -294,7 +299,10 @@ def key(grid: Plan) -> str:
 
 
 def remember(grid: Plan, forecast: Forecast) -> None:
-    """Save a forecast in the home, so that the bench can compare its duration with it."""
+    """Save a forecast in the home, so that the bench can compare its duration with it; not one that leaves cells out,
+    which is no forecast of this work."""
+    if forecast.unpriced:
+        return
     value = {"of": key(grid), "seconds": forecast.seconds, "low": forecast.low, "high": forecast.high}
     write_text(grid.request.home / "forecast.json", json.dumps(value | {"time": time.time()}))
 
@@ -317,10 +325,10 @@ def accuracy(home: Path, work: str, took: float) -> str | None:
 
 
 def to_json(forecast: Forecast, deadline: float, savings: list[Saving]) -> Json:
-    """Return the forecast and the cuts for scripts; durations in seconds."""
+    """Return the forecast and the cuts for scripts; durations in seconds, `fits` null where `Forecast.fits` is None."""
     return {
         "deadline": deadline,
-        "fits": forecast.high <= deadline,
+        "fits": forecast.fits(deadline),
         "seconds": round(forecast.seconds, 1),
         "low": round(forecast.low, 1),
         "high": round(forecast.high, 1),
@@ -346,14 +354,23 @@ def text(forecast: Forecast, deadline: float, savings: list[Saving]) -> str:
         lines.append(f"{c.seconds * forecast.threads / 3600:8.3g} core-hours  {each:28s} by {c.price.source}: {c.cell}")
     lines += [f"  no price  calibration failed, not in the forecast: {c}" for c in forecast.unpriced]
     span = f"{clock(forecast.seconds)} [{clock(forecast.low)}, {clock(forecast.high)}]"
-    verdict = "fits" if forecast.high <= deadline else "may not fit" if forecast.seconds <= deadline else "does not fit"
     lines.append(
         f"{forecast.core_hours:.3g} core-hours, done in {span} (90 % interval) on {forecast.slots} slots of "
-        f"{forecast.threads} thread(s): {verdict} in {clock(deadline)}."
+        f"{forecast.threads} thread(s){_verdict(forecast, deadline)} {clock(deadline)}."
     )
     lines += ["Possible cuts, the least harmful to a table first:"] if savings else []
     for place, cut in enumerate(savings, 1):
-        fits = "fits" if cut.fits else "not enough by itself"
+        fits = {True: "fits", False: "not enough by itself", None: "fits without the cells that have no price"}[
+            cut.fits
+        ]
         saves = f"saves {cut.saves_core_hours:.3g} core-hours, done in {clock(cut.seconds)}, {fits}"
         lines.append(f"  {place}. {cut.what}: {saves}")
     return "\n".join(lines)
+
+
+def _verdict(forecast: Forecast, deadline: float) -> str:
+    if forecast.fits(deadline) is None:
+        return f"; {len(forecast.unpriced)} cell(s) without a price decide whether it fits in"
+    if forecast.seconds > deadline:
+        return ": does not fit in"
+    return ": fits in" if forecast.fits(deadline) else ": may not fit in"

@@ -169,6 +169,21 @@ def test_cuts_are_ranked_and_each_is_the_smallest_that_fits(home):
     assert not any(cut.fits for cut in forecast.cuts(grid, whole, 1.0))
 
 
+def test_a_forecast_that_leaves_cells_out_decides_nothing_that_they_could_change(home):
+    made = [study(Ledger(), name) for name in ("svd", "mlp")]
+    grid = made_plan(home, Ledger(), made)
+    part = forecast.of(grid, [], {made[0].id: forecast.Pace(1.0, 0.0)}, slots=2, threads=1)
+    enough, less = part.high + 1, part.high * 0.9
+    assert forecast.to_json(part, enough, [])["fits"] is None
+    assert "1 cell(s) without a price decide whether it fits in" in forecast.text(part, enough, [])
+    assert forecast.to_json(part, less, [])["fits"] is False, "already the other cells take longer"
+    cuts = forecast.cuts(grid, part, less)
+    assert {cut.fits for cut in cuts} == {None}
+    assert "fits without the cells that have no price" in forecast.text(part, less, cuts)
+    forecast.remember(grid, part)
+    assert not (home / "forecast.json").exists()
+
+
 @pytest.mark.parametrize("word", ["soon", "36", "h", "-1h", ""])
 def test_a_deadline_that_is_no_duration_is_one_clear_line(word):
     with pytest.raises(HarnessError, match="is not a duration; write it as 36h"):
