@@ -41,7 +41,7 @@ def bench(**options: Unpack[BenchOptions]) -> pl.DataFrame:
     Keywords are the options of `harness bench`, with `_` for `-` and with the same defaults:
     `bench(datasets="ml-100k", adapters=["id", "svd"], budget="standard", set={"train.d": 128}, home="results")`.
     Lists may be Python lists or comma lists as on the command line. Raises HarnessError for bad input, with the nearest
-    valid name.
+    valid name; KeyboardInterrupt, with the exit code 130 or 143 in its `code`, if Ctrl-C or SIGTERM stopped it.
     """
     from harness import api
 

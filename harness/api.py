@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import click
 
 from harness.registry import suggest
-from harness.types import HarnessError, Json
+from harness.types import HarnessError, Interrupted, Json
 
 if TYPE_CHECKING:
     import polars as pl
@@ -86,11 +86,14 @@ class BenchOptions(TypedDict, total=False):
 
 
 def bench(options: Mapping[str, Any]) -> pl.DataFrame:
-    """Run the missing trials of a grid and return its table as a frame."""
+    """Run the missing trials of a grid and return its table as a frame. Raises Interrupted if a signal stopped it."""
     from harness.verbs import bench as verb
 
     others = {name: value for name, value in options.items() if name != "study"}
-    return verb.run(parsed("bench", verb.command, others, _study(options.get("study")))).table.frame()
+    outcome = verb.run(parsed("bench", verb.command, others, _study(options.get("study"))))
+    if outcome.signum:  # a script would take the table so far for the whole one
+        raise Interrupted(outcome.signum)
+    return outcome.table.frame()
 
 
 def _study(path: str | os.PathLike[str] | None) -> list[str]:

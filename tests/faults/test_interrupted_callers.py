@@ -10,6 +10,8 @@ import signal
 import pytest
 from command_line import SMALL_MODEL, harness
 
+from harness import api
+from harness.record.ledger import Ledger
 from harness.search.studies import TrialQueue
 
 pytestmark = pytest.mark.slow
@@ -19,16 +21,16 @@ SIZE = ["--encoders", "noise", "--kcore", "0", *SMALL_MODEL, "--epochs", "3", "-
 
 @pytest.fixture
 def interrupt_in(monkeypatch):
-    """Press Ctrl-C at the first epoch of a run's n-th trial that trains."""
+    """Press Ctrl-C, or send another signal, at the first epoch of a run's n-th trial that trains."""
 
-    def press(number):
+    def press(number, signum=signal.SIGINT):
         whole, trained = TrialQueue.epoch, []
 
         def epoch(queue, trial_id, *arguments):
             if trial_id not in trained and len(trained) < number:
                 trained.append(trial_id)
                 if len(trained) == number:
-                    signal.raise_signal(signal.SIGINT)
+                    signal.raise_signal(signum)
             return whole(queue, trial_id, *arguments)
 
         monkeypatch.setattr(TrialQueue, "epoch", epoch)
@@ -51,3 +53,19 @@ def test_a_plan_gives_no_forecast_of_some_of_its_cells_and_keeps_what_it_measure
     assert not forecast["unpriced"]
     assert sum(cost["source"] == "calibration" for cost in forecast["costs"]) == 3
     assert (home / "forecast.json").exists()
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_script_gets_no_part_of_a_table_and_the_same_call_resumes(home, dataset, interrupt_in, signum, code):
+    options = {"datasets": str(dataset), "adapters": "id,svd", "encoders": "noise", "kcore": 0, "home": str(home)}
+    options |= {"epochs": 3, "seeds": 1, "threads": os.cpu_count(), "tracking": "off"}
+    options |= {"set": {"train.d": 16, "train.max_len": 8, "train.batch_size": 96}}
+    interrupt_in(1, signum)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        api.bench(options)
+    assert stopped.value.code == code
+    assert "pending" in set(api.leaderboard(home, None, None)["state"]), "the table so far"
+    whole = api.bench(options)
+    assert set(whole["state"]) == {"done"}
+    kinds = [over["kind"] for over in Ledger.open(home).over.values()]
+    assert kinds == ["stopped", "finished"]
