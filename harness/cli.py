@@ -1,7 +1,7 @@
 """The command line: run a command, report errors in one line. Results go to stdout, progress to stderr.
 
 Imports nothing heavy. Each command is a file in `harness/verbs` with a click command called `command` and its `rank`:
-its position in the help.
+its position in the help. `interrupted`: its message at Ctrl-C, where that of a bench would be wrong.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Verbs(click.Group):
             click.echo(f"Error: {' '.join(error.format_message().split())} See: {help_at} --help", err=True)
             ctx.exit(2)
         except KeyboardInterrupt as error:
-            click.echo(f"\n{INTERRUPTED}", err=True)
+            click.echo(f"\n{_interrupted(ctx.invoked_subcommand)}", err=True)
             ctx.exit(error.code if isinstance(error, Interrupted) else 130)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -64,6 +64,11 @@ class Verbs(click.Group):
             rest = files.GOES_ON if full else "Correct this file or folder; harness --debug shows the traceback."
             click.echo(f"Error: {error.filename or 'The disk'}: {files.reason(error)}. {rest}", err=True)
             ctx.exit(2)
+
+
+def _interrupted(verb: str | None) -> str:
+    """Return the message of an interrupted command."""
+    return registry.schema(registry.VERBS, verb).attributes.get("interrupted", INTERRUPTED) if verb else INTERRUPTED
 
 
 def check_environment(prefix: str, command: click.Command) -> None:

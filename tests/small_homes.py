@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from harness.search import plan, spaces
 from harness.search.plan import Plan, Request
 from harness.search.studies import TrialQueue
 from harness.training import ensemble, trial
-from harness.types import Budget, PrepSpec, TrialResult
+from harness.types import Budget, PrepSpec, Trial, TrialResult
 from harness.workflows import provenance, run_bench, shared_data
 
 SMALL = {"train.d": 16, "train.max_len": 8, "train.batch_size": 96}
@@ -45,17 +46,17 @@ def bench(home: Path, dataset: Path, *words: str) -> subprocess.CompletedProcess
     return done
 
 
-def run(made: Request, fails: str = "") -> Plan:
+def run(made: Request, fails: Callable[[Trial], bool] = lambda _: False) -> Plan:
     """The whole grid of a request, one trial after the other, into its home's ledger and artifacts.
 
-    fails: an adapter of which every trial fails.
+    fails: whether a trial is made to fail.
     """
     grid = plan.make(made, Ledger.open(made.home))
     train(grid, shared_data.prepare(grid), fails)
     return grid
 
 
-def train(grid: Plan, bases: shared_data.Bases, fails: str = "") -> int:
+def train(grid: Plan, bases: shared_data.Bases, fails: Callable[[Trial], bool] = lambda _: False) -> int:
     """Run the pending trials of a grid and return their number. Nothing is pruned: epochs are not reported."""
     home, ran, segment = grid.request.home, 0, Segment(grid.request.home)
     grid.studies[0].ledger.take(
@@ -69,7 +70,7 @@ def train(grid: Plan, bases: shared_data.Bases, fails: str = "") -> int:
         key = own.inputs.embedding
         spectrum = trial.spectrum(shared_data.arrays(*bases[key]) if key else {}, split.n_items)
         ran += 1
-        if own.cell.adapter == fails:
+        if fails(own):
             engine.ended(own.id, TrialResult("failed", "made to fail"))
             continue
         if own.cell.is_ensemble:

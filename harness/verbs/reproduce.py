@@ -14,6 +14,7 @@ from harness.verbs._numbers import BoundedInt, FiniteFloat
 from harness.verbs._options import home_option, json_option, run_option, source_of, spaces_options
 
 rank = 45
+interrupted = "Interrupted. The home is unchanged; the same command starts from the beginning."
 
 
 @click.command()

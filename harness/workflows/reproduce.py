@@ -6,7 +6,7 @@ Trains with the thread count of the recorded launch; never writes to the home's 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from harness import registry
-from harness.data import library, splits
+from harness.data import splits
 from harness.metrics._all import HEADLINE, means, per_user
 from harness.metrics._ties import Ranks
 from harness.record import artifacts, ensembles
@@ -24,12 +24,12 @@ from harness.report.row_lookup import LedgerRow
 from harness.search import plan, spaces
 from harness.stats import crossed_effects, fold_effects, resampling
 from harness.stats.folds import Folds
-from harness.system import tempdirs
 from harness.text import embeddings
 from harness.text.encoders import _base
-from harness.types import NO_TEXT, HarnessError, Json, Trial
-from harness.workflows import run_bench
+from harness.types import HarnessError, Json, Trial
+from harness.workflows import repeated_search
 from harness.workflows.provenance import provenance
+from harness.workflows.repeated_search import Tested
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,6 @@ class ReproduceRequest:
 
 T = TypeVar("T")
 Log = Callable[[str], None]
-Tested = tuple[dict[str, float], Ranks]  # test metrics and test ranks of a run
 
 
 def run(home: Path, request: ReproduceRequest, log: Log = lambda _: None) -> Reproduction:
@@ -114,68 +113,16 @@ def search(
     """Repeat the search of the row's cell from its first trial in a temporary home, and confirm its winner.
 
     `source`: the search spaces of its launch. Data and caches are those of `home`. Raises HarnessError as `run` does,
-    or if the search would differ from the recorded one.
+    if the search would differ from the recorded one or a recorded run fails in it; Interrupted if stopped.
     """
     recorded = _Recorded(home, request, log)
-    row = recorded.row
-    if not row.study.trials:
-        raise HarnessError(f"{row.words} was not searched; leave out --search.")
-    with tempdirs.folder("reproduce") as folder:
-        bench = _bench_as_recorded(_bench_request(home, folder, request, row, source), row)
-        threads = recorded.threads(recorded.trials[0])
-        run_bench.run(bench, run_bench.Options(threads=threads, tracking="off"))
-        ledger = Ledger.open(bench.home)
-        again = row_lookup.of(ledger)[row.study.cell]
-        runs = row_lookup.by_seed(again, row_lookup.confirmed(ledger, again))[: len(recorded.runs)]
-        trials = [trial for run in runs for trial in run]
-        reproduced = [
-            (dict(result.test), artifacts.bounds(row_lookup.ranks(bench.home, trial)))
-            for trial in trials
-            if (result := ledger.result(trial.id)) is not None
-        ]
-    same = [trial.params for trial in trials] == [trial.params for trial in recorded.trials]
-    log("The same configuration won." if same else f"Another configuration won: {trials[0].params}")
-    return recorded.compare(reproduced)
-
-
-def _bench_as_recorded(bench: plan.Request, row: LedgerRow) -> plan.Request:
-    """Return the bench with the row's recorded search: as it is, or with the parameters that its budget sets, since the
-    launch may be older than these. Raises HarnessError if neither is that search."""
-    for source in (bench.spaces.under(bench.budget.name), bench.spaces):
-        one = replace(bench, spaces=source)
-        if row.study.id in {study.id for study in plan.make(one, Ledger()).studies}:
-            return one
-    raise HarnessError(
-        f"{row.words}: the search here would differ from the recorded one: space, data, versions or sampler are not "
-        "those of the launch. Give its --spaces and --set, or omit --search to rerun only the winner."
-    )
-
-
-def _bench_request(
-    home: Path, into: Path, request: ReproduceRequest, row: LedgerRow, source: spaces.SpaceSource
-) -> plan.Request:
-    """Return a bench of only the row's cell, in the home `into`, which shares data and caches with `home`."""
-    for name in ("data", "cache"):
-        (home / name).mkdir(exist_ok=True)
-        (into / name).symlink_to((home / name).resolve())
-    matrices = library.matrices(home)
-    for name, folder in library.folders(home).items():
-        library.write_entry(name, folder, into, matrices.get(name, {}))
-    launch = row.launch
-    budget = launch.budget
-    return plan.Request(
-        home=into,
-        datasets=request.dataset or row.cell.dataset,
-        adapters=row.cell.adapter,
-        backbones=row.cell.backbone,
-        encoders="noise" if row.cell.encoder == NO_TEXT else registry.quoted(row.cell.encoder),
-        budget=replace(budget, trials=max(row.study.trials, 1), seeds=row.study.seeds),
-        protocol=launch.protocol,
-        prep=launch.prep,
-        text=row.card.text or "",
-        engine=launch.engine,
-        spaces=source,
-    )
+    if not recorded.row.study.trials:
+        raise HarnessError(f"{recorded.row.words} was not searched; leave out --search.")
+    threads = recorded.threads(recorded.trials[0])
+    repeated = repeated_search.run(home, recorded.row, recorded.runs, request.dataset, source, threads)
+    same = [trial.params for trial, _ in repeated] == [trial.params for trial in recorded.trials]
+    log("The same configuration won." if same else f"Another configuration won: {repeated[0][0].params}")
+    return recorded.compare([tested for _, tested in repeated])
 
 
 class _Recorded:

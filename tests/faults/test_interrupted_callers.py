@@ -8,11 +8,14 @@ import os
 import signal
 
 import pytest
+import small_homes
 from command_line import SMALL_MODEL, harness
 
 from harness import api
+from harness.engine import ray_tune
 from harness.record.ledger import Ledger
 from harness.search.studies import TrialQueue
+from harness.workflows import reproduce
 
 pytestmark = pytest.mark.slow
 ONE_SLOT = ["--threads", str(os.cpu_count())]
@@ -69,3 +72,30 @@ def test_a_script_gets_no_part_of_a_table_and_the_same_call_resumes(home, datase
     assert set(whole["state"]) == {"done"}
     kinds = [over["kind"] for over in Ledger.open(home).over.values()]
     assert kinds == ["stopped", "finished"]
+
+
+@pytest.fixture
+def recorded(home, dataset):
+    """A home with a searched row, and the command that repeats its search."""
+    small_homes.run(small_homes.request(home, dataset, "linear"))
+    return home, ["reproduce", "sasrec/linear", "--search", "--dataset", str(dataset), *SMALL_MODEL]
+
+
+def test_an_interrupted_repetition_of_a_search_is_no_verdict_on_its_row(recorded, interrupt_in):
+    home, words = recorded
+    before = small_homes.snapshot(home)
+    interrupt_in(1)
+    stopped = harness(home, *words)
+    assert (stopped.returncode, stopped.stdout) == (130, ""), stopped.stderr
+    assert stopped.stderr.splitlines()[-1].startswith("Interrupted. The home is unchanged"), "none of it is kept"
+    assert small_homes.snapshot(home) == before
+
+
+def test_a_search_that_trained_with_more_threads_than_there_are_cores_is_not_repeated(recorded, monkeypatch):
+    home, words = recorded
+    monkeypatch.setattr(ray_tune, "run", lambda *_: pytest.fail("its trials wait for ever"))
+    monkeypatch.setattr(reproduce._Recorded, "threads", lambda *_: 5000)
+    refused = harness(home, *words)
+    assert refused.returncode == 2, refused.stderr
+    assert "as many threads per trial as its launch (5000)" in refused.stderr.splitlines()[-1]
+    assert "--threads" not in refused.stderr.splitlines()[-1], "it has no such option"

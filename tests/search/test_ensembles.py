@@ -180,7 +180,7 @@ def test_a_longer_search_that_finds_another_winner_combines_its_runs(tmp_path):
 def test_an_ensemble_of_a_failed_part_fails_with_the_reason(tmp_path):
     folder = make_dataset(tmp_path / "toy", users=60)
     asked = request(tmp_path / "home", folder, "id+text,svd", budget=BUDGET)
-    run(asked, fails="text")
+    run(asked, fails=lambda trial: trial.cell.adapter == "text")
     table = tables.build(ledger_frames.of_home(tmp_path / "home"))
     rows = {row.cell.adapter: row for row in table.sections[0].rows}
     assert rows["id+text"].state == "failed"

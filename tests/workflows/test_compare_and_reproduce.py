@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import small_homes
 import torch
-from command_line import environment
+from command_line import SMALL_MODEL, environment
 from command_line import harness as command
 from dataset_files import make_dataset
 
@@ -22,7 +22,7 @@ from harness.search import spaces
 from harness.stats import resampling
 from harness.stats.crossed_effects import CrossedRows, summary
 from harness.types import BUDGET_PARAMS, HarnessError, Protocol
-from harness.workflows import reproduce
+from harness.workflows import reproduce, run_bench
 from harness.workflows.reproduce import ReproduceRequest
 
 
@@ -261,6 +261,31 @@ def test_a_search_is_made_again_with_the_parameters_of_its_budget(tmp_path, root
     small_homes.run(small_homes.request(home, root / "toy", "linear", budget=quick, pins=launched))
     asked = ReproduceRequest("sasrec/linear", dataset=str(root / "toy"))
     assert reproduce.search(home, asked, spaces.SpaceSource(fixed=pins)).verdict == "equal"
+
+
+def linear(role, *seeds):
+    return lambda trial: (trial.cell.adapter, trial.role) == ("linear", role) and trial.seed in seeds
+
+
+@pytest.mark.parametrize(
+    ("fails", "count"), [(linear("confirm", 2), 1), (linear("confirm", 1, 2), 2), (linear("search", 0), 2)]
+)
+def test_runs_that_fail_when_a_search_is_repeated_are_named_with_the_reason(root, monkeypatch, fails, count):
+    monkeypatch.setattr(run_bench, "_search", lambda grid, bases, *_: (small_homes.train(grid, bases, fails), False))
+    asked = ["reproduce", "sasrec/linear", "--search", "--dataset", str(root / "toy"), *SMALL_MODEL]
+    found = command(root / "one", *asked)
+    assert found.returncode == 2, found.stderr
+    error = f"{count} of its 2 recorded runs did not finish when its search was repeated (made to fail)."
+    assert found.stderr.splitlines()[-1] == f"Error: toy/noise/sasrec/linear is not reproduced: {error}"
+
+
+def test_a_repeated_search_is_compared_seed_by_seed_though_one_failed_when_recorded(root, tmp_path, monkeypatch):
+    (home := tmp_path / "home").mkdir()
+    small_homes.run(small_homes.request(home, root / "toy", "linear"), fails=linear("confirm", 1))
+    monkeypatch.setattr(run_bench, "_search", lambda grid, bases, *_: (small_homes.train(grid, bases), False))
+    asked = ReproduceRequest("sasrec/linear", dataset=str(root / "toy"))
+    found = reproduce.search(home, asked, spaces.SpaceSource(fixed=small_homes.SMALL))
+    assert [(seed.seed, seed.equal == seed.queries) for seed in found.seeds] == [(2, True)]
 
 
 def test_another_search_is_not_taken_for_the_recorded_one(root):

@@ -1,0 +1,113 @@
+"""Repeat the recorded search of a row in a temporary home, and confirm its winner there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from harness import registry
+from harness.data import library
+from harness.engine.slots import NoRoom
+from harness.metrics._ties import Ranks
+from harness.record import artifacts
+from harness.record.ledger import Ledger
+from harness.report import row_lookup
+from harness.report.row_lookup import LedgerRow
+from harness.search import plan, spaces
+from harness.system import tempdirs
+from harness.types import NO_TEXT, HarnessError, Interrupted, Trial, TrialResult
+from harness.workflows import run_bench
+
+Tested = tuple[dict[str, float], Ranks]  # test metrics and test ranks of a run
+
+
+def run(
+    home: Path,
+    row: LedgerRow,
+    runs: list[list[Trial]],
+    dataset: str,
+    source: spaces.SpaceSource,
+    threads: int | None,
+) -> list[tuple[Trial, Tested]]:
+    """Repeat the search of a row's cell; return the trials that confirm its winner with the seeds and folds of `runs`.
+
+    `runs`: recorded confirmations by seed; `dataset`: name or folder, "" for the row's; `source`: search spaces;
+    `threads`: torch threads per trial, None if they are not recorded. Raises HarnessError if the search would differ
+    from the recorded one, needs a larger machine, or one of these trials fails; Interrupted if stopped.
+    """
+    with tempdirs.folder("reproduce") as folder:
+        bench = _as_recorded(_request(home, folder, row, dataset, source), row)
+        try:
+            outcome = run_bench.run(bench, run_bench.Options(threads=threads, tracking="off"))
+        except NoRoom as error:
+            raise HarnessError(
+                f"{row.words}: --search trains with as many threads per trial as its launch ({threads}), for which no "
+                "machine here has the cores. Use a larger one, or omit --search to rerun only the winner."
+            ) from error
+        if outcome.signum:
+            raise Interrupted(outcome.signum)
+        ledger = Ledger.open(folder)
+        return [
+            (trial, (dict(result.test), artifacts.bounds(row_lookup.ranks(folder, trial))))
+            for trial, result in _confirmed(ledger, row, runs)
+        ]
+
+
+def _confirmed(ledger: Ledger, row: LedgerRow, runs: list[list[Trial]]) -> list[tuple[Trial, TrialResult]]:
+    """Return the finished confirmations with the seeds of `runs`, in this order, and their results.
+
+    Raises HarnessError, with the first reason of a failure, if some are missing.
+    """
+    done: dict[int, list[tuple[Trial, TrialResult]]] = {}
+    again = row_lookup.of(ledger).get(row.study.cell)
+    for trial_id in again.planned if again else ():
+        if (result := ledger.result(trial_id)) is not None and result.status == "done":
+            trial = ledger.trials[trial_id].trial
+            done.setdefault(trial.seed, []).append((trial, result))
+    repeated = [done.get(run[0].seed, []) for run in runs]
+    if missing := sum(map(len, runs)) - sum(map(len, repeated)):
+        failed = (e.result for e in ledger.trials.values() if e.status == "failed" and e.trial.cell == row.cell)
+        reason = next((result.reason for result in failed if result is not None), "its search found no winner")
+        raise HarnessError(
+            f"{row.words} is not reproduced: {missing} of its {sum(map(len, runs))} recorded runs did not finish when "
+            f"its search was repeated ({reason})."
+        )
+    return [pair for run in repeated for pair in run]
+
+
+def _as_recorded(bench: plan.Request, row: LedgerRow) -> plan.Request:
+    """Return the bench with the row's recorded search: as it is, or with the parameters that its budget sets, since the
+    launch may be older than these. Raises HarnessError if neither is that search."""
+    for source in (bench.spaces.under(bench.budget.name), bench.spaces):
+        one = replace(bench, spaces=source)
+        if row.study.id in {study.id for study in plan.make(one, Ledger()).studies}:
+            return one
+    raise HarnessError(
+        f"{row.words}: the search here would differ from the recorded one: space, data, versions or sampler are not "
+        "those of the launch. Give its --spaces and --set, or omit --search to rerun only the winner."
+    )
+
+
+def _request(home: Path, into: Path, row: LedgerRow, dataset: str, source: spaces.SpaceSource) -> plan.Request:
+    """Return a bench of only the row's cell, in the home `into`, which shares data and caches with `home`."""
+    for name in ("data", "cache"):
+        (home / name).mkdir(exist_ok=True)
+        (into / name).symlink_to((home / name).resolve())
+    matrices = library.matrices(home)
+    for name, folder in library.folders(home).items():
+        library.write_entry(name, folder, into, matrices.get(name, {}))
+    launch = row.launch
+    budget = launch.budget
+    return plan.Request(
+        home=into,
+        datasets=dataset or row.cell.dataset,
+        adapters=row.cell.adapter,
+        backbones=row.cell.backbone,
+        encoders="noise" if row.cell.encoder == NO_TEXT else registry.quoted(row.cell.encoder),
+        budget=replace(budget, trials=max(row.study.trials, 1), seeds=row.study.seeds),
+        protocol=launch.protocol,
+        prep=launch.prep,
+        text=row.card.text or "",
+        engine=launch.engine,
+        spaces=source,
+    )
