@@ -97,8 +97,10 @@ class Plan:
 
     @property
     def width(self) -> int:
-        """Maximum number of parallel trials, finished ones included: all trials of a search can run at once."""
-        return sum(max(study.trials, study.runs) for study in self.studies if study.cell.is_trained)
+        """Maximum number of parallel trials, finished ones included: all trials of a search can run at once.
+
+        It does not count what `--cell-seconds` saved so far, since `slots.layout` must not change on resume."""
+        return sum(max(study.max_trials, study.runs) for study in self.studies if study.cell.is_trained)
 
     def drawn_at_random(self) -> tuple[str, ...]:
         """Parameters of this bench's searches that the sampler does not model."""

@@ -220,6 +220,20 @@ def test_a_plan_has_the_slots_that_a_bench_would_have_there(home):
     assert lay(there, home, gpu=0.0, threads=4, slots=3) == (3, 4)
 
 
+def test_a_resumed_bench_has_the_slots_that_it_had_before_its_searches_spent_their_seconds(home):
+    budget, there = replace(BUDGET, cell_seconds=15.0), slots.resources([{"Alive": True, "Resources": {"CPU": 6.0}}])
+
+    def grid():
+        return made_plan(home, Ledger(), [study(Ledger.open(home), "mlp", budget=budget)])
+
+    before = slots.layout(there, grid().width, None, None)
+    run(home, grid().studies, {"mlp": 10.0}, limit=2)
+    [resumed] = grid().studies
+    assert resumed.trials == 2, "its seconds are spent"
+    assert resumed.state == "pending"
+    assert slots.layout(there, grid().width, None, None) == before == slots.Layout(6, 1)
+
+
 def test_a_finished_grid_is_forecast_whatever_machine_is_asked_for(home):
     ledger = Ledger.open(home)
     run(home, [study(ledger, name) for name in ("svd", "mlp")], {"svd": 1.0, "mlp": 1.0})
