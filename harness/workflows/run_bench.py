@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.data import slice_facts, splits
+from harness.engine import ray_head
 from harness.engine import slots as sharing
 from harness.record import artifacts, leases, places, tracking_uri
 from harness.record.ledger import Ledger
@@ -70,9 +71,11 @@ def run(request: Request, options: Options) -> Outcome:
 
 
 def check(request: Request, options: Options) -> None:
-    """Raise HarnessError for bad input that shows without fetching data or joining a cluster."""
+    """Raise HarnessError for bad input that shows without fetching data or joining a cluster, and for an address at
+    which no cluster listens."""
     interpreter.check()
     tracking_uri.check(options.tracking or "")
+    ray_head.address_of(options.address)
     sharing.label_selector(options.labels)
     plan.check(request, Ledger.open(request.home))
     if options.artifacts:

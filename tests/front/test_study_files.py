@@ -22,6 +22,7 @@ from harness.system import files
 from harness.types import HarnessError
 from harness.verbs import _save, _study, bench, plan
 from harness.verbs._options import request_of
+from harness.workflows import detached
 
 SOURCES = Path(__file__).parents[2] / "harness"
 
@@ -366,6 +367,23 @@ def test_a_wrong_command_line_is_refused_before_it_goes_to_the_background(datase
         assert refused.returncode == 2, refused.stderr
     assert harness(home, "bench", "--detach", "--dry-run").returncode == 2
     assert not (home / "logs").exists()
+
+
+@pytest.mark.parametrize("variable", [False, True])
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [("bad", "is 'bad': Use 'auto', host:port"), ("127.0.0.1:1", "No Ray cluster at 127.0.0.1:1")],
+)
+def test_an_address_without_a_cluster_is_not_left_to_the_log(dataset, home, monkeypatch, address, words, variable):
+    monkeypatch.setattr(detached, "start", lambda *_: pytest.fail("only its log would tell"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    command = ["bench", "--datasets", str(dataset), "--encoders", "noise", "--detach"]
+    if variable:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    refused = harness(home, *command, *([] if variable else ["--address", address]))
+    assert (refused.returncode, refused.stdout) == (2, ""), refused.stderr
+    assert words in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
 
 
 def test_status_names_a_bench_whose_process_is_gone_or_on_another_machine(home):
