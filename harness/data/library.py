@@ -59,7 +59,7 @@ def folders(home: Path) -> dict[str, Path]:
     """
     path = config_file(home)
     table = _parse(path, _text(path)).get(TABLE, {})
-    return {name: (path.parent / Path(folder).expanduser()).resolve() for name, folder in table.items()}
+    return {name: _resolved(path, folder) for name, folder in table.items()}
 
 
 def matrices(home: Path) -> dict[str, dict[str, Path]]:
@@ -77,7 +77,15 @@ def matrices_of(path: Path, table: Any) -> dict[str, Path]:
     if not isinstance(table, dict):
         raise HarnessError(f'{path}: {MATRICES} must be a table of lines name = "matrix.npy".')
     _check_paths(path, table, MATRICES, "an embedding", "file")
-    return {name: (path.parent / Path(file).expanduser()).resolve() for name, file in table.items()}
+    return {name: _resolved(path, file) for name, file in table.items()}
+
+
+def _resolved(path: Path, place: str) -> Path:
+    """Return a path that stands in the TOML file `path`. Raises HarnessError if no file can have it."""
+    try:
+        return (path.parent / Path(place).expanduser()).resolve()
+    except (RuntimeError, ValueError) as error:  # ~ of an unknown user, a zero byte
+        raise HarnessError(f"{path}: {place!r} is not a path: {str(error).rstrip('.')}.") from None
 
 
 def find(word: str, home: Path) -> str | None:

@@ -19,7 +19,8 @@ rank = 110
 def command(home: str, as_json: bool) -> None:
     """Check this machine's setup.
 
-    Covers versions, cores, memory, disk, the home folder and the file modes of secrets. Exit code 1 if a check fails.
+    Covers versions, cores, memory, disk, the home folder with its config.toml, and the file modes of secrets. Exit code
+    1 if a check fails.
     """
     from harness.workflows import doctor as checks
 

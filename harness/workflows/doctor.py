@@ -1,4 +1,4 @@
-"""Check this machine's setup: versions, cores, memory, disk, the home folder, file modes of secrets."""
+"""Check this machine's setup: versions, cores, memory, disk, the home folder and its config, file modes of secrets."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import stat
 from importlib import metadata, util
 from pathlib import Path
 
+from harness.data import library
 from harness.engine import ray_access, ray_head
 from harness.record import artifacts
 from harness.record.ledger import Ledger
@@ -76,9 +77,21 @@ def _home(home: Path) -> list[Json]:
     need = max(LEAST_DISK, _space_needed(ledger))
     return [
         _check("home", True, str(folder) + ("" if existing == folder else ", not created yet")),
+        _config(folder),
         _check("disk", free >= need, f"{free / 2**30:.1f} GiB free", f"free at least {need / 2**30:.1f} GiB"),
         _check("ledger", not damaged, "; ".join(damaged) or f"{ended} trials ended", "these events are ignored"),
     ]
+
+
+def _config(folder: Path) -> Json:
+    """Check the home's config: commands that name data sets end at a fault in it."""
+    try:
+        library.matrices(folder)
+        count = len(library.folders(folder))
+    except HarnessError as error:
+        return _check("config", False, str(error), "correct this file")
+    path = library.config_file(folder)
+    return _check("config", True, f"{path}, {count} data set(s)" if path.exists() else "none")
 
 
 def _space_needed(ledger: Ledger) -> int:

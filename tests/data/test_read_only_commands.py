@@ -62,6 +62,35 @@ def test_doctor_makes_no_folder_and_says_so(tmp_path, checks):
         assert "--home" in checks(home)["home"]["remedy"]
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"[datasets", "not TOML"),
+        (b"[datasets]\nshop = 3", "datasets.shop must be the path of a folder"),
+        (b"[datasets]\nshop = '\xff'", "line 2 is not UTF-8"),
+        (b"[datasets]\nshop = '~nobody-here/shop'", "'~nobody-here/shop' is not a path"),
+        (b'[datasets]\nshop = "a\\u0000b"', "'a\\x00b' is not a path"),
+        (b"embeddings = { shop = { titles = 3 } }", "embeddings.titles must be the path of a file"),
+    ],
+    ids=["no TOML", "no text", "no UTF-8", "no user", "a zero byte", "no matrix"],
+)
+def test_doctor_names_the_fault_of_a_config_at_which_other_commands_end(tmp_path, checks, text, words):
+    assert checks(tmp_path)["config"] == {"name": "config", "ok": True, "found": "none", "remedy": ""}
+    config = tmp_path / "config.toml"
+    config.write_bytes(b"[datasets]\nshop = 'shop'\n")
+    assert checks(tmp_path)["config"]["found"] == f"{config}, 1 data set(s)"
+    config.write_bytes(text)
+    found = CliRunner().invoke(main, ["doctor", "--home", str(tmp_path)])
+    [line] = [line for line in found.stdout.splitlines() if line.startswith("BAD config ")]
+    assert str(config) in line
+    assert words in line
+    assert found.exit_code == 1
+    if b"[datasets" in text:
+        listed = CliRunner().invoke(main, ["list", "--home", str(tmp_path)])
+        assert (listed.exit_code, listed.stderr.startswith(f"Error: {config}: ")) == (2, True), listed.output
+        assert words in listed.stderr
+
+
 def test_doctor_looks_at_the_modes_of_rays_tokens(tmp_path, checks, monkeypatch):
     assert checks(tmp_path)["ray token"] == {"name": "ray token", "ok": True, "found": "none", "remedy": ""}
     token, named = tmp_path / ".ray" / "auth_token", tmp_path / "named"
