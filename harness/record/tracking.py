@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias
 
 import polars as pl
 
@@ -22,6 +22,7 @@ from harness.record import artifacts, mlflow_client, mlflow_run
 from harness.record.artifacts import RANKS, ArtifactSources
 from harness.record.launches import LaunchRecord
 from harness.record.ledger import Ledger
+from harness.record.mirrored_files import MirroredFiles, record_of
 from harness.record.mlflow_run import (
     BENCH,
     BUNDLE,
@@ -47,9 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Tracker", "damage", "default_uri", "first_line", "read", "redact", "runs_page", "show", "sync"]
 
-_PARSERS: dict[str, Callable[[bytes], Any]] = {RANKS: artifacts.parse_ranks, SPECTRUM: artifacts.parse_spectra}
 Store: TypeAlias = "RestStore | mlflow_client.ClientStore"
-T = TypeVar("T")
 
 
 class Tracker:
@@ -296,14 +295,14 @@ def _read(uri: str, home: Path) -> tuple[Ledger, ArtifactSources]:
     trials = {run.tags[TRIAL]: run for run in runs if TRIAL in run.tags and mlflow_run.is_complete(run)}
     with ThreadPoolExecutor(store.connections) as pool:
         launches = pool.map(lambda run: store.get(run, "launch.json"), benches.values())
-        records = pool.map(lambda run: _record(store, run), trials.values())
+        records = pool.map(lambda run: record_of(store, run), trials.values())
     for (name, run), event in zip(benches.items(), launches, strict=True):
         ledger.take(name, json.loads(event))
         facts_in |= dict.fromkeys(queries_keys(ledger.launches[name]), run)
     for (trial_id, run), record in zip(trials.items(), records, strict=True):
         places = mlflow_run.places_of(run.tags)
         _replay(ledger, trial_id, record, record["places"] if places is None else places)
-    files = _Files(tracker, trials)
+    files = MirroredFiles(store, uri, trials)
 
     def prefetch(trial_ids: Sequence[str]) -> None:
         files.begin([i for i in trial_ids if i in ledger.trials and ledger.trials[i].status == "done"])
@@ -315,74 +314,6 @@ def _read(uri: str, home: Path) -> tuple[Ledger, ArtifactSources]:
         tracker.page,
         prefetch,
     )
-
-
-class _Files:
-    """Files of mirrored runs, read ahead over all connections of the store."""
-
-    def __init__(self, tracker: Tracker, trials: Mapping[str, StoredRun]) -> None:
-        self._store, self._uri, self._trials = tracker.store, tracker.uri, trials
-        self._begun: dict[tuple[str, str], Future[dict[str, Any]]] = {}  # by trial and file
-
-    def begin(self, trial_ids: Sequence[str]) -> None:
-        """Begin to read ranks and spectra of trials."""
-        pool = ThreadPoolExecutor(self._store.connections)
-        for trial_id in trial_ids:
-            if run := self._trials.get(trial_id):
-                self._begun |= dict.fromkeys(((trial_id, file) for file in _PARSERS), pool.submit(self._of_table, run))
-        pool.shutdown(wait=False)
-
-    def of_trial(self, trial_id: str, file: str) -> Any:
-        """Return a parsed file; None if the run or file does not exist or the file is damaged."""
-        if (reading := self._begun.pop((trial_id, file), None)) is not None:
-            return reading.result()[file]
-        run = self._trials.get(trial_id)
-        return self._of_table(run)[file] if run else None
-
-    def _of_table(self, run: StoredRun) -> dict[str, Any]:
-        """Read ranks and spectrum: one request, except for runs of earlier versions."""
-        if FILES not in run.tags:
-            return {file: self.load(run, file, parse) for file, parse in _PARSERS.items()}
-        index = {file: span for file, span in mlflow_run.index_of(run.tags).items() if file in _PARSERS}
-        start = min((start for start, _ in index.values()), default=0)
-        stop = max((start + size for start, size in index.values()), default=0)
-        content = self._guarded(lambda: self._store.get(run, BUNDLE, (start, stop - start))) if index else b""
-        cut = {file: content[at - start : at - start + size] for file, (at, size) in index.items()}
-        return {file: _parsed(cut[file], parse) if file in cut else None for file, parse in _PARSERS.items()}
-
-    def load(self, run: StoredRun | None, file: str, parse: Callable[[bytes], Any]) -> Any:
-        """Read an artifact of a run; None if the run or file does not exist or the file is damaged."""
-        if run is None or not self._guarded(lambda: self._store.has(run, file)):
-            return None
-        return _parsed(self._guarded(lambda: self._store.get(run, file)), parse)
-
-    def _guarded(self, call: Callable[[], T]) -> T:
-        try:
-            return call()
-        except Exception as error:
-            raise HarnessError(f"MLflow at {redact(self._uri)} cannot be read: {first_line(error)}") from error
-
-
-def _parsed(content: bytes, parse: Callable[[bytes], Any]) -> Any:
-    try:
-        return parse(content)
-    except pl.exceptions.PolarsError:
-        return None
-
-
-def _record(store: Store, run: StoredRun) -> Json:
-    """Return the record of a trial: from its tags, its bundle or, of an earlier version, its file."""
-    try:
-        if (record := mlflow_run.record_of(run.tags)) is not None:
-            return record
-        if span := mlflow_run.index_of(run.tags).get(RECORD_FILE):
-            return json.loads(store.get(run, BUNDLE, span))
-        return json.loads(store.get(run, RECORD_FILE))
-    except json.JSONDecodeError as error:
-        raise HarnessError(
-            f"The MLflow run {run.id} of trial {run.tags[TRIAL]} has a damaged record ({error}); delete the run, then "
-            "`harness sync` writes it."
-        ) from error
 
 
 def _replay(ledger: Ledger, trial_id: str, record: Json, places: Sequence[tuple[str, int]]) -> None:
