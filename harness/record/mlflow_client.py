@@ -99,8 +99,7 @@ class ClientStore(MlflowArtifacts):
     def __init__(self, uri: str) -> None:
         from mlflow import MlflowClient
 
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
+        _quiet()
         super().__init__(uri)
         self.client = MlflowClient(tracking_uri=uri)
         self.connections = 1 if uri.startswith("sqlite:") else 4  # SQLite has one writer
@@ -149,6 +148,30 @@ class ClientStore(MlflowArtifacts):
 def _stored(run: Any) -> StoredRun:
     info = run.info
     return StoredRun(info.run_id, info.artifact_uri, info.status, info.start_time, run.data.tags)
+
+
+def newest_schema() -> str:
+    """Return the version of the tables that the installed MLflow reads and writes."""
+    from mlflow.store.db.utils import _get_latest_schema_revision
+
+    return _get_latest_schema_revision()
+
+
+def migrate(uri: str) -> None:
+    """Create the tables of a local store, or bring those of an earlier version up to date, as MLflow does on opening.
+
+    No connection to the file is left open. Raises any exception of MLflow.
+    """
+    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    _quiet()
+    SqlAlchemyStore(uri, DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
+
+
+def _quiet() -> None:
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def save_model(folder: Path, export: Path, own: Overlay) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import polars as pl
 
-from harness.record import artifacts, mlflow_client, mlflow_run
+from harness.record import artifacts, local_store, mlflow_client, mlflow_run
 from harness.record.artifacts import RANKS, ArtifactSources
 from harness.record.launches import LaunchRecord
 from harness.record.ledger import Ledger
@@ -38,15 +38,14 @@ from harness.record.mlflow_run import (
     BenchPage,
     StoredRun,
 )
-from harness.record.tracking_uri import check, damage, default_uri, first_line, redact, runs_page, unreadable
-from harness.system import checksums
+from harness.record.tracking_uri import check, default_uri, first_line, redact, runs_page, unreadable
 from harness.system.threads import in_threads
 from harness.types import HarnessError, Json
 
 if TYPE_CHECKING:
     from harness.record.mlflow_rest import RestStore
 
-__all__ = ["Tracker", "damage", "default_uri", "first_line", "read", "redact", "runs_page", "show", "sync"]
+__all__ = ["Tracker", "default_uri", "first_line", "read", "redact", "runs_page", "show", "sync"]
 
 Store: TypeAlias = "RestStore | mlflow_client.ClientStore"
 
@@ -54,29 +53,20 @@ Store: TypeAlias = "RestStore | mlflow_client.ClientStore"
 class Tracker:
     """A connection to one MLflow store. Every method may raise any exception of its store.
 
-    `mend`: quarantine a damaged SQLite file, so that the mirror is rebuilt. `make`: create the experiment if it does
-    not exist. Raises HarnessError if the experiment does not exist (without `make`) or was deleted, or if a password
-    would be sent unencrypted (`tracking_uri.check`).
+    `mend`: quarantine a damaged or unfinished SQLite file, so that the mirror is rebuilt. `make`: create the experiment
+    if it does not exist. Raises HarnessError if the experiment does not exist (without `make`) or was deleted, or if a
+    password would be sent unencrypted (`tracking_uri.check`).
     """
 
     def __init__(self, uri: str, home: Path, *, mend: bool = False, make: bool = True) -> None:
         check(uri)
-        local = uri.startswith("sqlite:///")
-        if local:
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-            if mend and (why := damage(uri)):
-                checksums.set_aside(Path(uri.removeprefix("sqlite:///")), f"{why}; it will be rebuilt from the ledger")
+        location = None
+        if (file := local_store.path_of(uri)) is not None:
+            local_store.prepare(file, mend=mend)
+            location = (home / "mlflow" / "artifacts").as_uri()
         self.store = _store(uri)
-        experiment = self.store.experiment(EXPERIMENT)
-        if experiment is None:
-            if not make:
-                raise HarnessError(
-                    f"MLflow at {redact(uri)} has no experiment '{EXPERIMENT}'; `harness sync` writes it."
-                )
-            location = (home / "mlflow" / "artifacts").as_uri() if local else None
-            self.experiment = self.store.create_experiment(EXPERIMENT, location)
-        else:
-            self.experiment = _active(*experiment, uri)
+        found = self.store.experiment(EXPERIMENT) or (_created(self.store, location) if make else None)
+        self.experiment = _active(found, uri)
         self.home, self.uri = home, uri
         self.page = runs_page(uri, self.experiment)
         self.parents: dict[str, str] = {}
@@ -225,9 +215,22 @@ def _store(uri: str) -> Store:
     return mlflow_client.ClientStore(uri)
 
 
-def _active(experiment: str, active: bool, uri: str) -> str:
-    """Return the id of an experiment. Raises HarnessError if it was deleted: MLflow then keeps it, but accepts no runs
-    and does not release its name."""
+def _created(store: Store, location: str | None) -> tuple[str, bool] | None:
+    """Create the experiment, unless another process does at the same time; return it as `Store.experiment`."""
+    try:
+        return store.create_experiment(EXPERIMENT, location), True
+    except Exception:
+        if (found := store.experiment(EXPERIMENT)) is None:
+            raise
+        return found
+
+
+def _active(found: tuple[str, bool] | None, uri: str) -> str:
+    """Return the id of an experiment. Raises HarnessError if there is none or it was deleted: MLflow then keeps it, but
+    accepts no runs and does not release its name."""
+    if found is None:
+        raise HarnessError(f"MLflow at {redact(uri)} has no experiment '{EXPERIMENT}'; `harness sync` writes it.")
+    experiment, active = found
     if active:
         return experiment
     raise HarnessError(
@@ -277,7 +280,8 @@ def read(uri: str, home: Path) -> tuple[Ledger, ArtifactSources]:
 
     Raises HarnessError if the store cannot be read or contains no mirror.
     """
-    if why := unreadable(uri):
+    file = local_store.path_of(uri)
+    if why := unreadable(uri) if file is None else local_store.unreadable(file):
         raise HarnessError(why)
     try:
         return _read(uri, home)

@@ -1,11 +1,9 @@
-"""Addresses of MLflow stores: the default one, its state on disk, and forms that are safe to print."""
+"""Addresses of MLflow stores: the default one, and forms that are safe to print."""
 
 from __future__ import annotations
 
 import os
 import re
-import sqlite3
-from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,40 +17,11 @@ def default_uri(home: Path) -> str:
     return f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
 
 
-def damage(uri: str) -> str:
-    """Return the fault that SQLite finds in a local store; '' if none, or for other stores."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    if not uri.startswith("sqlite:///") or not path.is_file():
-        return ""
-    try:
-        with closing(_opened(path)) as database:
-            verdict = str(database.execute("PRAGMA quick_check(1)").fetchone()[0])
-    except sqlite3.OperationalError:  # for example locked: not damaged
-        return ""
-    except sqlite3.DatabaseError as error:
-        return str(error)
-    return "" if verdict == "ok" else verdict.splitlines()[0]
-
-
 def unreadable(uri: str) -> str:
-    """Return why a URI names no store that can be read; '' if it may. Reading must create none, as MLflow would."""
-    if "://" not in uri and not uri.startswith(("databricks", "uc")):
-        return f"'{uri}' is no address of an MLflow store, such as sqlite:////path/mlflow.db or https://host."
-    if not uri.startswith("sqlite:///"):
+    """Return why a word is no address of a store; '' if it may be one."""
+    if "://" in uri or uri.startswith(("databricks", "uc")):
         return ""
-    path = Path(uri.removeprefix("sqlite:///"))
-    if not path.is_file():
-        return f"There is no MLflow store at {uri}."
-    if why := damage(uri):
-        return f"{path} is damaged ({why}); `harness sync` rebuilds it."
-    with suppress(sqlite3.OperationalError), closing(_opened(path)) as database:
-        if not database.execute("SELECT name FROM sqlite_master WHERE name = 'runs'").fetchall():
-            return f"{path} is no MLflow store: it has no table of runs."
-    return ""
-
-
-def _opened(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)
+    return f"'{uri}' is no address of an MLflow store, such as sqlite:////path/mlflow.db or https://host."
 
 
 def check(uri: str) -> None:
