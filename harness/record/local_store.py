@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
 from filelock import FileLock
 
-from harness.record import mlflow_client
 from harness.system import checksums, files, tempdirs
 from harness.types import HarnessError
 
@@ -23,8 +23,10 @@ def path_of(uri: str) -> Path | None:
     return Path(uri.removeprefix(SCHEME)) if uri.startswith(SCHEME) else None
 
 
-def prepare(path: Path, *, mend: bool) -> None:
+def prepare(path: Path, newest: str, migrate: Callable[[str], None], *, mend: bool) -> None:
     """Create the database of a store, or bring one of an earlier MLflow up to date.
+
+    `newest`: version of the tables that MLflow reads; `migrate`: writes them to the store at a URI.
 
     MLflow would do so in the file itself, in many steps and without a lock: after a kill, or with two processes, it
     never opens the file again. Here a copy is migrated under a lock and renamed into place.
@@ -32,7 +34,6 @@ def prepare(path: Path, *, mend: bool) -> None:
     `mend`: quarantine a damaged or unfinished file, so that the mirror is rebuilt. Raises HarnessError for an
     unfinished file without `mend`, and any exception of SQLite or MLflow.
     """
-    newest = mlflow_client.newest_schema()
     if not (mend and damage(path)) and _schema(path) == newest:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,16 +43,16 @@ def prepare(path: Path, *, mend: bool) -> None:
                 raise HarnessError(f"{path} is damaged ({why}); {REBUILD}.")
             checksums.set_aside(path, f"{why}; it will be rebuilt from the ledger")
         if _schema(path) != newest:
-            _migrate(path)
+            _migrate(path, migrate)
 
 
-def _migrate(path: Path) -> None:
+def _migrate(path: Path, migrate: Callable[[str], None]) -> None:
     with tempdirs.folder("mlflow") as folder:
         copy = folder / path.name
         if path.is_file():
             with closing(_opened(path)) as old, closing(sqlite3.connect(copy)) as new:
                 old.backup(new)
-        mlflow_client.migrate(f"{SCHEME}{copy}")
+        migrate(f"{SCHEME}{copy}")
         with files.atomic(path) as complete:
             shutil.copyfile(copy, complete)
 

@@ -10,7 +10,8 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from urllib.request import url2pathname
 
 from harness import overlay, registry
 from harness.overlay import Overlay
+from harness.record import local_store
 from harness.record.mlflow_run import CONTEXT, EXPERIMENT, SOURCE, TRIAL, DatasetInput, Point, Span, StoredRun
-from harness.record.tracking_uri import first_line, redact
+from harness.record.tracking_uri import check, check_readable, first_line, redact
 from harness.types import HarnessError
 
 # One call to a dead server would otherwise block for minutes (7 retries with back-off).
@@ -96,12 +98,9 @@ class MlflowArtifacts:
 class ClientStore(MlflowArtifacts):
     """A store behind MLflow's client, with the methods of `mlflow_rest.RestStore`. Raises any exception of MLflow."""
 
-    def __init__(self, uri: str) -> None:
-        from mlflow import MlflowClient
-
-        _quiet()
+    def __init__(self, uri: str, *, mend: bool = False) -> None:
         super().__init__(uri)
-        self.client = MlflowClient(tracking_uri=uri)
+        self.client = _client(uri, mend=mend)
         self.connections = 1 if uri.startswith("sqlite:") else 4  # SQLite has one writer
 
     def experiment(self, name: str) -> tuple[str, bool] | None:
@@ -150,28 +149,26 @@ def _stored(run: Any) -> StoredRun:
     return StoredRun(info.run_id, info.artifact_uri, info.status, info.start_time, run.data.tags)
 
 
-def newest_schema() -> str:
-    """Return the version of the tables that the installed MLflow reads and writes."""
+def _client(uri: str, *, mend: bool = False) -> Any:
+    """Return MLflow's client of a store. Raises HarnessError if a password would be sent unencrypted, and as
+    `local_store.prepare`."""
+    from mlflow import MlflowClient
     from mlflow.store.db.utils import _get_latest_schema_revision
 
-    return _get_latest_schema_revision()
+    check(uri)
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if (file := local_store.path_of(uri)) is not None:
+        local_store.prepare(file, _get_latest_schema_revision(), _migrate, mend=mend)
+    return MlflowClient(tracking_uri=uri)
 
 
-def migrate(uri: str) -> None:
-    """Create the tables of a local store, or bring those of an earlier version up to date, as MLflow does on opening.
-
-    No connection to the file is left open. Raises any exception of MLflow.
-    """
+def _migrate(uri: str) -> None:
+    """Let MLflow write its tables to a local store, and close it. Raises any exception of MLflow."""
     from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    _quiet()
     SqlAlchemyStore(uri, DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
-
-
-def _quiet() -> None:
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def save_model(folder: Path, export: Path, own: Overlay) -> None:
@@ -211,27 +208,44 @@ def save_model(folder: Path, export: Path, own: Overlay) -> None:
             raise HarnessError(f"MLflow did not write {folder}: {first_line(error)}") from error
 
 
+def mirrored_run(uri: str, trial_id: str) -> Any:
+    """Return the MLflow run of a mirrored trial.
+
+    Raises HarnessError if there is no such store, it is away or does not have the trial, or if a password would be sent
+    unencrypted.
+    """
+    check_readable(uri)
+    with _refusals(uri):
+        client = _client(uri)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        found = client.search_runs([experiment.experiment_id], f"tags.`{TRIAL}` = '{trial_id}'") if experiment else []
+    if not found:
+        raise HarnessError(f"MLflow at {redact(uri)} does not have trial {trial_id}; `harness sync` writes it.")
+    return found[0]
+
+
 def log_model(uri: str, trial_id: str, name: str, folder: Path) -> str:
     """Log the model in `folder` (`save_model`) as a LoggedModel of a mirrored trial's run; return its id.
 
-    Raises HarnessError if the store does not have the trial or refuses the model.
+    Raises HarnessError as `mirrored_run`, and if the store refuses the model.
     """
-    from mlflow import MlflowClient
     from mlflow.entities import LoggedModelOutput
 
-    try:
-        client = MlflowClient(tracking_uri=uri)
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        found = client.search_runs([experiment.experiment_id], f"tags.`{TRIAL}` = '{trial_id}'") if experiment else []
-        if not found:
-            raise HarnessError(f"MLflow at {redact(uri)} does not have trial {trial_id}; `harness sync` writes it.")
-        run = found[0].info
-        tags = {TRIAL: trial_id}
-        model = client.create_logged_model(run.experiment_id, name, run.run_id, tags, found[0].data.params, "harness")
+    run, tags = mirrored_run(uri, trial_id), {TRIAL: trial_id}
+    with _refusals(uri):
+        client, info = _client(uri), run.info
+        model = client.create_logged_model(info.experiment_id, name, info.run_id, tags, run.data.params, "harness")
         client.log_model_artifacts(model.model_id, str(folder))
         client.finalize_logged_model(model.model_id, "READY")
-        client.log_outputs(run.run_id, [LoggedModelOutput(model.model_id, 0)])
+        client.log_outputs(info.run_id, [LoggedModelOutput(model.model_id, 0)])
         return model.model_id
+
+
+@contextmanager
+def _refusals(uri: str) -> Iterator[None]:
+    """Raise every exception of a store as HarnessError."""
+    try:
+        yield
     except HarnessError:
         raise
     except Exception as error:

@@ -38,7 +38,7 @@ from harness.record.mlflow_run import (
     BenchPage,
     StoredRun,
 )
-from harness.record.tracking_uri import check, default_uri, first_line, redact, runs_page, unreadable
+from harness.record.tracking_uri import check, check_readable, default_uri, first_line, redact, runs_page
 from harness.system.threads import in_threads
 from harness.types import HarnessError, Json
 
@@ -60,11 +60,8 @@ class Tracker:
 
     def __init__(self, uri: str, home: Path, *, mend: bool = False, make: bool = True) -> None:
         check(uri)
-        location = None
-        if (file := local_store.path_of(uri)) is not None:
-            local_store.prepare(file, mend=mend)
-            location = (home / "mlflow" / "artifacts").as_uri()
-        self.store = _store(uri)
+        self.store = _store(uri, mend)
+        location = (home / "mlflow" / "artifacts").as_uri() if local_store.path_of(uri) is not None else None
         found = self.store.experiment(EXPERIMENT) or (_created(self.store, location) if make else None)
         self.experiment = _active(found, uri)
         self.home, self.uri = home, uri
@@ -206,13 +203,13 @@ def _slim(run: StoredRun) -> StoredRun:
     return replace(run, tags=tags if best is None else tags | {mlflow_run.BEST: repr(best)})
 
 
-def _store(uri: str) -> Store:
+def _store(uri: str, mend: bool) -> Store:
     if uri.startswith(("http://", "https://")):
         from harness.record import mlflow_rest
 
         if mlflow_rest.serves():
             return mlflow_rest.RestStore(uri, mlflow_client.MlflowArtifacts(uri))
-    return mlflow_client.ClientStore(uri)
+    return mlflow_client.ClientStore(uri, mend=mend)
 
 
 def _created(store: Store, location: str | None) -> tuple[str, bool] | None:
@@ -280,9 +277,7 @@ def read(uri: str, home: Path) -> tuple[Ledger, ArtifactSources]:
 
     Raises HarnessError if the store cannot be read or contains no mirror.
     """
-    file = local_store.path_of(uri)
-    if why := unreadable(uri) if file is None else local_store.unreadable(file):
-        raise HarnessError(why)
+    check_readable(uri)
     try:
         return _read(uri, home)
     except HarnessError:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from harness.record import local_store
 from harness.system import networks
 from harness.types import HarnessError
 
@@ -17,11 +18,14 @@ def default_uri(home: Path) -> str:
     return f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
 
 
-def unreadable(uri: str) -> str:
-    """Return why a word is no address of a store; '' if it may be one."""
-    if "://" in uri or uri.startswith(("databricks", "uc")):
-        return ""
-    return f"'{uri}' is no address of an MLflow store, such as sqlite:////path/mlflow.db or https://host."
+def check_readable(uri: str) -> None:
+    """Raise HarnessError if a URI names no store that can be read. Reading must create none, as MLflow would."""
+    if "://" not in uri and not uri.startswith(("databricks", "uc")):
+        raise HarnessError(
+            f"'{uri}' is no address of an MLflow store, such as sqlite:////path/mlflow.db or https://host."
+        )
+    if (file := local_store.path_of(uri)) is not None and (why := local_store.unreadable(file)):
+        raise HarnessError(why)
 
 
 def check(uri: str) -> None:

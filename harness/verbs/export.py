@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +15,10 @@ from harness.types import HarnessError
 from harness.verbs._components import components_option
 from harness.verbs._numbers import BoundedInt
 from harness.verbs._options import Options, home_option, json_option, run_option
+
+if TYPE_CHECKING:
+    from harness.overlay import Overlay
+    from harness.workflows.export import ExportReport
 
 rank = 46
 
@@ -58,15 +63,10 @@ def command(row: str, output: Path, seed: int | None, home: str, **options: Any)
         from harness.workflows import export_onnx
 
         export_onnx.require()
-    report = export.write(find_home(Path(home)), row, output, seed, options["dataset"], options["run"], options["fold"])
+    words = (options["dataset"], options["run"], options["fold"])
+    report = export.write(find_home(Path(home)), row, output, seed, *words, check=check_of(options["tracking"]))
     if options["mlflow"]:
-        from harness.record import mlflow_client
-
-        mlflow_client.save_model(output / "mlflow", output, export.own_components(output))
-        if uri := options["tracking"]:
-            name = re.sub(r"[/:.%\"'\s]+", "-", report.row)  # characters that MLflow's names do not admit
-            model = mlflow_client.log_model(uri, report.trial, name, output / "mlflow")
-            click.echo(f"Logged in MLflow as model {name} ({model}).", err=True)
+        write_mlflow(report, export.own_components(output), options["tracking"])
     graph = write_onnx(report.folder) if options["onnx"] else None
     if options["as_json"]:
         return click.echo(as_json(report, {"onnx": graph} if graph else {}))
@@ -79,6 +79,31 @@ def command(row: str, output: Path, seed: int | None, home: str, **options: Any)
             f"(lengths {lengths}; {graph.evaluator})."
         )
     return click.echo(f"Unseen items: {report.unseen_items}.")
+
+
+def check_of(uri: str | None) -> Callable[[str], None]:
+    """Return a check that raises HarnessError unless a trial is in the MLflow store, if there is one to log in."""
+    if not uri:
+        return lambda _: None
+    from harness.record import mlflow_client
+
+    return lambda trial_id: mlflow_client.mirrored_run(uri, trial_id)
+
+
+def write_mlflow(report: ExportReport, own: Overlay, uri: str | None) -> None:
+    """Write the MLflow model of an export to its subfolder and, if a store is given, log it there."""
+    from harness.record import mlflow_client
+
+    folder = report.folder / "mlflow"
+    mlflow_client.save_model(folder, report.folder, own)
+    if not uri:
+        return
+    name = re.sub(r"[/:.%\"'\s]+", "-", report.row)  # characters that MLflow's names do not admit
+    try:
+        model = mlflow_client.log_model(uri, report.trial, name, folder)
+    except HarnessError as error:
+        raise HarnessError(f"{error} The export in {report.folder} is complete.") from error
+    click.echo(f"Logged in MLflow as model {name} ({model}).", err=True)
 
 
 def write_onnx(folder: Path) -> Any:

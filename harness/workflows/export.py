@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -59,13 +60,14 @@ def write(
     dataset: str = "",
     run: str | None = None,
     fold: int | None = None,
+    check: Callable[[str], None] = lambda _: None,
 ) -> ExportReport:
     """Export the row that `word` names: its run with `seed`, by default the run with the best validation score.
 
     `fold`: of sliding windows, by default the last, whose model has seen the most events. `dataset`: name or folder of
-    its data, needed if they are no longer cached; `run`: use the table as of this launch. Raises HarnessError if the
-    folder exists, the row has no weights, its data are missing, or the model does not reproduce the test ranks of the
-    bench.
+    its data, needed if they are no longer cached; `run`: use the table as of this launch; `check`: called with the id
+    of the run's trial before anything is written, may raise. Raises HarnessError if the folder exists, the row has no
+    weights, its data are missing, or the model does not reproduce the test ranks of the bench.
     """
     folder = folder.expanduser()
     if folder.exists():
@@ -78,6 +80,7 @@ def write(
         raise HarnessError(f"{row.words} is an ensemble of models; export its parts: {', '.join(row.parts)}.")
     chosen = run_of(ledger, row, seed, fold)
     row_lookup.check_components(row, chosen)
+    check(chosen.id)
     source = row_lookup.weights_file(home, chosen)
     prepared = row_lookup.sequences(home, row, chosen.inputs.data, dataset)
     split = splits.split(prepared, chosen.protocol)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 import threading
 import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +13,8 @@ from click.testing import CliRunner
 from command_line import TINY, bench_words, harness, harness_process, settings
 
 from harness.cli import main
+from harness.record import mlflow_client, tracking
+from harness.record.ledger import Ledger
 from harness.types import HarnessError
 
 MARK = "hunter2"  # in every secret below, and nowhere else
@@ -108,6 +111,24 @@ def test_a_bench_and_its_tables_leak_none(dataset, home, port, secrets):
     assert (home / "mlflow" / "mlflow.db").is_file()
     assert leaking_files(home) == []
     assert any(Refusing.seen), "credentials were sent"
+
+
+def test_nothing_sends_a_password_over_http_to_another_machine(home, port, secrets, tmp_path, monkeypatch):
+    found = socket.getaddrinfo
+
+    def other(host, *arguments, **options):
+        return found("127.0.0.1" if host == "mlflow.lab" else host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", other)
+    uri = f"http://ann:{MARK}-uri@mlflow.lab:{port}"
+    for attempt in (
+        lambda: tracking.sync(uri, home, Ledger()),
+        lambda: tracking.read(uri, home),
+        lambda: mlflow_client.log_model(uri, "trial", "name", tmp_path),
+    ):
+        with pytest.raises(HarnessError, match="unencrypted"):
+            attempt()
+    assert Refusing.seen == []
 
 
 @pytest.mark.parametrize("debug", [[], ["--debug"]])

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from harness.record import tracking, tracking_uri
+from harness.record import mlflow_client, tracking, tracking_uri
 from harness.types import HarnessError
 
 VARIABLES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "HARNESS_TRUSTED_NETWORK")
@@ -44,7 +44,9 @@ KINDS = ["URI", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "netrc", "c
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_password_is_not_sent_unencrypted(kind, tmp_path, monkeypatch):
     uri = secret_of(kind, tmp_path, monkeypatch)
-    for attempt in (tracking_uri.check, lambda uri: tracking.Tracker(uri, tmp_path)):
+    attempts = [tracking_uri.check, lambda uri: tracking.Tracker(uri, tmp_path), mlflow_client.ClientStore]
+    attempts += [lambda uri: mlflow_client.log_model(uri, "trial", "name", tmp_path)]
+    for attempt in attempts:
         with pytest.raises(HarnessError) as error:
             attempt(uri)
         line = str(error.value)
@@ -74,8 +76,9 @@ def test_reading_makes_no_store_of_what_is_none(content, tmp_path, monkeypatch):
         file.write_bytes(content)
     before = file.read_bytes() if content is not None else None
     for uri in (f"sqlite:///{file}", "", "notes.txt", "file:notes.txt"):
-        with pytest.raises(HarnessError, match=r"no MLflow store|damaged|no address"):
-            tracking.read(uri, tmp_path)
+        for attempt in (tracking.read, mlflow_client.mirrored_run):
+            with pytest.raises(HarnessError, match=r"no MLflow store|damaged|no address"):
+                attempt(uri, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ([] if before is None else ["notes.txt"])
     assert before is None or file.read_bytes() == before
 

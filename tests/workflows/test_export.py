@@ -353,9 +353,10 @@ def test_an_mlflow_model_is_logged_for_its_trial(made, mlflow_store, tmp_path):
 
     run, uri = first_table(made)[1], mlflow_store(tmp_path / "store" / "mlflow.db")
     words = ["export", "sasrec/id", "--run", run, "--mlflow", "--tracking", uri]
-    away = command(made, *words, "--output", str(tmp_path / "early"))
-    assert away.returncode == 2
-    assert "`harness sync` writes it" in away.stderr
+    early = command(made, *words, "--output", str(tmp_path / "x"))
+    assert early.returncode == 2
+    assert "`harness sync` writes it" in early.stderr
+    assert not (tmp_path / "x").exists(), "the same command works after a sync"
 
     assert command(made, "sync", "--tracking", uri).returncode == 0
     done = command(made, *words, "--output", str(tmp_path / "x"), "--json")
@@ -370,6 +371,24 @@ def test_an_mlflow_model_is_logged_for_its_trial(made, mlflow_store, tmp_path):
     loaded = pyfunc.load_model(model.artifact_location)
     answers = exported_model.load(tmp_path / "x").recommend([["i001", "i002"]], 4)
     assert loaded.predict(pd.DataFrame({"history": [["i001", "i002"]]}), params={"k": 4}) == [vars(answers[0])]
+
+
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        ("http://ann:hunter2@mlflow.lab:5000", "would be sent unencrypted"),
+        ("sqlite:///{folder}/none.db", "There is no MLflow store"),
+        ("http://127.0.0.1:1", "refused the model"),
+        ("off", "no address of an MLflow store"),
+    ],
+)
+def test_a_store_that_cannot_take_the_model_is_refused_before_anything_is_written(made, tmp_path, uri, why):
+    words = ["export", "sasrec/id", "--mlflow", "--tracking", uri.format(folder=tmp_path)]
+    done = command(made, *words, "--run", first_table(made)[1], "--output", str(tmp_path / "x"))
+    assert done.returncode == 2
+    assert why in done.stderr
+    assert "hunter2" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_store_without_a_model_to_log_is_refused(made, tmp_path):
