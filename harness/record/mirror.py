@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.record import tracking
 from harness.record.ledger import Ledger
+from harness.record.mlflow_run import Refused
 from harness.types import HarnessError
 
 RETRY_AFTER = 30.0  # seconds between attempts while the server is away
@@ -24,7 +25,7 @@ class Mirror:
         self._pending: list[str] = []
         self._tracker: tracking.Tracker | None = None
         self.page: str | None = None  # URL of the runs (`tracking.runs_page`), once the store was reached
-        self._warned = False
+        self._warned = self._refused = False
         self._next_try = 0.0
         self._thread = threading.Thread(target=self._work, name="mlflow-mirror", daemon=True)
         self._thread.start()
@@ -69,6 +70,10 @@ class Mirror:
             self._pending = [trial_id for trial_id in self._pending if tracker.lacks(self.ledger, trial_id)]
             for trial_id in tracker.write(self.ledger, list(self._pending)):
                 self._pending.remove(trial_id)
+                if trial_id in tracker.refused and not self._refused:
+                    self._refused = True  # once, although all trials of a row may be refused
+                    line = tracking.refusal(self.uri, self.ledger, {trial_id: tracker.refused[trial_id]})
+                    self.warn(f"{line} The others are written; `harness sync` counts what is refused.")
         except Exception as error:  # the bench continues whatever MLflow raises
             self._next_try = time.monotonic() + RETRY_AFTER
             self._tracker = None  # partly written runs are found and completed later
@@ -80,5 +85,6 @@ class Mirror:
         """Return a one-line warning; a HarnessError already names its remedy."""
         if isinstance(error, HarnessError):
             return f"{error} Then `harness sync` catches up."
+        what = "refused the data" if isinstance(error, Refused) else "is away"
         place = tracking.redact(self.uri)
-        return f"MLflow at {place} is away ({tracking.first_line(error)}); `harness sync` catches up later."
+        return f"MLflow at {place} {what} ({tracking.first_line(error)}); `harness sync` catches up later."

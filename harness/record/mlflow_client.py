@@ -21,7 +21,18 @@ from urllib.request import url2pathname
 from harness import overlay, registry
 from harness.overlay import Overlay
 from harness.record import local_store
-from harness.record.mlflow_run import CONTEXT, EXPERIMENT, SOURCE, TRIAL, DatasetInput, Point, Span, StoredRun
+from harness.record.mlflow_run import (
+    CONTEXT,
+    EXPERIMENT,
+    REFUSED,
+    SOURCE,
+    TRIAL,
+    DatasetInput,
+    Point,
+    Refused,
+    Span,
+    StoredRun,
+)
 from harness.record.tracking_uri import check, check_readable, first_line, redact
 from harness.types import HarnessError
 
@@ -119,13 +130,15 @@ class ClientStore(MlflowArtifacts):
                 return runs
 
     def create_run(self, experiment: str, name: str, start: int, tags: Mapping[str, str]) -> tuple[StoredRun, bool]:
-        return _stored(self.client.create_run(experiment, start, dict(tags), name)), False
+        with _content():
+            return _stored(self.client.create_run(experiment, start, dict(tags), name)), False
 
     def log(self, run: str, params: Mapping[str, str], metrics: Sequence[Point], tags: Mapping[str, str]) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
         points = [Metric(point.key, point.value, point.time, point.step) for point in metrics]
-        self.client.log_batch(run, points, [Param(*p) for p in params.items()], [RunTag(*t) for t in tags.items()])
+        with _content():
+            self.client.log_batch(run, points, [Param(*p) for p in params.items()], [RunTag(*t) for t in tags.items()])
 
     def log_inputs(self, run: str, inputs: Sequence[DatasetInput]) -> None:
         from mlflow import entities
@@ -142,6 +155,19 @@ class ClientStore(MlflowArtifacts):
 
     def delete(self, run: str) -> None:
         self.client.delete_run(run)
+
+
+@contextmanager
+def _content() -> Iterator[None]:
+    """Raise Refused if MLflow does not take the content of a call."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.get_http_status_code() not in REFUSED:
+            raise
+        raise Refused(first_line(error)) from error
 
 
 def _stored(run: Any) -> StoredRun:

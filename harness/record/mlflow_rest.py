@@ -22,7 +22,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth
 from urllib3.util import Retry
 
-from harness.record.mlflow_run import CONTEXT, SOURCE, DatasetInput, Point, Span, StoredRun
+from harness.record.mlflow_run import CONTEXT, REFUSED, SOURCE, DatasetInput, Point, Refused, Span, StoredRun
 from harness.record.tracking_uri import hide
 from harness.types import Json
 
@@ -36,6 +36,10 @@ _PLUGINS = ("mlflow.request_header_provider", "mlflow.request_auth_provider")
 
 class ServerError(Exception):
     """A server that did not answer, or answered with an error; one line."""
+
+
+class ServerRefusal(ServerError, Refused):
+    """A server that refuses the content of a request."""
 
 
 class Artifacts(Protocol):
@@ -179,7 +183,7 @@ class RestStore:
             raise ServerError(f"no answer: {getattr(cause, 'reason', None) or cause}") from error
         if reply.ok or reply.status_code in accept:
             return reply
-        raise ServerError(_refusal(reply))
+        raise (ServerRefusal if reply.status_code in REFUSED else ServerError)(_refusal(reply))
 
 
 def _credentials(environ: Mapping[str, str]) -> AuthBase | None:

@@ -10,16 +10,18 @@ versions wrote every file, and `trial.json`, as an artifact.
 from __future__ import annotations
 
 import json
+import re
 import struct
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from harness.record import artifacts
 from harness.record.ledger import Ledger
-from harness.types import Json
+from harness.types import Json, digest
 
 EXPERIMENT = "harness"
 TRIAL, BENCH, PARENT = "harness.trial", "harness.run", "mlflow.parentRunId"
@@ -37,7 +39,14 @@ PARTS = 10  # a longer record is a file of the bundle
 RUNNING = "RUNNING"
 STATUS = {"done": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
+REFUSED = (400, 413, 422)  # HTTP status of a request whose content a server does not take
+NAME, DATASET = 250, 500  # characters of the name of a metric or run, and of a data set
+
 Span = tuple[int, int]  # offset and length, bytes
+
+
+class Refused(Exception):
+    """A store refuses what it was sent, and would do so again; one line."""
 
 
 @dataclass(frozen=True)
@@ -99,13 +108,29 @@ class Content:
     record: Json
 
 
-def metric_name(name: str) -> str:
-    """MLflow refuses `@` in metric names.
+def metric_name(*parts: str) -> str:
+    """Join the parts of a metric's name by slashes. Characters that some MLflow refuses become underscores.
 
-    >>> metric_name("NDCG@10")
-    'NDCG_at_10'
+    >>> metric_name("test", "NDCG@10", "toy", "spectran[taylor=1] st:org/model")
+    'test/NDCG_at_10/toy/spectran_taylor_1_ st_org_model'
     """
-    return name.replace("@", "_at_")
+    admitted = (re.sub(r"[^\w.\- ]|^\.{0,2}$", "_", part.replace("@", "_at_")) for part in parts)
+    return shortened("/".join(admitted), NAME)
+
+
+def metric_names(group: str, names: Iterable[str]) -> dict[str, str]:
+    """Return the metric's name of each of a group's names; a hash tells apart those that would be equal."""
+    admitted = {name: metric_name(group, name) for name in names}
+    times = Counter(admitted.values())
+    return {
+        name: metric if times[metric] == 1 else f"{metric[: NAME - 9]}_{digest(name)[:8]}"
+        for name, metric in admitted.items()
+    }
+
+
+def shortened(text: str, length: int) -> str:
+    """Cut a text that is too long; the hash of all of it keeps it distinct."""
+    return text if len(text) <= length else f"{text[: length - 9]}_{digest(text)[:8]}"
 
 
 def content(ledger: Ledger, trial_id: str) -> Content:
@@ -117,10 +142,10 @@ def content(ledger: Ledger, trial_id: str) -> Content:
     began, ended = int(entry.time * 1000), int(max(entry.ended, entry.time) * 1000)
     metrics = [Point("epoch/NDCG_at_10", value, began, step) for step, value in enumerate(result.curve)]
     for group in ("valid", "test", "info"):
-        values = getattr(result, group).items()
-        metrics += [Point(f"{group}/{metric_name(key)}", float(value), ended) for key, value in values]
+        values = getattr(result, group)
+        metrics += [Point(name, float(values[key]), ended) for key, name in metric_names(group, values).items()]
     return Content(
-        name=f"{cell.adapter} {cell.backbone} {cell.dataset} {trial.role} {trial_id[:6]}",
+        name=shortened(f"{cell.adapter} {cell.backbone} {cell.dataset} {trial.role} {trial_id[:6]}", NAME),
         tags={TRIAL: trial_id, "harness.role": trial.role}
         | {f"harness.{k}": v for k, v in vars(cell).items()}
         | place_tags(ledger.places(trial_id))

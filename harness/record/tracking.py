@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +36,7 @@ from harness.record.mlflow_run import (
     SPECTRUM,
     TRIAL,
     BenchPage,
+    Refused,
     StoredRun,
 )
 from harness.record.tracking_uri import check, check_readable, default_uri, first_line, redact, runs_page
@@ -45,8 +46,20 @@ from harness.types import HarnessError, Json
 if TYPE_CHECKING:
     from harness.record.mlflow_rest import RestStore
 
-__all__ = ["Tracker", "default_uri", "first_line", "read", "redact", "runs_page", "show", "sync"]
+__all__ = [
+    "RefusedTrials",
+    "Tracker",
+    "default_uri",
+    "first_line",
+    "read",
+    "redact",
+    "refusal",
+    "runs_page",
+    "show",
+    "sync",
+]
 
+LISTED = 3  # refused trials in a message
 Store: TypeAlias = "RestStore | mlflow_client.ClientStore"
 
 
@@ -69,6 +82,7 @@ class Tracker:
         self.parents: dict[str, str] = {}
         self.begun: dict[str, StoredRun] = {}  # trial or bench -> its partly written MLflow run
         self.whole: dict[str, StoredRun] = {}  # trial -> its completely written MLflow run
+        self.refused: dict[str, str] = {}  # trial -> why the store does not take it
 
     def look(self) -> None:
         """Note which trials are written, in `whole`, and runs left incomplete by a killed process or an outage, in
@@ -109,11 +123,12 @@ class Tracker:
         return [place for place in ledger.places(trial_id) if place not in known]
 
     def write(self, ledger: Ledger, trial_ids: Sequence[str], launches: Sequence[str] = ()) -> Iterator[str]:
-        """Write benches and ended trials over all connections; yield the id of each trial once it is written."""
+        """Write benches and ended trials over all connections; yield the id of each trial once it is written, or is in
+        `refused`."""
         benches = sorted({ledger.trials[trial_id].run for trial_id in trial_ids}.union(launches) - self.parents.keys())
         for _ in in_threads(lambda run: self._bench(ledger, run), benches, self.store.connections):
             pass
-        yield from in_threads(lambda trial_id: self._trial(ledger, trial_id), trial_ids, self.store.connections)
+        yield from in_threads(lambda trial_id: self._offer(ledger, trial_id), trial_ids, self.store.connections)
 
     def _bench(self, ledger: Ledger, run: str) -> None:
         """Write the MLflow run of a bench process."""
@@ -143,6 +158,13 @@ class Tracker:
             self.store.log(found[0].id, {}, points, {})
         self.store.log(found[0].id, {}, [], {NOTE: page.note, REPORT: page.report})  # last: the page is whole
         return True
+
+    def _offer(self, ledger: Ledger, trial_id: str) -> None:
+        """Write one ended trial; one that the store refuses must not keep the others."""
+        try:
+            self._trial(ledger, trial_id)
+        except Refused as error:
+            self.refused[trial_id] = str(error)
 
     def _trial(self, ledger: Ledger, trial_id: str) -> None:
         """Write one ended trial. Its end comes last: a run without it is written again.
@@ -237,10 +259,23 @@ def _active(found: tuple[str, bool] | None, uri: str) -> str:
     )
 
 
+class RefusedTrials(HarnessError):
+    """The store does not take some trials; all others are written."""
+
+
+def refusal(uri: str, ledger: Ledger, refused: Mapping[str, str]) -> str:
+    """Return one line on trials that a store refuses; `refused`: why, by trial."""
+    some = [f"{i} of {ledger.trials[i].trial.cell} ({why})" for i, why in list(refused.items())[:LISTED]]
+    rest = f" and {len(refused) - LISTED} more" if len(refused) > LISTED else ""
+    what = "1 trial" if len(refused) == 1 else f"{len(refused)} trials"
+    return f"MLflow at {redact(uri)} refuses {what}: {'; '.join(some)}{rest}."
+
+
 def sync(uri: str, home: Path, ledger: Ledger, log: Callable[[str], None] = lambda _: None) -> int:
     """Mirror the launches and ended trials that the store lacks; return the number of trials.
 
-    Raises HarnessError if the store cannot be reached.
+    Raises RefusedTrials, once all others are written, if the store does not take some, and HarnessError if it cannot be
+    reached.
     """
     try:
         tracker = Tracker(uri, home, mend=True)
@@ -249,6 +284,8 @@ def sync(uri: str, home: Path, ledger: Ledger, log: Callable[[str], None] = lamb
         # also launches without trials, which decide the state of skipped cells
         for number, trial_id in enumerate(tracker.write(ledger, missing, list(ledger.launches)), 1):
             log(f"[{number}/{len(missing)}] {ledger.trials[trial_id].trial.cell}")
+        if tracker.refused:
+            raise RefusedTrials(f"{refusal(uri, ledger, tracker.refused)} All others are written.")
         return len(missing)
     except HarnessError:
         raise

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from harness.verbs._options import home_option
+
+if TYPE_CHECKING:
+    from harness.record.ledger import Ledger
 
 rank = 100
 
@@ -19,13 +23,23 @@ def command(home: str, tracking: str | None) -> None:
     from harness.record import tracking as mirror
     from harness.record.artifacts import check_home
     from harness.record.ledger import Ledger
-    from harness.report import report_files
-    from harness.workflows import mlflow_page
 
     folder = check_home(Path(home))
     uri, ledger = tracking or mirror.default_uri(folder), Ledger.open(folder)
-    count = mirror.sync(uri, folder, ledger, lambda t: click.echo(t, err=True))
-    report = report_files.existing(folder, report_files.inputs_hash(ledger))
-    if report is not None and mlflow_page.show(uri, folder, ledger, report):
-        click.echo(f"MLflow shows the report {report.parent.name} in the newest bench.", err=True)
+    try:
+        count = mirror.sync(uri, folder, ledger, lambda t: click.echo(t, err=True))
+    except mirror.RefusedTrials:
+        show_report(uri, folder, ledger)
+        raise
+    show_report(uri, folder, ledger)
     click.echo(f"{count} trials written to MLflow." if count else "MLflow has every trial of the ledger.")
+
+
+def show_report(uri: str, home: Path, ledger: Ledger) -> None:
+    """Write the newest report of a home to MLflow, unless MLflow shows it."""
+    from harness.report import report_files
+    from harness.workflows import mlflow_page
+
+    report = report_files.existing(home, report_files.inputs_hash(ledger))
+    if report is not None and mlflow_page.show(uri, home, ledger, report):
+        click.echo(f"MLflow shows the report {report.parent.name} in the newest bench.", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import polars as pl
@@ -11,7 +10,7 @@ from harness.metrics._all import HEADLINE
 from harness.record import tracking
 from harness.record.launches import LaunchRecord
 from harness.record.ledger import Ledger
-from harness.record.mlflow_run import PART, BenchPage, DatasetInput, Point, metric_name
+from harness.record.mlflow_run import DATASET, PART, BenchPage, DatasetInput, Point, metric_name, shortened
 from harness.types import NO_TEXT, Json
 
 SHOWN = ("leaderboard.html", "leaderboard.md", "leaderboard.parquet")
@@ -46,24 +45,14 @@ def _metrics(rows: pl.DataFrame, time: int) -> list[Point]:
     found = []
     for row in rows.filter(pl.col(HEADLINE).is_not_null()).iter_rows(named=True):
         text = "" if row["encoder"] == NO_TEXT else f" {row['encoder']}"
-        parts = [row["dataset"], row["backbone"], row["adapter"] + text]
-        name = "/".join(["test", metric_name(HEADLINE), *map(_plain, parts)])
+        name = metric_name("test", HEADLINE, row["dataset"], row["backbone"], row["adapter"] + text)
         found.append(Point(name, row[HEADLINE], time))
     return found
 
 
-def _plain(name: str) -> str:
-    """A name with the characters that MLflow admits in one part of a metric's name.
-
-    >>> _plain("spectran[taylor=1] st:org/model")
-    'spectran_taylor_1_ st:org_model'
-    """
-    return re.sub(r"[^\w.\- :]", "_", name, flags=re.ASCII)
-
-
 def _data(name: str, card: Json) -> DatasetInput:
     source, profile = ({key: card[key] for key in keys if key in card} for keys in (FACTS, COUNTS))
-    return DatasetInput(name, card["hash"], "data", source, profile)
+    return DatasetInput(shortened(name, DATASET), card["hash"], "data", source, profile)
 
 
 def _embeddings(ledger: Ledger, launch: LaunchRecord) -> list[DatasetInput]:
@@ -73,7 +62,7 @@ def _embeddings(ledger: Ledger, launch: LaunchRecord) -> list[DatasetInput]:
         for trial_id in ledger.confirmations(study):
             if (entry := ledger.trials.get(trial_id)) is not None and (inputs := entry.trial.inputs).embedding:
                 cell = study.cell
-                name = f"{cell.encoder} of {cell.dataset}"
+                name = shortened(f"{cell.encoder} of {cell.dataset}", DATASET)
                 source = {"encoder": cell.encoder, "data": cell.dataset, "data_hash": inputs.data}
                 found[name] = DatasetInput(name, inputs.embedding, "embedding", source, {"basis": inputs.basis})
     return list(found.values())

@@ -14,7 +14,7 @@ class Store:
 
     def __init__(self):
         self.batches, self.may_write, self.fails = [], threading.Semaphore(0), 0
-        self.known = {"old"}
+        self.known, self.refused = {"old"}, {}
 
     def look(self):
         pass
