@@ -79,7 +79,8 @@ class Tracker:
         self.experiment = _active(found, uri)
         self.home, self.uri = home, uri
         self.page = runs_page(uri, self.experiment)
-        self.parents: dict[str, str] = {}
+        self.parents: dict[str, str] = {}  # bench -> its completely written MLflow run
+        self.benches: dict[str, str] = {}  # MLflow run -> bench, of this home or another
         self.begun: dict[str, StoredRun] = {}  # trial or bench -> its partly written MLflow run
         self.whole: dict[str, StoredRun] = {}  # trial -> its completely written MLflow run
         self.refused: dict[str, str] = {}  # trial -> why the store does not take it
@@ -91,6 +92,7 @@ class Tracker:
         runs = {run.id: run for run in self.store.runs(self.experiment)}
         for run in sorted(runs.values(), key=lambda run: (not mlflow_run.is_complete(run), run.start, run.id)):
             if (bench := run.tags.get(BENCH)) is not None:
+                self.benches[run.id] = bench
                 if COMPLETE in run.tags:
                     self.parents[bench] = run.id
                 else:
@@ -110,10 +112,17 @@ class Tracker:
         return run is None or self._replaced(ledger, trial_id, run) or bool(self._missing(ledger, trial_id, run))
 
     def _replaced(self, ledger: Ledger, trial_id: str, run: StoredRun) -> bool:
-        """Whether a trial is `done` here with another result: repeated, or finished in a home that was merged."""
+        """Whether a trial is `done` here with another result: finished in a home that was merged, or repeated.
+
+        As in a ledger, the first `done` counts. Another home, whose processor may round differently, repeats nothing.
+        """
         entry, best = ledger.trials[trial_id], mlflow_run.best_of(run.tags)
-        done = run.status == mlflow_run.STATUS["done"] or mlflow_run.COMPLETE in run.tags
-        return entry.status == "done" and (not done or best not in (None, entry.best))
+        if entry.status != "done":
+            return False
+        if run.status != mlflow_run.STATUS["done"] and COMPLETE not in run.tags:
+            return True
+        ours = self.benches.get(run.tags.get(PARENT, ""), entry.run) in ledger.launches
+        return ours and best not in (None, entry.best)
 
     def _missing(self, ledger: Ledger, trial_id: str, run: StoredRun) -> list[tuple[str, int]]:
         """Places that the run of a trial lacks: it was drawn again later, or by another home."""
@@ -199,7 +208,7 @@ class Tracker:
         for points in first:
             self.store.log(run.id, {}, points, {})
         # tags come last in a call: they complete a run of an earlier version that has its end already
-        self.store.log(run.id, content.params, last, added if resumed else {})
+        self.store.log(run.id, content.params, last, tags | added if resumed else {})
         self.store.end(run.id, content.status, content.ended)
         self.whole[trial_id] = _slim(replace(run, status=content.status, tags=content.tags))
         if old is not None:
@@ -220,7 +229,7 @@ class Tracker:
 def _slim(run: StoredRun) -> StoredRun:
     """A run with the tags that `Tracker.lacks` reads: the records of all trials would fill the memory."""
     places, best = mlflow_run.places_of(run.tags), mlflow_run.best_of(run.tags)
-    tags = {key: run.tags[key] for key in (COMPLETE,) if key in run.tags}
+    tags = {key: run.tags[key] for key in (COMPLETE, PARENT) if key in run.tags}
     tags |= {} if places is None else mlflow_run.place_tags(places)
     return replace(run, tags=tags if best is None else tags | {mlflow_run.BEST: repr(best)})
 
