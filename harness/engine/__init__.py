@@ -4,7 +4,8 @@ Owns every call to Ray; only `ray_cluster` and `ray_tune` import it. May import 
 """
 
 import os
-from pathlib import Path
+
+from harness.system import accounts
 
 # Ray reads these when it is imported.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -15,7 +16,4 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # `Stop` handles it
 os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # `GridScheduler` logs a line for each
-try:
-    Path.home()
-except RuntimeError:  # no HOME and no entry for this user: importing Ray would fail
-    os.environ["HOME"] = "/"
+accounts.ensure_home()

@@ -34,8 +34,10 @@ from harness.record.mlflow_run import (
     StoredRun,
 )
 from harness.record.tracking_uri import check, check_readable, first_line, redact
+from harness.system import accounts
 from harness.types import HarnessError
 
+accounts.ensure_home()
 # One call to a dead server would otherwise block for minutes (7 retries with back-off).
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")

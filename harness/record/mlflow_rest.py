@@ -23,7 +23,7 @@ from requests.auth import AuthBase, HTTPBasicAuth
 from urllib3.util import Retry
 
 from harness.record.mlflow_run import CONTEXT, REFUSED, SOURCE, DatasetInput, Point, Refused, Span, StoredRun
-from harness.record.tracking_uri import hide
+from harness.record.tracking_uri import has_credentials_file, hide
 from harness.types import Json
 
 CONNECTIONS = 8  # concurrent calls to a server (benchmarks/tracking.py)
@@ -54,7 +54,7 @@ def serves() -> bool:
     """Whether this client can speak to a server: one without MLflow's special authentication and headers."""
     if any(os.environ.get(name) for name in _SPECIAL):
         return False
-    if Path("~/.mlflow/credentials").expanduser().exists():
+    if has_credentials_file():
         return False
     return not any(entry_points(group=group) for group in _PLUGINS)
 

@@ -55,12 +55,14 @@ def _credentials(uri: str) -> str:
         return name
     from requests.utils import get_netrc_auth
 
-    try:
-        if Path("~/.mlflow/credentials").expanduser().exists():
-            return "the password in ~/.mlflow/credentials"
-    except RuntimeError:  # HOME is not set
-        return ""
+    if has_credentials_file():
+        return "the password in ~/.mlflow/credentials"
     return "the password in ~/.netrc" if get_netrc_auth(uri) else ""
+
+
+def has_credentials_file() -> bool:
+    """Whether there is a file with user name and password for MLflow's client."""
+    return os.path.exists(os.path.expanduser("~/.mlflow/credentials"))  # unlike `Path`, also without a HOME
 
 
 def runs_page(uri: str, experiment: str) -> str | None:

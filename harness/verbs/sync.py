@@ -20,11 +20,12 @@ rank = 100
 @click.option("--tracking", metavar="URI", help="MLflow store.  [default: SQLite in the home]")
 def command(home: str, tracking: str | None) -> None:
     """Copy missing trials, and the newest report, from the ledger to MLflow."""
-    from harness.record import tracking as mirror
     from harness.record.artifacts import check_home
+
+    folder = check_home(Path(home))  # before MLflow's module, which sets a missing HOME
+    from harness.record import tracking as mirror
     from harness.record.ledger import Ledger
 
-    folder = check_home(Path(home))
     uri, ledger = tracking or mirror.default_uri(folder), Ledger.open(folder)
     try:
         count = mirror.sync(uri, folder, ledger, lambda t: click.echo(t, err=True))

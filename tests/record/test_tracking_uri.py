@@ -1,5 +1,6 @@
 """Addresses of MLflow: passwords are not sent unencrypted and not printed, and reading makes no store."""
 
+import pwd
 import sqlite3
 from contextlib import closing
 
@@ -63,6 +64,18 @@ def test_a_password_is_not_sent_unencrypted(kind, tmp_path, monkeypatch):
 @pytest.mark.parametrize("uri", ["http://mlflow.lab:5000", "sqlite:////a/b.db", "off", "", "postgresql://a:b@host/db"])
 def test_what_sends_no_password_over_http_is_free(uri):
     tracking_uri.check(uri)
+
+
+def test_a_password_in_netrc_is_found_without_a_home_folder(tmp_path, monkeypatch):
+    def unknown(_):
+        raise KeyError
+
+    uri = secret_of("netrc", tmp_path, monkeypatch)
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(HarnessError, match="unencrypted"):
+        tracking_uri.check(uri)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"x", b"x" * 999, "database"])
