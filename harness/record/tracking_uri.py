@@ -11,28 +11,49 @@ from harness.record import local_store
 from harness.system import networks
 from harness.types import HarnessError
 
+OFF = "off"  # in place of an address: no mirror
+UNFIT = re.compile(r"\?|%[0-9A-Fa-f]{2}")  # begins a query; is decoded by SQLAlchemy 2.1, but not by 2.0 and MLflow
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
 def default_uri(home: Path) -> str:
-    return f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
+    return f"{local_store.SCHEME}{home / 'mlflow' / 'mlflow.db'}"
 
 
 def check_readable(uri: str) -> None:
-    """Raise HarnessError if a URI names no store that can be read. Reading must create none, as MLflow would."""
-    if "://" not in uri and not uri.startswith(("databricks", "uc")):
-        raise HarnessError(
-            f"'{uri}' is no address of an MLflow store, such as sqlite:////path/mlflow.db or https://host."
-        )
+    """Raise HarnessError as `check`, or if there is no store to read. Reading must create none, as MLflow would."""
+    check(uri)
     if (file := local_store.path_of(uri)) is not None and (why := local_store.unreadable(file)):
         raise HarnessError(why)
 
 
 def check(uri: str) -> None:
-    """Raise HarnessError if user name and password or a token would cross a network unencrypted: plain http to another
-    machine, unless the user declares the network as trusted."""
-    if not uri.lower().startswith(("http://", "https://")):
-        return
+    """Raise HarnessError if a word is no address of a store, names no file for certain, or would send user name and
+    password or a token unencrypted: plain http to another machine, unless the user declares the network as trusted."""
+    if "://" not in uri and not uri.startswith(("databricks", "uc")):
+        word = uri.rpartition("@")[2]  # without a password
+        raise HarnessError(
+            f"'{word}' is no address of an MLflow store, such as sqlite:////path/mlflow.db or https://host."
+            + (" Only `harness bench` knows this word." if word == OFF else "")
+        )
+    if uri.startswith("sqlite:"):
+        _check_file(uri)
+    if uri.lower().startswith(("http://", "https://")):
+        _check_server(uri)
+
+
+def _check_file(uri: str) -> None:
+    name = uri.removeprefix(local_store.SCHEME)
+    if name in (uri, "", ":memory:"):
+        raise HarnessError(f"{uri} names no file; write it as sqlite:////path/mlflow.db.")
+    if found := UNFIT.search(name):
+        raise HarnessError(
+            f"The path {hide(name)} contains '{found[0]}', which the address of a database cannot hold; choose another "
+            "home, or another store with --tracking."
+        )
+
+
+def _check_server(uri: str) -> None:
     try:
         parts = urlsplit(uri)
         host, _ = parts.hostname or "", parts.port

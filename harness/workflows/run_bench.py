@@ -42,6 +42,13 @@ class Options:
     artifacts: str | None = None  # place of checkpoints and weights (`places`); None: the home
     meter: gpu_memory.Meter | None = None  # replaces the measurement of GPU memory, in tests
 
+    def store(self, home: Path) -> str:
+        """Return the address of the MLflow store, or "off". Raises HarnessError as `tracking_uri.check`."""
+        uri = self.tracking or tracking_uri.default_uri(home)
+        if uri != tracking_uri.OFF:
+            tracking_uri.check(uri)
+        return uri
+
 
 @dataclass
 class Outcome:
@@ -65,7 +72,7 @@ def run(request: Request, options: Options) -> Outcome:
     (finished trials are kept, and the same command continues).
     """
     interpreter.check()
-    tracking_uri.check(options.tracking or "")
+    options.store(request.home)
     with Stop() as stop:
         return _run(request, options, stop)
 
@@ -74,7 +81,7 @@ def check(request: Request, options: Options) -> None:
     """Raise HarnessError for bad input that shows without fetching data or joining a cluster, and for an address at
     which no cluster listens."""
     interpreter.check()
-    tracking_uri.check(options.tracking or "")
+    options.store(request.home)
     ray_head.address_of(options.address)
     sharing.label_selector(options.labels)
     plan.check(request, Ledger.open(request.home))
@@ -115,7 +122,7 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     if report is None:
         report = report_files.write(table, request.home, inputs, table_scope.newest(ledger).study)
         if mirrored:
-            _show(options.tracking, request.home, ledger, report)
+            _show(options.store(request.home), request.home, ledger, report)
     return Outcome(table, report, ran, grid.counts(), stop.signum)
 
 
@@ -224,7 +231,6 @@ def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) 
     """Run all pending trials, or until stopped; return how many ended, and whether all ran and MLflow has them."""
     from harness.engine import ray_cluster, ray_tune
     from harness.record import mirror as mirrors
-    from harness.record import tracking
     from harness.search import other_benches, studies
     from harness.workflows.progress import Progress
 
@@ -243,9 +249,9 @@ def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) 
         record = launch(grid, where, disk_space.needed(grid, options.top_k))
         ledger.take(segment.run, segment.append("launched", **record.to_json()))
         failpoints.reach("launched")
-        uri = options.tracking or tracking.default_uri(home)
+        uri = options.store(home)
         progress = Progress(pending, layout.slots, shown=grid.studies)
-        mirror = None if uri == "off" else mirrors.Mirror(uri, home, ledger, progress.line)
+        mirror = None if uri == tracking_uri.OFF else mirrors.Mirror(uri, home, ledger, progress.line)
         share = f" and {layout.gpu:g} GPU" if layout.gpu else ""
         progress.line(
             f"Running on {layout.slots} slots of {layout.threads} thread(s){share}, {resources['nodes']} node(s)."
@@ -274,13 +280,12 @@ def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) 
         return progress.ended, mirror is not None and not behind and not stop.signum
 
 
-def _show(uri: str | None, home: Path, ledger: Ledger, report: Path) -> None:
+def _show(uri: str, home: Path, ledger: Ledger, report: Path) -> None:
     """Show the report in MLflow too; a store that went away costs one line."""
-    from harness.record import tracking
     from harness.workflows import mlflow_page
 
     try:
-        mlflow_page.show(uri or tracking.default_uri(home), home, ledger, report)
+        mlflow_page.show(uri, home, ledger, report)
     except HarnessError as error:
         log(f"{error} `harness sync` writes it later.")
 

@@ -5,8 +5,10 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from command_line import harness
 
 from harness.record import mlflow_client, tracking, tracking_uri
+from harness.record.ledger import Ledger
 from harness.types import HarnessError
 
 VARIABLES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "HARNESS_TRUSTED_NETWORK")
@@ -61,7 +63,9 @@ def test_a_password_is_not_sent_unencrypted(kind, tmp_path, monkeypatch):
     tracking_uri.check(uri)
 
 
-@pytest.mark.parametrize("uri", ["http://mlflow.lab:5000", "sqlite:////a/b.db", "off", "", "postgresql://a:b@host/db"])
+@pytest.mark.parametrize(
+    "uri", ["http://mlflow.lab:5000", "sqlite:////a/b.db", "databricks", "postgresql://a:b@host/db"]
+)
 def test_what_sends_no_password_over_http_is_free(uri):
     tracking_uri.check(uri)
 
@@ -76,6 +80,31 @@ def test_a_password_in_netrc_is_found_without_a_home_folder(tmp_path, monkeypatc
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     with pytest.raises(HarnessError, match="unencrypted"):
         tracking_uri.check(uri)
+
+
+@pytest.mark.parametrize(
+    "word", ["off", "", "notes.txt", "ann:hunter2@mlflow.lab:5000", "mlflow.lab:5000", "file:runs"]
+)
+def test_a_word_that_is_no_address_is_refused_by_every_command(word, home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    commands = [["sync", "--tracking"], ["leaderboard", "--from-mlflow"]]
+    commands += [["bench", "--datasets", "x", "--tracking"]] if word != "off" else []
+    for words in commands if word else []:
+        done = harness(home, *words, word)
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert "is no address of an MLflow store, such as sqlite:////path/mlflow.db or https://host." in line
+        assert "hunter2" not in line
+        assert ("harness bench" in line) == (word == "off")
+    with pytest.raises(HarnessError, match="no address"):
+        tracking.sync(word, home, Ledger())
+    assert not (tmp_path / word).exists() or not word
+
+
+@pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
+def test_a_database_without_a_file_is_refused(uri, home):
+    with pytest.raises(HarnessError, match="names no file"):
+        tracking.sync(uri, home, Ledger())
 
 
 @pytest.mark.parametrize("content", [None, b"", b"x", b"x" * 999, "database"])
