@@ -322,7 +322,7 @@ class ItemTable(nn.Module):
         with torch.no_grad():  # in eval mode: dropout must not affect the measured scale
             std = adapter.eval()().std()
             adapter.train()
-        if adapter.uses_text and not std > LEAST_STD:
+        if adapter.uses_text and std <= LEAST_STD:
             raise ValueError(f"{type(adapter).__name__} gives all entries of its table the same value, from this text")
         self.log_gain = nn.Parameter((out_std / std).log()) if adapter.uses_text else None
         if fusion != "none":
