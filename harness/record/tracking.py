@@ -173,6 +173,7 @@ class Tracker:
         try:
             self._trial(ledger, trial_id)
         except Refused as error:
+            _active(self.store.experiment(EXPERIMENT), self.uri)  # one that was deleted meanwhile refuses all trials
             self.refused[trial_id] = str(error)
 
     def _trial(self, ledger: Ledger, trial_id: str) -> None:

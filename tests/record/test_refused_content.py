@@ -13,7 +13,7 @@ from harness.record import artifacts, events, mirror, mlflow_run, tracking
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.report import ledger_frames, report_files, tables
-from harness.types import TrialResult
+from harness.types import HarnessError, TrialResult
 from harness.workflows import mlflow_page
 
 REFUSED = {"adapter.share (%)": 1}  # no name of a parameter in MLflow, nor in Python
@@ -100,6 +100,18 @@ def test_a_bench_warns_once_of_refused_trials_and_waits_for_none(uri, home):
     assert "refuses 1 trial: " in warnings[0]
     assert "away" not in warnings[0]
     assert sum(whole for runs in contents(uri).values() for _, _, whole in runs) == len(ledger.trials) - 3
+
+
+def test_an_experiment_that_is_deleted_meanwhile_is_no_refusal_of_trials(uri, home):
+    from mlflow import MlflowClient
+
+    ledger, _ = write(home)
+    tracker = tracking.Tracker(uri, home)
+    assert list(tracker.write(ledger, [], list(ledger.launches))) == []
+    MlflowClient(uri).delete_experiment(tracker.experiment)
+    with pytest.raises(HarnessError, match="deleted the experiment"):
+        list(tracker.write(ledger, list(ledger.trials)))
+    assert tracker.refused == {}
 
 
 def test_rows_of_any_name_are_metrics_of_the_bench(uri, home):
