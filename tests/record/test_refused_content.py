@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 import synthetic_ledgers
 from command_line import harness
-from mlflow_server import contents, free_port, serve, stop
+from mlflow_server import contents
 
 from harness.record import artifacts, events, mirror, mlflow_run, tracking
 from harness.record.ledger import Ledger
@@ -17,22 +17,6 @@ from harness.types import HarnessError, TrialResult
 from harness.workflows import mlflow_page
 
 REFUSED = {"adapter.share (%)": 1}  # no name of a parameter in MLflow, nor in Python
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    port = free_port()
-    process = serve(tmp_path_factory.mktemp("server"), port)
-    yield f"http://127.0.0.1:{port}"
-    stop(process)
-
-
-@pytest.fixture(params=["local", "server"])
-def uri(request, home, mlflow_store, monkeypatch):
-    if request.param == "local":
-        return mlflow_store(home / "mlflow" / "mlflow.db")
-    monkeypatch.setattr(tracking, "EXPERIMENT", request.node.name)
-    return request.getfixturevalue("server")
 
 
 def write(home, info=None, refused=0):

@@ -5,28 +5,12 @@ from dataclasses import replace
 
 import pytest
 import synthetic_ledgers
-from mlflow_server import contents, free_port, serve, stop
+from mlflow_server import contents
 
 from harness.record import events, tracking
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.types import TrialResult
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    port = free_port()
-    process = serve(tmp_path_factory.mktemp("server"), port)
-    yield f"http://127.0.0.1:{port}"
-    stop(process)
-
-
-@pytest.fixture(params=["local", "server"])
-def uri(request, tmp_path, mlflow_store, monkeypatch):
-    if request.param == "local":
-        return mlflow_store(tmp_path / "store" / "mlflow.db")
-    monkeypatch.setattr(tracking, "EXPERIMENT", request.node.name)
-    return request.getfixturevalue("server")
 
 
 @pytest.fixture
