@@ -19,10 +19,10 @@ Ours. The mixture is `unisrec_moe`, with one draw of noise and dropout per item 
 shift b_k of an expert is constant, and one vector per position is added to the text of all items; the authors learn b_k
 for each position. Biases of the two gates start at zero. Both views start at standard deviation 0.05, and the text is
 divided by 0.05 before the product: b of a full row is then as large as an ID vector at ``text.out_std`` 0.05, and grows
-with it against them, because the seam's gain multiplies both views. ``residual`` adds the ID vectors
-to the fused ones. Without them, as published, the encoder sees an item only within sums over the history and is slow to
-learn: on Amazon Office with SASRec at d 64, validation NDCG@10 was .039 after 4 epochs and .052 after 9, with
-``residual`` .062 after 4. The authors use d = 300. The score is that of the bench; the authors use cosine / 0.07.
+with it against them, because the seam's gain multiplies both views. ``residual`` adds the ID vectors to the fused ones.
+Without them, as published, the encoder sees an item only within sums over the history and is slow to learn: on Amazon
+Office with SASRec at d 64, validation NDCG@10 was .039 after 4 epochs and .052 after 9, with ``residual`` .062 after 4.
+The authors use d = 300. The score is that of the bench; the authors use cosine / 0.07.
 """
 
 from __future__ import annotations

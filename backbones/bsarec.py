@@ -32,8 +32,7 @@ class BSARec(Backbone):
     1 - alpha parts causal attention of ``n_heads`` heads, then a feed-forward layer.
 
     ``emb_scale``: item vectors are multiplied by 1, as in the code, or sqrt(d). ``attn_dropout``: rate on the attention
-    weights;
-    ``dropout``: rate everywhere else.
+    weights; ``dropout``: rate everywhere else.
     Raises ValueError if n_heads does not divide d, ``alpha`` is outside [0, 1], ``c`` or ``prefixes`` is below 1 or
     ``emb_scale`` is unknown.
     """

@@ -5,8 +5,7 @@ Y = W_2 (LN(A V) * U), added to X. As in the paper's code: input sqrt(d) x + pos
 normal distribution of standard deviation sqrt(1/d) truncated at two of them, dropout on the input and before W_2, layer
 norms without weights (eps 1e-6), W_1 N(0, 0.02^2) without bias, W_2 Xavier-uniform, one bias per layer for all heads,
 and n the constant maximum length (in the code 11 more): otherwise the layer norm after A V would depend on the padding
-of a batch. That code
-also has a parameter for dropout of the attention weights but never applies it, and neither do we.
+of a batch. That code also has a parameter for dropout of the attention weights but never applies it, and neither do we.
 Of the 2 n - 1 position biases we keep the n that a causal mask can read. Left out: the time bias (see `hstu_time`),
 which reads the time of the event to be predicted; the L2 norm and sampled softmax at the output, which belong to the
 loss (`infonce`). A layer norm in their place gained nothing: validation NDCG@10 on MovieLens-100K was .125 with and

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import requests
 
@@ -34,6 +35,17 @@ def serve(folder, port):
         except requests.RequestException:
             time.sleep(0.3)
     raise AssertionError("the MLflow server did not start")
+
+
+@contextmanager
+def running(folder):
+    """The address of a server that runs inside the context."""
+    port = free_port()
+    process = serve(folder, port)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop(process)
 
 
 def stop(server):

@@ -12,7 +12,7 @@ import small_homes
 import synthetic_ledgers
 from command_line import SMALL_MODEL, TINY, bench, ended, environment, harness, harness_process, metrics_of
 from dataset_files import make_dataset
-from mlflow_server import check_mirror, contents, free_port, serve, stop
+from mlflow_server import check_mirror, contents, free_port, running, serve, stop
 from proxy import Proxy
 
 from harness.record import mirror, tracking
@@ -82,10 +82,8 @@ def test_no_server_at_all_is_one_clear_line_for_sync_and_no_fault_for_the_bench(
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    port = free_port()
-    process = serve(tmp_path_factory.mktemp("server"), port)
-    yield f"http://127.0.0.1:{port}"
-    stop(process)
+    with running(tmp_path_factory.mktemp("server")) as address:
+        yield address
 
 
 @pytest.fixture

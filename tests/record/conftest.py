@@ -1,17 +1,15 @@
 """MLflow stores of both kinds: a local file and a server."""
 
 import pytest
-from mlflow_server import free_port, serve, stop
+from mlflow_server import running
 
 from harness.record import tracking
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    port = free_port()
-    process = serve(tmp_path_factory.mktemp("server"), port)
-    yield f"http://127.0.0.1:{port}"
-    stop(process)
+    with running(tmp_path_factory.mktemp("server")) as address:
+        yield address
 
 
 @pytest.fixture(params=["local", "server"])
