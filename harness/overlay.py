@@ -22,6 +22,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
+from harness.paths import expanded
 from harness.types import HarnessError
 
 ADAPTERS, BACKBONES = "adapters", "backbones"
@@ -174,7 +175,7 @@ def read(folders: Sequence[str | Path]) -> Overlay:
     to who selects it.
     """
     overlay = Overlay()
-    for folder in dict.fromkeys(Path(folder).expanduser().absolute() for folder in folders):
+    for folder in dict.fromkeys(expanded(folder).absolute() for folder in folders):
         _read_folder(folder, overlay)
     for kind, point in _entry_points():
         _read_entry_point(kind, point, overlay)

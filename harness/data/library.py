@@ -15,6 +15,7 @@ from typing import Any
 
 from harness import registry
 from harness.data import fetch
+from harness.paths import expanded
 from harness.system import decoding, files, toml_text
 from harness.types import HarnessError, Json
 
@@ -83,8 +84,8 @@ def matrices_of(path: Path, table: Any) -> dict[str, Path]:
 def _resolved(path: Path, place: str) -> Path:
     """Return a path that stands in the TOML file `path`. Raises HarnessError if no file can have it."""
     try:
-        return (path.parent / Path(place).expanduser()).resolve()
-    except (RuntimeError, ValueError) as error:  # ~ of an unknown user, a zero byte
+        return (path.parent / expanded(place)).resolve()
+    except (HarnessError, RuntimeError, ValueError) as error:  # ~ of an unknown user, a loop of links, a zero byte
         raise HarnessError(f"{path}: {place!r} is not a path: {str(error).rstrip('.')}.") from None
 
 
@@ -118,7 +119,7 @@ def write_entry(name: str, folder: Path, home: Path, matrices: dict[str, Path]) 
         raise HarnessError(bad_name(name))
     if name == ALL or name.startswith("-"):
         raise HarnessError(f"'{name}' cannot be the name of a data set: commands read it as something else.")
-    path, folder = config_file(home), folder.expanduser().resolve()
+    path, folder = config_file(home), expanded(folder).resolve()
     matrices_of(path, {word: str(file) for word, file in matrices.items()})
     with fetch.lock(path):
         users = folders(home)

@@ -17,6 +17,7 @@ from harness.data import data_files, dates, library, scans
 from harness.data.findings import titles
 from harness.data.findings.ids import VISIBLE
 from harness.data.scans import reading
+from harness.paths import expanded
 from harness.system import decoding, files
 from harness.types import HarnessError, digest
 
@@ -70,7 +71,7 @@ def open_dataset(word: str, home: Path, text: str = "") -> RawDataset:
 
 
 def _open(word: str, home: Path) -> RawDataset:
-    name, folder = None if "/" in word else library.find(word, home), Path(word).expanduser()
+    name, folder = None if "/" in word else library.find(word, home), expanded(word)
     if name is not None:
         return _open_named(name, home)
     if folder.is_dir():
@@ -93,7 +94,7 @@ def register(name: str, folder: Path, home: Path, matrices: dict[str, Path] | No
     Paths in `matrices` are relative to the folder or to the working directory. Raises HarnessError if a file cannot be
     opened, or a name is malformed or taken by another file.
     """
-    folder = folder.expanduser()
+    folder = expanded(folder)
     if not folder.is_dir():
         raise HarnessError(f"{folder} is not a folder; a data set is a folder with interactions and items files.")
     raw = _open_folder(folder, name)
@@ -106,7 +107,7 @@ def register(name: str, folder: Path, home: Path, matrices: dict[str, Path] | No
 
 
 def _matrix(folder: Path, path: Path) -> Path:
-    path = path.expanduser()
+    path = expanded(path)
     for place in (folder / path, path):
         if place.is_file():
             return place.resolve()

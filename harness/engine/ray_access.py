@@ -57,10 +57,7 @@ def _of_kubernetes() -> bool:
 def _file() -> tuple[Path, str]:
     """Return the file from which Ray reads its token, and how to call it in a message."""
     named = os.environ.get(TOKEN_PATH, "").strip()
-    try:
-        path = Path(named or DEFAULT_FILE).expanduser()
-    except RuntimeError:  # HOME is not set
-        path = Path(named or DEFAULT_FILE)
+    path = Path(os.path.expanduser(named or DEFAULT_FILE))  # unlike `Path`, also without a HOME
     return path, f"{TOKEN_PATH} ({path})" if named else str(path)
 
 

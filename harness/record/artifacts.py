@@ -24,6 +24,7 @@ import polars as pl
 
 from harness.metrics._ties import Ranks
 from harness.metrics.lists._base import NOTHING, TopLists
+from harness.paths import expanded
 from harness.record import places
 from harness.stats.folds import FOLD
 from harness.system import checksums
@@ -92,11 +93,9 @@ def find_home(home: Path) -> Path:
 
 def _absolute(home: Path) -> Path:
     try:
-        return home.expanduser().absolute()
-    except RuntimeError as error:  # HOME is not set and the user has no entry in the system
-        raise HarnessError(
-            f"The home folder {home} cannot be located: HOME is not set; set --home or HARNESS_HOME."
-        ) from error
+        return expanded(home).absolute()
+    except HarnessError as error:
+        raise HarnessError(f"The home folder {str(error).rstrip('.')}, with --home or HARNESS_HOME.") from error
 
 
 def checkpoint_path(home: Path, trial_id: str) -> Path:

@@ -16,6 +16,7 @@ import polars as pl
 
 from harness import registry
 from harness.metrics._all import CUTOFFS, HEADLINE, per_user
+from harness.paths import expanded
 from harness.record import artifacts
 from harness.record.launches import LaunchRecord
 from harness.record.ledger import Ledger
@@ -159,7 +160,7 @@ def side(word: str, home: Path) -> Side:
 
         ledger, sources = tracking.read(uri, home)
         return _side(word, ledger, None, sources.ranks)
-    folder = Path(word).expanduser()
+    folder = expanded(word)
     if folder.is_dir():
         if not (folder / "ledger").is_dir():
             raise HarnessError(f"{word} is a folder, but not a home with results: it has no folder 'ledger'.")

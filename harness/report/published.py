@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import registry
+from harness.paths import expanded
 from harness.record import artifacts
 from harness.record.ledger import Ledger
 from harness.report import ledger_frames, tables
@@ -123,7 +124,7 @@ def names() -> list[str]:
 
 def read(word: str) -> Paper:
     """Read a shipped paper by name, or a TOML file. Raises HarnessError, with file and key, if it is invalid."""
-    path = Path(word).expanduser()
+    path = expanded(word)
     if path.suffix != ".toml":
         shipped = {name.replace("_", "-"): name for name in names()}
         if word.replace("_", "-") not in shipped:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from adapters._base import Adapter, ItemTable, Spectrum
 from harness import registry
+from harness.paths import expanded
 from harness.system import files
 from harness.training.model import SequenceModel
 from harness.types import HarnessError, Json, digest
@@ -189,7 +190,7 @@ def load(folder: str | os.PathLike[str], *, check: bool = True) -> Recommender:
 
     Raises HarnessError, one line, if a file is missing, damaged or of another version, or the self-test fails.
     """
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     config = _config(folder)
     if check:
         _check_files(folder, config)

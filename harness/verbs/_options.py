@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from harness import registry
+from harness.paths import expanded
 from harness.registry import ADAPTERS, BACKBONES, ENCODERS, names
 from harness.types import BUDGETS, Budget, Engine, HarnessError, PrepSpec, Protocol
 from harness.verbs._components import COMPONENTS
@@ -140,10 +141,8 @@ def _data_sets(context: click.Context) -> list[str]:
     from harness.data import library
 
     try:
-        return library.names(
-            Path(str(context.params.get("home") or os.environ.get("HARNESS_HOME") or HOME)).expanduser()
-        )
-    except (HarnessError, RuntimeError):
+        return library.names(expanded(str(context.params.get("home") or os.environ.get("HARNESS_HOME") or HOME)))
+    except HarnessError:
         return []
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from harness.paths import expanded
 from harness.registry import quoted, split_list, split_overrides
 from harness.types import HarnessError
 from harness.verbs import _study
@@ -29,7 +30,7 @@ def save(options: Options) -> None:
     from harness.search import plan
     from harness.system import files
 
-    path = Path(options["save"]).expanduser()
+    path = expanded(options["save"])
     if path.suffix != _study.SUFFIX:
         raise HarnessError(f"--save {path}: the name of a study file ends in {_study.SUFFIX}; write {path}.toml.")
     request = request_of(options)

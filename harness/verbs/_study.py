@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from harness.paths import expanded
 from harness.registry import quoted, split_list, suggest
 from harness.system import decoding
 from harness.types import HarnessError, Json
@@ -195,7 +196,7 @@ def _is_folder(word: str, folder: Path, home: Path | None) -> bool:
 
     if "/" in word or home is None or not word:
         return "/" in word
-    return (folder / word).is_dir() and library.find(word, home.expanduser()) is None
+    return (folder / word).is_dir() and library.find(word, expanded(home)) is None
 
 
 def _existing(folder: Path, text: str) -> str:
@@ -206,8 +207,8 @@ def _existing(folder: Path, text: str) -> str:
 
 def _joined(folder: Path, text: str) -> Path:
     try:
-        return Path(os.path.normpath(folder / Path(text).expanduser()))
-    except RuntimeError:  # HOME is not set
+        return Path(os.path.normpath(folder / expanded(text)))
+    except HarnessError:  # whoever uses the path reports it
         return Path(os.path.normpath(folder / text))
 
 
@@ -220,7 +221,7 @@ def use_study(context: click.Context, _: click.Parameter, words: tuple[str, ...]
     if len(files) > 1:
         raise HarnessError(f"Two study files, {files[0]} and {files[1]}; name one.")
     if files and not context.resilient_parsing:
-        context.default_map = _stacked(context.default_map or {}, read(Path(files[0]).expanduser()))
+        context.default_map = _stacked(context.default_map or {}, read(expanded(files[0])))
     return tuple(word for word in words if word not in files)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from harness import registry
 from harness.data import cards, library
+from harness.paths import expanded
 from harness.search import axes, ensembles, spaces, suites
 from harness.types import HarnessError, Json, PrepSpec, parts_of
 
@@ -123,7 +124,7 @@ def one(name: str, home: Path, spec: PrepSpec | None = None, text: str = "") -> 
         if kind != "datasets" and name.replace("-", "_") in registry.names(package):
             return _component(kind, package, name)
     dataset = None if "/" in name else library.find(name, home)
-    if dataset is None and not Path(name).expanduser().is_dir():
+    if dataset is None and not expanded(name).is_dir():
         candidates = [n for kind, package in KINDS.items() if kind != "datasets" for n in registry.names(package)]
         hint = registry.suggest(name, [*candidates, *library.names(home)])
         raise HarnessError(f"There is no component or data set '{name}'. {hint}")

@@ -23,6 +23,7 @@ from harness.data.splits import Queries, Split
 from harness.metrics._all import HEADLINE, means
 from harness.metrics._ties import Ranks
 from harness.overlay import Overlay
+from harness.paths import expanded
 from harness.record import artifacts
 from harness.record.ledger import Ledger
 from harness.report import ledger_frames, row_lookup
@@ -69,7 +70,7 @@ def write(
     of the run's trial before anything is written, may raise. Raises HarnessError if the folder exists, the row has no
     weights, its data are missing, or the model does not reproduce the test ranks of the bench.
     """
-    folder = folder.expanduser()
+    folder = expanded(folder)
     if folder.exists():
         raise HarnessError(f"--output {folder} already exists; choose a new folder.")
     ledger = Ledger.open(home)

@@ -14,6 +14,7 @@ from harness.data import splits
 from harness.data.splits import Prepared, Queries, Split
 from harness.metrics._ties import Ranks
 from harness.metrics.lists._base import TopLists
+from harness.paths import expanded
 from harness.record import artifacts
 from harness.record.ledger import Ledger
 from harness.report import row_lookup
@@ -63,7 +64,7 @@ def write(home: Path, request: ListsRequest, file: Path) -> ListsReport:
     (f32). Raises HarnessError if the file exists, the row has no confirmed run, or its data, text or weights are
     missing or do not reproduce the test ranks of the bench.
     """
-    file = file.expanduser()
+    file = expanded(file)
     if file.exists():
         raise HarnessError(f"--output {file} already exists; choose a new file.")
     ledger = Ledger.open(home)

@@ -6,6 +6,7 @@ import string
 from pathlib import Path
 
 from harness import overlay
+from harness.paths import expanded
 from harness.types import HarnessError
 
 SKELETONS = Path(__file__).parent / "skeletons"
@@ -36,7 +37,7 @@ def write(word: str, name: str, folder: Path) -> list[Path]:
     Raises HarnessError for a name that cannot be a component's or is taken, and if a file exists.
     """
     kind, stem = WORDS[word], name.replace("-", "_")
-    folder = folder.expanduser()
+    folder = expanded(folder)
     paths = {folder / kind / f"{stem}.py": SKELETONS / f"{kind}.txt"}
     if kind in overlay.WITH_SPACE:
         paths[folder / "search_spaces" / kind / f"{stem}.toml"] = SKELETONS / f"{kind}.toml.txt"

@@ -66,4 +66,4 @@ def test_a_server_is_written_and_read(home, ledger, tmp_path):
 def test_a_missing_home_is_named_where_none_is_given(home):
     done = command(home, "sync", without=("HOME", "HARNESS_HOME"))
     assert done.returncode == 2
-    assert "HOME is not set; set --home or HARNESS_HOME." in done.stderr
+    assert "because HOME is not set; give the full path, with --home or HARNESS_HOME." in done.stderr

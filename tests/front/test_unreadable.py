@@ -65,3 +65,31 @@ def test_a_name_that_is_too_long_for_a_file_is_reported_in_one_line(home):
         done = harness(home, *words)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert "name too long" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["leaderboard", "--home", "{}"],
+        ["plan", "--datasets", "{}"],
+        ["plan", "--datasets", "{dataset}", "--encoders", "file:{}"],
+        ["plan", "--datasets", "{dataset}", "--encoders", "st:{}"],
+        ["plan", "--components", "{}"],
+        ["plan", "{}.toml"],
+        ["plan", "--save", "{}.toml"],
+        ["show", "{}"],
+        ["check", "{}"],
+        ["register", "mine", "{}"],
+        ["new", "adapter", "mine", "--output", "{}"],
+        ["export", "id", "--output", "{}"],
+        ["compare", "{}", "{}"],
+        ["paper", "{}.toml"],
+    ],
+    ids=" ".join,
+)
+def test_a_path_of_an_unknown_user_is_named_in_one_line(home, dataset, words):
+    place = "~nobody-of-that-name/place"
+    done = harness(home, *(word.replace("{}", place).replace("{dataset}", str(dataset)) for word in words))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert place in done.stderr
+    assert "no user nobody-of-that-name; give the full path" in done.stderr

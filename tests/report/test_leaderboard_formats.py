@@ -221,7 +221,16 @@ def test_a_terminal_gets_colours_and_a_pipe_gets_none(table, monkeypatch):
     assert "\x1b[31m" not in text
 
 
-FRONT = ("__init__.py", "types.py", "registry.py", "overlay.py", "words.py", "domains.py", "report/__init__.py")
+FRONT = (
+    "__init__.py",
+    "types.py",
+    "registry.py",
+    "overlay.py",
+    "paths.py",
+    "words.py",
+    "domains.py",
+    "report/__init__.py",
+)
 
 
 def test_notes_explain_only_columns_and_marks_that_occur(table):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.paths import expanded
 from harness.registry import suggest
 from harness.system import decoding, files
 from harness.text.encoders import _integers
@@ -25,7 +26,7 @@ class File(Encoder):
     def __init__(self, argument: str, home: Path) -> None:
         """Raises HarnessError for a missing file or an unknown suffix."""
         super().__init__(argument, home)
-        self.path = Path(argument).expanduser()
+        self.path = expanded(argument)
         if self.path.suffix not in READERS:
             hint = files.cut_at_comma(self.path) or suggest(self.path.suffix, sorted(READERS))
             raise HarnessError(f"{self.path}: '{self.path.suffix}' is not the suffix of a matrix file. {hint}")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.paths import expanded
 from harness.text.encoders._base import Job, TextEncoder, file_sha256, hub_commit, one_of, spans, whole
 from harness.types import HarnessError, Json
 
@@ -55,7 +56,7 @@ class HuggingFace(TextEncoder):
         return super().identity() | self.options | self._model()
 
     def _model(self) -> Json:
-        folder = Path(self.argument).expanduser()
+        folder = expanded(self.argument)
         if not folder.is_dir():
             return {"model": self.argument.partition("@")[0], "commit": hub_commit(self.word, self.argument)}
         # only the top level: folders such as original/ hold the weights in another format, which is not read
@@ -87,7 +88,7 @@ class HuggingFace(TextEncoder):
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        folder = Path(self.argument).expanduser()
+        folder = expanded(self.argument)
         name, where = str(folder), {"local_files_only": True}
         if not folder.is_dir():
             name, where = self.argument.partition("@")[0], {"revision": hub_commit(self.word, self.argument)}

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.paths import expanded
 from harness.text.encoders._base import Job, Progress, TextEncoder, Texts, file_sha256, hub_commit
 from harness.types import HarnessError, Json
 
@@ -30,7 +31,7 @@ class SentenceTransformers(TextEncoder):
         Raises HarnessError if the argument is not a folder and neither the local cache nor the hub knows its commit;
         ``st:<id>@<commit>`` needs neither.
         """
-        folder = Path(self.argument).expanduser()
+        folder = expanded(self.argument)
         if folder.is_dir():
             return super().identity() | {"files": _folder_sha256(folder)}
         commit = hub_commit(self.word, self.argument)
@@ -38,7 +39,7 @@ class SentenceTransformers(TextEncoder):
 
     def job(self, distinct: list[str]) -> Job:
         """Raises HarnessError if the model cannot be loaded."""
-        folder = Path(self.argument).expanduser()
+        folder = expanded(self.argument)
         if folder.is_dir():
             return job(load_model(str(folder), self.word), distinct)
         commit = hub_commit(self.word, self.argument)
