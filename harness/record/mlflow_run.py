@@ -166,8 +166,17 @@ def content(ledger: Ledger, trial_id: str) -> Content:
             "run": entry.run,
             "time": entry.time,
             "ended": entry.ended,
+            "decided": _decided(ledger, trial_id) if trial.role == "confirm" else [],
         },
     )
+
+
+def _decided(ledger: Ledger, trial_id: str) -> list[Json]:
+    """The decisions that led to a confirmation: the launches before it chose among the trials ended by then."""
+    entry = ledger.trials[trial_id]
+    studies = [study for study in ledger.launches[entry.run].studies if study.cell == entry.trial.cell]
+    events = [event for study in studies for event in tuple(ledger.decisions.get(study.id, ()))]
+    return [{key: event[key] for key in ("study", "trials", "winner", "time")} for event in events]
 
 
 def record_tags(text: str) -> dict[str, str] | None:

@@ -345,9 +345,12 @@ def _read(uri: str, home: Path) -> tuple[Ledger, ArtifactSources]:
     for (name, run), event in zip(benches.items(), launches, strict=True):
         ledger.take(name, json.loads(event))
         facts_in |= dict.fromkeys(queries_keys(ledger.launches[name]), run)
+    decided: list[Json] = []
     for (trial_id, run), record in zip(trials.items(), records, strict=True):
         places = mlflow_run.places_of(run.tags)
         _replay(ledger, trial_id, record, record["places"] if places is None else places)
+        decided += record.get("decided", ())  # none in records of earlier versions
+    _decide(ledger, decided)
     files = MirroredFiles(store, uri, trials)
 
     def prefetch(trial_ids: Sequence[str]) -> None:
@@ -370,3 +373,9 @@ def _replay(ledger: Ledger, trial_id: str, record: Json, places: Sequence[tuple[
         ledger.take(record["run"], {"kind": "opened", "id": trial_id})
     ended = {"kind": "ended", "id": trial_id, "result": record["result"], "time": record["ended"]}
     ledger.take(record["run"], ended)
+
+
+def _decide(ledger: Ledger, events: Sequence[Json]) -> None:
+    """Take the decisions on winners, each of which stands in the record of every confirmation of its row."""
+    for at, study, trials, winner in sorted({(e["time"], e["study"], e["trials"], e["winner"]) for e in events}):
+        ledger.take("", {"kind": "decided", "time": at, "study": study, "trials": trials, "winner": winner})

@@ -218,6 +218,22 @@ def test_a_run_that_was_repeated_has_its_new_result(uri, client, ledger, home):
     assert tracking.sync(uri, home, now) == 0
 
 
+def test_the_winner_that_a_launch_tested_stands_in_the_mirror_too(uri, client, ledger, home):
+    """A trial that lost was repeated with a better result, after the winner had been confirmed."""
+    planned = synthetic_ledgers.studies(1, 2, 1)
+    study = next(one for one in planned if one.cell.adapter == "svd")
+    number, loser = next((n, trial) for n, trial in enumerate(study.searched()) if trial != study.winner())
+    with closing(Segment(home)) as segment:
+        segment.append("launched", **synthetic_ledgers.launch(planned, 2, 1))
+        events.voided(segment, loser.id, "its weights are lost", ledger.trials[loser.id].run)
+        events.started(segment, loser, study.id, number)
+        events.ended(segment, loser.id, TrialResult("done", best=0.9, curve=[0.9]))
+    now = Ledger.open(home)
+    tracking.sync(uri, home, now)
+    assert tracking.read(uri, home)[0].winner(study.id, 2) == now.winner(study.id, 2) == study.winner()
+    check_table(uri, home, now)
+
+
 def test_places_that_no_tag_holds_are_cut_and_do_no_harm():
     many = [(f"{number:024d}", number) for number in range(1000)]
     tags = mlflow_run.place_tags(many)
