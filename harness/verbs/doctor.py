@@ -19,8 +19,8 @@ rank = 110
 def command(home: str, as_json: bool) -> None:
     """Check this machine's setup.
 
-    Covers versions, cores, memory, disk, the home folder with its config.toml, and the file modes of secrets. Exit code
-    1 if a check fails.
+    Covers versions, cores, memory, disk, the home folder with its config.toml, variables, components of your own, the
+    cluster at RAY_ADDRESS, and the file modes of secrets. Exit code 1 if a check fails.
     """
     from harness.workflows import doctor as checks
 

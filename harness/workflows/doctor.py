@@ -1,4 +1,5 @@
-"""Check this machine's setup: versions, cores, memory, disk, the home folder and its config, file modes of secrets."""
+"""Check this machine's setup: versions, cores, memory, disk, the home folder and its config, variables, file modes of
+secrets."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import stat
 from importlib import metadata, util
 from pathlib import Path
 
+from harness import overlay
 from harness.data import library
 from harness.engine import ray_access, ray_head
 from harness.record import artifacts
@@ -23,7 +25,8 @@ LEAST_MEMORY = 2 * 2**30
 
 def examine(home: Path) -> Json:
     """Return `checks`, each with `name`, `ok`, `found`, and `remedy` if it is not ok."""
-    return {"checks": [*_versions(), _shadow(), _cores(), _memory(), *_home(home), _sockets(), *_tokens()]}
+    here = [*_versions(), _shadow(), _cores(), _memory(), *_home(home), _sockets(), *_tokens()]
+    return {"checks": [*here, _variables(), _components(), _cluster()]}
 
 
 def _check(name: str, ok: bool, observed: str, remedy: str = "") -> Json:
@@ -128,6 +131,29 @@ def _token(name: str, place: str) -> Json:
     except (OSError, RuntimeError):  # missing, not readable, or HOME is not set
         return _check(name, True, "none")
     return _check(name, not mode & 0o077, f"mode {mode:04o}", f"chmod 600 {path}")
+
+
+def _variables() -> Json:
+    """Name the variables that change commands; values may be secrets."""
+    names = sorted(name for name in os.environ if name.startswith("HARNESS_") or name == "RAY_ADDRESS")
+    return _check("variables", True, f"set: {', '.join(names)}" if names else "none of harness is set")
+
+
+def _components() -> Json:
+    try:
+        found = overlay.read(overlay.folders_of_environment()).components
+    except (HarnessError, OSError) as error:
+        return _check("components", False, str(error), f"correct or unset {overlay.VARIABLE}, or remove the package")
+    return _check("components", True, f"{len(found)} of your own" if found else "only the built-in ones")
+
+
+def _cluster() -> Json:
+    """Check that the cluster at RAY_ADDRESS, which benches join, answers and is not open to others."""
+    try:
+        address = ray_head.address_of(None)
+    except HarnessError as error:
+        return _check("cluster", False, str(error), "correct or unset RAY_ADDRESS")
+    return _check("cluster", True, f"benches join {address}" if address else "benches start their own")
 
 
 def text(report: Json) -> str:

@@ -1,6 +1,7 @@
 """Verbs that only read create no folders and report what is missing."""
 
 import json
+import os
 
 import pytest
 from click.testing import CliRunner
@@ -107,6 +108,30 @@ def test_doctor_looks_at_the_modes_of_rays_tokens(tmp_path, checks, monkeypatch)
     named.chmod(0o600)
     assert checks(tmp_path)["ray token"]["ok"]
     assert checks(tmp_path)["RAY_AUTH_TOKEN_PATH"]["ok"]
+
+
+def test_doctor_names_the_variables_that_change_commands_but_no_value(tmp_path, checks, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("HARNESS_")]:
+        monkeypatch.delenv(name)
+    assert checks(tmp_path)["variables"]["found"] == "none of harness is set"
+    monkeypatch.setenv("HARNESS_API_KEY", "secret")
+    monkeypatch.setenv("HARNESS_BENCH_TRIALS", "3")
+    assert checks(tmp_path)["variables"]["found"] == "set: HARNESS_API_KEY, HARNESS_BENCH_TRIALS"
+
+
+def test_doctor_reads_the_components_and_the_cluster_of_the_environment(tmp_path, checks, monkeypatch):
+    for name in ("HARNESS_COMPONENTS", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    found = checks(tmp_path)
+    assert found["components"]["found"] == "only the built-in ones"
+    assert found["cluster"]["found"] == "benches start their own"
+    monkeypatch.setenv("HARNESS_COMPONENTS", str(tmp_path / "none"))
+    monkeypatch.setenv("RAY_ADDRESS", "head")
+    found = checks(tmp_path)
+    assert str(tmp_path / "none") in found["components"]["found"]
+    assert "unset HARNESS_COMPONENTS" in found["components"]["remedy"]
+    assert "RAY_ADDRESS is 'head'" in found["cluster"]["found"]
+    assert "unset RAY_ADDRESS" in found["cluster"]["remedy"]
 
 
 @pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
