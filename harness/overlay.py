@@ -351,16 +351,34 @@ def current() -> Overlay:
 
 
 def install(overlay: Overlay | None) -> None:
-    """Make an overlay this process's; modules whose source is another are imported anew. None: read at next use."""
+    """Make an overlay this process's; modules whose source is another, and those that import one, are imported anew.
+    None: read at next use."""
     global _current
-    before, after = (_current or Overlay()).modules, (overlay or Overlay()).modules
-    for name in [name for name, module in before.items() if after.get(name) != module]:
+    for name in _outdated((_current or Overlay()).modules, (overlay or Overlay()).modules):
         parent, _, stem = name.rpartition(".")
         if sys.modules.pop(name, None) is not None and stem in vars(sys.modules.get(parent, object)):
             delattr(sys.modules[parent], stem)
     _current = overlay
     if _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)
+
+
+def _outdated(before: dict[str, Module], after: dict[str, Module]) -> set[str]:
+    """Return the modules of `before` whose source is another, or that import such a module."""
+    runs = {name: _runs(module) for name, module in before.items()}
+    found: set[str] = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    while more := {name for name, imports in runs.items() if name not in found and not imports.isdisjoint(found)}:
+        found |= more
+    return found & before.keys()
+
+
+def _runs(module: Module) -> set[str]:
+    """The modules that importing a module may run, its packages among them; empty if it cannot be imported."""
+    parents = {module.name.rsplit(".", cut)[0] for cut in range(1, module.name.count(".") + 1)}
+    try:
+        return parents.union(imported(module))
+    except HarnessError:
+        return set()
 
 
 class _Finder(MetaPathFinder):

@@ -250,6 +250,19 @@ def test_a_changed_file_is_imported_anew(mine):
     assert registry.load(registry.ADAPTERS, "mine").__name__ == "Other"
 
 
+def test_what_imports_a_changed_file_is_imported_anew(mine):
+    """Its hash is that of the new code: what the old code computes must not be stored under it."""
+    for name, text in {"_scale": "SCALE = 1", "_uses": "from adapters import _scale\nTWICE = 2 * _scale.SCALE"}.items():
+        (mine / "adapters" / f"{name}.py").write_text(text + "\n")
+    edit(mine / "adapters" / "mine.py", "class Mine", "from ._uses import TWICE\n\n\nclass Mine")
+    registry.use_folders([mine])
+    first = registry.load(registry.ADAPTERS, "mine")
+    edit(mine / "adapters" / "_scale.py", "1", "10")
+    registry.use_folders([mine])
+    again = registry.load(registry.ADAPTERS, "mine")
+    assert (sys.modules[first.__module__].TWICE, again is first) == (20, False)
+
+
 def test_every_kind_works_in_a_bench_and_its_rows_remain_without_the_folder(home, dataset, tmp_path):
     lib = tmp_path / "lib"
     for kind in KINDS:
