@@ -23,7 +23,7 @@ from harness.data.order_signal import order_test
 from harness.data.reader import RawDataset, file_hashes, raw_hash, read_events, read_items
 from harness.data.splits import Prepared, bounds, share, split, target_counts
 from harness.data.steps import MASKS, Events, ordered
-from harness.system import checksums, files
+from harness.system import checksums, files, parquet
 from harness.system.checksums import Damaged
 from harness.types import HarnessError, Json, PrepSpec, Protocol, digest
 
@@ -216,8 +216,8 @@ def _mapped(raw: RawDataset, spec: PrepSpec, folder: Path, progress: _Progress) 
         card = DataCard.from_json(stored)
         items, offsets = _map(folder, "items"), _map(folder, "offsets")
         times = _map(folder, "times") if card.timed else None
-        catalogue = pl.read_parquet(folder / "catalogue.parquet")
-        users = pl.read_parquet(folder / "users.parquet")["user_id"]
+        catalogue = parquet.read(folder / "catalogue.parquet")
+        users = parquet.read(folder / "users.parquet")["user_id"]
         sizes = [len(items), len(offsets) - 1, catalogue.height, len(users)]
         if sizes != [card.events, card.users, card.items, card.users]:
             raise ValueError("the sizes of its files do not match the card")

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from harness.data import data_files, delimited
+from harness.system import parquet
 from harness.types import HarnessError
 
 TEXTS = (pl.String, pl.Categorical, pl.Enum)
@@ -23,9 +24,9 @@ def scan(path: Path) -> pl.LazyFrame:
     parts = data_files.parts(path)
     if parts == [path]:
         return _scan(path)
-    schemas = [pl.read_parquet_schema(part) if _is_parquet(part) else None for part in parts]
+    schemas = [parquet.schema(part) if _is_parquet(part) else None for part in parts]
     if schemas[0] is not None and all(schema == schemas[0] for schema in schemas) and parts[0].parent == path:
-        return pl.scan_parquet(parts, glob=False, hive_partitioning=False)
+        return parquet.scan(parts)
     return _joined(path, parts)
 
 
@@ -66,7 +67,7 @@ def reason(path: Path, error: Exception) -> str:
         inside = "" if part == path else f"{part.relative_to(path)}: "
         if _is_parquet(part):
             try:
-                pl.read_parquet_schema(part)
+                parquet.schema(part)
             except (pl.exceptions.PolarsError, OSError) as fault:
                 return f"{inside}cannot be read as parquet: {_first_line(fault)}"
         elif fault := delimited.fault(part):
@@ -91,7 +92,7 @@ def sentence(path: Path, why: str) -> str:
 
 
 def _scan(path: Path) -> pl.LazyFrame:
-    return pl.scan_parquet(path, glob=False, hive_partitioning=False) if _is_parquet(path) else delimited.scan(path)
+    return parquet.scan(path) if _is_parquet(path) else delimited.scan(path)
 
 
 def _is_parquet(path: Path) -> bool:

@@ -27,7 +27,7 @@ from harness.metrics.lists._base import NOTHING, TopLists
 from harness.paths import expanded
 from harness.record import places
 from harness.stats.folds import FOLD
-from harness.system import checksums
+from harness.system import checksums, parquet
 from harness.system.files import GOES_ON, atomic, sha256, write_json
 from harness.types import HarnessError, Json, Trial, digest
 
@@ -222,7 +222,7 @@ def load_lists(home: Path, trial_id: str) -> pl.DataFrame | None:
     if fault(home, trial_id, LISTS):
         return None
     try:
-        return pl.read_parquet(artifact_folder(home, trial_id) / LISTS)
+        return parquet.read(artifact_folder(home, trial_id) / LISTS)
     except (OSError, pl.exceptions.PolarsError):
         return None
 
@@ -231,7 +231,7 @@ def list_length(home: Path, trial_id: str) -> int:
     """Return the length of the longest stored list of a trial; 0 if it has none."""
     file = artifact_folder(home, trial_id) / LISTS
     try:
-        return int(pl.scan_parquet(file).select(pl.col("rank").max()).collect().item() or 0)
+        return int(parquet.scan(file).select(pl.col("rank").max()).collect().item() or 0)
     except (OSError, pl.exceptions.PolarsError):
         return 0
 
@@ -376,6 +376,6 @@ def save_queries(home: Path, key: str, queries: Callable[[], pl.DataFrame]) -> N
 def load_queries(home: Path, key: str) -> pl.DataFrame | None:
     """Return the facts, one row per test target, or None if the file is missing or damaged."""
     try:
-        return pl.read_parquet(queries_path(home, key))
+        return parquet.read(queries_path(home, key))
     except (FileNotFoundError, pl.exceptions.PolarsError):
         return None

@@ -23,6 +23,7 @@ from harness.record.launches import LaunchRecord, StudyRecord
 from harness.record.ledger import Ledger
 from harness.registry import quoted, suggest
 from harness.report import table_scope
+from harness.system import parquet
 from harness.text import embeddings
 from harness.text.encoders import _base
 from harness.types import Cell, HarnessError, Trial
@@ -187,8 +188,8 @@ def sequences(home: Path, row: LedgerRow, key: str, word: str = "") -> splits.Pr
             items=_mapped(folder / "items.npy"),
             offsets=_mapped(folder / "offsets.npy"),
             times=_mapped(times) if times.exists() else None,
-            catalogue=pl.read_parquet(folder / "catalogue.parquet"),
-            users=pl.read_parquet(folder / "users.parquet")["user_id"],
+            catalogue=parquet.read(folder / "catalogue.parquet"),
+            users=parquet.read(folder / "users.parquet")["user_id"],
             card=row.card,
         )
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:

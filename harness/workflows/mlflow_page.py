@@ -11,6 +11,7 @@ from harness.record import tracking
 from harness.record.launches import LaunchRecord
 from harness.record.ledger import Ledger
 from harness.record.mlflow_run import DATASET, PART, BenchPage, DatasetInput, Point, metric_name, shortened
+from harness.system import parquet
 from harness.types import NO_TEXT, Json
 
 SHOWN = ("leaderboard.html", "leaderboard.md", "leaderboard.parquet")
@@ -35,7 +36,7 @@ def page(ledger: Ledger, launch: LaunchRecord, folder: Path) -> BenchPage:
         folder.name,
         tuple(folder / name for name in SHOWN),
         text if len(text) <= PART else text[: PART - len(REST)].rpartition("\n")[0] + REST,
-        _metrics(pl.read_parquet(folder / "leaderboard.parquet"), int(launch.time * 1000)),
+        _metrics(parquet.read(folder / "leaderboard.parquet"), int(launch.time * 1000)),
         [*(_data(name, card) for name, card in launch.data.items()), *_embeddings(ledger, launch)],
     )
 

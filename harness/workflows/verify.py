@@ -16,6 +16,7 @@ from harness.metrics._all import means
 from harness.record import artifacts
 from harness.record.ledger import Ledger
 from harness.report import tables
+from harness.system import parquet
 from harness.system.code_hash import code_hash
 from harness.types import HarnessError, Json, TrialResult
 from harness.workflows import publication, publish
@@ -142,7 +143,7 @@ def _compare(source: Publication, place: str, table: tables.Table, found: list[s
         path = source.folder / name
         try:
             is_csv = path.suffix == ".csv"
-            published = _csv(path.read_text(encoding="utf-8")) if is_csv else _texts(pl.read_parquet(path))
+            published = _csv(path.read_text(encoding="utf-8")) if is_csv else _texts(parquet.read(path))
         except Exception as error:  # the folder may hold anything
             found.append(f"{name}: unreadable ({type(error).__name__})")
         else:

@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import io
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -545,6 +546,24 @@ def test_a_nul_in_a_title_does_not_change_the_encoding(tmp_path, home):
 def test_a_file_name_with_brackets_is_not_a_pattern(tmp_path, home):
     events, items, _ = read(write(tmp_path / "run[1]*" / "shop", {}), home)
     assert (events, items) == (EVENTS, ITEMS)
+
+
+@pytest.mark.parametrize("place", ["[2024]", "run*", "kcore=5"])
+def test_homes_and_data_sets_may_lie_in_folders_of_any_name(tmp_path, dataset, place):
+    """Polars takes such paths for patterns and columns. The second call reads what the first has cached."""
+    folder = shutil.copytree(dataset, tmp_path / place / "shop")
+    whole = pl.read_parquet(dataset / "interactions.parquet")
+    (folder / "interactions.parquet").unlink()
+    (folder / "interactions.parquet").mkdir()
+    for number, part in enumerate((whole[:300], whole[300:])):
+        part.write_parquet(folder / "interactions.parquet" / f"part-{number}.parquet")
+    home = tmp_path / place / "home"
+    for _ in range(2):
+        done = harness(home, "prepare", str(folder), "--encoders", "noise", "--kcore", "0")
+        assert done.returncode == 0, done.stderr
+        assert "damaged" not in done.stderr
+    assert harness(home, "check", str(folder)).returncode == 0
+    assert not list(home.rglob("*.damaged*"))
 
 
 def test_file_names_in_messages_keep_their_case(tmp_path, home):

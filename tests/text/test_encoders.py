@@ -292,6 +292,33 @@ def test_quantised_numbers_and_counts_are_read_and_the_former_reported(tmp_path,
     assert ("read as magnitudes" in capsys.readouterr().err) == ("int8" in form)
 
 
+@pytest.mark.parametrize("suffix", ["npy", "safetensors", "parquet"])
+def test_a_row_that_float32_would_round_to_zero_is_refused(tmp_path, suffix):
+    """A zero row marks an item without text."""
+    E = matrix().astype(np.float64)
+    E[2] = 1e-60
+    if suffix == "npy":
+        saved(tmp_path / "m.npy", E)
+    elif suffix == "safetensors":
+        save_file({"E": torch.from_numpy(E)}, tmp_path / "m.safetensors")
+    else:
+        pl.DataFrame({"item_id": [f"i{row}" for row in range(4)], "e": E.tolist()}).write_parquet(
+            tmp_path / "m.parquet"
+        )
+    assert "item 'i2' is too small for float32" in refusal(f"file:{tmp_path}/m.{suffix}", catalogue(), tmp_path)
+
+
+def test_a_parquet_file_is_read_by_its_exact_path(tmp_path):
+    """Brackets are no pattern, and a folder named key=value adds no column."""
+    for place in ("E[1].parquet", "E1.parquet", "[old]/item_id=4/E.parquet"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        numbers = matrix() * (2 if place == "E1.parquet" else 1)
+        frame = pl.DataFrame({"item_id": [f"i{row}" for row in range(4)], "e": numbers.tolist()})
+        frame.write_parquet(tmp_path / place)
+    for place in ("E[1].parquet", "[old]/item_id=4/E.parquet"):
+        np.testing.assert_array_equal(made(f"file:{tmp_path}/{place}", catalogue(), tmp_path), matrix())
+
+
 def test_a_bfloat16_array_that_numpy_does_not_know_is_named(tmp_path):
     E = (matrix().view(np.uint32) >> 16).astype(np.uint16).view(np.dtype("V2"))
     assert "Is it bfloat16? Save it as float32." in refusal(

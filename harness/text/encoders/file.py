@@ -134,7 +134,8 @@ def _safetensors(path: Path) -> Matrix:
                 names = f": {', '.join(matrices)}" if matrices else ""
                 raise HarnessError(f"{path} has {len(matrices)} 2-D tensors{names}. It must have exactly one.")
             tensor = file.get_tensor(matrices[0])
-            return (tensor.float() if tensor.is_floating_point() else tensor).numpy(), None
+            known = not tensor.is_floating_point() or str(tensor.dtype) in ("torch.float32", "torch.float64")
+            return (tensor if known else tensor.float()).numpy(), None
     except (SafetensorError, OSError) as error:
         raise HarnessError(f"{path} is damaged or not a .safetensors file.") from error
 
@@ -142,15 +143,17 @@ def _safetensors(path: Path) -> Matrix:
 def _parquet(path: Path) -> Matrix:
     import polars as pl
 
+    from harness.system import parquet
+
     try:
-        schema = pl.read_parquet_schema(path)
+        schema = parquet.schema(path)
         lists = [name for name, dtype in schema.items() if isinstance(dtype, pl.List | pl.Array)]
         if "item_id" not in schema or len(lists) != 1:
             columns = ", ".join(schema)
             raise HarnessError(f"{path} must have a column item_id and one column of lists; it has: {columns}.")
-        frame = pl.read_parquet(path, columns=["item_id", lists[0]])
+        frame = parquet.read(path, ["item_id", lists[0]])
         inner = schema[lists[0]].inner  # type: ignore[attr-defined]
-        kind = inner if inner.is_integer() else pl.Float32
+        kind = inner if inner.is_integer() or inner == pl.Float32 else pl.Float64
         return _stack(path, frame[lists[0]].cast(pl.List(kind))), frame["item_id"].cast(pl.String).to_list()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise HarnessError(f"{path} is damaged or not a .parquet file of lists of numbers.") from error
