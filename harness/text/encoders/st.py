@@ -1,7 +1,8 @@
 """Any sentence-transformers model, by hub id (``st:<id>`` or ``st:<id>@<revision>``) or by folder (``st:<folder>``).
 
-Pooling, normalisation and prompts come from the model (Reimers & Gurevych, Sentence-BERT, EMNLP 2019). Weights are
-read only from safetensors; code shipped with a model is never run.
+Pooling, normalisation and prompts come from the model (Reimers & Gurevych, Sentence-BERT, EMNLP 2019). The
+transformer's weights are read only from safetensors; of layers on top (Dense), which models may hold as a file of
+torch, only tensors are read. Code shipped with a model is never run.
 """
 
 from __future__ import annotations
