@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from harness import domains, overlay
 from harness.domains import Domain
@@ -53,6 +53,7 @@ __all__ = [
     "unquoted",
 ]
 VERBS = "harness.verbs"
+Choice: TypeAlias = tuple[str, dict[str, Any]]  # a component and the parameters that brackets fix
 
 
 def use(components: Overlay) -> None:
@@ -134,37 +135,54 @@ def find(package: str, name: str) -> str:
 
 
 def select(package: str, selection: str) -> list[str]:
-    """Return the names that a comma list of names, globs, `all` and exclusions `!name` selects; brackets are kept.
+    """Return the names that a comma list of names, globs, `all` and exclusions `!name` selects. Brackets are kept,
+    those of a glob with each of its names.
 
-    `all` skips components marked `by_name_only`, such as ablations; globs and exclusions do not.
+    `all` skips components marked `by_name_only`, such as ablations; globs and exclusions do not. An exclusion holds for
+    what precedes it, with brackets for that configuration only. Raises HarnessError for an unknown name, a glob that
+    matches nothing, and an exclusion that stands too early or names a configuration that is not selected.
 
     >>> select("harness.metrics", "all,!mrr")
     ['hr', 'ndcg']
     >>> select("harness.metrics", "n*,hr")
     ['ndcg', 'hr']
     """
-    chosen: dict[str, None] = {}
+    chosen: dict[str, Choice] = {}
+    idle: dict[str, list[Choice]] = {}  # exclusions that excluded nothing
     for word in split_list(selection):
         drop, pattern = word.startswith("!"), word.removeprefix("!")
-        base, _ = split_overrides(pattern)
-        if base == "all" or any(c in base for c in "*?"):
-            hits = fnmatch.filter(names(package), "*" if base == "all" else base.replace("-", "_"))
-            if base == "all" and not drop:
-                hits = [name for name in hits if not schema(package, name).attributes.get("by_name_only")]
-            if not hits:
-                where = _kind(package)
-                raise HarnessError(f"'{pattern}' matches no name in {where}. {suggest(base, names(package))}")
+        base, fixed = split_overrides(pattern)
+        hits = [(name, fixed) for name in _hits(package, base, drop)]
+        if not drop:
+            more = {name + pattern[len(base) :]: (name, fixed) for name, fixed in hits}
+            chosen |= {word: choice for word, choice in more.items() if choice not in chosen.values()}
+        elif not (out := [word for word, choice in chosen.items() if _meant(choice, hits)]):
+            idle[pattern] = hits
         else:
-            hits = [find(package, base) + pattern[len(base) :]]
-        for hit in hits:
-            if drop:
-                for name in [n for n in chosen if split_overrides(n)[0] == hit]:
-                    del chosen[name]
-            else:
-                chosen[hit] = None
+            chosen = {word: choice for word, choice in chosen.items() if word not in out}
+    for pattern, hits in idle.items():
+        if "[" in pattern or any(_meant(choice, hits) for choice in chosen.values()):
+            raise HarnessError(f"'!{pattern}' excludes nothing: write it after what it excludes, spelt alike.")
     if not chosen:
         raise HarnessError(f"'{selection}' selects nothing from {_kind(package)}.")
     return list(chosen)
+
+
+def _hits(package: str, base: str, drop: bool) -> list[str]:
+    """The names that a name, a glob or `all` stands for. Raises HarnessError if there are none."""
+    if base != "all" and not any(c in base for c in "*?"):
+        return [find(package, base)]
+    hits = fnmatch.filter(names(package), "*" if base == "all" else base.replace("-", "_"))
+    if base == "all" and not drop:
+        hits = [name for name in hits if not schema(package, name).attributes.get("by_name_only")]
+    if not hits:
+        raise HarnessError(f"'{base}' matches no name in {_kind(package)}. {suggest(base, names(package))}")
+    return hits
+
+
+def _meant(choice: Choice, excluded: list[Choice]) -> bool:
+    """Whether an exclusion means a choice: without brackets, it means every configuration of the name."""
+    return any(choice[0] == name and (not fixed or choice[1] == fixed) for name, fixed in excluded)
 
 
 def load(package: str, name: str) -> Any:

@@ -45,14 +45,14 @@ def unquoted(word: str) -> str:
 
 
 def _without_quoted(text: str) -> tuple[str, list[str]]:
-    """Replace double-quoted parts outside brackets by `"0"`, `"1"`, ...; returns the text and the parts."""
+    """Replace double-quoted parts outside brackets by their numbers between NULs; returns the text and the parts."""
     hidden, kept, depth, place = "", [], 0, 0
     while place < len(text):
         char = text[place]
         depth += (char == "[") - (char == "]")
         end = text.find('"', place + 1) if char == '"' and depth <= 0 else -1
         if end >= 0:
-            hidden += f'"{len(kept)}"'
+            hidden += f"\0{len(kept)}\0"
             kept.append(text[place + 1 : end])
             place = end
         else:
@@ -62,7 +62,7 @@ def _without_quoted(text: str) -> tuple[str, list[str]]:
 
 
 def _restored(word: str, kept: list[str]) -> str:
-    return re.sub(r'"(\d+)"', lambda match: kept[int(match[1])], word)
+    return re.sub(r"\0(\d+)\0", lambda match: kept[int(match[1])] if int(match[1]) < len(kept) else match[0], word)
 
 
 def _words(text: str) -> list[str]:

@@ -18,7 +18,7 @@ def datasets(selection: str, home: Path) -> list[str]:
     """Resolve a selection to names and folders of data sets.
 
     A word is a name, a glob over names, a folder, `all` (all ready on this machine, and the default one), or an
-    exclusion `!name`. Raises HarnessError if a glob matches nothing or nothing is left.
+    exclusion `!name`. Raises HarnessError if a glob matches nothing, an exclusion names nothing, or nothing is left.
     """
     words: list[str] = []
     for word in registry.split_list(selection):
@@ -32,6 +32,9 @@ def datasets(selection: str, home: Path) -> list[str]:
                 raise HarnessError(f"--datasets '{pattern}' matches no data set. {hint}")
         else:
             hits = [pattern if "/" in pattern else library.find(pattern, home) or pattern]
+            if drop and hits[0] not in (*words, *library.names(home)):
+                hint = registry.suggest(pattern, list(dict.fromkeys([*words, *library.names(home)])))
+                raise HarnessError(f"--datasets '{word}' excludes nothing: it is no data set. {hint}")
         words = [w for w in words if w not in hits] if drop else list(dict.fromkeys([*words, *hits]))
     if not words:
         raise HarnessError(f"--datasets '{selection}' selects nothing.")

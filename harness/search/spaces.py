@@ -9,6 +9,7 @@ Every value must have its parameter's type and be in the range that the construc
 
 from __future__ import annotations
 
+import difflib
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import registry
+from harness import overlay, registry
 from harness.domains import Domain, of_default
 from harness.search import axes as axes_of
 from harness.search.axes import Choices, Range, check_conditions
@@ -59,6 +60,7 @@ TEXT_DOMAINS = {
     "out_std": Domain(float, ((">", 0),)),
 }
 COMPONENT_FOLDERS = ("adapters", "backbones", "losses")
+BESIDE = "suites/"  # in a copy of the shipped folder
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,10 @@ class SpaceSource:
         return {k.removeprefix(prefix + "."): v for k, v in self.fixed.items() if k.startswith(prefix + ".")}
 
     def check(self) -> None:
-        """Raise HarnessError for an unknown shared parameter, a value outside its range, a missing folder or an unknown
-        loss."""
-        if self.folder is not None and not (self.folder.is_dir() or str(self.folder) in published()):
-            hint = registry.suggest(str(self.folder), published())
-            raise HarnessError(f"--spaces {self.folder}: there is no such folder or published setting. {hint}")
+        """Raise HarnessError for an unknown shared parameter, a value outside its range, a missing folder, one with
+        files that are no search spaces, or an unknown loss."""
+        if self.folder is not None:
+            _check_folder(self.folder)
         loss = self.loss()
         schema = registry.schema(registry.LOSSES, loss)
         shared = {"train": TRAIN_DOMAINS, "text": TEXT_DOMAINS, "loss": schema.domains}
@@ -136,6 +137,28 @@ class SpaceSource:
         axes = read(self.path("train.toml"), "train", TRAIN_DEFAULTS, TRAIN_DOMAINS)
         name = self.fixed.get("train.loss", axes.get("loss", TRAIN_DEFAULTS["loss"]))
         return registry.find(registry.LOSSES, TRAIN_DOMAINS["loss"].checked("train.loss", name))
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise HarnessError unless it is a published setting or a folder that holds search spaces and no other TOML."""
+    if not folder.is_dir():
+        if str(folder) not in published():
+            hint = registry.suggest(str(folder), published())
+            raise HarnessError(f"--spaces {folder}: there is no such folder or published setting. {hint}")
+        return
+    files = sorted([*folder.glob("*.toml"), *folder.glob("*/*.toml")])
+    found = [file.relative_to(folder).as_posix() for file in files]
+    kinds = {kind: registry.names(overlay.KINDS[kind]) for kind in COMPONENT_FOLDERS}
+    known = ["train.toml", "text.toml", *(f"{kind}/{name}.toml" for kind, names in kinds.items() for name in names)]
+    other = next((name for name in found if name not in known and not name.startswith(BESIDE)), None)
+    if other is not None:
+        near = difflib.get_close_matches(other, known, n=1)
+        raise HarnessError(
+            f"--spaces {folder}: {other} is not read. {f'Did you mean {near[0]}? ' if near else ''}Search spaces are "
+            "train.toml, text.toml, and in adapters/, backbones/ and losses/ files with the names of components."
+        )
+    if not found:
+        raise HarnessError(f"--spaces {folder}: the folder has no search space, such as train.toml.")
 
 
 def published() -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 
-def scan(paths: Path | Sequence[Path]) -> pl.LazyFrame:
+def scan(paths: Path | list[Path]) -> pl.LazyFrame:
     """Return the rows of a file, or of several one after the other."""
     return pl.scan_parquet(paths, glob=False, hive_partitioning=False)
 

@@ -254,6 +254,8 @@ def reporter(task: str, stream: TextIO | None = None, unit: str = "texts") -> Pr
 
     def report(done: int, total: int, phase: str = "", size: int = 0) -> None:
         nonlocal last
+        if not done:  # there is no rate yet
+            return
         now = time.monotonic()
         left, ahead = ((now - start) / done * units for units in (total - done, size))
         if max(now - last, ahead) < patience and (done < total or last == start):

@@ -358,6 +358,12 @@ def source_of(options: Options) -> spaces.SpaceSource:
     return spaces.SpaceSource(options["spaces"], pins)
 
 
+def _datasets(options: Options) -> str:
+    """The selection of data sets: `all` if none is given, but not if an empty one is, as by an unset variable."""
+    given = [] if options["datasets"] is None else [options["datasets"]]
+    return ",".join([*given, *options["more_datasets"]]) if given or options["more_datasets"] else "all"
+
+
 def request_of(options: Options) -> Request:
     """Return the request that the grid options describe; other options are ignored."""
     from dataclasses import replace
@@ -371,7 +377,7 @@ def request_of(options: Options) -> Request:
     limits = {name: options[name] for name in limited if options[name] is not None}
     return Request(
         home=check_home(Path(options["home"])),
-        datasets=",".join([options["datasets"] or "", *options["more_datasets"]]).strip(",") or "all",
+        datasets=_datasets(options),
         adapters=options["adapters"],
         backbones=options["backbones"],
         encoders=options["encoders"],

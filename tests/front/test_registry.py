@@ -15,6 +15,12 @@ from harness.types import HarnessError
         ("linear-whiten", ["linear_whiten"]),
         ("mlp[hidden=256],mlp", ["mlp[hidden=256]", "mlp"]),
         ("id,id", ["id"]),
+        ("svd*[whiten=true]", ["svd[whiten=true]", "svd_whiten[whiten=true]"]),
+        ("mlp[hidden=8,dropout=0],mlp[dropout=0.0, hidden=8]", ["mlp[hidden=8,dropout=0]"]),
+        ("mlp[hidden=8],mlp[hidden=16],!mlp[hidden=8]", ["mlp[hidden=16]"]),
+        ("mlp[hidden=8],mlp[hidden=16],id,!mlp", ["id"]),
+        ("id,!spectran_us", ["id"]),
+        ("id,svd,!svd,svd", ["id", "svd"]),
     ],
 )
 def test_selections(selection, expected):
@@ -39,6 +45,10 @@ def test_all_leaves_out_what_is_to_be_named_and_globs_and_names_do_not():
         ("id,!id", "selects nothing"),
         ("mlp[hidden", "bracket is not closed"),
         ("mlp[hidden]", "'hidden' is not parameter=value"),
+        ('mlp[hidden="2"],mlp["2"]', "'\"2\"' is not parameter=value"),
+        ("!svd,svd,id", "'!svd' excludes nothing: write it after"),
+        ("!svd*,svd,id", "'!svd*' excludes nothing: write it after"),
+        ("mlp[hidden=8],!mlp[hidden=9]", "'!mlp[hidden=9]' excludes nothing"),
     ],
 )
 def test_wrong_selections_are_one_clear_line(selection, message):

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,27 @@ def source(tmp_path, file="adapters/mlp.toml", text=""):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return spaces.SpaceSource(tmp_path / "spaces")
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("linear.toml", "linear.toml is not read. Did you mean adapters/linear.toml?"),
+        ("adapters/linear-whiten.toml", "Did you mean adapters/linear_whiten.toml?"),
+        ("trian.toml", "Did you mean train.toml?"),
+        ("baselines/popularity.toml", "baselines/popularity.toml is not read."),
+        ("train.yaml", "the folder has no search space, such as train.toml"),
+    ],
+)
+def test_a_file_of_a_space_that_would_not_be_read_is_named(tmp_path, file, said):
+    with pytest.raises(HarnessError) as caught:
+        source(tmp_path, file, "no TOML").check()
+    assert said in str(caught.value)
+
+
+def test_a_copy_of_the_shipped_spaces_is_a_folder_of_spaces(tmp_path):
+    shutil.copytree(registry.folder_of("search_spaces"), tmp_path / "spaces")
+    spaces.SpaceSource(tmp_path / "spaces").check()
 
 
 @pytest.mark.parametrize("adapter", registry.names(registry.ADAPTERS))
