@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.record.ledger import Ledger
-from harness.report import tables
+from harness.report import table_scope, tables
 from harness.system import failpoints
 from harness.system.code_hash import code_hash
 from harness.system.files import atomic, next_stamp, sha256, write_json, write_text
@@ -19,13 +19,15 @@ STUDY = "study.toml"  # the study file of the newest launch, if its launch recor
 MANIFEST = "made-of.json"  # written last: hashes of the table's inputs and of each file
 
 
-def inputs_hash(ledger: Ledger) -> str:
-    """Return a hash of everything a home's table depends on: this code, and how far each segment was read.
+def inputs_hash(ledger: Ledger, run: str | None = None) -> str:
+    """Return a hash of everything that the newest table, or that of launch `run`, depends on: this code, which table it
+    is, and how far each segment was read.
 
     This suffices: segments only grow, damaged lines are part of the hash, and lost ranks are an event.
     """
     damages = sorted(map(str, ledger.damages))
-    return digest({"code": code_hash(), "segments": ledger.extent(), "damages": damages})
+    table = table_scope.newest(ledger, run).table if ledger.launches else ""
+    return digest({"code": code_hash(), "table": table, "segments": ledger.extent(), "damages": damages})
 
 
 def existing(home: Path, inputs: str) -> Path | None:

@@ -151,6 +151,7 @@ class EnsembleStudy(Study):
             trials=0,
             seeds=self.seeds,
             searched=(),
+            warm_start=self.engine.warm_start,
             parts=tuple(source.record() for source in self.sources),
             version=ensembles.VERSION,
             folds=self.protocol.folds,

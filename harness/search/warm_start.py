@@ -18,13 +18,15 @@ def starts(ledger: Ledger, cell: Cell, space: Space, dataset: str) -> tuple[Json
     """Return up to `POINTS` best finished configurations of this cell's newest search on `dataset`, best first.
 
     Each has all parameters. Parameters that this space fixes keep its value; configurations outside of this space are
-    left out. Empty for the cells of `dataset` itself, for cells without a search there, and for dataset "".
+    left out. Empty for the cells of `dataset` itself, for cells without a search there, and for dataset "". Launches
+    with this warm start do not count, so a resumed one finds the same.
     """
     if not dataset or cell.dataset == dataset:
         return ()
     source = replace(cell, dataset=dataset)
     for run in sorted(ledger.launches, reverse=True):
-        for study in ledger.launches[run].studies:
+        launch = ledger.launches[run]
+        for study in launch.studies if launch.engine.warm_start != dataset else ():
             if study.cell == source and (configurations := _best(ledger, study, space)):
                 return configurations
     return ()

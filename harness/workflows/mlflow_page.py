@@ -20,13 +20,13 @@ FACTS = ("files", "licence", "citation", "spec")  # of a data card: where it com
 REST = "\n\nThe table goes on in `report/leaderboard.md`."
 
 
-def show(uri: str, home: Path, ledger: Ledger, report: Path) -> bool:
-    """Write a report, the HTML file of the newest table, to the MLflow run of the newest launch; False if it is there
-    or the launch is not. Raises HarnessError if MLflow refuses."""
+def show(uri: str, home: Path, ledger: Ledger, report: Path, run: str | None = None) -> bool:
+    """Write a report, the HTML file of the newest table, to the MLflow run of the newest launch, or that of the table of
+    `run` to this launch; False if it is there or the launch is not. Raises HarnessError if MLflow refuses."""
     if not ledger.launches:
         return False
-    newest = max(ledger.launches)
-    return tracking.show(uri, home, newest, page(ledger, ledger.launches[newest], report.parent))
+    run = run or max(ledger.launches)
+    return tracking.show(uri, home, run, page(ledger, ledger.launches[run], report.parent))
 
 
 def page(ledger: Ledger, launch: LaunchRecord, folder: Path) -> BenchPage:

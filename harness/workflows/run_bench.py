@@ -113,16 +113,19 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     if not ran and not stop.signum and not _launched_alike(grid):
         with _segment(request.home) as segment:
             ledger.take(segment.run, segment.append("launched", **launch(grid, {}).to_json()))
+            ledger.take(segment.run, segment.append("finished", ran=0))
     if not ran and not stop.signum:
         log("Nothing is left to do: every trial of this grid is in the ledger.")
     failpoints.reach("searched")
-    inputs = report_files.inputs_hash(ledger)
-    table = tables.build(ledger_frames.build(ledger, artifacts.sources(request.home)))
+    # not the newest launch: a bench beside this one, with other settings, may have begun later
+    newest = max(run for run, one in ledger.launches.items() if one.table == request.table_key)
+    inputs = report_files.inputs_hash(ledger, newest)
+    table = tables.build(ledger_frames.build(ledger, artifacts.sources(request.home), newest))
     report = report_files.existing(request.home, inputs)
     if report is None:
-        report = report_files.write(table, request.home, inputs, table_scope.newest(ledger).study)
+        report = report_files.write(table, request.home, inputs, table_scope.newest(ledger, newest).study)
         if mirrored:
-            _show(options.store(request.home), request.home, ledger, report)
+            _show(options.store(request.home), request.home, ledger, report, newest)
     return Outcome(table, report, ran, grid.counts(), stop.signum)
 
 
@@ -280,12 +283,12 @@ def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) 
         return progress.ended, mirror is not None and not behind and not stop.signum
 
 
-def _show(uri: str, home: Path, ledger: Ledger, report: Path) -> None:
-    """Show the report in MLflow too; a store that went away costs one line."""
+def _show(uri: str, home: Path, ledger: Ledger, report: Path, run: str) -> None:
+    """Show the report of a launch in MLflow too; a store that went away costs one line."""
     from harness.workflows import mlflow_page
 
     try:
-        mlflow_page.show(uri, home, ledger, report)
+        mlflow_page.show(uri, home, ledger, report, run)
     except HarnessError as error:
         log(f"{error} `harness sync` writes it later.")
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 
+import polars as pl
 import psutil
 import pytest
 import small_homes
@@ -18,10 +19,10 @@ GRID = ["--backbones", "sasrec", "--sampler", "random", "--pruner", "none", "--t
 GRID += ["--tracking", "off", "--gpu", "0"]
 
 
-def start(home, dataset, adapters):
+def start(home, dataset, adapters, *words):
     command = [sys.executable, "-m", "harness.cli", "bench", "--datasets", str(dataset), *TINY, *SMALL_MODEL, *GRID]
     return subprocess.Popen(
-        [*command, "--adapters", adapters, "--threads", "1"],
+        [*command, "--adapters", adapters, "--threads", "1", *words],
         env=environment(home),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -72,6 +73,27 @@ def test_two_benches_at_once_share_the_work_and_each_ends_with_the_whole_table(t
         assert all(name in out for name in ("id", "linear", "svd", "mlp"))
         assert "pending" not in out
     assert list((home / "leases").iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_bench_ends_with_its_own_table_though_one_with_other_settings_began_later(tmp_path):
+    """The first one is halted until the other has begun, and reads the other's launch when it goes on."""
+    folder, home = make_dataset(tmp_path / "toy"), tmp_path / "home"
+    home.mkdir()
+    first = start(home, folder, "id,linear,mlp")
+    wait_for(home, first, 1)
+    first.send_signal(signal.SIGSTOP)
+    second = start(home, folder, "svd", "--epochs", "3")
+    wait_for(home, second, 2)
+    first.send_signal(signal.SIGCONT)
+    (out, err), (other, _) = (process.communicate(timeout=550) for process in (first, second))
+    assert (first.returncode, second.returncode) == (0, 0), err
+    launched = {event["table"] for event in events(home, "launched")}
+    assert len(launched) == 2
+    assert [all(name in said for name in ("linear", "mlp")) for said in (out, other)] == [True, False]
+    reports = [set(pl.read_csv(file)["adapter"]) for file in (home / "reports").glob("*/leaderboard.csv")]
+    assert sorted("mlp" in adapters for adapters in reports) == [False, True]
 
 
 @pytest.mark.slow

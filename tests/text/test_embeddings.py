@@ -253,7 +253,7 @@ def test_progress_is_one_line_in_place_on_a_terminal_and_rare_lines_elsewhere(mo
     monkeypatch.setattr(embeddings.time, "monotonic", lambda: next(clock))
     for stream, lines in ((io.StringIO(), 2), (Terminal(), 1)):
         tell = reporter("minilm", stream)
-        for done in (512, 1024, 1536, 2048):
+        for done in (0, 512, 1024, 1536, 2048):
             tell(done, 2048)
         written = stream.getvalue()
         assert written.count("\n") == lines
