@@ -97,3 +97,15 @@ def test_transferred_winners_and_searched_rows_have_tables_of_their_own(tmp_path
     small_homes.bench(home, other, "--adapters", "id,svd", "--trials", "2", "--warm-start", "toy")
     printed = small_homes.bench(home, other, "--adapters", "id", "--trials", "0", "--warm-start", "toy").stdout
     assert not [line for line in printed.splitlines() if " svd " in line]
+
+
+def test_a_bench_that_searches_the_source_of_its_warm_start_further_has_nothing_left_to_do_the_second_time(tmp_path):
+    """The other data set's searches begin with what the source had found before this bench."""
+    both = [make_dataset(tmp_path / name, seed=seed) for seed, name in enumerate(("toy", "other"))]
+    home, words = tmp_path / "home", ["--adapters", "id,svd,id+svd", "--backbones", "sasrec"]
+    small_homes.bench(home, both[0], *words, "--trials", "3")
+    further = [",".join(map(str, both)), *words, "--trials", "5", "--warm-start", "toy"]
+    assert "start with the best configurations on toy" in small_homes.bench(home, *further).stderr
+    launches = len(events(home, "launched"))
+    assert "Nothing is left to do" in small_homes.bench(home, *further).stderr
+    assert len(events(home, "launched")) == launches, "the launch is on record, with its ensembles"
