@@ -290,3 +290,10 @@ def test_status_watched_from_another_terminal_follows_a_bench_to_its_end(home, t
     assert ended[-1] == 6
     assert "ended, finished." in screens[-1]
     assert not any("ended, finished." in screen for screen in screens[:-1])
+
+
+def test_a_grid_with_nothing_to_run_is_recorded_as_a_finished_launch(home, dataset):
+    small_homes.bench(home, dataset, "--adapters", "id,svd")
+    assert "Nothing is left to do" in small_homes.bench(home, dataset, "--adapters", "svd").stderr
+    newest = max((home / "ledger").glob("*.jsonl")).read_text()
+    assert [json.loads(line)["kind"] for line in newest.splitlines()] == ["launched", "finished"]
