@@ -177,14 +177,15 @@ class StudySearch:
         del self._optuna
 
 
-def _own(assignment: Assignment) -> Assignment:
-    """Make a configuration that only another study's pruner has stopped a trial of this study alone, since it might go
-    on under this one's."""
+def _is_of_others(assignment: Assignment) -> bool:
+    """Whether a configuration needs a trial of this study alone: another study's pruner has stopped it, and it might go
+    on under this one's; or another study has begun it, will resume it, and must not take this one's pruning for its
+    own."""
     study, trial = assignment.study, assignment.trial
     entry = study.ledger.trials.get(trial.id)
-    if entry is None or entry.status != "pruned" or any(own == study.id for own, _ in study.ledger.places(trial.id)):
-        return assignment
-    return replace(assignment, trial=replace(trial, study=study.id))
+    if entry is None or any(own == study.id for own, _ in study.ledger.places(trial.id)):
+        return False
+    return entry.status == "pruned" or (entry.status is None and study.engine.pruner != "none")
 
 
 @dataclass(frozen=True)
@@ -250,10 +251,10 @@ class TrialQueue:
             return None
         search = self._current(search)
         while (drawn := search.next()) is not None:
-            assignment = _own(drawn)
-            if not self._free(assignment.trial.id):  # it is running already: its result counts
+            if not self._free(drawn.trial.id):  # it is running already: its result counts
                 search.postpone(drawn)
                 return None
+            assignment = self._own(drawn)
             search.launch(assignment)
             self._unbegun.discard(search.study.id)
             if self._settled(search, assignment):
@@ -296,6 +297,15 @@ class TrialQueue:
         rebuilt = StudySearch(search.study)
         self.searches[self._place[search.study.id]] = rebuilt
         return rebuilt
+
+    def _own(self, drawn: Assignment) -> Assignment:
+        """Return the assignment, as a trial of its study alone if it needs one; the lease is that of the trial."""
+        if not _is_of_others(drawn):
+            return drawn
+        own = replace(drawn, trial=replace(drawn.trial, study=drawn.study.id))
+        self._others.release(drawn.trial.id)
+        self._others.take(own.trial.id)
+        return own
 
     def _free(self, trial_id: str) -> bool:
         """Whether a trial runs neither here nor in another bench process."""

@@ -175,6 +175,22 @@ def test_what_another_pruner_stopped_is_trained_by_a_search_without_one(tmp_path
     assert not winner.confirmations(1)[0].study, "the test of a configuration does not depend on who searched"
 
 
+def test_a_search_without_pruner_that_was_killed_goes_on_although_another_ones_pruner_draws_its_trial(tmp_path):
+    """Both begin with the default point, which the pruner of the second would stop."""
+    engine, stopping = Engine("random", "none"), Engine("random", "halving")
+    budget = replace(BUDGET, trials=2)
+    begun = TrialQueue([study(Ledger.open(tmp_path), engine=engine, budget=budget)], Segment(tmp_path), lambda _: None)
+    first = begun.next().trial.id
+    ledger, segment = Ledger.open(tmp_path), Segment(tmp_path)
+    other = TrialQueue([study(ledger, engine=stopping, budget=budget)], segment, lambda event: None)
+    theirs = other.next().trial
+    assert (theirs.id != first, theirs.params) == (True, ledger.trials[first].trial.params)
+    other.ended(theirs.id, TrialResult("pruned", best=0.1, curve=[0.1]))
+    segment.close()
+    history = drive_pruned(tmp_path, engine, budget)
+    assert [(i, status) for i, status, _ in history.values()][0] == (first, "done")
+
+
 def test_a_confirmation_that_another_process_ended_before_this_one_took_it_counts(home):
     ledger, kinds, due = Ledger.open(home), [], []
     made, elsewhere = study(ledger), Segment(home)
