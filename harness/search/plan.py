@@ -92,8 +92,14 @@ class Plan:
     skipped: list[tuple[Cell, str]] = field(default_factory=list)
 
     @property
+    def distinct(self) -> list[Study]:
+        """The studies, each once: cells of the same content under two names share one."""
+        return list({study.id: study for study in self.studies}.values())
+
+    @property
     def pending(self) -> list[Study]:
-        return [study for study in self.studies if study.state == "pending"]
+        """The distinct studies that lack trials."""
+        return [study for study in self.distinct if study.state == "pending"]
 
     @property
     def width(self) -> int:
@@ -121,8 +127,8 @@ class Plan:
             "done": states.count("done"),
             "failed": states.count("failed"),
             "skipped": len(self.skipped),
-            "trials": sum(study.trials + study.runs for study in self.studies),
-            "to_run": sum(study.to_run() for study in self.studies),
+            "trials": sum(study.trials + study.runs for study in self.distinct),
+            "to_run": sum(study.to_run() for study in self.distinct),
         }
 
 

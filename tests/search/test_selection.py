@@ -1,5 +1,6 @@
 """What `--datasets all` selects, and what it says about the rest."""
 
+import shutil
 from dataclasses import replace
 
 import small_homes
@@ -8,7 +9,7 @@ from dataset_files import make_dataset
 from harness.data import reader
 from harness.record.ledger import Ledger
 from harness.search import plan, selection
-from harness.workflows import run_bench
+from harness.workflows import run_bench, shared_data
 
 
 def test_all_is_what_is_on_this_machine_and_the_rest_is_named_with_the_command_that_gets_it(tmp_path):
@@ -26,3 +27,14 @@ def test_all_is_what_is_on_this_machine_and_the_rest_is_named_with_the_command_t
     [line] = run_bench.remarks(grid)
     assert line.startswith(f"--datasets all: toy. {len(away)} other data sets are not on this machine")
     assert "`harness prepare amazon2014-office amazon2014-beauty ml-1m` downloads and adds them" in line
+
+
+def test_cells_of_the_same_content_under_two_names_share_one_search(home, dataset, tmp_path):
+    """Queued twice, a trial that a kill interrupted would be waited for without end."""
+    shutil.copytree(dataset, tmp_path / "copy")
+    grid = plan.make(small_homes.request(home, f"{dataset},{tmp_path / 'copy'}", "id,svd"), Ledger.open(home))
+    assert len(grid.studies) == 2 * len(grid.pending)
+    counts = grid.counts()
+    assert (counts["cells"], counts["to_run"]) == (len(grid.studies), counts["trials"])
+    ran = small_homes.train(grid, shared_data.prepare(grid))
+    assert (ran, grid.counts()["done"]) == (counts["to_run"], counts["cells"])
