@@ -266,9 +266,9 @@ grid_options = combined(
         help="Seed of the choice of held-out items and of test users.",
     ),
     click.option(
-        "--drop-tied-test",
-        is_flag=True,
-        help="Drop test events that share a timestamp with the previous event.",
+        "--drop-tied-test/--keep-tied-test",
+        default=False,
+        help="Drop test events that share a timestamp with the previous event.  [default: keep]",
     ),
     click.option(
         "--filter-seen/--keep-seen",

@@ -252,10 +252,11 @@ def only_these(context: click.Context, option: click.Parameter, value: str | Non
 
 
 def merged(context: click.Context, option: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """Put the settings of the command line or environment over those of the study file and the suite."""
-    if context.get_parameter_source(str(option.name)) not in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT):
-        return by_parameter(value)
-    return by_parameter((*(context.default_map or {}).get(option.name, ()), *value))
+    """Put the settings of the command line over those of the environment, and these over the study file and suite."""
+    source, below = context.get_parameter_source(str(option.name)), (context.default_map or {}).get(option.name, ())
+    if source is ParameterSource.COMMANDLINE:
+        return by_parameter((*below, *(option.value_from_envvar(context) or ()), *value))
+    return by_parameter((*below, *value) if source is ParameterSource.ENVIRONMENT else value)
 
 
 def by_parameter(words: tuple[str, ...]) -> tuple[str, ...]:

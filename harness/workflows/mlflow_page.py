@@ -21,8 +21,8 @@ REST = "\n\nThe table goes on in `report/leaderboard.md`."
 
 
 def show(uri: str, home: Path, ledger: Ledger, report: Path, run: str | None = None) -> bool:
-    """Write a report, the HTML file of the newest table, to the MLflow run of the newest launch, or that of the table of
-    `run` to this launch; False if it is there or the launch is not. Raises HarnessError if MLflow refuses."""
+    """Write a report, the HTML file of the newest table, to the MLflow run of the newest launch, or the report of `run`
+    to that launch; False if it is there or the launch is not. Raises HarnessError if MLflow refuses."""
     if not ledger.launches:
         return False
     run = run or max(ledger.launches)

@@ -229,6 +229,7 @@ def test_settings_are_merged_by_parameter(study, monkeypatch):
     assert options_of(path, "--set", "train.lr=2")["set"] == ("train.d=16", "train.max_len=30", "train.lr=2")
     monkeypatch.setenv("HARNESS_BENCH_SET", "train.lr=3 train.d=4")
     assert options_of(path)["set"] == ("train.d=4", "train.max_len=30", "train.lr=3")
+    assert options_of(path, "--set", "train.lr=2")["set"] == ("train.d=4", "train.max_len=30", "train.lr=2")
 
 
 def test_data_sets_as_plain_words_replace_those_of_a_study(study, home):
@@ -236,6 +237,14 @@ def test_data_sets_as_plain_words_replace_those_of_a_study(study, home):
     assert request_of(options_of(path, "ml-100k", "ml-10m")).datasets == "ml-100k,ml-10m"
     assert request_of(options_of("--datasets", "ml-100k", "ml-10m", path)).datasets == "ml-100k,ml-10m"
     assert request_of(options_of(path)).datasets == "ml-1m"
+
+
+@pytest.mark.parametrize("key", [key for key, option in KEYS.items() if option.is_flag])
+def test_a_keyword_overrides_a_switch_of_the_study_both_ways(study, key):
+    name, option = str(KEYS[key].name), key.replace("-", "_")
+    for value in (True, False):
+        path = study(f"{key} = {str(not value).lower()}")
+        assert api.parsed("bench", bench.command, {option: value}, [path])[name] is value
 
 
 def test_the_python_api_reads_no_variables(monkeypatch):
