@@ -139,12 +139,13 @@ def _transferred(params: Params, space: Space) -> Json | None:
 
 
 def check(ledger: Ledger, dataset: str, trials: int) -> None:
-    """Raise HarnessError if the ledger has no search on a data set of that name, or none at all for `SHARED`, which
-    also needs a search of `trials` trials to try its configurations."""
-    if dataset == SHARED and trials < 2:
+    """Raise HarnessError if the ledger has no search on a data set of that name, or none at all for `SHARED`, or if a
+    search of `trials` trials tries nothing but the default; without a search, winners of `dataset` are trained."""
+    if dataset and trials < (2 if dataset == SHARED or trials else 0):
         raise HarnessError(
-            f"--warm-start {SHARED} tries several configurations of each row, and this bench has "
-            f"{trials or 'no'} search trial{'s' if not trials else ''}. Add --trials 5, or --budget standard."
+            f"--warm-start {dataset} tries several configurations of each row, and this bench has "
+            f"{trials or 'no'} search trial{'s' if not trials else ''}. Add --trials 5, or --budget standard"
+            f"{'' if dataset == SHARED else '; --trials 0 trains the winners of that data set'}."
         )
     searched = sorted({study.cell.dataset for launch in ledger.launches.values() for study in launch.studies})
     if dataset == SHARED and searched:

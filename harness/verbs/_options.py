@@ -332,6 +332,9 @@ def protocol_of(options: Options) -> Protocol:
     parts += ("train_users", "cold_items", "split_seed", "folds")
     protocol = Protocol(options["protocol"], **{name: options[name] for name in parts})
     presets.check_protocol(protocol)
+    if protocol.quantile != Protocol().quantile and protocol.split not in ("gts", "windows"):
+        # here, since homes hold results of such benches from before it was refused
+        raise HarnessError(f"--quantile needs the protocol 'gts' or 'windows'; the protocol is '{protocol.split}'.")
     return protocol
 
 

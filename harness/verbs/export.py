@@ -123,6 +123,8 @@ def write_lists(row: str, output: Path, seed: int | None, home: str, options: Op
         raise HarnessError("--mlflow writes a model and --lists does not; give one of them.")
     if options["onnx"]:
         raise HarnessError("--onnx writes a model and --lists does not; give one of them.")
+    if options["tracking"]:
+        raise HarnessError("--tracking logs the MLflow model and --lists writes none; give one of them.")
     request = export_lists.ListsRequest(
         row, options["top_k"] or 10, seed, options["dataset"], options["run"], options["fold"]
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.types import Json
+from harness.types import HarnessError, Json
 from harness.verbs import _save
 from harness.verbs._numbers import BoundedInt
 from harness.verbs._options import Options, grid_options, json_option, layout_options, request_of, save_option
@@ -49,6 +49,8 @@ def show(options: Options) -> None:
     from harness.search import plan as planning
     from harness.workflows import run_bench
 
+    if options.get("slots") and not options.get("deadline"):
+        raise HarnessError("--slots is a number of the forecast; add --deadline.")
     request = request_of(options)
     grid = planning.make(request, Ledger.open(request.home))
     if options.get("deadline"):

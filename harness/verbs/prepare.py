@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from harness.types import HarnessError
 from harness.verbs._components import components_option
 from harness.verbs._numbers import FiniteFloat
 from harness.verbs._options import home_option, json_option, prep_of, prep_options
@@ -38,6 +39,8 @@ def command(**options: Any) -> None:
 
     home = check_home(Path(options["home"]))
     spec = prep_of(options)
+    if options["cost"] is not None and options["as_json"]:
+        raise HarnessError("--cost prints lines; omit --json.")
     if options["cost"] is not None:
         for word in options["datasets"]:
             click.echo(

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from harness.types import HarnessError
 from harness.verbs._components import components_option
 from harness.verbs._numbers import BoundedInt, FiniteFloat
 from harness.verbs._options import home_option, json_option, run_option, source_of, spaces_options
@@ -48,6 +49,8 @@ def command(row: str, home: str, search: bool, as_json: bool, **options: Any) ->
     )
     if search:
         result = reproduce.search(folder, request, source_of(options), _log)
+    elif options["spaces"] or options["set"]:
+        raise HarnessError("--spaces and --set are those of the search; add --search.")
     else:
         result = reproduce.run(folder, request, _log)
     click.echo(json.dumps(result.to_json(), indent=1) if as_json else reproduce.text(result))

@@ -232,12 +232,13 @@ def cuts(grid: Plan, forecast: Forecast, deadline: float) -> list[Saving]:
     """Return possible cuts, the least harmful to a table first: trials, seeds, epochs, data sets.
 
     One cut of each kind: the smallest that meets the deadline without the others, else the largest. Empty if the
-    forecast meets the deadline.
+    forecast meets the deadline. Epochs are not cut once a search has begun: with others, another table begins.
     """
     if forecast.high <= deadline:
         return []
     budget = grid.request.budget
     done = {study.cell: study.ledger.ended(study.id, study.trials) for study in grid.pending}
+    begun = any(study.begun for study in grid.studies if study.cell.is_trained)
 
     def trials(to: int) -> list[CellCost]:
         return [replace(c, trials=min(c.trials, max(to - done[c.cell], 0))) for c in forecast.costs]
@@ -263,7 +264,7 @@ def cuts(grid: Plan, forecast: Forecast, deadline: float) -> list[Saving]:
     ways = [
         (f"trials {budget.trials} -> ", _down(budget.trials, LEAST["trials"]), str, trials),
         (f"seeds {budget.seeds} -> ", _down(budget.seeds, LEAST["seeds"]), str, seeds),
-        (f"epochs {budget.epochs} -> ", _down(budget.epochs, -(-budget.epochs // 2)), str, epochs),
+        (f"epochs {budget.epochs} -> ", _down(0 if begun else budget.epochs, -(-budget.epochs // 2)), str, epochs),
         ("without ", range(1, len(by_data)), lambda to: ", ".join(by_data[:to]), dropped),
     ]
     savings = [

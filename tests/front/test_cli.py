@@ -58,6 +58,30 @@ def test_a_wrong_word_is_one_clear_line(dataset, home, words, parts):
     refused(bench(home, dataset, "--adapters", "mlp", "--backbones", "sasrec", *words), *parts)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["plan", "{}", "--quantile", "0.8"],
+            "--quantile needs the protocol 'gts' or 'windows'; the protocol is 'loo'",
+        ),
+        (["plan", "{}", "--slots", "4"], "--deadline"),
+        (
+            ["plan", "{}", "--warm-start", "toy", "--trials", "1"],
+            "1 search trial. Add --trials 5, or --budget standard; --trials 0",
+        ),
+        (["prepare", "{}", "--encoders", "noise", "--cost", "0.1", "--json"], "--json"),
+        (["reproduce", "id", "--set", "train.lr=1"], "--search"),
+        (["reproduce", "id", "--spaces", "gsasrec"], "--search"),
+        (["export", "id", "--output", "x", "--lists", "--tracking", "http://127.0.0.1:9"], "--lists"),
+        (["export", "id", "--output", "x", "--top-k", "3"], "--lists"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_an_option_that_would_do_nothing_is_refused(dataset, home, words, said):
+    refused(harness(home, *(str(dataset) if word == "{}" else word for word in words)), said)
+
+
 def test_a_published_setting_is_one_trial_and_its_seeds(dataset, home):
     words = ["--adapters", "id", "--encoders", "noise", "--kcore", "0", "--budget", "standard", "--json"]
     found = harness(home, "plan", "--datasets", str(dataset), "--spaces", "gsasrec", *words)

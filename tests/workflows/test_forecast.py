@@ -169,6 +169,14 @@ def test_cuts_are_ranked_and_each_is_the_smallest_that_fits(home):
     assert not any(cut.fits for cut in forecast.cuts(grid, whole, 1.0))
 
 
+def test_epochs_are_not_cut_once_a_search_has_begun(home):
+    """With other epochs, nothing of what was trained counts."""
+    ledger = run(home, [study(Ledger.open(home), "svd")], {"svd": 10.0}, limit=2)
+    grid = made_plan(home, ledger, [study(ledger, "svd")])
+    whole = forecast.of(grid, forecast.finished_trials(ledger), {}, slots=2, threads=1)
+    assert [cut.what.split()[0] for cut in forecast.cuts(grid, whole, 1.0)] == ["trials"]
+
+
 def test_a_forecast_that_leaves_cells_out_decides_nothing_that_they_could_change(home):
     made = [study(Ledger(), name) for name in ("svd", "mlp")]
     grid = made_plan(home, Ledger(), made)
