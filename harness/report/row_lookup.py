@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from harness.data.cards import DataCard
 from harness.record import artifacts
 from harness.record.launches import LaunchRecord, StudyRecord
 from harness.record.ledger import Ledger
-from harness.registry import quoted, suggest
+from harness.registry import suggest
 from harness.report import table_scope
 from harness.system import parquet
 from harness.text import embeddings
@@ -64,21 +63,10 @@ class LedgerRow:
         return DataCard.from_json(self.launch.data[self.cell.dataset])
 
     @property
-    def command(self) -> str:
-        """The command that completes this row."""
-        parts = [f"--datasets {self.cell.dataset}", f"--encoders {shlex.quote(quoted(self.cell.encoder))}"]
-        parts = parts[: 1 if self.cell.encoder == "none" else 2]
-        adapters = f"--adapters {shlex.quote(self.cell.adapter)}"
-        grid = [] if self.cell.is_baseline else [f"--backbones {self.cell.backbone}", adapters]
-        return " ".join(["harness bench", *parts, *grid, *self._components()])
-
-    def _components(self) -> list[str]:
-        """Return the options that name the folders of the row's components, as far as they are here."""
-        words = {registry.ADAPTERS: self.cell.adapter, registry.BACKBONES: self.cell.backbone}
-        words |= {registry.BASELINES: self.cell.adapter, registry.ENCODERS: self.cell.encoder.partition(":")[0]}
-        named = [registry.own(package, registry.split_overrides(word)[0]) for package, word in words.items()]
-        folders = sorted({component.origin for component in named if component and Path(component.origin).is_dir()})
-        return [f"--components {shlex.quote(folder)}" for folder in folders]
+    def remedy(self) -> str:
+        """What to do to complete this row: a bench with other options would begin another one."""
+        file = " (`harness bench study.toml`, with the file of its report)" if self.launch.study else ""
+        return f"Run the bench of launch {self.run} again, with the same options{file}."
 
 
 def of(ledger: Ledger, run: str | None = None) -> dict[Cell, LedgerRow]:
@@ -144,25 +132,25 @@ def check_components(row: LedgerRow, trial: Trial) -> None:
 
 
 def confirmed(ledger: Ledger, row: LedgerRow) -> list[Trial]:
-    """Return the row's finished confirmations. Raises HarnessError, with the command to run, if there are none."""
+    """Return the row's finished confirmations. Raises HarnessError, with the remedy, if there are none."""
     done = [i for i in row.planned if (result := ledger.result(i)) is not None and result.status == "done"]
     if not done:
         why = "its search has not finished" if not row.planned else "none of its seeds has finished"
-        raise HarnessError(f"{row.words} has no confirmed run yet: {why}. Run: {row.command}")
+        raise HarnessError(f"{row.words} has no confirmed run yet: {why}. {row.remedy}")
     return [ledger.trials[i].trial for i in done]
 
 
 def by_seed(row: LedgerRow, trials: list[Trial]) -> list[list[Trial]]:
     """Return finished confirmations of a row by seed: one each or, with folds, one a fold, earliest first.
 
-    Raises HarnessError, with the command to run, if no seed has finished on every fold.
+    Raises HarnessError, with the remedy, if no seed has finished on every fold.
     """
     seeds: dict[int, list[Trial]] = {}
     for trial in trials:
         seeds.setdefault(trial.seed, []).append(trial)
     complete = [runs for runs in seeds.values() if len(runs) == max(row.study.folds, 1)]
     if not complete:
-        raise HarnessError(f"{row.words}: no seed has finished on all {row.study.folds} folds. Run: {row.command}")
+        raise HarnessError(f"{row.words}: no seed has finished on all {row.study.folds} folds. {row.remedy}")
     return complete
 
 

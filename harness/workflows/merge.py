@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,9 +155,9 @@ def _difference(one: Source, other: Source, trial_id: str) -> str:
 
 
 def _known(sources: Sequence[Source]) -> int:
-    return sum(len(source.ledger.trials) for source in sources) - len(
-        set().union(*(source.ledger.trials.rows for source in sources))
-    )
+    """The number of trials that several sources have."""
+    times = Counter(trial_id for source in sources for trial_id in source.ledger.trials.rows)
+    return sum(count > 1 for count in times.values())
 
 
 def _add(source: Source, home: Path, result: Merged) -> None:

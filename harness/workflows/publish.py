@@ -184,11 +184,20 @@ def contents(ledger: Ledger) -> Json:
         "data": {name: {k: card.get(k) for k in keys} for launch in launches for name, card in launch.data.items()},
         "encoders": sorted({s.cell.encoder for launch in launches for s in launch.studies} - {NO_TEXT}),
         "runs": list(_runs(ledger)),
+        "folds": dict(_folds(ledger)),
     }
 
 
+def _folds(ledger: Ledger) -> Iterator[tuple[str, int]]:
+    """Yield trial and test window of every finished confirmation of a protocol with several."""
+    for trial_id in confirmed(ledger):
+        protocol = ledger.trials[trial_id].trial.protocol
+        if protocol.folds:
+            yield trial_id, protocol.fold
+
+
 def _runs(ledger: Ledger) -> Iterator[Json]:
-    """Yield trial, cell, seed and fold of every finished confirmation, for readers of the ranks."""
+    """Yield trial, cell and seed of every finished confirmation, for readers of the ranks."""
     for trial_id in confirmed(ledger):
         trial = ledger.trials[trial_id].trial
         cell = {key: getattr(trial.cell, key) for key in ("dataset", "encoder", "backbone", "adapter")}

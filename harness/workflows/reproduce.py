@@ -113,11 +113,17 @@ def search(
     """Repeat the search of the row's cell from its first trial in a temporary home, and confirm its winner.
 
     `source`: the search spaces of its launch. Data and caches are those of `home`. Raises HarnessError as `run` does,
-    if the search would differ from the recorded one or a recorded run fails in it; Interrupted if stopped.
+    if the search had a warm start or would differ from the recorded one, or a recorded run fails in it; Interrupted if
+    stopped.
     """
     recorded = _Recorded(home, request, log)
     if not recorded.row.study.trials:
         raise HarnessError(f"{recorded.row.words} was not searched; leave out --search.")
+    if recorded.row.study.warm:
+        raise HarnessError(
+            f"{recorded.row.words}: its search began with configurations of other searches (--warm-start), which a "
+            "search of this row alone does not have; omit --search to rerun only the winner."
+        )
     threads = recorded.threads(recorded.trials[0])
     repeated = repeated_search.run(home, recorded.row, recorded.runs, request.dataset, source, threads)
     same = [trial.params for trial, _ in repeated] == [trial.params for trial in recorded.trials]

@@ -334,6 +334,8 @@ def test_merging_twice_or_into_its_own_home_changes_nothing(two):
     before = {path: path.read_bytes() for path in (two / "joined").rglob("*") if path.is_file()}
     done = merge(two / "joined", two / "b", two / "a")
     assert "Added 0 segments and 0 rank files" in done.stdout
+    trials = len(Ledger.open(two / "joined").trials)
+    assert f"{trials} trials, {trials} of them in several sources" in done.stdout
     assert {path: path.read_bytes() for path in (two / "joined").rglob("*") if path.is_file()} == before
     assert "Added 0 segments and 0 rank files" in merge(two / "home-a", two / "a").stdout
 

@@ -109,3 +109,7 @@ def test_a_bench_that_searches_the_source_of_its_warm_start_further_has_nothing_
     launches = len(events(home, "launched"))
     assert "Nothing is left to do" in small_homes.bench(home, *further).stderr
     assert len(events(home, "launched")) == launches, "the launch is on record, with its ensembles"
+    refused = command(home, "reproduce", "other/none/sasrec/id", "--search")
+    assert refused.returncode == 2
+    assert "began with configurations of other searches (--warm-start)" in refused.stderr
+    assert "omit --search" in refused.stderr

@@ -206,3 +206,12 @@ def test_options_that_do_not_fit_are_one_line(root, tmp_path, words, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_publication_says_which_window_each_of_its_runs_tested(root, tmp_path):
+    out = tmp_path / "published"
+    assert command(root / "home", "publish", str(out)).returncode == 0
+    folds = json.loads((out / "manifest.json").read_text())["folds"]
+    assert sorted(folds.values()) == sorted(list(range(3)) * (len(folds) // 3))
+    assert {file.stem for file in (out / "ranks").glob("*.parquet")} == folds.keys()
+    assert command(root / "home", "verify", str(out)).returncode == 0
