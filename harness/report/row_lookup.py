@@ -179,9 +179,20 @@ def sequences(home: Path, row: LedgerRow, key: str, word: str = "") -> splits.Pr
             catalogue=parquet.read(folder / "catalogue.parquet"),
             users=parquet.read(folder / "users.parquet")["user_id"],
             card=row.card,
+            matrices=_own_embeddings(home, row, word),
         )
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise HarnessError(f"{folder} is damaged ({error}); delete it and rerun the command.") from error
+
+
+def _own_embeddings(home: Path, row: LedgerRow, word: str) -> dict[str, Path]:
+    """Return the embedding files by name that the row's data set declares, if its encoder reads one and it is here."""
+    if "own" not in re.split(r"[:+]", row.cell.encoder):
+        return {}
+    try:
+        return reader.open_dataset(word or row.cell.dataset, home, row.card.text or "").matrices
+    except HarnessError:
+        return {}
 
 
 def cached(home: Path, key: str) -> bool:

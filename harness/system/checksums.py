@@ -23,10 +23,10 @@ TICK = 20_000_000  # ns: file systems record time in steps of up to ten millisec
 
 
 class Damaged(HarnessError):
-    """A folder whose content differs from what was written."""
+    """A folder whose content differs from what was written. `remedy`: a sentence on what to do."""
 
-    def __init__(self, folder: Path, reason: object) -> None:
-        super().__init__(f"{folder} is damaged ({reason}).")
+    def __init__(self, folder: Path, reason: object, remedy: str = "") -> None:
+        super().__init__(f"{folder} is damaged ({reason}). {remedy}".rstrip())
 
 
 def check(folder: Path, sums: Mapping[str, str]) -> None:

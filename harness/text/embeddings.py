@@ -90,10 +90,15 @@ def matrices(encoder: Encoder, texts: Texts, home: Path) -> dict[str, np.ndarray
 
 
 def cached(key: str, home: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of an embedding by its hash, as `matrices` returns them; None if not cached. Raises HarnessError if
-    damaged."""
+    """The arrays of an embedding by its hash, as `matrices` returns them; None if not cached. A damaged one is set
+    aside, and Damaged is raised: encoding its texts again may cost money."""
     folder = home / "cache" / "embeddings" / key
-    return _unseal(folder)[0] if folder.is_dir() else None
+    try:
+        return _unseal(folder)[0] if folder.is_dir() else None
+    except Damaged as error:
+        checksums.set_aside(folder, error.__cause__)
+        remedy = "Give the command again to encode its texts again."
+        raise Damaged(folder, error.__cause__, remedy) from error
 
 
 def is_cached(key: str, home: Path) -> bool:

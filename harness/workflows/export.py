@@ -28,7 +28,7 @@ from harness.record import artifacts
 from harness.record.ledger import Ledger
 from harness.report import ledger_frames, row_lookup
 from harness.report.row_lookup import LedgerRow
-from harness.system import files
+from harness.system import checksums, files
 from harness.training import exported_model, ranking, trial
 from harness.types import HarnessError, Json, Params, Trial, digest, part
 from harness.workflows.provenance import provenance
@@ -165,6 +165,8 @@ class _Export:
             return None, f"none, since {name} is not a linear map of an item's text"
         try:
             arrays = row_lookup.text(home, self.row, self.trial.inputs.embedding, self.prepared)
+        except checksums.Damaged:
+            raise
         except HarnessError as error:
             return None, f"none, since the text is missing: {error}"
         spectrum = trial.spectrum(arrays, self.split.n_items)

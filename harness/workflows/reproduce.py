@@ -288,7 +288,7 @@ def _embedding(home: Path, row: LedgerRow, prepared: splits.Prepared | None) -> 
         encoder = _base.encoder(row.cell.encoder, home)
         return embeddings.embedding_hash(encoder, embeddings.texts_of(prepared))
     except HarnessError:
-        return "its encoder is not here"
+        return "not checked: its encoder is not found by its name in the table"
 
 
 def _versions(trial: Trial) -> dict[str, int | str]:

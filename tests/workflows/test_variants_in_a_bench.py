@@ -1,6 +1,7 @@
 """A grid with several texts an item from its plan to its table, its weights and its numbers made again."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ import torch
 from command_line import harness as command
 from dataset_files import make_dataset
 
+from harness.data import reader
 from harness.record.ledger import Ledger
 from harness.report import ledger_frames, row_lookup, tables
 from harness.training import exported_model
-from harness.workflows import export
+from harness.workflows import export, provenance, reproduce
 
 WORD = "variants:own:title+own:full"
 PINS = {**small_homes.SMALL, "text.fusion": "none"}
@@ -73,3 +75,36 @@ def test_the_numbers_are_made_again_to_the_last_digit(made, adapter):
     assert done.returncode == 0, done.stderr
     assert "Equal to the last bit." in done.stdout
     assert "its encoder" not in done.stdout
+
+
+@pytest.mark.parametrize("encoder", ["own:title", WORD])
+def test_matrices_of_a_registered_data_set_are_checked_with_the_cached_sequences(made, encoder, tmp_path):
+    home = shutil.copytree(made, tmp_path / "home")
+    ledger = Ledger.open(home)
+    row = row_lookup.find(row_lookup.of(ledger), f"{encoder}/sasrec/linear")
+    [trial, *_] = row_lookup.confirmed(ledger, row)
+
+    def here():
+        return reproduce.check(home, row, trial, provenance.provenance())["embedding"]
+
+    assert here()[1].startswith("not checked"), "its folder is not known"
+    reader.register("shop", made.parent / "shop", home)
+    assert here() == (trial.inputs.embedding,) * 2
+
+
+def test_a_damaged_embedding_is_set_aside_and_encoded_by_the_next_command(made, tmp_path):
+    home = shutil.copytree(made, tmp_path / "home")
+    row, words = f"{WORD}/sasrec/linear", ["--dataset", str(made.parent / "shop")]
+    for verb in ("export", "reproduce"):
+        for file in (home / "cache" / "embeddings").glob("*/E.npy"):
+            data = bytearray(file.read_bytes())
+            data[-1] ^= 1
+            file.write_bytes(data)
+        out = ["--output", str(tmp_path / "out")] if verb == "export" else []
+        first = command(home, verb, row, *out, *words)
+        assert first.returncode == 2
+        assert "Give the command again to encode its texts again." in first.stderr
+        assert not (tmp_path / "out" / "model.json").exists()
+        again = command(home, verb, row, *out, *words)
+        assert again.returncode == 0, again.stderr
+    assert (tmp_path / "out" / exported_model.LINEAR).is_file()
