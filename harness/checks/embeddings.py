@@ -27,7 +27,7 @@ def find(facts: Facts) -> Iterator[Finding]:
     names = [str(row) for row in range(len(E))]
     if facts.prepared is not None:
         names = facts.prepared.catalogue["item_id"].to_list()
-    if E.ndim != 2 or len(E) != len(names):
+    if E.ndim != 2 or len(E) != len(names) or not E.shape[1]:
         says = f"an array of shape {E.shape} for {len(names):,} items"
         yield Finding("shape", ERROR, len(E), len(names), "rows", says, "Write one row per item of the catalogue.")
         return

@@ -103,7 +103,7 @@ def rows(card: DataCard) -> list[tuple[str, str]]:
         ("citation", card.citation),
         *(("warning", sentence) for sentence in card.warnings),
     ]
-    return [(label, sentence) for label, sentence in pairs if sentence]
+    return [(label, sentence) for label, sentence in pairs if sentence.strip()]
 
 
 def _line(label: str, sentence: str) -> list[str]:

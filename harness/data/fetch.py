@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from harness.system import files
+from harness.system import files, networks
 from harness.types import HarnessError
 
 if TYPE_CHECKING:
@@ -117,11 +117,26 @@ def _with_mirror(urls: list[str]) -> list[str]:
     base = os.environ.get(MIRROR, "").rstrip("/")
     if not base:
         return urls
-    parts = urlsplit(base)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise HarnessError(f"{MIRROR} must have the form http://host/folder or https://host/folder.")
+    _check_mirror(base)
     mirrored = [f"{base}/{urlsplit(url).hostname}{urlsplit(url).path}" for url in urls]
     return list(dict.fromkeys([*mirrored, *urls]))
+
+
+def _check_mirror(base: str) -> None:
+    """Raise HarnessError, without the address, unless it is a folder of a web server that gets no password in clear."""
+    try:
+        parts = urlsplit(base)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:  # its message may repeat a part of a password
+        valid = False
+    if not valid:
+        raise HarnessError(f"{MIRROR} must have the form http://host/folder or https://host/folder.")
+    private = parts.scheme == "https" or networks.is_loopback(parts.hostname or "") or networks.trusted()
+    if "@" in parts.netloc and not private:
+        raise HarnessError(
+            f"{MIRROR}: its password would be sent unencrypted to {parts.hostname}. Use https, or set "
+            f"{networks.TRUSTED}=1 if only people you trust reach that network."
+        )
 
 
 def _shown(url: str) -> str:

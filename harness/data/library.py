@@ -10,6 +10,7 @@ my-shop = { titles = "/data/shop-titles.npy" }
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,23 @@ def built_in() -> dict[str, tuple[str, str | None]]:
     """
     modules: dict[str, tuple[str, str | None]] = {}
     for stem in registry.names(registry.DATASETS):
-        name, variants = stem.replace("_", "-"), registry.schema(registry.DATASETS, stem).attributes.get("variants")
+        name, variants = stem.replace("_", "-"), _variants(stem)
         added = {f"{name}-{variant}": (stem, variant) for variant in variants} if variants else {name: (stem, None)}
         if (twice := modules.keys() & added.keys()) and (component := registry.own(registry.DATASETS, stem)):
             place = registry.place_of(component)
             raise HarnessError(f"{place}: there is a data set '{min(twice)}' already. Rename the file.")
         modules |= added
     return modules
+
+
+def _variants(stem: str) -> Sequence[str]:
+    """The variants of a module, none of a user's file that is broken: it matters only to who selects it."""
+    try:
+        return registry.schema(registry.DATASETS, stem).attributes.get("variants", ())
+    except HarnessError:
+        if registry.own(registry.DATASETS, stem) is None:
+            raise
+        return ()
 
 
 def component(name: str) -> Any:
@@ -106,7 +117,16 @@ def ready(home: Path) -> list[str]:
     """Return the names of the data sets on disk: the user's folders, then the downloaded built-in ones."""
     users = folders(home)
     on_disk = [name for name, folder in users.items() if folder.is_dir()]
-    return on_disk + [name for name in built_in() if name not in users and component(name).ready(home)]
+    return on_disk + [name for name in built_in() if name not in users and _is_ready(name, home)]
+
+
+def _is_ready(name: str, home: Path) -> bool:
+    try:
+        return component(name).ready(home)
+    except Exception:
+        if registry.own(registry.DATASETS, built_in()[name][0]) is None:
+            raise
+        return False  # a user's file that is broken
 
 
 def write_entry(name: str, folder: Path, home: Path, matrices: dict[str, Path]) -> None:

@@ -274,7 +274,7 @@ def reporter(task: str, stream: TextIO | None = None, unit: str = "texts") -> Pr
 
 
 def _check(E: np.ndarray, word: str, texts: Texts) -> None:
-    if E.ndim != 2 or len(E) != len(texts):
+    if E.ndim != 2 or len(E) != len(texts) or not E.shape[1]:
         raise HarnessError(f"'{word}' returned shape {E.shape} for {len(texts):,} items; it must be 2-D, a row each.")
     first, differ = None, False
     for part in parts(len(E), E.shape[1]):

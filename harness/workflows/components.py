@@ -12,7 +12,7 @@ from typing import Any
 from harness import registry
 from harness.data import cards, library
 from harness.paths import expanded
-from harness.search import axes, ensembles, spaces, suites
+from harness.search import axes, ensembles, selection, spaces, suites
 from harness.types import HarnessError, Json, PrepSpec, parts_of
 
 KINDS = {
@@ -191,20 +191,19 @@ def prepare(word: str, encoders: str, spec: PrepSpec, home: Path, text: str = ""
     """Fetch, prepare and embed one data set; return its card, with facts about each encoder's basis."""
     from harness.data import preparation, reader
     from harness.text import embeddings
-    from harness.text.encoders._base import encoder as encoder_of
 
+    chosen = selection.encoders(encoders, home) if registry.split_list(encoders) else {}
     prepared = preparation.prepare(reader.open_dataset(word, home, text), spec, home)
     texts = embeddings.texts_of(prepared)
     warnings, facts = [*prepared.card.warnings], {}
-    for encoder_word in registry.split_list(encoders):
-        encoder = encoder_of(encoder_word, home)
+    for label, encoder in chosen.items():
         if not embeddings.can_encode(encoder, texts):
-            warnings.append(f"No item has text, so {encoder.label} has nothing to encode.")
+            warnings.append(f"No item has text, so {label} has nothing to encode.")
             continue
         key = embeddings.embedding_hash(encoder, texts)
         basis = embeddings.basis(embeddings.embed(encoder, texts, home), key, home)
         counts = embeddings.embedding_info(encoder, texts, home)
-        facts[encoder.label] = {"hash": key, **counts, **basis.info}
+        facts[label] = {"hash": key, **counts, **basis.info}
     card = replace(prepared.card, hash=prepared.hash, warnings=warnings, embeddings=facts)
     return {"kind": "dataset", **card.to_json()}
 

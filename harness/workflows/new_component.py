@@ -38,6 +38,8 @@ def write(word: str, name: str, folder: Path) -> list[Path]:
     """
     kind, stem = WORDS[word], name.replace("-", "_")
     folder = expanded(folder)
+    if Path(stem).name != stem:
+        raise HarnessError(f"'{name}' is no name of a component; name its folder with --output.")
     paths = {folder / kind / f"{stem}.py": SKELETONS / f"{kind}.txt"}
     if kind in overlay.WITH_SPACE:
         paths[folder / "search_spaces" / kind / f"{stem}.toml"] = SKELETONS / f"{kind}.toml.txt"

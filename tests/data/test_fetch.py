@@ -353,10 +353,21 @@ def test_a_mirror_is_asked_first_by_host_and_path_and_its_password_is_never_told
     assert f"{server.url('/labs/data.invalid/sets/a.bin')} (HTTP 404)" in str(caught.value)
     assert f"{official[0]} (host unreachable)" in str(caught.value)
     assert "secret" not in str(caught.value)
-    monkeypatch.setenv(fetch.MIRROR, "lab:secret@nowhere")
-    with pytest.raises(HarnessError, match=r"HARNESS_MIRROR must have the form http://host/folder") as caught:
-        fetch.download(official, sha(BODY), tmp_path / "b.bin")
+    for wrong in ("lab:secret@nowhere", "http://[secret"):
+        monkeypatch.setenv(fetch.MIRROR, wrong)
+        with pytest.raises(HarnessError, match=r"HARNESS_MIRROR must have the form http://host/folder") as caught:
+            fetch.download(official, sha(BODY), tmp_path / "b.bin")
+        assert "secret" not in str(caught.value)
+
+
+def test_a_mirrors_password_is_not_sent_unencrypted_to_another_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv(fetch.MIRROR, "http://someone:secret@mirror.invalid/sets")
+    with pytest.raises(HarnessError, match=r"unencrypted to mirror\.invalid\. Use https") as caught:
+        fetch.download(["http://data.invalid/a.bin"], None, tmp_path / "a.bin")
     assert "secret" not in str(caught.value)
+    monkeypatch.setenv("HARNESS_TRUSTED_NETWORK", "1")
+    with pytest.raises(HarnessError, match="host unreachable"):
+        fetch.download(["http://data.invalid/a.bin"], None, tmp_path / "a.bin")
 
 
 def test_members_of_a_tar_are_streamed_and_bad_ones_refused(tmp_path, monkeypatch):

@@ -548,6 +548,13 @@ def test_a_file_name_with_brackets_is_not_a_pattern(tmp_path, home):
     assert (events, items) == (EVENTS, ITEMS)
 
 
+def test_a_blank_licence_is_none(tmp_path, home):
+    folder = write(tmp_path / "made", {"dataset.toml": 'name = "shop"\nlicence = " "\n'})
+    done = harness(home, "show", str(folder), "--kcore", "0")
+    assert done.returncode == 0, done.stderr
+    assert "licence" not in done.stdout
+
+
 @pytest.mark.parametrize("place", ["[2024]", "run*", "kcore=5"])
 def test_homes_and_data_sets_may_lie_in_folders_of_any_name(tmp_path, dataset, place):
     """Polars takes such paths for patterns and columns. The second call reads what the first has cached."""

@@ -16,6 +16,7 @@ import small_homes
 from command_line import SMALL_MODEL, TINY, bench, environment, events, harness
 
 from harness import overlay, registry
+from harness.data import reader
 from harness.search import plan
 from harness.system.code_hash import code_hash
 from harness.training import exported_model
@@ -179,6 +180,27 @@ def test_a_broken_file_is_named_where_it_is_selected_and_listed_as_broken(mine, 
     assert words in message
     assert harness(home, *grid, "--adapters", "id").returncode == 0
     assert f"Broken: {file}" in harness(home, "list", "--components", str(mine)).stdout
+
+
+@pytest.mark.parametrize("source", ["class Shop(:\n", 'import nothing_of_that_name\nclass Shop:\n    """Mine."""\n'])
+def test_a_broken_data_set_matters_only_to_who_selects_it(mine, home, dataset, source):
+    file = mine / "datasets" / "shop.py"
+    file.parent.mkdir()
+    file.write_text(source)
+    reader.register("toy", dataset, home)
+    words = ["--components", str(mine)]
+    assert str(file) in error_of(home, "plan", "--datasets", "shop", *words)
+    for asked in (["list"], ["show", "ml-100k"], ["plan", "--datasets", "all,!ml-100k", "--encoders", "noise"]):
+        done = harness(home, *asked, *words)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["../x", "sub/mine", "/x"])
+def test_a_name_is_no_path(tmp_path, home, name):
+    done = harness(home, "new", "adapter", name, "--output", str(tmp_path / "lib" / "deep"))
+    assert done.returncode == 2
+    assert f"'{name}' is no name of a component" in done.stderr
+    assert not (tmp_path / "lib").exists()
 
 
 def test_a_missing_search_space_is_named_with_its_path(mine, home, dataset):

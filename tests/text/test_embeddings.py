@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from command_line import harness
 from text_catalogues import catalogue, damaged_somewhere, matrix
 
 from harness.data import preparation, reader
@@ -259,6 +260,16 @@ def test_progress_is_one_line_in_place_on_a_terminal_and_rare_lines_elsewhere(mo
         assert written.count("\n") == lines
         assert "minilm: 1,024 of 2,048 texts, 12 s left" in written
         assert written.endswith("minilm: 2,048 of 2,048 texts, 0 s left\n")
+
+
+def test_two_matrices_of_one_name_are_not_prepared_as_one(tmp_path, home, dataset):
+    for part in ("a", "b"):
+        (tmp_path / part).mkdir()
+        np.save(tmp_path / part / "E.npy", matrix(40, 5))
+    words = f"file:{tmp_path}/a/E.npy,file:{tmp_path}/b/E.npy"
+    done = harness(home, "prepare", str(dataset), "--kcore", "0", "--encoders", words)
+    assert done.returncode == 2
+    assert "two encoders have the same name; rename a file" in done.stderr
 
 
 # --- the cache of bases

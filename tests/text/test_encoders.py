@@ -308,6 +308,12 @@ def test_a_row_that_float32_would_round_to_zero_is_refused(tmp_path, suffix):
     assert "item 'i2' is too small for float32" in refusal(f"file:{tmp_path}/m.{suffix}", catalogue(), tmp_path)
 
 
+def test_a_matrix_without_columns_is_refused(tmp_path):
+    assert "contains 4x0 float32" in refusal(
+        f"file:{saved(tmp_path / 'm.npy', np.zeros((4, 0), np.float32))}", catalogue(), tmp_path
+    )
+
+
 def test_a_parquet_file_is_read_by_its_exact_path(tmp_path):
     """Brackets are no pattern, and a folder named key=value adds no column."""
     for place in ("E[1].parquet", "E1.parquet", "[old]/item_id=4/E.parquet"):

@@ -60,7 +60,7 @@ class File(Encoder):
     def _rows(self, texts: Texts) -> tuple[np.ndarray, np.ndarray]:
         """The matrix, and its row of each item, (N,) int64, -1 for none."""
         matrix, ids = READERS[self.path.suffix](self.path)
-        if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
+        if matrix.ndim != 2 or not matrix.shape[1] or matrix.dtype.kind not in "fiu":
             shape = "x".join(map(str, matrix.shape))
             hint = " Is it bfloat16? Save it as float32." if matrix.dtype == np.dtype("V2") else ""
             raise HarnessError(
