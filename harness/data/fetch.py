@@ -126,12 +126,11 @@ def _check_mirror(base: str) -> None:
     """Raise HarnessError, without the address, unless it is a folder of a web server that gets no password in clear."""
     try:
         parts = urlsplit(base)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname)
     except ValueError:  # its message may repeat a part of a password
-        valid = False
-    if not valid:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise HarnessError(f"{MIRROR} must have the form http://host/folder or https://host/folder.")
-    private = parts.scheme == "https" or networks.is_loopback(parts.hostname or "") or networks.trusted()
+    private = parts.scheme == "https" or networks.is_loopback(parts.hostname) or networks.trusted()
     if "@" in parts.netloc and not private:
         raise HarnessError(
             f"{MIRROR}: its password would be sent unencrypted to {parts.hostname}. Use https, or set "
