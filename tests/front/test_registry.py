@@ -15,7 +15,7 @@ from harness.types import HarnessError
         ("linear-whiten", ["linear_whiten"]),
         ("mlp[hidden=256],mlp", ["mlp[hidden=256]", "mlp"]),
         ("id,id", ["id"]),
-        ("svd*[whiten=true]", ["svd[whiten=true]", "svd_whiten[whiten=true]"]),
+        ("svd*[trainable=true]", ["svd[trainable=true]", "svd_whiten[trainable=true]"]),
         ("mlp[hidden=8,dropout=0],mlp[dropout=0.0, hidden=8]", ["mlp[hidden=8,dropout=0]"]),
         ("mlp[hidden=8],mlp[hidden=16],!mlp[hidden=8]", ["mlp[hidden=16]"]),
         ("mlp[hidden=8],mlp[hidden=16],id,!mlp", ["id"]),
