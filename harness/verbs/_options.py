@@ -54,7 +54,7 @@ save_option = click.option(
     help="Write these options to a study file.",
 )
 run_option = click.option(
-    "--run", metavar="LAUNCH", help="Use the table as of this launch; the first characters of its name will do."
+    "--run", metavar="LAUNCH", help="Use the table as of this launch; a prefix of its name is enough."
 )
 prep_options = combined(
     click.option(
@@ -230,7 +230,7 @@ grid_options = combined(
         "--folds",
         type=BoundedInt(0),
         default=0,
-        help="Test windows of windows, at least 2; the search runs once, and each confirmation on every fold.",
+        help="Number of test windows with --protocol windows, at least 2; the search runs once, confirmations on each.",
     ),
     click.option(
         "--validation",
@@ -296,7 +296,7 @@ grid_options = combined(
         type=BoundedInt(0),
         default=0,
         show_default=True,
-        help="Seed of the sampler. Another one repeats every search with other draws, in a table of its own.",
+        help="Seed of the sampler. Another one repeats every search with other draws, in a separate table.",
     ),
     spaces_options,
     click.option("--components", **COMPONENTS),  # used by `request_of`

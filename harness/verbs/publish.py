@@ -24,9 +24,9 @@ rank = 48
 )
 @home_option
 def command(folder: Path | None, index: Path | None, home: str) -> None:
-    """Write all results to a folder that stands alone.
+    """Write all results to a self-contained folder.
 
-    DIR, which must not exist or be empty, gets tables, report, ranks, ledger, study files, hashes and licence notes,
+    DIR, which must be missing or empty, gets tables, report, ranks, ledger, study files, hashes and licence notes,
     and nothing of the data sets. Check it with `harness verify DIR`.
     """
     from harness.record.artifacts import find_home

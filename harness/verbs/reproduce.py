@@ -38,7 +38,8 @@ def command(row: str, home: str, search: bool, as_json: bool, **options: Any) ->
 
     Uses the recorded seeds and leaves the home unchanged. ROW: dataset/encoder/backbone/adapter as in tables (parts may
     be left out), or the id of a trial or study. Exit code 0 if the numbers are equal or indistinguishable, 1 if they
-    differ.
+    differ. With --search: repeats the search too; give the --spaces and --set of its bench. The search of a row with a
+    warm start cannot be repeated.
     """
     from harness.record.artifacts import find_home
     from harness.workflows import reproduce
