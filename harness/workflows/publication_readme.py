@@ -28,7 +28,7 @@ ranks, and compares them cell by cell. `harness merge . --home HOME` adds the re
 | `ranks/<trial>.parquet` | ranks of the test targets of one run |
 | `spectra/<trial>.json` | singular values of the item table before and after training |
 | `ledger/<run>.jsonl.gz` | the recorded events, one JSON object per line |
-| `manifest.json` | sha256 of every file, versions, data hashes, `runs` (row and seed of a trial), `folds` (its window) |
+| `manifest.json` | sha256 of every file, versions, data hashes, `runs` (row and seed of trials), `folds` (windows) |
 
 Columns of `ranks/`, all 32-bit integers, one line per test target:
 
