@@ -193,7 +193,7 @@ def _check_enough(raw: RawDataset, spec: PrepSpec, users: int, items: int) -> No
         within += f" with titles of at most {spec.max_title_words} words" if spec.max_title_words else ""
         raise HarnessError(
             f"{raw.name}: the {spec.kcore}-core{within} leaves {users} users and {items} items; at least 2 of each are "
-            "needed. Lower kcore."
+            f"needed. {'Lower kcore' if spec.kcore else 'Relax a filter' if within else 'The data are too small'}."
         )
 
 

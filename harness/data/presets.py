@@ -81,8 +81,9 @@ def check(spec: PrepSpec) -> None:
         raise HarnessError(f"There is no dedup '{spec.dedup}'. {suggest(str(spec.dedup), list(DEDUP))}")
     if spec.min_rating is not None and not _is_number(spec.min_rating):
         raise HarnessError(f"min_rating is {spec.min_rating!r}; it must be a number.")
-    if isinstance(spec.order, str) or sorted(spec.order) != sorted(STEPS):
-        order = spec.order if isinstance(spec.order, str) else ",".join(map(str, spec.order))
+    named = isinstance(spec.order, tuple | list) and all(isinstance(step, str) for step in spec.order)
+    if not named or sorted(spec.order) != sorted(STEPS):
+        order = ",".join(map(str, spec.order)) if isinstance(spec.order, tuple | list) else spec.order
         raise HarnessError(f"The order of steps is '{order}'; it must name each of {', '.join(STEPS)} once.")
     tie_policy(spec)
     window(spec)
@@ -131,7 +132,7 @@ def tie_policy(spec: PrepSpec) -> tuple[str, int]:
     if kind == "random" and re.fullmatch("0|[1-9][0-9]*", seed):  # one spelling: it is part of the identity
         return kind, int(seed)
     if colon or kind not in ("source", "item_id"):
-        hint = suggest(spec.tie_policy, ["source", "item_id", "random:<seed>"])
+        hint = suggest(str(spec.tie_policy), ["source", "item_id", "random:<seed>"])
         raise HarnessError(f"There is no tie policy '{spec.tie_policy}'. {hint}")
     return kind, 0
 

@@ -218,8 +218,7 @@ def _cell(cell: Cell, sides: tuple[Side, Side], barrier: str) -> ComparedCell:
     notes = _notes(trials[0].params, trials[1].params, trials[0].inputs, trials[1].inputs)
     seeds = [len(frames) for frames in ranks]
     notes += [f"seeds {seeds[0]} / {seeds[1]}"] if seeds[0] != seeds[1] else []
-    one_each = max(seeds) == 1 and not cell.is_baseline and not sides[0].launch.protocol.folds
-    notes += ["one seed each: the test covers the choice of users, not that of seeds"] if one_each else []
+    notes += [] if cell.is_baseline or sides[0].launch.protocol.folds else _on_seeds(seeds)
     values = [_scores(frames, users[0]) for frames in ranks]
     folds = Folds.of(users[0]) if sides[0].launch.protocol.folds else None
     if ids[0] == ids[1]:
@@ -229,6 +228,15 @@ def _cell(cell: Cell, sides: tuple[Side, Side], barrier: str) -> ComparedCell:
         )
     metrics, p = _differences(values[0], values[1], cell.is_baseline, folds)
     return ComparedCell(cell, "", False, metrics, p, tuple(notes))
+
+
+def _on_seeds(seeds: list[int]) -> list[str]:
+    """Say what the test does not know of seeds."""
+    if max(seeds) == 1:
+        return ["one seed each: the test covers the choice of users, not that of seeds"]
+    if min(seeds) == 1:
+        return ["one seed on one side: what seeds differ by is estimated from the other"]
+    return []
 
 
 def _notes(a: Json, b: Json, inputs_a: Inputs, inputs_b: Inputs) -> list[str]:

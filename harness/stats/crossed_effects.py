@@ -137,7 +137,8 @@ def summaries(scores: np.ndarray, deterministic: bool = False) -> list[ScoreSumm
 
 
 def fit_prior(rows: Iterable[ScoreSummary]) -> Prior | None:
-    """Fit the prior to the rows with several seeds; None with fewer than two of them.
+    """Fit the prior to the rows with several seeds; None without one. A single one is its own prior, and lends it to
+    rows with one seed.
 
     As limma does for genes (Smyth, "Linear models and empirical Bayes methods for assessing differential expression in
     microarray experiments", 2004), the seeds' part divided by its expectation follows a scaled F(S - 1, df). The
@@ -145,7 +146,7 @@ def fit_prior(rows: Iterable[ScoreSummary]) -> Prior | None:
     moments of logarithms vary too much at one degree of freedom. Rows are pooled unless they differ at the 5 % level.
     """
     chosen = [row for row in rows if row.seeds > 1 and row.residual > 0]
-    if len(chosen) < 2:
+    if not chosen:
         return None
     df = np.array([row.seeds - 1.0 for row in chosen])
     beyond = np.array([row.seeds * (row.seed - row.residual) for row in chosen])

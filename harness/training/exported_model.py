@@ -110,6 +110,8 @@ class Recommender:
         none.
         """
         k = _check(histories, k)
+        histories = [list(history) for history in histories]  # by place: the index of a frame's column is another
+        times = None if times is None else [list(row) for row in times]
         if self.needs_times:
             _check_times(self.config["components"]["backbone"]["name"], histories, times)
         recommendations: list[Recommendation] = []
@@ -287,11 +289,16 @@ def _config(folder: Path) -> Json:
     if not (folder / CONFIG).is_file():
         raise HarnessError(f"{folder} is not an exported model: no {CONFIG}. Create one with: harness export ROW")
     config = _json(folder / CONFIG)
+    other = HarnessError(f"{folder} is not an exported model: its {CONFIG} is that of another program.")
+    if not isinstance(config, dict) or not isinstance(config.get("schema", 0), int):
+        raise other
     if config.get("schema", 0) > SCHEMA:
         raise HarnessError(f"{folder} was exported by a newer harness ({config.get('harness')}); update harness.")
     own = config.pop("digest", None)
     if own is not None and own != digest(config):
         raise HarnessError(f"{folder / CONFIG} is damaged: its digest differs. Export the row again.")
+    if not all(isinstance(config.get(name), dict) for name in ("components", "files")):
+        raise other
     kinds = {"adapter": registry.ADAPTERS, "backbone": registry.BACKBONES, "loss": registry.LOSSES}
     for kind, package in kinds.items():
         part = config["components"][kind]

@@ -202,6 +202,9 @@ def test_the_order_of_steps_is_kept(tmp_path):
         ({"iterate": 1}, "iterate is 1; it must be true or false"),
         ({"order": ("dedup", "core")}, "order of steps is 'dedup,core'; it must name each of rating, window, dedup"),
         ({"order": "dedup"}, "order of steps is 'dedup'"),
+        ({"order": 3}, "order of steps is '3'"),
+        ({"order": (1, "core")}, "order of steps is '1,core'"),
+        ({"tie_policy": 3}, "There is no tie policy '3'"),
         ({"order": (*STEPS, "core")}, "it must name each of"),
     ],
 )

@@ -62,7 +62,10 @@ BAD_EVENTS = {
     "words for times": (EVENTS | {"timestamp": ["1", "2", "noon", "4"]}, ["timestamp must be numbers", "'noon'"]),
     "infinite time": (EVENTS | {"timestamp": [1.0, 2.0, float("inf"), 4.0]}, ["timestamp must be numbers", "'inf'"]),
     "no rows": ({name: values[:0] for name, values in EVENTS.items()}, ["is empty"]),
-    "one user": ({name: values[:2] for name, values in EVENTS.items()}, ["0-core leaves 1 users and 2 items"]),
+    "one user": (
+        {name: values[:2] for name, values in EVENTS.items()},
+        ["0-core leaves 1 users and 2 items", "The data are too small."],
+    ),
 }
 
 

@@ -73,6 +73,24 @@ def test_a_baseline_below_chance_is_warned_of():
     assert build(board_with(5000, late)).sections[0].cautions == ()
 
 
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ((1, 1, 1), "One seed per row: "),
+        ((3, 1, 1), "One seed per row, but for id: "),
+        ((3, 3, 1), ""),
+        ((3, 3, 3), ""),
+    ],
+)
+def test_rows_of_one_seed_are_cautioned_until_two_rows_tell_what_seeds_differ_by(counts, said):
+    done = dict(zip((ID, SVD, ("beauty", "e", "sasrec", "mlp")), counts, strict=True))
+    cells = [cell(key) | {"seeds_done": count, "seeds_planned": count} for key, count in done.items()]
+    table = build(results({key: seeds(0.3, count) for key, count in done.items()}, cells))
+    found = [caution for caution in table.sections[0].cautions if caution.startswith("One seed")]
+    assert bool(found) == bool(said)
+    assert all(caution.startswith(said) for caution in found)
+
+
 def test_how_often_a_row_is_first_over_resamples_of_users_and_seeds():
     table = build(results({ID: seeds(0.1), SVD: seeds(0.1), ("beauty", "e", "sasrec", "mlp"): seeds(2.0)}))
     first = {row.cell.adapter: row.first for row in table.sections[0].rows}

@@ -243,6 +243,21 @@ def test_over_a_row_that_may_score_nothing_the_page_shows_the_test_and_no_ratio(
     assert tab.faults() == []
 
 
+def test_a_section_of_one_test_user_is_drawn_without_intervals(tab, tmp_path):
+    rows = {("beauty", "none", "sasrec", name): [np.full(1, rank)] for name, rank in (("id", 2.0), ("id x5", 1.0))}
+    tab.open(written(searched(synthetic_results.results(rows)), tmp_path))
+    assert [row["m:NDCG@10"].split()[-1] for row in rows_of(tab, "#s1 .table")] == ["–", "–"]
+    assert tab.faults() == []
+
+
+def test_without_a_row_to_compare_with_the_page_offers_none_and_takes_another(tab, tmp_path):
+    rows = {("beauty", "e", "sasrec", name): [np.full(50, rank)] for name, rank in (("svd", 2.0), ("mlp", 3.0))}
+    tab.open(written(searched(synthetic_results.results(rows)), tmp_path))
+    chosen = "document.querySelector('#reference').selectedOptions[0].textContent"
+    assert tab.run(chosen) == "–"
+    assert tab.faults() == []
+
+
 def test_narrowed_ranks_marks_gains_and_holm_are_of_the_rows_left(tab, grid_page, grid):
     """Compared with numbers made in Python from the table's means and raw p-values."""
     tab.open(grid_page)

@@ -93,6 +93,8 @@ def test_one_seed_each_is_said_to_leave_out_the_choice_of_seeds(root, tmp_path):
     assert [note in cell.notes for cell in found.cells if cell.cell.adapter == "id"] == [True]
     assert note in comparison.text(found)
     assert note not in comparison.text(comparison.compare(str(root / "one"), str(root / "longer"), root / "one"))
+    other = comparison.text(comparison.compare(str(tmp_path / "a"), str(root / "one"), tmp_path))
+    assert "one seed on one side: what seeds differ by is estimated from the other" in other
 
 
 def test_holm_adjusts_over_the_cells_that_are_tested(root):

@@ -212,6 +212,22 @@ def test_a_damaged_or_missing_file_is_named(sasrec, tmp_path, file):
         exported_model.load(folder)
 
 
+@pytest.mark.parametrize("content", [{"architectures": ["BertModel"]}, [], {"schema": "1"}, {"components": []}, 3])
+def test_the_configuration_of_another_program_is_one_line(tmp_path, content):
+    (tmp_path / exported_model.CONFIG).write_text(json.dumps(content))
+    with pytest.raises(HarnessError, match="is not an exported model"):
+        exported_model.load(tmp_path)
+
+
+@pytest.mark.parametrize("index", [[2, 1, 0], [5, 7, 9], ["a", "b", "c"]])
+def test_a_column_of_a_frame_is_read_by_place(sasrec, index):
+    model = exported_model.load(sasrec)
+    histories = [model.ids[:3], model.ids[4:6], ["unknown"]]
+    assert model.recommend(pd.Series(histories, index=index), 4) == model.recommend(histories, 4)
+    many = [histories[row % 3] for row in range(600)]
+    assert model.recommend(pd.Series(many), 2) == model.recommend(many, 2)
+
+
 def test_a_changed_bit_anywhere_in_the_configuration_is_noticed(sasrec, tmp_path):
     path = shutil.copytree(sasrec, tmp_path / "x") / exported_model.CONFIG
     body = path.read_bytes()

@@ -92,10 +92,17 @@ def _rising(rows: Sequence[Row]) -> list[str]:
 
 
 def _one_seed(rows: Sequence[Row]) -> str:
+    """Warn if what seeds differ by is unknown, or known from a single row."""
     trained = [row for row in rows if row.cell.is_trained]
-    if len(trained) < 2 or any(row.seeds_done > 1 for row in trained):
+    several = [row for row in trained if row.seeds_done > 1]
+    if len(trained) < 2 or len(several) > 1 or len(several) == len(trained):
         return ""
-    return "One seed per row: intervals and tests account for the choice of users, not of seeds."
+    if not several:
+        return "One seed per row: intervals and tests account for the choice of users, not of seeds."
+    return (
+        f"One seed per row, but for {label(several[0].cell)}: what seeds differ by is estimated from this row alone, "
+        "and tests find more differences than there are. Add seeds."
+    )
 
 
 def _chosen_here(rows: Sequence[Row]) -> str:

@@ -37,6 +37,7 @@ function controls(filter, changed) {
   const select = (label, key, options) =>
     el("label", { class: "inline" }, `${label} `, el("select", { id: key, onchange: (event) => { filter[key] = event.target.value; changed(); } }, ...options.map(([value, words]) => el("option", { value, selected: value === filter[key] }, words))));
   const ways = new Map(BOARD.cells.filter((cell) => meanOf(cell, BOARD.headline) !== null).map((cell) => [way(cell), short(safe(nameOf(cell)), 40)]));
+  if (!ways.has(filter.reference)) ways.set(filter.reference, DASH);  // no row, or one without results
   const picks = Object.keys(PARTS).filter((part) => namesOf(part).length > 1).map((part) => pick(part, filter, changed));
   box.replaceChildren(
     el("div", { class: "line" }, el("label", { class: "inline grow" }, "Find ", search), select("Metric", "metric", BOARD.metrics.map((name) => [name, name])), select("Reference", "reference", [...ways])),

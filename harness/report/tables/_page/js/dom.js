@@ -46,6 +46,7 @@ function signed(value, digits = 1) {
 }
 
 function range(low, high, digits = 4) {
+  if (low === null || high === null) return DASH;  // of one test user
   return `[${low.toFixed(digits)}, ${high.toFixed(digits)}]`;
 }
 
