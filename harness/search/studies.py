@@ -178,12 +178,12 @@ class StudySearch:
 
 
 def _is_of_others(assignment: Assignment) -> bool:
-    """Whether a configuration needs a trial of this study alone: another study's pruner has stopped it, and it might go
-    on under this one's; or another study has begun it, will resume it, and must not take this one's pruning for its
-    own."""
+    """Whether a searched configuration needs a trial of this study alone: another study's pruner has stopped it, and it
+    might go on under this one's; or another study has begun it, will resume it, and must not take this one's pruning
+    for its own."""
     study, trial = assignment.study, assignment.trial
     entry = study.ledger.trials.get(trial.id)
-    if entry is None or any(own == study.id for own, _ in study.ledger.places(trial.id)):
+    if trial.role != "search" or entry is None or any(own == study.id for own, _ in study.ledger.places(trial.id)):
         return False
     return entry.status == "pruned" or (entry.status is None and study.engine.pruner != "none")
 

@@ -12,7 +12,7 @@ from typing import Any
 from harness import registry
 from harness.data import cards, library
 from harness.paths import expanded
-from harness.search import axes, ensembles, selection, spaces, suites
+from harness.search import axes, ensembles, spaces, suites
 from harness.types import HarnessError, Json, PrepSpec, parts_of
 
 KINDS = {
@@ -190,6 +190,7 @@ def price(word: str, encoders: str, spec: PrepSpec, home: Path, dollars: float, 
 def prepare(word: str, encoders: str, spec: PrepSpec, home: Path, text: str = "") -> Json:
     """Fetch, prepare and embed one data set; return its card, with facts about each encoder's basis."""
     from harness.data import preparation, reader
+    from harness.search import selection
     from harness.text import embeddings
 
     chosen = selection.encoders(encoders, home) if registry.split_list(encoders) else {}

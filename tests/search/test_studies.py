@@ -191,6 +191,16 @@ def test_a_search_without_pruner_that_was_killed_goes_on_although_another_ones_p
     assert history[0][:2] == (first, "done")
 
 
+def test_a_confirmation_that_was_interrupted_goes_on_under_its_id(tmp_path):
+    engine, budget = Engine("random", "median"), replace(BUDGET, trials=2)
+    drive_pruned(tmp_path, engine, budget, limit=2)
+    begun = TrialQueue([study(Ledger.open(tmp_path), engine=engine, budget=budget)], Segment(tmp_path), lambda _: None)
+    first = begun.next().trial
+    again = TrialQueue([study(Ledger.open(tmp_path), engine=engine, budget=budget)], Segment(tmp_path), lambda _: None)
+    assert first.role == "confirm"
+    assert again.next().trial == first
+
+
 def test_a_confirmation_that_another_process_ended_before_this_one_took_it_counts(home):
     ledger, kinds, due = Ledger.open(home), [], []
     made, elsewhere = study(ledger), Segment(home)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +13,10 @@ from dataset_files import make_dataset
 from harness import registry
 from harness.checks import linter
 from harness.data import library, preparation, reader, splits
-from harness.report import row_lookup
 from harness.search import selection
 from harness.text import embeddings
 from harness.text.encoders import _base
-from harness.types import Cell, HarnessError, PrepSpec
+from harness.types import HarnessError, PrepSpec
 from harness.workflows import components
 
 
@@ -187,9 +185,3 @@ def test_a_matrix_that_is_a_folder_is_refused_as_one(tmp_path, home):
     (tmp_path / "E.parquet").mkdir()
     with pytest.raises(HarnessError, match=r"E\.parquet is a folder; a matrix must be one file"):
         _base.encoder(f"file:{tmp_path}/E.parquet", home)
-
-
-def test_the_command_that_a_message_prints_can_be_pasted_whatever_the_name_of_the_matrix():
-    command = row_lookup.LedgerRow(Cell("toy", "file:a, b.npy", "sasrec", "svd"), {}, {}, ()).command
-    words = shlex.split(command)
-    assert registry.split_list(words[words.index("--encoders") + 1]) == ["file:a, b.npy"]
