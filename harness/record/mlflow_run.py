@@ -174,7 +174,8 @@ def content(ledger: Ledger, trial_id: str) -> Content:
 def _decided(ledger: Ledger, trial_id: str) -> list[Json]:
     """The decisions that led to a confirmation: the launches before it chose among the trials ended by then."""
     entry = ledger.trials[trial_id]
-    studies = [study for study in ledger.launches[entry.run].studies if study.cell == entry.trial.cell]
+    launch = ledger.launches.get(entry.run)  # None if its line is damaged
+    studies = [study for study in launch.studies if study.cell == entry.trial.cell] if launch else []
     events = [event for study in studies for event in tuple(ledger.decisions.get(study.id, ()))]
     return [{key: event[key] for key in ("study", "trials", "winner", "time")} for event in events]
 

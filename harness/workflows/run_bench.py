@@ -118,7 +118,7 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
         log("Nothing is left to do: every trial of this grid is in the ledger.")
     failpoints.reach("searched")
     # not the newest launch: a bench beside this one, with other settings, may have begun later
-    newest = max(run for run, one in ledger.launches.items() if one.table == request.table_key)
+    newest = max((run for run, one in ledger.launches.items() if one.table == request.table_key), default=None)
     inputs = report_files.inputs_hash(ledger, newest)
     table = tables.build(ledger_frames.build(ledger, artifacts.sources(request.home), newest))
     report = report_files.existing(request.home, inputs)
@@ -283,7 +283,7 @@ def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) 
         return progress.ended, mirror is not None and not behind and not stop.signum
 
 
-def _show(uri: str, home: Path, ledger: Ledger, report: Path, run: str) -> None:
+def _show(uri: str, home: Path, ledger: Ledger, report: Path, run: str | None) -> None:
     """Show the report of a launch in MLflow too; a store that went away costs one line."""
     from harness.workflows import mlflow_page
 
