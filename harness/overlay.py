@@ -56,6 +56,10 @@ class Module:
     place: str
     is_package: bool = False
 
+    def parents(self) -> list[str]:
+        """Return the names of the packages that it lies in."""
+        return [self.name.rsplit(".", cut)[0] for cut in range(1, self.name.count(".") + 1)]
+
     def tree(self) -> ast.Module:
         """Parse the source. Raises HarnessError that names file and line."""
         try:
@@ -109,8 +113,8 @@ class Overlay:
                 outside.add(name)
                 continue
             inside[name] = self.modules[name]
-            parents = [name.rsplit(".", cut)[0] for cut in range(1, name.count(".") + 1)]
-            todo += [*imported(self.modules[name]), *(parent for parent in parents if parent in self.modules)]
+            parents = (parent for parent in inside[name].parents() if parent in self.modules)
+            todo += [*imported(inside[name]), *parents]
         return [inside[name] for name in sorted(inside)], sorted(outside)
 
     def part(self, components: Iterable[Component]) -> Overlay:
@@ -365,20 +369,11 @@ def install(overlay: Overlay | None) -> None:
 
 def _outdated(before: dict[str, Module], after: dict[str, Module]) -> set[str]:
     """Return the modules of `before` whose source is another, or that import such a module."""
-    runs = {name: _runs(module) for name, module in before.items()}
+    runs = {name: {*module.parents(), *_readable_imports(module)} for name, module in before.items()}
     found: set[str] = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     while more := {name for name, imports in runs.items() if name not in found and not imports.isdisjoint(found)}:
         found |= more
     return found & before.keys()
-
-
-def _runs(module: Module) -> set[str]:
-    """The modules that importing a module may run, its packages among them; empty if it cannot be imported."""
-    parents = {module.name.rsplit(".", cut)[0] for cut in range(1, module.name.count(".") + 1)}
-    try:
-        return parents.union(imported(module))
-    except HarnessError:
-        return set()
 
 
 class _Finder(MetaPathFinder):
