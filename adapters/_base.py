@@ -143,7 +143,7 @@ class Step:
     longest: the greatest L' that the backbone takes; the sequences of a step can all be shorter. epoch: number of the
     epoch, from 0, for weights that follow a schedule. ends: (B,) int64, the place in ``states`` of the state before the
     last item of each sequence, -1 for a sequence of one item; None unless the backbone trains every position of a
-    sequence.
+    sequence. candidates: (C,) int64, the items that the losses may compare with; None for all.
     """
 
     sequences: Tensor
@@ -154,6 +154,14 @@ class Step:
     longest: int
     epoch: int = 0
     ends: Tensor | None = None
+    candidates: Tensor | None = None
+
+    def draw(self, n: int, size: torch.Size) -> Tensor:
+        """Indices of items drawn uniformly from the catalogue of n, without those that are held out of training."""
+        device = self.sequences.device
+        if self.candidates is None:
+            return torch.randint(n, size, device=device)
+        return self.candidates[torch.randint(len(self.candidates), size, device=device)]
 
     def items(self) -> Tensor:
         """Indices of the distinct items in the step's sequences, (m,) int64, ascending."""

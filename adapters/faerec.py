@@ -54,6 +54,7 @@ class FAERec(Adapter):
     Raises ValueError if d exceeds the rank or ``preprocess`` is unknown.
     """
 
+    version = 2  # since then, items that are held out of training are not drawn
     fuses = True
     uses_interactions = True
 
@@ -115,8 +116,7 @@ class FAERec(Adapter):
 
     def aux(self, step: Step) -> Tensor | None:
         events = step.sequences[step.sequences > 0] - 1
-        drawn = torch.randint(self.n, events.shape, device=events.device)
-        ids, counts = torch.cat([events, drawn]).unique(return_counts=True)
+        ids, counts = torch.cat([events, step.draw(self.n, events.shape)]).unique(return_counts=True)
         ids, counts = ids[self.has_text[ids]], counts[self.has_text[ids]]
         if not len(ids):
             return None

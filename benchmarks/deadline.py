@@ -22,7 +22,7 @@ GRID = ["--max-history", "30", "--adapters", "id,mlp,spectran", "--encoders", "n
 GRID += ["--backbones", "sasrec,gru4rec", "--epochs", "8", "--set", "train.d=32", "--set", "train.max_len=30"]
 SIZES = {
     "calibrated": ["--trials", "4", "--seeds", "2"],
-    "enlarged, from its trials": ["--trials", "8", "--seeds", "3"],
+    "enlarged, from its own trials": ["--trials", "8", "--seeds", "3"],
 }
 
 

@@ -129,7 +129,8 @@ class Overlay:
         outside = {name.partition(".")[0] for one in self.components.values() for name in self.imports(one)[1]}
         known = metadata.packages_distributions()
         found = {known[name][0] for name in outside - skipped if name in known}
-        return sorted(f"{name}=={metadata.version(name)}" for name in found)
+        # without the local label of a build (`+cpu`), which no index has
+        return sorted(f"{name}=={metadata.version(name).partition('+')[0]}" for name in found)
 
     @cached_property
     def hash(self) -> str:

@@ -53,6 +53,8 @@ __all__ = [
     "unquoted",
 ]
 VERBS = "harness.verbs"
+WORDS = {"losses": "loss", "list_metrics": "list metric", "datasets": "data set", "tables": "table format"}
+SELECTABLE = "give names, globs or 'all' (`harness list` shows the names)"
 Choice: TypeAlias = tuple[str, dict[str, Any]]  # a component and the parameters that brackets fix
 
 
@@ -106,8 +108,13 @@ def suggest(word: str, valid: list[str]) -> str:
 
 
 def _kind(package: str) -> str:
-    """Return the folder name of a package: its kind of component in messages."""
+    """Return the folder name of a package."""
     return package.rpartition(".")[2]
+
+
+def _word(package: str) -> str:
+    """Return the kind of component of a package, for messages."""
+    return WORDS.get(kind := _kind(package)) or kind.removesuffix("s")
 
 
 @cache
@@ -131,7 +138,7 @@ def find(package: str, name: str) -> str:
     for stem in names(package):
         if stem.replace("_", "-") == name.replace("_", "-"):
             return stem
-    raise HarnessError(f"{_kind(package)} has no '{name}'. {suggest(name, names(package))}")
+    raise HarnessError(f"There is no {_word(package)} '{name}'. {suggest(name, names(package))}")
 
 
 def select(package: str, selection: str) -> list[str]:
@@ -162,9 +169,11 @@ def select(package: str, selection: str) -> list[str]:
             chosen = {word: choice for word, choice in chosen.items() if word not in out}
     for pattern, hits in idle.items():
         if "[" in pattern or any(_meant(choice, hits) for choice in chosen.values()):
-            raise HarnessError(f"'!{pattern}' excludes nothing: write it after what it excludes, spelt alike.")
+            raise HarnessError(
+                f"'!{pattern}' excludes nothing: write it after the names that it excludes, spelt as they are."
+            )
     if not chosen:
-        raise HarnessError(f"'{selection}' selects nothing from {_kind(package)}.")
+        raise HarnessError(f"'{selection}' selects no {_word(package)}; {SELECTABLE}.")
     return list(chosen)
 
 
@@ -176,7 +185,7 @@ def _hits(package: str, base: str, drop: bool) -> list[str]:
     if base == "all" and not drop:
         hits = [name for name in hits if not schema(package, name).attributes.get("by_name_only")]
     if not hits:
-        raise HarnessError(f"'{base}' matches no name in {_kind(package)}. {suggest(base, names(package))}")
+        raise HarnessError(f"No {_word(package)} matches '{base}'. {suggest(base, names(package))}")
     return hits
 
 

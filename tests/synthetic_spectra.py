@@ -1,4 +1,4 @@
-"""Made-up catalogues for the tests of the model rooms: those of the conformance suite, and popularity by hand."""
+"""Made-up catalogues for the tests of the models: those of the conformance suite, and popularity by hand."""
 
 from dataclasses import replace
 

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -57,6 +58,17 @@ def test_a_baseline_scores_every_item_for_every_query(package, name):
     assert scores.shape == (USERS, ITEMS)
     assert scores.dtype == torch.float32
     assert not torch.isnan(scores).any()
+
+
+@parametrized(registry.BASELINES)
+def test_a_baseline_counts_training_events_only(package, name):
+    """The split that it gets holds all events: those of validation and test must not change its scores."""
+    split, scorer = toy_split(), registry.load(package, name)
+    others = split.items.reshape(USERS, LENGTH).copy()
+    others[:, -2:] = others[:, -2:] % ITEMS + 1
+    changed = replace(split, items=others.ravel())
+    scores = [scorer(one, toy_spectrum(ITEMS)).scores(one.valid) for one in (split, changed)]
+    assert torch.equal(*scores)
 
 
 @parametrized(registry.METRICS)

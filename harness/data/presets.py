@@ -96,32 +96,33 @@ def check_protocol(protocol: Protocol) -> None:
         if (value := getattr(protocol, name)) not in choices:
             raise HarnessError(f"There is no {name} '{value}'. {suggest(str(value), choices)}")
         if kind in (only := ONLY_FIRST.get(name, ())) and value != choices[0]:
-            others = " or ".join(f"'{other}'" for other in CHOICES["split"] if other not in only)
-            raise HarnessError(f"The {name} '{value}' needs the split {others}; '{kind}' allows only '{choices[0]}'.")
+            *others, last = (other for other in CHOICES["split"] if other not in only)
+            others = f"{', '.join(others)} or {last}" if others else last
+            raise HarnessError(f"--{name} {value} needs --protocol {others}; {kind} allows only '{choices[0]}'.")
     if kind in ("gts", "windows") and not 0 < protocol.quantile < 1:
-        raise HarnessError(f"The quantile of the split '{kind}' is {protocol.quantile}; it must lie between 0 and 1.")
+        raise HarnessError(f"--quantile is {protocol.quantile}; it must lie between 0 and 1.")
     _check_folds(protocol)
     if not 0 < protocol.train_users < 1:
-        raise HarnessError(f"train_users is {protocol.train_users}; it must lie between 0 and 1.")
+        raise HarnessError(f"--train-users is {protocol.train_users}; it must lie between 0 and 1.")
     if kind != "users" and protocol.train_users != defaults.train_users:
-        raise HarnessError(f"train_users needs the split 'users'; the split is '{kind}'.")
+        raise HarnessError(f"--train-users needs --protocol users; the protocol is '{kind}'.")
     if not 0 <= protocol.cold_items < 1:
-        raise HarnessError(f"cold_items is {protocol.cold_items}; it must be 0 (off) or a share below 1.")
+        raise HarnessError(f"--cold-items is {protocol.cold_items}; it must be 0 (off) or a share below 1.")
     if protocol.cold_items and protocol.target == "successive":
         raise HarnessError(
-            "cold_items needs the target 'last' or 'first': with 'successive', held-out items would enter histories."
+            "--cold-items needs --target last or first: with 'successive', held-out items would enter histories."
         )
     if protocol.split_seed != defaults.split_seed and not protocol.cold_items and kind != "users":
-        raise HarnessError("split_seed needs cold_items or the split 'users'; nothing else is drawn.")
+        raise HarnessError("--split-seed needs --cold-items or --protocol users; otherwise nothing is drawn.")
 
 
 def _check_folds(protocol: Protocol) -> None:
     folds, fold = protocol.folds, protocol.fold
     if protocol.split != "windows":
         if folds or fold:
-            raise HarnessError(f"folds needs the split 'windows'; the split is '{protocol.split}'.")
+            raise HarnessError(f"--folds needs --protocol windows; the protocol is '{protocol.split}'.")
     elif folds < 2:
-        raise HarnessError(f"The split 'windows' needs at least 2 folds, not {folds}; one fold is the split 'gts'.")
+        raise HarnessError(f"--protocol windows needs --folds of at least 2, not {folds}; one fold is --protocol gts.")
     elif not 0 <= fold < folds:
         raise HarnessError(f"There is no fold {fold}; the folds are 0 to {folds - 1}.")
 

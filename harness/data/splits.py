@@ -103,7 +103,9 @@ def split(prepared: Prepared, protocol: Protocol) -> Split:
     """
     presets.check_protocol(protocol)
     if protocol.drop_tied_test and prepared.times is None:
-        raise HarnessError(f"{prepared.name} has no timestamps, but 'drop_tied_test' needs them.")
+        raise HarnessError(
+            f"{prepared.name} has no timestamps, which --drop-tied-test needs; omit it, or add a column timestamp."
+        )
     held_out = _held_out(prepared, protocol) if protocol.cold_items else None
     clock = prepared.times
     if clock is not None and held_out is not None:
@@ -120,7 +122,8 @@ def split(prepared: Prepared, protocol: Protocol) -> Split:
     for part, queries in (("validation", valid), ("the test", test)):
         if not len(queries.users):
             raise HarnessError(
-                f"{prepared.name}: the split '{protocol.split}' leaves no user for {part}{_of_fold(protocol)}."
+                f"{prepared.name}: --protocol {protocol.split} leaves no user for {part}{_of_fold(protocol)}. "
+                f"Filter less{', move --quantile' if protocol.split in ('gts', 'windows') else ''} or choose another."
             )
     n_items = prepared.catalogue.height
     return Split(n_items, prepared.items, prepared.offsets, prepared.times, train_ends, valid, test, held_out)

@@ -94,8 +94,11 @@ def on_gpu(function: Callable[..., Any], *arguments: Any, labels: Mapping[str, s
     return result
 
 
-def on_gpu_nodes(function: Callable[[], Any], *, labels: Mapping[str, str], timeout: float) -> list[Any]:
-    """Run a function with all GPUs of each node that has any, among the nodes with `labels`, and return the results.
+def on_gpu_nodes(
+    function: Callable[[], Any], *, labels: Mapping[str, str], timeout: float, share: float = 1.0
+) -> list[Any]:
+    """Run a function with a share of the GPUs (1: with all) of each node that has any, among the nodes with `labels`,
+    and return the results.
 
     Raises as `on_gpu`.
     """
@@ -103,7 +106,8 @@ def on_gpu_nodes(function: Callable[[], Any], *, labels: Mapping[str, str], time
     for node in layouts.selected(ray.nodes(), labels):
         if gpus := float(node["Resources"].get("GPU", 0)):
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            tasks.append(_task(function, num_cpus=0, num_gpus=gpus, scheduling_strategy=there).remote())
+            given = gpus if share == 1 else min(gpus, share)
+            tasks.append(_task(function, num_cpus=0, num_gpus=given, scheduling_strategy=there).remote())
     return _results(tasks, timeout)
 
 

@@ -141,19 +141,32 @@ def layout(
     gpu None: `share_of` if there are GPUs, at least the share that fits the measured memory, at most what a node has.
     Raises NoRoom if no node has the threads and the share of one trial: Ray would wait for such a node for ever.
     """
-    gpus, cpus = resources["gpus"], resources["cpus"]
-    each = resources.get("each") or [[cpus, gpus]]
+    gpus = resources["gpus"]
+    each = resources.get("each") or [[resources["cpus"], gpus]]
     largest = min(1.0, max(node_gpus for _, node_gpus in each))
     share = min(largest, share_of(gpus, width, memory.share if memory else GPU_SHARE)) if gpu is None else gpu
     if share and not EXACT <= share <= largest:
         has = f"no node here has more than {largest:g}" if largest else "no node here has a GPU"
         raise NoRoom(f"--gpu {share:g} of a GPU per trial: must be 0, or {EXACT:g} to 1, and {has}.")
     width = max(1, min(width, sum(_on_gpus(node_gpus, share) for _, node_gpus in each) if share else width))
-    threads = threads or max(1, min(cpus // width, resources["node_cpus"]))
+    threads = threads or _threads(each, width, share, resources["node_cpus"])
     slots = sum(_slots(cores, node_gpus, threads, share) for cores, node_gpus in each)
     if not slots:
         raise _no_room(each, threads, share)
     return Layout(slots, threads, share, resources.get("labels", {}))
+
+
+def _threads(each: Sequence[Sequence[float]], width: int, share: float, most: int) -> int:
+    """Threads of each of `width` trials: all cores that they can reach, as long as no GPU is left without its trials.
+
+    >>> _threads([[16, 0], [16, 4]], 16, 0.25, 16), _threads([[16, 8], [64, 1]], 9, 1.0, 64)
+    (1, 2)
+    """
+    cores = sum(int(cpus) for cpus, gpus in each if not share or _on_gpus(gpus, share))
+    threads = max(1, min(cores // width, most))
+    while share and threads > 1 and sum(_slots(int(cpus), gpus, threads, share) for cpus, gpus in each) < width:
+        threads -= 1
+    return threads
 
 
 def _no_room(each: Sequence[Sequence[float]], threads: int, share: float) -> NoRoom:

@@ -89,7 +89,7 @@ class Leases:
             if not self._dead(key, number, holder):
                 return owner
             if owner not in self._gone:
-                self._log(f"Run {owner} died; continuing its work.")
+                self._log(f"Launch {owner} died; continuing its work.")
             self._gone.add(owner)
         next_number = 0 if number is None else number + 1
         if not self._create(f"{key}.{next_number}"):

@@ -208,12 +208,14 @@ def save_model(folder: Path, export: Path, own: Overlay) -> None:
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import Array, DataType
+    from mlflow.types.schema import AnyType, Array, DataType
 
-    inputs = Schema([ColSpec(Array(DataType.string), "history"), ColSpec(Array(DataType.double), "times", False)])
+    # MLflow takes no whole numbers for an array of doubles, and no fractions for one of whole numbers
+    inputs = Schema([ColSpec(Array(DataType.string), "history"), ColSpec(AnyType(), "times", False)])
     parameters = ParamSchema([ParamSpec("k", DataType.long, 10)])
     code_paths = [str(registry.folder_of(package)) for package in ("harness", "adapters", "backbones")]
-    needed = [f"{name}=={metadata.version(name)}" for name in SERVED]
+    # without the local label of a build (`+cpu`), which no index has
+    needed = [f"{name}=={metadata.version(name).partition('+')[0]}" for name in SERVED]
     with tempfile.TemporaryDirectory() as scratch:
         script = Path(scratch) / "recommend.py"
         script.write_text(SCRIPT, encoding="utf-8")

@@ -134,7 +134,9 @@ class Tracker:
     def write(self, ledger: Ledger, trial_ids: Sequence[str], launches: Sequence[str] = ()) -> Iterator[str]:
         """Write benches and ended trials over all connections; yield the id of each trial once it is written, or is in
         `refused`."""
-        benches = sorted({ledger.trials[trial_id].run for trial_id in trial_ids}.union(launches) - self.parents.keys())
+        # a damaged launch gets no run
+        runs = {ledger.trials[trial_id].run for trial_id in trial_ids}.union(launches)
+        benches = sorted(runs & ledger.launches.keys() - self.parents.keys())
         for _ in in_threads(lambda run: self._bench(ledger, run), benches, self.store.connections):
             pass
         yield from in_threads(lambda trial_id: self._offer(ledger, trial_id), trial_ids, self.store.connections)
@@ -191,7 +193,8 @@ class Tracker:
         content = mlflow_run.content(ledger, trial_id)
         files, large = mlflow_run.files_of(self.home, trial_id)
         text = json.dumps(content.record)
-        tags = content.tags | {PARENT: self.parents[ledger.trials[trial_id].run]}
+        parent = self.parents.get(ledger.trials[trial_id].run)
+        tags = content.tags | ({PARENT: parent} if parent else {})
         with tempfile.TemporaryDirectory() as scratch:
             if (record := mlflow_run.record_tags(text)) is None:
                 file = Path(scratch) / RECORD_FILE

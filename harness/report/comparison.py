@@ -178,7 +178,7 @@ def side(word: str, home: Path) -> Side:
 
 def _side(word: str, ledger: Ledger, run: str | None, ranks_of: Callable[[str], pl.DataFrame | None]) -> Side:
     if not ledger.launches:
-        raise HarnessError(f"{word} has no results yet.")
+        raise HarnessError(f"{word} has no results yet; a bench or, for MLflow, `harness sync` writes them.")
     return Side(word, ledger, row_lookup.of(ledger, run), ledger.launches[run or max(ledger.launches)], ranks_of)
 
 
@@ -235,7 +235,7 @@ def _on_seeds(seeds: list[int]) -> list[str]:
     if max(seeds) == 1:
         return ["one seed each: the test covers the choice of users, not that of seeds"]
     if min(seeds) == 1:
-        return ["one seed on one side: what seeds differ by is estimated from the other"]
+        return ["one seed on one side: the variance over seeds is estimated from the other"]
     return []
 
 

@@ -65,8 +65,8 @@ class LedgerRow:
     @property
     def remedy(self) -> str:
         """What to do to complete this row: a bench with other options would begin another one."""
-        file = " (`harness bench study.toml`, with the file of its report)" if self.launch.study else ""
-        return f"Run the bench of launch {self.run} again, with the same options{file}."
+        file = " (`harness bench study.toml`; the file is beside its report)" if self.launch.study else ""
+        return f"Rerun the bench of launch {self.run} with the same options{file}."
 
 
 def of(ledger: Ledger, run: str | None = None) -> dict[Cell, LedgerRow]:
@@ -163,8 +163,9 @@ def sequences(home: Path, row: LedgerRow, key: str, word: str = "") -> splits.Pr
         prepared = prepare(home, row, word)
         if prepared.hash != key:
             raise HarnessError(
-                f"{row.cell.dataset} has changed: its sequences have the hash {prepared.hash}, those of the row "
-                f"{key}, and the latter are not in {home / 'cache' / 'prepared'}."
+                f"{row.cell.dataset} has changed: its sequences have hash {prepared.hash}; the row was trained on "
+                f"{key}, which is not in {home / 'cache' / 'prepared'}. Give the earlier files with --dataset FOLDER, "
+                "or rerun the bench on the new data."
             )
         return prepared
     folder = _prepared(home, key)
@@ -231,7 +232,7 @@ def text(home: Path, row: LedgerRow, key: str, prepared: splits.Prepared) -> dic
         if embeddings.embedding_hash(encoder, texts) != key:
             raise HarnessError(
                 f"The embedding '{row.cell.encoder}' of {row.words} (hash {key}) is not cached in this home, and the "
-                "encoder would now produce another one."
+                "encoder would now produce another one. Use the model and texts of that time, or rerun the bench."
             )
         matrices = embeddings.matrices(encoder, texts, home)
     basis = embeddings.basis(matrices["E"], key, home)
@@ -241,13 +242,14 @@ def text(home: Path, row: LedgerRow, key: str, prepared: splits.Prepared) -> dic
 def weights_file(home: Path, trial: Trial) -> Path:
     """Return the trial's weights file. Raises HarnessError unless it is a complete safetensors file of this trial."""
     path = artifacts.fetch(home, trial.id, artifacts.WEIGHTS)
+    again = f"Move {path.parent} away and rerun the bench to repeat this run."
     if not path.is_file():
-        raise HarnessError(f"The weights of {trial.cell}, seed {trial.seed}, are missing: {path} does not exist.")
-    if artifacts.fault(home, trial.id, path.name) == "damaged":
         raise HarnessError(
-            f"The weights of {trial.cell}, seed {trial.seed}, are damaged: {path}. Move {path.parent} away and rerun "
-            "the bench to repeat this run."
+            f"The weights of {trial.cell}, seed {trial.seed}, are missing: {path} does not exist. Use the home that "
+            f"trained them, or move {path.parent} away and rerun the bench to repeat this run."
         )
+    if artifacts.fault(home, trial.id, path.name) == "damaged":
+        raise HarnessError(f"The weights of {trial.cell}, seed {trial.seed}, are damaged: {path}. {again}")
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
@@ -256,9 +258,9 @@ def weights_file(home: Path, trial: Trial) -> Path:
         stored = Trial.from_json(json.loads(header["__metadata__"]["trial"]))
         whole = 8 + size + stop == path.stat().st_size
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HarnessError(f"The weights of {trial.cell}, seed {trial.seed}, are damaged: {path}.") from error
+        raise HarnessError(f"The weights of {trial.cell}, seed {trial.seed}, are damaged: {path}. {again}") from error
     if not whole:
-        raise HarnessError(f"The weights of {trial.cell}, seed {trial.seed}, are truncated: {path}.")
+        raise HarnessError(f"The weights of {trial.cell}, seed {trial.seed}, are truncated: {path}. {again}")
     if stored.id != trial.id:
         raise HarnessError(f"{path} contains the weights of another trial, {stored.id}.")
     return path
@@ -277,5 +279,8 @@ def ranks(home: Path, trial: Trial) -> pl.DataFrame:
     """Return test ranks `user`, `low`, `high` of a confirmation. Raises HarnessError if missing or damaged."""
     frame = artifacts.load_ranks(home, trial.id)
     if frame is None:
-        raise HarnessError(f"The test ranks of {trial.cell}, seed {trial.seed}, are missing or damaged.")
+        raise HarnessError(
+            f"The test ranks of {trial.cell}, seed {trial.seed}, are missing or damaged. Rerun the bench to repeat "
+            "this run."
+        )
     return frame

@@ -9,7 +9,7 @@ from harness.record.launches import LaunchRecord, StudyRecord
 from harness.record.ledger import Ledger
 from harness.types import Cell, HarnessError, Inputs, Json
 
-AGAIN = "name it in a bench to train it again"
+AGAIN = "name it in a bench to retrain it"
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,11 @@ def named(ledger: Ledger, run: str | None = None) -> str:
         return run or last
     found = sorted(name for name in ledger.launches if run and name.startswith(run))
     if len(found) > 1:
-        raise HarnessError(f"{len(found)} runs of this home begin with '{run}', from {found[0]} to {found[-1]}.")
+        raise HarnessError(
+            f"'{run}' matches {len(found)} launches of this home, {found[0]} to {found[-1]}; give more of the name."
+        )
     if not found:
-        raise HarnessError(f"There is no run '{run}' in this home; the newest is {last}.")
+        raise HarnessError(f"There is no launch '{run}' in this home; the newest is {last} (all: its folder ledger).")
     return found[0]
 
 

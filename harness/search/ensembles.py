@@ -57,7 +57,7 @@ def select(selection: str, seeds: int) -> Selection:
         _check_seeds(name, seeds)
     parts = [part for name in kept for part in parts_of(name)]
     if not chosen and not parts:
-        raise HarnessError(f"'{selection}' selects nothing from adapters.")
+        raise HarnessError(f"'{selection}' selects no adapter; {registry.SELECTABLE}.")
     return Selection(list(dict.fromkeys([*chosen, *parts])), kept)
 
 

@@ -249,8 +249,8 @@ def _unwon(cell: Cell, request: Request, ledger: Ledger) -> str:
     if not space.searched or _won(cell, space, request, ledger):
         return ""
     return (
-        f"no finished search of it in the newest table of {request.engine.warm_start} under this protocol has a winner "
-        "within its search space"
+        f"in the newest table of {request.engine.warm_start} under this protocol, no finished search of this row has a "
+        "winner inside its search space"
     )
 
 

@@ -37,7 +37,7 @@ def datasets(selection: str, home: Path) -> list[str]:
                 raise HarnessError(f"--datasets '{word}' excludes nothing: it is no data set. {hint}")
         words = [w for w in words if w not in hits] if drop else list(dict.fromkeys([*words, *hits]))
     if not words:
-        raise HarnessError(f"--datasets '{selection}' selects nothing.")
+        raise HarnessError(f"--datasets '{selection}' selects no data set; {registry.SELECTABLE}.")
     return words
 
 
@@ -53,7 +53,7 @@ def encoders(selection: str, home: Path) -> dict[str, _base.Encoder]:
     """Return the encoders of a request by label. Raises HarnessError for an unknown encoder or equal labels."""
     chosen = [_base.encoder(word, home) for word in registry.split_list(selection)]
     if not chosen:
-        raise HarnessError(f"--encoders '{selection}' selects nothing.")
+        raise HarnessError(f"--encoders '{selection}' selects no encoder; {registry.SELECTABLE}.")
     by_label = {encoder.label: encoder for encoder in chosen}
     if len(by_label) < len(chosen):
         raise HarnessError(f"--encoders '{selection}': two encoders have the same name; rename a file.")

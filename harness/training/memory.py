@@ -49,6 +49,11 @@ def smallest_card() -> float:
     return min(cards) / MB
 
 
+def without_cuda() -> str:
+    """Return "" if this process can use a GPU, else the version of PyTorch that cannot."""
+    return "" if torch.cuda.is_available() else f"torch {torch.__version__}"
+
+
 def _peak(probe: Probe, data: Json) -> float:
     split = data["splits"][probe.split]
     arrays = data["spectra"][probe.spectrum] if probe.spectrum else {}

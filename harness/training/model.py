@@ -149,7 +149,7 @@ class SequenceModel(nn.Module):
             return self.last_states(rows, subtable)
 
         longest, ends = self.backbone.max_len, self._ends(trained)
-        return Step(batch.items, batch.users, states, target, encode, longest, batch.epoch, ends)
+        return Step(batch.items, batch.users, states, target, encode, longest, batch.epoch, ends, self.candidates)
 
     def _ends(self, trained: Tensor) -> Tensor | None:
         """Places of the last trained position of each row among all of them; None unless all positions are trained."""

@@ -38,11 +38,14 @@ def exact() -> Iterator[None]:
 
     Ranking compares a target's score, a sum of products of its own, with scores of matrix products: in TF32 they differ
     by a thousandth, items with equal vectors would lie all above or all below the target, and an export on a CPU would
-    not reproduce the ranks.
+    not reproduce the ranks. cuDNN, which computes recurrent layers and convolutions, has a switch of its own, which is
+    on unless it is changed.
     """
-    before = torch.get_float32_matmul_precision()
+    before, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+        torch.backends.cudnn.allow_tf32 = cudnn

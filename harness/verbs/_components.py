@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from harness import registry
+from harness.verbs._types import UserPath
 
 COMPONENTS: dict[str, Any] = {
     "multiple": True,
     "envvar": "HARNESS_COMPONENTS",
-    "type": click.Path(path_type=Path),
+    "type": UserPath(),
     "metavar": "DIR",
     "help": "Folder of your own adapters/, backbones/, losses/, ... (see docs/own-components.md). May be repeated.",
 }

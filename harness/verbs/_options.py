@@ -1,27 +1,23 @@
-"""Options that commands share, and what is built from them: a request, a preparation, a protocol."""
+"""Options that commands share."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from harness import registry
 from harness.paths import expanded
 from harness.registry import ADAPTERS, BACKBONES, ENCODERS, names
-from harness.types import BUDGETS, Budget, Engine, HarnessError, PrepSpec, Protocol
+from harness.types import BUDGETS, HarnessError
 from harness.verbs._components import COMPONENTS
-from harness.verbs._numbers import BoundedInt, FiniteFloat
 from harness.verbs._study import LongName, Names, long_name, merged, only_these, use_study, use_suite
+from harness.verbs._types import BoundedInt, FiniteFloat, UserPath
 
 if TYPE_CHECKING:
-    from harness.search import spaces
-    from harness.search.plan import Request
-    from harness.search.suites import Suite
+    pass
 
 HOME = "~/.harness"
 
@@ -48,13 +44,15 @@ home_option = click.option(
 json_option = click.option("--json", "as_json", cls=LongName, is_flag=True, help="Print JSON.")
 save_option = click.option(
     "--save",
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     metavar="STUDY.toml",
     allow_from_autoenv=False,
     help="Write these options to a study file.",
 )
 run_option = click.option(
-    "--run", metavar="LAUNCH", help="Use the table as of this launch; a prefix of its name is enough."
+    "--run",
+    metavar="LAUNCH",
+    help="Use the table as of this launch: the name of a file in HOME/ledger, or a prefix of it.",
 )
 prep_options = combined(
     click.option(
@@ -102,9 +100,7 @@ prep_options = combined(
 
 Options = dict[str, Any]  # option -> value, as click parsed them
 spaces_options = combined(
-    click.option(
-        "--spaces", type=click.Path(path_type=Path), help="Folder of search spaces, or name of a published setting."
-    ),
+    click.option("--spaces", type=UserPath(), help="Folder of search spaces, or name of a published setting."),
     click.option(
         "--set", multiple=True, metavar="NAME=VALUE", callback=merged, help="Fix a shared parameter: train.d=128."
     ),
@@ -206,6 +202,11 @@ grid_options = combined(
     ),
     click.option("--epochs", type=BoundedInt(1), help="Max epochs per trial. Overrides the budget."),
     click.option(
+        "--patience",
+        type=BoundedInt(0),
+        help="Epochs without a better validation after which a trial ends; 0 never ends it. Overrides the budget.",
+    ),
+    click.option(
         "--cell-seconds",
         type=FiniteFloat(0, min_open=True),
         help="Time budget per cell: stop sampling trials after this many seconds.",
@@ -249,7 +250,7 @@ grid_options = combined(
         type=FiniteFloat(),
         default=0.8,
         show_default=True,
-        help="Share of users that users trains on; the others are halved between validation and test.",
+        help="With --protocol users: share of users to train on. Half of the others are for validation, half for test.",
     ),
     click.option(
         "--cold-items",
@@ -288,8 +289,9 @@ grid_options = combined(
         "--warm-start",
         default="",
         metavar="DATASET",
-        help="Start each search with the best trials found on DATASET; with --trials 0, train its winner there. "
-        "'shared': start with this row's best one and the shared parameters of the best other rows.",
+        help="Start each search with the best configurations that it found on DATASET; with --trials 0, train its "
+        "winner on DATASET without a search. 'shared': start with the row's own best configuration and the shared "
+        "parameters of the three best other rows.",
     ),
     click.option(
         "--search-seed",
@@ -308,87 +310,3 @@ grid_options = combined(
 @grid_options
 def GRID(**options: Any) -> None:
     """Hold the grid options, to ask which values they have by default."""
-
-
-def suite_of(options: Options) -> Suite | None:
-    """Return the suite that the options name, with the options that differ from it."""
-    from harness.search import suites
-
-    if options["suite"] is None:
-        return None
-    with GRID.make_context("suite", ["--suite", options["suite"]]) as context:
-        planned = context.params
-    same = ("suite", "home", "components")
-    changed = [name for name in planned if name not in same and options[name] != planned[name]]
-    words = {str(one.name): one.opts[0].lstrip("-") for one in GRID.params}
-    return suites.suite(options["suite"]).with_changes([words[name] for name in changed])
-
-
-def protocol_of(options: Options) -> Protocol:
-    """Return the protocol that the options describe. Raises HarnessError if it is invalid."""
-    from harness.data import presets
-
-    parts = ("filter_seen", "quantile", "validation", "target", "drop_tied_test")
-    parts += ("train_users", "cold_items", "split_seed", "folds")
-    protocol = Protocol(options["protocol"], **{name: options[name] for name in parts})
-    presets.check_protocol(protocol)
-    if protocol.quantile != Protocol().quantile and protocol.split not in ("gts", "windows"):
-        # here, since homes hold results of such benches from before it was refused
-        raise HarnessError(f"--quantile needs the protocol 'gts' or 'windows'; the protocol is '{protocol.split}'.")
-    return protocol
-
-
-def prep_of(options: Options) -> PrepSpec:
-    """Return the preset's spec, overridden by the single options. Raises HarnessError if it is invalid."""
-    from dataclasses import fields, replace
-
-    from harness.data import presets
-
-    overrides = {field.name: options[field.name] for field in fields(PrepSpec) if options[field.name] is not None}
-    if "order" in overrides:
-        overrides["order"] = tuple(step.strip() for step in overrides["order"].split(","))
-    spec = replace(presets.preset(options["prep"]), **overrides)
-    presets.check(spec)
-    return spec
-
-
-def source_of(options: Options) -> spaces.SpaceSource:
-    """Return the source of search spaces that `--spaces` and `--set` name."""
-    from harness.registry import split_overrides
-    from harness.search import spaces
-
-    pins = split_overrides(f"set[{','.join(options['set'])}]")[1] if options["set"] else {}
-    return spaces.SpaceSource(options["spaces"], pins)
-
-
-def _datasets(options: Options) -> str:
-    """The selection of data sets: `all` if none is given, but not if an empty one is, as by an unset variable."""
-    given = [] if options["datasets"] is None else [options["datasets"]]
-    return ",".join([*given, *options["more_datasets"]]) if given or options["more_datasets"] else "all"
-
-
-def request_of(options: Options) -> Request:
-    """Return the request that the grid options describe; other options are ignored."""
-    from dataclasses import replace
-
-    from harness.record.artifacts import check_home
-    from harness.search.plan import Request
-
-    registry.use_folders(options["components"])
-    budget: Budget = BUDGETS[options["budget"]]
-    limited = ("trials", "epochs", "seeds", "cell_seconds")
-    limits = {name: options[name] for name in limited if options[name] is not None}
-    return Request(
-        home=check_home(Path(options["home"])),
-        datasets=_datasets(options),
-        adapters=options["adapters"],
-        backbones=options["backbones"],
-        encoders=options["encoders"],
-        budget=replace(budget, **limits),
-        protocol=protocol_of(options),
-        prep=prep_of(options),
-        text=options["text"],
-        engine=Engine(options["sampler"], options["pruner"], options["warm_start"], options["search_seed"]),
-        spaces=source_of(options).under(budget.name),
-        suite=suite_of(options),
-    )

@@ -13,7 +13,8 @@ from harness.paths import expanded
 from harness.registry import quoted, split_list, split_overrides
 from harness.types import HarnessError
 from harness.verbs import _study
-from harness.verbs._options import Options, request_of
+from harness.verbs._options import Options
+from harness.verbs._request import request_of
 
 HEAD = "# A study of harness: `harness plan FILE` shows its plan, `harness bench FILE` runs it.\n"
 LEFT_OUT = "  # without user, password and parameters: set them in the environment"
@@ -38,7 +39,7 @@ def save(options: Options) -> None:
     content = text(options)
     try:
         if path.exists() and path.read_text(encoding="utf-8", errors="replace") != content:
-            raise HarnessError(f"--save {path}: there is such a file with another content; name another or delete it.")
+            raise HarnessError(f"--save {path}: the file exists with other content. Choose another name or delete it.")
         files.write_text(path, content)
     except OSError as error:
         raise HarnessError(f"--save {path}: the file cannot be written ({error.strerror}).") from error

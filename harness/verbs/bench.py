@@ -10,8 +10,9 @@ import click
 
 from harness.types import INTERRUPTED
 from harness.verbs import _save, plan
-from harness.verbs._numbers import BoundedInt, FiniteFloat
-from harness.verbs._options import Options, grid_options, json_option, layout_options, request_of, save_option
+from harness.verbs._options import Options, grid_options, json_option, layout_options, save_option
+from harness.verbs._request import request_of
+from harness.verbs._types import BoundedInt, FiniteFloat
 
 if TYPE_CHECKING:
     from harness.search.plan import Request
@@ -40,7 +41,8 @@ WORDS = f"{__name__}.words"
     type=FiniteFloat(0),
     default=1800.0,
     show_default=True,
-    help="End a trial that shows no progress for this many seconds; 0 disables it.",
+    help="End a trial without progress for this many seconds, or for ten times its longest epoch if that is longer. "
+    "0: never.",
 )
 @click.option(
     "--top-k", type=BoundedInt(0), default=0, help="Store the K best items of each test user.  [default: off]"
@@ -88,7 +90,8 @@ def command(**options: Any) -> None:
         click.echo(INTERRUPTED, err=True)
         sys.exit(outcome.exit_code)
     click.echo(
-        "Run the same command to resume; add trials, seeds, adapters or data sets to extend this grid.", err=True
+        "To extend this grid, add trials, seeds, adapters or data sets to the command; finished work is not repeated.",
+        err=True,
     )
     sys.exit(outcome.exit_code)
 

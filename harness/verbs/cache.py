@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from harness.verbs._numbers import FiniteFloat
 from harness.verbs._options import home_option, json_option
+from harness.verbs._types import FiniteFloat
 
 rank = 105
 

@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from harness.verbs._components import components_option
-from harness.verbs._options import home_option, json_option, prep_of, prep_options
+from harness.verbs._options import home_option, json_option, prep_options
+from harness.verbs._request import prep_of
 
 rank = 90
 

@@ -13,8 +13,8 @@ import click
 
 from harness.types import HarnessError
 from harness.verbs._components import components_option
-from harness.verbs._numbers import BoundedInt
 from harness.verbs._options import Options, home_option, json_option, run_option
+from harness.verbs._types import BoundedInt, UserPath
 
 if TYPE_CHECKING:
     from harness.overlay import Overlay
@@ -28,7 +28,7 @@ rank = 46
 @click.option(
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     help="Folder, or file with --lists, to create; must not exist.",
 )
 @click.option("--seed", type=int, help="Seed of the confirmed run.  [default: best in validation]")
@@ -66,7 +66,7 @@ def command(row: str, output: Path, seed: int | None, home: str, **options: Any)
     words = (options["dataset"], options["run"], options["fold"])
     report = export.write(find_home(Path(home)), row, output, seed, *words, check=check_of(options["tracking"]))
     if options["mlflow"]:
-        write_mlflow(report, export.own_components(output), options["tracking"])
+        write_mlflow(report, export.own_components(report.folder), options["tracking"])
     graph = write_onnx(report.folder) if options["onnx"] else None
     if options["as_json"]:
         return click.echo(as_json(report, {"onnx": graph} if graph else {}))
@@ -120,11 +120,11 @@ def write_lists(row: str, output: Path, seed: int | None, home: str, options: Op
     from harness.workflows import export_lists
 
     if options["mlflow"]:
-        raise HarnessError("--mlflow writes a model and --lists does not; give one of them.")
+        raise HarnessError("--mlflow and --lists exclude each other: --lists writes no model.")
     if options["onnx"]:
-        raise HarnessError("--onnx writes a model and --lists does not; give one of them.")
+        raise HarnessError("--onnx and --lists exclude each other: --lists writes no model.")
     if options["tracking"]:
-        raise HarnessError("--tracking logs the MLflow model and --lists writes none; give one of them.")
+        raise HarnessError("--tracking and --lists exclude each other: --lists writes no model to log.")
     request = export_lists.ListsRequest(
         row, options["top_k"] or 10, seed, options["dataset"], options["run"], options["fold"]
     )

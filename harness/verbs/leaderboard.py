@@ -10,9 +10,9 @@ import click
 
 from harness.types import HarnessError
 from harness.verbs._components import components_option
-from harness.verbs._numbers import BoundedInt
 from harness.verbs._options import home_option, run_option
 from harness.verbs._study import LongName
+from harness.verbs._types import BoundedInt, UserPath
 
 if TYPE_CHECKING:
     from harness.report.tables import Table
@@ -29,7 +29,7 @@ rank = 40
     cls=LongName,
     help="terminal, md, tex, csv, ... Default: by the suffix of --output, or terminal.",
 )
-@click.option("--output", type=click.Path(path_type=Path), help="Write to this file instead of stdout.")
+@click.option("--output", type=UserPath(), help="Write to this file instead of stdout.")
 @run_option
 @click.option("--from-mlflow", metavar="URI", is_flag=False, flag_value="default", help="Build it from MLflow only.")
 @click.option("--at-trials", type=BoundedInt(1), metavar="K", help="Rank as if each search had stopped after K trials.")
@@ -46,7 +46,7 @@ def command(
     at_trials: int | None,
     **more: bool,
 ) -> None:
-    """Print the table of the results so far, from the ledger or from MLflow."""
+    """Print the results so far, from the ledger or from MLflow."""
     from harness.record import artifacts
     from harness.record.ledger import Ledger
     from harness.report import ledger_frames, tables

@@ -8,12 +8,13 @@ from pathlib import Path
 import click
 
 from harness.verbs._options import home_option, json_option
+from harness.verbs._types import UserPath
 
 rank = 49
 
 
 @click.command()
-@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=UserPath())
 @home_option
 @json_option
 def command(folders: tuple[Path, ...], home: str, as_json: bool) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from harness.verbs._types import UserPath
+
 rank = 55
 KINDS = ("adapter", "backbone", "loss", "encoder", "baseline", "metric", "list-metric", "dataset", "table")
 
@@ -13,9 +15,7 @@ KINDS = ("adapter", "backbone", "loss", "encoder", "baseline", "metric", "list-m
 @click.command()
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("name")
-@click.option(
-    "--output", required=True, type=click.Path(path_type=Path), help="Folder for --components; created if missing."
-)
+@click.option("--output", required=True, type=UserPath(), help="Folder for --components; created if missing.")
 def command(kind: str, name: str, output: Path) -> None:
     """Write a working component to begin from: its file and, where it has one, its search space.
 

@@ -12,8 +12,9 @@ import click
 
 from harness.types import HarnessError, Json
 from harness.verbs import _save
-from harness.verbs._numbers import BoundedInt
-from harness.verbs._options import Options, grid_options, json_option, layout_options, request_of, save_option
+from harness.verbs._options import Options, grid_options, json_option, layout_options, save_option
+from harness.verbs._request import request_of
+from harness.verbs._types import BoundedInt
 
 if TYPE_CHECKING:
     from harness.search.plan import Plan
@@ -50,7 +51,7 @@ def show(options: Options) -> None:
     from harness.workflows import run_bench
 
     if options.get("slots") and not options.get("deadline"):
-        raise HarnessError("--slots is a number of the forecast; add --deadline.")
+        raise HarnessError("--slots needs --deadline: it sets the parallel trials of the forecast.")
     request = request_of(options)
     grid = planning.make(request, Ledger.open(request.home))
     if options.get("deadline"):

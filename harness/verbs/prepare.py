@@ -10,8 +10,9 @@ import click
 
 from harness.types import HarnessError
 from harness.verbs._components import components_option
-from harness.verbs._numbers import FiniteFloat
-from harness.verbs._options import home_option, json_option, prep_of, prep_options
+from harness.verbs._options import home_option, json_option, prep_options
+from harness.verbs._request import prep_of
+from harness.verbs._types import FiniteFloat
 
 rank = 70
 
@@ -40,7 +41,7 @@ def command(**options: Any) -> None:
     home = check_home(Path(options["home"]))
     spec = prep_of(options)
     if options["cost"] is not None and options["as_json"]:
-        raise HarnessError("--cost prints lines; omit --json.")
+        raise HarnessError("--cost has no JSON output; omit --json.")
     if options["cost"] is not None:
         for word in options["datasets"]:
             click.echo(

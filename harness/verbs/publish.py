@@ -9,16 +9,17 @@ import click
 from harness.types import HarnessError
 from harness.verbs._components import components_option
 from harness.verbs._options import home_option
+from harness.verbs._types import UserPath
 
 rank = 48
 
 
 @click.command()
 @components_option
-@click.argument("folder", metavar="DIR", required=False, type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", required=False, type=UserPath())
 @click.option(
     "--index",
-    type=click.Path(path_type=Path),
+    type=UserPath(),
     metavar="FOLDER",
     help="Write index.html over the publications in FOLDER.",
 )

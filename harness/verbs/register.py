@@ -6,16 +6,18 @@ from pathlib import Path
 
 import click
 
+from harness.paths import expanded
 from harness.types import HarnessError
 from harness.verbs._options import home_option
 from harness.verbs._study import LongName
+from harness.verbs._types import UserPath
 
 rank = 80
 
 
 @click.command()
 @click.argument("name")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=UserPath())
 @click.option(
     "--embedding",
     "embeddings",
@@ -43,4 +45,4 @@ def _named(pair: str) -> tuple[str, Path]:
     word, equals, file = pair.partition("=")
     if not (word and equals and file):
         raise HarnessError(f"--embedding '{pair}' is not WORD=FILE, such as titles=E.npy.")
-    return word, Path(file)
+    return word, expanded(file)

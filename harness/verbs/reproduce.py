@@ -11,8 +11,9 @@ import click
 
 from harness.types import HarnessError
 from harness.verbs._components import components_option
-from harness.verbs._numbers import BoundedInt, FiniteFloat
-from harness.verbs._options import home_option, json_option, run_option, source_of, spaces_options
+from harness.verbs._options import home_option, json_option, run_option, spaces_options
+from harness.verbs._request import source_of
+from harness.verbs._types import BoundedInt, FiniteFloat
 
 rank = 45
 interrupted = "Interrupted. The home is unchanged; the same command starts from the beginning."
@@ -51,7 +52,7 @@ def command(row: str, home: str, search: bool, as_json: bool, **options: Any) ->
     if search:
         result = reproduce.search(folder, request, source_of(options), _log)
     elif options["spaces"] or options["set"]:
-        raise HarnessError("--spaces and --set are those of the search; add --search.")
+        raise HarnessError("--spaces and --set need --search: they describe the search that is repeated.")
     else:
         result = reproduce.run(folder, request, _log)
     click.echo(json.dumps(result.to_json(), indent=1) if as_json else reproduce.text(result))

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from harness.verbs._components import components_option
-from harness.verbs._options import home_option, json_option, prep_of, prep_options
+from harness.verbs._options import home_option, json_option, prep_options
+from harness.verbs._request import prep_of
 
 rank = 60
 
@@ -23,7 +24,8 @@ rank = 60
 def command(name: str, home: str, as_json: bool, **options: Any) -> None:
     """Show one component or one data set.
 
-    Prints the parameters, search space and source of a component, or the card and warnings of a data set.
+    Prints the description (with its paper), parameters and search space of a component, or the card and warnings of a
+    data set.
     """
     from harness.record.artifacts import find_home
     from harness.workflows import components

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.types import HarnessError
 from harness.verbs._options import home_option
 
 if TYPE_CHECKING:
@@ -20,13 +21,15 @@ rank = 100
 @click.option("--tracking", metavar="URI", help="MLflow store.  [default: SQLite in the home]")
 def command(home: str, tracking: str | None) -> None:
     """Copy missing trials, and the newest report, from the ledger to MLflow."""
-    from harness.record.artifacts import check_home
+    from harness.record.artifacts import find_home
 
-    folder = check_home(Path(home))  # before MLflow's module, which sets a missing HOME
+    folder = find_home(Path(home))  # before MLflow's module, which sets a missing HOME
     from harness.record import tracking as mirror
     from harness.record.ledger import Ledger
 
     uri, ledger = tracking or mirror.default_uri(folder), Ledger.open(folder)
+    if not ledger.trials and not ledger.launches:
+        raise HarnessError(f"{folder} holds no results yet; run: harness bench --home {folder}")
     try:
         count = mirror.sync(uri, folder, ledger, lambda t: click.echo(t, err=True))
     except mirror.RefusedTrials:

@@ -9,13 +9,14 @@ import click
 
 from harness.verbs._components import components_option
 from harness.verbs._options import json_option
+from harness.verbs._types import UserPath
 
 rank = 49
 
 
 @click.command()
 @components_option
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=UserPath())
 @json_option
 def command(folder: Path, as_json: bool) -> None:
     """Check a published folder and recompute its tables.

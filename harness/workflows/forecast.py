@@ -23,7 +23,7 @@ from harness.system.files import write_text
 from harness.types import Cell, HarnessError, Json, digest
 
 SHARES = {"search": 0.7, "confirm": 0.9}  # share of its epochs that a trial trains, assumed until trials have finished
-ERRORS = {"its trials": 0.1, "like trials": 0.2, "calibration": 0.35}  # relative error of a price, by source
+ERRORS = {"its own trials": 0.1, "similar trials": 0.2, "calibration": 0.35}  # relative error of a price, by source
 COMMON = 0.1  # relative error common to all prices: slots that slow each other down, load of the machine
 Z = 1.645  # a 90 % interval
 START = 20.0  # seconds before the first trial: start of Ray, embeddings
@@ -205,7 +205,7 @@ def _price(
     confirm = [one for one in like if one.role == "confirm"] or search
     seconds = [one.seconds for one in search]
     spread = pstdev(seconds) / fmean(seconds) / math.sqrt(len(seconds))
-    source = "its trials" if ours else "like trials"
+    source = "its own trials" if ours else "similar trials"
     length = fmean(one.epochs for one in ours) if ours else _length(study, "search", shares)
     last = _rate(confirm) * _length(study, "confirm", shares)
     return Price(_rate(search) * length, last, source, ERRORS[source] + spread)

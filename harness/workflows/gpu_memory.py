@@ -20,6 +20,7 @@ from harness.types import Json, Params
 
 MEASURED = 64  # maximum kinds of cells that are measured, those with the largest item tables
 SECONDS = 900.0  # for all measurements, and then for the sizes of the GPUs
+SHORT = 60.0  # for the question whether PyTorch can use the GPUs
 
 Kind = tuple[str, str, str]  # data set, backbone, adapter
 
@@ -48,6 +49,25 @@ def measure(grid: Plan, shared: Json, resources: Json, meter: Meter | None = Non
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
         log(f"GPU memory was not measured ({reason}); trials share a GPU by number only.")
         return None
+
+
+def unusable(layout: Layout, labels: Mapping[str, str]) -> list[str]:
+    """Return a line if trials get a share of GPUs that PyTorch cannot use on their nodes: they train on the CPU."""
+    from harness.engine import ray_cluster
+    from harness.training.memory import without_cuda
+
+    if not layout.gpu:
+        return []
+    try:
+        found = ray_cluster.on_gpu_nodes(without_cuda, labels=labels, timeout=SHORT, share=slots.EXACT)
+    except Exception:  # all GPUs are taken, or a node is lost: the trials will tell
+        return []
+    missing = [version for version in found if version]
+    return [
+        f"Warning: {version} finds no CUDA device on {missing.count(version)} of {len(found)} node(s) with GPUs: "
+        "trials train there on the CPU. Install a build of PyTorch for its driver there, or pass --gpu 0."
+        for version in sorted(set(missing))
+    ]
 
 
 def lines(memory: GpuMemory | None, layout: Layout) -> list[str]:

@@ -17,7 +17,7 @@ from harness.types import NO_TEXT, Json
 SHOWN = ("leaderboard.html", "leaderboard.md", "leaderboard.parquet")
 COUNTS = ("users", "items", "events", "valid_targets", "test_targets")  # of a data card
 FACTS = ("files", "licence", "citation", "spec")  # of a data card: where it comes from
-REST = "\n\nThe table goes on in `report/leaderboard.md`."
+REST = "\n\nThe full table is in `report/leaderboard.md`."
 
 
 def show(uri: str, home: Path, ledger: Ledger, report: Path, run: str | None = None) -> bool:

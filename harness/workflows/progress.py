@@ -86,11 +86,11 @@ class Progress:
         return live
 
     def _show(self) -> None:
-        """Redraw the standings; without a terminal, write them once, when every cell has ended a trial."""
+        """Redraw the standings; without a terminal, write them once, when every cell has finished or failed a trial."""
         if self.live is None:
             if not self.complete and self.standings.complete and self.ended < self.total:
                 self.complete = True
-                self.line("Every cell has ended a trial. Validation NDCG@10 so far:")
+                self.line("Every cell has finished or failed a trial. Validation NDCG@10 so far:")
                 for text in self.standings.lines():
                     self.line("  " + text)
         elif time.monotonic() - self.drawn > REDRAW:

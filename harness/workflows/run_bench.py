@@ -140,7 +140,7 @@ def remarks(grid: Plan) -> list[str]:
     """Return lines about parameters drawn at random, cells with a warm start and a table of another sampler."""
     lines, engine = [], grid.request.engine
     if names := grid.drawn_at_random():
-        lines.append(f"Sampler '{engine.sampler}' has no model of {', '.join(names)}: drawn at random.")
+        lines.append(f"Sampler '{engine.sampler}' cannot model {', '.join(names)}: drawn at random.")
     if transferred := [study for study in grid.studies if study.transferred]:
         run = warm_start.source(transferred[0].ledger, engine.warm_start, grid.request.protocol)
         lines.append(
@@ -181,8 +181,8 @@ def _other_sampler(grid: Plan) -> list[str]:
         return []
     again = f"--sampler {others[0]}"
     return [
-        f"Note: this home has a table of the same settings with {again}. With --sampler {sampler}, a table of its own "
-        f"begins, which reuses the configurations that both searches try. {again} goes on with the old table."
+        f"Note: this home has a table of the same settings with {again}. With --sampler {sampler}, a separate table "
+        f"begins; it reuses the configurations that both searches try. {again} continues the old table."
     ]
 
 
@@ -245,7 +245,9 @@ def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) 
         shared = shared_data.collect(grid, pending, bases) | {"top_k": options.top_k, "place": place}
         memory = None if options.gpu is not None else gpu_memory.measure(grid, shared, resources, options.meter)
         layout = sharing.layout(resources, grid.width, options.threads, options.gpu, memory)
-        for line in gpu_memory.lines(memory, layout):
+        # a measurement has used the GPUs
+        usable = [] if memory else gpu_memory.unusable(layout, resources.get("labels", {}))
+        for line in [*gpu_memory.lines(memory, layout), *usable]:
             log(line)
         where = {"resources": resources, **layout.to_json()} | ({"gpu_memory": memory.to_json()} if memory else {})
         where |= {"artifacts": place} if place else {}

@@ -129,7 +129,7 @@ def _flight(entry: TrialEntry) -> Json:
 def text(report: Json) -> str:
     """Format the report for a terminal."""
     ended, planned = report["trials"]["ended"], report["trials"]["planned"]
-    head = f"Run {report['run']}: {ended} of {planned} trials ended"
+    head = f"Launch {report['run']}: {ended} of {planned} trials ended"
     if not report["run"]:
         lines = ["No trial has started yet."]
     elif report["state"] == "finished":

@@ -609,7 +609,7 @@ def test_a_wrong_name_is_a_clear_one_line_error(tmp_path, home):
     folder = write_dataset(tmp_path / "shop", *sound())
     with pytest.raises(HarnessError, match=r"no data set 'ml-100'.*ml-100k"):
         linter.examine("ml-100", home)
-    with pytest.raises(HarnessError, match="encoders has no 'minilmm'"):
+    with pytest.raises(HarnessError, match="There is no encoder 'minilmm'"):
         linter.examine(str(folder), home, "minilmm")
 
 

@@ -158,13 +158,13 @@ def made_without_times(prepared):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cold_items": 1.0}, r"cold_items is 1\.0; it must be 0 \(off\) or a share below 1"),
-        ({"cold_items": -0.1}, r"cold_items is -0\.1"),
-        ({"split": "gts", "target": "successive", "cold_items": 0.1}, "cold_items needs the target 'last' or 'first'"),
-        ({"split": "users", "train_users": 1.0}, r"train_users is 1\.0; it must lie between 0 and 1"),
-        ({"train_users": 0.5}, "train_users needs the split 'users'; the split is 'loo'"),
-        ({"split_seed": 1}, "split_seed needs cold_items or the split 'users'"),
-        ({"split": "users", "validation": "last_train"}, "'gts' or 'windows'; 'users' allows only 'by_time'"),
+        ({"cold_items": 1.0}, r"--cold-items is 1\.0; it must be 0 \(off\) or a share below 1"),
+        ({"cold_items": -0.1}, r"--cold-items is -0\.1"),
+        ({"split": "gts", "target": "successive", "cold_items": 0.1}, "--cold-items needs --target last or first"),
+        ({"split": "users", "train_users": 1.0}, r"--train-users is 1\.0; it must lie between 0 and 1"),
+        ({"train_users": 0.5}, "--train-users needs --protocol users; the protocol is 'loo'"),
+        ({"split_seed": 1}, "--split-seed needs --cold-items or --protocol users"),
+        ({"split": "users", "validation": "last_train"}, "--protocol gts or windows; users allows only 'by_time'"),
     ],
 )
 def test_options_that_do_not_fit_are_one_clear_line(prepared, options, message):

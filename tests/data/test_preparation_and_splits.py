@@ -345,10 +345,10 @@ def test_global_temporal_split_agrees_with_its_definition_and_seals_the_future(t
 
 def test_a_split_that_cannot_be_made_is_refused_by_name(tmp_path):
     short = made(tmp_path, [("u", "a", 1), ("u", "b", 2), ("v", "a", 1), ("v", "b", 2)])
-    with pytest.raises(HarnessError, match="made: the split 'loo' leaves no user for validation"):
+    with pytest.raises(HarnessError, match="made: --protocol loo leaves no user for validation"):
         split(short, Protocol("loo"))
     late = made(tmp_path, [("u", "a", 1), ("u", "b", 2), ("x", "b", 3), ("x", "a", 5), ("y", "a", 9)])
-    with pytest.raises(HarnessError, match="made: the split 'gts' leaves no user for the test"):
+    with pytest.raises(HarnessError, match="made: --protocol gts leaves no user for the test"):
         split(late, Protocol("gts", quantile=0.8))
     untimed = made(
         tmp_path, [("u", "a", 1), ("u", "b", 2), ("v", "a", 1), ("v", "b", 2)], names="user_id item_id order"

@@ -350,7 +350,7 @@ def test_users_whose_test_event_is_tied_are_not_tested(tmp_path):
     assert found.test is not None
     assert (found.test.users.tolist(), found.test.ends.tolist(), found.valid.users.tolist()) == ([0], [2], [0, 1])
     untimed = made(tmp_path, rows, names="user_id item_id order")
-    with pytest.raises(HarnessError, match="made has no timestamps, but 'drop_tied_test' needs them"):
+    with pytest.raises(HarnessError, match="made has no timestamps, which --drop-tied-test needs; omit it"):
         split(untimed, Protocol(drop_tied_test=True))
 
 
@@ -358,8 +358,8 @@ def test_an_invalid_protocol_value_is_a_clear_one_line_error():
     for own, says in {
         ("gts", "validation", "bytime"): r"no validation 'bytime'\. Did you mean 'by_time'",
         ("gts", "target", "all"): r"no target 'all'\. Known: last, first, successive",
-        ("loo", "target", "first"): "needs the split 'gts' or 'windows' or 'users'; 'loo' allows only 'last'",
-        ("loo", "validation", "last_train"): "'loo' allows only 'by_time'",
+        ("loo", "target", "first"): "needs --protocol gts, windows or users; loo allows only 'last'",
+        ("loo", "validation", "last_train"): "loo allows only 'by_time'",
     }.items():
         with pytest.raises(HarnessError, match=says):
             presets.check_protocol(Protocol(own[0], **{own[1]: own[2]}))  # type: ignore[arg-type]
@@ -467,7 +467,7 @@ def test_the_command_line_prepares_by_name_with_overrides(dataset, tmp_path):
         (["--window", "2016:2018"], "two days in order"),
         (["--min-rating", "nan"], "nan is not a finite number"),
         (["--order", "core,dedup"], "must name each of"),
-        (["--validation", "last_train"], "needs the split 'gts'"),
+        (["--validation", "last_train"], "needs --protocol gts"),
         (["--protocol", "gts", "--target", "frist"], "Did you mean 'first'"),
         (["--protocol", "gts", "--quantile", "1"], "must lie between 0 and 1"),
     ],

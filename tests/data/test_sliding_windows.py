@@ -102,11 +102,11 @@ def test_no_fold_contains_an_event_after_its_test_window(prepared, fold):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"folds": 1}, "The split 'windows' needs at least 2 folds, not 1; one fold is the split 'gts'"),
-        ({"folds": 0}, "needs at least 2 folds, not 0"),
+        ({"folds": 1}, "--protocol windows needs --folds of at least 2, not 1; one fold is --protocol gts"),
+        ({"folds": 0}, "--folds of at least 2, not 0"),
         ({"fold": 3}, "There is no fold 3; the folds are 0 to 2"),
-        ({"split": "gts"}, "folds needs the split 'windows'; the split is 'gts'"),
-        ({"quantile": 1.0}, "quantile of the split 'windows' is 1.0; it must lie between 0 and 1"),
+        ({"split": "gts"}, "--folds needs --protocol windows; the protocol is 'gts'"),
+        ({"quantile": 1.0}, "--quantile is 1.0; it must lie between 0 and 1"),
     ],
 )
 def test_options_that_do_not_fit_are_one_clear_line(prepared, options, message):

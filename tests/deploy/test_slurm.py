@@ -12,7 +12,7 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "slurm.sbatch"
 FAKES = {
-    "srun": '[ "$1" != --overlap ] || shift; exec "$@"',
+    "srun": 'while [[ $1 == --* ]]; do shift; done; export SLURM_CPUS_ON_NODE=6; exec "$@"',  # a node of its own
     "scontrol": '[ "$1" != show ] || echo node1',
     # as Ray: start, run what follows -- on the head, pass no signal on
     "ray": 'while [ "$1" != -- ]; do shift; done; shift; "$@"',
@@ -63,7 +63,7 @@ def test_two_jobs_have_ports_of_their_own_and_private_tokens(job, tmp_path):
         out, err = process.communicate(timeout=60)
         assert process.returncode == 0, out + err
         found = ports(calls)
-        assert len(set(found)) == len(found) == 10
+        assert len(set(found)) == len(found) == 11
         assert min(found) >= 10000
         assert max(found) < 32000
         ranges.append(range(min(found), max(found) + 1))
@@ -104,6 +104,9 @@ def test_ray_knows_every_option(job):
     words = line.partition(" -- ")[0].split()[2:]
     rest = symmetric_run.curate_and_validate_ray_start_args(list(words))
     options = scripts.start.make_context("start", ["--head", *rest]).params
-    assert (options["num_cpus"], options["include_dashboard"]) == (8, False)
+    assert options["num_cpus"] == 6, "those of the node, not of the script's"
+    worker = scripts.start.make_context("start", ["--address", "node1:1", "--block", *rest]).params
+    refused = {name: worker[name] for name in ("port", "redis_shard_ports", "include_dashboard")}
+    assert set(refused.values()) == {None}, "Ray takes these on the head only"
     assert options["min_worker_port"] < options["max_worker_port"]
     assert symmetric_run.symmetric_run.make_context("_", list(words)).params["min_nodes"] == 2

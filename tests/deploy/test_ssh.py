@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -17,10 +18,11 @@ TRAP = 'trap "echo $0 ended >> $CALLS; exit" TERM HUP'
 STAY = "while :; do sleep .05; done"
 # The nodes are there once the head and two connections have written their calls, and so can be ended.
 STATUS = '[ "$(grep -c -e "^ssh " -e "start --head" "$CALLS")" != 3 ] || echo "$NODES"'
+MISSING = '{ echo "bash: ray: command not found"; exit 127; }'
 FAKES = {
     "ray": f'[ "$1" = status ] || {TRAP}; echo "ray $RAY_AUTH_MODE $*" >> "$CALLS"; '
     f'case "$1" in status) {STATUS};; *) {STAY};; esac',
-    "ssh": f'{TRAP}; echo "ssh $*" >> "$CALLS"; [ -z "$LOST" ] || exit 255; {STAY}',
+    "ssh": f'{TRAP}; echo "ssh $*" >> "$CALLS"; [ -z "$LOST" ] || {MISSING}; {STAY}',
     "harness": 'echo "harness $*" >> "$CALLS"; [ -z "$SIGNALLED" ] || exec "$PYTHON" -c "$SIGNALLED"; '
     'trap "echo bench saved >> $CALLS; exit 143" TERM; '
     'touch "$READY"; if [ -n "$STAYS" ]; then while :; do sleep .05; done; fi; exit "$CODE"',
@@ -108,7 +110,8 @@ def test_a_host_that_cannot_be_reached_is_told(run):
     process, calls, _ = run(*WORDS, LOST="yes", NODES="Active:\n 1 node_a")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "Ray ended on a host" in err
+    assert re.search("Ray ended on gpu[12] before the bench began", err)
+    assert "ray: command not found" in err
     assert "harness" not in calls.read_text()
 
 

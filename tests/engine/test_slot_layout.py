@@ -166,3 +166,19 @@ def test_labels_that_no_node_has_are_told_with_those_that_there_are():
 def test_labels_that_are_not_pairs_are_one_clear_line(option):
     with pytest.raises(HarnessError, match="not key=value or key!=value"):
         label_selector(option)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "width", "gpu", "slots", "threads"),
+    [
+        ([[16, 4.0]], 100, None, 16, 1),
+        ([[16, 0.0], [16, 4.0]], 100, None, 16, 1),
+        ([[16, 0.0], [16, 4.0]], 100, 1.0, 4, 4),
+        ([[64, 0.0], [64, 8.0]], 8, None, 8, 8),
+        ([[16, 8.0], [64, 1.0]], 9, None, 9, 2),
+    ],
+)
+def test_cores_of_nodes_that_differ_leave_no_gpu_without_its_trials(nodes, width, gpu, slots, threads):
+    """Cores beside no GPU would raise the threads of a trial, and fewer trials would fit beside the GPUs."""
+    found = layout(resources([node(*each) for each in nodes]), width, None, gpu)
+    assert (found.slots, found.threads) == (slots, threads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -113,5 +114,7 @@ def test_declared_gpus_hold_the_trials_that_fit_and_nodes_differ(tmp_path, monke
     assert {place.split()[1] for place in places} == {"0"}, "each node has one card"
     assert "GPU memory was not measured (" in unmeasured
     assert "no CUDA device); trials share a GPU by number only." in unmeasured
+    assert f"Warning: torch {metadata.version('torch')} finds no CUDA device on 1 of 1 node(s) with GPUs" in unmeasured
+    assert "finds no CUDA device" not in said, "the measurement has answered"
     assert "gpu_memory" not in by_number
     assert by_number["gpu"] == 0.25

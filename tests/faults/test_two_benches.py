@@ -115,7 +115,7 @@ def test_what_a_killed_bench_held_is_taken_over_by_the_one_beside_it(tmp_path):
     assert list((home / "leases").glob("*.[0-9]")), "it held something"
     _, err = second.communicate(timeout=400)
     assert second.returncode == 0, err
-    assert f"Run {segment.stem} died; continuing its work" in err
+    assert f"Launch {segment.stem} died; continuing its work" in err
     counts = Counter(ended(home))
     assert set(counts.values()) == {1}
     started = {event["id"] for event in events(home, "started")}

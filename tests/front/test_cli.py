@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import polars as pl
 import pytest
+import synthetic_ledgers
 from click.testing import CliRunner
 from command_line import bench_words, environment, harness, harness_process
 from dataset_files import make_dataset
@@ -32,16 +33,16 @@ def bench(home, dataset, *words):
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["--adapters", "mpl"], ["adapters has no 'mpl'", "Did you mean 'mlp'"]),
-        (["--backbones", "sasrek"], ["backbones has no 'sasrek'", "sasrec"]),
-        (["--encoders", "minilmm"], ["encoders has no 'minilmm'", "minilm"]),
+        (["--adapters", "mpl"], ["There is no adapter 'mpl'", "Did you mean 'mlp'"]),
+        (["--backbones", "sasrek"], ["There is no backbone 'sasrek'", "sasrec"]),
+        (["--encoders", "minilmm"], ["There is no encoder 'minilmm'", "minilm"]),
         (["--sampler", "tpee"], ["tpee", "tpe"]),
         (["--datasets", "ml-100"], ["ml-100", "ml-100k"]),
         (["--datasets", "./nowhere"], ["nowhere"]),
-        (["--datasets", ""], ["--datasets '' selects nothing"]),
-        (["--datasets", ","], ["--datasets ',' selects nothing"]),
+        (["--datasets", ""], ["--datasets '' selects no "]),
+        (["--datasets", ","], ["--datasets ',' selects no "]),
         (["--datasets", "ml-100k,!ml-100l"], ["'!ml-100l' excludes nothing", "Did you mean 'ml-100k'"]),
-        (["--adapters", "!svd,svd"], ["'!svd' excludes nothing", "after what it excludes"]),
+        (["--adapters", "!svd,svd"], ["'!svd' excludes nothing", "after the names that it excludes"]),
         (["--set", "train.rl=1"], ["train.rl", "train.lr"]),
         (["--set", "train.lr=fast"], ["--set train.lr = 'fast'", "a finite float > 0"]),
         (["--spaces", "nowhere"], ["nowhere", "no such folder"]),
@@ -50,7 +51,7 @@ def bench(home, dataset, *words):
         (["--datasets", "amazon2099-*"], ["matches no data set"]),
         (["--adapters", "alphafuse[fusion=add]"], ["alphafuse", "decides how text and ID are joined", "fusion"]),
         (["--tie-policy", "sorce"], ["sorce", "source"]),
-        (["--adapters", "svd,!svd"], ["selects nothing"]),
+        (["--adapters", "svd,!svd"], ["selects no "]),
         (["--set", "train.d=64", "--adapters", "svd", "--set", "text.fusion=none"], ["SVD keeps d=64"]),
     ],
 )
@@ -63,7 +64,7 @@ def test_a_wrong_word_is_one_clear_line(dataset, home, words, parts):
     [
         (
             ["plan", "{}", "--quantile", "0.8"],
-            "--quantile needs the protocol 'gts' or 'windows'; the protocol is 'loo'",
+            "--quantile needs --protocol gts or windows; the protocol is 'loo'",
         ),
         (["plan", "{}", "--slots", "4"], "--deadline"),
         (
@@ -242,7 +243,18 @@ def test_cells_whose_heads_do_not_divide_d_are_skipped_by_plan_and_the_others_st
 
 
 NUMBERS = {
-    "plan": ["cell-seconds", "trials", "epochs", "seeds", "quantile", "kcore", "min-rating", "slots", "deadline"],
+    "plan": [
+        "cell-seconds",
+        "trials",
+        "epochs",
+        "patience",
+        "seeds",
+        "quantile",
+        "kcore",
+        "min-rating",
+        "slots",
+        "deadline",
+    ],
     "bench": ["gpu", "watchdog", "threads", "max-history", "max-title-words"],
     "leaderboard": ["at-trials"],
     "reproduce": ["seeds", "tolerance"],
@@ -275,6 +287,37 @@ def test_an_output_that_names_no_file_is_one_clear_line(home, output):
     found = CliRunner().invoke(main, ["leaderboard", "--home", str(home), "--output", output])
     assert found.exit_code == 2, found.output
     assert "is no file name; give one such as table.md" in found.stderr
+
+
+def test_a_home_that_is_not_there_is_not_mirrored(home):
+    found = CliRunner().invoke(main, ["sync", "--home", str(home / "hmoe")])
+    assert found.exit_code == 2, found.output
+    assert f"{home / 'hmoe'} holds no results yet" in found.stderr
+    assert not (home / "hmoe").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["leaderboard", "--output=~/out"],
+        ["publish", "--index=~/out"],
+        ["verify", "~/out"],
+        ["merge", "~/out"],
+        ["new", "adapter", "mine", "--output=~/out"],
+        ["plan", "--spaces=~/out"],
+    ],
+)
+def test_a_tilde_that_the_shell_left_is_the_users_folder(tmp_path, monkeypatch, words):
+    """Bash does not expand the one in `--output=~/table.md`; a folder named ~ would invite `rm -r ~`."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    home = tmp_path / "home"
+    synthetic_ledgers.write(home, datasets=1, trials=1, seeds=1)
+    found = CliRunner().invoke(main, words, env={"HARNESS_HOME": str(home)})
+    assert not isinstance(found.exception, Exception), found.output
+    assert not list((tmp_path / "here").iterdir())
+    assert str(tmp_path / "user") in found.output or (tmp_path / "user" / "out").exists()
 
 
 def test_without_docstrings_a_bench_is_one_clear_line_and_reading_verbs_work(dataset, home):

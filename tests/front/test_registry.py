@@ -40,14 +40,14 @@ def test_all_leaves_out_what_is_to_be_named_and_globs_and_names_do_not():
 @pytest.mark.parametrize(
     ("selection", "message"),
     [
-        ("mpl", "adapters has no 'mpl'. Did you mean 'mlp'? Known: "),
-        ("zz*", "'zz*' matches no name in adapters"),
-        ("id,!id", "selects nothing"),
+        ("mpl", "There is no adapter 'mpl'. Did you mean 'mlp'? Known: "),
+        ("zz*", "No adapter matches 'zz*'"),
+        ("id,!id", "selects no "),
         ("mlp[hidden", "bracket is not closed"),
         ("mlp[hidden]", "'hidden' is not parameter=value"),
         ('mlp[hidden="2"],mlp["2"]', "'\"2\"' is not parameter=value"),
-        ("!svd,svd,id", "'!svd' excludes nothing: write it after"),
-        ("!svd*,svd,id", "'!svd*' excludes nothing: write it after"),
+        ("!svd,svd,id", "'!svd' excludes nothing: write it after the names"),
+        ("!svd*,svd,id", "'!svd*' excludes nothing: write it after the names"),
         ("mlp[hidden=8],!mlp[hidden=9]", "'!mlp[hidden=9]' excludes nothing"),
     ],
 )

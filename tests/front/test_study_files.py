@@ -21,7 +21,7 @@ from harness.record import leases
 from harness.system import files
 from harness.types import HarnessError
 from harness.verbs import _save, _study, bench, plan
-from harness.verbs._options import request_of
+from harness.verbs._request import request_of
 from harness.workflows import detached
 
 SOURCES = Path(__file__).parents[2] / "harness"

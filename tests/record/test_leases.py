@@ -57,7 +57,7 @@ def test_a_killed_holder_of_this_machine_is_followed_at_once_and_told_once(home)
         assert mine.claim("cell") == ""
         assert mine.holds("cell")
     assert len(told) == 1
-    assert "Run a died; continuing its work." in told[0]
+    assert "Launch a died; continuing its work." in told[0]
     process.stdout.close()
     process.stdin.close()
 

@@ -310,3 +310,18 @@ def test_ranks_that_are_lost_or_damaged_in_the_store_are_missing_and_stop_nothin
     assert missing == {trial_id: trial_id in confirmed[:2] for trial_id in confirmed}
     assert sources.ranks(confirmed[-1]).equals(artifacts.load_ranks(home, confirmed[-1])), "also without reading ahead"
     assert sources.ranks("unknown") is None
+
+
+def test_trials_of_a_damaged_launch_and_of_intact_ones_are_mirrored(uri, client, ledger, home):
+    """A damaged line of the ledger is told and ignored: it keeps nothing else out of MLflow."""
+    study = next(one for one in synthetic_ledgers.studies(1, 2, 1) if one.cell.adapter == "svd")
+    new = study.trial("search", 0, 0.123)
+    another_launch(home, study, [new], {new.id: synthetic_ledgers.result_of(new)})
+    lines = max((home / "ledger").iterdir()).read_bytes().splitlines(keepends=True)
+    max((home / "ledger").iterdir()).write_bytes(b"".join([lines[0].replace(b"launched", b"lounched"), *lines[1:]]))
+    damaged = Ledger.open(home)
+    assert damaged.damages
+    assert new.id in damaged.trials
+    assert tracking.sync(uri, home, damaged) == len(damaged.trials)
+    assert trials_of(client).keys() == set(damaged.trials)
+    check_table(uri, home, damaged)

@@ -32,7 +32,8 @@ def table() -> Table:
 
 def test_an_unknown_format_is_refused_with_the_nearest_name(table):
     with pytest.raises(
-        HarnessError, match=r"no 'htlm'. Did you mean 'html'\? Known: csv, html, json, md, parquet, terminal, tex"
+        HarnessError,
+        match=r"no table format 'htlm'. Did you mean 'html'\? Known: csv, html, json, md, parquet, terminal, tex",
     ):
         render(table, "htlm")
 

@@ -363,7 +363,7 @@ def test_the_beginning_of_a_name_stands_for_the_launch_if_it_is_the_only_one(tmp
     own = first[: next(n for n, (a, b) in enumerate(zip(first, last, strict=True)) if a != b) + 1]
     assert state(ledger_frames.of_home(tmp_path, run=own)) == "skipped"
     assert table_scope.named(ledger, last) == last
-    with pytest.raises(HarnessError, match=f"2 runs of this home begin with '2', from {first} to {last}"):
+    with pytest.raises(HarnessError, match=f"'2' matches 2 launches of this home, {first} to {last}"):
         table_scope.named(ledger, "2")
     for word in ("", "2099", first + "0"):
         with pytest.raises(HarnessError, match=f"no run '{word}' in this home; the newest is {last}"):

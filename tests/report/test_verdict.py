@@ -75,9 +75,9 @@ def test_one_trained_row_has_no_verdict():
 def test_a_test_that_separates_few_rows_says_what_it_finds_and_what_is_needed():
     users = 900
     text = verdict(EQUAL, users, runs=5)
-    assert "4 of 5 trained rows cannot be told from the best" in text
+    assert "4 of 5 trained rows do not differ significantly from the best" in text
     assert "`--datasets amazon2014-beauty`: 22,363" in text
-    percent = float(re.search(r"900 users the test finds differences of about ([\d.]+) %", text)[1])
+    percent = float(re.search(r"900 users the test detects differences of about ([\d.]+) %", text)[1])
     variance = 2 * 0.3 * 0.7 / 5  # of a user's difference of two means over five independent seeds
     assert percent / 100 == pytest.approx(Z * np.sqrt(variance / users) / 0.3, rel=0.4)
     needed = int(re.search(r"3 % needs about ([\d,]+) users", text)[1].replace(",", ""))
@@ -88,7 +88,7 @@ def test_that_number_of_users_does_find_it():
     """At the number of users that a small test asks for, a difference of 3 % is about the detectable one."""
     needed = int(re.search(r"3 % needs about ([\d,]+) users", verdict(EQUAL, 900, runs=5))[1].replace(",", ""))
     text = verdict(EQUAL, needed, runs=5)
-    found = re.search(r"users the test finds differences of about ([\d.]+) %", text)
+    found = re.search(r"users the test detects differences of about ([\d.]+) %", text)
     assert found is None or float(found[1]) == pytest.approx(3, rel=0.35)
 
 
@@ -97,7 +97,7 @@ def test_the_verdict_counts_the_rows_that_are_marked_as_tied_with_the_best(rows)
     """Also with more groups than letters, whose names have several characters."""
     section = build(noisy({f"a{k:02d}": 0.5 - 0.007 * k for k in range(rows)}, 1500)).sections[0]
     tied = sum("tied" in row.marks for row in section.rows[1:])
-    assert f"{tied} of {rows - 1} trained rows cannot be told" in section.verdict
+    assert f"{tied} of {rows - 1} trained rows do not differ" in section.verdict
     assert tied > 0
 
 
@@ -114,9 +114,9 @@ def test_seeds_that_vary_more_than_the_difference_ask_for_seeds():
         for name in "abc"
     }
     text = build(results(rows, [cell(key) | {"seeds_planned": 2, "seeds_done": 2} for key in rows])).sections[0].verdict
-    assert "one of 3 % needs more seeds first" in text
-    assert _needed(float("inf")) == "one of 3 % needs more seeds first"
-    assert _needed(41_234) == "one of 3 % needs about 42,000 users"
+    assert "a difference of 3 % needs more seeds first" in text
+    assert _needed(float("inf")) == "a difference of 3 % needs more seeds first"
+    assert _needed(41_234) == "a difference of 3 % needs about 42,000 users"
     assert _p(0.00099) == "p < .001"
 
 
@@ -135,7 +135,7 @@ def test_few_users_are_no_reason_for_numbers_that_are_none(ranks):
         ("beauty", encoder, "sasrec", name): [np.array(ranks)] * 2 for encoder, name in (("none", "id"), ("e", "a"))
     }
     table = build(results(rows, [cell(key) | {"seeds_planned": 2, "seeds_done": 2} for key in rows]))
-    assert "1 of 1 trained rows cannot be told" in table.sections[0].verdict
+    assert "1 of 1 trained rows do not differ" in table.sections[0].verdict
     assert "finds differences" not in table.sections[0].verdict
     for name in set(formats()) - {"parquet"}:
         assert not re.search(r"(?<![a-z])nan(?![a-z])", render(table, name).lower()), name

@@ -63,7 +63,7 @@ def test_a_row_has_one_name(word, name):
 @pytest.mark.parametrize(
     ("selection", "message"),
     [
-        ("id+idd", "adapters has no 'idd'. Did you mean 'id'?"),
+        ("id+idd", "There is no adapter 'idd'. Did you mean 'id'?"),
         ("ensemble[id]", "at least two parts"),
         ("ensemble[id,id+text]", "the parts of an ensemble are adapters"),
         ("id x6", "'id x6' needs 6 seeds of each row, this bench has 5: add --seeds 6."),

@@ -199,7 +199,7 @@ def test_a_table_of_another_sampler_is_named_before_a_new_one_begins(tmp_path):
     assert run_bench.remarks(plan.make(asked, Ledger.open(home))) == []
     small_homes.run(replace(asked, engine=Engine("tpe")))
     (line,) = run_bench.remarks(plan.make(asked, Ledger.open(home)))
-    assert "--sampler tpe goes on with the old table" in line
+    assert "--sampler tpe continues the old table" in line
     small_homes.run(asked)
     assert run_bench.remarks(plan.make(asked, Ledger.open(home))) == []
 

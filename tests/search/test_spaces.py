@@ -333,7 +333,7 @@ def test_brackets_and_pins_fix_parameters():
         ("mlp[hiden=3]", {}, "mlp[...]: there is no parameter 'hiden'. Did you mean 'hidden'?"),
         ("mlp[hidden=wide]", {}, "mlp[hidden] = 'wide' is a str"),
         ("mlp", {"train.rl": 1}, "--set train.rl: not a shared parameter. Did you mean 'train.lr'?"),
-        ("mlp", {"train.loss": "gbcee"}, "losses has no 'gbcee'. Did you mean 'gbce'? Known: bce, gbce"),
+        ("mlp", {"train.loss": "gbcee"}, "There is no loss 'gbcee'. Did you mean 'gbce'? Known: bce, gbce"),
         ("mlp", {"train.loss": 3}, "train.loss = 3 is an int; the parameter is a str"),
         ("mlp", {"train.loss": "infonce", "loss.tua": 1}, "of a bench with loss infonce. Did you mean 'loss.tau'?"),
         ("mlp", {"loss.tau": 0.1}, "--set loss.tau: not a shared parameter of a bench with loss softmax."),

@@ -13,7 +13,7 @@ from harness.report import ledger_frames, tables
 from harness.search import ensembles, suites
 from harness.types import HarnessError
 from harness.verbs import bench
-from harness.verbs._options import request_of
+from harness.verbs._request import request_of
 
 
 def requested(tmp_path, **options):

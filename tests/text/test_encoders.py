@@ -44,7 +44,7 @@ def refusal(word: str, texts: Texts, home: Path) -> str:
 
 
 def test_an_unknown_encoder_is_refused_with_the_nearest_name(tmp_path):
-    with pytest.raises(HarnessError, match=r"encoders has no 'minlm'\. Did you mean 'minilm'"):
+    with pytest.raises(HarnessError, match=r"There is no encoder 'minlm'\. Did you mean 'minilm'"):
         encoder("minlm", tmp_path)
 
 
@@ -55,7 +55,7 @@ def test_an_encoder_without_its_argument_or_with_one_too_many_is_refused(tmp_pat
         encoder("shuffled", tmp_path)
     with pytest.raises(HarnessError, match="'noise' takes no argument, but got '7'"):
         encoder("noise:7", tmp_path)
-    with pytest.raises(HarnessError, match="encoders has no 'noize'"):
+    with pytest.raises(HarnessError, match="There is no encoder 'noize'"):
         encoder("shuffled:noize", tmp_path)
 
 

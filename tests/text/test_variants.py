@@ -151,7 +151,7 @@ def test_an_option_in_brackets_belongs_to_its_encoder(tmp_path):
         ),
         ("variants:noise+minlm", "but the 'minlm' after '\\+' is no encoder. Did you mean 'minilm'"),
         ("variants:noise+", "but it names one, noise\\+"),
-        ("variants:noise+shuffled:noize", "encoders has no 'noize'. Did you mean 'noise'"),
+        ("variants:noise+shuffled:noize", "There is no encoder 'noize'. Did you mean 'noise'"),
         ("variants:noise+variants:minilm+noise", "needs two encoders or more"),
         ("variants:noise+file:gone.npy", "gone.npy: no such file"),
     ],

@@ -135,3 +135,17 @@ def test_a_text_row_ranks_held_out_items_above_chance_where_the_text_tells(prepa
     result, _ = trial.run(work, split, trial.spectrum(arrays, 0))
     chance = (1 / np.log2(np.arange(2, 12))).sum() / split.n_items
     assert result.info["test_cold_NDCG@10"] > 2 * chance
+
+
+def test_auxiliary_losses_draw_no_held_out_items(prepared):
+    split = cut(prepared, COLD)
+    work = a_trial("faerec", epochs=3)
+    training = trial.Training(
+        replace(work, params=work.params | {"train.weight_decay": 0.0}), split, spectrum_of(split)
+    )
+    start = training.model.table.adapter.id.detach().clone()
+    for _ in range(3):
+        training.epoch()
+    moved = (training.model.table.adapter.id.detach() - start).abs().amax(1).numpy() > 0
+    assert not moved[split.held_out[1:]].any()
+    assert moved[~split.held_out[1:]].all()

@@ -8,7 +8,7 @@ from small_trials import a_trial, spectrum_of
 from harness.data.splits import Queries, Split, bounds
 from harness.training import trial
 from harness.training.model import SequenceModel
-from harness.training.precision import use_tf32
+from harness.training.precision import exact, use_tf32
 from harness.training.ranking import ranks
 
 
@@ -72,3 +72,11 @@ def test_a_backbone_that_trains_in_bfloat16_is_ranked_in_full_precision(split, b
     inner.register_forward_hook(note)
     made.epoch()
     assert types == {True: {torch.bfloat16}, False: {torch.float32}}
+
+
+def test_recurrent_layers_are_exact_where_training_uses_tf32(monkeypatch):
+    """cuDNN has a switch of its own, on by default. It has no device here, so the switch is what can be seen."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    with exact():
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32

@@ -94,7 +94,7 @@ def test_one_seed_each_is_said_to_leave_out_the_choice_of_seeds(root, tmp_path):
     assert note in comparison.text(found)
     assert note not in comparison.text(comparison.compare(str(root / "one"), str(root / "longer"), root / "one"))
     other = comparison.text(comparison.compare(str(tmp_path / "a"), str(root / "one"), tmp_path))
-    assert "one seed on one side: what seeds differ by is estimated from the other" in other
+    assert "one seed on one side: the variance over seeds is estimated from the other" in other
 
 
 def test_holm_adjusts_over_the_cells_that_are_tested(root):

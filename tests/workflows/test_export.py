@@ -364,6 +364,24 @@ def test_an_mlflow_model_answers_alike_and_holds_no_pickle(made, tmp_path):
     assert json.loads(asked.stdout.splitlines()[-1]) == [vars(answer) for answer in answers]
 
 
+def test_an_mlflow_model_takes_whole_and_broken_seconds_and_needs_builds_that_an_index_has(made, tmp_path):
+    folder, run = tmp_path / "x", first_table(made)[1]
+    done = command(made, "export", "hstu_time/id", "--run", run, f"--output={folder}", "--mlflow")
+    assert done.returncode == 0, done.stderr
+    assert "+" not in (folder / "mlflow" / "requirements.txt").read_text(), "a local label, as in torch==2.13.0+cpu"
+    code = (
+        "import mlflow, json, pandas as pd\n"
+        f"model = mlflow.pyfunc.load_model({str(folder / 'mlflow')!r})\n"
+        "ask = lambda times: model.predict(pd.DataFrame({'history': [['i001', 'i002']], 'times': [times]}))\n"
+        "print(json.dumps([ask([1700000000, 1700000001, 1700000002]), ask([1.7e9, 1.7e9 + 1, 1.7e9 + 2])]))"
+    )
+    asked = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert asked.returncode == 0, asked.stderr
+    whole, broken = json.loads(asked.stdout.splitlines()[-1])
+    assert whole == broken
+    assert whole[0]["items"]
+
+
 def test_an_mlflow_model_is_logged_for_its_trial(made, mlflow_store, tmp_path):
     from mlflow import MlflowClient, pyfunc
 

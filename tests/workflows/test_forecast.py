@@ -134,7 +134,7 @@ def test_a_forecast_takes_a_cells_own_trials_before_anything_else(home):
     assert forecast.needing_calibration(grid, forecast.finished_trials(ledger)) == []
     found = forecast.of(grid, forecast.finished_trials(ledger), {}, slots=2, threads=1)
     [cost] = found.costs
-    assert (cost.trials, cost.seeds, cost.price.source) == (4, 2, "its trials")
+    assert (cost.trials, cost.seeds, cost.price.source) == (4, 2, "its own trials")
     assert cost.price.search == pytest.approx(10.0)
     assert found.low < found.seconds < found.high
     assert found.seconds == pytest.approx(forecast.START + cost.seconds / 2, rel=0.2)
@@ -149,7 +149,7 @@ def test_a_cell_without_trials_is_priced_by_like_trials_or_waits_for_a_calibrati
     found = forecast.of(
         grid, forecast.finished_trials(ledger), {new.id: forecast.Pace(epoch=2.0, finish=1.0)}, slots=1, threads=1
     )
-    assert [c.price.source for c in found.costs] == ["like trials", "calibration"]
+    assert [c.price.source for c in found.costs] == ["similar trials", "calibration"]
     assert found.costs[0].price.search == pytest.approx(10.0)
     assert found.costs[1].price.search == pytest.approx(2.0 * 5 + 1.0), "5 of 10 epochs, as finished trials trained"
 

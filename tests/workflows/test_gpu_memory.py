@@ -207,3 +207,27 @@ def test_without_a_gpu_nothing_is_measured():
         memory.measure([], {})
     with pytest.raises(RuntimeError, match="no CUDA device"):
         memory.smallest_card()
+
+
+@pytest.mark.parametrize(
+    ("share", "nodes", "said"),
+    [
+        (0.25, ["torch 2.13.0+cpu", ""], "Warning: torch 2.13.0+cpu finds no CUDA device on 1 of 2 node(s) with GPUs"),
+        (1.0, ["torch 2.13.0+cpu"] * 2, "on 2 of 2 node(s)"),
+        (1.0, ["", ""], None),
+        (0.0, ["torch 2.13.0+cpu"], None),
+    ],
+)
+def test_gpus_that_pytorch_cannot_use_are_told(monkeypatch, share, nodes, said):
+    monkeypatch.setattr(ray_cluster, "on_gpu_nodes", lambda function, **_: nodes)
+    lines = gpu_memory.unusable(Layout(4, 1, share), {})
+    assert bool(lines) == bool(said)
+    assert not said or (said in lines[0] and "--gpu 0" in lines[0])
+
+
+def test_gpus_that_do_not_answer_do_not_stop_a_bench(monkeypatch):
+    def silent(*_, **__):
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(ray_cluster, "on_gpu_nodes", silent)
+    assert gpu_memory.unusable(Layout(4, 1, 1.0), {}) == []

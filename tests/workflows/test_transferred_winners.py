@@ -58,10 +58,12 @@ def test_the_same_command_finds_nothing_left_to_do(made):
 def test_a_row_without_such_a_winner_is_skipped_with_its_ensembles(made):
     home, folder, *_ = made
     other = plan(home, folder, "--adapters", "id,mlp,id+mlp", *TRANSFER).stdout
-    assert "no finished search of it in the newest table of toy under this protocol" in other
+    assert "in the newest table of toy under this protocol, no finished search of this row" in other
     assert "its part mlp is skipped" in other
     otherwise = plan(home, folder, *GRID, *TRANSFER, "--keep-seen").stdout
-    assert otherwise.count("no finished search of it in the newest table of toy under this protocol") == len(SEARCHED)
+    assert otherwise.count("in the newest table of toy under this protocol, no finished search of this row") == len(
+        SEARCHED
+    )
     assert "cells are trained" not in otherwise
 
 
@@ -80,7 +82,7 @@ def test_all_rows_come_from_one_table_and_a_shorter_search_is_named(tmp_path):
     small_homes.bench(home, folder, "--adapters", "linear", "--trials", "2")
     small_homes.bench(home, folder, "--adapters", "id,mlp", "--trials", "2", "--epochs", "1")
     chosen = plan(home, folder, "--adapters", "id,svd,linear,mlp", *TRANSFER).stdout
-    assert chosen.count("no finished search of it in the newest table") == 2, "svd and linear have another table"
+    assert chosen.count("no finished search of this row") == 2, "svd and linear have another table"
     small_homes.bench(home, folder, "--adapters", "id", "--trials", "1", "--max-history", "6")
     small_homes.bench(home, folder, "--adapters", "id,svd,linear", "--trials", "2")
     printed = small_homes.bench(home, folder, "--adapters", "id,svd,linear,mlp", *TRANSFER).stdout

@@ -198,7 +198,7 @@ def test_a_data_set_that_cannot_be_cut_is_one_line_before_training(tmp_path, tim
     ("words", "message"),
     [
         (["--protocol", "windows"], "The split 'windows' needs at least 2 folds, not 0"),
-        (["--folds", "3"], "folds needs the split 'windows'; the split is 'loo'"),
+        (["--folds", "3"], "--folds needs --protocol windows; the protocol is 'loo'"),
     ],
 )
 def test_options_that_do_not_fit_are_one_line(root, tmp_path, words, message):

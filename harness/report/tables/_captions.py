@@ -93,7 +93,7 @@ def header(table: Table, part: str) -> Json:
     return (
         values
         | {"candidates": "all items", "ties": TIES[table.header.get("ties", EXPECTED)]}
-        | ({"test openings": opened} if opened else {})
+        | ({"test evaluations": opened} if opened else {})
     )
 
 

@@ -100,8 +100,8 @@ def _one_seed(rows: Sequence[Row]) -> str:
     if not several:
         return "One seed per row: intervals and tests account for the choice of users, not of seeds."
     return (
-        f"One seed per row, but for {label(several[0].cell)}: what seeds differ by is estimated from this row alone, "
-        "and tests find more differences than there are. Add seeds."
+        f"Only {label(several[0].cell)} has more than one seed: the variance over seeds is estimated from it alone, "
+        "and tests report too many differences. Add seeds."
     )
 
 

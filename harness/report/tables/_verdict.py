@@ -72,11 +72,11 @@ def _rivals(comparison: SectionComparison, users: int | None) -> list[str]:
     if not tied:
         one = "the other trained row" if others == 1 else f"each of the {others} other trained rows"
         return [f"the best row, {_name(best, comparison)}, is better than {one}"]
-    parts = [f"{tied} of {others} trained rows cannot be told from the best, {_name(best, comparison)}"]
+    parts = [f"{tied} of {others} trained rows do not differ significantly from the best, {_name(best, comparison)}"]
     if users is None or not percent > 0:  # NaN with one user, 0 with rows that do not vary
         return parts
     size = f"{percent:.2g}" if percent < 100 else f"{percent:,.0f}"
-    parts.append(f"with {users:,} users the test finds differences of about {size} % (80 % power)")
+    parts.append(f"with {users:,} users the test detects differences of about {size} % (80 % power)")
     if percent > TARGET:
         parts.append(_needed(comparison.users_for(TARGET)) + _hint(tied, others, users))
     return parts
@@ -84,9 +84,9 @@ def _rivals(comparison: SectionComparison, users: int | None) -> list[str]:
 
 def _needed(users: float) -> str:
     if math.isinf(users):
-        return f"one of {TARGET:g} % needs more seeds first"
+        return f"a difference of {TARGET:g} % needs more seeds first"
     size = 10 ** (math.floor(math.log10(users)) - 1)  # two digits: it is an extrapolation
-    return f"one of {TARGET:g} % needs about {math.ceil(users / size) * size:,} users"
+    return f"a difference of {TARGET:g} % needs about {math.ceil(users / size) * size:,} users"
 
 
 def _hint(tied: int, others: int, users: int) -> str:

@@ -2,6 +2,9 @@
 
 Source: Kang & McAuley (2018, arXiv 1808.09781), who draw one negative. The mean over the m + 1 candidates is from
 Petrov & Macdonald (2023, arXiv 2308.07192): at m = 1 half of SASRec's sum, a factor that Adam cancels.
+
+Ours: negatives differ from the position's own target only. In the authors' code, and in that of FMLP-Rec and LLM-ESR,
+they are in no training event of the user.
 """
 
 from __future__ import annotations

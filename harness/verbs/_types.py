@@ -1,11 +1,14 @@
-"""Numeric types of options."""
+"""Types of options: numbers with bounds, paths."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import click
+
+from harness.paths import expanded
 
 LARGEST = 1_000_000  # upper bound of every count
 
@@ -29,3 +32,13 @@ class FiniteFloat(click.FloatRange):
     def _describe_range(self) -> str:
         """Click describes a range without bounds as `x<=None`."""
         return "" if self.min is None and self.max is None else super()._describe_range()
+
+
+class UserPath(click.Path):
+    """A path. Its leading `~` is the user's folder: a shell leaves it in `--output=~/table.md`."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return expanded(str(super().convert(value, param, ctx)))
