@@ -44,6 +44,7 @@ class BenchOptions(TypedDict, total=False):
     budget: str
     trials: int | None
     epochs: int | None
+    patience: int | None
     cell_seconds: float | None
     seeds: int | None
     protocol: str

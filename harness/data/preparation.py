@@ -103,7 +103,7 @@ class _Sequences:
 
 def _sequences(raw: RawDataset, spec: PrepSpec, progress: Callable[[str], None]) -> _Sequences:
     progress("reading")
-    frame = read_events(raw.interactions, () if spec.min_rating is None else ("rating",))
+    frame = read_events(raw.interactions, () if spec.min_rating is None else ("rating",), raw.sparse_ratings)
     texts = read_items(raw.items, raw.text)
     users, items = (frame[name].unique().sort() for name in ("user_id", "item_id"))
     catalogue = items.to_frame().join(texts, on="item_id", how="left", maintain_order="left")

@@ -51,6 +51,7 @@ class RawDataset:
     redistributable: bool | None = None  # None: unknown
     matrices: dict[str, Path] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    sparse_ratings: bool = False  # whether events without a rating are meant so
     choice: titles.TextColumn | None = None  # how `text` was chosen, if neither the folder nor the user sets it
 
 
@@ -135,12 +136,12 @@ def file_hashes(raw: RawDataset) -> dict[str, str]:
     return {"interactions": data_files.sha256(raw.interactions), "items": data_files.sha256(raw.items)}
 
 
-def read_events(path: Path, also: tuple[str, ...] = ()) -> pl.DataFrame:
+def read_events(path: Path, also: tuple[str, ...] = (), sparse: bool = False) -> pl.DataFrame:
     """Read user_id str, item_id str, timestamp and order if present (numbers), and `also` (numbers), in file order.
 
     Raises HarnessError if a column is missing, the file is empty or unreadable, an id is null, there is neither
     timestamp nor order, or a value is not a number (nor a date, in timestamp). Nulls are allowed in one of the two if
-    the other is complete.
+    the other is complete, and in `also` if that is `sparse`.
     """
     with reading(path):
         rows, kinds = _columns(path, ["user_id", "item_id", *also])
@@ -161,7 +162,7 @@ def read_events(path: Path, also: tuple[str, ...] = ()) -> pl.DataFrame:
     if not timed and "order" in clocks and (gaps := events["order"].null_count()):
         missing = f"order is missing in {gaps:,} of {events.height:,} rows"
         raise HarnessError(f"{path}: {missing}; that is allowed only if every event has a timestamp.")
-    _check_filled(path, events, [*([] if "order" in clocks else clocks), *also])
+    _check_filled(path, events, [*([] if "order" in clocks else clocks), *(() if sparse else also)])
     return events
 
 
@@ -209,16 +210,17 @@ def _open_named(name: str, home: Path) -> RawDataset:
 def _named(name: str, home: Path) -> RawDataset:
     if (folder := library.folders(home).get(name)) is None:
         source = library.component(name)
-        return RawDataset(
-            source.name, *data_files.data_files(source.fetch(home)), source.text, source.licence, source.citation, False
-        )
+        files_of = data_files.data_files(source.fetch(home))
+        raw = RawDataset(source.name, *files_of, source.text, source.licence, source.citation, False)
+        return replace(raw, sparse_ratings=getattr(source, "sparse_ratings", False))
     if not folder.is_dir():
         raise HarnessError(f"'{name}' is {folder} in {library.config_file(home)}, but that is not a folder.")
     raw = _open_folder(folder, name)
     if name in library.built_in():  # a user's copy stays under the terms of the original
         source = library.component(name)
         terms = {"licence": raw.licence or source.licence, "citation": raw.citation or source.citation}
-        raw = replace(raw, **terms, redistributable=False)
+        sparse = getattr(source, "sparse_ratings", False)
+        raw = replace(raw, **terms, redistributable=False, sparse_ratings=sparse)
     return raw
 
 

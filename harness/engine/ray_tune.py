@@ -88,6 +88,7 @@ class GridSearcher(_Unsaved, Searcher):
         self.flying: dict[str, Assignment] = {}  # by Ray's trial id
         self.dropped: list[Assignment] = []  # given up by Tune, to be retried
         self.failures: dict[str, failures.FailureCount] = {}  # by our trial id
+        self.last: dict[str, Epoch] = {}  # newest report of each trial that runs, by our trial id
 
     def suggest(self, trial_id: str) -> Any:
         if self.grid.over or self.stop.signum:
@@ -107,12 +108,15 @@ class GridSearcher(_Unsaved, Searcher):
             return
         failed = self.failures[self.flying[trial_id].trial.id]
         if failed.counted > RETRIES:
-            self.end(trial_id, TrialResult("failed", reason=f"{failed.reason} ({failed.counted} times)"))
+            reason, last = f"{failed.reason} ({failed.counted} times)", self.last.get(self.flying[trial_id].trial.id)
+            spent = {"curve": last.curve, "info": last.info} if last else {}
+            self.end(trial_id, TrialResult("failed", reason, **spent))
         else:
             self.dropped.append(self.flying.pop(trial_id))
 
     def end(self, trial_id: str, result: TrialResult) -> None:
         trial = self.flying.pop(trial_id).trial
+        self.last.pop(trial.id, None)
         if trial.role == "confirm" and result.status == "done":
             artifacts.check_artifacts(self.home, trial.id)
         self.grid.ended(trial.id, result)
@@ -172,11 +176,11 @@ class GridScheduler(_Unsaved, FIFOScheduler):
             self.searcher.end(ray_id, report.result)
             return True
         curve = report.curve
+        self.searcher.last[trial_id] = report
         if not self._report(trial_id, curve, report.users):
             return False
         best = max(range(len(curve)), key=curve.__getitem__)
-        info = {"seconds": report.seconds, "epochs": float(len(curve))}
-        self.searcher.end(ray_id, TrialResult("pruned", "", curve[best], best, curve, info=info))
+        self.searcher.end(ray_id, TrialResult("pruned", "", curve[best], best, curve, info=report.info))
         return True
 
     def _report(self, trial_id: str, curve: list[float], users: list[Scores]) -> bool:

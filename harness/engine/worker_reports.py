@@ -22,6 +22,11 @@ class Epoch:
     users: list[Scores]  # scores by user of the epochs not reported yet
 
     @property
+    def info(self) -> dict[str, float]:
+        """What a result says of a trial that ends here."""
+        return {"seconds": self.seconds, "epochs": float(len(self.curve))}
+
+    @property
     def value(self) -> float:
         return self.curve[-1]
 

@@ -91,6 +91,10 @@ class Paper:
     numbers: tuple[PublishedNumber, ...]
 
 
+TIMED = ("target", "quantile of time", "validation")
+OF_TEST = ("split", "candidates", *COUNTS, "held-out", "tied", "order")  # first words of differences in the test
+
+
 @dataclass(frozen=True)
 class PublishedComparison:
     """A published number and the matching row of ours.
@@ -107,6 +111,11 @@ class PublishedComparison:
     differs: tuple[str, ...]
     unstated: tuple[str, ...]
     hole: str
+
+    @property
+    def other_test(self) -> list[str]:
+        """The differences that make ours a test of other events or items."""
+        return [text for text in self.differs if text.split()[0] in OF_TEST]
 
     @property
     def match(self) -> str:
@@ -257,8 +266,7 @@ def _protocol(number: PublishedNumber, table: Table, section: Section, row: Row)
     words = {"filter_seen": "seen items excluded", "epochs": "max epochs", "encoder": "text encoder"}
     facts = {**{name: number.counts.get(name) for name in COUNTS}, **{name: number.facts.get(name) for name in FACTS}}
     ours = {**{name: section.card.get(name) for name in COUNTS}, **ours}
-    held_out = protocol.get("cold_items")  # no paper's number is of such a split: files have no fact for it
-    differs, unstated = [f"held-out items none / {held_out:g}"] if held_out else [], []
+    differs, unstated = _of_our_test(table)
     for key, theirs in facts.items():
         if (key == "encoder" and ours[key] is None) or (number.method and key in MODEL_FACTS):
             continue  # a row without text has no encoder to compare; another method is not our model
@@ -270,6 +278,19 @@ def _protocol(number: PublishedNumber, table: Table, section: Section, row: Row)
     if number.backbone == ANY and not number.method:
         unstated.append("backbone")
     return differs, unstated
+
+
+def _of_our_test(table: Table) -> tuple[list[str], list[str]]:
+    """Return what changes our test and papers' files have no fact for: options that no paper's number has, as
+    differences, and what a split in time or by user leaves open, as unstated."""
+    protocol, prep = table.header.get("protocol") or {}, table.header.get("prep") or {}
+    held_out, order = protocol.get("cold_items"), prep.get("tie_policy", "source")
+    differs = [f"held-out items none / {held_out:g}"] if held_out else []
+    differs += ["tied tests kept / dropped"] if protocol.get("drop_tied_test") else []
+    differs += [f"order of ties as in the file / {order}"] if order != "source" else []
+    split = protocol.get("split")
+    unstated = {"gts": TIMED, "windows": TIMED, "users": ("target", "share of trained users")}.get(str(split), ())
+    return differs, list(unstated)
 
 
 def _format(value: Any) -> str:

@@ -133,9 +133,10 @@ def _agrees(number: PublishedNumber, group: list[tuple[str, PublishedNumber]]) -
 def text(found: list[Level], papers: Comparisons) -> str:
     """Format the levels that contain a number of `papers` as lines, with our row if there is one; "" if none does."""
     lines = [line for _, comparisons in papers for line in comparisons]
+    lines.sort(key=lambda line: -len(line.other_test))  # of several numbers of a row, the one with the nearest test
     ours = {_key(line.number): line for line in lines if line.ours is not None}
-    keys = {(line.number.row, line.number.metric) for line in lines}
-    shown = [level for level in found if (level.row, level.metric) in keys]
+    asked = [of_number(found, line.number) for line in lines]
+    shown = [level for level in found if any(level is one for one in asked)]
     head = "The same row in several papers (protocols agree as far as stated)"
     return "\n".join([head, *(line for level in shown for line in _lines(level, ours))]) if shown else ""
 
@@ -155,7 +156,8 @@ def _lines(level: Level, ours: dict[tuple[str, ...], PublishedComparison]) -> li
     lines += [f"      {number.value:.4f}  {_about(title, number)}" for title, number in level.numbers]
     mine = ours.get(_key(level.numbers[0][1]))
     if mine is not None and mine.ours is not None:
-        lines.append(f"      {mine.ours[0]:.4f}  ours {bounds(Interval(*mine.ours))}")
+        apart = f", protocols differ: {'; '.join(mine.other_test)}" if mine.other_test else ""
+        lines.append(f"      {mine.ours[0]:.4f}  ours {bounds(Interval(*mine.ours))}{apart}")
     if 0 < level.spread < float("inf"):
         lines.append(f"      A gain below {level.spread:.0f} % over the lowest does not reach the highest.")
     if level.below:

@@ -130,7 +130,7 @@ def _axis(where: str, options: Json, when: When | None, domain: Domain) -> Range
         domain.checked(f"{where}: {end}", options[end])
     if "step" in options:
         options["step"] = Domain(domain.kind).checked(f"{where}: step", options["step"])
-    if domain.kind is float and type(options["low"]) is type(options["high"]) is int:  # else a range of ints
+    if domain.kind is float:  # 0 and 0.0 are one range
         options |= {end: float(options[end]) for end in ("low", "high")}
     return Range(**options, when=when)
 

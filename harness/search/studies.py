@@ -208,9 +208,10 @@ class TrialQueue:
         segment: Segment,
         on_event: Callable[[GridEvent], None],
         others: NoOtherBenches | None = None,
+        together: int | None = None,  # most trials of a search at the same time
     ) -> None:
         self._segment, self._on_event, self._others = segment, on_event, others or NoOtherBenches()
-        self._ledger = studies[0].ledger if studies else None
+        self._ledger, self._together = studies[0].ledger if studies else None, together
         self.searches = [StudySearch(study) for study in studies]
         self._owner: dict[str, StudySearch] = {}
         self._decided: set[str] = set()
@@ -250,6 +251,9 @@ class TrialQueue:
         if not self._others.take(search.study.id):
             return None
         search = self._current(search)
+        if self._together and len(search.in_flight) >= self._together and search.study.winner() is None:
+            self._asleep.add(self._place[search.study.id])
+            return None
         while (drawn := search.next()) is not None:
             if not self._free(drawn.trial.id):  # it is running already: its result counts
                 search.postpone(drawn)

@@ -6,7 +6,7 @@ Imports no torch, ray, optuna or mlflow.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -133,8 +133,9 @@ class Study:
 
         Seed 0 is the search, which never sees the test."""
         if self._confirmed is None or self._confirmed[0] is not winner:
-            folds = [winner.on(part) for part in self.protocol.parts]
-            self._confirmed = winner, folds if self.cell.is_baseline else winner.confirmations(self.seeds)
+            own = replace(winner, cell=self.cell)  # the same data or texts may have had another name
+            folds = [own.on(part) for part in self.protocol.parts]
+            self._confirmed = winner, folds if self.cell.is_baseline else own.confirmations(self.seeds)
         return self._confirmed[1]
 
     def to_run(self) -> int:

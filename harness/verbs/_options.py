@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -15,9 +15,6 @@ from harness.types import BUDGETS, HarnessError
 from harness.verbs._components import COMPONENTS
 from harness.verbs._study import LongName, Names, long_name, merged, only_these, use_study, use_suite
 from harness.verbs._types import BoundedInt, FiniteFloat, UserPath
-
-if TYPE_CHECKING:
-    pass
 
 HOME = "~/.harness"
 
@@ -162,20 +159,20 @@ grid_options = combined(
     ),
     click.option(
         "--datasets",
-        type=Names(_data_sets),
+        type=Names(_data_sets, selects=True),
         callback=only_these,
         help="Names, folders, globs, 'all' or '!name'.  [default: all]",
     ),
     click.option(
         "--adapters",
-        type=Names(_known(ADAPTERS)),
+        type=Names(_known(ADAPTERS), selects=True),
         default="all",
         show_default=True,
         help="E.g. 'all,!svd', 'mlp[hidden=256]' or 'id+text'.",
     ),
     click.option(
         "--backbones",
-        type=Names(_known(BACKBONES)),
+        type=Names(_known(BACKBONES), selects=True),
         default="sasrec",
         show_default=True,
         help="E.g. 'all' or 'sasrec,hstu'.",

@@ -23,8 +23,9 @@ def suite_of(options: Options) -> Suite | None:
         return None
     with GRID.make_context("suite", ["--suite", options["suite"]]) as context:
         planned = context.params
-    same = ("suite", "home", "components")
+    same = ("suite", "home", "components", "datasets", "more_datasets")
     changed = [name for name in planned if name not in same and options[name] != planned[name]]
+    changed += ["datasets"] if _datasets(options) != _datasets(planned) else []
     words = {str(one.name): one.opts[0].lstrip("-") for one in GRID.params}
     return suites.suite(options["suite"]).with_changes([words[name] for name in changed])
 

@@ -13,7 +13,7 @@ from harness.paths import expanded
 from harness.registry import quoted, split_list, split_overrides
 from harness.types import HarnessError
 from harness.verbs import _study
-from harness.verbs._options import Options
+from harness.verbs._options import HOME, Options
 from harness.verbs._request import request_of
 
 HEAD = "# A study of harness: `harness plan FILE` shows its plan, `harness bench FILE` runs it.\n"
@@ -51,7 +51,7 @@ def text(options: Options, *, with_home: bool = True) -> str:
 
     Paths are absolute, below the user's home folder with `~`. Secrets in addresses are left out.
     """
-    offered, plain = _study.keys(), _defaults(options["suite"]) | {"suite": None, "components": ()}
+    offered, plain = _study.keys(), _defaults(options["suite"]) | {"suite": None, "components": (), "home": HOME}
     values = _with_words(_of_study_file(options))
     lines, pins = "", ""
     for key, option in offered.items():

@@ -27,15 +27,16 @@ ENCODER_PATH = re.compile(r"(^|[:+])(file|st|hf):([^+\[\]]+)")
 
 
 class Names(click.types.StringParamType):
-    """A comma list, which a study file may also write as a TOML list. known: names that a shell completes."""
+    """A comma list, which a study file may also write as a TOML list. known: names that a shell completes; selects:
+    whether `all` and exclusions stand for some of them."""
 
-    def __init__(self, known: Callable[[click.Context], list[str]] = lambda _: []) -> None:
-        self.known = known
+    def __init__(self, known: Callable[[click.Context], list[str]] = lambda _: [], selects: bool = False) -> None:
+        self.known, self.selects = known, selects
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         head, comma, last = incomplete.rpartition(",")
-        bang = "!" if last.startswith("!") else ""
-        words = [f"{bang}{name}" for name in ["all", *self.known(ctx)]]
+        bang = "!" if self.selects and last.startswith("!") else ""
+        words = [f"{bang}{name}" for name in [*(["all"] if self.selects else []), *self.known(ctx)]]
         return [CompletionItem(head + comma + word) for word in words if word.startswith(last)]
 
 

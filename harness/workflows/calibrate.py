@@ -1,13 +1,14 @@
 """Calibration: measure the seconds per epoch of each cell on this machine, under the conditions of the bench.
 
-The default configuration of each cell trains for three epochs with the cluster, slots and threads of the bench, so
-that slots slow each other down as they do in the bench. Nothing enters the ledger; the home caches the paces by study,
-machine and layout.
+The default configuration of each cell trains for three epochs (four if its backbone has a pace above 1) with the
+cluster, slots and threads of the bench, so that slots slow each other down as they do in the bench. Nothing enters the
+ledger; the home caches the paces by study, machine and layout.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -52,6 +53,7 @@ def paces(grid: Plan, wanted: list[Study], layout: Layout, cluster: Json | None)
 def _file(home: Path, study: Study, layout: Layout, cluster: Json | None) -> Path:
     key = [study.id, provenance.machine(), layout.slots, layout.threads]
     key += [layout.gpu, cluster] if layout.gpu or cluster else []
+    key += [2] if study.pace > 1 else []  # their first version counted further epochs as work after the last
     return home / forecast.CALIBRATED / f"{digest(key)}.json"
 
 
@@ -73,8 +75,7 @@ def _measure(grid: Plan, wanted: list[Study], layout: Layout, stop: Stop) -> dic
     wanted = [study for study in wanted if study.id in ids]
     with tempdirs.folder("calibrate") as home:
         ledger = Ledger()
-        budget = Budget("calibration", trials=1, epochs=EPOCHS, patience=0, seeds=0)
-        probes = {study.id: replace(study, budget=budget, ledger=ledger, starts=()) for study in wanted}
+        probes = {s.id: replace(s, budget=_budget(s), ledger=ledger, starts=()) for s in wanted}
         clock, segment = _Clock(), Segment(home)
         try:
             running = studies.TrialQueue(list(probes.values()), segment, clock)
@@ -83,6 +84,11 @@ def _measure(grid: Plan, wanted: list[Study], layout: Layout, stop: Stop) -> dic
             segment.close()
         paced = {study_id: clock.pace(probe) for study_id, probe in probes.items()}
         return {study_id: pace for study_id, pace in paced.items() if pace is not None}
+
+
+def _budget(study: Study) -> Budget:
+    """The budget of a probe: at least `EPOCHS` epochs, which the pace of the backbone multiplies."""
+    return Budget("calibration", trials=1, epochs=math.ceil(EPOCHS / study.pace), patience=0, seeds=0)
 
 
 class _Clock:
@@ -102,4 +108,4 @@ class _Clock:
         if not done or len(times) < 2:
             return None
         epoch = times[1] - times[0]
-        return Pace(epoch, max(done[0].info.get("seconds", 0.0) - EPOCHS * epoch, 0.0))
+        return Pace(epoch, max(done[0].info.get("seconds", 0.0) - len(done[0].curve) * epoch, 0.0))

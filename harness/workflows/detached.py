@@ -86,10 +86,10 @@ def _new_log(folder: Path) -> Path:
 def newest(home: Path) -> list[Detached]:
     """Return the newest benches of a home that were detached, the newest first: those that run, else the last one."""
     found = []
-    for path in sorted((home / "logs").glob("*.json"), reverse=True)[:SHOWN]:
+    for path in sorted((home / "logs").glob("*.json"), reverse=True):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             found.append(Detached(path.with_name(record["log"]), record["pid"], record["place"], record["born"]))
         except (OSError, ValueError, KeyError, TypeError):  # damaged, or written by another version
             continue
-    return [bench for bench in found if bench.running] or found[:1]
+    return [bench for bench in found if bench.running][:SHOWN] or found[:1]

@@ -171,7 +171,9 @@ def needing_calibration(grid: Plan, past: Sequence[FinishedTrial]) -> list[Study
 def _total(costs: list[CellCost], slots: int, threads: int) -> Forecast:
     work = sum(cost.seconds for cost in costs)
     longest = max((max(c.price.search * (c.trials > 0), c.price.confirm * (c.seeds > 0)) for c in costs), default=0.0)
-    seconds = START + work / slots + longest * (1 - 1 / slots) / 2 if work else 0.0
+    least = max((c.price.search * (c.trials > 0) + c.price.confirm * (c.seeds > 0) for c in costs), default=0.0)
+    spread = work / slots + longest * (1 - 1 / slots) / 2
+    seconds = START + max(spread, least) if work else 0.0  # a cell is confirmed after its search
     independent = math.sqrt(sum((cost.seconds * cost.price.error) ** 2 for cost in costs)) / work if work else 0.0
     calibrated = sum(c.seconds for c in costs if c.price.source == "calibration") / work if work else 0.0
     # calibrated cells share one guess of the share of epochs, so this error does not average out

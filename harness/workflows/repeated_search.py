@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 from harness import registry
@@ -32,13 +33,15 @@ def run(
     """Repeat the search of a row's cell; return the trials that confirm its winner with the seeds and folds of `runs`.
 
     `runs`: recorded confirmations by seed; `dataset`: name or folder, "" for the row's; `source`: search spaces;
-    `threads`: torch threads per trial, None if they are not recorded. Raises HarnessError if the search would differ
+    `threads`: torch threads per trial, None if they are not recorded. As many trials run at the same time as when the
+    search was recorded, since what it draws depends on which have ended. Raises HarnessError if the search would differ
     from the recorded one, needs a larger machine, or one of these trials fails; Interrupted if stopped.
     """
+    side_by_side = together(row.study.id, Ledger.open(home))
     with tempdirs.folder("reproduce") as folder:
         bench = _as_recorded(_request(home, folder, row, dataset, source), row)
         try:
-            outcome = run_bench.run(bench, run_bench.Options(threads=threads, tracking="off"))
+            outcome = run_bench.run(bench, run_bench.Options(threads=threads, tracking="off", together=side_by_side))
         except NoRoom as error:
             raise HarnessError(
                 f"{row.words}: --search trains with as many threads per trial as its launch ({threads}), for which no "
@@ -51,6 +54,14 @@ def run(
             (trial, (dict(result.test), artifacts.bounds(row_lookup.ranks(folder, trial))))
             for trial, result in _confirmed(ledger, row, runs)
         ]
+
+
+def together(study: str, ledger: Ledger) -> int:
+    """Return the most search trials of a study that ran at the same time, at least 1."""
+    trials = [ledger.trials[trial_id] for trial_id in ledger.studies.get(study, {}).values()]
+    starts, ends = [(one.time, 1) for one in trials], [(one.ended, -1) for one in trials if one.status]
+    running = accumulate(change for _, change in sorted([*starts, *ends]))
+    return max(running, default=1)
 
 
 def _confirmed(ledger: Ledger, row: LedgerRow, runs: list[list[Trial]]) -> list[tuple[Trial, TrialResult]]:

@@ -40,6 +40,7 @@ class Options:
     watchdog: float = 1800.0  # seconds without a heartbeat after which a trial is ended; 0: never
     top_k: int = 0  # length of the lists stored for each confirmation; 0: none
     artifacts: str | None = None  # place of checkpoints and weights (`places`); None: the home
+    together: int | None = None  # most trials of a search at the same time; None: as many as are due
     meter: gpu_memory.Meter | None = None  # replaces the measurement of GPU memory, in tests
 
     def store(self, home: Path) -> str:
@@ -100,13 +101,14 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
         log(line)
     for cell, reason in grid.skipped:
         log(f"Skipped {cell}: {reason}")
-    begun, work = time.monotonic(), forecast.key(grid)
+    begun = time.monotonic()
     if grid.pending:
         disk_space.warn(grid, log, options.top_k)
     _describe_targets(grid)
     if options.gpu != 0:
         remote_encoding.encode(grid, options.address, sharing.label_selector(options.labels))
     bases = shared_data.prepare(grid) if grid.pending else {}
+    work = forecast.key(grid)  # without the cells that cannot be built, as in a forecast
     ran, mirrored = _search(grid, bases, options, stop) if grid.pending else (0, False)
     if ran and not stop.signum and (line := forecast.accuracy(request.home, work, time.monotonic() - begun)):
         log(line)
@@ -270,7 +272,7 @@ def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) 
         try:
             with leases.Leases(home, segment.run, progress.line) as held:
                 others = other_benches.OtherBenches(held, ledger, segment.run, progress.line)
-                queue = studies.TrialQueue(pending, segment, listen, others)
+                queue = studies.TrialQueue(pending, segment, listen, others, options.together)
                 ray_tune.run(queue, shared, home, layout, options.watchdog, stop, progress.line)
         finally:
             progress.close()

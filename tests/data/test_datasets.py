@@ -374,7 +374,7 @@ def test_amazon_2018_has_its_columns_swapped_and_script_in_titles(web, home, mon
 
 def test_amazon_2023_has_milliseconds_and_parent_asins(web, home, monkeypatch):
     host = amazon2023.HOSTS[0]
-    body = gzip.compress(b"user_id,parent_asin,rating,timestamp\nU1,B1,5.0,1628643414999\nU2,B1,2.0,1628643415000\n")
+    body = gzip.compress(b"user_id,parent_asin,rating,timestamp\nU1,B1,5.0,1628643414750\nU2,B1,2.0,1628643415000\n")
     address = f"{host}/benchmark/0core/rating_only/Office_Products.csv.gz"
     monkeypatch.setitem(amazon2023.SHA256, "office", serve(web, address, body))
     product = {
@@ -386,9 +386,23 @@ def test_amazon_2023_has_milliseconds_and_parent_asins(web, home, monkeypatch):
     }
     serve(web, f"{host}/raw/meta_categories/meta_Office_Products.jsonl.gz", json_lines([product]))
     events, items = frames("amazon2023-office", home)
-    assert events == [("U1", "B1", 1628643414, 5.0), ("U2", "B1", 1628643415, 2.0)]
+    assert events == [("U1", "B1", 1628643414.75, 5.0), ("U2", "B1", 1628643415.0, 2.0)]
     assert items["B1"]["features"] == "Blue Red"
     assert items["B1"]["brand"] == "Bic"
+
+
+def test_events_within_a_second_keep_their_order_in_time(web, home, monkeypatch):
+    host, rows = amazon2023.HOSTS[0], ["user_id,parent_asin,rating,timestamp"]
+    for user in ("U1", "U2"):
+        rows += [f"{user},A,5.0,1600000000900", f"{user},B,5.0,1600000000100", f"{user},C,5.0,1500000000000"]
+    address = f"{host}/benchmark/0core/rating_only/Office_Products.csv.gz"
+    monkeypatch.setitem(amazon2023.SHA256, "office", serve(web, address, gzip.compress("\n".join(rows).encode())))
+    products = [{"parent_asin": name, "title": name} for name in "ABC"]
+    serve(web, f"{host}/raw/meta_categories/meta_Office_Products.jsonl.gz", json_lines(products))
+    prepared = prepare(open_dataset("amazon2023-office", home), PrepSpec(kcore=0), home)
+    names = prepared.catalogue["item_id"].to_list()
+    assert [names[item - 1] for item in prepared.items[:3]] == ["C", "B", "A"]
+    assert prepared.card.tie_share == 0
 
 
 def test_a_csv_of_another_form_is_reported(web, home, monkeypatch):
@@ -460,6 +474,25 @@ def test_goodreads_times_are_converted_to_utc_and_shelves_without_subject_are_dr
     monkeypatch.setitem(goodreads.SHA256, "poetry", serve(web, address, json_lines(bad)))
     with pytest.raises(HarnessError, match="record 1 has no field 'date_added'"):
         open_dataset("goodreads-poetry", home / "other")
+
+
+def test_events_of_goodreads_without_a_rating_have_none_from_4_on(web, home, monkeypatch):
+    """They are meant so; in a user's own folder, a missing rating is a fault."""
+    added = "Fri Sep 08 10:44:{:02} -0700 2017"
+    events = [
+        {"user_id": u, "book_id": b, "is_read": True, "rating": r, "date_added": added.format(n)}
+        for n, (u, b, r) in enumerate(
+            (u, b, r) for u in ("a", "b") for b, r in (("1", 4), ("2", 0), ("3", 5), ("4", 3))
+        )
+    ]
+    books = [{"book_id": b, "title": b, "popular_shelves": []} for b in "1234"]
+    host = goodreads.HOSTS[1]
+    address = f"{host}/goodreads_interactions_poetry.json.gz"
+    monkeypatch.setitem(goodreads.SHA256, "poetry", serve(web, address, json_lines(events)))
+    serve(web, f"{host}/goodreads_books_poetry.json.gz", json_lines(books))
+    kept = prepare(open_dataset("goodreads-poetry", home), PrepSpec(kcore=0, min_rating=4), home)
+    assert kept.catalogue["item_id"].to_list() == ["1", "3"]
+    assert kept.card.events == 4
 
 
 def test_gowalla_has_no_text(web, home, monkeypatch):

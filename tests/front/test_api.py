@@ -17,7 +17,7 @@ from harness import api
 from harness.record.ledger import Ledger
 from harness.search.plan import Request
 from harness.types import BUDGET_PARAMS
-from harness.verbs import _options
+from harness.verbs import _request
 from harness.verbs.bench import command
 
 
@@ -46,7 +46,7 @@ def test_keywords_come_to_the_request_that_the_command_line_makes(tmp_path):
     )
     with command.make_context("bench", words) as context:
         assert given == context.params
-    request = _options.request_of(given)
+    request = _request.request_of(given)
     assert isinstance(request, Request)
     assert (request.budget.trials, request.protocol.filter_seen, request.prep.iterate) == (7, False, False)
     assert request.spaces.fixed == BUDGET_PARAMS["quick"] | {"train.d": 32, "train.loss": "bce"}

@@ -122,11 +122,18 @@ def test_a_saved_study_says_what_its_command_line_said(tmp_path, grid, suite):
     assert comparable(options_of(str(path))) == comparable(meant)
 
 
-def test_a_saved_study_holds_only_what_differs_from_the_defaults():
+def test_a_saved_study_holds_only_what_differs_from_the_defaults(home):
     text = _save.text(options_of("--budget", "quick", "--adapters", "id,!svd", "--one-pass", "--set", "train.lr=1e-3"))
     assert text.splitlines()[1:] == [
-        'adapters = ["id", "!svd"]', "iterate = false", "", "[set]", '"train.lr" = 0.001'
+        'adapters = ["id", "!svd"]', "iterate = false", f'home = "{home}"', "", "[set]", '"train.lr" = 0.001'
     ]  # fmt: skip
+
+
+def test_a_saved_study_holds_the_home_that_a_variable_named(tmp_path, monkeypatch):
+    """Without the variable, in a job of cron say, the study must still be that of this home."""
+    monkeypatch.setenv("HARNESS_HOME", str(tmp_path))
+    assert f'home = "{tmp_path}"' in _save.text(options_of("--home", str(tmp_path)))
+    assert f'home = "{tmp_path}"' in _save.text(options_of())
 
 
 def test_bench_and_plan_save_the_study_that_they_then_read(dataset, tmp_path, monkeypatch):
@@ -141,7 +148,7 @@ def test_bench_and_plan_save_the_study_that_they_then_read(dataset, tmp_path, mo
     assert runner.invoke(main, ["bench", str(path), "--dry-run"]).stdout == saved.stdout
     more = runner.invoke(main, ["plan", str(path), "--seeds", "4", "--save", str(path)])
     assert more.exit_code == 2
-    assert "another content" in more.stderr
+    assert "other content" in more.stderr
     assert tomllib.loads(path.read_text())["seeds"] == 3
 
 
@@ -151,7 +158,7 @@ def test_a_study_that_plan_saves_keeps_the_options_that_only_bench_has(study, tm
     assert saved.exit_code == 2, "nothing is written for a command line that is refused"
     assert not (tmp_path / "b.toml").exists()
     with plan.command.make_context("plan", [path]) as context:
-        assert tomllib.loads(_save.text(context.params)) == {"top_k": 7, "seeds": 2}
+        assert tomllib.loads(_save.text(context.params, with_home=False)) == {"top_k": 7, "seeds": 2}
 
 
 def test_a_study_file_needs_its_suffix(tmp_path):
@@ -355,6 +362,8 @@ def test_a_variable_sets_an_option_and_a_misspelt_one_is_refused(dataset, home):
         ("harness plan --backbones sasrec,!gru", "sasrec,!gru4rec"),
         ("harness bench --datasets ml-100", "ml-100k"),
         ("harness bench --encoders mini", "minilm"),
+        ("harness bench --encoders a", "api"),
+        ("harness bench --adapters !al", "!all !alphafuse"),
         ("harness bench --protocol wi", "windows"),
     ],
 )
@@ -364,7 +373,7 @@ def test_a_shell_completes_names(typed, expected):
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | words, capture_output=True, text=True, check=False
     )
-    assert done.stdout.split() == [f"plain,{expected}"], done.stderr
+    assert done.stdout.split() == [f"plain,{word}" for word in expected.split()], done.stderr
 
 
 # In the background
@@ -405,6 +414,16 @@ def test_status_names_a_bench_whose_process_is_gone_or_on_another_machine(home):
         [bench] = json.loads(harness(home, "status", "--json").stdout)["background"]
         assert (bench["running"], bench["last_line"]) == (running, "last")
     assert "started on another machine: last" in harness(home, "status").stdout
+
+
+def test_a_running_bench_is_told_behind_many_that_have_ended(home):
+    (home / "logs").mkdir()
+    record = {"pid": os.getpid(), "place": leases.here()["place"]}
+    for day, born in ((1, leases.born(os.getpid())), (2, "0"), (3, "0"), (4, "0")):
+        name = f"2026010{day}T000000"
+        files.write_json(home / "logs" / f"{name}.json", record | {"born": born, "log": f"{name}.log"})
+        (home / "logs" / f"{name}.log").touch()
+    assert [bench.log.stem for bench in detached.newest(home)] == ["20260101T000000"]
 
 
 def test_a_detached_bench_outlives_its_command_and_leaves_log_and_study(dataset, home, tmp_path):

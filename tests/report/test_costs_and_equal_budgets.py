@@ -250,3 +250,16 @@ def test_the_table_of_a_ledger_says_what_the_published_setting_is(tmp_path, monk
         "Published setting gsasrec (gSASRec, Petrov & Macdonald 2023, arXiv 2308.07192): all trained rows."
         in render(build(found), "terminal")
     )
+
+
+def test_a_limit_of_time_that_some_rows_had_is_told_of_these_only():
+    """Rows with and without one can share a table: one with fewer trials was given less."""
+    limited = {"cell_seconds": 60.0, "trials_planned": 5, "trials_done": 5, "trials_pruned": 0}
+    cells = [cell(ID, **limited), cell(SVD, trials_planned=16, trials_done=16, trials_pruned=0)]
+    table = build(results({key: seeds(0.1) for key in (ID, SVD)}, cells))
+    rows = {row.cell.adapter: row for row in table.sections[0].rows}
+    assert "less" in rows["id"].marks
+    assert "less" not in rows["svd"].marks
+    assert "up to 60 seconds of trials for id" in words.parity(table, table.sections[0])
+    both = build(results({key: seeds(0.1) for key in (ID, SVD)}, [cell(key, **limited) for key in (ID, SVD)]))
+    assert "up to 60 seconds of trials," in words.parity(both, both.sections[0])

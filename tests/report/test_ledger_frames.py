@@ -366,7 +366,7 @@ def test_the_beginning_of_a_name_stands_for_the_launch_if_it_is_the_only_one(tmp
     with pytest.raises(HarnessError, match=f"'2' matches 2 launches of this home, {first} to {last}"):
         table_scope.named(ledger, "2")
     for word in ("", "2099", first + "0"):
-        with pytest.raises(HarnessError, match=f"no run '{word}' in this home; the newest is {last}"):
+        with pytest.raises(HarnessError, match=f"no launch '{word}' in this home; the newest is {last}"):
             table_scope.named(ledger, word)
 
 

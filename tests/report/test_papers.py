@@ -81,6 +81,23 @@ def test_a_table_with_held_out_items_matches_no_paper(tmp_path, table):
     assert line.differs == ("held-out items none / 0.1",)
 
 
+@pytest.mark.parametrize(
+    ("protocol", "prep", "differs", "unstated"),
+    [
+        ({"drop_tied_test": True}, {}, ("tied tests kept / dropped",), ()),
+        ({}, {"tie_policy": "random:1"}, ("order of ties as in the file / random:1",), ()),
+        ({"split": "gts", "target": "successive"}, {}, (), ("target", "quantile of time", "validation")),
+        ({"split": "users"}, {}, (), ("target", "share of trained users")),
+    ],
+)
+def test_options_that_change_our_test_are_no_match(tmp_path, table, protocol, prep, differs, unstated):
+    header = table.header | {"protocol": table.header["protocol"] | protocol, "prep": prep}
+    text = PAPER.replace('split = "loo"', f'split = "{protocol.get("split", "loo")}"')
+    [line] = published.compare(paper(tmp_path, text), replace(table, header=header))
+    assert (line.differs, line.unstated) == (differs, unstated)
+    assert line.match != "protocols match"
+
+
 def test_the_text_encoder_is_compared_where_the_row_reads_text(tmp_path):
     boards = synthetic_results.results({("beauty", "minilm", "sasrec", "svd"): synthetic_results.seeds(0.0)})
     text = PAPER.replace('adapter = "id"', 'adapter = "svd"').replace("d = 64", 'd = 64\nencoder = "LLaMA3-8B"')
@@ -318,3 +335,22 @@ def test_paper_on_the_command_line(tmp_path):
     assert wrong.returncode == 2
     assert "Did you mean 'spectran'" in wrong.stderr
     assert command(tmp_path / "home", "paper", str(tmp_path / "none.toml")).returncode == 2
+
+
+def test_our_row_stands_in_a_level_with_what_makes_it_another_test(tmp_path, table):
+    papers = [
+        numbers(tmp_path, name, value, head='[protocol]\nsplit = "loo"') for name, value in (("a", 0.04), ("b", 0.05))
+    ]
+    found = published_levels.levels(papers)
+    by_time = replace(table, header=table.header | {"protocol": table.header["protocol"] | {"split": "gts"}})
+    text = published_levels.text(found, [(papers[0], published.compare(papers[0], by_time))])
+    assert "], protocols differ: split loo / gts" in text
+
+
+def test_a_level_that_a_paper_contradicts_is_not_shown_for_it(tmp_path, table):
+    users = "[data.beauty]\nusers = {}"
+    papers = [numbers(tmp_path, name, 0.04, head=users.format(100)) for name in "ab"]
+    other = numbers(tmp_path, "c", 0.09, head=users.format(999))
+    found = published_levels.levels([*papers, other])
+    assert len(found) == 1
+    assert published_levels.text(found, [(other, published.compare(other, table))]) == ""

@@ -331,9 +331,23 @@ def test_unnarrowed_the_comparison_over_data_sets_is_the_tables_own(tab, grid_pa
         wins = [number for value in vars(own.wins).values() for number in [100 * value]]
         found = [float(word) for word in re.findall(r"[\d.]+", shown["wins"])]
         assert found == pytest.approx(wins, abs=0.51)
+        gain = shown["gain"].split(" ")[0]
+        assert gain == ("–" if own.gain is None else f"{own.gain.mean:+.1f}")
     told = tab.run("document.getElementById('across').textContent")
     assert grid.across[0].too_few in told
     assert "read this as a summary" in told
+
+
+def test_a_mean_gain_over_what_may_be_nothing_is_withheld_on_the_page_too(tab, tmp_path):
+    """On one data set, the reference finds the target of one user: drawn again, its score can be 0."""
+    users = len(synthetic_results.seeds(0.0)[0])
+    rows = {(name, "none", "sasrec", "id"): synthetic_results.seeds(0.5) for name in "xyz"}
+    rows["x", "none", "sasrec", "id"] = [np.where(np.arange(users) == 7, 1.0, 99.0)] * 3
+    rows |= {(name, "e", "sasrec", "svd"): synthetic_results.seeds(0.1) for name in "xyz"}
+    table = searched(synthetic_results.results(rows))
+    assert [one.gain for one in table.across[0].standings] == [None, None]
+    tab.open(written(table, tmp_path))
+    assert [row["gain"] for row in rows_of(tab, "#across")] == ["–", "–"]
 
 
 @pytest.mark.parametrize(

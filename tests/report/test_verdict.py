@@ -136,7 +136,7 @@ def test_few_users_are_no_reason_for_numbers_that_are_none(ranks):
     }
     table = build(results(rows, [cell(key) | {"seeds_planned": 2, "seeds_done": 2} for key in rows]))
     assert "1 of 1 trained rows do not differ" in table.sections[0].verdict
-    assert "finds differences" not in table.sections[0].verdict
+    assert "detects differences" not in table.sections[0].verdict
     for name in set(formats()) - {"parquet"}:
         assert not re.search(r"(?<![a-z])nan(?![a-z])", render(table, name).lower()), name
     assert not any(table.wide()[name].is_nan().any() for name, kind in table.wide().schema.items() if kind.is_float())

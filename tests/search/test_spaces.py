@@ -405,3 +405,9 @@ def test_a_method_that_joins_text_and_id_itself_has_no_fusion_to_search(tmp_path
     assert not {"text.fusion", "text.id_std"} & set(space.searched)
     with pytest.raises(HarnessError, match="decides how text and ID are joined"):
         spaces.of_cell(Cell("toy", "noise", "sasrec", "mlp[fusion=add]"), spaces.SpaceSource())
+
+
+def test_a_range_is_the_same_however_its_ends_are_written(tmp_path):
+    texts = ["dropout = { low = 0, high = 0.5 }", "dropout = { low = 0.0, high = 0.5 }"]
+    first, second = (spaces.of_cell(MLP, source(tmp_path, text=text)).to_json() for text in texts)
+    assert first == second

@@ -29,6 +29,7 @@ from harness.types import (
     Protocol,
     TrialResult,
 )
+from harness.workflows import repeated_search
 
 BUDGET = Budget("tiny", trials=5, epochs=10, patience=3, seeds=2)
 
@@ -752,3 +753,37 @@ def test_a_search_begun_later_keeps_the_confirmed_defaults_if_they_win(home):
 def test_a_failed_default_fails_a_cell_without_a_search(home):
     ran, _, [done] = drive(home, budget=replace(BUDGET, trials=0), outcome=lambda t: TrialResult("failed", "no"))
     assert (len(ran), done.state) == (2, "failed")
+
+
+def test_a_search_under_another_name_is_confirmed_under_its_own(home):
+    """A data set that was renamed has the same trials: what is still to run belongs to the new cell."""
+    _, ledger, [first] = drive(home, budget=replace(BUDGET, seeds=1))
+    renamed = replace(study(ledger), cell=replace(first.cell, dataset="renamed"))
+    assert renamed.id == first.id
+    queue = TrialQueue([renamed], Segment(home), lambda event: None)
+    found = queue.next()
+    assert found is not None
+    assert (found.trial.role, found.trial.seed, found.trial.cell) == ("confirm", 2, renamed.cell)
+    assert queue.next() is None, "seed 1 is there"
+
+
+def test_trials_of_a_search_run_one_after_another_where_that_is_asked(home):
+    ledger = Ledger.open(home)
+    queue = TrialQueue([study(ledger)], Segment(home), lambda event: None, together=1)
+    for _ in range(BUDGET.trials):
+        found = queue.next()
+        assert found is not None
+        assert queue.next() is None, "another one would be drawn without this one's result"
+        queue.ended(found.trial.id, TrialResult("done", best=objective(found.trial), curve=[objective(found.trial)]))
+    assert {queue.next().trial.seed, queue.next().trial.seed} == {1, 2}, "confirmations draw nothing"
+    assert repeated_search.together(study(ledger).id, Ledger.open(home)) == 1
+
+
+def test_the_trials_that_ran_at_the_same_time_are_counted(home):
+    ledger = Ledger.open(home)
+    queue = TrialQueue([study(ledger)], Segment(home), lambda event: None)
+    running = [queue.next() for _ in range(3)]
+    for one in running:
+        queue.ended(one.trial.id, TrialResult("done", best=0.1, curve=[0.1]))
+    assert repeated_search.together(study(ledger).id, Ledger.open(home)) == 3
+    assert repeated_search.together("unknown", Ledger.open(home)) == 1

@@ -106,3 +106,11 @@ def test_a_table_names_its_suite(tmp_path):
     assert LaunchRecord.from_json({**launch.to_json(), "time": launch.time}) == launch
     printed = tables.render(tables.build(ledger_frames.of_home(tmp_path / "home")), "terminal")
     assert f"Suite: name smoke · version 1 · hash {suite.hash} · changed datasets" in printed
+
+
+@pytest.mark.parametrize(("word", "changed"), [("ml-100k", ()), ("./toy", ("datasets",))])
+def test_a_plain_data_set_changes_a_suite_only_if_it_is_another(tmp_path, word, changed):
+    with bench.command.make_context("bench", ["--suite", "smoke", word]) as context:
+        asked = request_of(context.params | {"home": tmp_path})
+    assert asked.suite is not None
+    assert asked.suite.changed == changed

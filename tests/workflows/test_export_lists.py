@@ -125,6 +125,6 @@ def test_the_command_writes_lists_and_refuses_options_of_the_other_kind(made, tm
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["top_k"] == 3
     assert pl.read_parquet(file)["rank"].max() == 3
-    for wrong, says in ((["--top-k", "3"], "add --lists"), (["--lists", "--mlflow"], "give one of them")):
+    for wrong, says in ((["--top-k", "3"], "add --lists"), (["--lists", "--mlflow"], "exclude each other")):
         refused = command(made, *words, *wrong)
         assert (refused.returncode, says in refused.stderr) == (2, True)

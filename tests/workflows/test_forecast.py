@@ -6,6 +6,7 @@ import json
 import os
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import small_homes
@@ -19,7 +20,7 @@ from harness.search import plan, spaces
 from harness.search.studies import TrialQueue
 from harness.types import Budget, Cell, Engine, HarnessError, Inputs, Protocol, TrialResult
 from harness.verbs import plan as verb
-from harness.workflows import eta, forecast, status
+from harness.workflows import calibrate, eta, forecast, status
 from harness.workflows.progress import Progress
 
 BUDGET = Budget("tiny", trials=6, epochs=10, patience=3, seeds=2)
@@ -306,3 +307,28 @@ def test_progress_lines_estimate_by_what_each_cells_trials_took(home, monkeypatc
     assert [line.split()[0] for line in lines] == ["[1/16]", "[2/16]", "[3/16]"]
     assert progress.total == 16
     assert "6m30s left" in lines[2], "13 trials of a minute on two slots that are never idle"
+
+
+def test_a_probe_trains_few_epochs_whatever_the_pace_of_its_backbone():
+    """Its epochs beyond the first ones must not be taken for work after the last."""
+    for backbone, epochs in (("sasrec", 3), ("bert4rec", 4), ("bsarec", 4)):
+        made = study(Ledger(), "mlp")
+        made = replace(made, cell=replace(made.cell, backbone=backbone))
+        probe = replace(made, budget=calibrate._budget(made))
+        assert probe.epochs == epochs, backbone
+        clock, result = (
+            calibrate._Clock(),
+            TrialResult("done", curve=[0.1] * epochs, info={"seconds": epochs * 10 + 2.0}),
+        )
+        clock.epoch_times[probe.id] = [10.0 * n for n in range(1, epochs + 1)]
+        assert clock.pace(SimpleNamespace(id=probe.id, ended=lambda result=result: [result])) == forecast.Pace(
+            10.0, 2.0
+        )
+
+
+def test_no_forecast_is_shorter_than_a_search_and_the_confirmation_after_it():
+    price = forecast.Price(100.0, 100.0, "its own trials", 0.1)
+    cell = Cell("toy", "none", "sasrec", "id")
+    for trials, seeds, least in ((0, 1, 100), (16, 5, 200)):
+        total = forecast._total([forecast.CellCost(cell, trials, seeds, price)], slots=16, threads=1)
+        assert total.seconds >= forecast.START + least

@@ -66,7 +66,7 @@ class AmazonRatings(DataSet):
             _read.write_items(folder / "items.parquet", meta, rows, _read.item_schema(*self.item_columns), ids)
 
     def events(self) -> list[pl.Expr]:
-        """Return user_id, item_id, timestamp (i64 seconds) and rating (f32) as expressions of the CSV's columns."""
+        """Return user_id, item_id, timestamp (seconds) and rating (f32) as expressions of the CSV's columns."""
         raise NotImplementedError
 
     def product(self, record: Record) -> Record:

@@ -42,6 +42,7 @@ class DataSet:
     licence = ""
     citation = ""
     page = ""
+    sparse_ratings = False  # whether events without a rating are meant so; --min-rating drops them
 
     def folder(self, home: Path) -> Path:
         return home / "data" / self.name
@@ -61,7 +62,7 @@ class DataSet:
         raise NotImplementedError
 
     def fetch(self, home: Path) -> Path:
-        """Return the folder with interactions.parquet (user_id, item_id str, timestamp i64 seconds, ...) and
+        """Return the folder with interactions.parquet (user_id, item_id str, timestamp seconds, ...) and
         items.parquet (item_id, title str, ...), built if missing, by one process at a time.
 
         Raises HarnessError if no source can be reached, the disk is full, or a downloaded file has an unexpected form.

@@ -1,8 +1,8 @@
 """Amazon reviews 2023 by category, all ratings (--kcore takes the core), with title, brand, categories, description.
 
-Source: Hou et al. 2024, https://amazon-reviews-2023.github.io/. Items are parent_asin; times in milliseconds are
-converted to seconds. The sha256 of the ratings are those in the loaders of omnirec 1.1.0; item files have none, so
-their hash is recorded at first use.
+Source: Hou et al. 2024, https://amazon-reviews-2023.github.io/. Items are parent_asin. Times are in milliseconds, which
+become fractions of a second: they order the events. The sha256 of the ratings are those in the loaders of omnirec
+1.1.0; item files have none, so their hash is recorded at first use.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Amazon2023(AmazonRatings):
         import polars as pl
 
         ids = pl.col("user_id"), pl.col("parent_asin").alias("item_id")
-        return [*ids, pl.col("timestamp").cast(pl.Int64) // 1000, pl.col("rating").cast(pl.Float32)]
+        return [*ids, pl.col("timestamp").cast(pl.Int64) / 1000, pl.col("rating").cast(pl.Float32)]
 
     def product(self, record: Record) -> Record:
         return {

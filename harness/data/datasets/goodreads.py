@@ -42,6 +42,7 @@ class Goodreads(DataSet):
         "romance",
         "young-adult",
     )
+    sparse_ratings = True
     licence = "no licence text; academic use only, with citation; no redistribution and no commercial use"
     citation = (
         "Mengting Wan and Julian McAuley. 2018. Item Recommendation on Monotonic Behavior Chains. RecSys 2018. "

@@ -228,12 +228,13 @@ def _planned(record: Record) -> int:
 def _less(record: Record, most: _Most) -> bool:
     """Whether a trained row has a smaller plan than others of its section.
 
-    Fewer trials within the same time limit are not a smaller plan: slow trials cause them.
+    Fewer trials within the same time limit are not a smaller plan, since slow trials cause them; fewer than those of a
+    row without a limit are.
     """
     if record["state"] == "skipped":
         return False
     limit = record["cell_seconds"]
-    fewer = _planned(record) < most.trials if limit is None else limit < most.seconds
+    fewer = _planned(record) < most.trials or (limit is not None and limit < most.seconds)
     return fewer or int(record["seeds_planned"] or 0) < most.seeds
 
 

@@ -144,7 +144,7 @@ def parity(table: Table, section: Section, named: int | None = None) -> str:
     taken = sorted({(row.spent.warm_start, row.spent.source_trials) for row in trained if row.spent.source_trials})
     winners = f"winners of {_either([n for _, n in taken])} trials on {taken[0][0]}" if taken else ""
     parts += [f"no search ({winners or 'default configurations'})"] if budget.get("trials") == 0 else []
-    parts += [f"up to {budget['cell_seconds']:g} seconds of trials"] if budget.get("cell_seconds") else []
+    parts += _limits(trained)
     parts += [f"up to {section.pace * budget['epochs']} epochs"] if "epochs" in budget else []
     parts += [f"{_either(seeds)} seed{'s' if seeds != [1] else ''}"] if seeds else []
     less = [
@@ -156,6 +156,21 @@ def parity(table: Table, section: Section, named: int | None = None) -> str:
     tail = f"; below plan: {', '.join(less)}" if less else "; all rows complete"
     sentence = f"Parity: {', '.join(parts)} planned for each trained row{tail}."
     return " ".join([sentence, *_dimensions(trained), *_settings(table, trained)])
+
+
+def _limits(rows: Sequence[Row]) -> list[str]:
+    """Say which limit of time the searches had: of all rows, or of those that had one."""
+    limits = {limit: [label(r.cell) for r in rows if r.spent.cell_seconds == limit] for limit in _seconds(rows)}
+    if not any(limits):
+        return []
+    if len(limits) == 1:
+        return [f"up to {next(iter(limits)):g} seconds of trials"]
+    return [f"up to {limit:g} seconds of trials for {', '.join(names)}" for limit, names in limits.items() if limit]
+
+
+def _seconds(rows: Sequence[Row]) -> list[float]:
+    """The limits of time of the searched rows; 0 for those that had none."""
+    return sorted({row.spent.cell_seconds or 0.0 for row in rows if row.trials.planned})
 
 
 def _dimensions(rows: Sequence[Row]) -> list[str]:

@@ -158,6 +158,8 @@ function acrossTable(view, sorted, whole) {
     return interval && interval[1] !== null && el("span", { class: "range" }, ` [${show(interval[1])}, ${show(interval[2])}]`);
   };
   const percent = (x) => (100 * x).toFixed(0);
+  // null where the reference may be 0, as in the other formats, which draw it anew
+  const gainOf = (row) => (whole ? (valueIn(row, "gain")?.[0] ?? null) : row.gain);
   const ratings = [
     { key: "elo", title: "Elo", tip: "Bradley-Terry rating from wins on data sets, mean 1000. Higher is better.", value: (row) => valueIn(row, "elo")?.[0] ?? null, show: (row) => [valueIn(row, "elo")[0].toFixed(0), between(row, "elo", (x) => x.toFixed(0))] },
     { key: "group", title: "group", left: true, first: "ascending", tip: "Rows that share a letter are within the critical difference of mean ranks.", value: (row) => valueIn(row, "group"), show: (row) => valueIn(row, "group") },
@@ -167,7 +169,7 @@ function acrossTable(view, sorted, whole) {
     { key: "adapter", title: "adapter", tip: "Method that turns text embeddings into item embeddings.", first: "ascending", left: true, head: true, value: (row) => row.cell.adapter, show: (row) => [bdi(adapterName(row.cell)), " ", ...tagsOf(row.cell), row.cell.encoder !== "none" && el("small", { class: "encoder" }, bdi(row.cell.encoder))] },
     { key: "encoder", title: "encoder", tip: "Model that embedded the items' texts.", first: "ascending", left: true, wide: true, value: (row) => (row.cell.encoder === "none" ? null : row.cell.encoder), show: (row) => (row.cell.encoder === "none" ? DASH : bdi(row.cell.encoder)) },
     { key: "wins", title: "win rate %", tip: "Share of the other rows beaten, mean over data sets. Unit: percent. Higher is better.", value: (row) => row.wins, show: (row) => [percent(row.wins), between(row, "wins", percent)] },
-    { key: "gain", title: "mean gain %", tip: "Gain over the reference row, mean over data sets. Unit: percent. Higher is better.", value: (row) => row.gain, show: (row) => (row.gain === null ? DASH : [signed(row.gain), between(row, "gain", signed)]) },
+    { key: "gain", title: "mean gain %", tip: "Gain over the reference row, mean over data sets. Unit: percent. Higher is better.", value: gainOf, show: (row) => (gainOf(row) === null ? DASH : [signed(gainOf(row)), between(row, "gain", signed)]) },
     ...(whole?.methods.some((one) => one.elo) ? ratings : []),
     ...view.datasets.map((name, k) => ({ key: `rank:${k}`, title: `# ${short(safe(name), 18)}`, tip: `Rank on ${safe(name)}. Lower is better.`, first: "ascending", value: (row) => row.ranks[k], show: (row) => (Number.isInteger(row.ranks[k]) ? row.ranks[k] : row.ranks[k].toFixed(1)) })),
   ];
