@@ -51,8 +51,8 @@ class RawDataset:
     redistributable: bool | None = None  # None: unknown
     matrices: dict[str, Path] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    sparse_ratings: bool = False  # whether events without a rating are meant so
     choice: titles.TextColumn | None = None  # how `text` was chosen, if neither the folder nor the user sets it
+    sparse_ratings: bool = False  # whether events without a rating are meant so
 
 
 def open_dataset(word: str, home: Path, text: str = "") -> RawDataset:

@@ -18,6 +18,7 @@ from harness.report import ledger_frames as ledger_results
 from harness.report.tables import Results, Row, build, render
 from harness.report.tables import _captions as words
 from harness.report.tables._build import fronts
+from harness.report.tables._parity import parity
 from harness.search import plan, spaces
 
 ID, SVD, MLP = (("beauty", "minilm" if name != "id" else "none", "sasrec", name) for name in ("id", "svd", "mlp"))
@@ -153,7 +154,7 @@ def test_a_row_that_was_planned_less_is_marked_in_every_format_and_the_mark_expl
     assert "less" in rows["mlp"].marks
     assert "less" not in rows["id"].marks
     assert not any("short" in row.marks for row in rows.values()), "each had all that was planned for it"
-    assert "1 or 3 trials" in words.parity(table, table.sections[0])
+    assert "1 or 3 trials" in parity(table, table.sections[0])
     for name in ("terminal", "md"):
         assert "★‡" in render(table, name)
     assert r"\ddagger" in render(table, "tex")
@@ -194,7 +195,7 @@ def test_a_row_of_fewer_seconds_was_given_less(seconds, marked):
 def test_the_certificate_states_how_many_dimensions_equal_trials_search(axes, sentence):
     cells = [cell(ID), cell(SVD, searched=axes)]
     table = build(results({ID: seeds(0.6), SVD: seeds(0.0)}, cells))
-    text = words.parity(table, table.sections[0])
+    text = parity(table, table.sections[0])
     if sentence is None:
         assert "dimensions" not in text
         return
@@ -209,7 +210,7 @@ def test_the_certificate_names_the_published_setting_and_who_has_it():
         cells = [cell(ID, **others), cell(SVD, **fixed)]
         table = build(results({ID: seeds(0.6), SVD: seeds(0.0)}, cells, header))
         told = f"Published setting gsasrec (gSASRec, Petrov & Macdonald 2023): {who}."
-        assert words.parity(table, table.sections[0]).endswith(told)
+        assert parity(table, table.sections[0]).endswith(told)
         for name in ("terminal", "md", "html"):
             shown = " ".join(render(table, name).split())
             assert told.replace("&", {"md": "\\&", "html": "&amp;"}.get(name, "&")) in shown
@@ -260,6 +261,6 @@ def test_a_limit_of_time_that_some_rows_had_is_told_of_these_only():
     rows = {row.cell.adapter: row for row in table.sections[0].rows}
     assert "less" in rows["id"].marks
     assert "less" not in rows["svd"].marks
-    assert "up to 60 seconds of trials for id" in words.parity(table, table.sections[0])
+    assert "up to 60 seconds of trials for id" in parity(table, table.sections[0])
     both = build(results({key: seeds(0.1) for key in (ID, SVD)}, [cell(key, **limited) for key in (ID, SVD)]))
-    assert "up to 60 seconds of trials," in words.parity(both, both.sections[0])
+    assert "up to 60 seconds of trials," in parity(both, both.sections[0])

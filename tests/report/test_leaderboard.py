@@ -12,6 +12,7 @@ from synthetic_results import SCRIPT, cell, hostile, results, row_of, run, seeds
 
 from harness.report.tables import Results, Table, build, formats, render
 from harness.report.tables import _captions as words
+from harness.report.tables._parity import parity
 from harness.types import HarnessError
 
 
@@ -144,10 +145,10 @@ def test_diagnostics_are_means_over_seeds_and_not_numbers_become_null():
 def test_a_section_says_what_its_backbone_asks_to_be_known_and_how_many_epochs_it_had(table):
     section = next(s for s in table.sections if s.backbone == "gru4rec")
     assert words.notes(section)[0] == "gru4rec: two epochs for <one>"
-    assert "up to 16 epochs" in words.parity(table, section)
+    assert "up to 16 epochs" in parity(table, section)
     other = next(s for s in table.sections if s.backbone == "sasrec")
     assert "two epochs" not in str(words.notes(other))
-    assert "up to 8 epochs" in words.parity(table, other)
+    assert "up to 8 epochs" in parity(table, other)
 
 
 def test_users_of_several_targets_weigh_alike_where_the_protocol_asks_for_all_of_them():
@@ -237,7 +238,7 @@ def test_skipped_rows_are_no_part_of_what_was_planned_and_one_is_not_many():
     skipped = cell(keys[1], "skipped", "no text", trials_planned=0, seeds_planned=0, seeds_done=0)
     one = {"trials_planned": 1, "trials_done": 1, "trials_pruned": 0, "seeds_planned": 1, "seeds_done": 1}
     table = build(results({keys[0]: seeds(0.6, 1)}, [cell(keys[0], **one), skipped]))
-    assert words.parity(table, table.sections[0]).startswith(
+    assert parity(table, table.sections[0]).startswith(
         "Parity: 1 trial, up to 8 epochs, 1 seed planned for each trained row; all rows complete"
     )
 

@@ -9,6 +9,7 @@ from harness.report.tables import _captions as captions
 from harness.report.tables._columns import Column
 from harness.report.tables._format import FRONT, MEANINGS, SYMBOLS, label, safe
 from harness.report.tables._frames import COMING
+from harness.report.tables._parity import parity
 from harness.report.tables._table import Section, Table
 
 HEADER = ("suite", "protocol", "prep", "budget", "engine", "code")
@@ -31,7 +32,7 @@ def header(table: Table) -> list[str]:
 def below(table: Table, section: Section) -> list[str]:
     """Return the budget of the section, the remarks on its components and the rows that have a reason."""
     coming = tuple(f"{label(row.cell)}: {row.state}" for row in section.rows if row.state in COMING)
-    return [captions.parity(table, section, NAMED), *(n for n in captions.notes(section) if not n.startswith(coming))]
+    return [parity(table, section, NAMED), *(n for n in captions.notes(section) if not n.startswith(coming))]
 
 
 def notes(table: Table, columns: Sequence[Column]) -> list[str]:

@@ -14,6 +14,7 @@ from harness.data import cards
 from harness.report.tables import _captions as captions
 from harness.report.tables import _columns, _format
 from harness.report.tables._page._board import board, embedded
+from harness.report.tables._parity import parity
 from harness.report.tables._scores import REFERENCE
 from harness.report.tables._table import Row, Section, Table
 from harness.types import Json
@@ -35,6 +36,7 @@ def render(table: Table) -> str:
     return page.get_template("page.html").render(
         table=table,
         captions=captions,
+        parity=parity,
         format=_format,
         columns=_columns.compact(table),
         datasets=list(dict.fromkeys(section.dataset for section in table.sections)),

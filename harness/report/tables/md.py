@@ -6,6 +6,7 @@ import re
 
 from harness.report.tables import _captions as captions
 from harness.report.tables import _columns, _format
+from harness.report.tables._parity import parity
 from harness.report.tables._table import Row, Section, Table
 
 
@@ -14,7 +15,7 @@ def render(table: Table) -> str:
     blocks = ["# Leaderboard", _bullets(captions.header_lines(table, captions.ABOVE))]
     for section in table.sections:
         blocks += [f"## {escape(captions.title(section))}", *map(escape, captions.section_lines(section))]
-        blocks += [_compact(table, section), escape(captions.parity(table, section)), _bullets(captions.notes(section))]
+        blocks += [_compact(table, section), escape(parity(table, section)), _bullets(captions.notes(section))]
         if any(row.metrics for row in section.rows):
             blocks += ["All test metrics, mean and 95 % interval:", _metrics(table, section)]
         blocks += [*_topics(table, section), *_budget(section), *_slices(section)]

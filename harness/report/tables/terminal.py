@@ -10,6 +10,7 @@ from rich.cells import cell_len
 
 from harness.report.tables import _brief, _columns, _format
 from harness.report.tables import _captions as captions
+from harness.report.tables._parity import parity
 from harness.report.tables._table import Row, Section, Table
 
 GAP = 2
@@ -85,7 +86,7 @@ def _document(table: Table, shown: list[list[_columns.Column]], grids: list[str]
     lines = _brief.wrapped(captions.header_lines(table, parts) if whole_notes else _brief.header(table), width)
     for section, grid in zip(table.sections, grids, strict=True):
         above = [captions.title(section), *captions.section_lines(section)]
-        whole = [captions.parity(table, section), *captions.notes(section)]
+        whole = [parity(table, section), *captions.notes(section)]
         below = whole if whole_notes else _brief.below(table, section)
         lines += ["", *_brief.wrapped(above, width), grid, *_brief.wrapped(below, width)]
     for one in table.across:

@@ -13,6 +13,7 @@ import unicodedata
 from harness.report.tables import _captions as captions
 from harness.report.tables import _columns, _format
 from harness.report.tables._across import Across
+from harness.report.tables._parity import parity
 from harness.report.tables._table import Row, Section, Table
 from harness.stats import resampling
 
@@ -83,7 +84,7 @@ def _scores(table: Table, section: Section) -> str:
     """Return the metrics at the headline's cut-off and the gain over `id`, with their notes."""
     names = [name for name in table.metrics if name.endswith(_cutoff(table))]
     caption = f"Test scores on {captions.title(section)}, mean over {captions.averaged(table)}."
-    notes = [*captions.section_lines(section), captions.parity(table, section), *captions.notes(section)]
+    notes = [*captions.section_lines(section), parity(table, section), *captions.notes(section)]
     notes += [*captions.header_lines(table, ("protocol", "prep", "budget", "engine")), *_marks(section)]
     return _float(caption, _metrics(section, names, table.headline), notes)
 
