@@ -64,7 +64,7 @@ WORDS = f"{__name__}.words"
 )
 @json_option
 def command(**options: Any) -> None:
-    """Train every cell of a grid at the same budget and print the leaderboard.
+    """Train a grid at one budget and print the leaderboard.
 
     With --budget standard or --trials N, every cell is searched first; its winner, or without a search its default
     configuration, is trained over seeds and tested once. Finished work is never repeated: the same command resumes an

@@ -31,7 +31,7 @@ rank = 105
 @home_option
 @json_option
 def command(gc: bool, dry_run: bool, days: float, home: str, as_json: bool) -> None:
-    """Show disk use of the home folder; --gc deletes what is no longer needed."""
+    """Show disk use of the home; --gc deletes caches."""
     from harness.record import housekeeping
     from harness.record.artifacts import find_home
 

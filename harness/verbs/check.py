@@ -26,7 +26,7 @@ rank = 90
 @home_option
 @json_option
 def command(dataset: str, encoder: str, home: str, as_json: bool, **options: Any) -> None:
-    """Look for faults in a data set or folder; print counts and remedies.
+    """Look for faults in a data set, and name remedies.
 
     Exit code 1 if there is an error.
     """

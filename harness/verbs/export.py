@@ -44,7 +44,7 @@ rank = 46
 @home_option
 @json_option
 def command(row: str, output: Path, seed: int | None, home: str, **options: Any) -> None:
-    """Export the model of a ROW of the table, or the items it recommends.
+    """Export the model of a ROW, or the items it recommends.
 
     Writes item table, backbone, ids, map for unseen items and self-test; with --lists, a Parquet file of query,
     user_id, item_id, rank and score. ROW: dataset/encoder/backbone/adapter as in

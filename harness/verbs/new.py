@@ -17,7 +17,9 @@ KINDS = ("adapter", "backbone", "loss", "encoder", "baseline", "metric", "list-m
 @click.argument("name")
 @click.option("--output", required=True, type=UserPath(), help="Folder for --components; created if missing.")
 def command(kind: str, name: str, output: Path) -> None:
-    """Write a working component to begin from: its file and, where it has one, its search space.
+    """Write a working component to begin from.
+
+    Its file and, where it has one, its search space.
 
     KIND: adapter, backbone, loss, encoder, baseline, metric, list-metric, dataset or table (a table format). Existing
     files are never overwritten.

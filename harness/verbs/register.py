@@ -28,7 +28,10 @@ rank = 80
 )
 @home_option
 def command(name: str, folder: Path, embeddings: tuple[str, ...], home: str) -> None:
-    """Register a folder as data set NAME, for --datasets NAME and 'all'."""
+    """Register a folder as data set NAME.
+
+    `--datasets NAME` and 'all' then select it.
+    """
     from harness.data import reader
     from harness.record.artifacts import check_home
 

@@ -20,7 +20,7 @@ rank = 100
 @home_option
 @click.option("--tracking", metavar="URI", help="MLflow store.  [default: SQLite in the home]")
 def command(home: str, tracking: str | None) -> None:
-    """Copy missing trials, and the newest report, from the ledger to MLflow."""
+    """Copy missing trials and the newest report to MLflow."""
     from harness.record.artifacts import find_home
 
     folder = find_home(Path(home))  # before MLflow's module, which sets a missing HOME

@@ -21,7 +21,7 @@ from harness.system import failpoints, interpreter
 from harness.system.code_hash import code_hash
 from harness.system.console import log
 from harness.system.signals import Stop
-from harness.types import SAMPLERS, HarnessError
+from harness.types import SAMPLERS, HarnessError, Json
 from harness.workflows import disk_space, forecast, gpu_memory, remote_encoding, repair, shared_data
 from harness.workflows.provenance import launch, names_grid
 
@@ -245,13 +245,7 @@ def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) 
     place = places.check(options.artifacts) if options.artifacts else ""
     with _segment(home) as segment, ray_cluster.cluster(options.address, selector) as resources:
         shared = shared_data.collect(grid, pending, bases) | {"top_k": options.top_k, "place": place}
-        memory = None if options.gpu is not None else gpu_memory.measure(grid, shared, resources, options.meter)
-        layout = sharing.layout(resources, grid.width, options.threads, options.gpu, memory)
-        # a measurement has used the GPUs
-        usable = [] if memory else gpu_memory.unusable(layout, resources.get("labels", {}))
-        for line in [*gpu_memory.lines(memory, layout), *usable]:
-            log(line)
-        where = {"resources": resources, **layout.to_json()} | ({"gpu_memory": memory.to_json()} if memory else {})
+        layout, where = _laid_out(grid, shared, resources, options)
         where |= {"artifacts": place} if place else {}
         record = launch(grid, where, disk_space.needed(grid, options.top_k))
         ledger.take(segment.run, segment.append("launched", **record.to_json()))
@@ -285,6 +279,16 @@ def _search(grid: Plan, bases: shared_data.Bases, options: Options, stop: Stop) 
             page = {"tracking": mirror.page} if mirror is not None and mirror.page else {}
             ledger.take(segment.run, segment.append("finished", ran=progress.ended, **page))
         return progress.ended, mirror is not None and not behind and not stop.signum
+
+
+def _laid_out(grid: Plan, shared: Json, resources: Json, options: Options) -> tuple[sharing.Layout, Json]:
+    """Return how trials share the cluster, and what a launch records of it; say what bears on GPUs."""
+    memory = None if options.gpu is not None else gpu_memory.measure(grid, shared, resources, options.meter)
+    layout = sharing.layout(resources, grid.width, options.threads, options.gpu, memory)
+    usable = [] if memory else gpu_memory.unusable(layout, resources.get("labels", {}))  # a measurement has used them
+    for line in [*gpu_memory.lines(memory, layout), *usable]:
+        log(line)
+    return layout, {"resources": resources, **layout.to_json()} | ({"gpu_memory": memory.to_json()} if memory else {})
 
 
 def _show(uri: str, home: Path, ledger: Ledger, report: Path, run: str | None) -> None:
