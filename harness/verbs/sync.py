@@ -25,9 +25,11 @@ def command(home: str, tracking: str | None) -> None:
 
     folder = find_home(Path(home))  # before MLflow's module, which sets a missing HOME
     from harness.record import tracking as mirror
+    from harness.record import tracking_uri
     from harness.record.ledger import Ledger
 
     uri, ledger = tracking or mirror.default_uri(folder), Ledger.open(folder)
+    tracking_uri.check(uri)
     if not ledger.trials and not ledger.launches:
         raise HarnessError(f"{folder} holds no results yet; run: harness bench --home {folder}")
     try:
