@@ -21,9 +21,10 @@ rank = 100
 @click.option("--tracking", metavar="URI", help="MLflow store.  [default: SQLite in the home]")
 def command(home: str, tracking: str | None) -> None:
     """Copy missing trials and the newest report to MLflow."""
-    from harness.record.artifacts import find_home
+    from harness.record.artifacts import check_home, find_home
 
-    folder = find_home(Path(home))  # before MLflow's module, which sets a missing HOME
+    folder = find_home(Path(home))
+    folder = check_home(folder) if folder.exists() else folder  # before MLflow's module, which sets a missing HOME
     from harness.record import tracking as mirror
     from harness.record import tracking_uri
     from harness.record.ledger import Ledger

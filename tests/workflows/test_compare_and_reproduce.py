@@ -306,7 +306,7 @@ def test_reproduce_on_the_command_line(root, tmp_path):
     for words, parts in (
         (["sasrec/idd"], ["no row 'sasrec/idd'", "toy/none/sasrec/id"]),
         (["sasrec"], ["'sasrec' matches 3 rows"]),
-        (["id", "--run", "2099"], ["no run '2099'"]),
+        (["id", "--run", "2099"], ["no launch '2099'"]),
     ):
         wrong = command(home, "reproduce", *words)
         assert wrong.returncode == 2, wrong.stderr
@@ -322,7 +322,7 @@ def test_a_row_without_a_confirmed_run_says_what_to_run(root, tmp_path):
         lines = segment.read_text().splitlines(keepends=True)
         segment.write_text("".join(line for line in lines if '"kind":"ended"' not in line))
     (run,) = (path.stem for path in (home / "ledger").glob("*.jsonl") if '"adapter":"svd"' not in path.read_text())
-    with pytest.raises(HarnessError, match=rf"no confirmed run yet: .*Run the bench of launch {run} again"):
+    with pytest.raises(HarnessError, match=rf"no confirmed run yet: .*Rerun the bench of launch {run} with"):
         reproduce.run(home, ReproduceRequest("sasrec/id"))
 
 

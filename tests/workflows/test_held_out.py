@@ -66,7 +66,7 @@ def test_the_protocol_is_recorded_and_the_row_is_exported_and_reproduced(root, t
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--cold-items", "1"], "cold_items is 1.0; it must be 0 (off) or a share below 1"),
+        (["--cold-items", "1"], "--cold-items is 1.0; it must be 0 (off) or a share below 1"),
         (["--protocol", "gts", "--target", "successive", "--cold-items", "0.1"], "--cold-items needs --target"),
         (["--split-seed", "3"], "--split-seed needs --cold-items or --protocol users"),
     ],

@@ -197,7 +197,7 @@ def test_a_data_set_that_cannot_be_cut_is_one_line_before_training(tmp_path, tim
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--protocol", "windows"], "The split 'windows' needs at least 2 folds, not 0"),
+        (["--protocol", "windows"], "--protocol windows needs --folds of at least 2, not 0"),
         (["--folds", "3"], "--folds needs --protocol windows; the protocol is 'loo'"),
     ],
 )
