@@ -355,7 +355,7 @@ def test_a_split_that_cannot_be_made_is_refused_by_name(tmp_path):
     )
     with pytest.raises(HarnessError, match="made has no timestamps, but the split 'gts' needs them"):
         split(untimed, Protocol("gts"))
-    with pytest.raises(HarnessError, match="quantile of the split 'gts' is 1"):
+    with pytest.raises(HarnessError, match="--quantile is 1"):
         split(short, Protocol("gts", quantile=1.0))
     with pytest.raises(HarnessError, match=r"no split 'lou'\. Did you mean 'loo'"):
         split(short, Protocol("lou"))  # type: ignore[arg-type]
