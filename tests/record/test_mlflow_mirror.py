@@ -313,7 +313,7 @@ def test_ranks_that_are_lost_or_damaged_in_the_store_are_missing_and_stop_nothin
 
 
 def test_trials_of_a_damaged_launch_and_of_intact_ones_are_mirrored(uri, client, ledger, home):
-    """A damaged line of the ledger is told and ignored: it keeps nothing else out of MLflow."""
+    """A damaged line of the ledger is reported and ignored; everything else is mirrored."""
     study = next(one for one in synthetic_ledgers.studies(1, 2, 1) if one.cell.adapter == "svd")
     new = study.trial("search", 0, 0.123)
     another_launch(home, study, [new], {new.id: synthetic_ledgers.result_of(new)})
