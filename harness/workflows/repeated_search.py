@@ -58,9 +58,12 @@ def run(
 
 def together(study: str, ledger: Ledger) -> int:
     """Return the most search trials of a study that ran at the same time, at least 1."""
-    trials = [ledger.trials[trial_id] for trial_id in ledger.studies.get(study, {}).values()]
-    starts, ends = [(one.time, 1) for one in trials], [(one.ended, -1) for one in trials if one.status]
-    running = accumulate(change for _, change in sorted([*starts, *ends]))
+    trials, changes = ledger.trials, []
+    for row in (trials.rows[trial_id] for trial_id in ledger.studies.get(study, {}).values()):
+        changes.append((trials.time[row], trials.place("start", row).offset, 1))
+        if trials.status[row]:
+            changes.append((trials.ended[row], trials.place("end", row).offset, -1))
+    running = accumulate(change for *_, change in sorted(changes))  # equal times are in the order of their segment
     return max(running, default=1)
 
 
