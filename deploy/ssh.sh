@@ -2,8 +2,8 @@
 # A bench over hosts that you reach by ssh, with this machine as head:
 #   deploy/ssh.sh gpu1 gpu2 -- bench --datasets all --adapters all --budget standard
 # Every host needs the same harness, and the same token in ~/.ray/auth_token (docs/security.md). HARNESS_BIN is the folder
-# of `ray` and `harness` on the hosts (default: the PATH of `ssh HOST env`, without ~/.profile), HARNESS_HEAD this machine's address for them,
-# HARNESS_PORT the port of the head (default 6379). Ray ends with the script, on all hosts.
+# of `ray` and `harness` on the hosts (default: the PATH of `ssh HOST env`, without ~/.profile), HARNESS_HEAD this
+# machine's address for them, HARNESS_PORT the port of the head (default 6379). Ray ends with the script, on all hosts.
 #
 # Checked: bash -n, and a run against fake ssh, ray and harness commands (tests/deploy/test_ssh.py). Not yet run on real
 # hosts.

@@ -53,7 +53,7 @@ def encoders(selection: str, home: Path) -> dict[str, _base.Encoder]:
     """Return the encoders of a request by label. Raises HarnessError for an unknown encoder or equal labels."""
     chosen = [_base.encoder(word, home) for word in registry.split_list(selection)]
     if not chosen:
-        raise HarnessError(f"--encoders '{selection}' selects no encoder; {registry.SELECTABLE}.")
+        raise HarnessError(f"--encoders '{selection}' selects no encoder; give names (`harness list` shows them).")
     by_label = {encoder.label: encoder for encoder in chosen}
     if len(by_label) < len(chosen):
         raise HarnessError(f"--encoders '{selection}': two encoders have the same name; rename a file.")

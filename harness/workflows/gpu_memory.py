@@ -53,11 +53,11 @@ def measure(grid: Plan, shared: Json, resources: Json, meter: Meter | None = Non
 
 def unusable(layout: Layout, labels: Mapping[str, str]) -> list[str]:
     """Return a line if trials get a share of GPUs that PyTorch cannot use on their nodes: they train on the CPU."""
+    if not layout.gpu:
+        return []
     from harness.engine import ray_cluster
     from harness.training.memory import without_cuda
 
-    if not layout.gpu:
-        return []
     try:
         found = ray_cluster.on_gpu_nodes(without_cuda, labels=labels, timeout=SHORT, share=slots.EXACT)
     except Exception:  # all GPUs are taken, or a node is lost: the trials will tell

@@ -29,15 +29,16 @@ def run(
     dataset: str,
     source: spaces.SpaceSource,
     threads: int | None,
+    side_by_side: int,
 ) -> list[tuple[Trial, Tested]]:
     """Repeat the search of a row's cell; return the trials that confirm its winner with the seeds and folds of `runs`.
 
     `runs`: recorded confirmations by seed; `dataset`: name or folder, "" for the row's; `source`: search spaces;
-    `threads`: torch threads per trial, None if they are not recorded. As many trials run at the same time as when the
-    search was recorded, since what it draws depends on which have ended. Raises HarnessError if the search would differ
-    from the recorded one, needs a larger machine, or one of these trials fails; Interrupted if stopped.
+    `threads`: torch threads per trial, None if they are not recorded; `side_by_side`: most search trials at the same
+    time, `together` of the recorded search, since what it draws depends on which have ended. Raises HarnessError if the
+    search would differ from the recorded one, needs a larger machine, or one of these trials fails; Interrupted if
+    stopped.
     """
-    side_by_side = together(row.study.id, Ledger.open(home))
     with tempdirs.folder("reproduce") as folder:
         bench = _as_recorded(_request(home, folder, row, dataset, source), row)
         try:

@@ -125,8 +125,9 @@ def search(
             "search of this row alone does not have; omit --search to rerun only the winner."
         )
     threads = recorded.threads(recorded.trials[0])
-    repeated = repeated_search.run(home, recorded.row, recorded.runs, request.dataset, source, threads)
-    if (count := repeated_search.together(recorded.row.study.id, recorded.ledger)) > 1:
+    count = repeated_search.together(recorded.row.study.id, recorded.ledger)
+    repeated = repeated_search.run(home, recorded.row, recorded.runs, request.dataset, source, threads, count)
+    if count > 1:
         log(f"{count} trials of this search ran at the same time: what it draws depends on which of them ended first.")
     same = [trial.params for trial, _ in repeated] == [trial.params for trial in recorded.trials]
     log("The same configuration won." if same else f"Another configuration won: {repeated[0][0].params}")
