@@ -28,13 +28,16 @@ class SpecTran(Adapter):
 
     ``phi``: softshrink | softmax (the paper's ablation) | identity (no sparsity) | none (no attention).
     ``pos``: taylor, of degree ``degree`` | free_diag (d free weights) | none. ``start``: beta starts as (1, 0, ...)
-    for ``whiten``, whitened truncation, or (0, 1, 0, ...) for ``plain``, plain truncation.
+    for ``whiten``, A_ii = 1, or (0, 1, 0, ...) for ``plain``, A_ii = s_i. A alone is then whitened or plain truncation
+    at ``value_power`` 0; each unit of it multiplies component i by a further s_i.
     ``c``, ``rho``: scores start as about N(0, s0^2) with threshold lambda = c s0, and s0 is set so that the rows of P
-    have root mean square norm rho for large d_k, against 1 for A: P is then too small to drown A. Rows differ, the more
-    the smaller d_k is. A share 2 Phi(-c) of the scores starts above the threshold, .3 % at c = 3; with none there, the
-    gradients of Q, K and lambda would stay zero, so greater c are refused. lambda is trained in units of s0 and used by
-    its absolute value: it stays positive, and an optimiser step is small against the scores. ``lam_learnable`` False
-    keeps it fixed.
+    have root mean square norm rho for large d_k. Under ``whiten`` those of A have 1, so that P is too small to drown A;
+    under ``plain`` they have the root mean square of s_1 .. s_d, which can be below rho: P then outweighs A. Under
+    softmax the rows of P start near uniform, with norm r^(-1/2) whatever rho is: it scales the start of the scores.
+    Rows differ, the more the smaller d_k is. A share 2 Phi(-c) of the scores starts above the threshold, .3 % at c = 3;
+    with none there, the gradients of Q, K and lambda would stay zero, so greater c are refused. lambda is trained in
+    units of s0 and used by its absolute value: it stays positive, and an optimiser step is small against the scores.
+    ``lam_learnable`` False keeps it fixed.
     At ``c`` = 0 lambda starts at 0, where the absolute value has gradient 0, and stays there whatever
     ``lam_learnable``: the attention equals that of `spectran_dense`. Every c > 0 is trained.
     ``rank``: number of leading components used, None for all.

@@ -17,12 +17,12 @@ not causal. Rows may be longer than n; the filter then reads the last n items.
 
 Ours. The mixture is `unisrec_moe`, with one draw of noise and dropout per item and step instead of one per event. The
 shift b_k of an expert is constant, and one vector per position is added to the text of all items; the authors learn b_k
-for each position. Biases of the two gates start at zero. Both views start at standard deviation 0.05, and the text is
-divided by 0.05 before the product: b of a full row is then as large as an ID vector at ``text.out_std`` 0.05, and grows
-with it against them, because the seam's gain multiplies both views. ``residual`` adds the ID vectors to the fused ones.
-Without them, as published, the encoder sees an item only within sums over the history and is slow to learn: on Amazon
-Office with SASRec at d 64, validation NDCG@10 was .039 after 4 epochs and .052 after 9, with ``residual`` .062 after 4.
-The authors use d = 300. The score is that of the bench; the authors use cosine / 0.07.
+for each position. Biases of the two gates start at zero. Both views start at standard deviation 0.05 (of items with
+text), and the text is divided by 0.05 before the product: b of a full row is then as large as an ID vector at
+``text.out_std`` 0.05, and grows with it against them, because the seam's gain multiplies both views. ``residual`` adds
+the ID vectors to the fused ones. Without them, as published, the encoder sees an item only within sums over the history
+and is slow to learn: on Amazon Office with SASRec at d 64, validation NDCG@10 was .039 after 4 epochs and .052 after 9,
+with ``residual`` .062 after 4. The authors use d = 300. The score is that of the bench; the authors use cosine / 0.07.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ._align import has_text
 from ._base import Adapter, Count, Preprocess, Rate, Spectrum
 from .svd import COPY_STD
 from .unisrec_moe import INIT_STD, UniSRecMoE
@@ -47,6 +48,7 @@ class TedRec(Adapter):
     Raises ValueError if ``preprocess`` is unknown, ``experts`` is below 1 or ``dropout`` outside [0, 1).
     """
 
+    version = 2
     views = 2
     folds = True
     fuses = True
@@ -66,7 +68,9 @@ class TedRec(Adapter):
     ) -> None:
         super().__init__(spectrum, d)
         self.moe = UniSRecMoE(spectrum, d, experts=experts, noisy=noisy, dropout=dropout, preprocess=preprocess)
-        size = self.moe.features.square().sum(1).mean().clamp_min(1e-12).item() ** 0.5
+        with_text = has_text(spectrum.E)
+        squares = self.moe.features[with_text].square().sum() / with_text.sum().clamp_min(1)
+        size = squares.clamp_min(1e-12).item() ** 0.5
         self.scale = COPY_STD / (INIT_STD * size / experts**0.5)  # the gates start uniform: a mean of the experts
         self.table = nn.Parameter(torch.randn(self.n, d) * COPY_STD)
         self.mixer = self.mixer_of(d, {"length": length, "residual": residual})

@@ -9,7 +9,8 @@ causal attention, and rows of a fixed length n that end with the last item, so p
 
 The filter reads the whole row in both directions, so only the last position of a row can be trained. The authors train
 every prefix of a history as a row; here each epoch draws ``prefixes`` prefixes of each row, and ``pace`` partly
-compensates, as in `fmlp`. Ours too: padding is zero in every block, where the authors' code gives it states of its own,
+compensates, as in `fmlp`. The rows are consecutive parts of a history, so prefixes of long ones have fewer items than
+theirs (see `fmlp`). Ours too: padding is zero in every block, where the authors' code gives it states of its own,
 which the filter then mixes into the items (Hutter et al. 2025, arXiv 2512.17442, measure how much padding matters);
 the epsilon of the layer norms is 1e-5 (theirs 1e-12); each block draws its own start of beta (theirs are copies
 of one).

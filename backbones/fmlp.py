@@ -7,7 +7,9 @@ positions are counted from there. Ours: the padding before the first item is zer
 code gives it states of its own; then irfft(W * rfft(X))_t = sum_s k_{(t - s) mod n} X_s, k = irfft(W), needs no
 computation for padding. The sum is computed directly: for rows of a few tens of items transforms would save nothing. A
 filter reads the whole row, so only the last position of a row can be trained. Each epoch draws ``prefixes`` prefixes of
-each row instead of using all of them, and ``pace`` partly compensates. The epsilon of the layer norms is 1e-5 (theirs
+each row instead of using all of them, and ``pace`` partly compensates. The rows are consecutive parts of a history, as
+for the other backbones, so a prefix has half a row of items on average where histories are long; the authors train each
+prefix of a history with its last n items. The epsilon of the layer norms is 1e-5 (theirs
 1e-12), and each block draws its own filters (theirs start as copies of one).
 """
 

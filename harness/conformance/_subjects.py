@@ -46,8 +46,8 @@ def make_table(name, fusion="none", **own):
     return ItemTable(make_adapter(name, d=d, **own), D, fusion=fusion, out_std=0.05, id_std=0.02)
 
 
-def make_backbone(name, **own):
-    torch.manual_seed(0)
+def make_backbone(name, seed=0, **own):
+    torch.manual_seed(seed)
     return registry.load(registry.BACKBONES, name)(D, MAX_LEN, **own)
 
 

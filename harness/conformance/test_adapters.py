@@ -125,7 +125,7 @@ def test_an_adapter_draws_among_the_texts_of_an_item_exactly_if_it_says_so(name)
 @each_adapter
 def test_a_linear_map_where_there_is_one_reproduces_the_table(name):
     spectrum = toy_spectrum(missing=(5,))
-    adapter = make_adapter(name, spectrum)
+    adapter = stirred(make_adapter(name, spectrum))
     found = adapter.linear_map()
     if found is not None:
         W, b = found
@@ -135,7 +135,7 @@ def test_a_linear_map_where_there_is_one_reproduces_the_table(name):
 
 @each_fused
 def test_the_text_of_an_unseen_item_gives_its_row_but_for_the_id_embedding(name, fusion):
-    table = make_table(name, fusion)
+    table = stirred(make_table(name, fusion))
     found = table.linear_map()
     if found is None:
         own = table.adapter.linear_map()

@@ -48,6 +48,22 @@ def test_a_causal_backbone_does_not_see_the_future(name):
 
 
 @each_backbone
+def test_no_state_that_is_trained_reads_its_target(name):
+    """Items are distinct, so that a target is in its row at most once; a backbone that is not causal needs `views`."""
+    model = stirred(model_of(make_table("id"), make_backbone(name))).eval()
+    items = batch()
+    items[items > 0] = 1 + torch.randperm(60, generator=torch.Generator().manual_seed(4))[: int((items > 0).sum())]
+    inputs, targets = model.backbone.views(items, torch.Generator().manual_seed(2))
+    times = times_of(items) if model.backbone.uses_time else None
+    T = model.table().detach().requires_grad_()
+    states = model.states(inputs, T, times)
+    probe = torch.randn(states.shape[-1], generator=torch.Generator().manual_seed(6))
+    for row, t in (targets > 0).nonzero().tolist():
+        (read,) = torch.autograd.grad(states[row, t] @ probe, T, retain_graph=True)
+        assert read[targets[row, t]].abs().max() <= 1e-6 * read.abs().max()
+
+
+@each_backbone
 def test_the_length_of_the_padding_changes_no_real_state(name):
     backbone = make_backbone(name).eval()
     x, real = torch.randn(2, 3, D), torch.ones(2, 3, dtype=torch.bool)
@@ -74,7 +90,7 @@ def test_a_gradient_reaches_every_parameter_of_a_backbone(name):
 
 @each_backbone
 def test_a_backbone_survives_the_state_dict_round_trip(name):
-    source, target = make_backbone(name).eval(), make_backbone(name).eval()
+    source, target = make_backbone(name).eval(), make_backbone(name, seed=99).eval()
     for p in source.parameters():
         p.data.add_(0.05)
     x, real = torch.randn(2, MAX_LEN, D), torch.ones(2, MAX_LEN, dtype=torch.bool)
@@ -105,6 +121,10 @@ def test_a_model_that_is_moved_computes_where_it_was_moved_to(adapter, backbone)
     model, inputs, targets = model.to("meta"), inputs.to("meta"), targets.to("meta")
     T = model.table()
     loss = softmax_loss(model.states(inputs, T, times).flatten(0, 1), model.scored(T)[1:], targets.flatten())
-    (loss + model.table.rows(inputs.flatten()).sum()).backward()
+    history = batch()[:, :-1].to("meta")
+    at = torch.tensor([5, 3, 0, 1], device="meta")
+    times = times_of(batch()).to("meta") if model.backbone.uses_time else None
+    last = model.backbone.last(T[history][..., : model.backbone.d], history > 0, at, times)
+    (loss + last.sum() + model.table.rows(inputs.flatten()).sum()).backward()
     trained = [p for p in model.parameters() if p.requires_grad]
     assert {p.grad.device.type for p in trained if p.grad is not None} == {"meta"}

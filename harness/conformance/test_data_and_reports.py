@@ -72,13 +72,15 @@ def test_a_baseline_counts_training_events_only(package, name):
 
 
 @parametrized(registry.METRICS)
-def test_a_metric_maps_whole_ranks_to_numbers_that_never_grow_with_the_rank(package, name):
+def test_a_metric_maps_whole_ranks_to_numbers_from_0_to_1_that_never_grow_with_the_rank(package, name):
     ranks = np.arange(1.0, 101.0)
     for k in CUTOFFS:
         values = registry.load(package, name)(ranks, k)
         assert values.shape == ranks.shape
         assert np.isfinite(values).all()
         assert (np.diff(values) <= 0).all()
+        assert values[-1] >= 0
+        assert values[0] <= 1
         tied = per_user(Ranks(np.array([1.0]), np.array([40.0])), name, k)
         np.testing.assert_allclose(tied, values[:40].mean())
 

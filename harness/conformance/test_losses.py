@@ -26,6 +26,24 @@ def test_a_loss_is_a_finite_number_whose_gradient_reaches_states_and_items(packa
 
 
 @parametrized(registry.LOSSES)
+def test_a_loss_trains_on_the_scores_by_which_items_are_ranked(package, name):
+    """A longer item vector changes the loss exactly if it changes a score. Logarithms of draws may be passed."""
+    g = torch.Generator().manual_seed(0)
+    h, table, target = torch.randn(P, WIDTH, generator=g), torch.randn(N, WIDTH, generator=g), torch.zeros(P).long()
+    loss = registry.load(package, name)(N)
+    loss.observe(torch.ones(N, dtype=torch.int64))
+    negatives = loss.draw(P, g)
+    expected = None if negatives is None else loss.log_expected(negatives)
+    longer = torch.cat([10 * table[:1], table[1:]])
+    scores, values = [], []
+    for rows in (table, longer):
+        scores.append(loss.project(h) @ loss.project(rows).T)
+        values.append(loss(h, rows, target, negatives, expected))
+    equal = torch.allclose(*scores, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(*values, rtol=1e-4, atol=1e-5) == equal
+
+
+@parametrized(registry.LOSSES)
 def test_a_loss_is_lower_where_the_target_scores_higher(package, name):
     target = torch.arange(P)
     table = torch.eye(N, N)

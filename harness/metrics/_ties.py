@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.types import HarnessError
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -55,12 +57,17 @@ def expected(metric: Callable[[np.ndarray, int], np.ndarray], ranks: Ranks, k: i
     `metric` maps whole ranks to values, so the expectation is its mean over the ranks low..high, computed from prefix
     sums (McSherry and Najork, "Computing information retrieval performance measures efficiently in the presence of
     tied scores", ECIR 2008). The middle rank of a tie does not give the expected value: of 19 items tied at the top,
-    the middle one is always a hit at 10, a random one in 10 of 19 cases.
+    the middle one is always a hit at 10, a random one in 10 of 19 cases. Raises HarnessError for values outside 0..1.
 
     >>> expected(lambda ranks, k: (ranks <= k) * 1.0, Ranks(np.array([1]), np.array([19])), 10).round(4)
     array([0.5263])
     """
     values = metric(ranks.low, k)
+    if len(values) and not (values.min() >= 0 and values.max() <= 1):  # intervals end there
+        raise HarnessError(
+            f"The metric '{getattr(metric, '__name__', '?')}' takes values from {values.min():g} to {values.max():g}; "
+            "they must be from 0 to 1. Divide it by its value at rank 1."
+        )
     tied = ranks.tied
     if tied.any():
         low, high = ranks.low[tied].astype(np.int64), ranks.high[tied].astype(np.int64)

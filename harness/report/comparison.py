@@ -60,8 +60,8 @@ class MetricDifference:
 class ComparedCell:
     """A cell of both sides.
 
-    ``why_not``: why it is not compared, else empty; ``same_runs``: both sides have the same trials; ``p``: of no
-    difference in the headline metric, Holm-adjusted; ``notes``: differences in configuration and inputs."""
+    ``why_not``: why it is not compared, else empty; ``same_runs``: both sides have the same trials and ranks; ``p``: of
+    no difference in the headline metric, Holm-adjusted; ``notes``: differences in configuration and inputs."""
 
     cell: Cell
     why_not: str
@@ -179,7 +179,10 @@ def side(word: str, home: Path) -> Side:
 def _side(word: str, ledger: Ledger, run: str | None, ranks_of: Callable[[str], pl.DataFrame | None]) -> Side:
     if not ledger.launches:
         raise HarnessError(f"{word} has no results yet; a bench or, for MLflow, `harness sync` writes them.")
-    return Side(word, ledger, row_lookup.of(ledger, run), ledger.launches[run or max(ledger.launches)], ranks_of)
+    rows = row_lookup.of(ledger, run)
+    if run is not None:  # without the rows that its table took over from earlier launches
+        rows = {cell: row for cell, row in rows.items() if row.run == run}
+    return Side(word, ledger, rows, ledger.launches[run or max(ledger.launches)], ranks_of)
 
 
 def _protocols_differ(a: Side, b: Side) -> str:
@@ -215,13 +218,14 @@ def _cell(cell: Cell, sides: tuple[Side, Side], barrier: str) -> ComparedCell:
     users = [frames[0]["user"].to_numpy() for frames in ranks]
     if not np.array_equal(*users):
         return ComparedCell(cell, f"the test targets differ ({len(users[0])} / {len(users[1])} targets)")
-    notes = _notes(trials[0].params, trials[1].params, trials[0].inputs, trials[1].inputs)
+    notes = ["the same trials with other ranks, as from another machine"] if ids[0] == ids[1] else []
+    notes += _notes(trials[0].params, trials[1].params, trials[0].inputs, trials[1].inputs)
     seeds = [len(frames) for frames in ranks]
     notes += [f"seeds {seeds[0]} / {seeds[1]}"] if seeds[0] != seeds[1] else []
     notes += [] if cell.is_baseline or sides[0].launch.protocol.folds else _on_seeds(seeds)
     values = [_scores(frames, users[0]) for frames in ranks]
     folds = Folds.of(users[0]) if sides[0].launch.protocol.folds else None
-    if ids[0] == ids[1]:
+    if ids[0] == ids[1] and np.array_equal(values[0], values[1]):
         means = dict(zip(_names(), _means(values[0], folds).tolist(), strict=True))
         return ComparedCell(
             cell, "", True, {name: MetricDifference(m, m, 0.0, 0.0, 0.0) for name, m in means.items()}, 1.0

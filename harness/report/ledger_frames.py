@@ -291,6 +291,8 @@ def _ensemble_state(ledger: Ledger, study: StudyRecord, confirmed: list[str], se
         state, _ = _state(ledger, part, _ended(ledger, [part]), runs)
         if state == "failed":
             return "failed", f"its part {part.cell.adapter} failed"
+        if part.cut and state == "partial" and not runs:
+            return "partial", f"its part {part.cell.adapter} was not confirmed with {part.trials} trials"
     return ("partial" if seeds_found else "pending"), f"{seeds_found} of {study.seeds} rounds"
 
 

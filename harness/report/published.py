@@ -227,9 +227,10 @@ def _compare(number: PublishedNumber, table: Table | None) -> PublishedCompariso
         loss = f" --set train.loss={number.facts['loss']}" if number.facts.get("loss", "softmax") != "softmax" else ""
         hole = f"harness bench --datasets {number.dataset}{backbone}{adapter}{loss}"
         return PublishedComparison(number, "", None, None, (), (), hole)
-    # the row that differs least from what the paper states; the best one of equals
+    # the row that differs least from what the paper states, the best one of equals; for a method of theirs our best
     facts = {row.cell: _protocol(number, table, section, row) for section, row in rows}
-    _, row = min(rows, key=lambda pair: (len(facts[pair[1].cell][0]), -pair[1].metrics[number.metric].mean))
+    differences = {cell: 0 if number.method else len(differs) for cell, (differs, _) in facts.items()}
+    _, row = min(rows, key=lambda pair: (differences[pair[1].cell], -pair[1].metrics[number.metric].mean))
     ours, (differs, unstated) = row.metrics[number.metric], facts[row.cell]
     gap = 100 * (ours.mean / number.value - 1) if number.value else None
     words = str(row.cell).replace(" / ", "/")

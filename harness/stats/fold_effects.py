@@ -31,6 +31,8 @@ from harness.stats.folds import NO_FOLDS, Folds
 from harness.stats.resampling import DIGITS, check
 from harness.types import HarnessError
 
+FEWEST_DRAWN = 5  # folds; with fewer, resamples of them take too few values to be a share of anything
+
 
 @dataclass(frozen=True)
 class FoldSummary(ScoreSummary):
@@ -88,6 +90,10 @@ class FoldRows(CrossedRows):
         variance, df = self._parts(between, own[:, None] + own - self._shared - self._shared.T)
         np.fill_diagonal(variance, 0)
         return variance, df
+
+    def firsts(self, draws: np.ndarray, streams: Sequence[int]) -> np.ndarray:
+        """`CrossedRows.firsts` over folds; NaN with too few folds."""
+        return super().firsts(draws, streams) if self.count >= FEWEST_DRAWN else np.full(len(self.rows), np.nan)
 
     def _parts(self, between: np.ndarray, shared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Variance and degrees of freedom of a mean; between: variance between folds, shared: covariance of two."""

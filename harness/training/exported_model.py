@@ -167,7 +167,7 @@ class Recommender:
     def extended(self, ids: Sequence[str], embeddings: Any) -> Recommender:
         """Return this model with unseen items added, whose vectors are mapped from text embeddings (m, D) made with the
         config's encoder and text template. Raises HarnessError if the method has no such map, an id is not new, or the
-        embeddings are not finite numbers of that shape."""
+        embeddings are not finite numbers of that shape or one is zero, as of an item without text."""
         if self.linear is None:
             raise HarnessError(f"This export cannot map unseen items to vectors: {self.config['unseen_items']}")
         W, b = self.linear
@@ -179,6 +179,11 @@ class Recommender:
             raise HarnessError(f"embeddings have shape {tuple(E.shape)}; {len(ids)} items need ({len(ids)}, {len(W)}).")
         if len(broken := (~E.isfinite().all(1)).nonzero()):
             raise HarnessError(f"The embedding of '{ids[int(broken[0])]}' has NaN or infinite values.")
+        if len(empty := (~E.any(1)).nonzero()):
+            raise HarnessError(
+                f"The embedding of '{ids[int(empty[0])]}' is zero, as of an item without text: the map has no vector "
+                "for it. Leave it out."
+            )
         present = [name for name in ids if name in self.place]
         if present or len(set(ids)) < len(ids):
             raise HarnessError(f"'{(present or list(ids))[0]}' is already in the catalogue, or repeated in ids.")

@@ -22,8 +22,8 @@ def command(a: str, b: str, home: str, as_json: bool) -> None:
     """Compare the cells that A and B share.
 
     Shows the differences of their test scores and of their settings. A and B: launches of the home (names of the files
-    in its folder ledger), folders of two homes, or MLflow stores (mlflow:URI). Exit code 0 if no cell differs, 1 if
-    some differ or cannot be compared.
+    in its folder ledger; the cells that each planned), or the newest tables of two homes (folders) or MLflow stores
+    (mlflow:URI). Exit code 0 if no cell differs, 1 if some differ or cannot be compared.
     """
     from harness.record.artifacts import find_home
     from harness.report import comparison

@@ -56,6 +56,10 @@ def command(
         raise HarnessError(f"--output '{output}' is no file name; give one such as table.md.")
     form = form or tables.format_of(output)
     tables.check_format(form)
+    if form != "terminal" and (idle := [f"--{name}" for name, wanted in more.items() if wanted]):
+        raise HarnessError(
+            f"{', '.join(idle)}: only for --format terminal; the format is '{form}', which has no such choice."
+        )
     if from_mlflow is None:
         ledger, beside = Ledger.open(folder), artifacts.sources(folder)
     else:
@@ -64,28 +68,25 @@ def command(
         uri = tracking.default_uri(folder) if from_mlflow == "default" else from_mlflow
         ledger, beside = tracking.read(uri, folder)
     table = tables.build(ledger_frames.build(ledger, beside, run, at_trials))
+    content = rendered(table, form, **more)
     if output is None:
-        return show(table, form, **more)
+        if isinstance(content, bytes) and sys.stdout.isatty():
+            raise HarnessError(f"--format {form} is binary; write it to a file with --output.")
+        return click.echo(content, nl=not isinstance(content, bytes))
     try:
-        tables.write(table, form, output)
+        tables.save(content if isinstance(content, bytes) else click.unstyle(content), output)
     except OSError as error:
         raise HarnessError(f"--output {output} cannot be written: {error.strerror}.") from error
     return click.echo(f"Wrote {output}", err=True)
 
 
-def show(table: Table, form: str, *, notes: bool, wide: bool, slices: bool, lists: bool) -> None:
-    """Print the table and, in the terminal, the notes, columns and tables that are asked for.
-
-    Raises HarnessError for a binary format on a terminal.
-    """
+def rendered(table: Table, form: str, *, notes: bool, wide: bool, slices: bool, lists: bool) -> str | bytes:
+    """Return the table and, for the terminal, the notes, columns and tables that are asked for."""
     from harness.report import tables
     from harness.report.tables import terminal
 
-    in_terminal = form == "terminal"
-    content = terminal.render(table, notes=notes, wide=wide) if in_terminal else tables.render(table, form)
-    if isinstance(content, bytes) and sys.stdout.isatty():
-        raise HarnessError(f"--format {form} is binary; write it to a file with --output.")
-    click.echo(content, nl=not isinstance(content, bytes))
-    for wanted, more in ((slices, terminal.slices), (lists, terminal.lists)):
-        if wanted and in_terminal:
-            click.echo(more(table))
+    if form != "terminal":
+        return tables.render(table, form)
+    parts = [terminal.render(table, notes=notes, wide=wide)]
+    parts += [more(table) for wanted, more in ((slices, terminal.slices), (lists, terminal.lists)) if wanted]
+    return "\n".join(parts)

@@ -76,6 +76,8 @@ def test_a_wrong_word_is_one_clear_line(dataset, home, words, parts):
         (["reproduce", "id", "--spaces", "gsasrec"], "--search"),
         (["export", "id", "--output", "x", "--lists", "--tracking", "http://127.0.0.1:9"], "--lists"),
         (["export", "id", "--output", "x", "--top-k", "3"], "--lists"),
+        (["leaderboard", "--format", "md", "--slices", "--wide"], "--slices, --wide: only for --format terminal"),
+        (["leaderboard", "--output", "x.csv", "--notes"], "--notes: only for --format terminal; the format is 'csv'"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
@@ -287,6 +289,17 @@ def test_an_output_that_names_no_file_is_one_clear_line(home, output):
     found = CliRunner().invoke(main, ["leaderboard", "--home", str(home), "--output", output])
     assert found.exit_code == 2, found.output
     assert "is no file name; give one such as table.md" in found.stderr
+
+
+def test_a_table_for_the_terminal_in_a_file_is_what_is_printed(home, tmp_path):
+    synthetic_ledgers.write(home, datasets=1)
+    words = ["leaderboard", "--home", str(home), "--notes", "--slices", "--lists", "--wide"]
+    printed = CliRunner().invoke(main, words)
+    assert printed.exit_code == 0, printed.output
+    assert CliRunner().invoke(main, [*words, "--output", str(tmp_path / "table.txt")]).exit_code == 0
+    assert (tmp_path / "table.txt").read_text().rstrip("\n") == printed.stdout.rstrip("\n")
+    plain = CliRunner().invoke(main, words[:3]).stdout
+    assert len(plain.splitlines()) < len(printed.stdout.splitlines())
 
 
 def test_a_home_that_is_not_there_is_not_mirrored(home):

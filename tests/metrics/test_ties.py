@@ -20,7 +20,7 @@ from harness.record.ledger import Ledger
 from harness.report.ledger_frames import build as frames_of
 from harness.report.tables import Results, build, formats, render
 from harness.search import plan
-from harness.types import digest
+from harness.types import HarnessError, digest
 
 ID, SVD = ("beauty", "none", "sasrec", "id"), ("beauty", "minilm", "sasrec", "svd")
 OLD = Path(__file__).parents[1] / "golden" / "ledgers" / "schema-1-with-opened.jsonl"
@@ -54,7 +54,13 @@ def test_long_ties_are_the_plain_mean_over_their_places(low, more):
 
 def test_a_metric_without_a_cut_off_is_served_too():
     ranks = Ranks(np.array([3.0, 1.0]), np.array([8.0, 1.0]))
-    assert expected(lambda places, k: places, ranks, 10).tolist() == [5.5, 1.0]
+    assert expected(lambda places, k: 1 - places / 100, ranks, 10).tolist() == pytest.approx([0.945, 0.99])
+
+
+@pytest.mark.parametrize(("metric", "span"), [(lambda p, k: 11 - p, "3 to 10"), (lambda p, k: -p / 8, "-1 to -0.125")])
+def test_a_metric_outside_0_to_1_is_refused_since_intervals_end_there(metric, span):
+    with pytest.raises(HarnessError, match=f"takes values from {span}; they must be from 0 to 1"):
+        expected(metric, Ranks.untied(np.array([1.0, 8.0])), 10)
 
 
 def test_nineteen_items_tied_at_the_top_are_a_hit_at_10_in_10_of_19_cases():

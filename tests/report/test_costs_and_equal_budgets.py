@@ -155,6 +155,7 @@ def test_a_row_that_was_planned_less_is_marked_in_every_format_and_the_mark_expl
     assert "less" not in rows["id"].marks
     assert not any("short" in row.marks for row in rows.values()), "each had all that was planned for it"
     assert "1 or 3 trials" in parity(table, table.sections[0])
+    assert parity(table, table.sections[0]).endswith("smaller plan than others: svd · minilm, mlp · minilm.")
     for name in ("terminal", "md"):
         assert "★‡" in render(table, name)
     assert r"\ddagger" in render(table, "tex")
@@ -164,6 +165,14 @@ def test_a_row_that_was_planned_less_is_marked_in_every_format_and_the_mark_expl
     for name in ("terminal", "md", "tex", "html", "json"):
         assert explained in " ".join(str(render(table, name)).split())
     assert "‡" not in render(build(results({key: seeds(0.1) for key in (ID, SVD)})), "md")
+
+
+def test_a_row_without_a_search_beside_searched_ones_is_told():
+    none = {"trials_planned": 0, "trials_done": 0, "trials_pruned": 0}
+    table = build(results({ID: seeds(0.6), SVD: seeds(0.0)}, [cell(ID), cell(SVD, **none)]))
+    told = parity(table, table.sections[0])
+    assert "3 trials or no search (default configurations), " in told
+    assert told.endswith("all rows complete; smaller plan than others: svd · minilm.")
 
 
 def test_baselines_skipped_cells_and_rows_of_equal_seconds_were_not_given_less():

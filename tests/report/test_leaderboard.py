@@ -250,18 +250,18 @@ def test_an_installed_package_says_nothing_of_a_repository():
     assert "git – " in words.header_lines(told, ("provenance",))[0]
 
 
-def test_rows_of_earlier_launches_with_larger_plans_are_told():
-    """Smaller plans have a mark of their own."""
+def test_plans_of_earlier_launches_are_told_and_the_budget_is_not_said_to_be_that_of_every_cell():
     keys = [("beauty", "none", backbone, "id") for backbone in ("sasrec", "hstu", "gru4rec")]
     plans = [{"trials_planned": 16, "seeds_planned": 5}, {"trials_planned": 8, "seeds_planned": 3}]
     plans += [{"trials_planned": 1, "seeds_planned": 1}]
     cells = [cell(key, **plan) for key, plan in zip(keys, plans, strict=True)]
     runs = {key: seeds(0.6, 1) for key in keys}
     found = build(results(runs, cells, header={"budget": {"trials": 8, "seeds": 3}}))
-    assert words.header(found, "budget")["other cells"] == "16 trials and 5 seeds"
+    assert words.header(found, "budget")["other cells"] == "1 trial and 1 seed; 16 trials and 5 seeds"
+    assert words.header_lines(found, ("budget",))[0].startswith("Budget of the newest launch: ")
     one = [cell(key, **(plan | {"trials_planned": 1})) for key, plan in zip(keys, plans, strict=True)]
     cut = build(results(runs, one, header={"budget": {"trials": 8, "seeds": 5}, "at_trials": 1}))
-    assert not cut.larger_plans, "with --at-trials no plan is larger"
-    del runs[keys[0]]
-    equal = build(results(runs, cells[1:], header={"budget": {"trials": 8, "seeds": 3}}))
+    assert cut.other_plans == "1 trial and 1 seed; 1 trial and 3 seeds", "with --at-trials no trial is missing"
+    equal = build(results({keys[1]: runs[keys[1]]}, cells[1:2], header={"budget": {"trials": 8, "seeds": 3}}))
     assert "other cells" not in words.header(equal, "budget")
+    assert words.header_lines(equal, ("budget",))[0].startswith("Budget of every cell: ")

@@ -173,6 +173,9 @@ def test_a_method_without_counterpart_is_compared_with_our_best_row_of_any_kind(
     assert line.row == "beauty/minilm/hstu/svd"
     assert not {"backbone", "loss", "d", "max epochs"} & {*line.unstated}
     assert not any(word.startswith(("loss", "d ", "max epochs")) for word in line.differs)
+    encoder = METHOD.replace("[data.", 'encoder = "t5"\n[data.')
+    [line] = published.compare(paper(tmp_path, encoder), tables.build(synthetic_results.results(rows)))
+    assert line.row == "beauty/minilm/hstu/svd", "another encoder does not make a row without text our best"
     [hole] = published.compare(paper(tmp_path, METHOD.replace("beauty", "toys")), None)
     assert hole.hole == "harness bench --datasets toys"
 

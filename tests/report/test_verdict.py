@@ -115,6 +115,7 @@ def test_seeds_that_vary_more_than_the_difference_ask_for_seeds():
     }
     text = build(results(rows, [cell(key) | {"seeds_planned": 2, "seeds_done": 2} for key in rows])).sections[0].verdict
     assert "a difference of 3 % needs more seeds first" in text
+    assert "--datasets" not in text, "more users would not help"
     assert _needed(float("inf")) == "a difference of 3 % needs more seeds first"
     assert _needed(41_234) == "a difference of 3 % needs about 42,000 users"
     assert _p(0.00099) == "p < .001"
@@ -140,6 +141,18 @@ def test_few_users_are_no_reason_for_numbers_that_are_none(ranks):
     for name in set(formats()) - {"parquet"}:
         assert not re.search(r"(?<![a-z])nan(?![a-z])", render(table, name).lower()), name
     assert not any(table.wide()[name].is_nan().any() for name, kind in table.wide().schema.items() if kind.is_float())
+
+
+@pytest.mark.parametrize(("rows", "can"), [(3, True), (6, False)])
+def test_users_too_few_for_the_tests_of_all_pairs_have_no_detectable_difference(rows, can):
+    """Of 7 users, no p-value is below 1 / 64: that decides 3 pairs, but neither 15 nor 5 tests against `id`."""
+    section = build(noisy({"id": 0.4} | {f"a{k}": 0.4 for k in range(1, rows)}, 7)).sections[0]
+    assert any("cannot resolve" in caution for caution in section.cautions) != can
+    assert ("detects differences" in section.verdict) == can
+    assert "needs" not in section.verdict or can
+    gains = [row.vs_id for row in section.rows if row.vs_id is not None]
+    assert gains
+    assert all((gain.detectable is not None) == can for gain in gains)
 
 
 def test_the_best_of_equal_rows_is_rarely_called_better():

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 import small_homes
 import torch
@@ -21,6 +22,7 @@ from harness.report import comparison, row_lookup
 from harness.search import spaces
 from harness.stats import resampling
 from harness.stats.crossed_effects import CrossedRows, summary
+from harness.system import checksums
 from harness.types import BUDGET_PARAMS, HarnessError, Protocol
 from harness.workflows import reproduce, run_bench
 from harness.workflows.reproduce import ReproduceRequest
@@ -50,13 +52,34 @@ def test_a_home_compared_with_itself_is_the_same_runs(root):
     assert {cell.metrics["HR@5"].difference for cell in found.cells} == {0.0}
 
 
-def test_two_launches_of_a_home_differ_in_what_the_second_added(root):
+def test_two_launches_of_a_home_differ_in_what_each_planned(root):
     first, second = sorted(Ledger.open(root / "one").launches)
     found = comparison.compare(first, second, root / "one")
     assert [cell.adapter for cell in found.only_b] == ["svd"]
+    assert {cell.adapter for cell in found.only_a} == {"id", "linear"}
+    assert found.cells
     assert all(cell.same_runs for cell in found.cells)
     again = comparison.compare(second, first[:-2], root / "one")
     assert [cell.adapter for cell in again.only_a] == ["svd"], "a beginning names a launch"
+
+
+def test_the_same_trials_with_other_ranks_are_compared(root, tmp_path):
+    """As from a machine with other vector instructions: the identity of a trial does not include it."""
+    home = shutil.copytree(root / "one", tmp_path / "home")
+    row = row_lookup.find(row_lookup.of(Ledger.open(home)), "sasrec/id")
+    for trial in row.planned:
+        folder = artifacts.artifact_folder(home, trial)
+        last = pl.lit(40, pl.read_parquet(folder / artifacts.RANKS)["low"].dtype)
+        pl.read_parquet(folder / artifacts.RANKS).with_columns(low=last, high=last).write_parquet(
+            folder / artifacts.RANKS
+        )
+        checksums.seal(folder)
+    found = comparison.compare(str(root / "one"), str(home), home)
+    cell = next(c for c in found.cells if c.cell.adapter == "id")
+    assert not cell.same_runs
+    assert cell.metrics["NDCG@10"].a > cell.metrics["NDCG@10"].b == 0
+    assert "the same trials with other ranks" in cell.notes[0]
+    assert sum(c.same_runs for c in found.cells) == len(found.cells) - 1
 
 
 def ndcg(home, row):

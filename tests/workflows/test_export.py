@@ -178,6 +178,7 @@ def test_the_text_of_an_unseen_item_makes_its_vector(made, tmp_path):
         ([7, "7"], E[:2], "repeated in ids"),
         (["new"], E[:2], "embeddings have shape"),
         (["new"], E[:1] * np.nan, "embedding of 'new' has NaN or infinite"),
+        (["old", "new"], E[:2] * [[1], [0]], "embedding of 'new' is zero, as of an item without text"),
         (["new"], "vector", "must be a list and a matrix of numbers"),
     ):
         with pytest.raises(HarnessError, match=words):

@@ -26,6 +26,7 @@ __all__ = [
     "format_of",
     "formats",
     "render",
+    "save",
     "write",
 ]
 
@@ -48,7 +49,11 @@ def format_of(path: Path | None) -> str:
 
 def write(table: Table, format: str, path: Path) -> None:
     """Write the table to a file atomically. Raises HarnessError for an unknown format, OSError if writing fails."""
-    content = render(table, format)
+    save(render(table, format), path)
+
+
+def save(content: str | bytes, path: Path) -> None:
+    """Write what `render` returns to a file atomically. Raises OSError if writing fails."""
     with atomic(path) as temporary:
         temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
 

@@ -42,7 +42,7 @@ class Across:
     """The methods of one backbone, and the baselines, over data sets, best mean rank first.
 
     ``left_out``: descriptions of data sets and methods without results in common. ``critical_difference``: of mean
-    ranks (Nemenyi), None below `ENOUGH` data sets.
+    ranks (Nemenyi), None below `ENOUGH` data sets. ``folds``: whether scores are means over test windows.
     """
 
     backbone: str
@@ -50,6 +50,7 @@ class Across:
     standings: tuple[Standing, ...]
     left_out: tuple[str, ...]
     critical_difference: float | None
+    folds: bool = False
 
     @property
     def too_few(self) -> str:
@@ -75,8 +76,8 @@ class Drawn:
         return cls(row.cell, row.headline, row.draws)
 
 
-def across(backbone: str, samples: dict[str, dict[Method, Drawn]]) -> Across | None:
-    """Compare methods over data sets. samples: scores by data set and method.
+def across(backbone: str, samples: dict[str, dict[Method, Drawn]], folds: bool = False) -> Across | None:
+    """Compare methods over data sets. samples: scores by data set and method; folds: they are over test windows.
 
     Returns None if no two data sets have two methods in common.
     """
@@ -99,7 +100,8 @@ def across(backbone: str, samples: dict[str, dict[Method, Drawn]]) -> Across | N
         Standing(*methods[i], cells[i].is_baseline, ranks[i], wins[i], gains[i], elo[i], group)
         for i, group in zip(order, groups, strict=True)
     ]
-    return Across(backbone, tuple(datasets), tuple(standings), tuple(_left_out(samples, datasets, methods)), difference)
+    left_out = tuple(_left_out(samples, datasets, methods))
+    return Across(backbone, tuple(datasets), tuple(standings), left_out, difference, folds)
 
 
 def common(available: dict[str, set[Method]]) -> tuple[list[str], list[Method]]:

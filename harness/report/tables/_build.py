@@ -55,7 +55,8 @@ def build(results: Results) -> Table:
             comparison = data.comparison(backbone)
             over[backbone][dataset] = {method_of(one.cell): Drawn.of(one) for one in comparison.ranked}
             sections.append(_section(data, backbone, comparison, header, parts))
-    comparisons = [across(backbone, over[backbone]) for backbone in sorted(over)]
+    folds = bool((header.get("protocol") or {}).get("folds"))
+    comparisons = [across(backbone, over[backbone], folds) for backbone in sorted(over)]
     compared = tuple(one for one in comparisons if one is not None)
     return Table(tuple(metrics()), HEADLINE, header, tuple(sections), compared, results.trials.lazy(), results.spectra)
 
@@ -133,7 +134,10 @@ def _section(
     remarks += _held_out(protocol, rows) + _of_folds(protocol) + _of_variants(components, rows) + _in_parts(rows)
     unfinished = COMING if "at_trials" in header else (*COMING, "partial")
     coming = sum(row.state in unfinished and not row.cell.is_baseline for row in rows)
-    doubts = [*cautions(rows, card, header.get("ties", EXPECTED)), *comparison.unresolved()]
+    doubts = [
+        *cautions(rows, card, header.get("ties", EXPECTED), bool(protocol.get("folds"))),
+        *comparison.unresolved(),
+    ]
     return Section(
         dataset=data.name,
         backbone=backbone,

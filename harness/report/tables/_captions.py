@@ -76,8 +76,8 @@ def header(table: Table, part: str) -> Json:
         provenance = table.header.get("provenance") or {}
         return {key: provenance[key] for key in CODE if key in provenance and (provenance.get("git") or key not in GIT)}
     values = dict(table.header.get(part) or {})
-    if part == "budget" and (larger := table.larger_plans):
-        values |= {"other cells": larger}
+    if part == "budget" and (others := table.other_plans):
+        values |= {"other cells": others}
     if part == "budget" and table.header.get("at_trials"):
         return values | {"cut": f"as if each search had ended after {table.header['at_trials']} trials"}
     if part != "protocol" or not values:
@@ -98,7 +98,12 @@ def header(table: Table, part: str) -> Json:
 
 def header_lines(table: Table, parts: tuple[str, ...]) -> list[str]:
     headers = [(part, header(table, part)) for part in parts]
-    return [line(TITLES[part], values) for part, values in headers if values]
+    return [line(title_of(part, values), values) for part, values in headers if values]
+
+
+def title_of(part: str, values: Json) -> str:
+    """Return the title of a part of the header."""
+    return "Budget of the newest launch" if part == "budget" and "other cells" in values else TITLES[part]
 
 
 def title(section: Section) -> str:
@@ -300,7 +305,8 @@ def across_lines(one: Across) -> list[str]:
             f"Critical difference of mean ranks: {one.critical_difference:.2f} (Nemenyi, 5 %); rows within it share a "
             "letter. Elo: Bradley-Terry rating from wins on data sets, mean 1000."
         )
-    how = "Intervals: bootstrap over data sets and, within each, users and seeds. Win rate: a tie counts half."
+    within = "test windows" if one.folds else "users and seeds"
+    how = f"Intervals: bootstrap over data sets and, within each, {within}. Win rate: a tie counts half."
     return [*lines, how, one.too_few] if one.too_few else [*lines, how]
 
 

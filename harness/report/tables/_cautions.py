@@ -15,11 +15,12 @@ NAMED = 3  # rows named for a value
 CUTOFF = 10  # cut-off of the hit ratio that is compared with chance
 
 
-def cautions(rows: Sequence[Row], card: Json, ties: str) -> tuple[str, ...]:
-    """Return the cautions of one section. card: data card of its data set; ties: the tie rule of its ranks."""
+def cautions(rows: Sequence[Row], card: Json, ties: str, folds: bool = False) -> tuple[str, ...]:
+    """Return the cautions of one section. card: data card of its data set; ties: the tie rule of its ranks; folds:
+    whether the scores are means over test windows, whose variance includes that of seeds."""
     scored = [row for row in rows if row.metrics]
     sentences = [_unlike(scored), _old_rule() if ties == MIDDLE and scored else "", _tied(scored), *_rising(scored)]
-    sentences += [_chance(scored, card), _one_seed(scored), _chosen_here(scored)]
+    sentences += [_chance(scored, card), "" if folds else _one_seed(scored), _chosen_here(scored)]
     return tuple(filter(None, sentences))
 
 

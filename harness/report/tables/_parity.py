@@ -12,24 +12,38 @@ def parity(table: Table, section: Section, named: int | None = None) -> str:
     """State the planned budget of the section's rows, and which rows had less; name at most `named` of them."""
     budget = table.header.get("budget") or {}
     trained = [row for row in section.rows if row.cell.is_trained] or section.rows
-    planned = sorted({row.trials.planned for row in trained if row.trials.planned})
     seeds = sorted({row.seeds_planned for row in trained if row.state != "skipped"})
-    parts = [f"{_either(planned)} trial{'s' if planned != [1] else ''}"] if planned else []
-    taken = sorted({(row.spent.warm_start, row.spent.source_trials) for row in trained if row.spent.source_trials})
-    winners = f"winners of {_either([n for _, n in taken])} trials on {taken[0][0]}" if taken else ""
-    parts += [f"no search ({winners or 'default configurations'})"] if budget.get("trials") == 0 else []
-    parts += _limits(trained)
+    parts = [*_searches(trained), *_limits(trained)]
     parts += [f"up to {section.pace * budget['epochs']} epochs"] if "epochs" in budget else []
     parts += [f"{_either(seeds)} seed{'s' if seeds != [1] else ''}"] if seeds else []
     less = [
         f"{label(row.cell)} ({trials(row)} trials, {row.seeds_done}/{row.seeds_planned} seeds)"
         for row in _short(section)
     ]
-    if named is not None and len(less) > named:
-        less = [*less[:named], f"{len(less) - named} more"]
-    tail = f"; below plan: {', '.join(less)}" if less else "; all rows complete"
+    smaller = [label(row.cell) for row in section.rows if "less" in row.marks]
+    tail = f"; below plan: {_some(less, named)}" if less else "; all rows complete"
+    tail += f"; smaller plan than others: {_some(smaller, named)}" if smaller else ""
     sentence = f"Parity: {', '.join(parts)} planned for each trained row{tail}."
     return " ".join([sentence, *_dimensions(trained), *_settings(table, trained)])
+
+
+def _some(names: list[str], most: int | None) -> str:
+    """Join at most `most` names, and count the others."""
+    if most is not None and len(names) > most:
+        names = [*names[:most], f"{len(names) - most} more"]
+    return ", ".join(names)
+
+
+def _searches(rows: Sequence[Row]) -> list[str]:
+    """Say how many trials the searches of trained rows had, and what rows without a search trained."""
+    given = [row for row in rows if row.cell.is_trained and row.state != "skipped"]
+    planned = sorted({row.trials.planned for row in rows if row.trials.planned})
+    searches = [f"{_either(planned)} trial{'s' if planned != [1] else ''}"] if planned else []
+    if any(not row.trials.planned for row in given):
+        taken = sorted({(row.spent.warm_start, row.spent.source_trials) for row in given if row.spent.source_trials})
+        winners = f"winners of {_either([n for _, n in taken])} trials on {taken[0][0]}" if taken else ""
+        searches.append(f"no search ({winners or 'default configurations'})")
+    return [" or ".join(searches)] if searches else []
 
 
 def _limits(rows: Sequence[Row]) -> list[str]:

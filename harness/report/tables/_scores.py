@@ -25,8 +25,8 @@ class Gain:
 
     ``p``: Holm-adjusted over the rows of the section, None if not tested. ``difference``: the gain in units of the
     metric. ``effect``: mean over standard deviation of the users' differences, None if they do not vary.
-    ``detectable``: smallest gain, in percent, that this comparison detects with 80 % power. ``preliminary``: the other
-    row is still improving at its last epoch, so the gain would shrink with more epochs.
+    ``detectable``: smallest gain, in percent, that this comparison detects with 80 % power, None if too few users for
+    any. ``preliminary``: the other row is still improving at its last epoch, so the gain would shrink with more epochs.
     """
 
     against: Cell
@@ -36,7 +36,7 @@ class Gain:
     p: float | None
     difference: float
     effect: float | None
-    detectable: float
+    detectable: float | None
     preliminary: bool = False
 
 

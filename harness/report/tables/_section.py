@@ -44,9 +44,11 @@ class SectionComparison:
     def rank(self, row: RowScores) -> int:
         return 1 + sum(other.headline > row.headline for other in self.ranked)
 
-    def stability(self, row: RowScores) -> float:
-        """Return the share of resamples of users and seeds in which the row ranks first; tied rows share it."""
-        return float(self.first[self.place[row.cell]])
+    def stability(self, row: RowScores) -> float | None:
+        """Return the share of resamples of users and seeds, or of folds, in which the row ranks first; tied rows share
+        it. None with too few folds."""
+        share = float(self.first[self.place[row.cell]])
+        return None if np.isnan(share) else share
 
     def group(self, row: RowScores) -> str:
         return self.groups[self.place[row.cell]]
@@ -80,7 +82,7 @@ class SectionComparison:
             p=p,
             difference=difference.mean,
             effect=resampling.effect(row.users - other.users),
-            detectable=100 * difference.detectable(tests) / other.headline,
+            detectable=None if self.headline.too_few(tests) else 100 * difference.detectable(tests) / other.headline,
             preliminary=other.rising,
         )
 
@@ -103,12 +105,15 @@ class SectionComparison:
 
     def tied_with_best(self) -> tuple[RowScores, int, int, float] | None:
         """Return the best trained row, how many of how many other trained rows do not differ from it significantly, and
-        the median difference that these tests detect with 80 % power, in percent of its score; None without others."""
+        the median difference that these tests detect with 80 % power, in percent of its score, NaN if they detect none;
+        None without others."""
         trained = [row for row in self.ranked if not row.cell.is_baseline]
         if len(trained) < 2 or not trained[0].headline:
             return None
         best, others = trained[0], trained[1:]
         tied = sum(self.ties(best, row) for row in others)
+        if self.headline.too_few(self._pairs):
+            return best, tied, len(others), np.nan
         places = [(self.place[best.cell], self.place[row.cell]) for row in others]
         found = np.median([self.headline.difference(i, j).detectable(self._pairs) for i, j in places])
         return best, tied, len(others), 100 * float(found) / best.headline

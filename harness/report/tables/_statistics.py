@@ -17,7 +17,8 @@ STATISTICS = {
 }
 OVER_FOLDS = {
     "intervals": f"{round(100 * resampling.LEVEL)} %, Student's t over folds, with their number less one as degrees of "
-    f"freedom; parts of the test: bootstrap of users and seeds, {_slices.ROUNDS:,} rounds",
+    f"freedom; parts of the test: bootstrap of users and seeds, {_slices.ROUNDS:,} rounds; data sets: "
+    f"bootstrap over them and their folds, {resampling.ROUNDS:,} rounds",
     "test": "paired t over folds, two-sided",
 }
 NOT_COVERED = {"not covered": "the search: with other draws it may find other configurations (--search-seed 1)"}

@@ -143,14 +143,19 @@ class Table:
     spectra: pl.DataFrame = field(repr=False, compare=False)
 
     @property
-    def larger_plans(self) -> str:
-        """The plans of trained rows of earlier launches that had more trials or seeds than the newest one."""
+    def other_plans(self) -> str:
+        """The plans of trained rows, of earlier launches or without a search space, that differ from the newest one's.
+
+        Fewer trials within a limit of time are no other plan.
+        """
         budget = self.header.get("budget") or {}
-        trials = budget.get("trials", 0)
-        most = min(trials, self.header.get("at_trials") or trials), budget.get("seeds", 0)
-        trained = [row for section in self.sections for row in section.rows if row.cell.is_trained]
-        plans = sorted({(row.trials.planned, row.seeds_planned) for row in trained})
-        return "; ".join(f"{n} trials and {seeds} seeds" for n, seeds in plans if n > most[0] or seeds > most[1])
+        if not {"trials", "seeds"} <= budget.keys():
+            return ""
+        newest = min(budget["trials"], self.header.get("at_trials") or budget["trials"]), budget["seeds"]
+        rows = [row for section in self.sections for row in section.rows if row.cell.is_trained]
+        rows = [row for row in rows if row.state != "skipped" and row.spent.cell_seconds is None]
+        plans = {(row.trials.planned, row.seeds_planned) for row in rows} - {newest}
+        return "; ".join(f"{n} trial{'s' * (n != 1)} and {m} seed{'s' * (m != 1)}" for n, m in sorted(plans))
 
     def frame(self) -> pl.DataFrame:
         """Return one row per row of every section, including holes; unformatted numbers, null where missing.

@@ -73,13 +73,21 @@ def _rivals(comparison: SectionComparison, users: int | None) -> list[str]:
         one = "the other trained row" if others == 1 else f"each of the {others} other trained rows"
         return [f"the best row, {_name(best, comparison)}, is better than {one}"]
     parts = [f"{tied} of {others} trained rows do not differ significantly from the best, {_name(best, comparison)}"]
-    if users is None or not percent > 0:  # NaN with one user, 0 with rows that do not vary
+    if users is None or not percent > 0:  # NaN with too few users, 0 with rows that do not vary
         return parts
-    size = f"{percent:.2g}" if percent < 100 else f"{percent:,.0f}"
-    parts.append(f"with {users:,} users the test detects differences of about {size} % (80 % power)")
+    parts.append(f"with {users:,} users the test detects differences of about {_size(percent)} % (80 % power)")
     if percent > TARGET:
-        parts.append(_needed(comparison.users_for(TARGET)) + _hint(tied, others, users))
+        needed = comparison.users_for(TARGET)
+        parts.append(_needed(needed) + (_hint(tied, others, users) if math.isfinite(needed) else ""))
     return parts
+
+
+def _size(percent: float) -> str:
+    """
+    >>> _size(4.25), _size(99.7), _size(1234)
+    ('4.2', '100', '1,234')
+    """
+    return f"{percent:.2g}" if percent < 99.5 else f"{percent:,.0f}"
 
 
 def _needed(users: float) -> str:
