@@ -91,9 +91,9 @@ def _core(facts: Facts, repeats: np.ndarray) -> Iterator[Finding]:
             f"events outside the {k}-core, whose fixed point, after {rounds} round{'s' * (rounds != 1)}, leaves {left}"
         )
         remedy = f"No action needed; report whether your results use the {k}-core or --kcore 0."
-        kind = ERROR if not len(user) else level(gone / all_events, 0.5)
-        if not len(user):
-            remedy = "Lower --kcore, or add more events."
+        kind = level(gone / all_events, 0.5) if facts.spec.kcore else INFO
+        if facts.spec.kcore and not len(user):
+            kind, remedy = ERROR, "Lower --kcore, or add more events."
         yield Finding(f"no {k}-core", kind, gone, all_events, "events", says, remedy)
 
 

@@ -153,8 +153,7 @@ def read_events(path: Path, also: tuple[str, ...] = (), sparse: bool = False) ->
         ids = (_id(path, name, kinds[name]) for name in ("user_id", "item_id"))
         events = rows.select(*ids, *clocks, *also).collect()
     _check_filled(path, events, ["user_id", "item_id"])
-    if "order" in clocks and events["order"].dtype.is_float():
-        events = events.with_columns(pl.col("order").fill_nan(None))
+    events = events.with_columns(pl.col(name).fill_nan(None) for name in clocks if events[name].dtype.is_float())
     events = events.with_columns(
         (_times if name == "timestamp" else _numbers)(path, events[name]) for name in (*clocks, *also)
     )

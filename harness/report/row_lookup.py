@@ -22,7 +22,7 @@ from harness.record.launches import LaunchRecord, StudyRecord
 from harness.record.ledger import Ledger
 from harness.registry import suggest
 from harness.report import table_scope
-from harness.system import parquet
+from harness.system import checksums, parquet
 from harness.text import embeddings
 from harness.text.encoders import _base
 from harness.types import Cell, HarnessError, Trial
@@ -170,6 +170,7 @@ def sequences(home: Path, row: LedgerRow, key: str, word: str = "") -> splits.Pr
         return prepared
     folder = _prepared(home, key)
     try:
+        checksums.check(folder, checksums.sums(folder) or {})
         times = folder / "times.npy"
         return splits.Prepared(
             name=row.cell.dataset,

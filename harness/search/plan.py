@@ -52,12 +52,14 @@ class Request:
     spaces: spaces.SpaceSource = field(default_factory=spaces.SpaceSource)
     suite: suites.Suite | None = None  # whose options these are; recorded, without effect on any result
     study: str = ""  # the study file that sets these options, as text; recorded, without effect on any result
+    winners: str = ""  # key of the table whose winners are trained without a search; set by `make`
 
     @property
     def table_key(self) -> str:
         """Key of the table: benches with equal keys share one."""
+        winners = ["winners", self.winners] if self.transfers else []
         same = [self.protocol.identity(), self.prep.identity(), self.budget.epochs, self.budget.patience]
-        return digest([*same, self.engine.identity(), EXPECTED, *(["winners"] if self.transfers else [])])
+        return digest([*same, self.engine.identity(), EXPECTED, *winners])
 
     @property
     def transfers(self) -> bool:
@@ -196,7 +198,14 @@ def make(request: Request, ledger: Ledger) -> Plan:
     for cell in (cell for cell in selected if cell not in reasons):  # the parts of an ensemble come before it
         dataset = encoded_datasets[cell.dataset]
         studies[cell] = ensembles.study(cell, studies) if cell.is_ensemble else study(cell, request, dataset, ledger)
+    request = replace(request, winners=_source_table(request, ledger))
     return Plan(request, encoded_datasets, list(studies.values()), [(c, reasons[c]) for c in selected if c in reasons])
+
+
+def _source_table(request: Request, ledger: Ledger) -> str:
+    """Return the key of the table whose winners the request trains without a search; "" if it searches."""
+    run = warm_start.source(ledger, request.engine.warm_start, request.protocol) if request.transfers else ""
+    return ledger.launches[run].table if run else ""
 
 
 def _conflicts(source: spaces.SpaceSource, backbones: list[str], adapters: list[str]) -> dict[tuple[str, str], str]:

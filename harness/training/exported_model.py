@@ -12,7 +12,7 @@ import operator
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -218,8 +218,9 @@ def self_test(model: Recommender, folder: Path) -> None:
     """Raise HarnessError unless the model reproduces the scores that were exported with it."""
     for number, case in enumerate(_json(folder / SELFTEST)):
         times = None if case["times"] is None else [case["times"]]
-        [answer] = model.recommend([case["history"]], len(case["items"]), times)
-        width = max(1e-6, max(map(abs, case["scores"])))
+        wanted = max(len(case["items"]), 1)  # none were left if the history has all items
+        [answer] = model.recommend([case["history"]], wanted, times)
+        width = max([1e-6, *map(abs, case["scores"])])
         off = max((abs(a - b) for a, b in zip(answer.scores, case["scores"], strict=False)), default=0.0)
         if len(answer.scores) != len(case["scores"]) or off > TOLERANCE * width:
             raise HarnessError(
@@ -262,9 +263,10 @@ def _check(histories: Histories, k: int) -> int:
         raise HarnessError(f"k is {k!r}; it must be a whole number of at least 1.")
     if not _is_list(histories) or not all(map(_is_list, histories)):
         raise HarnessError("histories must be a list of lists of item ids, one list per history.")
-    wrong = [word for history in histories for word in history if not isinstance(word, (str, Real))]
+    wrong = [word for history in histories for word in history if not isinstance(word, (str, Integral))]
     if wrong:
-        raise HarnessError(f"A history contains {wrong[0]!r}; item ids are text or numbers.")
+        more = " 101.0 is not the id 101." if isinstance(wrong[0], Real) else ""
+        raise HarnessError(f"A history contains {wrong[0]!r}; item ids are text or whole numbers.{more}")
     return number
 
 

@@ -90,6 +90,11 @@ def request_of(options: Options) -> Request:
             f"--search-seed {options['search_seed']} repeats a search with other draws, but with --trials "
             f"{budget.trials} {tried} tried. Add --trials 16, or --budget standard."
         )
+    if budget.cell_seconds is not None and budget.trials < 2:
+        raise HarnessError(
+            f"--cell-seconds {budget.cell_seconds:g} limits the search of each cell, but --trials {budget.trials} "
+            "searches nothing. Add --trials 16, or --budget standard."
+        )
     return Request(
         home=check_home(Path(options["home"])),
         datasets=_datasets(options),

@@ -29,6 +29,7 @@ interrupted = "Interrupted. The home is unchanged; the same command starts from 
 @click.option(
     "--search", is_flag=True, help="Also repeat the search of its cell from the first trial, in a temporary home."
 )
+@click.option("--encoder", default="", help="With --search: the row's encoder, for example file:FOLDER/E.npy.")
 @spaces_options
 @run_option
 @components_option
@@ -47,12 +48,12 @@ def command(row: str, home: str, search: bool, as_json: bool, **options: Any) ->
 
     folder = find_home(Path(home))
     request = reproduce.ReproduceRequest(
-        row, options["dataset"], options["run"], options["seeds"], options["tolerance"]
+        row, options["dataset"], options["run"], options["seeds"], options["tolerance"], options["encoder"]
     )
     if search:
         result = reproduce.search(folder, request, source_of(options), _log)
-    elif options["spaces"] or options["set"]:
-        raise HarnessError("--spaces and --set need --search: they describe the search that is repeated.")
+    elif options["spaces"] or options["set"] or options["encoder"]:
+        raise HarnessError("--spaces, --set and --encoder need --search: they describe the search that is repeated.")
     else:
         result = reproduce.run(folder, request, _log)
     click.echo(json.dumps(result.to_json(), indent=1) if as_json else reproduce.text(result))

@@ -12,7 +12,7 @@ import math
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, pstdev
 
@@ -20,10 +20,11 @@ from harness.record.ledger import Ledger
 from harness.search.plan import Plan
 from harness.search.study import Study
 from harness.system.files import write_text
-from harness.types import Cell, HarnessError, Json, digest
+from harness.types import Cell, HarnessError, Json, Params, digest
 
 SHARES = {"search": 0.7, "confirm": 0.9}  # share of its epochs that a trial trains, assumed until trials have finished
 ERRORS = {"its own trials": 0.1, "similar trials": 0.2, "calibration": 0.35}  # relative error of a price, by source
+SIZES = ("train.d", "train.max_len", "train.batch_size", "train.loss", "train.precision")  # an epoch's cost
 COMMON = 0.1  # relative error common to all prices: slots that slow each other down, load of the machine
 Z = 1.645  # a 90 % interval
 START = 20.0  # seconds before the first trial: start of Ray, embeddings
@@ -125,6 +126,7 @@ class FinishedTrial:
     planned: tuple[int, int]  # epochs, patience
     epochs: int
     seconds: float
+    shape: Params = field(default_factory=dict)  # parameters that an epoch's cost depends on, see `_shape`
 
 
 def finished_trials(ledger: Ledger) -> list[FinishedTrial]:
@@ -137,7 +139,16 @@ def finished_trials(ledger: Ledger) -> list[FinishedTrial]:
                 cell, inputs = (trial.cell.backbone, trial.cell.adapter), (trial.inputs.data, trial.inputs.embedding)
                 planned = (trial.epochs, trial.patience)
                 trials.append(
-                    FinishedTrial(trial_id, trial.role, cell, inputs, planned, max(len(result.curve), 1), seconds)
+                    FinishedTrial(
+                        trial_id,
+                        trial.role,
+                        cell,
+                        inputs,
+                        planned,
+                        max(len(result.curve), 1),
+                        seconds,
+                        _shape(trial.params),
+                    )
                 )
     return trials
 
@@ -197,7 +208,8 @@ def _price(
     if not study.cell.is_trained:
         return Price(0.0, 1.0, "no training", 1.0)
     cell, inputs = (study.cell.backbone, study.cell.adapter), (study.inputs.data, study.inputs.embedding)
-    like = [one for one in past if one.cell == cell and one.inputs == inputs]
+    fixed = {k: v for k, v in _shape(study.space.default).items() if k not in study.space.searched}
+    like = [one for one in past if one.cell == cell and one.inputs == inputs and _agree(one.shape, fixed)]
     ids = {trial_id for trial_id, _ in study.history().values()}
     ours = [one for one in like if one.id in ids]
     search = ours or [one for one in like if one.role == "search"] or like
@@ -211,6 +223,17 @@ def _price(
     length = fmean(one.epochs for one in ours) if ours else _length(study, "search", shares)
     last = _rate(confirm) * _length(study, "confirm", shares)
     return Price(_rate(search) * length, last, source, ERRORS[source] + spread)
+
+
+def _shape(params: Params) -> Params:
+    """The parameters of a trial that decide what an epoch of it costs: `SIZES` and whole numbers of the backbone."""
+    whole = {name for name, value in params.items() if name.startswith("backbone.") and type(value) is int}
+    return {name: value for name, value in params.items() if name in SIZES or name in whole}
+
+
+def _agree(shape: Params, fixed: Params) -> bool:
+    """Whether a trial has these values; one that does not know a parameter is older than it."""
+    return all(shape.get(name, value) == value for name, value in fixed.items())
 
 
 def _rate(trials: Sequence[FinishedTrial]) -> float:

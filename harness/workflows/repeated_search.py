@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -22,27 +22,39 @@ from harness.workflows import run_bench
 Tested = tuple[dict[str, float], Ranks]  # test metrics and test ranks of a run
 
 
+@dataclass(frozen=True)
+class SearchAgain:
+    """How a recorded search is repeated.
+
+    ``spaces``: its search spaces; ``trials``: its search trials; ``together``: most search trials at the same time
+    (`together` of the recorded search), since what it draws depends on which have ended; ``dataset``: name or folder,
+    "" for the row's; ``encoder``: the encoder as `--encoders` takes it, "" for the row's name of it.
+    """
+
+    spaces: spaces.SpaceSource
+    trials: int
+    together: int
+    dataset: str = ""
+    encoder: str = ""
+
+
 def run(
     home: Path,
     row: LedgerRow,
     runs: list[list[Trial]],
-    dataset: str,
-    source: spaces.SpaceSource,
+    again: SearchAgain,
     threads: int | None,
-    side_by_side: int,
 ) -> list[tuple[Trial, Tested]]:
     """Repeat the search of a row's cell; return the trials that confirm its winner with the seeds and folds of `runs`.
 
-    `runs`: recorded confirmations by seed; `dataset`: name or folder, "" for the row's; `source`: search spaces;
-    `threads`: torch threads per trial, None if they are not recorded; `side_by_side`: most search trials at the same
-    time, `together` of the recorded search, since what it draws depends on which have ended. Raises HarnessError if the
-    search would differ from the recorded one, needs a larger machine, or one of these trials fails; Interrupted if
-    stopped.
+    `runs`: recorded confirmations by seed; `threads`: torch threads per trial, None if they are not recorded. Raises
+    HarnessError if the search would differ from the recorded one, needs a larger machine, or one of these trials fails;
+    Interrupted if stopped.
     """
     with tempdirs.folder("reproduce") as folder:
-        bench = _as_recorded(_request(home, folder, row, dataset, source), row)
+        bench = _as_recorded(_request(home, folder, row, again), row)
         try:
-            outcome = run_bench.run(bench, run_bench.Options(threads=threads, tracking="off", together=side_by_side))
+            outcome = run_bench.run(bench, run_bench.Options(threads=threads, tracking="off", together=again.together))
         except NoRoom as error:
             raise HarnessError(
                 f"{row.words}: --search trains with as many threads per trial as its launch ({threads}), for which no "
@@ -74,14 +86,15 @@ def _confirmed(ledger: Ledger, row: LedgerRow, runs: list[list[Trial]]) -> list[
     Raises HarnessError, with the first reason of a failure, if some are missing.
     """
     done: dict[int, list[tuple[Trial, TrialResult]]] = {}
-    again = row_lookup.of(ledger).get(row.study.cell)
+    rows = row_lookup.of(ledger).values()  # the data set may have another name here
+    again = next((one for one in rows if one.study.id == row.study.id), None)
     for trial_id in again.planned if again else ():
         if (result := ledger.result(trial_id)) is not None and result.status == "done":
             trial = ledger.trials[trial_id].trial
             done.setdefault(trial.seed, []).append((trial, result))
     repeated = [done.get(run[0].seed, []) for run in runs]
     if missing := sum(map(len, runs)) - sum(map(len, repeated)):
-        failed = (e.result for e in ledger.trials.values() if e.status == "failed" and e.trial.cell == row.cell)
+        failed = (e.result for e in ledger.trials.values() if e.status == "failed")
         reason = next((result.reason for result in failed if result is not None), "its search found no winner")
         raise HarnessError(
             f"{row.words} is not reproduced: {missing} of its {sum(map(len, runs))} recorded runs did not finish when "
@@ -99,11 +112,12 @@ def _as_recorded(bench: plan.Request, row: LedgerRow) -> plan.Request:
             return one
     raise HarnessError(
         f"{row.words}: the search here would differ from the recorded one: space, data, versions or sampler are not "
-        "those of the launch. Give its --spaces and --set, or omit --search to rerun only the winner."
+        "those of the launch. Give its --spaces and --set (--encoder for a matrix in another folder), or omit --search "
+        "to rerun only the winner."
     )
 
 
-def _request(home: Path, into: Path, row: LedgerRow, dataset: str, source: spaces.SpaceSource) -> plan.Request:
+def _request(home: Path, into: Path, row: LedgerRow, again: SearchAgain) -> plan.Request:
     """Return a bench of only the row's cell, in the home `into`, which shares data and caches with `home`."""
     for name in ("data", "cache"):
         (home / name).mkdir(exist_ok=True)
@@ -112,17 +126,17 @@ def _request(home: Path, into: Path, row: LedgerRow, dataset: str, source: space
     for name, folder in library.folders(home).items():
         library.write_entry(name, folder, into, matrices.get(name, {}))
     launch = row.launch
-    budget = launch.budget
+    encoder = again.encoder or ("noise" if row.cell.encoder == NO_TEXT else registry.quoted(row.cell.encoder))
     return plan.Request(
         home=into,
-        datasets=dataset or row.cell.dataset,
+        datasets=again.dataset or row.cell.dataset,
         adapters=row.cell.adapter,
         backbones=row.cell.backbone,
-        encoders="noise" if row.cell.encoder == NO_TEXT else registry.quoted(row.cell.encoder),
-        budget=replace(budget, trials=max(row.study.trials, 1), seeds=row.study.seeds),
+        encoders=encoder,
+        budget=replace(launch.budget, trials=again.trials, cell_seconds=None, seeds=row.study.seeds),
         protocol=launch.protocol,
         prep=launch.prep,
         text=row.card.text or "",
         engine=launch.engine,
-        spaces=source,
+        spaces=again.spaces,
     )

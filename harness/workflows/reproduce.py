@@ -1,6 +1,6 @@
 """Reproduce a row of a table: check its inputs, retrain its runs and compare the results.
 
-Trains with the thread count of the recorded launch; never writes to the home's ledger, artifacts or mirror.
+Trains on the CPU, with the thread count of the recorded launch; never writes to the home's ledger, artifacts or mirror.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from harness.text.encoders import _base
 from harness.types import HarnessError, Json, Trial
 from harness.workflows import repeated_search
 from harness.workflows.provenance import provenance
-from harness.workflows.repeated_search import Tested
+from harness.workflows.repeated_search import SearchAgain, Tested
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ class ReproduceRequest:
     """A row to reproduce and how to judge it.
 
     ``dataset``: name or folder of its data, needed if they are no longer cached; ``launch``: use the table as of this
-    launch; ``seeds``: number of seeds to rerun; ``tolerance``: for the headline metric, instead of the interval.
+    launch; ``seeds``: number of seeds to rerun; ``tolerance``: for the headline metric, instead of the interval;
+    ``encoder``: of a repeated search, as `--encoders` takes it, where the row's name for it is not enough.
     """
 
     row: str
@@ -81,6 +82,7 @@ class ReproduceRequest:
     launch: str | None = None
     seeds: int | None = None
     tolerance: float | None = None
+    encoder: str = ""
 
 
 T = TypeVar("T")
@@ -93,7 +95,7 @@ def run(home: Path, request: ReproduceRequest, log: Log = lambda _: None) -> Rep
     Raises HarnessError if there is no such row, it has no confirmed run, its data or embedding are missing, or its
     components no longer accept its parameters.
     """
-    recorded = _Recorded(home, request, log)
+    recorded = _Recorded(home, request, log, device="CPU")
     first = recorded.trials[0]
     prepared = row_lookup.sequences(home, recorded.row, first.inputs.data, request.dataset)
     split_of = {one.protocol: splits.split(prepared, one.protocol) for one in recorded.runs[0]}
@@ -124,9 +126,10 @@ def search(
             f"{recorded.row.words}: its search began with configurations of other searches (--warm-start), which a "
             "search of this row alone does not have; omit --search to rerun only the winner."
         )
-    threads = recorded.threads(recorded.trials[0])
-    count = repeated_search.together(recorded.row.study.id, recorded.ledger)
-    repeated = repeated_search.run(home, recorded.row, recorded.runs, request.dataset, source, threads, count)
+    row, ledger = recorded.row, recorded.ledger
+    count = repeated_search.together(row.study.id, ledger)
+    again = SearchAgain(source, ledger.planned(row.study), count, request.dataset, request.encoder)
+    repeated = repeated_search.run(home, row, recorded.runs, again, recorded.threads(recorded.trials[0]))
     if count > 1:
         log(f"{count} trials of this search ran at the same time: what it draws depends on which of them ended first.")
     same = [trial.params for trial, _ in repeated] == [trial.params for trial in recorded.trials]
@@ -137,7 +140,7 @@ def search(
 class _Recorded:
     """The recorded side of a row: its confirmed runs, their results and ranks, and the checks of their inputs."""
 
-    def __init__(self, home: Path, request: ReproduceRequest, log: Log) -> None:
+    def __init__(self, home: Path, request: ReproduceRequest, log: Log, device: str = "") -> None:
         self.ledger = ledger = Ledger.open(home)
         self.tolerance = request.tolerance
         self.row = row_lookup.find(row_lookup.of(ledger, request.launch), request.row)
@@ -149,7 +152,7 @@ class _Recorded:
         frames = [artifacts.of_folds([row_lookup.ranks(home, trial) for trial in run]) for run in self.runs]
         self.users, self.ranks = frames[0]["user"].to_numpy(), [artifacts.bounds(frame) for frame in frames]
         ran = ledger_frames.provenance(ledger, [trial.id for trial in self.trials], self.row.launch)
-        self.checks = check(home, self.row, self.trials[0], ran, request.dataset)
+        self.checks = check(home, self.row, self.trials[0], ran, request.dataset, device)
         for name, (was, here) in self.checks.items():
             if was != here:
                 log(f"{name}: recorded {was}, here {here}")
@@ -245,10 +248,13 @@ def _headline(columns: list[Ranks], users: np.ndarray) -> np.ndarray:
     return np.stack([per_user(ranks, metric, int(k), users) for ranks in columns], 1)
 
 
-def check(home: Path, row: LedgerRow, trial: Trial, then: Json, dataset: str = "") -> dict[str, tuple[Any, Any]]:
+def check(
+    home: Path, row: LedgerRow, trial: Trial, then: Json, dataset: str = "", device: str = ""
+) -> dict[str, tuple[Any, Any]]:
     """Return everything a number depends on as (recorded, here): data, embedding, versions, code, packages, machine.
 
-    `then`: provenance of the launches that ran the row; where they differ, the recorded value is a list.
+    `then`: provenance of the launches that ran the row; where they differ, the recorded value is a list. `device`: on
+    which it trains here, "" if that is not known.
     Checks the data that are used: the cached ones, unless `dataset` gives a source to compare (the row's name may refer
     to another source now). A data set or encoder that cannot be found is reported as "not here".
     """
@@ -273,6 +279,9 @@ def check(home: Path, row: LedgerRow, trial: Trial, then: Json, dataset: str = "
         checks["code (git)"] = (_git(then), _git(now))
     checks["python"] = (then["python"], now["python"])
     checks |= {name: (version, now["versions"].get(name)) for name, version in then["versions"].items()}
+    if device and "gpu" in then:
+        gpus = then["gpu"] if isinstance(then["gpu"], list) else [then["gpu"]]
+        checks["device"] = (" and ".join(sorted({"GPU" if gpu else "CPU" for gpu in gpus})), device)
     checks["processor"] = (then["machine"]["processor"], now["machine"]["processor"])
     checks[VECTORS] = (then["machine"].get("vectors", "not recorded"), now["machine"]["vectors"])
     return checks

@@ -120,7 +120,7 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
         log("Nothing is left to do: every trial of this grid is in the ledger.")
     failpoints.reach("searched")
     # not the newest launch: a bench beside this one, with other settings, may have begun later
-    newest = max((run for run, one in ledger.launches.items() if one.table == request.table_key), default=None)
+    newest = max((run for run, one in ledger.launches.items() if one.table == grid.request.table_key), default=None)
     inputs = report_files.inputs_hash(ledger, newest)
     table = tables.build(ledger_frames.build(ledger, artifacts.sources(request.home), newest))
     report = report_files.existing(request.home, inputs)

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from dataset_files import write_dataset, write_frame
+from dataset_files import sequences, write_dataset, write_frame
 
 from harness.checks import _read, linter
 from harness.data import reader
@@ -323,6 +323,17 @@ def test_an_order_of_long_numbers_is_not_rounded(tmp_path, values):
     assert read["order"].to_list() == LARGE
     ranks = _read.events(tmp_path / "x" / "interactions.parquet").order
     assert ranks.tolist() == [4, 2, 3, 1]
+
+
+def test_a_time_that_is_not_a_number_is_missing_where_an_order_replaces_it(tmp_path, home):
+    times = pl.Series([1.0, float("nan"), 3.0, 4.0])
+    events = pl.DataFrame(EVENTS).with_columns(timestamp=times, order=pl.Series([4, 3, 2, 1]))
+    write_dataset(tmp_path / "x", events, ITEMS)
+    assert reader.read_events(tmp_path / "x" / "interactions.parquet")["timestamp"].null_count() == 1
+    prepared = prepare(open_dataset(str(tmp_path / "x"), home), PrepSpec(kcore=0), home)
+    assert sequences(prepared) == {"u": "ba", "v": "ba"}
+    write_dataset(tmp_path / "y", events.drop("order"), ITEMS)
+    assert "timestamp" in refusal(tmp_path / "y", tmp_path / "other home")
 
 
 @pytest.mark.parametrize("other", ["0.5", str(2**63), "1e300"])

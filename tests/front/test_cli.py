@@ -67,6 +67,7 @@ def test_a_wrong_word_is_one_clear_line(dataset, home, words, parts):
             "--quantile needs --protocol gts or windows; the protocol is 'loo'",
         ),
         (["plan", "{}", "--slots", "4"], "--deadline"),
+        (["plan", "{}", "--cell-seconds", "60"], "--trials 0 searches nothing. Add --trials 16"),
         (
             ["plan", "{}", "--warm-start", "toy", "--trials", "1"],
             "1 search trial. Add --trials 5, or --budget standard; --trials 0",
@@ -106,6 +107,9 @@ def test_check_exits_with_1_for_an_error_and_with_0_for_less(dataset, home):
     assert good.returncode == 0, good.stdout + good.stderr
     items = pl.read_parquet(dataset / "items.parquet")
     items.with_columns(item_id=pl.lit("x") + pl.col("item_id")).write_parquet(dataset / "items.parquet")
+    sparse = make_dataset(dataset.parent / "sparse", users=20, items=60, length=4)
+    assert harness(home, "check", str(sparse)).returncode == 1, "no 5-core is left"
+    assert harness(home, "check", str(sparse), "--kcore", "0").returncode == 0
     bad = harness(home, "check", str(dataset), "--kcore", "0", "--json")
     assert bad.returncode == 1, bad.stderr
     assert any(finding["level"] == "error" for finding in json.loads(bad.stdout)["findings"])

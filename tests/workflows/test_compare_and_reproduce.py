@@ -18,7 +18,7 @@ from dataset_files import make_dataset
 from harness.metrics._ties import Ranks
 from harness.record import artifacts, tracking
 from harness.record.ledger import Ledger
-from harness.report import comparison, row_lookup
+from harness.report import comparison, ledger_frames, row_lookup
 from harness.search import spaces
 from harness.stats import resampling
 from harness.stats.crossed_effects import CrossedRows, summary
@@ -253,6 +253,22 @@ def test_data_that_changed_since_are_told_and_the_recorded_ones_are_used(root, t
     assert was == here, "no source is named: nothing is said of one that may only share the name"
 
 
+def test_sequences_that_changed_in_the_cache_are_not_vouched_for(root, tmp_path):
+    home = shutil.copytree(root / "one", tmp_path / "home")
+    for items in (home / "cache" / "prepared").glob("*/items.npy"):
+        np.save(items, np.load(items)[::-1])
+    with pytest.raises(HarnessError, match=r"is damaged \(items.npy has changed since it was written\); delete it"):
+        reproduce.run(home, ReproduceRequest("sasrec/id", seeds=1))
+
+
+def test_a_row_of_a_gpu_is_said_to_be_trained_on_the_cpu(root, monkeypatch):
+    own = ledger_frames.provenance
+    monkeypatch.setattr(ledger_frames, "provenance", lambda *given: own(*given) | {"gpu": 1.0})
+    found = reproduce.run(root / "one", ReproduceRequest("sasrec/id", seeds=1))
+    assert found.checks["device"] == ("GPU", "CPU")
+    assert "device" in reproduce.text(found).split("As recorded")[0]
+
+
 def test_without_its_cache_a_row_is_made_of_its_source_or_says_what_is_missing(root, tmp_path):
     home = shutil.copytree(root / "one", tmp_path / "home")
     shutil.rmtree(home / "cache")
@@ -311,6 +327,48 @@ def test_a_repeated_search_is_compared_seed_by_seed_though_one_failed_when_recor
     asked = ReproduceRequest("sasrec/linear", dataset=str(root / "toy"))
     found = reproduce.search(home, asked, spaces.SpaceSource(fixed=small_homes.SMALL))
     assert [(seed.seed, seed.equal == seed.queries) for seed in found.seeds] == [(2, True)]
+
+
+def test_a_repeated_search_finds_its_row_though_the_data_have_another_name_here(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_bench, "_search", lambda grid, bases, *_: (small_homes.train(grid, bases), False))
+    backup = shutil.copytree(root / "toy", tmp_path / "backup")
+    asked = ReproduceRequest("sasrec/linear", dataset=str(backup))
+    found = reproduce.search(root / "one", asked, spaces.SpaceSource(fixed=small_homes.SMALL))
+    assert found.verdict == "equal"
+
+
+def test_a_search_that_seconds_ended_is_repeated_with_its_trials(root, tmp_path, monkeypatch):
+    home, grids = tmp_path / "home", []
+    home.mkdir()
+    budget = replace(small_homes.BUDGET, trials=3, cell_seconds=1e-6)
+    small_homes.run(small_homes.request(home, root / "toy", "linear", budget=budget))
+
+    def train(grid, bases, *_):
+        grids.append(grid)
+        return small_homes.train(grid, bases), False
+
+    monkeypatch.setattr(run_bench, "_search", train)
+    asked = ReproduceRequest("sasrec/linear", dataset=str(root / "toy"))
+    found = reproduce.search(home, asked, spaces.SpaceSource(fixed=small_homes.SMALL))
+    assert found.verdict == "equal"
+    assert (grids[0].request.budget.trials, grids[0].request.budget.cell_seconds) == (1, None)
+
+
+def test_a_repeated_search_takes_a_matrix_from_the_folder_that_is_named(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_bench, "_search", lambda grid, bases, *_: (small_homes.train(grid, bases), False))
+    home, matrix = tmp_path / "home", tmp_path / "vectors" / "E.npy"
+    for folder in (home, matrix.parent):
+        folder.mkdir()
+    np.save(matrix, np.random.default_rng(0).standard_normal((40, 24)).astype(np.float32))
+    small_homes.run(small_homes.request(home, root / "toy", "linear", encoders=f"file:{matrix}"))
+    asked = ReproduceRequest("sasrec/linear", dataset=str(root / "toy"))
+    source = spaces.SpaceSource(fixed=small_homes.SMALL)
+    with pytest.raises(HarnessError, match=r"E\.npy"):
+        reproduce.search(home, asked, source)
+    found = reproduce.search(home, replace(asked, encoder=f"file:{matrix}"), source)
+    assert found.verdict == "equal"
+    refused = command(home, "reproduce", "sasrec/linear", "--encoder", f"file:{matrix}")
+    assert (refused.returncode, "--encoder need --search" in refused.stderr) == (2, True)
 
 
 def test_another_search_is_not_taken_for_the_recorded_one(root):

@@ -140,6 +140,16 @@ def test_a_model_that_reads_times_says_what_it_needs(made, tmp_path):
     assert soon.scores != late.scores
 
 
+def test_a_catalogue_that_a_history_can_exhaust_is_exported(tmp_path):
+    """The histories of the self-test then have all items, and nothing is left to recommend."""
+    home = tmp_path / "home"
+    home.mkdir()
+    torch.set_num_threads(1)
+    small_homes.run(small_homes.request(home, make_dataset(tmp_path / "toy", items=6), "id", budget=BUDGET))
+    model = exported_model.load(export.write(home, "sasrec/id", tmp_path / "x").folder)
+    assert model.recommend([model.ids], 3)[0].items == []
+
+
 def test_wrong_questions_are_one_line(sasrec):
     model = exported_model.load(sasrec)
     for histories, k, words in (
@@ -150,7 +160,9 @@ def test_wrong_questions_are_one_line(sasrec):
         ([None], 3, "list of lists"),
         ([5], 3, "list of lists"),
         ([b"i001"], 3, "list of lists"),
-        ([[None]], 3, "item ids are text or numbers"),
+        ([[None]], 3, "item ids are text or whole numbers"),
+        ([[101.0, 102.0]], 3, "101.0 is not the id 101"),
+        ([[float("nan")]], 3, "item ids are text or whole numbers"),
         ([["i001"]], True, "k is True"),
         ([["i001"]], 2.0, "k is 2.0"),
     ):

@@ -155,6 +155,15 @@ def test_a_cell_without_trials_is_priced_by_like_trials_or_waits_for_a_calibrati
     assert found.costs[1].price.search == pytest.approx(2.0 * 5 + 1.0), "5 of 10 epochs, as finished trials trained"
 
 
+def test_trials_of_a_smaller_model_are_no_price_of_a_larger_one(home):
+    ledger = run(home, [study(Ledger.open(home), "mlp")], {"mlp": 10.0})
+    past = forecast.finished_trials(ledger)
+    for name, value in (("train.d", 1024), ("train.max_len", 1000), ("train.loss", "bce")):
+        pinned = spaces.SpaceSource(fixed={name: value})
+        larger = study(ledger, "mlp", space=spaces.of_cell(Cell("toy", "noise", "sasrec", "mlp"), pinned))
+        assert forecast.needing_calibration(made_plan(home, ledger, [larger]), past) == [larger], name
+
+
 def test_cuts_are_ranked_and_each_is_the_smallest_that_fits(home):
     made = [study(Ledger(), name, data) for data in ("small", "large") for name in ("svd", "mlp")]
     paces = {s.id: forecast.Pace(10.0 if s.cell.dataset == "large" else 1.0, 0.0) for s in made}

@@ -93,6 +93,16 @@ def test_all_rows_come_from_one_table_and_a_shorter_search_is_named(tmp_path):
     assert [line for line in printed.splitlines() if " svd " in line and "‡" in line]
 
 
+def test_winners_of_unlike_searches_have_tables_of_their_own(tmp_path):
+    folder, home = make_dataset(tmp_path / "toy"), tmp_path / "home"
+    small_homes.bench(home, folder, "--adapters", "svd", "--trials", "2")
+    assert " svd " in small_homes.bench(home, folder, "--adapters", "svd", *TRANSFER).stdout
+    small_homes.bench(home, folder, "--adapters", "linear", "--trials", "2", "--epochs", "1")
+    printed = small_homes.bench(home, folder, "--adapters", "linear", *TRANSFER).stdout
+    assert " linear " in printed
+    assert " svd " not in printed, "its search had other epochs"
+
+
 def test_transferred_winners_and_searched_rows_have_tables_of_their_own(tmp_path):
     folder, other, home = make_dataset(tmp_path / "toy"), make_dataset(tmp_path / "other", seed=1), tmp_path / "home"
     small_homes.bench(home, folder, "--adapters", "id,svd", "--trials", "2")
