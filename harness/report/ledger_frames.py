@@ -292,7 +292,7 @@ def _ensemble_state(ledger: Ledger, study: StudyRecord, confirmed: list[str], se
         if state == "failed":
             return "failed", f"its part {part.cell.adapter} failed"
         if part.cut and state == "partial" and not runs:
-            return "partial", f"its part {part.cell.adapter} was not confirmed with {part.trials} trials"
+            return "partial", f"the best of the first {part.trials} trials of {part.cell.adapter} was not confirmed"
     return ("partial" if seeds_found else "pending"), f"{seeds_found} of {study.seeds} rounds"
 
 

@@ -6,6 +6,9 @@ from command_line import bench_words, events
 from command_line import harness as command
 from dataset_files import make_dataset
 
+from harness.record.ledger import Ledger
+from harness.report import ledger_frames, tables
+
 GRID = ["--adapters", "id,svd,linear,id+svd"]
 SEARCHED = {"id", "svd", "linear"}
 TRANSFER = ["--warm-start", "toy", "--trials", "0", "--max-history", "10"]
@@ -40,6 +43,19 @@ def test_each_row_is_trained_as_its_winner_on_the_other_data_without_a_search(ma
     assert len(tried) == len(SEARCHED) * 4, "those of the search"
     defaults = {e["trial"]["cell"]["adapter"]: e["trial"]["params"] for e in tried if e["number"] == 0}
     assert any(again[name][0] != defaults[name] for name in SEARCHED), "else the test shows nothing"
+
+
+def test_an_ensemble_whose_part_was_not_confirmed_at_a_smaller_budget_is_not_announced(made):
+    home, _, searched, _ = made
+    first = min(Ledger.open(home).launches)
+    tried = [e["trial"] for e in events(home, "started") if e["trial"]["role"] == "search" and e["number"] == 0]
+    defaults = {trial["cell"]["adapter"]: trial["params"] for trial in tried}
+    lost = [name for name in ("id", "svd") if searched[name][0] != defaults[name]]
+    assert lost, "else the test shows nothing"
+    [section] = tables.build(ledger_frames.of_home(home, run=first, at_trials=1)).sections
+    [row] = [row for row in section.rows if row.cell.adapter == "id+svd"]
+    assert (row.state, row.reason) == ("partial", f"the best of the first 1 trials of {lost[0]} was not confirmed")
+    assert "unfinished" not in section.verdict
 
 
 def test_the_table_says_where_its_configurations_come_from_and_what_they_may_have_seen(made):
