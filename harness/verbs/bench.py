@@ -66,7 +66,7 @@ WORDS = f"{__name__}.words"
 def command(**options: Any) -> None:
     """Train a grid at one budget and print the leaderboard.
 
-    With --budget standard or --trials N, every cell is searched first; its winner, or without a search its default
+    With --budget standard or paper, or --trials N, every cell is searched first; its winner, or without a search its default
     configuration, is trained over seeds and tested once. Finished work is never repeated: the same command resumes an
     interrupted bench.
 

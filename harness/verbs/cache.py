@@ -18,7 +18,7 @@ rank = 105
 @click.option(
     "--gc",
     is_flag=True,
-    help="Delete checkpoints of finished runs and old partial files, damaged files, calibrations and forecasts.",
+    help="Delete checkpoints of ended trials and old partial files, damaged files, calibrations and forecasts.",
 )
 @click.option("--dry-run", is_flag=True, help="With --gc: only list what would be deleted.")
 @click.option(
@@ -31,7 +31,7 @@ rank = 105
 @home_option
 @json_option
 def command(gc: bool, dry_run: bool, days: float, home: str, as_json: bool) -> None:
-    """Show disk use of the home; --gc deletes caches."""
+    """Show disk use of the home; --gc deletes leftovers."""
     from harness.record import housekeeping
     from harness.record.artifacts import find_home
 

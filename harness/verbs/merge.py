@@ -20,8 +20,9 @@ rank = 49
 def command(folders: tuple[Path, ...], home: str, as_json: bool) -> None:
     """Join published results in a home.
 
-    Rows with the same protocol, preparation, engine, epochs, patience and tie rule then share a table (`harness
-    leaderboard`). Trials that several have count once. If two have different results of one trial, nothing is merged.
+    Rows with the same protocol, preparation, search settings (sampler, pruner, warm start, search seed), epochs,
+    patience and tie rule then share a table (`harness leaderboard`). A trial that several publications have counts
+    once. If two have different results of one trial, nothing is merged.
     """
     from harness.record.artifacts import check_home
     from harness.workflows import merge

@@ -72,7 +72,8 @@ def _rivals(comparison: SectionComparison, users: int | None) -> list[str]:
     if not tied:
         one = "the other trained row" if others == 1 else f"each of the {others} other trained rows"
         return [f"the best row, {_name(best, comparison)}, is better than {one}"]
-    parts = [f"{tied} of {others} trained rows do not differ significantly from the best, {_name(best, comparison)}"]
+    rows = f"{tied} of the {others} other trained rows do" if others > 1 else "the other trained row does"
+    parts = [f"{rows} not differ significantly from the best, {_name(best, comparison)}"]
     if users is None or not percent > 0:  # NaN with too few users, 0 with rows that do not vary
         return parts
     parts.append(f"with {users:,} users the test detects differences of about {_size(percent)} % (80 % power)")
