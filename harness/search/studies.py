@@ -54,7 +54,6 @@ class StudySearch:
         self._open_trials: dict[int, optuna.trial.Trial] = {}
         self._waiting: list[Assignment] = []  # drawn, not yet handed out
         self.in_flight: dict[str, Assignment] = {}
-        self._confirmed: set[str] | None = None  # ids handed out for confirmation; None before the first
         self._rebuild()
 
     def _rebuild(self) -> None:
@@ -130,10 +129,9 @@ class StudySearch:
         winner = self.study.winner()
         if winner is None:
             return None
-        self._confirmed = set() if self._confirmed is None else self._confirmed
         for position, trial in enumerate(self.study.confirmations(winner)):
-            if trial.id not in self._confirmed and self.study.ledger.result(trial.id) is None:
-                self._confirmed.add(trial.id)
+            # one that ended here is due again if another process finds its ranks lost
+            if trial.id not in self.in_flight and self.study.ledger.result(trial.id) is None:
                 return Assignment(trial, self.study, position)
         return None
 
@@ -258,7 +256,9 @@ class TrialQueue:
             if not self._free(drawn.trial.id):  # it is running already: its result counts
                 search.postpone(drawn)
                 return None
-            assignment = self._own(drawn)
+            if (assignment := self._own(drawn)) is None:
+                search.postpone(drawn)
+                return None
             search.launch(assignment)
             self._unbegun.discard(search.study.id)
             if self._settled(search, assignment):
@@ -302,14 +302,14 @@ class TrialQueue:
         self.searches[self._place[search.study.id]] = rebuilt
         return rebuilt
 
-    def _own(self, drawn: Assignment) -> Assignment:
-        """Return the assignment, as a trial of its study alone if it needs one; the lease is that of the trial."""
+    def _own(self, drawn: Assignment) -> Assignment | None:
+        """Return the assignment, as a trial of its study alone if it needs one, with the lease of that trial; None if
+        that one is running already."""
         if not _is_of_others(drawn):
             return drawn
         own = replace(drawn, trial=replace(drawn.trial, study=drawn.study.id))
         self._others.release(drawn.trial.id)
-        self._others.take(own.trial.id)
-        return own
+        return own if self._free(own.trial.id) else None
 
     def _free(self, trial_id: str) -> bool:
         """Whether a trial runs neither here nor in another bench process."""
@@ -380,7 +380,9 @@ class TrialQueue:
 
     @property
     def over(self) -> bool:
-        return not self._owner and all(search.over for search in self.searches)
+        """Whether nothing is left to do. A run of a closed cell that another process withdrew is left to the next
+        bench."""
+        return not self._owner and all(search.study.id in self._over or search.over for search in self.searches)
 
 
 def _suggest(trial: optuna.trial.Trial, name: str, axis: BaseDistribution) -> None:

@@ -176,6 +176,65 @@ def test_what_another_pruner_stopped_is_trained_by_a_search_without_one(tmp_path
     assert not winner.confirmations(1)[0].study, "the test of a configuration does not depend on who searched"
 
 
+def test_a_configuration_drawn_twice_that_another_pruner_stopped_is_trained_once_at_a_time(home):
+    budget = replace(BUDGET, trials=40)
+    for pruner in ("median", "none"):
+        ledger, segment, fly, ran = Ledger.open(home), Segment(home), [], []
+        fixed = {"train.lr": 1e-3, "train.weight_decay": 0.0}
+        made = study(ledger, "id[init_std=0.02]", Engine("random", pruner), budget, fixed)
+        queue = TrialQueue([made], segment, lambda event: None)
+        while True:
+            while len(fly) < 4 and (found := queue.next()) is not None:
+                assert found.trial.id not in {one.trial.id for one in fly}
+                fly.append(found)
+            if not fly:
+                break
+            trial = fly.pop(0).trial
+            ran.append(trial)
+            stopped = pruner == "median" and trial.role == "search" and len(ran) > 1
+            queue.ended(trial.id, TrialResult("pruned" if stopped else "done", best=0.3, curve=[0.3]))
+        assert queue.over
+        segment.close()
+    again = [trial.id for trial in ran if trial.study]
+    assert again, "what the first bench's pruner stopped"
+    assert len(again) == len({*again})
+
+
+def voided(home, ledger, trial_id):
+    """Withdraw a run, as another process does that finds its ranks lost."""
+    segment = Segment(home)
+    ledger.take(segment.run, events.voided(segment, trial_id, "ranks.parquet is missing", ledger.trials[trial_id].run))
+    segment.close()
+
+
+def test_a_confirmation_that_another_process_withdraws_is_repeated_while_its_cell_is_open(home):
+    ledger, segment, ran = Ledger.open(home), Segment(home), []
+    queue = TrialQueue([study(ledger, budget=replace(BUDGET, trials=1, seeds=2))], segment, lambda event: None)
+    while (found := queue.next()) is not None:
+        ran.append((found.trial.role, found.trial.seed))
+        queue.ended(found.trial.id, TrialResult("done", best=0.5, curve=[0.5]))
+        if ran[-1] == ("confirm", 1) and ran.count(("confirm", 1)) == 1:
+            voided(home, ledger, found.trial.id)
+    segment.close()
+    assert queue.over
+    assert sorted(ran) == [("confirm", 1), ("confirm", 1), ("confirm", 2), ("search", 0)]
+
+
+def test_a_bench_ends_though_a_run_of_a_closed_cell_is_withdrawn_meanwhile(home):
+    ledger, segment = Ledger.open(home), Segment(home)
+    made = [study(ledger, name, budget=replace(BUDGET, trials=1, seeds=1)) for name in ("mlp", "linear")]
+    queue, of_mlp = TrialQueue(made, segment, lambda event: None), []
+    while (found := queue.next()) is not None:
+        queue.ended(found.trial.id, TrialResult("done", best=0.5, curve=[0.5]))
+        if found.trial.role == "confirm" and found.trial.cell.adapter == "mlp":
+            of_mlp.append(found.trial.id)
+        elif found.trial.role == "confirm":
+            voided(home, ledger, of_mlp[0])
+    segment.close()
+    assert queue.over
+    assert Ledger.open(home).result(of_mlp[0]) is None, "the next bench repeats it"
+
+
 def test_a_search_without_pruner_that_was_killed_goes_on_although_another_ones_pruner_draws_its_trial(tmp_path):
     """Both begin with the default point, which the pruner of the second would stop."""
     engine, stopping = Engine("random", "none"), Engine("random", "halving")
