@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import polars as pl
@@ -68,7 +69,7 @@ def check_home(home: Path) -> Path:
     home = _absolute(home)
     try:
         home.mkdir(parents=True, exist_ok=True)
-        probe = home / f".probe-{os.getpid()}"
+        probe = home / f".probe-{os.getpid()}-{uuid4().hex[:8]}"  # containers share a home and their process ids
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:

@@ -36,7 +36,7 @@ KINDS = {
 }
 HOUR, DAY = 3600.0, 86_400.0  # seconds
 PARTIAL = re.compile(  # names of unfinished files and folders; of wheels with the letters that tempfile uses
-    r"\..+\.[0-9a-f]{8}(\.\w+)?|\..+\.whl\.[0-9a-z_]{8}|\.lease-\w+|\.probe-\d+"
+    r"\..+\.[0-9a-f]{8}(\.\w+)?|\..+\.whl\.[0-9a-z_]{8}|\.lease-\w+|\.probe-\d+(-[0-9a-f]{8})?"
 )
 DAMAGED = re.compile(rf".+{re.escape(checksums.ASIDE)}\d+")
 CHECKPOINT = re.compile(r"([0-9a-f]{24})\.(checkpoint|safetensors)")  # safetensors: from an older version
@@ -81,13 +81,27 @@ def waste(home: Path, days: float) -> list[Removable]:
     for path in chain(home.glob(".*"), *(_walk(home / kind) for kind in KINDS)):
         if DAMAGED.fullmatch(path.name) and _age(path) >= days * DAY:
             removable.append(Removable(path, f"quarantined as damaged more than {days:g} days ago", size(path)))
-        elif _partial(path) and _age(path) >= DAY:
+        elif _partial(path) and _age(path) >= DAY and not _in_work(path, home):
             removable.append(Removable(path, "partial file older than a day", size(path)))
     return sorted(removable, key=lambda item: item.path)
 
 
 def _partial(path: Path) -> bool:
     return bool(PARTIAL.fullmatch(path.name)) and not DAMAGED.fullmatch(path.name)
+
+
+def _in_work(path: Path, home: Path) -> bool:
+    """Whether the folder of an embedding is being computed, which can take days: its process holds a lock."""
+    lock = home / "cache" / "locks" / f"{path.name[1:].rpartition('.')[0]}.lock"
+    if not lock.is_file():
+        return False
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
 
 
 def _checkpoints(home: Path) -> Iterator[Removable]:

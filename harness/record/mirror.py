@@ -37,7 +37,9 @@ class Mirror:
         """Finish the queue within `seconds`, then stop. Returns the number of trials not mirrored."""
         self._queue.put(None)
         self._thread.join(seconds)
-        return len(self._pending) + self._queue.qsize()
+        with self._queue.mutex:
+            waiting = [trial_id for trial_id in self._queue.queue if trial_id is not None]
+        return len({*self._pending, *waiting})
 
     def _work(self) -> None:
         last = False

@@ -1,8 +1,9 @@
 """Remove what names a machine from ledger lines before they are published.
 
-Removed: the link to a tracking server, directories of absolute paths, user and host of URLs with a user, IPv4
-addresses. Trials, cells and studies are never touched, because ids are hashes of them. A changed line gets a new
-checksum. The result is the same on every machine, and redacting twice changes nothing.
+Removed: the link to a tracking server, in study files the addresses of servers and clusters, directories of absolute
+paths, user and host of URLs with a user, IPv4 addresses. Trials, cells and studies are never touched, because ids are
+hashes of them. A changed line gets a new checksum. The result is the same on every machine, and redacting twice changes
+nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ KEPT = {"trial", "cell", "studies", "id", "study", "winner", "params", "text", "
 # The rest are facts that cannot name a machine but can look like a path or an address.
 LINKS = {"tracking"}
 _PATH = re.compile(r"(?<![\w.~:/<>}-])(?:/(?!/)(?:[^/\s\"'()<>,;:]+/)+|[A-Za-z]:\\(?:[^\\\s\"']+\\)+)")
+_QUOTED = re.compile(r"(?<=[\"'])/(?!/)(?:[^/\"',\n]+/)+")  # blanks are part of a quoted path
+_FILE = re.compile(r"(?:(?<=file:)//+|(?<=sqlite:)//+|(?<=[A-Za-z]:)/(?!/))(?:[^/\s\"',]+/)+")  # URLs, `st:/folder/x`
+_SERVER = re.compile(r"^(?:tracking|address|artifacts)\s*=[^\n]*[:/][^\n]*(?:\n|\Z)", re.MULTILINE)
 _USER = re.compile(r"(?<=://)[^/\s@]+@[^/\s]+")
 _ADDRESS = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?(?![\d.])")
 
@@ -31,7 +35,7 @@ def redact(line: bytes) -> bytes:
     study = event.get("study") if event["kind"] == "launched" else None
     public = _public(event)
     if isinstance(study, str):  # text of a study file, which names data sets by path
-        public["study"] = redact_text(study)
+        public["study"] = redact_study(study)
     return line if public == event else segments.sealed(public)
 
 
@@ -41,7 +45,18 @@ def redact_text(text: str) -> str:
     >>> redact_text("OSError: /home/ann/data/items.parquet on 10.0.0.7:6379")
     'OSError: .../items.parquet on <address>'
     """
-    return _ADDRESS.sub("<address>", _USER.sub("<host>", _PATH.sub(".../", text)))
+    for places in (_QUOTED, _FILE, _PATH):
+        text = places.sub(".../", text)
+    return _ADDRESS.sub("<address>", _USER.sub("<host>", text))
+
+
+def redact_study(text: str) -> str:
+    """Return the text of a study file without the options that name a server or a cluster, and redacted as other texts.
+
+    >>> redact_study('address = "head7.lab:6379"\\ntrials = 4\\ntracking = "off"\\n')
+    'trials = 4\\ntracking = "off"\\n'
+    """
+    return redact_text(_SERVER.sub("", text))
 
 
 def _public(value: Any) -> Any:

@@ -44,7 +44,7 @@ def existing(home: Path, inputs: str) -> Path | None:
 
 def write(table: tables.Table, home: Path, inputs: str, study: str = "") -> Path:
     """Write the table in every file format, its trials and the study file; return the HTML file."""
-    folder = home / "reports" / next_stamp(home / "reports")
+    folder = _new_folder(home / "reports")
     trials = table.trials.drop("info").collect()  # once for all formats
     with atomic(folder / TRIALS) as temporary:
         trials.write_parquet(temporary)
@@ -58,6 +58,17 @@ def write(table: tables.Table, home: Path, inputs: str, study: str = "") -> Path
     names = (*NAMES, STUDY) if study else NAMES
     write_json(folder / MANIFEST, {"of": inputs, "files": {name: sha256(folder / name) for name in names}})
     return folder / _name("html")
+
+
+def _new_folder(reports: Path) -> Path:
+    """Create a folder that no other bench has; names sort by time."""
+    while True:
+        folder = reports / next_stamp(reports)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
 
 
 def _name(form: str) -> str:

@@ -66,9 +66,9 @@ WORDS = f"{__name__}.words"
 def command(**options: Any) -> None:
     """Train a grid at one budget and print the leaderboard.
 
-    With --budget standard or paper, or --trials N, every cell is searched first; its winner, or without a search its default
-    configuration, is trained over seeds and tested once. Finished work is never repeated: the same command resumes an
-    interrupted bench.
+    With --budget standard or paper, or --trials N, every cell is searched first; its winner, or without a search its
+    default configuration, is trained over seeds and tested once. Finished work is never repeated: the same command
+    resumes an interrupted bench.
 
     STUDY.toml: a study file, which sets options by their long names. The command line and the environment
     (HARNESS_BENCH_TRIALS=32) override it.

@@ -46,6 +46,8 @@ def write(folder: Path) -> tuple[Path, int, list[str]]:
         raise HarnessError(f"--index {folder}: no such folder.")
     entries, left_out = [], []
     for manifest in sorted(folder.rglob(publication.MANIFEST)):
+        if any(part.startswith(".") for part in manifest.relative_to(folder).parts):
+            continue  # one that is being written, or was when its process was killed
         try:
             entries.append(_entry(folder, publication.find(manifest.parent)))
         except HarnessError as error:

@@ -107,7 +107,7 @@ def confirmed(ledger: Ledger) -> list[str]:
 def study_file(run: str, launch: LaunchRecord) -> str:
     """Return the study file of a launch or, if it recorded none, its recorded options as comments."""
     if launch.study:
-        return redaction.redact_text(launch.study)
+        return redaction.redact_study(launch.study)
     options = {"protocol": launch.protocol.identity(), "prep": launch.prep.identity()}
     options |= {"budget": launch.budget.to_json(), "engine": launch.search, "suite": launch.suite}
     cells = sorted({str(study.cell) for study in launch.studies})

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import synthetic_ledgers
 from command_line import harness
+from filelock import FileLock
 
-from harness.record import artifacts, events
+from harness.record import artifacts, events, housekeeping
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.system import checksums
@@ -166,3 +167,31 @@ def test_set_aside_names_are_never_used_twice(home):
         file.write_bytes(np.random.default_rng(0).bytes(10))
         names.append(checksums.set_aside(file, "a test").name)
     assert names == ["x.damaged-1", "x.damaged-2", "x.damaged-3"]
+
+
+def test_the_folder_of_an_embedding_that_is_being_computed_stays(home, monkeypatch):
+    """Encoding can take days, and the file comes at its end."""
+    folder = home / "cache" / "embeddings" / ".0a1b2c3d4e5f.0123abcd"
+    lock = home / "cache" / "locks" / "0a1b2c3d4e5f.lock"
+    for parent in (folder, lock.parent):
+        parent.mkdir(parents=True)
+    monkeypatch.setattr(housekeeping.time, "time", lambda: OLD + 80 * 86_400)
+    with FileLock(lock):
+        assert folder not in {item.path for item in housekeeping.waste(home, 30.0)}
+    assert folder in {item.path for item in housekeeping.waste(home, 30.0)}
+
+
+def test_processes_of_one_id_do_not_share_the_probe_of_a_home(home, monkeypatch):
+    """As in containers: each has process 1."""
+    monkeypatch.setattr(artifacts.os, "getpid", lambda: 1)
+    unlink, depth = Path.unlink, []
+
+    def meanwhile(path, *given):
+        if path.name.startswith(".probe") and not depth:
+            depth.append(path)
+            artifacts.check_home(home)
+        unlink(path, *given)
+
+    monkeypatch.setattr(Path, "unlink", meanwhile)
+    assert artifacts.check_home(home) == home
+    assert not list(home.glob(".probe*"))

@@ -78,3 +78,13 @@ def test_what_was_written_before_an_outage_is_not_written_again(store, tmp_path)
     assert following.close(30) == 0
     assert [name for batch in store.batches for name in batch] == ["a", "b", "c"]
     assert len(warnings) == 1
+
+
+def test_what_a_server_too_slow_for_the_end_lacks_is_counted_once(store, tmp_path):
+    following = mirror.Mirror("http://x", tmp_path, None, print)
+    following.put("a")
+    wait_for(lambda: store.batches)
+    following.put("b")
+    following.put("b")
+    assert following.close(0.01) == 2
+    store.may_write.release(9)

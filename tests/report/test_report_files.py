@@ -33,6 +33,16 @@ def test_a_report_of_the_same_ledger_is_not_written_again(home):
     )
 
 
+def test_reports_of_two_benches_that_end_in_one_second_are_two_folders(home, monkeypatch):
+    table, stamp = tables.build(ledger_frames.of_home(home)), report_files.next_stamp
+    taken = iter(["20261201T000000", "20261201T000000"])  # as two processes see it that look at the same time
+    monkeypatch.setattr(report_files, "next_stamp", lambda folder: next(taken, None) or stamp(folder))
+    one, other = (report_files.write(table, home, of) for of in ("a", "b"))
+    assert one.parent != other.parent
+    assert one.is_file()
+    assert other.is_file()
+
+
 @pytest.mark.parametrize("what", ["event", "damage", "file", "half", "code"])
 def test_a_report_is_written_again_where_anything_has_changed(home, monkeypatch, what):
     first = report(home)

@@ -26,7 +26,7 @@ from harness.record.segments import Segment
 from harness.report import ledger_frames, tables
 from harness.system.files import sha256
 from harness.types import Protocol, TrialResult
-from harness.workflows import publication, publish
+from harness.workflows import publication, publication_index, publish
 
 
 @pytest.fixture(scope="module")
@@ -536,3 +536,32 @@ def test_what_the_repository_publishes_stays_valid(folder):
     done = verify(folder)
     assert done.returncode == 0, done.stderr
     assert " table cells: equal (manifest sha256 " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("said", "public"),
+    [
+        ("sqlite:////scratch/ann/mlflow.db", "sqlite:.../mlflow.db"),
+        ("file:///data/ann/x/y", "file:.../y"),
+        ("'file:/data/ann/E.npy' has 3 rows", "'file:.../E.npy' has 3 rows"),
+        ('"/data/ann smith/proj/items.parquet"', '".../items.parquet"'),
+        ("https://github.com/a/b/c", "https://github.com/a/b/c"),
+    ],
+)
+def test_folders_behind_a_scheme_and_in_quotes_are_removed(said, public):
+    assert redaction.redact_text(said) == public
+    assert redaction.redact_text(public) == public
+
+
+def test_the_study_file_of_a_publication_names_no_server_and_no_cluster():
+    servers = {"tracking": "http://mlflow.lab.internal:5000", "address": "head7.lab:6379", "artifacts": "s3://ours/x"}
+    text = "".join(f'{name} = "{value}"\n' for name, value in servers.items())
+    assert redaction.redact_study(f'trials = 4\n{text}tracking = "off"\n') == 'trials = 4\ntracking = "off"\n'
+
+
+def test_a_publication_that_is_being_written_is_not_in_the_index(root, tmp_path):
+    for name in ("one", ".two.part-77"):
+        shutil.copytree(root / "out", tmp_path / "all" / name)
+    page, count, left_out = publication_index.write(tmp_path / "all")
+    assert (count, left_out) == (1, [])
+    assert "part-77" not in page.read_text()
