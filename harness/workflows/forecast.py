@@ -138,18 +138,8 @@ def finished_trials(ledger: Ledger) -> list[FinishedTrial]:
             if trial.epochs and result is not None:
                 cell, inputs = (trial.cell.backbone, trial.cell.adapter), (trial.inputs.data, trial.inputs.embedding)
                 planned = (trial.epochs, trial.patience)
-                trials.append(
-                    FinishedTrial(
-                        trial_id,
-                        trial.role,
-                        cell,
-                        inputs,
-                        planned,
-                        max(len(result.curve), 1),
-                        seconds,
-                        _shape(trial.params),
-                    )
-                )
+                epochs, shape = max(len(result.curve), 1), _shape(trial.params)
+                trials.append(FinishedTrial(trial_id, trial.role, cell, inputs, planned, epochs, seconds, shape))
     return trials
 
 
