@@ -1,6 +1,7 @@
 """Reproduce a row of a table: check its inputs, retrain its runs and compare the results.
 
-Trains on the CPU, with the thread count of the recorded launch; never writes to the home's ledger, artifacts or mirror.
+Trains with the thread count of the recorded launch, on the CPU (a repeated search: where a bench would); never writes
+to the home's ledger, artifacts or mirror.
 """
 
 from __future__ import annotations
