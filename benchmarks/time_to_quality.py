@@ -193,13 +193,14 @@ def ours(case: Case, side: Side, chosen: tuple[float, float], seed: int, level: 
 
 
 def best_rate(value: Callable[[float], float]) -> float:
-    """The rate of RATES that is better than its neighbours, climbing from the middle one."""
+    """The rate of RATES that is better than its neighbours, climbing from the middle one, upwards first."""
     now = len(RATES) // 2
     while True:
-        best = max(range(max(now - 1, 0), min(now + 2, len(RATES))), key=lambda at: (value(RATES[at]), at == now))
-        if best == now:
+        near = [at for at in (now + 1, now - 1) if 0 <= at < len(RATES)]
+        better = next((at for at in near if value(RATES[at]) > value(RATES[now])), None)
+        if better is None:
             return RATES[now]
-        now = best
+        now = better
 
 
 def measure(case: Case, runs: Runs) -> str:
