@@ -22,6 +22,7 @@ from harness.record.launches import LaunchRecord
 from harness.record.ledger import Ledger
 from harness.report import ledger_frames, row_lookup
 from harness.report.row_lookup import LedgerRow
+from harness.report.tables._format import p_value
 from harness.stats import crossed_effects, fold_effects, resampling
 from harness.stats.folds import Folds
 from harness.types import Cell, HarnessError, Inputs, Json
@@ -340,7 +341,7 @@ def _lines(cell: ComparedCell, width: int) -> list[str]:
     if cell.why_not:
         return [f"{name}  not compared: {cell.why_not}"]
     m = cell.metrics[HEADLINE]
-    mark = "the same runs" if cell.same_runs else f"{cell.p:.4f}{' *' if cell.differs else ''}"
+    mark = "the same runs" if cell.same_runs else f"{p_value(cell.p)}{' *' if cell.differs else ''}"
     numbers = f"{m.a:.4f}       {m.b:.4f}   {m.difference:+.4f} [{m.low:+.4f}, {m.high:+.4f}]"
     notes = f"{' ' * width}    {'; '.join(cell.notes)}"
     return [f"{name}  {numbers}   {mark}", *([notes] if cell.notes else [])]

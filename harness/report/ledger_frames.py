@@ -119,9 +119,22 @@ def _header(ledger: Ledger, launch: LaunchRecord, studies: Studies, cards: Json,
     header |= {"settings": {name: spaces.about(name) for name in settings}} if settings else {}
     pages = [page for name in sorted(ledger.over) if (page := ledger.over[name].get("tracking"))]
     header |= {"tracking": pages[-1]} if pages else {}
-    confirmed = [trial_id for study in studies.values() for trial_id in ledger.confirmations(study)]
+    confirmed = {trial_id for study in studies.values() for trial_id in ledger.confirmations(study)}
     header["test_opened"] = sum(ledger.opened.get(trial_id, 0) for trial_id in confirmed)
+    header["test_opened_by_others"] = _opened_by_others(ledger, launch.protocol, studies, cards, confirmed)
     return header if at_trials is None else header | {"at_trials": at_trials}
+
+
+def _opened_by_others(ledger: Ledger, protocol: Protocol, studies: Studies, cards: Json, confirmed: set[str]) -> int:
+    """Return how often the same test of the same cells was opened for other winners, as of shorter searches."""
+    same = [part.identity() for part in protocol.parts]
+    opened = 0
+    for trial_id in (ledger.opened.keys() - confirmed) & ledger.trials.keys():
+        trial = ledger.trials[trial_id].trial
+        data = (cards.get(trial.cell.dataset) or {}).get("hash")
+        if trial.cell in studies and trial.inputs.data == data and trial.protocol.identity() in same:
+            opened += ledger.opened[trial_id]
+    return opened
 
 
 def _queries(protocol: Protocol, cards: Json, sources: ArtifactSources) -> pl.DataFrame:

@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import latex
+import numpy as np
 import polars as pl
 import pytest
 import synthetic_results
 import synthetic_tables
 from synthetic_results import FORMULA, PIPE
 
-from harness.report.tables import Table, render, tex
+from harness.report.tables import Table, build, render, tex
 
 ALL = "".join(map(chr, range(32, 127)))
 NAMES = [
@@ -135,3 +136,24 @@ def test_the_tables_fit_the_page_of_an_article(usual, tmp_path):
     log = compiled(tmp_path, render(usual, "tex"))
     assert "Overfull" not in log
     assert "Float too large" not in log
+
+
+def test_bold_and_underlined_are_the_rows_that_lead_unrounded_and_intervals_are_printed():
+    users = 40_000
+    hits = {"id": 7000, "first": 8002, "second": 8001, "third": 8000}  # three means that round alike
+    rows = {
+        ("beauty", "none" if name == "id" else "minilm", "sasrec", name): [
+            np.where(np.arange(users) < count, 1.0, 99.0) for _ in range(2)
+        ]
+        for name, count in hits.items()
+    }
+    table = build(synthetic_results.results(rows))
+    text = render(table, "tex")
+    scores = {
+        line.split(" & ")[0]: line for line in text.splitlines()[: text[: text.index("Intervals of")].count("\n")]
+    }
+    assert [name for name in hits if r"\textbf{0.2" in scores[name]] == ["first"]
+    assert [name for name in hits if r"\underline{0.2" in scores[name]] == ["second"]
+    best = table.sections[0].rows[0].metrics["NDCG@10"]
+    low, high = tex.escape(f"[{best.low:.4f}, {best.high:.4f}]").split(", ")
+    assert f"first & minilm & {best.mean:.4f} & {low}, {high} &" in text

@@ -239,7 +239,7 @@ def test_skipped_rows_are_no_part_of_what_was_planned_and_one_is_not_many():
     one = {"trials_planned": 1, "trials_done": 1, "trials_pruned": 0, "seeds_planned": 1, "seeds_done": 1}
     table = build(results({keys[0]: seeds(0.6, 1)}, [cell(keys[0], **one), skipped]))
     assert parity(table, table.sections[0]).startswith(
-        "Parity: 1 trial, up to 8 epochs, 1 seed planned for each trained row; all rows complete"
+        "Parity: 1 trial, up to 8 epochs, 1 seed planned for each trained row; all other rows complete; 1 row skipped."
     )
 
 

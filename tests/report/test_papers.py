@@ -134,6 +134,18 @@ def test_of_several_rows_the_best_stands_beside_a_number_of_an_unknown_backbone(
     assert "backbone" in line.unstated
 
 
+def test_our_best_row_is_the_best_in_validation_not_in_the_test(tmp_path):
+    shifts = {"sasrec": 0.6, "hstu": 0.1}  # hstu is better in the test
+    rows = {("beauty", "none", backbone, "id"): synthetic_results.seeds(x) for backbone, x in shifts.items()}
+    made = synthetic_results.results(rows)
+    better = pl.when(pl.col("backbone") == "sasrec").then(0.5).otherwise(0.1).alias("best_valid")
+    text = PAPER.replace('"sasrec"', '"*"').replace("[[row]]", '[[row]]\nselected_by = "test"')
+    whole = paper(tmp_path, text)
+    [line] = published.compare(whole, tables.build(replace(made, runs=made.runs.with_columns(better))))
+    assert line.row == "beauty/none/sasrec/id"
+    assert ", selected by the test set; ours: beauty" in published.text([(whole, [line])])
+
+
 def test_noise_and_misassigned_texts_are_not_our_best(tmp_path):
     rows = {
         ("beauty", encoder, "sasrec", "svd"): synthetic_results.seeds(x)

@@ -12,6 +12,7 @@ from synthetic_results import cell, hostile, results
 
 from harness.report.tables import Results, build, formats, render
 from harness.report.tables._verdict import _needed, _p
+from harness.stats import resampling
 
 Z = 2.94 + 0.84  # of p < .0033 (15 pairs at once, two-sided) and of 80 % power
 
@@ -39,7 +40,7 @@ EQUAL = {"a": 0.3, "b": 0.3, "c": 0.3, "d": 0.3, "e": 0.3, "worst": 0.01}
 def test_text_helps_hurts_or_makes_no_significant_difference():
     helps = verdict({"id": 0.2, "svd": 0.3}, 3000)
     assert re.match(r"Text helps: svd \+\d\d\.\d % over id \[\+[\d.]+, \+[\d.]+\], p [<=] \.\d+; ", helps)
-    assert helps.endswith("; the best row, svd, is better than the other trained row.")
+    assert helps.endswith("; the best trained row, svd, is better than the other trained row.")
     assert verdict({"id": 0.3, "svd": 0.2}, 3000).startswith("Text hurts: at best svd -")
     unclear = verdict({"id": 0.3, "svd": 0.3}, 400)
     assert unclear.startswith("Text makes no significant difference: svd ")
@@ -103,7 +104,7 @@ def test_the_verdict_counts_the_rows_that_are_marked_as_tied_with_the_best(rows)
 
 def test_a_test_that_separates_its_rows_says_so():
     apart = {"a": 0.6, "b": 0.5, "c": 0.4, "d": 0.3, "e": 0.2}
-    assert verdict(apart, 2000) == "The best row, a, is better than each of the 4 other trained rows."
+    assert verdict(apart, 2000) == "The best trained row, a, is better than each of the 4 other trained rows."
 
 
 def test_seeds_that_vary_more_than_the_difference_ask_for_seeds():
@@ -176,3 +177,80 @@ def test_no_row_is_marked_as_tied_with_the_best_and_as_different_from_it(best):
         assert not any({"tied", "differs"} <= set(found) for found in marks.values())
     else:
         assert ("tied" in marks["id"]) != ("differs" in section.rows[0].marks)
+
+
+def test_a_baseline_above_every_trained_row_is_named_first():
+    made = noisy({"id": 0.2, "mlp": 0.3}, 3000)
+    knn = ("beauty", "none", "none", "transition_knn")
+
+    def with_baseline(share: float) -> str:
+        hits = np.where(np.random.default_rng(1).random(3000) < share, 1.0, 99.0)
+        more = results({knn: [hits]}, [cell(knn) | {"seeds_planned": 1, "seeds_done": 1}])
+        frames = {name: pl.concat([getattr(made, name), getattr(more, name)]) for name in ("runs", "ranks", "cells")}
+        return build(replace(made, **frames)).sections[0].verdict
+
+    assert with_baseline(0.45).startswith("No trained row is above transition_knn (baseline); text helps: mlp +")
+    assert with_baseline(0.305).startswith(
+        "No trained row is above transition_knn (baseline), but the difference from the best is not significant; text"
+    )
+    assert with_baseline(0.1).startswith("Text helps: mlp +")
+
+
+@pytest.mark.parametrize(("noise", "words"), [(0.3, "does not differ significantly"), (0.36, "is better")])
+def test_a_gain_that_noise_also_gives_is_not_called_one_of_the_text(noise, words):
+    made = noisy({"id": 0.2, "mlp": 0.3}, 3000)
+    key = ("beauty", "noise", "sasrec", "mlp")
+    rng = np.random.default_rng(7)
+    runs = [np.where(rng.random(3000) < noise, 1.0, 99.0) for _ in range(2)]
+    more = results({key: runs}, [cell(key) | {"seeds_planned": 2, "seeds_done": 2}])
+    frames = {name: pl.concat([getattr(made, name), getattr(more, name)]) for name in ("runs", "ranks", "cells")}
+    text = build(replace(made, **frames)).sections[0].verdict
+    assert text.startswith("No gain is shown to come from the text: mlp · minilm +")
+    assert f", but its control mlp · noise {words};" in text
+    other = noisy({"id": 0.2, "mlp": 0.3, "svd": 0.29}, 3000)
+    frames = {name: pl.concat([getattr(other, name), getattr(more, name)]) for name in ("runs", "ranks", "cells")}
+    assert build(replace(other, **frames)).sections[0].verdict.startswith("Text helps: svd"), "it has no such control"
+
+
+def test_text_helps_if_a_row_other_than_the_best_shows_it():
+    users, rng = 2000, np.random.default_rng(5)
+    base = rng.random(users) < 0.2
+    steady, erratic = base.copy(), rng.permutation(base)
+    steady[np.flatnonzero(~base)[:14]] = True  # the same users and 14 more
+    erratic[np.flatnonzero(~erratic)[: 18 + int(base.sum() - erratic.sum())]] = True  # 4 more, but other users
+    hits = {("none", "id"): base, ("minilm", "svd"): steady, ("minilm", "mlp"): erratic}
+    rows = {
+        ("beauty", encoder, "sasrec", name): [np.where(hit, 1.0, 99.0)] * 2 for (encoder, name), hit in hits.items()
+    }
+    table = build(results(rows, [cell(key) | {"seeds_planned": 2, "seeds_done": 2} for key in rows]))
+    assert table.sections[0].rows[0].cell.adapter == "mlp"
+    assert table.sections[0].verdict.startswith("Text helps: svd +")
+
+
+def test_a_cut_budget_says_which_rows_have_no_test():
+    made = noisy({"id": 0.2, "svd": 0.3}, 3000)
+    lost = [cell(("beauty", "minilm", "sasrec", name)) | {"state": "partial"} for name in "ab"]
+    cells = pl.concat([made.cells, pl.DataFrame(lost, schema=made.cells.schema)])
+    section = build(replace(made, cells=cells, header=made.header | {"at_trials": 2})).sections[0]
+    assert section.verdict.startswith("Of 4 trained rows, only 2 have a test at this budget: text helps: svd +")
+    assert any("2 trained rows have no test at 2 trials" in caution for caution in section.cautions)
+
+
+def test_ensembles_are_not_counted_as_trained_rows():
+    text = verdict({"id": 0.2, "svd": 0.25, "id+svd": 0.4}, 3000)
+    assert (
+        "the best trained row or ensemble, id+svd (ensemble), is better than each of the 2 other trained rows" in text
+    )
+
+
+def test_letters_stars_and_signs_of_equality_agree_on_id():
+    """With many rows, the tests against `id` find what those of all pairs cannot."""
+    section = build(noisy({"id": 0.2, "svd": 0.228} | {f"a{k}": 0.205 for k in range(12)}, 3000, seed=7)).sections[0]
+    rows = {row.cell.adapter: row for row in section.rows}
+    place = {cell.adapter: k for k, cell in enumerate(section.pairs.cells)}
+    p = resampling.holm_pairs(section.pairs.p)
+    starred = [name for name, row in rows.items() if "differs" in row.marks]
+    assert any(p[place[name], place["id"]] >= 0.05 for name in starred), "only the tests against id find it"
+    for name, row in rows.items():
+        assert name == "id" or bool(set(row.group) & set(rows["id"].group)) == (name not in starred)
+    assert ("tied" in rows["id"].marks) == (section.rows[0].cell.adapter not in starred)

@@ -1,5 +1,6 @@
 """The search without Ray: a made objective stands for training."""
 
+import itertools
 import json
 import math
 import random
@@ -11,13 +12,16 @@ from optuna.trial import TrialState, create_trial
 
 from harness import registry
 from harness.record import events
+from harness.record.launches import LaunchRecord
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
+from harness.report import ledger_frames
 from harness.search import axes, grids, plan, samplers, spaces, warm_start
 from harness.search.other_benches import NoOtherBenches
 from harness.search.studies import TrialQueue
 from harness.types import (
     BASELINE,
+    EXPECTED,
     PRUNERS,
     SAMPLERS,
     Budget,
@@ -846,3 +850,27 @@ def test_the_trials_that_ran_at_the_same_time_are_counted(home):
         queue.ended(one.trial.id, TrialResult("done", best=0.1, curve=[0.1]))
     assert repeated_search.together(study(ledger).id, Ledger.open(home)) == 3
     assert repeated_search.together("unknown", Ledger.open(home)) == 1
+
+
+def test_tests_that_shorter_searches_opened_are_counted(tmp_path):
+    """A search that grows until its test pleases shows how often the test was opened."""
+    steps = itertools.count()
+
+    def better_each_time(trial):
+        value = 0.1 + 0.01 * next(steps)
+        return TrialResult("done", best=value, curve=[value])
+
+    counts = []
+    for trials in (3, 5, 9):
+        budget, segment = replace(BUDGET, trials=trials), Segment(tmp_path)
+        own = study(Ledger.open(tmp_path), budget=budget)
+        code = {"git": "", "dirty": False, "python": "3", "harness": "0", "versions": {}, "machine": {}}
+        data = {"toy": {"hash": "x"}}
+        records = (own.record(),), (), data, code, EXPECTED
+        launch = LaunchRecord("t", Protocol(), PrepSpec(), budget, own.engine, *records)
+        segment.append("launched", **launch.to_json())
+        segment.close()
+        drive(tmp_path, budget=budget, outcome=better_each_time)
+        header = ledger_frames.build(Ledger.open(tmp_path), lambda trial_id: None).header
+        counts.append((header["test_opened"], header["test_opened_by_others"]))
+    assert counts == [(2, 0), (2, 2), (2, 4)]

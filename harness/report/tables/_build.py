@@ -133,10 +133,13 @@ def _section(
     protocol = header.get("protocol") or {}
     remarks += _held_out(protocol, rows) + _of_folds(protocol) + _of_variants(components, rows) + _in_parts(rows)
     unfinished = COMING if "at_trials" in header else (*COMING, "partial")
-    coming = sum(row.state in unfinished and not row.cell.is_baseline for row in rows)
+    trained = [row for row in rows if not row.cell.is_baseline]
+    coming = sum(row.state in unfinished for row in trained)
+    untested = sum(row.state == "partial" for row in trained) if "at_trials" in header else 0
     doubts = [
         *cautions(rows, card, header.get("ties", EXPECTED), bool(protocol.get("folds"))),
         *comparison.unresolved(),
+        *_untested(untested, header),
     ]
     return Section(
         dataset=data.name,
@@ -147,10 +150,26 @@ def _section(
         pace=pace,
         remarks=(*remarks, *ensembles.remarks(comparison)),
         cautions=tuple(doubts),
-        verdict=verdict(comparison, None if protocol.get("folds") else users, coming),
+        verdict=verdict(
+            comparison,
+            None if protocol.get("folds") else users,
+            coming,
+            (untested, sum(bool(row.metrics) for row in trained)),
+        ),
         slices=tuple(part.of([row.cell for row in rows]) for part in parts),
         pairs=comparison.pairs,
     )
+
+
+def _untested(rows: int, header: Json) -> list[str]:
+    """Warn of a cut budget at which rows have a test only if their early winner was confirmed."""
+    if not rows:
+        return []
+    return [
+        f"{rows} trained row{'s have' if rows > 1 else ' has'} no test at {header['at_trials']} trials: a later trial "
+        "was better, so the best of these was never confirmed. The other rows are chosen by that outcome; compare "
+        "budgets by the validation scores."
+    ]
 
 
 def _held_out(protocol: Json, rows: list[Row]) -> list[str]:
@@ -202,7 +221,7 @@ def _rows(data: _DataSet, members: list[Cell], comparison: SectionComparison) ->
     """Return the rows of one section, best first, holes last."""
     most = _most([data.records[cell] for cell in members if cell.is_trained])
     rows = [_row(data, cell, comparison, most) for cell in members]
-    costs = [(row.metrics[HEADLINE].mean if row.metrics else None, row.costs) for row in rows]
+    costs = [(row.metrics[HEADLINE].mean if row.metrics else None, _compared(row.costs)) for row in rows]
     rows = [replace(row, front=front) for row, front in zip(rows, fronts(costs), strict=True)]
     return sorted(rows, key=lambda row: (row.rank is None, row.rank, row.cell.is_baseline, row.cell))
 
@@ -296,6 +315,11 @@ def _costs(fit: RunSummary | None, search_seconds: float) -> dict[str, float | N
         costs |= {"parameters": fit.parameters, "train_seconds": fit.seconds}
         costs |= {name: fit.info.get(name) for name in MEASURED}
     return {name: costs.get(name) for name in COSTS}
+
+
+def _compared(costs: dict[str, float | None]) -> dict[str, float | None]:
+    """Return the costs but peak memory, which depends on what the process ran before."""
+    return {name: cost for name, cost in costs.items() if name != "peak_mb"}
 
 
 def fronts(rows: list[tuple[float | None, dict[str, float | None]]]) -> list[tuple[str, ...]]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from harness.data import cards
 from harness.metrics.lists import _all as lists
-from harness.report.tables._across import Across, Standing
+from harness.report.tables._across import ELO_ROUNDS, Across, Standing
 from harness.report.tables._across import label as method_label
 from harness.report.tables._columns import Column, all_columns, filled
 from harness.report.tables._format import (
@@ -88,11 +88,12 @@ def header(table: Table, part: str) -> Json:
         values.setdefault("train_users", Protocol().train_users)
     if values.get("cold_items"):
         values.setdefault("split_seed", Protocol().split_seed)
-    opened = table.header.get("test_opened")
+    opened, others = table.header.get("test_opened"), table.header.get("test_opened_by_others")
     return (
         values
         | {"candidates": "all items", "ties": TIES[table.header.get("ties", EXPECTED)]}
         | ({"test evaluations": opened} if opened else {})
+        | ({"test evaluations of other winners of these rows": others} if others else {})
     )
 
 
@@ -205,13 +206,13 @@ def _gain_notes(table: Table, titles: set[str]) -> Iterator[str]:
     if any(sum(bool(row.metrics) for row in section.rows) > 1 for section in table.sections):
         yield (
             f"Tests: paired t test of {table.headline} over {over}. p-values against '{REFERENCE}' are Holm-adjusted "
-            "over the section's rows, those against the best row over all pairs, since the data choose it."
+            "over the section's rows, all others over all pairs, since the data choose the best row."
         )
 
 
 COLUMN_NOTES = (  # title of a column -> its explanation; a line per dict
     {
-        "group": f"Group: rows sharing a letter do not differ significantly (Holm-adjusted p ≥ {ALPHA}, all pairs).",
+        "group": f"Group: rows sharing a letter do not differ significantly (adjusted p ≥ {ALPHA}).",
         "effect size": f"Effect size: mean over standard deviation of the users' differences from '{REFERENCE}'.",
     },
     {
@@ -229,7 +230,7 @@ COST_NOTES = {
     "search": "Search: time of all search trials of the cell.",
     "train": "Train: time of one confirmed run.",
     "params": "Params: trained parameters.",
-    "peak MB": "Peak: peak resident memory of the process.",
+    "peak MB": "Peak: peak resident memory of the process, with data kept from earlier trials, so without a front.",
     "GPU": "GPU: time of one confirmed run times its share of a GPU.",
     "peak GPU MB": "Peak GPU: peak memory of its tensors on the GPU.",
 }
@@ -303,7 +304,7 @@ def across_lines(one: Across) -> list[str]:
     if one.critical_difference is not None:
         lines.append(
             f"Critical difference of mean ranks: {one.critical_difference:.2f} (Nemenyi, 5 %); rows within it share a "
-            "letter. Elo: Bradley-Terry rating from wins on data sets, mean 1000."
+            f"letter. Elo: Bradley-Terry rating from wins on data sets, mean 1000; intervals: {ELO_ROUNDS} rounds."
         )
     within = "test windows" if one.folds else "users and seeds"
     how = f"Intervals: bootstrap over data sets and, within each, {within}. Win rate: a tie counts half."

@@ -121,7 +121,7 @@ def _gains(head: str) -> list[Column]:
         of_gain("difference from id", "difference", lambda v: f.DASH if v is None else f"{v:+.4f}"),
         of_gain("effect size", "effect", lambda v: f.DASH if v is None else f"{v:+.3f}"),
         of_gain("detectable %", "detectable", lambda v: f.number(v, 1)),
-        of_gain("adjusted p", "p", lambda v: f.number(v, 4)),
+        of_gain("adjusted p", "p", f.p_value),
     ]
 
 

@@ -56,6 +56,14 @@ def number(value: float | None, digits: int) -> str:
     return DASH if value is None else f"{value:,.{digits}f}"
 
 
+def p_value(value: float | None) -> str:
+    """
+    >>> p_value(0.00004), p_value(0.0312), p_value(None)
+    ('< .0001', '0.0312', '–')
+    """
+    return "< .0001" if value is not None and value < 5e-5 else number(value, 4)
+
+
 def score(value: float | None) -> str:
     return number(value, 4)
 

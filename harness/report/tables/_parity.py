@@ -21,10 +21,13 @@ def parity(table: Table, section: Section, named: int | None = None) -> str:
         for row in _short(section)
     ]
     smaller = [label(row.cell) for row in section.rows if "less" in row.marks]
-    tail = f"; below plan: {_some(less, named)}" if less else "; all rows complete"
+    skipped = sum(row.state == "skipped" for row in section.rows if row.cell.is_trained)
+    complete = "all other rows complete" if skipped else "all rows complete"
+    tail = f"; below plan: {_some(less, named)}" if less else f"; {complete}"
+    tail += f"; {skipped} row{'s' * (skipped > 1)} skipped" if skipped else ""
     tail += f"; smaller plan than others: {_some(smaller, named)}" if smaller else ""
     sentence = f"Parity: {', '.join(parts)} planned for each trained row{tail}."
-    return " ".join([sentence, *_dimensions(trained), *_settings(table, trained)])
+    return " ".join([sentence, *_warm_starts(trained), *_dimensions(trained), *_settings(table, trained)])
 
 
 def _some(names: list[str], most: int | None) -> str:
@@ -44,6 +47,18 @@ def _searches(rows: Sequence[Row]) -> list[str]:
         winners = f"winners of {_either([n for _, n in taken])} trials on {taken[0][0]}" if taken else ""
         searches.append(f"no search ({winners or 'default configurations'})")
     return [" or ".join(searches)] if searches else []
+
+
+def _warm_starts(rows: Sequence[Row]) -> list[str]:
+    """Return a sentence per source whose best configurations started searches: its trials are no part of the plan."""
+    warm = [row for row in rows if row.trials.planned and row.spent.warm_start]
+    sentences = []
+    for source in sorted({row.spent.warm_start for row in warm}):
+        users = [label(row.cell) for row in warm if row.spent.warm_start == source]
+        who = "all trained rows" if len(users) == len(rows) else ", ".join(users)
+        known = "" if source == "yes" else f" ({source})"
+        sentences.append(f"Not counted: the earlier searches whose best configurations{known} started those of {who}.")
+    return sentences
 
 
 def _limits(rows: Sequence[Row]) -> list[str]:

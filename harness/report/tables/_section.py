@@ -30,9 +30,22 @@ class SectionComparison:
         self._intervals = {name: rows.intervals() for name, rows in by_metric.items()}
         self.pairs = Pairs.of(tuple(row.cell for row in self.ranked), self.headline)
         self.p_pairs = resampling.holm_pairs(self.pairs.p)
-        self.groups = resampling.letters(self.p_pairs < ALPHA)
         self.p_id = self.pairs.adjusted(self.reference.cell) if self.reference else {}
+        self.differs = self._differences()
+        self.groups = resampling.letters(self.differs)
         self.first = self.headline.firsts(draws, [row.stream for row in self.ranked])
+
+    def _differences(self) -> np.ndarray:
+        """Return which rows differ significantly (n, n), by the tests of all pairs or, from `id`, by those against it.
+
+        The data choose the best row; `id` is chosen beforehand, so its tests are a family of their own.
+        """
+        differs = self.p_pairs < ALPHA
+        if self.reference is not None:
+            j = self.place[self.reference.cell]
+            others = [self.place[cell] for cell, p in self.p_id.items() if p < ALPHA]
+            differs[others, j] = differs[j, others] = True
+        return differs
 
     def get(self, cell: Cell) -> RowScores | None:
         return self.ranked[self.place[cell]] if cell in self.place else None
@@ -94,14 +107,8 @@ class SectionComparison:
         return [f"Tests {name}: {why}" for name, tests in families.items() if (why := self.headline.too_few(tests))]
 
     def ties(self, best: RowScores, row: RowScores) -> bool:
-        """Return whether `row` does not differ significantly from `best`.
-
-        The data choose the best row, so the tests of all pairs decide; `id` is chosen beforehand and has a family.
-        """
-        p = self.p_pairs[self.place[best.cell], self.place[row.cell]]
-        if self.reference in (best, row):
-            p = min(p, self.p_id[row.cell if best is self.reference else best.cell])
-        return bool(p >= ALPHA)
+        """Return whether `row` does not differ significantly from `best`."""
+        return not self.differs[self.place[best.cell], self.place[row.cell]]
 
     def tied_with_best(self) -> tuple[RowScores, int, int, float] | None:
         """Return the best trained row, how many of how many other trained rows do not differ from it significantly, and

@@ -13,7 +13,7 @@ STATISTICS = {
     f"variance pooled over the section; parts of the test: bootstrap, {_slices.ROUNDS:,} rounds; "
     f"data sets: bootstrap, {resampling.ROUNDS:,} rounds",
     "test": f"paired t over users and seeds, two-sided; with fewer than {FEW} users also sign flips",
-    "correction": "Holm, over the section's rows against id, and over all pairs for groups and the best row",
+    "correction": "Holm, over the section's rows against id, and over all pairs for every other comparison",
 }
 OVER_FOLDS = {
     "intervals": f"{round(100 * resampling.LEVEL)} %, Student's t over folds, with their number less one as degrees of "

@@ -44,7 +44,7 @@ SPECIAL = {
 }
 SIGNS = {"differs": "*", "tied": r"\approx", "short": r"\dagger", "less": r"\ddagger", "rising": r"\uparrow"}
 SMALL = r"\scriptsize "
-EXPLAINED = ("group", "vs id %")  # columns of the scores, explained once at the end
+EXPLAINED = ("group", "vs id %", "vs best rival %")  # columns of the scores, explained once at the end
 SUPERSCRIPTS = "Superscript letters: groups, rows that share one do not differ significantly"
 
 
@@ -52,8 +52,8 @@ def render(table: Table) -> str:
     """Render all tables, one after the other."""
     blocks = ["% Needs \\usepackage{booktabs}."]
     for section in table.sections:
-        blocks += [_scores(table, section), *_further(table, section), *_topics(table, section)]
-        blocks += [*_budget(section), *_slices(section)]
+        blocks += [_scores(table, section), *_further(table, section), *_intervals(table, section)]
+        blocks += [*_topics(table, section), *_budget(section), *_slices(section)]
     blocks += map(_across, table.across)
     columns = [column for column in _columns.all_columns(table) if column.topic or column.title in EXPLAINED]
     notes = captions.explanations(table, columns) + captions.header_lines(table, ("statistics", "code"))
@@ -98,6 +98,19 @@ def _further(table: Table, section: Section) -> list[str]:
     return [_float(caption, _metrics(section, names, ""), [])]
 
 
+def _intervals(table: Table, section: Section) -> list[str]:
+    """Return the headline's intervals and the gains over the best rival, for which the scores have no room."""
+    rows = [row for row in section.rows if row.metrics]
+    titles = ["adapter", "encoder", table.headline, "[low, high]", "vs best rival %"]
+    lines = []
+    for row in rows:
+        score = row.metrics[table.headline]
+        texts = [_format.adapter(row.cell), _format.encoder(row.cell), _format.score(score.mean), _format.bounds(score)]
+        lines.append(_cells([*texts, _minus(_format.gain(row.vs_rival))]))
+    about = f"Intervals of {table.headline}: {captions.title(section)}"
+    return [_block(about, _tabular("llrrr", [_cells(titles, SMALL)], lines))] if rows else []
+
+
 def _cutoff(table: Table) -> str:
     return table.headline[table.headline.rindex("@") :]
 
@@ -122,14 +135,14 @@ def _state(state: str, columns: int) -> str:
 
 
 def _places(section: Section, name: str) -> list[float]:
-    """Return the best and second-best mean of a metric, rounded as printed."""
-    means = {round(row.metrics[name].mean, 4) for row in section.rows if row.metrics}
+    """Return the best and second-best mean of a metric."""
+    means = {row.metrics[name].mean for row in section.rows if row.metrics}
     return sorted(means, reverse=True)[:2]
 
 
 def _score(row: Row, name: str, best: list[float], headline: bool) -> str:
-    mean = round(row.metrics[name].mean, 4)
-    text = _format.score(row.metrics[name].mean)
+    mean = row.metrics[name].mean
+    text = _format.score(mean)
     text = rf"\textbf{{{text}}}" if mean == best[0] else rf"\underline{{{text}}}" if mean in best else text
     signs = "".join(SIGNS[mark] for mark in row.marks if mark in SIGNS) if headline else ""
     group = rf"\mathrm{{{row.group}}}" if headline and row.group else ""

@@ -47,7 +47,7 @@ COST = {  # cost -> title, kind, unit, explanation
     "parameters": ("params", "count", "numbers", "trained parameters"),
     "train_seconds": ("train", "seconds", "seconds", "wall-clock time of one confirmed run, mean over seeds"),
     "search_seconds": ("search", "seconds", "seconds", "wall-clock time of all search trials of the row"),
-    "peak_mb": ("memory", "number", "MB", "peak resident memory of a confirmed run, including the data"),
+    "peak_mb": ("memory", "number", "MB", "peak resident memory of the process, with data kept from earlier trials"),
     "energy_wh": ("energy", "number", "Wh", "energy of a confirmed run: its share of the machine's consumption"),
     "gpu_seconds": (
         "GPU",

@@ -4,7 +4,7 @@ const PARTS = { dataset: "data set", backbone: "backbone", encoder: "encoder", a
 const KINDS = { baseline: "baselines", ensemble: "ensembles", ablation: "ablations", control: "controls", hole: "rows without results" };
 
 function unfiltered() {
-  const reference = BOARD.cells.find((cell) => cell.adapter === BOARD.reference && cell.encoder === "none" && !cell.kinds.includes("baseline"));
+  const reference = BOARD.cells.find(isPreset);
   return {
     text: "",
     without: { dataset: new Set(), backbone: new Set(), encoder: new Set(), adapter: new Set() },

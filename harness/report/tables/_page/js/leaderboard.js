@@ -114,13 +114,13 @@ function leaderColumns(view, filter) {
       show: (row) => (row.gain ? link(row.cell, gainText(row.gain, row.marks.includes("differs"))) : row.marks.includes("differs") ? [DASH, el("abbr", { title: MEANINGS.differs }, SYMBOLS.differs)] : DASH),
     },
     {
-      key: "p", title: "p", tip: `p-value of the paired t test against ${safe(reference)}, Holm-adjusted over the shown rows. Lower is stronger evidence.`, first: "ascending",
+      key: "p", title: "p", tip: `p-value of the paired t test against ${safe(reference)}, Holm-adjusted over the shown rows; against another reference than ${BOARD.reference}, over all their pairs. Lower is stronger evidence.`, first: "ascending",
       value: (row) => row.gain?.p ?? null,
       show: (row) => (numeric(row.gain?.p) ? (row.gain.p < 0.001 ? "<.001" : row.gain.p.toFixed(3).replace(/^0/, "")) : DASH),
     },
     {
       key: "group", title: "group", left: true, first: "ascending",
-      tip: `Rows that share a letter do not differ significantly: paired tests of all pairs of shown rows, Holm-adjusted.`,
+      tip: `Rows that share a letter do not differ significantly: paired tests of all pairs of shown rows or, from ${BOARD.reference}, of all rows against it; each family Holm-adjusted.`,
       value: (row) => row.group || null,
       show: (row) => row.group || DASH,
     },

@@ -20,6 +20,11 @@ function way(cell) {
   return JSON.stringify([cell.adapter, cell.encoder]);
 }
 
+// Whether a row is the reference of the table in its other formats.
+function isPreset(cell) {
+  return cell.adapter === BOARD.reference && cell.encoder === "none" && !cell.kinds.includes("baseline");
+}
+
 function matches(cell, section, filter) {
   const words = filter.text.toLowerCase().split(/\s+/).filter(Boolean);
   const name = [cell.adapter, cell.encoder, section.backbone, section.dataset].join(" ").toLowerCase();
@@ -76,6 +81,14 @@ function pairs(section, cells, metric) {
   return holm(raw);
 }
 
+// Those of all pairs with one row, by the index of the other row.
+function among(adjusted, scored, reference) {
+  const at = scored.indexOf(reference);
+  if (!adjusted || at < 0) return new Map();
+  const p = (k) => adjusted.get(`${Math.min(at, k)} ${Math.max(at, k)}`);
+  return new Map([...scored.keys()].filter((k) => k !== at).map((k) => [scored[k].index, p(k)]));
+}
+
 // As in the other formats: maximal sets of rows that do not differ, grown from uncovered pairs, farthest first (Gramm et
 // al. 2008). differs: a function of a pair a < b.
 function letters(n, differs) {
@@ -112,15 +125,18 @@ function compare(section, filter) {
   const all = section.rows.map((k) => BOARD.cells[k]);
   const reference = all.find((cell) => way(cell) === filter.reference && meanOf(cell, metric) !== null) ?? null;
   const best = scored[0] ?? null;
-  const fromReference = reference ? family(section, scored, reference, metric) : new Map();
   const adjusted = pairs(section, scored, metric);
-  const groups = adjusted ? letters(scored.length, (a, b) => adjusted.get(`${a} ${b}`) < BOARD.alpha) : [];
-  // The data choose the best row, so it is compared by the tests of all pairs; the reference is chosen beforehand.
-  const ties = (cell) => {
-    const other = best === reference ? cell : cell === reference ? best : null;
-    const p = Math.min(adjusted?.get(`0 ${scored.indexOf(cell)}`) ?? 0, (other && fromReference.get(other.index)) ?? 1);
-    return p >= BOARD.alpha;
+  // The table's own reference is chosen beforehand and has a family of tests. A reader may choose another one by its
+  // scores, and the data choose the best row: both are compared by the tests of all pairs.
+  const own = reference && isPreset(reference);
+  const fromReference = !reference ? new Map() : own ? family(section, scored, reference, metric) : among(adjusted, scored, reference);
+  const differs = (a, b) => {
+    const other = own && scored[a] === reference ? scored[b] : own && scored[b] === reference ? scored[a] : null;
+    const toReference = other ? fromReference.get(other.index) ?? 1 : 1;
+    return adjusted.get(`${a} ${b}`) < BOARD.alpha || toReference < BOARD.alpha;
   };
+  const groups = adjusted ? letters(scored.length, differs) : [];
+  const ties = (cell) => adjusted !== null && cell !== best && !differs(0, scored.indexOf(cell));
   const rows = cells.map((cell) => {
     const mean = meanOf(cell, metric);
     if (mean === null) return { cell, rank: null, marks: ["hole"], gain: null, rival: null, group: "" };
