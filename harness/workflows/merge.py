@@ -14,7 +14,7 @@ from harness.record import artifacts
 from harness.record.ledger import Ledger
 from harness.record.segments import segment_files
 from harness.system import checksums
-from harness.system.files import atomic
+from harness.system.files import atomic, sha256
 from harness.types import HarnessError, Json
 from harness.workflows import publication, publish
 from harness.workflows.publication import Publication
@@ -66,9 +66,36 @@ def run(folders: Sequence[Path], home: Path) -> Merged:
                 "Leave one of the two out, or merge them into different homes and use: harness compare"
             )
         result = Merged(known=_known(sources), trials=len(set().union(*(s.ledger.trials.rows for s in sources))))
-        for source in sources[1:]:
-            _add(source, home, result)
+        _check_ranks(home, sources[1:])
+        for source, ranks in [(source, _current(source, sources)) for source in sources[1:]]:
+            _add(source, ranks, sources[0].ledger, home, result)
     return result
+
+
+def _check_ranks(home: Path, sources: Sequence[Source]) -> None:
+    """Raise HarnessError if the home has damaged ranks of a trial of the sources."""
+    for trial_id in sorted({trial_id for source in sources for trial_id in _rank_files(source)}):
+        if artifacts.fault(home, trial_id, artifacts.RANKS) == "damaged":
+            folder = artifacts.artifact_folder(home, trial_id)
+            raise HarnessError(f"{folder} is damaged in {home}; remove this folder and run the same command again.")
+
+
+def _rank_files(source: Source) -> dict[str, Path]:
+    assert source.publication is not None
+    return source.publication.named("ranks", ".parquet")
+
+
+def _current(source: Source, sources: Sequence[Source]) -> dict[str, Path]:
+    """Return the rank files of a source by trial, without trials that a later state of it has repeated."""
+    later = [other.ledger for other in sources if other is not source and _within(source, other)]
+    found = _rank_files(source).items()
+    return {i: path for i, path in found if all(_end(ledger, i) == _end(source.ledger, i) for ledger in later)}
+
+
+def _end(ledger: Ledger, trial_id: str) -> tuple[str, float] | None:
+    """Return segment and time of the end that counts for a trial; None if it is not done."""
+    entry = ledger.trials.get(trial_id)
+    return (entry.run, entry.ended) if entry is not None and entry.status == "done" else None
 
 
 def _home(home: Path) -> Source:
@@ -160,15 +187,18 @@ def _known(sources: Sequence[Source]) -> int:
     return sum(count > 1 for count in times.values())
 
 
-def _add(source: Source, home: Path, result: Merged) -> None:
-    """Write what the home lacks: ranks and spectra first, so that no event lacks its files."""
-    found = source.publication
-    assert found is not None
-    spectra = found.named("spectra", ".json")
-    for trial_id, path in found.named("ranks", ".parquet").items():
+def _add(source: Source, ranks: dict[str, Path], before: Ledger, home: Path, result: Merged) -> None:
+    """Write what the home lacks: ranks and spectra first, so that no event lacks its files.
+
+    before: the home's ledger. Files of a run that the source has repeated since are set aside.
+    """
+    assert source.publication is not None
+    spectra = source.publication.named("spectra", ".json")
+    for trial_id, path in ranks.items():
         folder = artifacts.artifact_folder(home, trial_id)
-        if artifacts.fault(home, trial_id, artifacts.RANKS) == "damaged":
-            raise HarnessError(f"{folder} is damaged in {home}; remove this folder and run the same command again.")
+        repeated = folder.exists() and _end(before, trial_id) != _end(source.ledger, trial_id)
+        if repeated and not _has_ranks(home, source, trial_id, path):
+            checksums.set_aside(folder, "it is of an earlier run of this trial")
         if (folder / artifacts.RANKS).is_file():
             continue
         _write(folder / artifacts.RANKS, path.read_bytes())
@@ -183,6 +213,17 @@ def _add(source: Source, home: Path, result: Merged) -> None:
         if len(content) > len(mine):  # the home has none, or an earlier state of it
             _write(path, content)
             result.segments += 1
+
+
+def _has_ranks(home: Path, source: Source, trial_id: str, path: Path) -> bool:
+    """Whether the ranks that a home has, or by its checksums had, are those of a source in `path`."""
+    if (ranks := artifacts.load_ranks(home, trial_id)) is not None:
+        return ranks.equals(source.ranks(trial_id))
+    try:
+        expected = (checksums.sums(artifacts.artifact_folder(home, trial_id)) or {}).get(artifacts.RANKS)
+    except ValueError:
+        return False
+    return expected in (None, sha256(path))
 
 
 def _write(path: Path, content: bytes) -> None:

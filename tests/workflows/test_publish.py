@@ -19,6 +19,7 @@ import torch
 from command_line import environment, events, harness
 from dataset_files import make_dataset, write_dataset
 
+from harness.metrics._ties import Ranks
 from harness.record import artifacts, redaction, segments
 from harness.record import events as trial_events
 from harness.record.ledger import Ledger
@@ -401,6 +402,61 @@ def test_an_earlier_publication_of_a_home_that_repeated_a_run_adds_nothing(two):
         trial_events.ended(segment, trial, TrialResult("done", best=0.123, curve=[0.123], test={"NDCG@10": 0.1}))
     assert "Added 0 segments and 0 rank files" in merge(home, two / "a").stdout
     assert Ledger.open(home).result(trial).best == 0.123
+
+
+def repeat(home, trial_id):
+    """Void a run and repeat it with other ranks, as after the loss of its files on another processor."""
+    entry = Ledger.open(home).trials[trial_id]
+    ranks, spectra = synthetic_ledgers.ranks_of(entry.trial), {"start": np.ones(2), "end": np.array([1.0, 0.75])}
+    with closing(Segment(home)) as segment:
+        trial_events.voided(segment, trial_id, "ranks.parquet is missing", entry.run)
+        trial_events.started(segment, entry.trial, entry.study, 0)
+        moved = {"users": np.arange(len(ranks)), "ranks": Ranks.untied(ranks.low + 1), "spectra": spectra}
+        artifacts.save_artifacts(home, trial_id, **moved, weights=b"")
+        result = TrialResult("done", best=entry.best, curve=[entry.best], test={"NDCG@10": 0.1})
+        trial_events.ended(segment, trial_id, result)
+    return artifacts.load_ranks(home, trial_id)
+
+
+@pytest.mark.parametrize("order", [["a", "a2"], ["a2", "a"], ["a"]])
+def test_a_run_that_was_repeated_since_brings_its_new_ranks(two, order):
+    """Together, in either order, or after the earlier publication was merged."""
+    trial = sorted(path.stem for path in (two / "a" / "ranks").iterdir())[0]
+    new = repeat(two / "home-a", trial)
+    publish.write(two / "home-a", two / "a2")
+    assert merge(two / "joined", *(two / name for name in order)).returncode == 0
+    if "a2" not in order:
+        assert not artifacts.load_ranks(two / "joined", trial).equals(new)
+        done = merge(two / "joined", two / "a2")
+        assert "Added 1 segments and 1 rank files" in done.stdout
+        [aside] = (two / "joined" / "artifacts").glob("*.damaged-*")
+        assert aside.name.startswith(trial)
+    assert artifacts.load_ranks(two / "joined", trial).equals(new)
+    assert artifacts.load_spectra(two / "joined", trial)["end"] == [1.0, 0.75]
+    assert artifacts.fault(two / "joined", trial, artifacts.RANKS) == ""
+    assert "Added 0 segments and 0 rank files" in merge(two / "joined", two / "a2").stdout
+    assert "Added 0 segments and 0 rank files" in merge(two / "joined", two / "a").stdout
+    assert artifacts.load_ranks(two / "joined", trial).equals(new)
+
+
+def test_an_earlier_publication_does_not_bring_back_the_ranks_of_a_voided_run(two):
+    home, trial = two / "home-a", sorted(path.stem for path in (two / "a" / "ranks").iterdir())[0]
+    repeat(home, trial)
+    (artifacts.artifact_folder(home, trial) / artifacts.RANKS).unlink()
+    assert "Added 0 segments and 0 rank files" in merge(home, two / "a").stdout
+    assert artifacts.load_ranks(home, trial) is None
+
+
+def test_damaged_ranks_of_the_home_are_refused_before_anything_is_written(two):
+    merge(two / "joined", two / "a")
+    first, *_, last = sorted((two / "joined" / "artifacts").iterdir())
+    shutil.rmtree(first)
+    (last / artifacts.RANKS).write_bytes(b"PAR1")
+    before = sorted((two / "joined").rglob("*"))
+    done = merge(two / "joined", two / "b", two / "a")
+    assert done.returncode == 2
+    assert f"{last} is damaged" in done.stderr
+    assert sorted((two / "joined").rglob("*")) == before
 
 
 def test_a_changed_publication_is_not_merged(two):
