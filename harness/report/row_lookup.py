@@ -236,6 +236,7 @@ def text(home: Path, row: LedgerRow, key: str, prepared: splits.Prepared) -> dic
                 "encoder would now produce another one. Use the model and texts of that time, or rerun the bench."
             )
         matrices = embeddings.matrices(encoder, texts, home)
+        embeddings.check_unchanged(encoder, texts, key)
     basis = embeddings.basis(matrices["E"], key, home)
     return {"U": basis.U, "S": basis.S, "V": basis.V, "mean": basis.mean, **matrices}
 

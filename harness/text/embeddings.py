@@ -70,6 +70,12 @@ def embedding_hash(encoder: Encoder, texts: Texts) -> str:
     return digest({"encoder": encoder.identity(), "inputs": encoder.inputs(texts)})
 
 
+def check_unchanged(encoder: Encoder, texts: Texts, key: str) -> None:
+    """Raise HarnessError if the hash of an encoder's matrix is no longer `key`: its files were written meanwhile."""
+    if embedding_hash(encoder, texts) != key:
+        raise HarnessError(f"'{encoder.word}' changed while it was read; run the command again.")
+
+
 def embed(encoder: Encoder, texts: Texts, home: Path) -> np.ndarray:
     """E, (N, D) float32, memory-mapped from ``<home>/cache/embeddings/<hash>/E.npy``; zero rows have no text.
 
@@ -168,6 +174,7 @@ def _embedded(encoder: Encoder, texts: Texts, home: Path, encode: Encode | None 
         else:
             E = np.asarray(encoder.encode(texts, reporter(encoder.word)), np.float32)
         try:
+            check_unchanged(encoder, texts, folder.name)
             _check(E, encoder.word, texts)
         except HarnessError:
             shutil.rmtree(partial, ignore_errors=True)

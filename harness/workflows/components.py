@@ -202,7 +202,9 @@ def prepare(word: str, encoders: str, spec: PrepSpec, home: Path, text: str = ""
             warnings.append(f"No item has text, so {label} has nothing to encode.")
             continue
         key = embeddings.embedding_hash(encoder, texts)
-        basis = embeddings.basis(embeddings.embed(encoder, texts, home), key, home)
+        E = embeddings.embed(encoder, texts, home)
+        embeddings.check_unchanged(encoder, texts, key)
+        basis = embeddings.basis(E, key, home)
         counts = embeddings.embedding_info(encoder, texts, home)
         facts[label] = {"hash": key, **counts, **basis.info}
     card = replace(prepared.card, hash=prepared.hash, warnings=warnings, embeddings=facts)

@@ -40,6 +40,7 @@ def _bases(grid: Plan) -> Bases:
     for dataset, word, key in sorted(wanted):
         encoded = grid.encoded_datasets[dataset]
         matrices = embeddings.matrices(encoded.encoders[word], encoded.texts, grid.request.home)
+        embeddings.check_unchanged(encoded.encoders[word], encoded.texts, key)
         basis = embeddings.basis(matrices["E"], key, grid.request.home)
         for note in basis.info["notes"]:
             log(f"{dataset} / {word}: {note}")

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import small_homes
 from command_line import harness
 from dataset_files import make_dataset
 
 from harness import registry
 from harness.checks import linter
 from harness.data import library, preparation, reader, splits
-from harness.search import selection
+from harness.record.ledger import Ledger
+from harness.search import plan, selection
 from harness.text import embeddings
 from harness.text.encoders import _base
+from harness.text.encoders.file import File
 from harness.types import HarnessError, PrepSpec
-from harness.workflows import components
+from harness.workflows import components, shared_data
 
 
 def with_matrix(folder: Path, file: str, seed: int, toml: str = "") -> np.ndarray:
@@ -140,6 +144,40 @@ def test_the_linter_counts_the_faults_of_an_own_embedding(tmp_path, home):
     report = linter.examine(str(tmp_path / "a"), home, "own:titles", PrepSpec(kcore=0))
     assert report.encoder == "own:titles"
     assert [(f.count, f.total) for f in report.findings if f.name == "NaN rows"] == [(1, 20)]
+
+
+def rewrite(file: Path, seed: int) -> None:
+    """Another matrix (20, 6) under the same name, a second later."""
+    time = file.stat().st_mtime + 1
+    np.save(file, np.random.default_rng(seed).standard_normal((20, 6)).astype(np.float32))
+    os.utime(file, (time, time))
+
+
+@pytest.mark.parametrize("word", ["own", "shuffled:own"])
+def test_a_matrix_that_is_written_while_it_is_read_is_not_cached(tmp_path, home, word, monkeypatch):
+    with_matrix(tmp_path / "a", "E.npy", 1, '[embeddings]\ntitles = "E.npy"\n')
+    _, texts = opened(str(tmp_path / "a"), home)
+    encode = File.encode
+
+    def written_meanwhile(self, *words):
+        rewrite(tmp_path / "a" / "E.npy", 2)
+        return encode(self, *words)
+
+    monkeypatch.setattr(File, "encode", written_meanwhile)
+    with pytest.raises(HarnessError, match=r"changed while it was read; run the command again\."):
+        embeddings.embed(_base.encoder(word, home), texts, home)
+    assert list((home / "cache" / "embeddings").iterdir()) == []
+
+
+def test_a_matrix_that_is_written_after_the_plan_is_not_trained_on_under_the_old_hash(tmp_path, home):
+    E = with_matrix(tmp_path / "a", "E.npy", 1, '[embeddings]\ntitles = "E.npy"\n')
+    grid = plan.make(small_homes.request(home, tmp_path / "a", "svd", encoders="own"), Ledger.open(home))
+    rewrite(tmp_path / "a" / "E.npy", 2)
+    with pytest.raises(HarnessError, match="'own' changed while it was read"):
+        shared_data.prepare(grid)
+    np.save(tmp_path / "a" / "E.npy", E)
+    [(basis, arrays)] = shared_data.prepare(grid).values()
+    np.testing.assert_allclose(basis.U * basis.S @ basis.V.T + basis.mean, arrays["E"], atol=1e-5)
 
 
 def test_a_card_tells_of_them_without_a_path(tmp_path, home):
