@@ -67,9 +67,12 @@ class Place:
 
     def _find(self, name: str) -> tuple[Any, str]:
         """Return the file system and the path of a file in it."""
-        from fsspec.core import url_to_fs
+        import fsspec
 
-        return url_to_fs(f"{self.where.rstrip('/')}/{name}")
+        path = f"{self.where.rstrip('/')}/{name}"
+        if self._is_folder:  # not parsed as a URL, where `::` chains file systems
+            return fsspec.filesystem("file"), path
+        return fsspec.core.url_to_fs(path)
 
 
 def read(pointer: Json) -> bytes:
@@ -92,6 +95,8 @@ def check(where: str) -> str:
             f"{OPTION}: the URL contains a user, key or parameter (@, ? or #). Set the store's keys in the environment "
             "of every node (for S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)."
         )
+    elif "::" in where:
+        raise HarnessError(f"{OPTION} {where}: chained file systems (::) cannot be used. {_ALLOWED}")
     place = Place(where)
     try:
         place.put(README, ABOUT)

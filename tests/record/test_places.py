@@ -57,6 +57,17 @@ def test_a_file_is_there_until_it_is_removed(where):
         places.read(pointer)
 
 
+@pytest.mark.parametrize("name", ["run::2", "file::memory", "a b*?#c"])
+def test_a_folder_of_any_name_keeps_its_files_apart(tmp_path, name):
+    place = places.Place(places.check(str(tmp_path / name)))
+    for file in ("one", "two"):
+        place.put(file, file.encode())
+    assert [place.get(file) for file in ("one", "two")] == [b"one", b"two"]
+    assert sorted(path.name for path in (tmp_path / name).iterdir()) == [places.README, "one", "two"]
+    place.remove("two")
+    assert place.get("one") == b"one"
+
+
 def test_a_checkpoint_comes_back_and_a_damaged_one_does_not(where):
     files, other = TrialFiles(where), TrialFiles(where)
     assert files.state(TRIAL) is None
@@ -126,6 +137,7 @@ def test_a_place_that_is_away_leaves_everything_in_the_home(tmp_path, home, monk
         ("s3://bucket/x?token=secret", "contains a user, key or parameter"),
         ("memory://x#secret", "contains a user, key or parameter"),
         ("s3://no-such-bucket/x", "cannot be used: .*Allowed: a folder"),
+        ("simplecache::s3://bucket/x", r"chained file systems \(::\) cannot be used\. Allowed: a folder"),
         ("nothing://bucket/x", "cannot be used: .*Allowed: a folder"),
         ("{file}/below", "cannot be used: .*Allowed: a folder"),
     ],
