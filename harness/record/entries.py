@@ -269,6 +269,16 @@ class Trials(Mapping[str, TrialEntry]):
         self.end_at[row], self.end_length[row] = place.offset, place.length
         self.results.pop(row, None)
 
+    def done_before(self, trial_id: str, run: str, offset: int | None) -> bool:
+        """Whether a trial was done when another one started at `offset` of segment `run` (None: just now).
+
+        It then keeps its number of a search: homes that are merged may have trained the number as different trials.
+        """
+        row = self.rows[trial_id]
+        if self.status[row] != self.code("done"):
+            return False
+        return offset is None or self.end_run[row] != self.code(run) or self.end_at[row] < offset
+
     def void(self, row: int) -> None:
         """Withdraw the end of a trial."""
         self.status[row], self.end_at[row] = 0, -1

@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 class Ledger:
     """The union of all segments.
 
-    ``trials``: id -> entry. ``studies``: study id -> search number -> trial id. ``decisions``: study id -> its
-    `decided` events, oldest first. ``launches``: run -> record. ``opened``: trial id -> number of times its test was
-    opened. ``over``: run -> its `finished` or `stopped` event; a killed run has none.
+    ``trials``: id -> entry. ``studies``: study id -> search number -> trial id: the last that started, unless an earlier
+    one was done. ``decisions``: study id -> its `decided` events, oldest first. ``launches``: run -> record. ``opened``:
+    trial id -> number of times its test was opened. ``over``: run -> its `finished` or `stopped` event; a killed run has
+    none.
     """
 
     trials: Trials = field(default_factory=Trials)
@@ -129,11 +130,12 @@ class Ledger:
         if self.trials.rows.keys().isdisjoint(ids):
             self.trials.extend(run, ids, columns, words)
             search = self.trials.code("search")
-            for trial_id, study, number, role in zip(
-                ids, columns["study"], columns["number"], columns["role"], strict=True
-            ):
+            places = (columns[name] for name in ("study", "number", "role", "start_at"))
+            for trial_id, study, number, role, offset in zip(ids, *places, strict=True):
                 if words[role] == search:
-                    self.studies.setdefault(rows.words[study], {})[number] = trial_id
+                    numbers = self.studies.setdefault(rows.words[study], {})
+                    if number not in numbers or not self.trials.done_before(numbers[number], run, offset):
+                        numbers[number] = trial_id
             return
         for at, trial_id in enumerate(ids):  # another segment has some of them too
             one = {name: column[at] for name, column in columns.items()}
@@ -163,12 +165,13 @@ class Ledger:
         elif epoch := lines.epoch(line):
             self._epoch(*epoch)
         else:
-            self.take(run, cast("Json", parse(line)))
+            self.take(run, cast("Json", parse(line)), at=place.offset)
 
-    def take(self, run: str, event: Json, place: FileOffset | None = None) -> None:
+    def take(self, run: str, event: Json, place: FileOffset | None = None, at: int | None = None) -> None:
         """Record one event. Unknown kinds are ignored, so that older versions can read newer ledgers.
 
         place: where it is on disk; trials and results are then read from there on demand and take no memory.
+        at: the offset in its segment of an event that is kept in memory; None for one that just happened.
         """
         kind = event["kind"]
         if kind == "launched":
@@ -181,7 +184,7 @@ class Ledger:
         elif kind == "started":
             role = event["trial"]["role"]
             start = lines.Start(event["id"], event["study"], event["number"], role, event["time"])
-            self._start(run, start, place or Trial.from_json(event["trial"]))
+            self._start(run, start, place or Trial.from_json(event["trial"]), at)
         elif kind == "opened":
             self.opened[event["id"]] = self.opened.get(event["id"], 0) + 1
         elif kind == "epoch":
@@ -204,7 +207,7 @@ class Ledger:
         if (row := self.trials.rows.get(trial_id)) is not None:
             self.trials.epochs[row] = epoch + 1
 
-    def _start(self, run: str, start: lines.Start, source: Trial | FileOffset) -> None:
+    def _start(self, run: str, start: lines.Start, source: Trial | FileOffset, at: int | None = None) -> None:
         row = self.trials.rows.get(start.trial)
         if row is None:
             row = self.trials.add(start, run, source)
@@ -212,7 +215,9 @@ class Ledger:
         if self.trials[start.trial].role != "search":
             return
         self._facts.pop(start.study, None)
-        self.studies.setdefault(start.study, {})[start.number] = start.trial
+        numbers, offset = self.studies.setdefault(start.study, {}), at if isinstance(source, Trial) else source.offset
+        if start.number not in numbers or not self.trials.done_before(numbers[start.number], run, offset):
+            numbers[start.number] = start.trial
         place = (start.study, start.number)
         if place not in self.trials.places(row):
             self.trials.more.setdefault(row, []).append(place)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
 
 from harness.record import artifacts
+from harness.record.entries import TrialEntry
 from harness.record.ledger import Ledger
 from harness.record.segments import segment_files
 from harness.system import checksums
@@ -144,14 +145,29 @@ def _within(old: Source, new: Source) -> bool:
 
 
 def _searches(one: Source, other: Source) -> Iterator[str]:
-    """Name the searches of one study that drew different configurations: together they would be neither of the two."""
+    """Name the searches of one study that drew different configurations: together they would be neither of the two.
+
+    A search trains a configuration as its own trial, with another id, if another search's pruner has stopped it.
+    """
     for study in sorted(one.ledger.studies.keys() & other.ledger.studies.keys()):
         mine, theirs = one.ledger.studies[study], other.ledger.studies[study]
-        apart = [number for number in sorted(mine.keys() & theirs.keys()) if mine[number] != theirs[number]]
-        if apart:
-            cell = one.ledger.trials[mine[apart[0]]].trial.cell
-            where = f"from trial {apart[0]} on in {other.name} and {one.name}"
-            yield f"the searches of {cell} draw different configurations {where}"
+        for number in sorted(mine.keys() & theirs.keys()):
+            if mine[number] == theirs[number]:
+                continue
+            entries = one.ledger.trials[mine[number]], other.ledger.trials[theirs[number]]
+            cell, where = entries[0].trial.cell, f"in {other.name} and {one.name}"
+            if len({replace(entry.trial, study="").id for entry in entries}) > 1:
+                yield f"the searches of {cell} draw different configurations from trial {number} on {where}"
+                break
+            if reason := _scores(*entries):
+                yield f"trial {number} of the search of {cell} has {reason} {where}"
+
+
+def _scores(one: TrialEntry, other: TrialEntry) -> str:
+    """Return how the validation scores of two results of a configuration differ; '' if they agree or one has none."""
+    if any(entry.status != "done" for entry in (one, other)) or one.best == other.best:
+        return ""
+    return f"two validation scores ({other.best:.8g} and {one.best:.8g})"
 
 
 def _rounding(sources: Sequence[Source]) -> str:
@@ -168,11 +184,9 @@ def _difference(one: Source, other: Source, trial_id: str) -> str:
     Times and memory are facts of a machine and may differ.
     """
     entries = one.ledger.trials[trial_id], other.ledger.trials[trial_id]
-    if any(entry.status != "done" for entry in entries):
-        return ""
-    if entries[0].best != entries[1].best:
-        return f"two validation scores ({entries[1].best:.8g} and {entries[0].best:.8g})"
-    if entries[0].role == "search":
+    if reason := _scores(*entries):
+        return reason
+    if entries[0].role == "search" or any(entry.status != "done" for entry in entries):
         return ""
     results = [entry.result for entry in entries]
     if results[0] and results[1] and results[0].test != results[1].test:

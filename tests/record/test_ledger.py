@@ -4,7 +4,7 @@ import resource
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import permutations
 from pathlib import Path
 
@@ -233,6 +233,22 @@ def test_a_finished_result_outlives_what_became_of_the_trial_in_other_homes(home
     assert (read.result(trial.id).best, read.trials[trial.id].run) == (0.7, mine)
     events.voided(Segment(home), trial.id, "its ranks are lost", mine)
     assert Ledger.open(home).trials[trial.id].status != "done"
+
+
+@pytest.mark.parametrize("order", [("ann", "bob"), ("bob", "ann")])
+def test_a_number_keeps_the_trial_that_is_done(home, order):
+    """Bob's search found the configuration stopped by another one, trained it itself and stopped it too."""
+    trial = a_trial(lr=0.1)
+    own = replace(trial, study="study")
+    for who in order:
+        segment = Segment(home)
+        events.started(segment, trial if who == "ann" else own, "study", 0)
+        result = TrialResult("done", best=0.5, curve=[0.5]) if who == "ann" else TrialResult("pruned", best=0.1)
+        events.ended(segment, trial.id if who == "ann" else own.id, result)
+        segment.close()
+    read = Ledger.open(home)
+    assert read.studies == {"study": {0: trial.id}}
+    assert read.winner("study", 1) == trial
 
 
 def test_a_trial_searched_under_two_numbers_knows_both_places(home):

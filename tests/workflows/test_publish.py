@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -390,6 +391,40 @@ def test_searches_of_one_study_that_went_apart_are_not_mixed(two):
     done = merge(two / "joined", two / "a", two / "c")
     assert done.returncode == 2
     assert "the searches of set0 / none / sasrec / id draw different configurations from trial 1 on" in done.stderr
+
+
+def with_own_trial(home, status, worse=0.0):
+    """A home whose search of `svd` found its best configuration stopped by another search and trained it itself."""
+    [study] = [one for one in synthetic_ledgers.studies() if one.cell.adapter == "svd" and one.cell.dataset == "set0"]
+    stopped = study.winner()
+    own, best = replace(stopped, study=study.id), synthetic_ledgers.result_of(stopped).best - worse
+    with closing(Segment(home)) as segment:
+        segment.append("launched", **synthetic_ledgers.launch([study], 4, 2))
+        trial_events.started(segment, stopped, "f" * 24, 0)
+        trial_events.ended(segment, stopped.id, TrialResult("pruned", best=0.01, curve=[0.01]))
+        trial_events.started(segment, own, study.id, study.searched().index(stopped))
+        trial_events.ended(segment, own.id, TrialResult(status, best=best, curve=[best]))
+    return study
+
+
+@pytest.mark.parametrize("status", ["done", "pruned"])
+def test_a_number_that_one_home_trained_as_its_own_trial_is_the_same_search(root, two, status):
+    study = with_own_trial(two / "home-c", status)
+    publish.write(two / "home-c", two / "c")
+    for name, folders in {"one": [root / "out", two / "c"], "other": [two / "c", root / "out"]}.items():
+        done = merge(two / name, *folders)
+        assert done.returncode == 0, done.stderr
+        read = Ledger.open(two / name)
+        assert read.winner(study.id, study.trials).params == study.winner().params
+        assert read.confirming(study.id, study.trials, study.seeds) == [trial.id for trial in study.confirmations()]
+
+
+def test_two_scores_of_a_configuration_under_two_ids_are_a_conflict(root, two):
+    with_own_trial(two / "home-c", "done", 0.01)
+    publish.write(two / "home-c", two / "c")
+    done = merge(two / "joined", root / "out", two / "c")
+    assert done.returncode == 2
+    assert "of the search of set0 / minilm / sasrec / svd has two validation scores (0." in done.stderr
 
 
 def test_an_earlier_publication_of_a_home_that_repeated_a_run_adds_nothing(two):
