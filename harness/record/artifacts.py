@@ -32,7 +32,7 @@ from harness.system import checksums, parquet
 from harness.system.files import GOES_ON, atomic, sha256, write_json
 from harness.types import HarnessError, Json, Trial, digest
 
-RANKS, WEIGHTS = "ranks.parquet", "model.safetensors"
+RANKS, WEIGHTS, SPECTRUM = "ranks.parquet", "model.safetensors", "spectrum.json"
 QUERIES_VERSION = 1  # raise it when the recorded facts about test targets change
 LISTS = "lists.parquet"
 ELSEWHERE = "elsewhere.json"  # the files of a trial that lie in a place beside the home (`places`)
@@ -193,7 +193,7 @@ def _write_artifacts(
             frame.write_parquet(path)
     if spectra:
         values = {name: [round(float(v), 9) for v in spectrum] for name, spectrum in spectra.items()}
-        write_json(folder / "spectrum.json", values)
+        write_json(folder / SPECTRUM, values)
     if weights:
         with atomic(folder / WEIGHTS) as path:
             path.write_bytes(weights)
@@ -344,9 +344,11 @@ def mid_ranked(trial: Trial) -> bool:
 def load_spectra(home: Path, trial_id: str) -> dict[str, list[float]] | None:
     """Return the singular values of a confirmed trial's item table over the largest one, at `start` and `end` of
     training; None if the file is missing, damaged or from before both were stored."""
+    if fault(home, trial_id, SPECTRUM):
+        return None
     try:
-        return parse_spectra((artifact_folder(home, trial_id) / "spectrum.json").read_bytes())
-    except FileNotFoundError:
+        return parse_spectra((artifact_folder(home, trial_id) / SPECTRUM).read_bytes())
+    except OSError:
         return None
 
 

@@ -217,7 +217,7 @@ def _add(source: Source, ranks: dict[str, Path], before: Ledger, home: Path, res
             continue
         _write(folder / artifacts.RANKS, path.read_bytes())
         if trial_id in spectra:
-            _write(folder / "spectrum.json", spectra[trial_id].read_bytes())
+            _write(folder / artifacts.SPECTRUM, spectra[trial_id].read_bytes())
         if not (folder / checksums.SEAL).exists():
             checksums.seal(folder)
         result.ranks += 1

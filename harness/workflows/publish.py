@@ -29,8 +29,8 @@ TRIALS = "trials.parquet"
 def write(home: Path, folder: Path) -> Publication:
     """Write all results of a home to `folder`, which must be missing or empty.
 
-    Raises HarnessError if it is not, if the home has no results, or if its ledger or the ranks of a finished run are
-    damaged. An unfinished folder is removed.
+    Raises HarnessError if it is not, if the home has no results, or if its ledger or the ranks or the spectrum of a
+    finished run are damaged. An unfinished folder is removed.
     """
     _check_target(folder)
     ledger = Ledger.open(home)
@@ -80,8 +80,10 @@ def _write_results(home: Path, ledger: Ledger, part: Path) -> None:
         own = artifacts.artifact_folder(home, trial_id)
         if not fault:
             _write(part / "ranks" / f"{trial_id}.parquet", (own / artifacts.RANKS).read_bytes())
+        if artifacts.fault(home, trial_id, artifacts.SPECTRUM) == "damaged":
+            raise HarnessError(f"{own / artifacts.SPECTRUM} is damaged; remove it to publish this run without it.")
         if artifacts.load_spectra(home, trial_id) is not None:
-            _write(part / "spectra" / f"{trial_id}.json", (own / "spectrum.json").read_bytes())
+            _write(part / "spectra" / f"{trial_id}.json", (own / artifacts.SPECTRUM).read_bytes())
     for run, launch in ledger.launches.items():
         write_text(part / "studies" / f"{run}.toml", study_file(run, launch))
 

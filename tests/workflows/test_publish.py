@@ -619,6 +619,20 @@ def test_missing_ranks_leave_the_same_hole_as_in_the_home(tmp_path):
     assert publication.faults(publication.find(tmp_path / "out")) == []
 
 
+def test_a_damaged_spectrum_is_neither_shown_nor_published(tmp_path):
+    home, trial = tmp_path / "home", synthetic_ledgers.studies()[1].confirmations()[0].id
+    synthetic_ledgers.write(home)
+    file = artifacts.artifact_folder(home, trial) / artifacts.SPECTRUM
+    file.write_text(file.read_text().replace("0.25", "0.95"))
+    assert artifacts.load_spectra(home, trial) is None
+    done = harness(home, "publish", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert f"{file} is damaged; remove it" in done.stderr
+    file.unlink()
+    assert harness(home, "publish", str(tmp_path / "out")).returncode == 0
+    assert verify(tmp_path / "out").returncode == 0
+
+
 RESULTS = sorted(path.parent for path in (Path(__file__).parents[2] / "results").glob("*/manifest.json"))
 
 
