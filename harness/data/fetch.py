@@ -247,7 +247,8 @@ def _stream(url: str, part: Path, start: _Start, max_bytes: int) -> None:
     import requests
 
     headers = {"Accept-Encoding": "identity"} | start.headers
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as reply:
+    proxies = networks.proxies(url)
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT, proxies=proxies) as reply:
         if start.is_whole(reply):
             return
         reply.raise_for_status()

@@ -24,6 +24,7 @@ from urllib3.util import Retry
 
 from harness.record.mlflow_run import CONTEXT, REFUSED, SOURCE, DatasetInput, Point, Refused, Span, StoredRun
 from harness.record.tracking_uri import has_credentials_file, hide
+from harness.system import networks
 from harness.types import Json
 
 CONNECTIONS = 8  # concurrent calls to a server (benchmarks/tracking.py)
@@ -175,9 +176,10 @@ class RestStore:
         return _json(self._send("POST", f"{API}/{what}", json=body))
 
     def _send(self, method: str, path: str, accept: tuple[int, ...] = (), **more: Any) -> requests.Response:
-        timeout = float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "10"))
+        more["timeout"] = float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "10"))
+        more |= {"verify": self._verify, "proxies": networks.proxies(self._host)}
         try:
-            reply = self._session.request(method, self._host + path, timeout=timeout, verify=self._verify, **more)
+            reply = self._session.request(method, self._host + path, **more)
         except (requests.RequestException, OSError) as error:
             cause = error.args[0] if error.args else error
             raise ServerError(f"no answer: {getattr(cause, 'reason', None) or cause}") from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from typing import Any
+from urllib.parse import urlsplit
 
 TRUSTED = "HARNESS_TRUSTED_NETWORK"
 
@@ -20,6 +22,18 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def proxies(url: str) -> dict[str, Any] | None:
+    """Proxies of a request to a URL, for `requests`: none if its host is this machine, else those of the environment.
+
+    A proxy would read what is sent unencrypted, and its loopback is another machine.
+
+    >>> proxies("http://127.0.0.1:5000/api"), proxies("https://example.org")
+    ({'http': None, 'https': None, 'all': None}, None)
+    """
+    direct = is_loopback(urlsplit(url).hostname or "")
+    return dict.fromkeys(("http", "https", "all")) if direct else None
 
 
 def trusted() -> bool:

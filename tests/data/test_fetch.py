@@ -370,6 +370,17 @@ def test_a_mirrors_password_is_not_sent_unencrypted_to_another_machine(tmp_path,
         fetch.download(["http://data.invalid/a.bin"], None, tmp_path / "a.bin")
 
 
+def test_a_mirror_on_loopback_is_reached_without_a_proxy(server, tmp_path, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    server.bodies["/data.example/a.bin"] = BODY
+    monkeypatch.setenv(fetch.MIRROR, server.url("").replace("//", "//someone:secret@"))
+    fetch.download(["http://data.example/a.bin"], sha(BODY), tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == BODY
+
+
 def test_members_of_a_tar_are_streamed_and_bad_ones_refused(tmp_path, monkeypatch):
     place = tmp_path / "a.zip"
 

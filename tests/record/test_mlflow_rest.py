@@ -100,6 +100,21 @@ def test_credentials_are_those_of_mlflows_variables(server, monkeypatch):
     assert [headers.get("Authorization") for _, _, headers, _ in server.requests] == [None, "Bearer t0ken", basic]
 
 
+def test_a_server_on_loopback_is_reached_without_a_proxy(server, monkeypatch):
+    proxy = Server()
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, proxy.uri)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0ken")
+    store(server.uri).delete("x")
+    assert (len(server.requests), len(proxy.requests)) == (1, 0)
+    store("http://mlflow.invalid:5000").delete("x")
+    assert (len(server.requests), len(proxy.requests)) == (1, 1)
+    proxy.server.shutdown()
+    proxy.server.server_close()
+
+
 @pytest.mark.parametrize(
     ("name", "served"),
     [

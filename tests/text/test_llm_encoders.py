@@ -566,6 +566,20 @@ def test_rows_are_placed_by_their_index_and_each_text_is_asked_for_once(server, 
     assert len(sent) == sum(len(asked["input"]) for asked in server.asked)
 
 
+def test_a_key_for_loopback_is_not_sent_to_a_proxy(server, tmp_path, monkeypatch):
+    monkeypatch.setenv(api.KEYS[0], "secret")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with Server() as proxy:
+        threading.Thread(target=proxy.serve_forever, args=(0.02,), daemon=True).start()
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url.removesuffix("/v1"))
+        made(f"api:m@{server.url}", different(3), tmp_path)
+        proxy.shutdown()
+    assert len(server.asked) == 1
+    assert proxy.asked == []
+
+
 def test_requests_a_minute_are_bounded_and_no_part_of_the_identity(server, tmp_path):
     start = time.monotonic()
     made(f"api:m@{server.url}[batch=8,per_minute=300]", different(32), tmp_path)

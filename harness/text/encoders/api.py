@@ -226,7 +226,8 @@ def _post(session: requests.Session, url: str, request: Json) -> Any:
     import requests
 
     try:
-        with session.post(url, json=request, timeout=TIMEOUT, stream=True, allow_redirects=False) as reply:
+        options: Json = {"timeout": TIMEOUT, "stream": True, "allow_redirects": False}
+        with session.post(url, json=request, proxies=networks.proxies(url), **options) as reply:
             body = _body(reply)
             status, retry_after = reply.status_code, reply.headers.get("Retry-After")
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader) as error:
