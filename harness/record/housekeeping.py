@@ -76,12 +76,12 @@ def waste(home: Path, days: float) -> list[Removable]:
     removable = list(_checkpoints(home))
     ours = (home / "ledger").is_dir() or (home / "cache").is_dir()
     for path in [*(home / "calibrations").glob("*.json"), home / "forecast.json"] if ours else []:
-        if path.is_file() and _age(path) >= days * DAY:
+        if path.is_file() and age(path) >= days * DAY:
             removable.append(Removable(path, f"measured more than {days:g} days ago", size(path)))
     for path in chain(home.glob(".*"), *(_walk(home / kind) for kind in KINDS)):
-        if DAMAGED.fullmatch(path.name) and _age(path) >= days * DAY:
+        if DAMAGED.fullmatch(path.name) and age(path) >= days * DAY:
             removable.append(Removable(path, f"quarantined as damaged more than {days:g} days ago", size(path)))
-        elif _partial(path) and _age(path) >= DAY and not _in_work(path, home):
+        elif _partial(path) and age(path) >= DAY and not _in_work(path, home):
             removable.append(Removable(path, "partial file older than a day", size(path)))
     return sorted(removable, key=lambda item: item.path)
 
@@ -113,7 +113,7 @@ def _checkpoints(home: Path) -> Iterator[Removable]:
         entry = trials.get(match[1])
         if match[2] == "safetensors":
             yield Removable(path, "from an older version", size(path))
-        elif entry is None and _age(path) >= HOUR:
+        elif entry is None and age(path) >= HOUR:
             yield Removable(path, "its trial is in no ledger", size(path))
         elif entry is not None and entry.status is not None:
             yield Removable(path, "its trial has ended", size(path))
@@ -161,7 +161,7 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _age(path: Path) -> float:
+def age(path: Path) -> float:
     """Seconds since a file was last written or renamed; 0 if that time is in the future."""
     try:
         stat = path.lstat()

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import glob
 import gzip
 import json
-import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from uuid import uuid4
 
-from harness.record import artifacts, redaction, segments
+from harness.record import artifacts, housekeeping, leases, redaction, segments
 from harness.record.launches import LaunchRecord
 from harness.record.ledger import Ledger
 from harness.report import ledger_frames, table_scope, tables
 from harness.system.code_hash import code_hash
 from harness.system.files import sha256, write_json, write_text
-from harness.types import NO_TEXT, HarnessError, Json
+from harness.types import NO_TEXT, HarnessError, Json, digest
 from harness.workflows import publication, publication_readme
 from harness.workflows.publication import Publication
 
@@ -37,22 +39,43 @@ def write(home: Path, folder: Path) -> Publication:
     table_scope.newest(ledger)  # raises if there are no results
     if damages := [damage for damage in ledger.damages if not damage.torn]:
         raise HarnessError(f"The ledger is damaged ({damages[0]}); only a whole one can be published. See docs/faq.md.")
-    part = folder.with_name(f".{folder.name}.part-{os.getpid()}")
     try:
-        part.mkdir(parents=True)
-        _write_segments(home, part)
-        with Publication(part, {}).ledger() as copied:  # a bench may go on in the home meanwhile
-            _write_results(home, copied, part)
-            manifest = _write_tables(copied, part)
-        _seal(part, manifest)
-        if folder.exists():
-            folder.rmdir()
-        part.rename(folder)
+        with _part(folder) as part:
+            _write_segments(home, part)
+            with Publication(part, {}).ledger() as copied:  # a bench may go on in the home meanwhile
+                _write_results(home, copied, part)
+                manifest = _write_tables(copied, part)
+            _seal(part, manifest)
+            if folder.exists():
+                folder.rmdir()
+            part.rename(folder)
     except OSError as error:
         raise HarnessError(f"{folder} cannot be written: {error.strerror or error}.") from error
+    return publication.find(folder)
+
+
+@contextmanager
+def _part(folder: Path) -> Iterator[Path]:
+    """Create a hidden folder beside `folder` and remove it at the end, with those that killed processes left there."""
+    me, mark = leases.here(), f".{folder.name}.part-"
+    place = digest(me["place"])[:8]
+    for left in folder.parent.glob(f"{glob.escape(mark)}*"):
+        if _is_left(left, left.name.removeprefix(mark), place):
+            shutil.rmtree(left, ignore_errors=True)
+    part = folder.with_name(f"{mark}{place}-{me['pid']}-{me['born']}-{uuid4().hex[:8]}")
+    part.mkdir(parents=True)
+    try:
+        yield part
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return publication.find(folder)
+
+
+def _is_left(part: Path, owner: str, place: str) -> bool:
+    """Whether the process that wrote a part is gone; one of another machine is if the part is older than a day."""
+    words = owner.split("-")
+    if leases.here()["place"] and len(words) == 4 and words[0] == place and words[1].isdecimal():
+        return leases.born(int(words[1])) != words[2]
+    return housekeeping.age(part) >= housekeeping.DAY
 
 
 def _check_target(folder: Path) -> None:

@@ -21,13 +21,13 @@ from command_line import environment, events, harness
 from dataset_files import make_dataset, write_dataset
 
 from harness.metrics._ties import Ranks
-from harness.record import artifacts, redaction, segments
+from harness.record import artifacts, housekeeping, leases, redaction, segments
 from harness.record import events as trial_events
 from harness.record.ledger import Ledger
 from harness.record.segments import Segment
 from harness.report import ledger_frames, tables
 from harness.system.files import sha256
-from harness.types import Protocol, TrialResult
+from harness.types import Protocol, TrialResult, digest
 from harness.workflows import publication, publication_index, publish
 
 
@@ -254,6 +254,36 @@ def test_what_names_a_machine_is_removed_and_lines_stay_whole(tmp_path):
     assert verify(tmp_path / "out").returncode == 0
     for line in text.splitlines():
         assert redaction.redact(line) == line
+
+
+def test_only_the_parts_of_killed_processes_are_removed(root, tmp_path, monkeypatch):
+    me = leases.here()
+    place, pid, born = digest(me["place"])[:8], me["pid"], me["born"]
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    killed = [f".out[1].part-{place}-{pid}-1-00000000", f".out[1].part-{place}-{ended.pid}-{born}-00000000"]
+    alive = f".out[1].part-{place}-{pid}-{born}-00000000"
+    unknown = [f".out[1].part-00000000-{pid}-1-00000000", f".out[1].part-{pid}"]  # another machine; older version
+    for name in (*killed, alive, *unknown, f".out1.part-{place}-{pid}-1-00000000"):
+        (tmp_path / name / "ranks").mkdir(parents=True)
+    before = {path.name for path in tmp_path.iterdir()}
+    publish.write(root / "home", tmp_path / "out[1]")
+    assert {path.name for path in tmp_path.iterdir()} == before - {*killed} | {"out[1]"}
+    shutil.rmtree(tmp_path / "out[1]")
+    monkeypatch.setattr(housekeeping, "DAY", 0.0)
+    publish.write(root / "home", tmp_path / "out[1]")
+    assert {path.name for path in tmp_path.iterdir()} == before - {*killed, *unknown} | {"out[1]"}
+
+
+def test_a_publication_that_fails_leaves_no_part(tmp_path):
+    home, blocked = tmp_path / "home", tmp_path / "file"
+    synthetic_ledgers.write(home)
+    blocked.touch()
+    for target in (blocked / "out", tmp_path / "out"):
+        trial = synthetic_ledgers.studies()[1].confirmations()[0].id
+        (artifacts.artifact_folder(home, trial) / artifacts.RANKS).write_bytes(b"PAR1")
+        assert harness(home, "publish", str(target)).returncode == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "home"]
 
 
 def test_a_torn_last_line_is_left_out_and_a_damaged_ledger_is_refused(tmp_path):
