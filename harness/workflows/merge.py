@@ -57,10 +57,11 @@ def run(folders: Sequence[Path], home: Path) -> Merged:
     """
     with contextlib.ExitStack() as stack:
         sources = [_home(home), *(stack.enter_context(_opened(folder)) for folder in folders)]
-        conflicts = list(
-            dict.fromkeys(line for at, one in enumerate(sources) for line in _conflicts(one, sources[:at]))
-        )
-        if conflicts:
+        found: dict[str, None] = {}
+        for at, one in enumerate(sources):
+            with _replayable(one.name):  # the results of trials are read here
+                found |= dict.fromkeys(_conflicts(one, sources[:at]))
+        if conflicts := list(found):
             more = f"; and {len(conflicts) - SHOWN} more" if len(conflicts) > SHOWN else ""
             raise HarnessError(
                 f"Not merged, nothing was changed: {'; '.join(conflicts[:SHOWN])}{more}. {_rounding(sources)}"
@@ -114,10 +115,25 @@ def _opened(folder: Path) -> Iterator[Source]:
     if faults := publication.faults(found) or list(unreadable):
         raise HarnessError(f"{folder} is damaged ({faults[0]}); for all faults run: harness verify {folder}")
     segments = {run: found.segment(path) for run, path in found.named("ledger", publication.SEGMENT).items()}
-    with found.ledger() as ledger:
-        if ledger.damages:
-            raise HarnessError(f"{folder} has a damaged ledger ({ledger.damages[0]}); ask for a new copy.")
-        yield Source(str(folder), ledger, segments, found.ranks, found)
+    with contextlib.ExitStack() as stack:
+        with _replayable(str(folder)):
+            ledger = stack.enter_context(found.ledger())
+            if ledger.damages:
+                raise HarnessError(f"{folder} has a damaged ledger ({ledger.damages[0]}); ask for a new copy.")
+            source = Source(str(folder), ledger, segments, found.ranks, found)
+        yield source
+
+
+@contextlib.contextmanager
+def _replayable(name: str) -> Iterator[None]:
+    """Raise HarnessError for records of a publication that no harness wrote, although their checksums are valid."""
+    try:
+        yield
+    except HarnessError:
+        raise
+    except Exception as error:  # any type, as their values may be anything
+        kind = type(error).__name__
+        raise HarnessError(f"{name} has records that cannot be replayed ({kind}); run: harness verify {name}") from error
 
 
 def _conflicts(one: Source, others: Sequence[Source]) -> Iterator[str]:

@@ -524,6 +524,42 @@ def test_damaged_ranks_of_the_home_are_refused_before_anything_is_written(two):
     assert sorted((two / "joined").rglob("*")) == before
 
 
+ODD = {
+    "no kind": {"seq": 99},
+    "no id": {"kind": "opened", "seq": 99},
+    "a list": [1, {"seq": 2}],
+    "an odd launch": {"kind": "launched", "seq": 99, "schema": 2, "studies": [{}]},
+    "no number": {"kind": "x"},
+}
+
+
+@pytest.mark.parametrize("event", ODD.values(), ids=ODD)
+def test_records_that_no_harness_wrote_are_one_clear_line(two, event):
+    [path] = (two / "a" / "ledger").iterdir()
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + segments.sealed(event) + b"\n"))
+    rehash(two / "a")
+    done = merge(two / "joined", two / "a")
+    assert done.returncode == 2
+    assert f"harness verify {two / 'a'}" in done.stderr or "damaged ledger" in done.stderr
+    assert not (two / "joined" / "ledger").exists()
+
+
+def test_odd_results_of_a_trial_that_is_compared_are_one_clear_line(two):
+    """Results are read only where they are compared."""
+    merge(two / "joined", two / "b")
+    shared = Ledger.open(two / "joined").trials.rows.keys() & Ledger.open(two / "home-a").trials.rows.keys()
+    [path] = (two / "a" / "ledger").iterdir()
+    found = [segments.parse(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    for event in found:
+        if event["kind"] == "ended" and event["id"] in shared:
+            event["result"]["odd"] = 1
+    path.write_bytes(gzip.compress(b"\n".join(map(segments.sealed, found)) + b"\n"))
+    rehash(two / "a")
+    done = merge(two / "joined", two / "a")
+    assert done.returncode == 2
+    assert f"{two / 'a'} has records that cannot be replayed (TypeError)" in done.stderr
+
+
 def test_a_changed_publication_is_not_merged(two):
     name = delete(two / "a")
     done = merge(two / "joined", two / "a")
