@@ -133,7 +133,9 @@ def _replayable(name: str) -> Iterator[None]:
         raise
     except Exception as error:  # any type, as their values may be anything
         kind = type(error).__name__
-        raise HarnessError(f"{name} has records that cannot be replayed ({kind}); run: harness verify {name}") from error
+        raise HarnessError(
+            f"{name} has records that cannot be replayed ({kind}); run: harness verify {name}"
+        ) from error
 
 
 def _conflicts(one: Source, others: Sequence[Source]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -356,6 +357,36 @@ def test_a_pickled_array_and_damaged_files_are_refused_and_never_run(tmp_path):
     assert "m.ids.txt: line 2 is not UTF-8: byte E9" in refusal(f"file:{tmp_path}/m.npy", catalogue(), tmp_path)
 
 
+def npy(header: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(header + "\n").to_bytes(2, "little") + header.encode() + b"\n" + b"\0" * 24
+
+
+def safetensors(dtype: str, size: int) -> bytes:
+    header = json.dumps({"e": {"dtype": dtype, "shape": [4, 2], "data_offsets": [0, size]}}).encode()
+    return len(header).to_bytes(8, "little") + header + b"1" * size
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("cut.npy", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (4, 2")),
+        ("huge.npy", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (%d, 2), }" % 2**70)),
+        ("deep.npy", npy("(" * 9000)),
+        ("four_bits.safetensors", safetensors("F4", 4)),
+    ],
+)
+def test_a_header_that_cannot_be_a_matrix_is_one_clear_line(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    assert f"{name} is damaged or not a" in refusal(f"file:{tmp_path}/{name}", catalogue(), tmp_path)
+
+
+def test_a_parquet_matrix_is_not_known_by_ids_that_it_does_not_read(tmp_path):
+    pl.DataFrame({"item_id": ["i0", "i1", "i2", "i3"], "e": matrix().tolist()}).write_parquet(tmp_path / "m.parquet")
+    before = embedding_hash(encoder(f"file:{tmp_path}/m.parquet", tmp_path), catalogue())
+    (tmp_path / "m.ids.txt").write_text("another\n")
+    assert embedding_hash(encoder(f"file:{tmp_path}/m.parquet", tmp_path), catalogue()) == before
+
+
 @pytest.mark.parametrize("codec", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_ids_may_be_written_by_any_editor(tmp_path, codec, end):
@@ -431,6 +462,20 @@ def test_a_model_folder_is_known_by_its_content(tmp_path, small_model):
     (weights,) = moved.rglob("*.safetensors")
     damaged_somewhere(weights)
     assert embedding_hash(encoder(f"st:{moved}", tmp_path), texts) != before
+
+
+def test_files_in_linked_folders_are_content_of_a_model_folder(tmp_path, small_model):
+    def known():
+        return embedding_hash(encoder(f"st:{small_model}", tmp_path), catalogue())
+
+    before = known()
+    (small_model / "0_Static").rename(tmp_path / "pool")
+    (small_model / "0_Static").symlink_to(tmp_path / "pool")
+    assert known() == before
+    (tmp_path / "pool" / "upwards").symlink_to(small_model)
+    assert known() == before
+    damaged_somewhere(tmp_path / "pool" / "model.safetensors")
+    assert known() != before
 
 
 def test_texts_are_encoded_longest_first_each_once_with_progress(tmp_path, small_model, monkeypatch):

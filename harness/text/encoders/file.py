@@ -7,6 +7,7 @@ A zero row (in .parquet also a null) means that the item has no text.
 
 from __future__ import annotations
 
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ class File(Encoder):
         self.sidecar = self.path.with_suffix(".ids.txt")
 
     def identity(self) -> Json:
-        ids = file_sha256(self.sidecar) if self.sidecar.is_file() else None
+        has_ids = self.path.suffix != ".parquet" and self.sidecar.is_file()  # a .parquet has its own
+        ids = file_sha256(self.sidecar) if has_ids else None
         return super().identity() | {"kind": self.path.suffix, "matrix": file_sha256(self.path), "ids": ids}
 
     def inputs(self, texts: Texts) -> list[Any]:
@@ -107,6 +109,7 @@ class File(Encoder):
         return np.array([row.get(item, -1) for item in texts.item_ids])
 
 
+UNREADABLE = (OSError, ValueError, TypeError, RuntimeError, OverflowError)  # of a file with any content
 Matrix = tuple[np.ndarray, list[str] | None]  # the numbers, and the ids of their rows if the file has any
 
 
@@ -120,7 +123,7 @@ def _npy(path: Path) -> Matrix:
         if not isinstance(matrix, np.ndarray):
             raise ValueError("an archive of arrays")
         return matrix, None
-    except (ValueError, EOFError, OSError) as error:
+    except (*UNREADABLE, EOFError, MemoryError, tokenize.TokenError) as error:
         raise HarnessError(f"{path} is damaged or not a plain .npy array of numbers.") from error
 
 
@@ -136,8 +139,8 @@ def _safetensors(path: Path) -> Matrix:
             tensor = file.get_tensor(matrices[0])
             known = not tensor.is_floating_point() or str(tensor.dtype) in ("torch.float32", "torch.float64")
             return (tensor if known else tensor.float()).numpy(), None
-    except (SafetensorError, OSError) as error:
-        raise HarnessError(f"{path} is damaged or not a .safetensors file.") from error
+    except (*UNREADABLE, SafetensorError) as error:  # torch cannot convert every type, such as floats of 4 bits
+        raise HarnessError(f"{path} is damaged or not a .safetensors file of plain numbers.") from error
 
 
 def _parquet(path: Path) -> Matrix:

@@ -7,6 +7,7 @@ torch, only tensors are read. Code shipped with a model is never run.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,19 @@ def encode_texts(model: Any, texts: Texts, progress: Progress) -> np.ndarray:
 
 def _folder_sha256(folder: Path) -> dict[str, str]:
     """Relative name -> sha256 of the files in a model folder, except hidden files and the model card."""
-    names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
-    shown = sorted(name for name in names if not any(part.startswith(".") for part in name.parts))
-    return {name.as_posix(): file_sha256(folder / name) for name in shown}
+    names = sorted(path.relative_to(folder) for path in _files(folder) if path.suffix != ".md")
+    return {name.as_posix(): file_sha256(folder / name) for name in names}
+
+
+def _files(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Yield the files below a folder that are not hidden, also in linked folders; a link to one `above` is skipped."""
+    real = folder.resolve()
+    if real in above or not os.access(folder, os.R_OK | os.X_OK):
+        return
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _files(path, above | {real})
+        elif path.is_file():
+            yield path
