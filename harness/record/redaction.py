@@ -17,9 +17,10 @@ from harness.record import segments
 KEPT = {"trial", "cell", "studies", "id", "study", "winner", "params", "text", "spec", "files", "versions"}
 # The rest are facts that cannot name a machine but can look like a path or an address.
 LINKS = {"tracking"}
-_PATH = re.compile(r"(?<![\w.~:/<>}-])(?:/(?!/)(?:[^/\s\"'()<>,;:]+/)+|[A-Za-z]:\\(?:[^\\\s\"']+\\)+)")
+_PATH = re.compile(r"(?<![\w.~:/>}-])(?:/(?!/)(?:[^/\s\"'()<>,;:]+/)+|[A-Za-z]:\\(?:[^\\\s\"']+\\)+)")
 _QUOTED = re.compile(r"(?<=[\"'])/(?!/)(?:[^/\"',\n]+/)+")  # blanks are part of a quoted path
-_FILE = re.compile(r"(?:(?<=file:)//+|(?<=sqlite:)//+|(?<=[A-Za-z]:)/(?!/))(?:[^/\s\"',]+/)+")  # URLs, `st:/folder/x`
+_FILE = re.compile(r"(?:(?<=file:)//+|(?<=sqlite:)//+|(?<=:)/(?!/))(?:[^/\s\"',]+/)+")  # URLs, `st:/folder/x`
+_FLAG = re.compile(r"(?:(?<=^-[A-Z])|(?<=[\s\"'=,;(]-[A-Z]))/(?!/)(?:[^/\s\"'()<>,;:]+/)+")  # of a compiler: `-I/folder/x`
 _SERVER = re.compile(r"^(?:tracking|address|artifacts)\s*=[^\n]*[:/][^\n]*(?:\n|\Z)", re.MULTILINE)
 _USER = re.compile(r"(?<=://)[^/\s@]+@[^/\s]+")
 _ADDRESS = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?(?![\d.])")
@@ -45,9 +46,10 @@ def redact_text(text: str) -> str:
     >>> redact_text("OSError: /home/ann/data/items.parquet on 10.0.0.7:6379")
     'OSError: .../items.parquet on <address>'
     """
-    for places in (_QUOTED, _FILE, _PATH):
+    text = _USER.sub("<host>", text)
+    for places in (_QUOTED, _FILE, _FLAG, _PATH):
         text = places.sub(".../", text)
-    return _ADDRESS.sub("<address>", _USER.sub("<host>", text))
+    return _ADDRESS.sub("<address>", text)
 
 
 def redact_study(text: str) -> str:

@@ -716,7 +716,16 @@ def test_what_the_repository_publishes_stays_valid(folder):
         ("file:///data/ann/x/y", "file:.../y"),
         ("'file:/data/ann/E.npy' has 3 rows", "'file:.../E.npy' has 3 rows"),
         ('"/data/ann smith/proj/items.parquet"', '".../items.parquet"'),
+        ("shard3:/home/ann/data/x.npy", "shard3:.../x.npy"),
+        ("[Errno 2]:/home/ann/x/y", "[Errno 2]:.../y"),
+        ("PATH=/usr/bin:/home/ann/bin/x", "PATH=.../bin:.../x"),
+        ("-I/home/ann/include/a.h", "-I.../a.h"),
+        ("g++ -L/home/ann/lib/x.so", "g++ -L.../x.so"),
+        ("</home/ann/x/y>", "<.../y>"),
         ("https://github.com/a/b/c", "https://github.com/a/b/c"),
+        ("http://ann@10.0.0.7:80/a/b/c", "http://<host>/a/b/c"),
+        ("10.0.0.7:80/a/b", "<address>/a/b"),
+        ("an A/B test of data/a/b.npy, 3/4 of it </p>", "an A/B test of data/a/b.npy, 3/4 of it </p>"),
     ],
 )
 def test_folders_behind_a_scheme_and_in_quotes_are_removed(said, public):
