@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 class Ledger:
     """The union of all segments.
 
-    ``trials``: id -> entry. ``studies``: study id -> search number -> trial id: the last that started, unless an earlier
-    one was done. ``decisions``: study id -> its `decided` events, oldest first. ``launches``: run -> record. ``opened``:
-    trial id -> number of times its test was opened. ``over``: run -> its `finished` or `stopped` event; a killed run has
-    none.
+    ``trials``: id -> entry. ``studies``: study id -> search number -> trial id: the last one that started, unless an
+    earlier one was done. ``decisions``: study id -> its `decided` events, oldest first. ``launches``: run -> record.
+    ``opened``: trial id -> number of times its test was opened. ``over``: run -> its `finished` or `stopped` event; a
+    killed run has none.
     """
 
     trials: Trials = field(default_factory=Trials)

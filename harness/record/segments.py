@@ -97,14 +97,14 @@ class Segment:
             left = memoryview(line)
             while left:  # a disk that fills up accepts a part and refuses the rest
                 left = left[self._file.write(left) :]
+            if durable:
+                os.fsync(self._file.fileno())  # a quota may be found exceeded only here
         except BaseException:
             with contextlib.suppress(OSError):
                 self._file.truncate(self._size)
             raise
         self.last = FileOffset(self.path, self._size, len(line) - 1)
         self._size += len(line)
-        if durable:
-            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         if self._file is not None:

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import resource
@@ -297,6 +298,27 @@ def test_a_disk_that_takes_half_a_line_leaves_no_half_line(home):
     assert read.damages == []
     (path,) = (home / "ledger").iterdir()
     assert [json.loads(line)["kind"] for line in path.read_text().splitlines()] == ["launched", "note"]
+
+
+def test_an_event_that_the_disk_does_not_sync_is_not_in_the_ledger(home, monkeypatch):
+    """As under a quota, which some file systems check only then."""
+    segment, sync, full = Segment(home), os.fsync, [OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))]
+
+    def refuse_once(file):
+        if full:
+            raise full.pop()
+        sync(file)
+
+    segment.append("opened", id="one")
+    monkeypatch.setattr(os, "fsync", refuse_once)
+    with pytest.raises(HarnessError, match="The ledger"):
+        segment.append("opened", id="two")
+    segment.append("opened", id="three")
+    assert segment.last.event()["id"] == "three"
+    segment.close()
+    read = Ledger.open(home)
+    assert read.damages == []
+    assert read.opened == {"one": 1, "three": 1}
 
 
 OLD = sorted((Path(__file__).parents[1] / "golden" / "ledgers").glob("*.jsonl"))

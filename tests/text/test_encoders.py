@@ -370,7 +370,7 @@ def safetensors(dtype: str, size: int) -> bytes:
     ("name", "content"),
     [
         ("cut.npy", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (4, 2")),
-        ("huge.npy", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (%d, 2), }" % 2**70)),
+        ("huge.npy", npy(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({2**70}, 2), }}")),
         ("deep.npy", npy("(" * 9000)),
         ("four_bits.safetensors", safetensors("F4", 4)),
     ],
