@@ -20,7 +20,9 @@ LINKS = {"tracking"}
 _PATH = re.compile(r"(?<![\w.~:/>}-])(?:/(?!/)(?:[^/\s\"'()<>,;:]+/)+|[A-Za-z]:\\(?:[^\\\s\"']+\\)+)")
 _QUOTED = re.compile(r"(?<=[\"'])/(?!/)(?:[^/\"',\n]+/)+")  # blanks are part of a quoted path
 _FILE = re.compile(r"(?:(?<=file:)//+|(?<=sqlite:)//+|(?<=:)/(?!/))(?:[^/\s\"',]+/)+")  # URLs, `st:/folder/x`
-_FLAG = re.compile(r"(?:(?<=^-[A-Z])|(?<=[\s\"'=,;(]-[A-Z]))/(?!/)(?:[^/\s\"'()<>,;:]+/)+")  # of a compiler: `-I/folder/x`
+_FLAG = re.compile(
+    r"(?:(?<=^-[A-Z])|(?<=[\s\"'=,;(]-[A-Z]))/(?!/)(?:[^/\s\"'()<>,;:]+/)+"
+)  # of a compiler: `-I/folder/x`
 _SERVER = re.compile(r"^(?:tracking|address|artifacts)\s*=[^\n]*[:/][^\n]*(?:\n|\Z)", re.MULTILINE)
 _USER = re.compile(r"(?<=://)[^/\s@]+@[^/\s]+")
 _ADDRESS = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?(?![\d.])")

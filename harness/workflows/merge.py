@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 
@@ -21,6 +23,7 @@ from harness.workflows import publication, publish
 from harness.workflows.publication import Publication
 
 SHOWN = 10  # conflicts that a message names
+BLOCK = 2**20  # bytes of two segments that are compared at a time
 
 
 @dataclass
@@ -35,11 +38,14 @@ class Merged:
 
 @dataclass
 class Source:
-    """A publication or a home: its ledger, the public form of its segments, and its ranks by trial."""
+    """A publication or a home: its ledger, its segments in their public form, and its ranks by trial.
+
+    Of a home, only segments that a publication has too are in that form.
+    """
 
     name: str
     ledger: Ledger
-    segments: dict[str, bytes]
+    segments: dict[str, Path]
     ranks: Callable[[str], pl.DataFrame | None]
     publication: Publication | None = None
     data: dict[tuple[str, str], str] = field(default_factory=dict)  # (table, data set) -> hash
@@ -56,7 +62,9 @@ def run(folders: Sequence[Path], home: Path) -> Merged:
     two sources have different content for one trial, segment or data set.
     """
     with contextlib.ExitStack() as stack:
-        sources = [_home(home), *(stack.enter_context(_opened(folder)) for folder in folders)]
+        published = [stack.enter_context(_opened(folder)) for folder in folders]
+        place = Path(stack.enter_context(TemporaryDirectory(prefix="harness-merge-")))
+        sources = [_home(home, {run for source in published for run in source.segments}, place), *published]
         found: dict[str, None] = {}
         for at, one in enumerate(sources):
             with _replayable(one.name):  # the results of trials are read here
@@ -70,7 +78,8 @@ def run(folders: Sequence[Path], home: Path) -> Merged:
         result = Merged(known=_known(sources), trials=len(set().union(*(s.ledger.trials.rows for s in sources))))
         _check_ranks(home, sources[1:])
         for source, ranks in [(source, _current(source, sources)) for source in sources[1:]]:
-            _add(source, ranks, sources[0].ledger, home, result)
+            _add_ranks(source, ranks, sources[0].ledger, home, result)
+        _add_segments(sources, home, result)
     return result
 
 
@@ -100,9 +109,18 @@ def _end(ledger: Ledger, trial_id: str) -> tuple[str, float] | None:
     return (entry.run, entry.ended) if entry is not None and entry.status == "done" else None
 
 
-def _home(home: Path) -> Source:
-    public = {path.stem: publish.public_segment(path.read_bytes()) for path in segment_files(home)}
-    return Source(f"home {home}", Ledger.open(home), public, lambda trial_id: artifacts.load_ranks(home, trial_id))
+def _home(home: Path, runs: set[str], place: Path) -> Source:
+    """Open a home, with the public form of the segments `runs` in the folder `place`."""
+    files = {path.stem: path for path in segment_files(home)}
+    files |= {run: _public(files[run], place) for run in files.keys() & runs}
+    return Source(f"home {home}", Ledger.open(home), files, lambda trial_id: artifacts.load_ranks(home, trial_id))
+
+
+def _public(segment: Path, place: Path) -> Path:
+    """Write a segment in its public form to the folder `place`; return its path there."""
+    with (place / segment.name).open("wb") as file:
+        file.writelines(publish.public_lines(segment))
+    return place / segment.name
 
 
 @contextlib.contextmanager
@@ -114,12 +132,15 @@ def _opened(folder: Path) -> Iterator[Source]:
     )
     if faults := publication.faults(found) or list(unreadable):
         raise HarnessError(f"{folder} is damaged ({faults[0]}); for all faults run: harness verify {folder}")
-    segments = {run: found.segment(path) for run, path in found.named("ledger", publication.SEGMENT).items()}
     with contextlib.ExitStack() as stack:
         with _replayable(str(folder)):
             ledger = stack.enter_context(found.ledger())
             if ledger.damages:
                 raise HarnessError(f"{folder} has a damaged ledger ({ledger.damages[0]}); ask for a new copy.")
+            place = Path(stack.enter_context(TemporaryDirectory(prefix="harness-merge-")))
+            assert ledger.home is not None
+            # redacted as today, so that a publication of an older version agrees with its home
+            segments = {path.stem: _public(path, place) for path in segment_files(ledger.home)}
             source = Source(str(folder), ledger, segments, found.ranks, found)
         yield source
 
@@ -129,7 +150,7 @@ def _replayable(name: str) -> Iterator[None]:
     """Raise HarnessError for records of a publication that no harness wrote, although their checksums are valid."""
     try:
         yield
-    except HarnessError:
+    except (HarnessError, OSError):
         raise
     except Exception as error:  # any type, as their values may be anything
         kind = type(error).__name__
@@ -144,7 +165,7 @@ def _conflicts(one: Source, others: Sequence[Source]) -> Iterator[str]:
             continue
         for run in sorted(one.segments.keys() & other.segments.keys()):
             mine, theirs = one.segments[run], other.segments[run]
-            if not (mine.startswith(theirs) or theirs.startswith(mine)):
+            if not (_starts_with(mine, theirs) or _starts_with(theirs, mine)):
                 yield f"segment {run} differs between {other.name} and {one.name}"
         for table, name in sorted(one.data.keys() & other.data.keys()):
             mine, theirs = one.data[table, name], other.data[table, name]
@@ -159,7 +180,16 @@ def _conflicts(one: Source, others: Sequence[Source]) -> Iterator[str]:
 
 def _within(old: Source, new: Source) -> bool:
     """Whether a source is an earlier state of another, which may have repeated trials since."""
-    return all(new.segments.get(run, b"").startswith(lines) for run, lines in old.segments.items())
+    return all(_starts_with(new.segments.get(run), path) for run, path in old.segments.items())
+
+
+def _starts_with(path: Path | None, beginning: Path) -> bool:
+    """Whether the content of a file (None: nothing) starts with that of another."""
+    left = beginning.stat().st_size
+    if path is None or not left or path.stat().st_size < left:
+        return not left
+    with path.open("rb") as whole, beginning.open("rb") as part:
+        return all(whole.read(len(block)) == block for block in iter(lambda: part.read(BLOCK), b""))
 
 
 def _searches(one: Source, other: Source) -> Iterator[str]:
@@ -219,8 +249,8 @@ def _known(sources: Sequence[Source]) -> int:
     return sum(count > 1 for count in times.values())
 
 
-def _add(source: Source, ranks: dict[str, Path], before: Ledger, home: Path, result: Merged) -> None:
-    """Write what the home lacks: ranks and spectra first, so that no event lacks its files.
+def _add_ranks(source: Source, ranks: dict[str, Path], before: Ledger, home: Path, result: Merged) -> None:
+    """Write the ranks and spectra that the home lacks, before the segments, so that no event lacks its files.
 
     before: the home's ledger. Files of a run that the source has repeated since are set aside.
     """
@@ -239,11 +269,16 @@ def _add(source: Source, ranks: dict[str, Path], before: Ledger, home: Path, res
         if not (folder / checksums.SEAL).exists():
             checksums.seal(folder)
         result.ranks += 1
-    for run, content in source.segments.items():
-        path = home / "ledger" / f"{run}.jsonl"
-        mine = publish.public_segment(path.read_bytes()) if path.is_file() else b""
-        if len(content) > len(mine):  # the home has none, or an earlier state of it
-            _write(path, content)
+
+
+def _add_segments(sources: Sequence[Source], home: Path, result: Merged) -> None:
+    """Write the segments that the home, the first source, lacks or has in an earlier state."""
+    for run in sorted(set().union(*(source.segments for source in sources))):
+        states = [source.segments.get(run) for source in sources]
+        newest = max(filter(None, states), key=lambda path: path.stat().st_size)
+        if newest != states[0] and newest.stat().st_size > 0:
+            with atomic(home / "ledger" / f"{run}.jsonl") as temporary:
+                shutil.copyfile(newest, temporary)
             result.segments += 1
 
 

@@ -86,7 +86,7 @@ def _check_target(folder: Path) -> None:
 def _write_segments(home: Path, part: Path) -> None:
     private = [str(home), str(Path.home()), str(Path.cwd())]
     for path in segments.segment_files(home):
-        content = public_segment(path.read_bytes())
+        content = b"".join(public_lines(path))
         if word := redaction.leftovers(content, [word for word in private if word.count("/") > 1]):
             raise HarnessError(
                 f"ledger/{path.name} names the folder {word} of this machine in a part that must not be changed "
@@ -116,12 +116,13 @@ def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def public_segment(content: bytes) -> bytes:
-    """Return the whole lines of a segment, redacted; an unfinished last line is left out."""
-    lines = content.split(b"\n")
-    if lines and not segments.whole(lines[-1]):
-        lines.pop()
-    return b"".join(redaction.redact(line) + b"\n" for line in lines if line)
+def public_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a segment, redacted; an unfinished last line is left out."""
+    with path.open("rb") as file:
+        for line in file:
+            text = line.removesuffix(b"\n")
+            if text and (text != line or segments.whole(text)):
+                yield redaction.redact(text) + b"\n"
 
 
 def confirmed(ledger: Ledger) -> list[str]:

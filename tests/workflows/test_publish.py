@@ -385,6 +385,21 @@ def forge(folder, change):
     return event["id"]
 
 
+def test_a_publication_that_an_older_version_redacted_less_is_one_of_its_home(two):
+    """The home would now publish another line than it did then."""
+    home = two / "home-c"
+    synthetic_ledgers.write(home)
+    with closing(Segment(home)) as segment:
+        segment.append("finished", ran=1, note="on shard3:/home/ann/data/x.npy")
+    publish.write(home, two / "c")
+    path = two / "c" / "ledger" / f"{segment.run}.jsonl.gz"
+    path.write_bytes(gzip.compress(segment.path.read_bytes()))
+    rehash(two / "c")
+    assert "Added 0 segments" in merge(home, two / "c").stdout
+    merge(two / "joined", two / "c")
+    assert b"ann" not in (two / "joined" / "ledger" / segment.path.name).read_bytes()
+
+
 def test_conflicts_are_named_and_nothing_is_written(two):
     def better(result):
         result["best"] += 0.01
