@@ -171,7 +171,9 @@ def test_a_matrix_that_is_written_while_it_is_read_is_not_cached(tmp_path, home,
 
 def test_a_matrix_that_is_written_after_the_plan_is_not_trained_on_under_the_old_hash(tmp_path, home):
     E = with_matrix(tmp_path / "a", "E.npy", 1, '[embeddings]\ntitles = "E.npy"\n')
-    grid = plan.make(small_homes.request(home, tmp_path / "a", "svd", encoders="own"), Ledger.open(home))
+    pins = small_homes.SMALL | {"train.d": 4}
+    made = small_homes.request(home, tmp_path / "a", "svd", encoders="own", pins=pins)
+    grid = plan.make(made, Ledger.open(home))
     rewrite(tmp_path / "a" / "E.npy", 2)
     with pytest.raises(HarnessError, match="'own' changed while it was read"):
         shared_data.prepare(grid)
