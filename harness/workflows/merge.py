@@ -284,8 +284,9 @@ def _add_segments(sources: Sequence[Source], home: Path, result: Merged) -> None
 
 def _has_ranks(home: Path, source: Source, trial_id: str, path: Path) -> bool:
     """Whether the ranks that a home has, or by its checksums had, are those of a source in `path`."""
-    if (ranks := artifacts.load_ranks(home, trial_id)) is not None:
-        return ranks.equals(source.ranks(trial_id))
+    kept, added = artifacts.load_ranks(home, trial_id), source.ranks(trial_id)
+    if kept is not None and added is not None:
+        return kept.equals(added)
     try:
         expected = (checksums.sums(artifacts.artifact_folder(home, trial_id)) or {}).get(artifacts.RANKS)
     except ValueError:
