@@ -19,7 +19,8 @@ from typing import Any
 
 import polars as pl
 
-from harness.data import data_files
+from harness.data import data_files, quotes
+from harness.data.quotes import Content
 from harness.system import decoding
 from harness.types import HarnessError
 
@@ -32,11 +33,6 @@ NUMBERS = ("timestamp", "order", "rating")
 DECIMAL_COMMA = r"^\s*[+-]?(?:\d+,(?:\d{1,2}|\d{4,})|(?:0|\d{4,}),\d{3})\s*$"  # not 1,505: maybe a thousands separator
 BINARY = {b"PAR1": "Parquet", b"PK\x03\x04": "zip or Excel", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
 GZIP = b"\x1f\x8b"
-DOUBLED = rb'[^"]++|""'  # inside a quoted value: a quote is doubled
-ESCAPED = rb'[^"\\]++|\\[\s\S]|""'  # or escaped
-
-Content = bytes | mmap.mmap
-
 
 @dataclass(frozen=True)
 class Dialect:
@@ -44,7 +40,7 @@ class Dialect:
 
     `quote`: the quote character, None if quotes are plain characters. `escaped`: a quote in a quoted value is `\\"`, as
     Spark writes it, not `""`. `old_mac`: a bare carriage return ends a line. `blank`: some lines have no value.
-    `swallows`: quotes around several lines, each with as many values as a row: plain characters, or a fault.
+    `swallows`: quotes that join lines, each with as many values as a row: plain characters, or a fault.
     `plain`: polars can read the file unchanged. `empty`: it has no bytes. `skip`: number of lines before the header.
     `types`: column -> RecBole's type. `form`, `traits`: the separator and other properties that the file name does not
     show, in words.
@@ -108,7 +104,7 @@ def _with_point(name: str) -> pl.Expr:
 def dialect(path: Path) -> Dialect:
     """Detect how a delimited file is written; cached until its size or modification time changes.
 
-    Raises HarnessError if it is binary, truncated or not text.
+    Raises HarnessError if it is binary, truncated or not text, or if a quote in an unquoted value would join rows.
     """
     stat = path.stat()
     return _dialect(path, stat.st_size, stat.st_mtime_ns)
@@ -128,8 +124,12 @@ def _dialect(path: Path, size: int, mtime_ns: int) -> Dialect:
     usual = USUAL.get(data_files.kind(path), ",")
     separator = separator or _separator(lines[skip], usual)
     types = _types(_fields(lines[skip], separator))
-    quote, escaped = _quoting(data, separator)
-    swallows = not escaped and _swallows(data, separator, lines[skip].count(separator))
+    quote, escaped = quotes.quoting(data, separator)
+    swallows = not escaped and quotes.swallows(data, separator, lines[skip].count(separator))
+    if quote and (bad := quotes.unpaired(data, separator, escaped=escaped)):
+        if separator != "\t" or escaped:
+            raise HarnessError(f"{path}: {bad}")
+        swallows = True
     quote = None if swallows and separator == "\t" else quote
     traits = [*["RecBole types in the header"] * bool(types), *traits]
     traits += [*["carriage returns as line ends"] * old_mac, *["backslash-escaped quotes"] * escaped]
@@ -220,42 +220,6 @@ def _types(names: list[str]) -> dict[str, str]:
     return types if "item_id" in types and len(set(bare)) == len(bare) else {}
 
 
-def _quoting(data: Content, separator: str) -> tuple[str | None, bool]:
-    """Return the quote character, and whether quotes are escaped by backslashes.
-
-    Quotes are taken as doubled unless the file cannot be read that way. Quotes that open and do not close are plain
-    characters in tab-separated files, which databases write without quoting.
-    """
-    suspects = data.find(b'\\"') >= 0 or (separator == "\t" and data.find(b'"') >= 0)
-    if not suspects or _well_quoted(data, separator, DOUBLED):
-        return '"', False
-    if data.find(b'\\"') >= 0 and _well_quoted(data, separator, ESCAPED):
-        return '"', True
-    return (None if separator == "\t" else '"'), False
-
-
-def _well_quoted(data: Content, separator: str, inner: bytes) -> bool:
-    """Return whether every quote that opens a value also closes, right before a separator or the end of a line."""
-    ends = rb"(?=([\r\n" + re.escape(separator.encode()) + rb"]|\Z)?)"
-    quoted = re.compile(_opens(separator) + rb'"(?:' + inner + rb')*+("?)' + ends)
-    return all(match[1] and match[2] is not None for match in quoted.finditer(data))
-
-
-def _swallows(data: Content, separator: str, separators: int) -> bool:
-    """Return whether a quoted value spans lines that all look like rows: with the header's number of separators."""
-    if data.find(b'"') < 0:
-        return False
-    quoted = re.compile(_opens(separator) + rb'"((?:' + DOUBLED + rb')*+)"')
-    values = (match[1] for match in quoted.finditer(data) if b"\n" in match[1])
-    mark = separator.encode()
-    return any(all(line.count(mark) == separators for line in value.split(b"\n")[1:]) for value in values)
-
-
-def _opens(separator: str) -> bytes:
-    """Return the pattern of the place where a value begins."""
-    return rb"(?:(?<=[\r\n" + re.escape(separator.encode()) + rb"])|\A)"
-
-
 def _has_blank(data: Content, separator: str) -> bool:
     blank = rb"\n[\s" + re.escape(separator.encode()) + rb"]"
     return bool(re.search(blank + rb"*\n", data) or re.search(blank + rb"+\Z", bytes(data[-HEAD:])))
@@ -264,18 +228,11 @@ def _has_blank(data: Content, separator: str) -> bool:
 def _rewritten(path: Path, style: Dialect) -> bytes:
     """Return the file as UTF-8 with `\\n` between lines and doubled quotes."""
     data = bytes(_content(path)[0])
-    opens = _opens(style.separator)
     if style.old_mac:
-        line_end = opens + rb'"(?:' + (ESCAPED if style.escaped else DOUBLED) + rb')*+"|\r+\n?'
+        inner = quotes.ESCAPED if style.escaped else quotes.DOUBLED
+        line_end = quotes.opens(style.separator) + rb'"(?:' + inner + rb')*+"|\r+\n?'
         data = re.sub(line_end, lambda match: b"\n" if match[0][:1] == b"\r" else match[0], data)
-    if style.escaped:
-        data = re.sub(opens + rb'"(?:' + ESCAPED + rb')*+"', _doubled, data)
-    return data
-
-
-def _doubled(quoted: re.Match[bytes]) -> bytes:
-    """Return a quoted value with escaped quotes turned into doubled ones."""
-    return re.sub(rb'\\(["\\])', lambda match: b'""' if match[1] == b'"' else match[1], quoted[0])
+    return quotes.doubled(data, style.separator) if style.escaped else data
 
 
 def fault(path: Path) -> str:
@@ -290,7 +247,7 @@ def fault(path: Path) -> str:
         lines = io.StringIO(text, newline="\n")
         if odd := _odd_row(lines, style.skip, delimiter=style.separator, quoting=quoting, strict=strict):
             return odd
-    return _stray_quote(data, style.separator)
+    return quotes.stray(data, style.separator)
 
 
 def _invalid(data: bytes) -> str:
@@ -300,14 +257,6 @@ def _invalid(data: bytes) -> str:
     except UnicodeDecodeError as error:
         return decoding.invalid_utf8(data, error.start)
     return ""
-
-
-def _stray_quote(data: bytes, separator: str) -> str:
-    quotes = re.compile(_opens(separator) + rb'"(?:' + DOUBLED + rb')*+"|(")')
-    place = next((match.start() for match in quotes.finditer(data) if match[1]), -1)
-    line = data.count(b"\n", 0, max(place, 0)) + 1
-    remedy = "Put the value in quotes and double the quotes inside it."
-    return f"line {line:,} has a quote inside an unquoted value. {remedy}" if place >= 0 else ""
 
 
 def _odd_row(lines: io.StringIO, skip: int, **how: Any) -> str:

@@ -253,6 +253,11 @@ TITLES = [  # items file -> titles: separators, quotes and backslashes inside of
     # quotes that match by chance over several rows
     ('item_id\ttitle\na\t"Heroes\nb\tLow\nc\tBlue 12"\n', ['"Heroes', "Low", 'Blue 12"']),
     ('item_id\ttitle\na\t"one\nand two"\nb\tBell\n', ["one\nand two", "Bell"]),
+    # quotes within values: an odd number in a row is no quoting, two in a row do no harm
+    ('item_id\ttitle\na\t12" flute\nb\tBell\n', ['12" flute', "Bell"]),
+    ('item_id\ttitle\na\t12" flute\nb\tBell\nc\tpipe of 5"\n', ['12" flute', "Bell", 'pipe of 5"']),
+    ('item_id,title\na,a 5" or 6" pipe\nb,the "bell"\n', ['a 5" or 6" pipe', 'the "bell"']),
+    ('item_id,title\na,Bell\nb,5" pipe', ["Bell", '5" pipe']),
 ]
 
 
@@ -261,6 +266,14 @@ def test_a_title_comes_out_as_it_was_written(tmp_path, text, titles):
     path = tmp_path / "items.csv"
     path.write_bytes(text.encode())
     assert reader.read_items(path, "{title}")["text"].to_list() == [title.strip() for title in titles]
+
+
+def test_quotes_in_a_column_that_is_not_read_join_no_rows_between_tabs(tmp_path, home):
+    lines = [f'{user}\t{item}\t{time}\t{time}" pipe\n' for user, item, time in EVENTS]
+    folder = write(tmp_path / "made", {"interactions.tsv": "user_id\titem_id\ttimestamp\tnote\n" + "".join(lines)})
+    events, _, notes = read(folder, home)
+    assert events == EVENTS
+    assert notes == ("interactions.tsv is read with quotes as plain characters",)
 
 
 def test_quotes_that_may_join_rows_are_noted(tmp_path, home):
@@ -371,6 +384,14 @@ REFUSED: dict[str, tuple[Written, list[str]]] = {
     "a quote within": (
         {"items.csv": 'item_id,title\na,"Bell"\nb,5" pipe\n'},
         ["line 3 has a quote inside an unquoted value"],
+    ),
+    "quotes within two values of a column that is not read": (
+        {"items.csv": 'item_id,title,note\na,Anvil,5" pipe\nc,Clock,\nd,Drum,6" pipe\nb,Bell,\n'},
+        ["items.csv: line 2 has a quote inside an unquoted value"],
+    ),
+    "quotes within two values between semicolons, beside quoted values": (
+        {"interactions.csv": 'user_id;item_id;timestamp;q\nu;a;1;"a;b"\nu;b;2;5"\nv;a;3;"x ""y"""\nv;b;4;5"\n'},
+        ["interactions.csv: line 3 has a quote inside an unquoted value"],
     ),
     "a quote that does not close": ({"items.csv": 'item_id,title\na,"Anvil\nb,Bell\n'}, ["line 2 opens a quote that"]),
     "a bare carriage return": (
