@@ -45,8 +45,8 @@ def prepare(raw: RawDataset, spec: PrepSpec, home: Path) -> Prepared:
 
     Each user's events are ordered by time, equal times by the tie policy; then the steps of the spec run in order (see
     `PrepSpec`). The remaining users and items are numbered in the order of their ids. Large data sets print progress on
-    stderr. A damaged cache entry is set aside and rebuilt. Raises HarnessError if a file or the spec is invalid, or
-    fewer than two users or items remain.
+    stderr. A damaged cache entry is set aside and rebuilt. Raises HarnessError if a file or the spec is invalid, a file
+    changes while it is read, or fewer than two users or items remain.
     """
     presets.check(spec)
     source = {"raw": raw_hash(raw), "spec": spec.identity()}
@@ -60,14 +60,21 @@ def prepare(raw: RawDataset, spec: PrepSpec, home: Path) -> Prepared:
             return _mapped(raw, spec, folder, progress)
         except Damaged as error:
             checksums.set_aside(folder, error.__cause__)
-    return _mapped(raw, spec, _built(raw, spec, whole, exact, progress), progress)
+    return _mapped(raw, spec, _built(raw, spec, source["raw"], whole, exact, progress), progress)
 
 
-def _built(raw: RawDataset, spec: PrepSpec, whole: Path, exact: Path, progress: _Progress) -> Path:
-    """Prepare `raw`, in `exact` if its times have fractions of a second, else in `whole`; return the folder."""
+def _built(raw: RawDataset, spec: PrepSpec, content: str, whole: Path, exact: Path, progress: _Progress) -> Path:
+    """Prepare `raw`, in `exact` if its times have fractions of a second, else in `whole`; return the folder.
+
+    Raises HarnessError if the files no longer have the hash `content` once they have been read.
+    """
     made = _sequences(raw, spec, progress)
     folder = whole if made.times is None or made.times.dtype == np.int64 else exact
-    return files.build_folder(folder, lambda new: _write(made, raw, spec, new, progress))
+    hashes = file_hashes(raw)
+    if raw_hash(raw, hashes) != content:
+        raise HarnessError(f"The files of {raw.name} changed while they were read; run the command again.")
+    facts = {"spec": asdict(spec), "files": hashes}
+    return files.build_folder(folder, lambda new: _write(made, facts, new, progress))
 
 
 class _Progress:
@@ -197,14 +204,14 @@ def _check_enough(raw: RawDataset, spec: PrepSpec, users: int, items: int) -> No
         )
 
 
-def _write(sequences: _Sequences, raw: RawDataset, spec: PrepSpec, folder: Path, progress: _Progress) -> None:
+def _write(sequences: _Sequences, facts: Json, folder: Path, progress: _Progress) -> None:
     progress("writing")
     for name in ARRAYS:
         if (array := getattr(sequences, name)) is not None:
             np.save(folder / f"{name}.npy", array, allow_pickle=False)
     sequences.catalogue.drop("head").write_parquet(folder / "catalogue.parquet")
     sequences.users.alias("user_id").to_frame().write_parquet(folder / "users.parquet")
-    files.write_json(folder / "card.json", _card(sequences) | {"spec": asdict(spec), "files": file_hashes(raw)})
+    files.write_json(folder / "card.json", _card(sequences) | facts)
     checksums.seal(folder)
 
 

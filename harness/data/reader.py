@@ -115,9 +115,12 @@ def _matrix(folder: Path, path: Path) -> Path:
     raise HarnessError(f"There is no file {path}, neither in {folder} nor in the working directory.")
 
 
-def raw_hash(raw: RawDataset) -> str:
-    """Return the identity of the content: the bytes of both files and the text template, independent of paths."""
-    hashes = file_hashes(raw)
+def raw_hash(raw: RawDataset, hashes: dict[str, str] | None = None) -> str:
+    """Return the identity of the content: the bytes of both files and the text template, independent of paths.
+
+    `hashes`: those of `file_hashes`, if they are already computed.
+    """
+    hashes = hashes or file_hashes(raw)
     quotes = {"quotes": "escaped"} if scans.escaped(raw.interactions) or scans.escaped(raw.items) else {}
     quotes |= {"rows": "unquoted"} if scans.unquoted(raw.interactions) or scans.unquoted(raw.items) else {}
     return digest({"text": raw.text, **hashes, **quotes})

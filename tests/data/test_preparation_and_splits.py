@@ -247,6 +247,24 @@ def test_the_hash_follows_files_and_spec(tmp_path):
     assert len(set(hashes)) == 5
 
 
+@pytest.mark.parametrize("name", ["interactions", "items"])
+def test_a_file_that_changes_while_it_is_read_is_not_cached_under_the_hash_of_the_old_one(tmp_path, monkeypatch, name):
+    folder = write_dataset(tmp_path / "made", columns(TIED, "user_id", "item_id", "timestamp"), ITEMS)
+    path, read = folder / f"{name}.parquet", preparation.read_events
+    whole = path.read_bytes()
+
+    def read_while_another_process_writes(*given):
+        pl.read_parquet(path)[:-1].write_parquet(path)
+        return read(*given)
+
+    monkeypatch.setattr(preparation, "read_events", read_while_another_process_writes)
+    with pytest.raises(HarnessError, match=r"^The files of made changed while they were read; run the command again\.$"):
+        prepare(open_dataset(str(folder), tmp_path), OFF, tmp_path)
+    monkeypatch.undo()
+    path.write_bytes(whole)
+    assert prepare(open_dataset(str(folder), tmp_path), OFF, tmp_path).card.raw_events == len(TIED)
+
+
 def test_the_card_has_the_right_counts(tmp_path):
     items = ITEMS | {"title": ["Anvil", "Anvil", "unknown", "Mis\ufffdrables", None]}
     rows = [("u", item, time) for time, item in enumerate("abcde")] + [("v", item, 7) for item in "abc"]
