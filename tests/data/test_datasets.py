@@ -354,15 +354,16 @@ def test_an_unreadable_file_is_not_recorded_and_leaves_no_data_set(web, home):
     assert len(frames("amazon2014-beauty", home)[1]) == 3
 
 
-def test_amazon_2018_has_its_columns_swapped_and_script_in_titles(web, home, monkeypatch):
+def test_amazon_2018_has_its_columns_swapped_and_script_and_markup_in_titles(web, home, monkeypatch):
     host = amazon2018.HOSTS[0]
-    body = b"B1,U1,5.0,1400000000\nB2,U1,3.0,1400000001\nB3,U2,1.0,1400000002\n"
+    body = b"B1,U1,5.0,1400000000\nB2,U1,3.0,1400000001\nB3,U2,1.0,1400000002\nB4,U2,1.0,1400000003\n"
     monkeypatch.setitem(amazon2018.SHA256, "games", serve(web, f"{host}/categoryFilesSmall/Video_Games.csv", body))
     products = [
         {"asin": "B1", "title": "Zelda", "brand": "by\n    Nintendo", "category": ["Games", "</span></span> x", "Wii"]},
         {"asin": "B1", "title": "Zelda again"},
         {"asin": "B2", "title": "var a = new Date().getTime();", "description": ["One.", "Two &amp; three."]},
         {"asin": "B3", "title": "", "category": [], "description": []},
+        {"asin": "B4", "title": '<span id="priceblock_ourprice">$5</span> Brush', "brand": "Acme"},
     ]
     serve(web, f"{host}/metaFiles2/meta_Video_Games.json.gz", json_lines(products))
     events, items = frames("amazon2018-games", home)
@@ -370,6 +371,7 @@ def test_amazon_2018_has_its_columns_swapped_and_script_in_titles(web, home, mon
     assert items["B1"] == {"title": "Zelda", "brand": "Nintendo", "categories": ["Games", "Wii"], "description": None}
     assert (items["B2"]["title"], items["B2"]["description"]) == (None, "One. Two & three.")
     assert items["B3"]["title"] is None
+    assert (items["B4"]["title"], items["B4"]["brand"]) == (None, "Acme")
 
 
 def test_amazon_2023_has_milliseconds_and_parent_asins(web, home, monkeypatch):

@@ -1,9 +1,9 @@
 """Amazon reviews 2018 by category, all ratings (--kcore takes the core), with title, brand, categories, description.
 
 Source: Ni, Li & McAuley 2019, https://nijianmo.github.io/amazon/. The ratings file has no header, and its columns are
-item, user, rating, time (in 2014: user, item). The clock has a resolution of days. Titles with script of the shop's
-page (`getTime`) count as missing. The sha256 of the ratings are those in the loaders of omnirec 1.1.0; item files have
-none, so their hash is recorded at first use.
+item, user, rating, time (in 2014: user, item). The clock has a resolution of days. Titles with script or markup of the
+shop's page (`getTime`, `<span id`) count as missing. The sha256 of the ratings are those in the loaders of omnirec
+1.1.0; item files have none, so their hash is recorded at first use.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ SHA256 = {
     "sports": "da8d746f1602d5ff01d4056c8f55b228996a30d40069b658d71388b0bf3df5d6",
     "games": "c3fec1cce4ee67f0d51f8b53a7e294d8bbe6f75ca1d8732256e900b3c46606d8",
 }
+PAGE = ("getTime", "<span id")  # in titles that are script or markup of the shop's page
 HOSTS = (
     "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_v2",
     "https://jmcauley.ucsd.edu/data/amazon_v2",
@@ -59,7 +60,7 @@ class Amazon2018(AmazonRatings):
         categories = record.get("category")
         return {
             "item_id": record.get("asin"),
-            "title": None if isinstance(title, str) and "getTime" in title else _read.clean(title),
+            "title": None if isinstance(title, str) and any(mark in title for mark in PAGE) else _read.clean(title),
             "brand": brand.removeprefix("by ") if brand else None,
             # some contain the markup of the page's category list
             "categories": _read.clean_list([c for c in categories or [] if isinstance(c, str) and "<" not in c]),
