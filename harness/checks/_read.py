@@ -120,6 +120,13 @@ def events(path: Path) -> RawEvents:
     return RawEvents(user, item, time, order, users, items, rows, missing, odd)
 
 
+def ratings(path: Path) -> np.ndarray:
+    """Return the rating float64 (n,) of the events that `events` returns, NaN without one. Raises Unusable as it does."""
+    rating = _number(path, "rating", _kinds(path, ["rating"])["rating"])
+    frame = _collect(path, [*(_id(name) for name in ("user_id", "item_id")), rating])
+    return frame.drop_nulls(["user_id", "item_id"])["rating"].fill_null(np.nan).to_numpy()
+
+
 def item_ids(path: Path) -> pl.Series:
     """Return the item ids of the items file as text, null where missing. Raises Unusable as `events` does."""
     _kinds(path, ["item_id"])

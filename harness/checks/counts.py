@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import polars as pl
 
+from harness.checks import _read
 from harness.checks._base import Facts, ids_at
 from harness.checks._read import RawEvents
-from harness.data import plausibility
+from harness.data import plausibility, presets, steps
 from harness.data.cards import DataCard
 from harness.data.findings import ERROR, INFO, WARNING, Finding, catalogue, examples, level
 from harness.metrics._all import CUTOFFS
+from harness.types import PrepSpec
 
 MANY_REPEATS = 0.01
 K = 5  # the usual core of the field's data sets
 BOT, HIT = 0.01, 0.1  # share of all events by one user, on one item
 OUTSTANDING = 10  # times the mean; needed since in a small data set every user has more than 1 % of the events
+FILTERS = {  # step that drops events only if the spec sets one of these
+    "rating": ("min_rating",),
+    "window": ("window",),
+    "text": ("require_text", "max_title_words"),
+    "history": ("max_history",),
+}
 
 
 def find(facts: Facts) -> Iterator[Finding]:
@@ -73,28 +82,75 @@ def _pairs(events: RawEvents, rows: np.ndarray) -> tuple[str, ...]:
 
 
 def _core(facts: Facts, repeats: np.ndarray) -> Iterator[Finding]:
-    assert facts.events is not None
-    events, k = facts.events, facts.spec.kcore or K
-    fresh = np.ones(len(events), bool)
-    fresh[repeats] = False
-    user, item = events.user[fresh], events.item[fresh]
+    k = facts.spec.kcore or K
+    if (entering := _entering(facts, repeats)) is None:
+        return
+    user, item = entering
     all_events, rounds = len(user), 0
-    while len(user):
-        keep = (np.bincount(user)[user] >= k) & (np.bincount(item)[item] >= k)
-        if keep.all():
-            break
-        user, item, rounds = user[keep], item[keep], rounds + 1
+    if facts.spec.iterate:
+        while len(user):
+            keep = (np.bincount(user)[user] >= k) & (np.bincount(item)[item] >= k)
+            if keep.all():
+                break
+            user, item, rounds = user[keep], item[keep], rounds + 1
+        core = f"{k}-core, whose fixed point, after {rounds} round{'s' * (rounds != 1)}, leaves"
+    else:
+        keep = steps.core(user, item, k, iterate=False)
+        user, item, core = user[keep], item[keep], f"{k}-core of one pass, which leaves"
     gone = all_events - len(user)
     if gone:
         left = f"{len(np.unique(user)):,} users, {len(np.unique(item)):,} items and {len(user):,} events"
-        says = (
-            f"events outside the {k}-core, whose fixed point, after {rounds} round{'s' * (rounds != 1)}, leaves {left}"
-        )
+        says = f"events outside the {core} {left}"
         remedy = f"No action needed; report whether your results use the {k}-core or --kcore 0."
         kind = level(gone / all_events, 0.5) if facts.spec.kcore else INFO
-        if facts.spec.kcore and not len(user):
+        if facts.spec.kcore and not len(user) and facts.prepared is None:
             kind, remedy = ERROR, "Lower --kcore, or add more events."
         yield Finding(f"no {k}-core", kind, gone, all_events, "events", says, remedy)
+
+
+def _entering(facts: Facts, repeats: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return user and item int32 of the events of which the preparation takes the core; None if unknown.
+
+    `repeats`: rows that repeat an earlier event at the same time.
+    """
+    spec, events = facts.spec, facts.events
+    assert events is not None
+    before = spec.order[: spec.order.index("core")]
+    unset = PrepSpec()
+    filters = [
+        step for step in before if any(getattr(spec, name) != getattr(unset, name) for name in FILTERS.get(step, ()))
+    ]
+    if not filters and spec.dedup in ("exact", "none"):
+        fresh = np.ones(len(events), bool)
+        fresh[repeats if spec.dedup == "exact" and "dedup" in before else []] = False
+        return events.user[fresh], events.item[fresh]
+    if facts.texts is None and "text" in filters:
+        return None
+    try:
+        return _filtered(facts, before)
+    except _read.Unusable:
+        return None
+
+
+def _filtered(facts: Facts, before: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return user and item int32 of the events that the steps `before` keep; None if a step cannot be run."""
+    spec, events, texts = facts.spec, facts.events, facts.texts
+    assert events is not None
+    if events.clock is None or (spec.window is not None and not events.timed):
+        return None
+    columns = {"timestamp": events.time, "order": events.order}
+    if spec.min_rating is not None:
+        columns["rating"] = _read.ratings(facts.raw.interactions)
+    frame = pl.DataFrame({name: values for name, values in columns.items() if values is not None})
+    frame = frame.with_columns(pl.col(name).fill_nan(None) for name in ("order",) if name in frame.columns)
+    catalogue = events.items.alias("item_id").to_frame()
+    if texts is not None:
+        catalogue = catalogue.join(texts, on="item_id", how="left", maintain_order="left")
+    kept = steps.ordered(events.user, events.item, frame, events.timed, presets.tie_policy(spec))
+    for step in before:
+        if (keep := steps.MASKS[step](kept, spec, catalogue)) is not None:
+            kept = kept.at(keep)
+    return kept.user, kept.item
 
 
 def _weights(events: RawEvents) -> Iterator[Finding]:

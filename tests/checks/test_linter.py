@@ -754,3 +754,58 @@ def test_the_core_is_that_of_the_preparation_also_where_it_fails(tmp_path):
     pl.DataFrame({"item_id": ["i000", "i000"], "title": ["a", "b"]}).write_parquet(folder / "items.parquet")
     found = linter.examine(str(folder), tmp_path, "", PrepSpec(kcore=1)).findings
     assert not [finding for finding in found if finding.name.startswith("no ")]
+
+
+def rated(folder: Path, home: Path, spec: PrepSpec) -> tuple[dict[str, Finding], linter.LintReport]:
+    """Return the findings and the report on events of which a third are repeated, with ratings 1 to 5."""
+    events, items = sound()
+    events = events.with_columns(rating=1 + pl.int_range(pl.len()) % 5)
+    events = pl.concat([events, events[: EVENTS // 3]])
+    report = linter.examine(str(write_dataset(folder / "made", events, items)), home, "", spec)
+    return by_name(report.findings), report
+
+
+def test_the_core_counts_repeats_only_if_the_preparation_keeps_them(tmp_path, home):
+    events, items = sound()
+    events = pl.concat([events, events, events[:1].with_columns(item_id=pl.lit("i99"))])
+    folder = str(write_dataset(tmp_path / "made", events, items))
+    report = linter.examine(folder, home, "", PrepSpec(kcore=9, dedup="none"))
+    core, left = by_name(report.findings)["no 9-core"], report.counts["prepared"]
+    assert (report.exit_code, core.count, core.total, left["events"]) == (0, 1, 2 * EVENTS + 1, 2 * EVENTS)
+    found = by_name(linter.examine(folder, home, "", PrepSpec(kcore=10)).findings)
+    assert numbers(found)["no 10-core"] == ("error", EVENTS + 1, EVENTS + 1)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        PrepSpec(kcore=3, min_rating=3),
+        PrepSpec(kcore=3, min_rating=4, dedup="none", iterate=False),
+        PrepSpec(kcore=3, window="2017-07-14:2017-07-28"),
+        PrepSpec(kcore=3, dedup="last", max_history=4, order=("history", "dedup", "rating", "window", "text", "core")),
+        PrepSpec(kcore=8, iterate=False),
+    ],
+    ids=["ratings", "ratings, one pass", "a window", "another order", "one pass"],
+)
+def test_the_core_is_of_the_events_that_the_steps_before_it_keep(tmp_path, home, spec):
+    found, report = rated(tmp_path, home, spec)
+    core, left = found[f"no {spec.kcore}-core"], report.counts["prepared"]
+    assert f"leaves {left['users']:,} users, {left['items']:,} items and {left['events']:,} events" in core.says
+    assert core.total - core.count == left["events"]
+    assert core.level != "error"
+
+
+def test_the_core_is_of_the_items_with_text_if_the_preparation_drops_the_others(tmp_path, home):
+    events, items = sound()
+    items = items.with_columns(title=pl.when(pl.col("item_id") < "i12").then("title"))
+    folder = write_dataset(tmp_path / "made", events, items)
+    report = linter.examine(str(folder), home, "", PrepSpec(kcore=4, require_text=True))
+    core, left = by_name(report.findings)["no 4-core"], report.counts["prepared"]
+    assert core.total == events.filter(pl.col("item_id") < "i12").height
+    assert core.total - core.count == left["events"]
+
+
+def test_an_empty_core_of_the_ratings_that_are_kept_is_an_error(tmp_path, home):
+    found, _ = rated(tmp_path, home, PrepSpec(kcore=7, min_rating=4))
+    assert found["no 7-core"].level == "error"
+    assert found["no 7-core"].total == EVENTS * 2 // 5
