@@ -8,6 +8,7 @@ import polars as pl
 
 from harness.checks import _read
 from harness.checks._base import Facts
+from harness.data import plausibility
 from harness.data.findings import ERROR, INFO, WARNING, Finding, examples
 from harness.data.reader import RawDataset, read_items
 from harness.types import HarnessError
@@ -18,7 +19,8 @@ def read(raw: RawDataset) -> tuple[list[Finding], _read.RawEvents | None, pl.Dat
 
     Events are None if unreadable; items also if harness refuses them: missing or duplicate ids.
     """
-    findings, events, texts = [_format(note) for note in raw.notes], None, None
+    findings: list[Finding] = [_format(note) for note in raw.notes]
+    events, texts = None, None
     try:
         events = _read.events(raw.interactions)
     except _read.Unusable as fault:
@@ -33,6 +35,8 @@ def read(raw: RawDataset) -> tuple[list[Finding], _read.RawEvents | None, pl.Dat
     except HarnessError as error:
         remedy = "Correct the file, or text in dataset.toml."
         findings.append(Finding("items", ERROR, 1, 1, "files", str(error).rstrip("."), remedy))
+    if events is not None and texts is not None:
+        findings += plausibility.of_lines(raw, events.users, events.items)
     return findings, events, texts
 
 

@@ -41,7 +41,7 @@ class Dialect:
     `quote`: the quote character, None if quotes are plain characters. `escaped`: a quote in a quoted value is `\\"`, as
     Spark writes it, not `""`. `old_mac`: a bare carriage return ends a line. `blank`: some lines have no value.
     `swallows`: quotes that join lines, each with as many values as a row: plain characters, or a fault.
-    `plain`: polars can read the file unchanged. `empty`: it has no bytes. `skip`: number of lines before the header.
+    `joins`: some line within a quoted value has as many values as a row. `plain`: polars can read the file unchanged. `empty`: it has no bytes. `skip`: number of lines before the header.
     `types`: column -> RecBole's type. `form`, `traits`: the separator and other properties that the file name does not
     show, in words.
     """
@@ -50,6 +50,7 @@ class Dialect:
     quote: str | None = '"'
     escaped: bool = False
     swallows: bool = False
+    joins: bool = False
     old_mac: bool = False
     blank: bool = False
     plain: bool = True
@@ -115,7 +116,7 @@ def _dialect(path: Path, size: int, mtime_ns: int) -> Dialect:
     data, traits = _content(path)
     head = bytes(data[:HEAD])
     old_mac = b"\r" in head.partition(b"\n")[0].removesuffix(b"\r")
-    lines = decoding.LINE_END.sub("\n", head.decode("utf-8", "replace").lstrip("\ufeff")).split("\n")
+    lines = _lines(head)
     skip, separator = _before_header(lines)
     if "\0" in lines[skip]:
         raise HarnessError(f"{path} is not a text file; its first line contains NUL bytes. Write it as UTF-8 text.")
@@ -125,7 +126,8 @@ def _dialect(path: Path, size: int, mtime_ns: int) -> Dialect:
     separator = separator or _separator(lines[skip], usual)
     types = _types(_fields(lines[skip], separator))
     quote, escaped = quotes.quoting(data, separator)
-    swallows = not escaped and quotes.swallows(data, separator, lines[skip].count(separator))
+    separators = lines[skip].count(separator)
+    swallows = not escaped and quotes.swallows(data, separator, separators)
     if quote and (bad := quotes.unpaired(data, separator, escaped=escaped)):
         if separator != "\t" or escaped:
             raise HarnessError(f"{path}: {bad}")
@@ -140,6 +142,7 @@ def _dialect(path: Path, size: int, mtime_ns: int) -> Dialect:
         quote=quote,
         escaped=escaped,
         swallows=swallows,
+        joins=bool(quote and not escaped and next(quotes.joined(data, separator, separators), None)),
         old_mac=old_mac,
         blank=old_mac or _has_blank(data, separator),
         plain=isinstance(data, mmap.mmap) and not (old_mac or escaped),
@@ -183,6 +186,10 @@ def _gunzipped(path: Path, data: Content) -> bytes:
     except (EOFError, BadGzipFile, zlib.error) as error:
         reason = "it is truncated" if isinstance(error, EOFError) else "it is damaged"
         raise HarnessError(f"{path} cannot be decompressed: {reason}. Copy or write the file again.") from None
+
+
+def _lines(head: bytes) -> list[str]:
+    return decoding.LINE_END.sub("\n", head.decode("utf-8", "replace").lstrip("\ufeff")).split("\n")
 
 
 def _before_header(lines: list[str]) -> tuple[int, str]:
@@ -248,6 +255,22 @@ def fault(path: Path) -> str:
         if odd := _odd_row(lines, style.skip, delimiter=style.separator, quoting=quoting, strict=strict):
             return odd
     return quotes.stray(data, style.separator)
+
+
+def joined(path: Path, column: str) -> tuple[list[str], int]:
+    """Return the values of `column` in lines within quoted values that have as many values as a row, and all lines.
+
+    The values are empty if there are no such lines.
+    """
+    style = dialect(path)
+    if not style.joins:
+        return [], 0
+    data = _content(path)[0]
+    header = _lines(bytes(data[:HEAD]))[style.skip]
+    place = [TYPED.sub(r"\1", name) for name in _fields(header, style.separator)].index(column)
+    rows = quotes.joined(data, style.separator, header.count(style.separator))
+    values = [row[place].decode("utf-8", "replace").strip('" \r') for row in rows]
+    return values, bytes(data).count(b"\n")
 
 
 def _invalid(data: bytes) -> str:

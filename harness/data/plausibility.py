@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from harness.data.findings import ERROR, INFO, Finding, catalogue, clocks, ids, titles
+from harness.data import scans
+from harness.data.findings import ERROR, INFO, WARNING, Finding, catalogue, clocks, examples, ids, titles
 from harness.data.reader import RawDataset, read_events, read_items
 from harness.metrics._all import CUTOFFS, HEADLINE
 from harness.system import files
@@ -62,11 +63,27 @@ def sentences(findings: list[Finding], tied: bool) -> list[str]:
     return [finding.sentence for finding in findings if finding.level != INFO or (tied and finding.name in COARSE)]
 
 
-def on_reading(raw: RawDataset, items: int) -> list[str]:
-    """Return the warnings that are not stored with a preparation: text column, small catalogue of `items`."""
-    findings = list(catalogue.find(items, CUTOFFS, CUTOFF))
+def of_lines(raw: RawDataset, users: pl.Series, items: pl.Series) -> Iterator[Finding]:
+    """Find lines of each file that a quote joined with the row before: their id is in `users` or `items`, str (n,)."""
+    for path, column, known in ((raw.interactions, "user_id", users), (raw.items, "item_id", items)):
+        values, lines = scans.joined(path, column)
+        rows = pl.Series(values, dtype=pl.String)
+        rows = rows.filter(rows.is_in(known.implode()))
+        if len(rows):
+            says = f"lines of {path.name} inside a quoted value that have a known {column}: rows that are not read"
+            remedy = "Close the quote before them, or double quotes inside a value."
+            name = f"joined lines in {path.name}"
+            yield Finding(name, WARNING, len(rows), lines, "lines", says, remedy, examples(rows))
+
+
+def on_reading(raw: RawDataset, users: pl.Series, items: pl.Series) -> list[str]:
+    """Return the warnings that are not stored with a preparation: text column, joined lines, small catalogue.
+
+    `users`, `items`: ids of the preparation, str (n,).
+    """
+    findings = [*of_lines(raw, users, items), *catalogue.find(len(items), CUTOFFS, CUTOFF)]
     if raw.choice is not None and not raw.choice.sure:
-        findings = [*titles.chosen(raw.choice, items), *findings]
+        findings = [*titles.chosen(raw.choice, len(items)), *findings]
     return [finding.sentence for finding in findings]
 
 

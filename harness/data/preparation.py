@@ -235,7 +235,7 @@ def _mapped(raw: RawDataset, spec: PrepSpec, folder: Path, progress: _Progress) 
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise Damaged(folder, error) from error
     later = [] if stored.get(DOUBTED) else plausibility.late(raw, bool(card.tie_share), folder)
-    warnings = [*card.warnings, *later, *plausibility.on_reading(raw, card.items or 0)]
+    warnings = [*card.warnings, *later, *plausibility.on_reading(raw, users, catalogue["item_id"])]
     if (test := facts["order_test"]) and test["drop_percent"] < WEAK_ORDER:
         warnings.append(
             f"The order carries little information: a last-item Markov chain loses {max(test['drop_percent'], 0):.0f}% "

@@ -60,6 +60,12 @@ def unquoted(path: Path) -> bool:
     return any(style.swallows and style.quote is None for style in styles)
 
 
+def joined(path: Path, column: str) -> tuple[list[str], int]:
+    """Return the values of `column` in lines within quoted values that look like rows, and the number of all lines."""
+    pairs = [delimited.joined(part, column) for part in data_files.parts(path) if not _is_parquet(part)]
+    return [value for values, _ in pairs for value in values], sum(lines for _, lines in pairs)
+
+
 def reason(path: Path, error: Exception) -> str:
     """Return why a data file could not be read, with the part, the line and the remedy if they can be found."""
     parts = [] if isinstance(error, OSError) and error.errno else data_files.parts(path)

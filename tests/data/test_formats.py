@@ -285,6 +285,38 @@ def test_quotes_that_may_join_rows_are_noted(tmp_path, home):
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "joined"),
+    [
+        ("items.csv", 'item_id,title,n\na,"Anvil,1\nb,Bell,2\nc,Clock,3"\nd,Drum,4\n', ["b", "c"]),
+        ("items.csv", 'item_id,title,n\na,"Anvil,1\nb,Bell, small,2\nc,Clock,3"\nd,Drum,4\n', ["c"]),
+        (
+            "interactions.csv",
+            'user_id,item_id,timestamp,q\nu,a,1,"x\nv,a,2,\nv,b,3,y"\nu,b,2,\nv,c,4,\nu,c,5,\n',
+            ["v"] * 2,
+        ),
+        ("items.csv", 'item_id,title,n\na,"Anvil\nof iron, black, large",1\nb,Bell,2\nc,Clock,3\nd,Drum,4\n', []),
+        ("items.csv", 'item_id\ttitle\na\t"Anvil\nb\tBell"\nc\tClock\nd\tDrum\n', []),
+    ],
+    ids=["items", "a comma more", "events", "a description of several lines", "tabs, where they are not joined"],
+)
+def test_rows_that_a_quote_joins_are_a_warning_of_check_and_card(tmp_path, home, name, text, joined):
+    """Each row would begin with a known id; a value of several lines with as many commas as a row does not."""
+    rows = [(user, item, time) for user in "uv" for time, item in enumerate("abcd")]
+    lines = "".join(f"{','.join(map(str, row))}\n" for row in rows)
+    written = {"interactions.csv": f"user_id,item_id,timestamp\n{lines}", "items.csv": "item_id,title\na,A\nb,B\nc,C\n"}
+    folder = write(tmp_path / "made", written | {name: text})
+    for _ in range(2):  # the second time, the preparation is cached
+        card = prepare(open_dataset(str(folder), home), PrepSpec(kcore=0), home).card
+        assert [f"({len(joined)} of " in line for line in card.warnings if "inside a quoted value" in line] == [
+            True
+        ] * bool(joined)
+    found = [f for f in linter.examine(str(folder), home, "", PrepSpec(kcore=0)).findings if "joined" in f.name]
+    assert [(f.name, f.level, f.count, list(f.examples)) for f in found] == [
+        (f"joined lines in {name}", "warning", len(joined), joined)
+    ] * bool(joined)
+
+
+@pytest.mark.parametrize(
     ("name", "text", "ids"),
     [
         ("items.csv", "item_id\na\tb\nc;d\n", ["a\tb", "c;d"]),
