@@ -253,6 +253,13 @@ ONE_FAULT: dict[str, tuple[Callable[..., Any], dict[str, tuple[str, int, int]]]]
         ),
         {"user_id that differ as numbers": ("warning", 2, USERS)},
     ),
+    "users that a spreadsheet rounded": (
+        lambda events, items: (
+            events.with_columns(user_id=pl.format("1.{}E+10", pl.col("user_id").str.slice(1))),
+            items,
+        ),
+        {"user_id in scientific notation": ("warning", USERS, USERS)},
+    ),
     "a user who is missing": (ids("user_id", "u07", "nan"), {"placeholder user_id": ("warning", LENGTH, EVENTS)}),
     "a clock of float32": (
         times(lambda t: t.cast(pl.Float32).cast(pl.Int64)),

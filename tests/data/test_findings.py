@@ -85,6 +85,22 @@ def test_differences_add_up_from_one_step_to_the_next_and_no_pair_is_reported_tw
     assert found[1].examples == ("'7'", "'7 '", "'\\uff17'")
 
 
+@pytest.mark.parametrize(
+    ("values", "count"),
+    [
+        (["1.67E+10", "1e+5", "7"], 2),
+        (["1.67E+10", "8", "7"], 0),
+        (["1E5", "12E+3", "1.5"], 0),
+        (["3e+12f", "b1e+5"], 0),
+    ],
+)
+def test_ids_in_scientific_notation_are_found_if_most_are(values, count):
+    found = ids.rounded(pl.Series(values), "user_id")
+    assert [(f.name, f.level, f.count) for f in found] == [("user_id in scientific notation", "warning", count)] * bool(
+        count
+    )
+
+
 def test_invisible_characters_are_named_by_their_code_points():
     (found,) = ids.marked(pl.Series(["\ufeffu1", "u\u200b2", "u3"]), "user_id")
     assert (found.name, found.count, found.total) == ("invisible characters in user_id", 2, 3)

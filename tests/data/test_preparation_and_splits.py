@@ -258,7 +258,9 @@ def test_a_file_that_changes_while_it_is_read_is_not_cached_under_the_hash_of_th
         return read(*given)
 
     monkeypatch.setattr(preparation, "read_events", read_while_another_process_writes)
-    with pytest.raises(HarnessError, match=r"^The files of made changed while they were read; run the command again\.$"):
+    with pytest.raises(
+        HarnessError, match=r"^The files of made changed while they were read; run the command again\.$"
+    ):
         prepare(open_dataset(str(folder), tmp_path), OFF, tmp_path)
     monkeypatch.undo()
     path.write_bytes(whole)

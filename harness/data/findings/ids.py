@@ -1,4 +1,4 @@
-"""Find ids that may be two spellings of one id, have invisible characters, or stand for a missing value."""
+"""Find ids that are rounded, have two spellings or invisible characters, or stand for a missing value."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ DASHES, QUOTES = r"[\x{2010}-\x{2015}\x{2212}]", r"[\x{2018}\x{2019}\x{02BC}]"
 BLANKS, SMALL = r"^\s|\s$|\s\s|[^\S ]", r"\p{Ll}"
 ODD_NUMBER = r"^(?:[+-][\d.,]+|0\d[\d.,]*|\d*[.,][\d.,]*|\d+[eE][+-]?\d+|[\d.,+-]+[eE][+-]?\d+)$"
 NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
+POWER = r"^\d(?:\.\d+)?[eE]\+\d+$"  # as spreadsheets write long numbers
 MISSING = (
     r"(?i)^['\x22]?(?:[+-]?nan|nat|none|null|nil|nul|n\.?a\.?|[#<(\[{]?(?:n/a|na|nan|null|none|nil)[>)\]}]?|undefined|"
     r"unknown|missing|empty|anonymous|not[ _](?:available|set)|not a number|1\.#(?:qnan|ind)|\\n|\\\\n|"
@@ -132,6 +133,16 @@ def missing(ids: pl.Series, events: Callable[[], np.ndarray], column: str) -> It
     yield Finding(f"placeholder {column}", WARNING, count, total, unit, says, remedy, who)
 
 
+def rounded(ids: pl.Series, column: str) -> Iterator[Finding]:
+    """Find ids, distinct (n,) str, in scientific notation, if most are: spreadsheets write long numbers so."""
+    hit = ids.str.contains(POWER)
+    if hit.sum() > len(ids) / 2:
+        units, who = f"{column.removesuffix('_id')}s", examples(ids.filter(hit))
+        says = f"{units} whose id is in scientific notation: digits may be lost, and different {units} count as one"
+        remedy = f"Export {column} as text from the source, not through a spreadsheet."
+        yield Finding(f"{column} in scientific notation", WARNING, int(hit.sum()), len(ids), units, says, remedy, who)
+
+
 def find(ids: pl.Series, events: Callable[[], np.ndarray], column: str) -> list[Finding]:
     """Run all tests of this module; `events` returns the number of events of each id, (n,)."""
-    return [*marked(ids, column), *spellings(ids, column), *missing(ids, events, column)]
+    return [*marked(ids, column), *rounded(ids, column), *spellings(ids, column), *missing(ids, events, column)]
