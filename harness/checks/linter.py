@@ -81,18 +81,20 @@ def check(
 def examine(word: str, home: Path, encoder: str = "", spec: PrepSpec | None = None, text: str = "") -> LintReport:
     """Open, prepare and check the data set or folder `word`, with the embedding of `encoder`.
 
-    Without `encoder`, the default encoder's embedding is checked if cached. A failure of preparation or encoding is a
-    finding. Raises HarnessError if there is no such data set or encoder.
+    Without `encoder`, the default encoder's embedding is checked if cached. An unreadable file and a failure of
+    preparation or encoding are findings. Raises HarnessError if there is no such data set or encoder.
     """
     from harness import registry
     from harness.checks import files, times
     from harness.checks._base import Facts
-    from harness.data import preparation, reader
+    from harness.data import preparation
     from harness.text.encoders._base import encoder as encoder_of
 
-    raw = reader.open_dataset(word, home, text)
+    raw, fault = _opened(word, home, text)
     chosen = encoder_of(registry.unquoted(encoder), home) if encoder else None
     findings, events, texts = files.read(raw)
+    if fault is not None and not any(finding.level == ERROR for finding in findings):
+        findings.append(_refused("files", "data set", fault))
     spec = spec or PrepSpec()
     facts, used = Facts(raw, events, texts, None, None, time.time(), spec), ""
     if not any(finding.level == ERROR for finding in [*findings, *files.find(facts), *times.refused(facts)]):
@@ -107,6 +109,16 @@ def examine(word: str, home: Path, encoder: str = "", spec: PrepSpec | None = No
         except HarnessError as error:
             findings.append(_refused("embedding", "matrix", error))
     return LintReport(raw.name, _counts(facts), _sorted(findings + _all(facts)), used)
+
+
+def _opened(word: str, home: Path, text: str) -> tuple[RawDataset, HarnessError | None]:
+    """Open a data set, and return the fault of a file that cannot be read; other faults raise HarnessError."""
+    from harness.data import reader
+
+    try:
+        return reader.open_dataset(word, home, text), None
+    except reader.Unreadable as error:
+        return error.raw, error
 
 
 def text(report: LintReport) -> str:

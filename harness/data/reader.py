@@ -55,19 +55,35 @@ class RawDataset:
     sparse_ratings: bool = False  # whether events without a rating are meant so
 
 
+class Unreadable(HarnessError):
+    """A data set of which a file cannot be read; `raw` lacks what it would have taken from that file."""
+
+    def __init__(self, message: str, raw: RawDataset) -> None:
+        super().__init__(message, raw)  # both, so that it can be pickled
+        self.raw = raw
+
+    def __str__(self) -> str:
+        return self.args[0]
+
+
 def open_dataset(word: str, home: Path, text: str = "") -> RawDataset:
     """Open a data set by name or folder; `text` replaces its text template.
 
     A name is one of the user's folders in `<home>/config.toml`, or a built-in data set, which is downloaded to `home`
     if missing. A folder contains interactions and items (see `harness.data.data_files.data_files`) and optionally
     dataset.toml with name, text, licence, citation, redistributable (yes or no) and a table of embeddings. Raises
-    HarnessError if `word` is neither, the config or the folder is malformed, or the template names a missing column.
+    HarnessError if `word` is neither, the config or the folder is malformed, or the template names a missing column;
+    Unreadable if a file cannot be read.
     """
     raw = _open(word, home)
     if not text:
         return raw
-    with reading(raw.items):
-        _columns(raw.items, template_fields(raw.items, text))
+    try:
+        with reading(raw.items):
+            scans.scan(raw.items).collect_schema()
+    except HarnessError as error:
+        raise Unreadable(str(error), raw) from error
+    _columns(raw.items, template_fields(raw.items, text))
     return replace(raw, text=text, choice=None)
 
 
@@ -233,16 +249,32 @@ def _open_folder(folder: Path, name: str = "") -> RawDataset:
     name = name or settings.get("name", folder.resolve().name)
     if not re.fullmatch(library.NAME, name):
         raise HarnessError(f"{folder}: {library.bad_name(name)} Set `name` in dataset.toml.")
-    text, choice = (settings["text"], None) if "text" in settings else _default_text(items)
     answer = settings.get("redistributable", "")
     if answer and answer not in ANSWERS:
         raise HarnessError(f"{folder / 'dataset.toml'}: redistributable is '{answer}'; it must be yes or no.")
     terms = settings.get("licence", ""), settings.get("citation", ""), ANSWERS.get(answer)
-    notes: list[str] = []
-    for path in (interactions, items):
-        with reading(path):
-            notes += scans.notes(path)
-    return RawDataset(name, interactions, items, text, *terms, matrices, tuple(notes), choice)
+    raw = RawDataset(name, interactions, items, settings.get("text", ""), *terms, matrices)
+    return _read_by_default(raw, chosen="text" in settings)
+
+
+def _read_by_default(raw: RawDataset, *, chosen: bool) -> RawDataset:
+    """Add the notes on both files, and the text column unless it is `chosen`. Raises Unreadable."""
+    faults: list[HarnessError] = []
+    if not chosen:
+        try:
+            text, choice = _default_text(raw.items)
+            raw = replace(raw, text=text, choice=choice)
+        except HarnessError as error:
+            faults.append(error)
+    for path in (raw.interactions, raw.items):
+        try:
+            with reading(path):
+                raw = replace(raw, notes=(*raw.notes, *scans.notes(path)))
+        except HarnessError as error:
+            faults.append(error)
+    if faults:
+        raise Unreadable(str(faults[0]), raw)
+    return raw
 
 
 def _settings(path: Path) -> tuple[dict[str, str], dict[str, Path]]:

@@ -7,6 +7,7 @@ import csv
 import gzip
 import hashlib
 import io
+import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -489,6 +490,28 @@ def test_an_unreadable_file_is_a_one_line_error_with_file_line_and_fault(tmp_pat
     assert str(folder) in line
     for word in words:
         assert word in line
+
+
+UNREADABLE = [
+    *("latin-1", "a quote within", "gzip that is cut off", "gzip of Parquet", "Excel", "a Delta table", "no text"),
+    *("an unfinished job", "a part without a byte", "a stranger among the parts", "half a character of UTF-16"),
+]
+
+
+@pytest.mark.parametrize("case", [*UNREADABLE, "damaged Parquet", "damaged Parquet and its text"])
+def test_check_reports_an_unreadable_file_and_checks_the_other(tmp_path, home, case):
+    written = REFUSED[case][0] if case in REFUSED else {"items.parquet": b"PAR1xxxx"}
+    options = ["--text", "{title}"] if "text" in case else []
+    folder = write(tmp_path / "made", written | {"dataset.toml": 'text = "{title}"'} if options else written)
+    done = harness(home, "check", str(folder), "--json", "--kcore", "0", *options)
+    assert done.returncode == 1, done.stderr
+    report = json.loads(done.stdout)
+    bad = "items" if any(name.startswith("items") for name in written) else "interactions"
+    errors = {finding["name"]: finding["says"] for finding in report["findings"] if finding["level"] == "error"}
+    assert list(errors) == [bad]
+    assert errors[bad].startswith(bad)
+    assert ("file" in report["counts"]) == (bad == "items")
+    assert "no text" not in [finding["name"] for finding in report["findings"]]
 
 
 def test_a_hash_depends_on_the_parts_in_order_and_the_quoting_but_not_on_the_path(tmp_path, home):
