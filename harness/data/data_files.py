@@ -105,14 +105,20 @@ def _one(folder: Path, stem: str, near: Path | None = None) -> Path:
     paths += [path for path in entries if path not in paths and path.name.lower().endswith(atomic)]
     if near is not None and len(paths) > 1 and all(kind(path) == ATOMIC[stem] for path in paths):
         paths = [path for path in paths if _bare(path) == _bare(near)] or paths
-    if not paths and (folder / stem).is_dir():
-        paths = [folder / stem]
+    if (bare := folder / stem).is_dir() and (not paths or _has_data(bare)):
+        paths.append(bare)
     if len(paths) > 1:
         listed = f"{', '.join(path.name for path in paths[:-1])} and {paths[-1].name}"
         raise HarnessError(f"{folder} has {listed}, but only one {stem} file can be read. Move or rename the others.")
     if not paths:
         raise HarnessError(_lacks(folder, stem, near))
     return paths[0]
+
+
+def _has_data(folder: Path) -> bool:
+    """Return whether a folder or one of its partitions contains a data file."""
+    entries = [path for path in _entries(folder) if not path.name.startswith(SKIPPED)]
+    return any("=" in path.name and _has_data(path) if path.is_dir() else kind(path) for path in entries)
 
 
 def _lacks(folder: Path, stem: str, beside: Path | None) -> str:

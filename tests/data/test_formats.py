@@ -203,6 +203,7 @@ SAME_ROWS: dict[str, tuple[Written, list[str]]] = {
         ["interactions.csv is read as 3 parts", "items.csv is read as 2 parts"],
     ),
     "a folder without suffix": ({"interactions/part-0.parquet": parquet(EVENTS)}, []),
+    "a folder of pictures beside": ({"items.csv": ITEMS_CSV, "items/a.jpg": b"x", "items/_old.csv": ITEMS_CSV}, []),
 }
 
 
@@ -391,6 +392,14 @@ REFUSED: dict[str, tuple[Written, list[str]]] = {
     "RecBole's splits": (
         {"a.train.inter": TAB[0], "a.valid.inter": TAB[0], "a.test.inter": TAB[0]},
         ["a.test.inter, a.train.inter and a.valid.inter"],
+    ),
+    "a file and a folder of parts": (
+        {"interactions.csv": EVENTS_CSV, "interactions/part-0.csv": EVENTS_CSV},
+        ["has interactions.csv and interactions, but only one"],
+    ),
+    "a file and a folder of partitions": (
+        {"items.csv": ITEMS_CSV, "items/kind=a/part-0.parquet": parquet(ITEMS, ("item_id", "title"))},
+        ["has items.csv and items, but only one"],
     ),
     "two cases of one name": ({"Items.csv": ITEMS_CSV, "items.csv": ITEMS_CSV}, ["Items.csv and items.csv"]),
     "a format that is not read": ({"interactions.jsonl": "{}"}, ["There is interactions.jsonl, which cannot be read"]),
