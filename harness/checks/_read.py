@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from harness.data import dates, scans
-from harness.data.reader import WHOLE
+from harness.data.reader import CLOCKS, WHOLE
 from harness.types import HarnessError
 
 Columns = dict[str, int]
@@ -92,8 +92,8 @@ class RawEvents:
 
 def events(path: Path) -> RawEvents:
     """Read the interactions. Raises Unusable if the file cannot be read, or a column is missing or has a wrong type."""
-    kinds = _kinds(path, ["user_id", "item_id"])
-    clocks = [name for name in ("timestamp", "order") if name in kinds]
+    kinds = _kinds(path, ["user_id", "item_id"], CLOCKS)
+    clocks = [name for name in CLOCKS if name in kinds]
     for name in ("user_id", "item_id"):
         if not (kinds[name].is_integer() or kinds[name] in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
             raise Unusable(f"{name} is {kinds[name]}, so 1 and 1.0 do not match", f"Write {name} as text.")
@@ -138,9 +138,11 @@ def _scan(path: Path) -> pl.LazyFrame:
     return scans.scan(path)
 
 
-def _kinds(path: Path, wanted: list[str]) -> pl.Schema:
+def _kinds(path: Path, wanted: list[str], also: tuple[str, ...] = ()) -> pl.Schema:
+    """Return column -> type. Raises Unusable if a wanted column is missing, or it or one of `also` occurs twice."""
     try:
         kinds = _scan(path).collect_schema()
+        scans.refuse_twice(path, [*wanted, *also])
     except (pl.exceptions.PolarsError, OSError, HarnessError) as error:
         raise _unreadable(path, error) from None
     if missing := [name for name in wanted if name not in kinds]:

@@ -42,7 +42,7 @@ class Dialect:
     Spark writes it, not `""`. `old_mac`: a bare carriage return ends a line. `blank`: some lines have no value.
     `swallows`: quotes that join lines, each with as many values as a row: plain characters, or a fault.
     `joins`: some line within a quoted value has as many values as a row. `plain`: polars can read the file unchanged. `empty`: it has no bytes. `skip`: number of lines before the header.
-    `types`: column -> RecBole's type. `form`, `traits`: the separator and other properties that the file name does not
+    `types`: column -> RecBole's type. `twice`: names of several columns. `form`, `traits`: the separator and other properties that the file name does not
     show, in words.
     """
 
@@ -57,6 +57,7 @@ class Dialect:
     empty: bool = False
     skip: int = 0
     types: dict[str, str] = field(default_factory=dict)
+    twice: tuple[str, ...] = ()
     form: str = ""
     traits: tuple[str, ...] = ()
 
@@ -124,7 +125,8 @@ def _dialect(path: Path, size: int, mtime_ns: int) -> Dialect:
         raise HarnessError(f"{path}: {bad}")
     usual = USUAL.get(data_files.kind(path), ",")
     separator = separator or _separator(lines[skip], usual)
-    types = _types(_fields(lines[skip], separator))
+    fields = _fields(lines[skip], separator)
+    types = _types(fields)
     quote, escaped = quotes.quoting(data, separator)
     separators = lines[skip].count(separator)
     swallows = not escaped and quotes.swallows(data, separator, separators)
@@ -149,6 +151,7 @@ def _dialect(path: Path, size: int, mtime_ns: int) -> Dialect:
         empty=not len(data),
         skip=skip,
         types=types,
+        twice=_twice(fields),
         form=SEPARATORS[separator] if separator != usual else "",
         traits=tuple(traits),
     )
@@ -255,6 +258,11 @@ def fault(path: Path) -> str:
         if odd := _odd_row(lines, style.skip, delimiter=style.separator, quoting=quoting, strict=strict):
             return odd
     return quotes.stray(data, style.separator)
+
+
+def _twice(names: list[str]) -> tuple[str, ...]:
+    bare = [TYPED.sub(r"\1", name) for name in names]
+    return tuple(name for name in dict.fromkeys(bare) if bare.count(name) > 1)
 
 
 def joined(path: Path, column: str) -> tuple[list[str], int]:

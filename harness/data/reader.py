@@ -22,6 +22,7 @@ from harness.system import decoding, files
 from harness.types import HarnessError, digest
 
 SETTINGS = ["name", "text", "licence", "citation", "redistributable", library.MATRICES]
+CLOCKS = ("timestamp", "order")
 ANSWERS = {"yes": True, "no": False}
 SEPARATORS = " \t\n.,;:|/-"  # removed from the start of a text whose first field is missing
 CLOSING = ")]}"
@@ -164,7 +165,7 @@ def read_events(path: Path, also: tuple[str, ...] = (), sparse: bool = False) ->
     """
     with reading(path):
         rows, kinds = _columns(path, ["user_id", "item_id", *also])
-        clocks = [name for name in ("timestamp", "order") if name in kinds]
+        clocks = [name for name in CLOCKS if name in kinds]
         if not clocks:
             raise HarnessError(
                 f"{path} has neither a column 'timestamp' nor a column 'order'; one of them is required."
@@ -305,9 +306,13 @@ def _default_text(items: Path) -> tuple[str, titles.TextColumn | None]:
 
 
 def _columns(path: Path, wanted: list[str]) -> tuple[pl.LazyFrame, pl.Schema]:
-    """Return the rows of a file and the types of its columns. Raises HarnessError if a wanted column is missing."""
+    """Return the rows of a file and the types of its columns.
+
+    Raises HarnessError if a wanted column is missing, or it or a clock occurs twice.
+    """
     rows = scans.scan(path)
     kinds = rows.collect_schema()
+    scans.refuse_twice(path, [*wanted, *(CLOCKS if "user_id" in wanted else ())])
     if missing := [name for name in wanted if name not in kinds]:
         names = [name if name.isprintable() else repr(name) for name in kinds]
         absent = " nor ".join(f"column '{name}'" for name in missing)

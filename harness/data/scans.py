@@ -60,6 +60,14 @@ def unquoted(path: Path) -> bool:
     return any(style.swallows and style.quote is None for style in styles)
 
 
+def refuse_twice(path: Path, names: list[str]) -> None:
+    """Raise HarnessError if delimited text has several columns of one of these names."""
+    for part in data_files.parts(path):
+        twice = () if _is_parquet(part) else delimited.dialect(part).twice
+        if name := next((name for name in names if name in twice), ""):
+            raise HarnessError(f"{part}: the column {name} occurs more than once in the header; rename or drop one.")
+
+
 def joined(path: Path, column: str) -> tuple[list[str], int]:
     """Return the values of `column` in lines within quoted values that look like rows, and the number of all lines."""
     pairs = [delimited.joined(part, column) for part in data_files.parts(path) if not _is_parquet(part)]

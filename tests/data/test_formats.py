@@ -278,6 +278,12 @@ def test_quotes_in_a_column_that_is_not_read_join_no_rows_between_tabs(tmp_path,
     assert notes == ("interactions.tsv is read with quotes as plain characters",)
 
 
+def test_a_column_that_occurs_twice_is_no_fault_if_it_is_not_read(tmp_path, home):
+    items = "item_id,note,title,note\na,x,Anvil,y\nb,x,Bell,y\n"
+    folder = write(tmp_path / "made", {"items.csv": items, "interactions.csv": EVENTS_CSV.replace("\n", ",\n")})
+    assert read(folder, home) == (EVENTS, ITEMS, ())
+
+
 def test_quotes_that_may_join_rows_are_noted(tmp_path, home):
     """In a file with commas, such a value may also be meant: a description with a comma in each line."""
     for text, noted in (('a,"Heroes\nb,Low\nc,Blue 12"\nd,x\n', True), ('a,"one\nand two"\nd,"x, y"\n', False)):
@@ -435,6 +441,20 @@ REFUSED: dict[str, tuple[Written, list[str]]] = {
         {"interactions.csv": 'user_id;item_id;timestamp;q\nu;a;1;"a;b"\nu;b;2;5"\nv;a;3;"x ""y"""\nv;b;4;5"\n'},
         ["interactions.csv: line 3 has a quote inside an unquoted value"],
     ),
+    **{
+        f"two columns {name} in {file}": (
+            {file: separated(text, separator).replace("x", name + kind)},
+            [f"{file}: the column {name} occurs more than once in the header"],
+        )
+        for name, file, separator, kind, text in [
+            ("timestamp", "interactions.csv", ",", "", "user_id,item_id,x,x\nu,a,1,9\nu,b,2,8\nv,a,3,7\nv,b,4,6\n"),
+            ("user_id", "interactions.csv", ",", "", "x,item_id,timestamp,x\nu,a,1,w\nu,b,2,w\nv,a,3,u\nv,b,4,u\n"),
+            ("order", "interactions.tsv", "\t", "", "user_id,item_id,timestamp,x,x\nu,a,1,1,2\nv,b,1,1,2\n"),
+            ("item_id", "interactions.csv", ",", "", "user_id,x,x,timestamp\nu,a,b,1\nv,b,a,1\n"),
+            ("title", "items.csv", ",", "", "item_id,x,x\na,Anvil,A\nb,Bell,B\n"),
+            ("item_id", "made.item", "\t", ":token", "x,x,title:token_seq\na,b,Anvil\nb,a,Bell\n"),
+        ]
+    },
     "a quote that does not close": ({"items.csv": 'item_id,title\na,"Anvil\nb,Bell\n'}, ["line 2 opens a quote that"]),
     "a bare carriage return": (
         {"interactions.csv": EVENTS_CSV.replace("u,b,2\n", "u,b,2\r")},
