@@ -34,6 +34,7 @@ DECIMAL_COMMA = r"^\s*[+-]?(?:\d+,(?:\d{1,2}|\d{4,})|(?:0|\d{4,}),\d{3})\s*$"  #
 BINARY = {b"PAR1": "Parquet", b"PK\x03\x04": "zip or Excel", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
 GZIP = b"\x1f\x8b"
 
+
 @dataclass(frozen=True)
 class Dialect:
     """How a delimited file is written.

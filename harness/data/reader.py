@@ -8,12 +8,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from string import Formatter
 
 import polars as pl
 
 from harness import registry
-from harness.data import data_files, dates, library, scans
+from harness.data import data_files, dates, library, scans, templates
 from harness.data.findings import titles
 from harness.data.findings.ids import VISIBLE
 from harness.data.scans import reading
@@ -24,8 +23,6 @@ from harness.types import HarnessError, digest
 SETTINGS = ["name", "text", "licence", "citation", "redistributable", library.MATRICES]
 CLOCKS = ("timestamp", "order")
 ANSWERS = {"yes": True, "no": False}
-SEPARATORS = " \t\n.,;:|/-"  # removed from the start of a text whose first field is missing
-CLOSING = ")]}"
 TEXT = (pl.String, pl.Categorical, pl.Enum)
 WHOLE = r"^\s*([+-]?[0-9]+)\.0*\s*$"  # a whole number that is written with a point
 EXACT = 2**53  # from here on, float64 skips whole numbers
@@ -84,7 +81,7 @@ def open_dataset(word: str, home: Path, text: str = "") -> RawDataset:
             scans.scan(raw.items).collect_schema()
     except HarnessError as error:
         raise Unreadable(str(error), raw) from error
-    _columns(raw.items, template_fields(raw.items, text))
+    _columns(raw.items, templates.fields(raw.items, text))
     return replace(raw, text=text, choice=None)
 
 
@@ -140,7 +137,19 @@ def raw_hash(raw: RawDataset, hashes: dict[str, str] | None = None) -> str:
     hashes = hashes or file_hashes(raw)
     quotes = {"quotes": "escaped"} if scans.escaped(raw.interactions) or scans.escaped(raw.items) else {}
     quotes |= {"rows": "unquoted"} if scans.unquoted(raw.interactions) or scans.unquoted(raw.items) else {}
-    return digest({"text": raw.text, **hashes, **quotes})
+    brackets = {"brackets": "balanced"} if _rebalanced(raw) else {}
+    return digest({"text": raw.text, **hashes, **quotes, **brackets})
+
+
+def _rebalanced(raw: RawDataset) -> bool:
+    """Return whether the text of some item has brackets in pairs only since this version."""
+    names = templates.fields(raw.items, raw.text)
+    if (odd := templates.unbalanced(raw.text)) is None:
+        return False
+    with reading(raw.items):
+        rows, kinds = _columns(raw.items, names)
+        texts = rows.select(_field(raw.items, name, kinds[name]) for name in names)
+        return bool(texts.select(odd.any()).collect().item())
 
 
 def file_hashes(raw: RawDataset) -> dict[str, str]:
@@ -190,7 +199,7 @@ def read_items(path: Path, template: str) -> pl.DataFrame:
 
     Raises HarnessError if a column is missing, the file is empty or unreadable, or an item_id is null or a duplicate.
     """
-    fields = template_fields(path, template)
+    fields = templates.fields(path, template)
     with reading(path):
         rows, kinds = _columns(path, ["item_id", *fields])
         texts = (_field(path, name, kinds[name]) for name in fields)
@@ -201,24 +210,7 @@ def read_items(path: Path, template: str) -> pl.DataFrame:
         raise HarnessError(f"{path}: item_id '{duplicates[0]}' occurs more than once; each item must have one row.")
     head = pl.col(f"field {fields[0]}") if fields else pl.lit(None, pl.String)
     places = pl.int_range(pl.len(), dtype=pl.Int64)
-    return items.select("item_id", text=_render(template), source_row=places, head=head)
-
-
-def template_fields(path: Path, template: str) -> list[str]:
-    """Return the columns that a text template names. Raises HarnessError, naming `path`, if it is malformed."""
-    try:
-        parts = list(Formatter().parse(template))
-    except ValueError as error:
-        raise HarnessError(f"{path}: the text template '{template}' is malformed: {error}.") from None
-    for _, name, spec, conversion in parts:
-        if name is not None and (not name or spec or conversion or not name.isidentifier()):
-            raise HarnessError(f"{path}: the text template '{template}' may hold only column names in braces.")
-    fields = list(dict.fromkeys(name for _, name, _, _ in parts if name is not None))
-    if template and not fields:
-        raise HarnessError(
-            f"{path}: the text template '{template}' names no column; write {{title}} or leave it empty."
-        )
-    return fields
+    return items.select("item_id", text=templates.render(template), source_row=places, head=head)
 
 
 def _open_named(name: str, home: Path) -> RawDataset:
@@ -341,40 +333,6 @@ def _field(path: Path, name: str, kind: pl.DataType) -> pl.Expr:
         text = column.cast(pl.String)
     text = text.str.strip_chars()
     return pl.when(text.str.contains(VISIBLE)).then(text).alias(f"field {name}")
-
-
-def _chunks(template: str) -> tuple[list[tuple[str, str]], str]:
-    """Return (words before, field) for each field of a template, and the words after the last."""
-    chunks, words = [], ""
-    for literal, name, _, _ in Formatter().parse(template):
-        words += literal
-        if name is not None:
-            chunks.append((words, name))
-            words = ""
-    return chunks, words
-
-
-def _render(template: str) -> pl.Expr:
-    """Fill the template; null if no field has a value.
-
-    A missing field is left out with the words before it and the closing bracket after it. The first present field loses
-    the separators before it. Words after the last field stay if any field is present.
-    """
-    chunks, tail = _chunks(template)
-    if not chunks:
-        return pl.lit(None, pl.String)
-    parts, some = [], pl.lit(False)
-    for place, (words, name) in enumerate(chunks):
-        after = chunks[place + 1][0] if place + 1 < len(chunks) else tail
-        close = after[: len(after) - len(after.lstrip(CLOSING))]
-        lead = words.lstrip(CLOSING) if place else words
-        value = pl.col(f"field {name}")
-        before = pl.when(some).then(pl.lit(lead)).otherwise(pl.lit(lead.lstrip(SEPARATORS) if place else lead))
-        parts.append(
-            pl.when(value.is_not_null()).then(pl.concat_str(before, value, pl.lit(close))).otherwise(pl.lit(""))
-        )
-        some = some | value.is_not_null()
-    return pl.when(some).then(pl.concat_str(*parts, pl.lit(tail.lstrip(CLOSING))))
 
 
 def _check_filled(path: Path, frame: pl.DataFrame, names: list[str]) -> None:

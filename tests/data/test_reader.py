@@ -17,7 +17,7 @@ from harness.data import reader
 from harness.data.findings import Finding
 from harness.data.preparation import prepare
 from harness.data.reader import open_dataset, raw_hash, ready
-from harness.types import HarnessError, PrepSpec
+from harness.types import HarnessError, PrepSpec, digest
 
 EVENTS = {"user_id": ["u", "u", "v", "v"], "item_id": ["a", "b", "a", "b"], "timestamp": [1, 2, 3, 4]}
 ITEMS = {"item_id": ["a", "b"], "title": ["Anvil", "Bell"]}
@@ -229,6 +229,41 @@ def test_words_of_a_template_belong_to_the_field_after_them(tmp_path):
     assert texts(tmp_path, items, "{title}") == ["... And Justice", "Anvil", None, None]
     assert texts(tmp_path, items, "{{{title}}} [{brand}]")[:3] == ["{... And Justice} [X]", "{Anvil}", "[Y]"]
     assert texts(tmp_path, items, "") == [None] * 4
+
+
+FIELDS = ["title", "year", "brand"]
+ROWS = [("T", "Y", "B"), ("T", "Y", None), ("T", None, "B"), ("T", None, None), (None, "Y", None), (None, None, "B")]
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("{title} ({year}, {brand})", ["T (Y, B)", "T (Y)", "T (B)", "T", "(Y)", "(B)"]),
+        ("{title} [from {year} by {brand}]", ["T [from Y by B]", "T [from Y]", "T [by B]", "T", "[from Y]", "[by B]"]),
+        ("({year}, {brand}) {title}", ["(Y, B) T", "(Y) T", "(B) T", "T", "(Y)", "(B)"]),
+        (
+            "{title} ({year} edition) by {brand}",
+            ["T (Y edition) by B", "T (Y edition)", "T by B", "T", "(Y edition)", "by B"],
+        ),
+        ("{title} [{year} ({brand})]", ["T [Y (B)]", "T [Y]", "T [(B)]", "T", "[Y]", "[(B)]"]),
+        # brackets without a pair are as they were
+        ("{title} :) {year}, {brand})", ["T :) Y, B)", "T :) Y", "T, B)", "T", ") Y", "B)"]),
+    ],
+)
+def test_brackets_around_several_fields_stay_in_pairs_if_some_are_missing(tmp_path, template, expected):
+    items = {"item_id": list("abcdef"), **{name: [row[place] for row in ROWS] for place, name in enumerate(FIELDS)}}
+    assert texts(tmp_path, items, template) == expected
+
+
+def test_the_hash_tells_texts_whose_brackets_were_not_in_pairs_from_those_of_earlier_versions(tmp_path, home):
+    def is_as_before(brands: list[str | None]) -> bool:
+        items = ITEMS | {"year": ["1", "2"], "brand": brands}
+        folder = write_dataset(tmp_path / "made", EVENTS, items, toml="text = '{title} ({year}, {brand})'")
+        raw = open_dataset(str(folder), home)
+        return raw_hash(raw) == digest({"text": raw.text, **reader.file_hashes(raw)})
+
+    assert is_as_before(["Acme", "Bravo"])
+    assert not is_as_before(["Acme", None])
 
 
 def test_the_hash_depends_on_content_and_template_not_on_name_or_path(tmp_path, home):
