@@ -83,7 +83,7 @@ def _titles(named: pl.DataFrame, total: int) -> Iterator[Finding]:
         shown = examples(f"{item} {head}" for item, head in fake.select("item_id", "head").head(3).rows())
         remedy = "Leave the title empty, so that they count as items without text."
         yield Finding("placeholder titles", WARNING, fake.height, total, "items", says, remedy, shown)
-    long = named.filter(pl.col("head").str.split(" ").list.len() > LONG_TITLE)
+    long = named.filter(pl.col("head").str.count_matches(r"\S+") > LONG_TITLE)
     if long.height:
         says = f"items with a title of more than {LONG_TITLE} words"
         remedy = "Inspect them: page junk and keyword lists hide the name."

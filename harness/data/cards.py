@@ -195,7 +195,7 @@ def _text(card: DataCard) -> str:
     if not card.text:
         return "none"
     missing, duplicates = card.missing_text, card.duplicate_texts
-    return f"{card.text}; {missing:,} items without text, {duplicates:,} with the same text as another item"
+    return f"{card.text}; {missing:,} items without text, {duplicates:,} with the same text as an earlier item"
 
 
 def _embedding(info: Json) -> str:

@@ -319,6 +319,7 @@ ONE_FAULT: dict[str, tuple[Callable[..., Any], dict[str, tuple[str, int, int]]]]
     "NaN": (title("NaN"), {"placeholder titles": ("warning", 1, ITEMS)}),
     "Unknown": (title("Unknown"), {"placeholder titles": ("warning", 1, ITEMS)}),
     "a duplicate": (title("Anvil"), {"duplicate texts": ("info", 1, ITEMS)}),
+    "20 words in wide lines": (title("  very " * 19 + " long"), {}),
     "21 words": (title("very " * 20 + "long"), {"long titles": ("info", 1, ITEMS)}),
     "1001 characters": (title("x" * 1001), {"long texts": ("info", 1, ITEMS)}),
     "U+FFFD": (title("Mis\ufffdrables"), {"U+FFFD": ("warning", 1, ITEMS)}),
@@ -719,7 +720,7 @@ def test_a_card_is_printed_in_words(tmp_path):
     assert said["published"] == "differs: events 300 (-20.00 % here); a paper"
     assert said["prepared"] == "kcore 5; 240 events in the source (30 users, 24 items), 0 duplicates dropped"
     assert said["time"].startswith("0 % of a user's consecutive events have equal times")
-    assert said["text"] == "{title}; 1 items without text, 0 with the same text as another item"
+    assert said["text"] == "{title}; 1 items without text, 0 with the same text as an earlier item"
     assert said["minilm"] == "24 x 384, mean cosine 0.250; rank 3 of 11"
     assert [said["licence"], said["citation"], said["warning"]] == ["research only", "Doe 2020", "Mind the step."]
     assert max(map(len, lines)) <= 110
