@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import polars as pl
 
 from harness.checks._base import Facts
+from harness.data import plausibility
 from harness.data.findings import ERROR, INFO, WARNING, Finding, examples, level, titles
 
 PLACEHOLDER = r"(?i)^(title_\d+|nan|none|null|n/?a|unknown|untitled|no title|not available|[-?.]+)$"
@@ -57,6 +58,7 @@ def find(facts: Facts) -> Iterator[Finding]:
         yield from titles.chosen(choice, items.height)
     yield from titles.find(items)
     yield from titles.unseen(items)
+    yield from plausibility.of_fields(facts.raw)
     yield from _missing(items)
     present = items.filter(pl.col("text").is_not_null())
     yield from _titles(present.filter(pl.col("head").is_not_null()), items.height)

@@ -14,15 +14,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from harness.data import scans
-from harness.data.findings import ERROR, INFO, WARNING, Finding, catalogue, clocks, examples, ids, titles
-from harness.data.reader import RawDataset, read_events, read_items
+from harness.data import scans, templates
+from harness.data.findings import ERROR, EXAMPLES, INFO, WARNING, Finding, catalogue, clocks, examples, ids, titles
+from harness.data.reader import LOOK, RawDataset, fields, read_events, read_items
 from harness.metrics._all import CUTOFFS, HEADLINE
 from harness.system import files
 from harness.types import HarnessError
 
 WARNINGS_FILE = "warnings.json"
 COARSE = ("rounded clock", "day resolution")
+POINTED = r"^-?\d+\.0$"
 CUTOFF = int(HEADLINE.partition("@")[2])
 
 
@@ -74,6 +75,31 @@ def of_lines(raw: RawDataset, users: pl.Series, items: pl.Series) -> Iterator[Fi
             remedy = "Close the quote before them, or double quotes inside a value."
             name = f"joined lines in {path.name}"
             yield Finding(name, WARNING, len(rows), lines, "lines", says, remedy, examples(rows))
+
+
+def of_fields(raw: RawDataset) -> Iterator[Finding]:
+    """Find fields of the text that are whole numbers with a point: integers with gaps, as pandas writes them."""
+    with scans.reading(raw.items):
+        kinds = scans.scan(raw.items).collect_schema()
+        names = [
+            name for name in templates.fields(raw.items, raw.text) if kinds[name].is_float() or kinds[name] == pl.String
+        ]
+        if not names:
+            return
+        rows = fields(raw.items, names)
+        first = rows.head(LOOK).collect()
+        for name in names:
+            if not first[f"field {name}"].str.contains(POINTED).all():  # without a value: true, all are counted
+                continue
+            values = rows.select(pl.col(f"field {name}")).collect().to_series()
+            filled = values.drop_nulls()
+            if len(filled) and filled.str.contains(POINTED).all():
+                says = f"items whose {name} is a whole number with a decimal point, which their texts contain"
+                remedy = f"Cast {name} to integers (in pandas: astype('Int64')) and write the items again."
+                who = examples(filled.head(EXAMPLES))
+                yield Finding(
+                    f"decimal points in {name}", WARNING, len(filled), len(values), "items", says, remedy, who
+                )
 
 
 def on_reading(raw: RawDataset, users: pl.Series, items: pl.Series) -> list[str]:

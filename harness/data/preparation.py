@@ -131,6 +131,7 @@ def _sequences(raw: RawDataset, spec: PrepSpec, progress: Callable[[str], None])
     user, item = _codes(frame.drop_in_place("user_id"), users), _codes(frame.drop_in_place("item_id"), items)
     _check_ids_meet(raw, item, catalogue, texts)
     doubts = [*_doubtful(users, user), *_doubtful(items, item, texts["item_id"]), *plausibility.of_times(times)]
+    doubts += plausibility.of_fields(raw)
     progress("ordering")
     events = ordered(user, item, frame, timed, presets.tie_policy(spec))
     del user, item, frame, times

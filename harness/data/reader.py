@@ -147,9 +147,16 @@ def _rebalanced(raw: RawDataset) -> bool:
     if (odd := templates.unbalanced(raw.text)) is None:
         return False
     with reading(raw.items):
-        rows, kinds = _columns(raw.items, names)
-        texts = rows.select(_field(raw.items, name, kinds[name]) for name in names)
-        return bool(texts.select(odd.any()).collect().item())
+        return bool(fields(raw.items, names).select(odd.any()).collect().item())
+
+
+def fields(path: Path, names: list[str]) -> pl.LazyFrame:
+    """Return columns of the items as text, each as `field <name>`: str or null.
+
+    Raises HarnessError if one is missing or neither text nor numbers; collect the rows within `scans.reading`.
+    """
+    rows, kinds = _columns(path, names)
+    return rows.select(_field(path, name, kinds[name]) for name in names)
 
 
 def file_hashes(raw: RawDataset) -> dict[str, str]:

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from dataset_files import columns, write_dataset
 
+from harness.checks import linter
 from harness.data import plausibility, preparation, reader, splits
 from harness.data.findings import Finding
 from harness.system import checksums
@@ -93,6 +94,35 @@ def test_the_card_warns_once(tmp_path, family):
 def test_clean_data_have_no_warnings(tmp_path, column):
     events, items = sound()
     assert warnings(tmp_path, events, items.rename({"title": column})) == []
+
+
+YEARS = [None if place == 3 else 1990.0 + place for place in range(30)]
+TEXT = 'text = "{title} ({year})"'
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+@pytest.mark.parametrize(
+    ("years", "toml", "count"),
+    [
+        (YEARS, TEXT, 29),
+        ([*YEARS[:-1], 1990.5], TEXT, 0),
+        ([year and int(year) for year in YEARS], TEXT, 0),
+        ([None] * 30, TEXT, 0),
+        (YEARS, "", 0),
+    ],
+    ids=["years as floats", "a fraction", "integers", "no years", "not in the text"],
+)
+def test_whole_numbers_with_a_point_in_texts_are_on_the_card_and_in_check(tmp_path, suffix, years, toml, count):
+    events, items = sound()
+    folder = write_dataset(tmp_path / "made", events, items.with_columns(year=pl.Series(years)), suffix, toml)
+    raw = reader.open_dataset(str(folder), tmp_path)
+    card = preparation.prepare(raw, OFF, tmp_path).card
+    says = f"Items whose year is a whole number with a decimal point, which their texts contain ({count} of 30 items, e.g. "
+    assert [line for line in card.warnings if "decimal" in line] == [f"{says}1990.0; 1991.0; 1992.0)."] * bool(count)
+    found = [f for f in linter.check(raw) if f.name.startswith("decimal")]
+    assert [(f.name, f.level, f.count, f.total) for f in found] == [
+        ("decimal points in year", "warning", count, 30)
+    ] * bool(count)
 
 
 @pytest.mark.parametrize(
