@@ -121,7 +121,7 @@ def events(path: Path) -> RawEvents:
 
 
 def ratings(path: Path) -> np.ndarray:
-    """Return the rating float64 (n,) of the events that `events` returns, NaN without one. Raises Unusable as it does."""
+    """Return the ratings float64 (n,) of the rows of `events`, NaN where missing. Raises Unusable as `events` does."""
     rating = _number(path, "rating", _kinds(path, ["rating"])["rating"])
     frame = _collect(path, [*(_id(name) for name in ("user_id", "item_id")), rating])
     return frame.drop_nulls(["user_id", "item_id"])["rating"].fill_null(np.nan).to_numpy()

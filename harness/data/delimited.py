@@ -41,10 +41,10 @@ class Dialect:
 
     `quote`: the quote character, None if quotes are plain characters. `escaped`: a quote in a quoted value is `\\"`, as
     Spark writes it, not `""`. `old_mac`: a bare carriage return ends a line. `blank`: some lines have no value.
-    `swallows`: quotes that join lines, each with as many values as a row: plain characters, or a fault.
-    `joins`: some line within a quoted value has as many values as a row. `plain`: polars can read the file unchanged. `empty`: it has no bytes. `skip`: number of lines before the header.
-    `types`: column -> RecBole's type. `twice`: names of several columns. `form`, `traits`: the separator and other properties that the file name does not
-    show, in words.
+    `swallows`: quotes that join lines, each with as many values as a row: plain characters, or a fault. `joins`: some
+    line within a quoted value has as many values as a row. `plain`: polars can read the file unchanged. `empty`: it has
+    no bytes. `skip`: number of lines before the header. `types`: column -> RecBole's type. `twice`: names of several
+    columns. `form`, `traits`: the separator and other properties that the file name does not show, in words.
     """
 
     separator: str = ","

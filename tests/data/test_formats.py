@@ -531,7 +531,7 @@ UNREADABLE = [
 def test_check_reports_an_unreadable_file_and_checks_the_other(tmp_path, home, case):
     written = REFUSED[case][0] if case in REFUSED else {"items.parquet": b"PAR1xxxx"}
     options = ["--text", "{title}"] if "text" in case else []
-    folder = write(tmp_path / "made", written | {"dataset.toml": 'text = "{title}"'} if options else written)
+    folder = write(tmp_path / "made", dict(written) | ({"dataset.toml": 'text = "{title}"'} if options else {}))
     done = harness(home, "check", str(folder), "--json", "--kcore", "0", *options)
     assert done.returncode == 1, done.stderr
     report = json.loads(done.stdout)
