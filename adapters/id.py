@@ -15,7 +15,8 @@ from ._base import Adapter, Positive, Spectrum
 class ID(Adapter):
     """A trainable table (N, d) with initial entries N(0, ``init_std``^2).
 
-    The seam applies no gain to it, so ``init_std`` is the scale that the backbone sees.
+    The seam applies no gain to it, so ``init_std`` is the scale that the backbone sees. `IDGain` is the same with the
+    gain of a method that reads text.
     """
 
     uses_text = False

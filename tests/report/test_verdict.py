@@ -15,14 +15,14 @@ from harness.report.tables._verdict import _needed, _p
 from harness.stats import resampling
 
 Z = 2.94 + 0.84  # of p < .0033 (15 pairs at once, two-sided) and of 80 % power
+WITHOUT_TEXT = ("id", "id_gain")
 
 
 def noisy(means: dict[str, float], users: int, encoder: str = "minilm", runs: int = 2, seed: int = 5) -> Results:
-    """Independent rows of so many seeds, whose targets are first with this probability, else not in the list. `id` is a
-    row without text."""
+    """Independent rows of so many seeds, whose targets are first with this probability, else not in the list."""
     rng = np.random.default_rng(seed)
     rows = {
-        ("beauty", "none" if name == "id" else encoder, "sasrec", name): [
+        ("beauty", "none" if name in WITHOUT_TEXT else encoder, "sasrec", name): [
             np.where(rng.random(users) < mean, 1.0, 99.0) for _ in range(runs)
         ]
         for name, mean in means.items()
@@ -50,6 +50,11 @@ def test_text_helps_hurts_or_makes_no_significant_difference():
 def test_the_control_without_id_does_not_show_that_text_hurts_the_others():
     assert verdict({"id": 0.3, "text": 0.2}, 3000).startswith("Text does not replace the ID embedding: text -")
     assert verdict({"id": 0.3, "text": 0.2, "svd": 0.1}, 3000).startswith("Text hurts: at best text -")
+
+
+def test_the_id_control_with_a_gain_is_neither_a_row_with_text_nor_the_reference():
+    assert verdict({"id": 0.2, "id_gain": 0.4, "svd": 0.3}, 3000).startswith("Text helps: svd +")
+    assert "ext" not in verdict({"id_gain": 0.2, "svd": 0.3}, 3000)
 
 
 @pytest.mark.parametrize("state", ["pending", "running", "partial"])

@@ -8,7 +8,8 @@ from dataset_files import make_dataset
 
 from harness.data import reader
 from harness.record.ledger import Ledger
-from harness.search import plan, selection
+from harness.search import ensembles, plan, selection
+from harness.types import NO_TEXT, Cell
 from harness.workflows import run_bench, shared_data
 
 
@@ -38,3 +39,11 @@ def test_cells_of_the_same_content_under_two_names_share_one_search(home, datase
     assert (counts["cells"], counts["to_run"]) == (len(grid.studies), counts["trials"])
     ran = small_homes.train(grid, shared_data.prepare(grid))
     assert (ran, grid.counts()["done"]) == (counts["to_run"], counts["cells"])
+
+
+def test_an_adapter_without_text_has_one_cell_whatever_the_encoders():
+    chosen = ensembles.select("id,id_gain,svd", 2)
+    found = selection.cells("toy", ["sasrec"], chosen, ["minilm", "noise"])
+    trained = [cell for cell in found if not cell.is_baseline]
+    assert [(cell.adapter, cell.encoder) for cell in trained[:2]] == [("id", NO_TEXT), ("id_gain", NO_TEXT)]
+    assert trained[2:] == [Cell("toy", encoder, "sasrec", "svd") for encoder in ("minilm", "noise")]

@@ -253,6 +253,29 @@ def test_rows_gathered_for_a_sampled_loss_give_the_loss_of_the_whole_table(split
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
+def test_the_id_control_with_a_gain_trains_as_the_free_table_of_a_text_method_that_ignores_its_text(split):
+    common = {"backbone.dropout": 0.0, "train.weight_decay": 0.1}
+    ours = trial.Training(a_trial("id_gain", **common, **{"adapter.out_std": 0.2}), split, Spectrum.blank(split.n_items))
+    text = {"adapter.weight": 0.0, "text.out_std": 0.2}
+    theirs = trial.Training(a_trial("rlmrec_con", **common, **text), split, spectrum_of(split))
+    assert torch.equal(ours.model.table.adapter.table, theirs.model.table.adapter.table)
+    renamed = {"table.log_gain": "table.adapter.log_gain"}
+    start = {renamed.get(name, name): value.clone() for name, value in theirs.model.state_dict().items()}
+    ours.model.load_state_dict({name: start[name] for name in ours.model.state_dict()})
+    torch.testing.assert_close(ours.model.table()[1:].std().item(), 0.2)
+    for number in range(6):
+        at = slice(20 * number, 20 * number + 20)
+        for training in (ours, theirs):
+            batch = training.batch(training.windows.starts[at], training.windows.lengths[at])
+            training.step(batch, torch.Generator().manual_seed(number))
+        torch.testing.assert_close(ours.model.table(), theirs.model.table(), rtol=1e-4, atol=1e-6)
+        for name in ("table", "log_gain"):
+            gradient = getattr(ours.model.table.adapter, name).grad
+            owner = theirs.model.table if name == "log_gain" else theirs.model.table.adapter
+            torch.testing.assert_close(gradient, getattr(owner, name).grad, rtol=1e-3, atol=1e-7)
+    assert not torch.equal(ours.model.table.adapter.log_gain, start["table.adapter.log_gain"])
+
+
 def test_diagnostics_hold_directions_of_states_and_items(split):
     result, _ = trial.run(a_trial("spectran", epochs=2), split, spectrum_of(split))
     assert 0 < result.info["alignment"] < 4
