@@ -255,7 +255,9 @@ def test_rows_gathered_for_a_sampled_loss_give_the_loss_of_the_whole_table(split
 
 def test_the_id_control_with_a_gain_trains_as_the_free_table_of_a_text_method_that_ignores_its_text(split):
     common = {"backbone.dropout": 0.0, "train.weight_decay": 0.1}
-    ours = trial.Training(a_trial("id_gain", **common, **{"adapter.out_std": 0.2}), split, Spectrum.blank(split.n_items))
+    ours = trial.Training(
+        a_trial("id_gain", **common, **{"adapter.out_std": 0.2}), split, Spectrum.blank(split.n_items)
+    )
     text = {"adapter.weight": 0.0, "text.out_std": 0.2}
     theirs = trial.Training(a_trial("rlmrec_con", **common, **text), split, spectrum_of(split))
     assert torch.equal(ours.model.table.adapter.table, theirs.model.table.adapter.table)
