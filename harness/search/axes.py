@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 _RANGE_KEYS = {"low", "high", "log", "step"}
+_RANGE = re.compile(r"(?P<low>[\d.e+-]+) … (?P<high>[\d.e+-]+)(?P<log> log)?(?: step (?P<step>[\d.e+-]+))?")
 _GRAIN = 1e-9  # tolerance for a float on a step, relative to the step
 
 
@@ -115,6 +118,22 @@ def read(where: str, value: Any, default: Any, domain: Domain) -> Any:
         off = "not on a step of" if isinstance(axis, Range) and axis.low <= default <= axis.high else "outside"
         raise HarnessError(f"{where}: the default {default!r} is {off} {axis}.")
     return axis
+
+
+def recorded(text: str) -> Range | None:
+    """Read an unconditional range from the text that `str` makes of it; None for any other axis.
+
+    >>> recorded("0.0003 … 0.01 log"), recorded("1, 4")
+    (Range(low=0.0003, high=0.01, log=True, step=None, when=None), None)
+    """
+    match = _RANGE.fullmatch(text)
+    if match is None:
+        return None
+    try:
+        low, high = json.loads(match["low"]), json.loads(match["high"])
+        return Range(low, high, bool(match["log"]), json.loads(match["step"] or "null"))
+    except ValueError:
+        return None
 
 
 def _axis(where: str, options: Json, when: When | None, domain: Domain) -> Range | Choices:

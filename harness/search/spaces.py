@@ -92,10 +92,12 @@ class Space:
 @dataclass(frozen=True)
 class SpaceSource:
     """Source of spaces. Files in `folder`, a path or a name of `published()`, override the installed ones; `fixed` sets
-    shared parameters (`train.d`, `text.fusion`, `loss.tau`) to one value."""
+    shared parameters (`train.d`, `text.fusion`, `loss.tau`) to one value; `ranges` replaces those of searched ones,
+    as an earlier launch recorded them."""
 
     folder: Path | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    ranges: Mapping[str, Range] = field(default_factory=dict)
 
     def path(self, file: str) -> Path:
         override = self.root() / file if self.folder else None
@@ -216,7 +218,7 @@ def of_cell(cell: Cell, source: SpaceSource) -> Space:
             if name in part.overrides:
                 axis = part.domains[name].checked(f"{part.owner}[{name}]", part.overrides[name])
             if isinstance(axis, Range | Choices):
-                searched[key], default[key] = _placed(axis, part.prefix), value
+                searched[key], default[key] = source.ranges.get(key, _placed(axis, part.prefix)), value
             else:
                 fixed[key] = default[key] = axis
     space = _resolved(Space(fixed, searched, default))

@@ -14,7 +14,7 @@ from harness.record import artifacts
 from harness.record.ledger import Ledger
 from harness.report import row_lookup
 from harness.report.row_lookup import LedgerRow
-from harness.search import plan, spaces
+from harness.search import axes, plan, spaces
 from harness.system import tempdirs
 from harness.types import NO_TEXT, HarnessError, Interrupted, Trial, TrialResult
 from harness.workflows import run_bench
@@ -104,9 +104,13 @@ def _confirmed(ledger: Ledger, row: LedgerRow, runs: list[list[Trial]]) -> list[
 
 
 def _as_recorded(bench: plan.Request, row: LedgerRow) -> plan.Request:
-    """Return the bench with the row's recorded search: as it is, or with the parameters that its budget sets, since the
-    launch may be older than these. Raises HarnessError if neither is that search."""
-    for source in (bench.spaces.under(bench.budget.name), bench.spaces):
+    """Return the bench with the row's recorded search: with or without the parameters that its budget sets, in the
+    ranges of today or in the recorded ones, since the launch may be older than either. Raises HarnessError if none of
+    them is that search."""
+    recorded = {name: axes.recorded(text) for name, text in row.study.ranges.items()}
+    ranges = {name: axis for name, axis in recorded.items() if axis is not None}
+    today = (bench.spaces.under(bench.budget.name), bench.spaces)
+    for source in (*today, *(replace(source, ranges=ranges) for source in today)):
         one = replace(bench, spaces=source)
         if row.study.id in {study.id for study in plan.make(one, Ledger()).studies}:
             return one

@@ -139,7 +139,8 @@ def overview(grid: Plan) -> str:
 
 
 def remarks(grid: Plan) -> list[str]:
-    """Return lines about parameters drawn at random, cells with a warm start and a table of another sampler."""
+    """Return lines about parameters drawn at random, cells with a warm start, a table of another sampler and searches
+    in other ranges."""
     lines, engine = [], grid.request.engine
     if names := grid.drawn_at_random():
         lines.append(f"Sampler '{engine.sampler}' cannot model {', '.join(names)}: drawn at random.")
@@ -151,7 +152,7 @@ def remarks(grid: Plan) -> list[str]:
         )
     elif reached := grid.warm_cells():
         lines.append(f"{reached} cells start with {_origin(engine.warm_start)}")
-    return lines + _left_out(grid) + _other_sampler(grid)
+    return lines + _left_out(grid) + _other_sampler(grid) + _other_ranges(grid)
 
 
 def _origin(source: str) -> str:
@@ -185,6 +186,32 @@ def _other_sampler(grid: Plan) -> list[str]:
     return [
         f"Note: this home has a table of the same settings with {again}. With --sampler {sampler}, a separate table "
         f"begins; it reuses the configurations that both searches try. {again} continues the old table."
+    ]
+
+
+def _other_ranges(grid: Plan) -> list[str]:
+    """Return a note if cells of this table were searched in other ranges, of which this bench continues no search."""
+    again, older = 0, {}
+    for study in grid.distinct:
+        if study.max_trials < 2 or study.begun:
+            continue
+        ranges = study.record().ranges
+        before = [
+            record
+            for launch in study.ledger.launches.values()
+            if launch.table == grid.request.table_key
+            for record in launch.studies
+            if record.cell == study.cell and study.ledger.studies.get(record.id)
+        ]
+        others = [{n: r for n, r in record.ranges.items() if ranges.get(n, r) != r} for record in before]
+        again, older = again + any(others), next(filter(None, others), older)
+    if not again:
+        return []
+    names = ", ".join(f"{name} {text}" for name, text in older.items())
+    return [
+        f"Note: {again} {'cell was' if again == 1 else 'cells were'} searched here in other ranges ({names}) and will "
+        "be searched again in the current ones. To continue the old searches, give a --spaces folder whose train.toml "
+        "has their ranges."
     ]
 
 

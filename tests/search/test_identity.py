@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness import registry
 from harness.record.ledger import Ledger
-from harness.search import plan
+from harness.search import axes, plan, spaces
 from harness.types import BUDGETS, Engine, PrepSpec, Protocol
 from harness.workflows import run_bench
 
@@ -165,6 +165,10 @@ def test_a_raised_version_of_a_component_changes_its_cells_alone(place, monkeypa
 
 
 RECORDED = Path(__file__).parents[1] / "golden" / "ledgers" / "schema-1-core-3.jsonl"
+RANGES = {  # those of its launch, which the shipped ones have left
+    "train.lr": axes.Range(3e-4, 1e-2, log=True),
+    "train.weight_decay": axes.Range(1e-7, 1e-3, log=True),
+}
 
 
 def test_a_recorded_ledger_stays_done(tmp_path):
@@ -175,7 +179,9 @@ def test_a_recorded_ledger_stays_done(tmp_path):
     """
     home, folder = tmp_path / "home", make_dataset(tmp_path / "toy")
     (home / "ledger").mkdir(parents=True)
-    asked = small_homes.request(home, folder, "id,svd,spectran", backbones="sasrec,gru4rec", engine=Engine("tpe"))
+    source = spaces.SpaceSource(fixed=small_homes.SMALL, ranges=RANGES)
+    cells = {"adapters": "id,svd,spectran", "backbones": "sasrec,gru4rec"}
+    asked = small_homes.request(home, folder, **cells, engine=Engine("tpe"), spaces=source)
     kept = home / "ledger" / "20260101T000000-recorded.jsonl"
     kept.write_bytes(RECORDED.read_bytes())
     grid = plan.make(asked, Ledger.open(home))
@@ -200,6 +206,24 @@ def test_a_table_of_another_sampler_is_named_before_a_new_one_begins(tmp_path):
     small_homes.run(replace(asked, engine=Engine("tpe")))
     (line,) = run_bench.remarks(plan.make(asked, Ledger.open(home)))
     assert "--sampler tpe continues the old table" in line
+    small_homes.run(asked)
+    assert run_bench.remarks(plan.make(asked, Ledger.open(home))) == []
+
+
+def test_a_search_in_other_ranges_is_named_before_it_is_repeated(tmp_path):
+    home, folder = tmp_path / "home", make_dataset(tmp_path / "toy")
+    asked = small_homes.request(home, folder, "id", budget=replace(small_homes.BUDGET, trials=2))
+    small_homes.run(replace(asked, spaces=replace(asked.spaces, ranges=RANGES)))
+    (line,) = run_bench.remarks(plan.make(asked, Ledger.open(home)))
+    older = "train.lr 0.0003 … 0.01 log, train.weight_decay 1e-07 … 0.001 log"
+    assert line.startswith(f"Note: 1 cell was searched here in other ranges ({older}) and will be searched again")
+    (spaces_folder := tmp_path / "older").mkdir()
+    ranges = "lr = { low = 3e-4, high = 1e-2, log = true }\nweight_decay = { low = 1e-7, high = 1e-3, log = true }\n"
+    (spaces_folder / "train.toml").write_text(ranges)
+    continued = plan.make(replace(asked, spaces=replace(asked.spaces, folder=spaces_folder)), Ledger.open(home))
+    assert (continued.counts()["to_run"], run_bench.remarks(continued)) == (0, [])
+    pinned = replace(asked.spaces, fixed=asked.spaces.fixed | {"train.lr": 0.003, "train.weight_decay": 0.0})
+    assert run_bench.remarks(plan.make(replace(asked, spaces=pinned), Ledger.open(home))) == []
     small_homes.run(asked)
     assert run_bench.remarks(plan.make(asked, Ledger.open(home))) == []
 

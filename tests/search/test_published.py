@@ -86,6 +86,16 @@ def test_nothing_is_left_to_search_in_a_published_cell(folder, adapter, backbone
 
 
 @each_folder
+def test_the_shipped_ranges_hold_the_published_settings_of_training(folder):
+    shipped = spaces.read(ROOT.parent / "train.toml", "train", spaces.TRAIN_DEFAULTS, spaces.TRAIN_DOMAINS)
+    ranges = {name: axis for name, axis in shipped.items() if isinstance(axis, axes.Range | axes.Choices)}
+    assert set(ranges) == {"lr", "weight_decay"}
+    published = tomllib.loads((ROOT / folder / "train.toml").read_text())
+    outside = {name: published[name] for name, axis in ranges.items() if not axis.holds(published[name])}
+    assert outside in ({}, {"weight_decay": 0.0}), "none at all is a fixed value, which no range on a log scale holds"
+
+
+@each_folder
 @pytest.mark.parametrize(("adapter", "backbone"), [("id", None), (None, "sasrec"), ("id", "sasrec")])
 def test_other_rows_can_be_trained_beside_the_published_ones(folder, adapter, backbone):
     adapters = [adapter] if adapter else named(folder, "adapters")

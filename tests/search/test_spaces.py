@@ -166,6 +166,16 @@ def test_whole_numbers_among_the_choices_of_a_float_are_floats(tmp_path):
     assert [repr(value) for value in axis.values] == ["0.0", "1.0"]
 
 
+@pytest.mark.parametrize(
+    "axis",
+    [axes.Range(1e-07, 0.001, log=True), axes.Range(1, 64), axes.Range(0.1, 0.5, step=0.05), axes.Range(-1.0, 1e16)],
+)
+def test_a_recorded_range_is_read_as_it_was(axis):
+    assert axes.recorded(str(axis)) == axis
+    assert axes.recorded(f"{axis} if train.schedule is warmup_cosine") is None
+    assert axes.recorded("0.5 … 0.1") is axes.recorded("constant, one_cycle") is axes.recorded("...") is None
+
+
 def test_the_grid_of_a_stepped_range_stays_on_its_steps():
     axis = axes.Range(0.1, 0.5333332, step=0.1444444)
     assert all(axis.holds(value) for value in grids.values(axis))

@@ -371,6 +371,19 @@ def test_a_repeated_search_takes_a_matrix_from_the_folder_that_is_named(root, tm
     assert (refused.returncode, "--encoder need --search" in refused.stderr) == (2, True)
 
 
+def test_a_search_from_before_the_shipped_ranges_changed_is_repeated_in_the_recorded_ones(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_bench, "_search", lambda grid, bases, *_: (small_homes.train(grid, bases), False))
+    (home := tmp_path / "home").mkdir()
+    (older := tmp_path / "older").mkdir()
+    axes = "lr = { low = 3e-4, high = 1e-2, log = true }\nweight_decay = { low = 1e-7, high = 1e-3, log = true }\n"
+    (older / "train.toml").write_text(axes)
+    source = spaces.SpaceSource(older, fixed=small_homes.SMALL)
+    budget = replace(small_homes.BUDGET, trials=2)
+    small_homes.run(small_homes.request(home, root / "toy", "linear", budget=budget, spaces=source))
+    asked = ReproduceRequest("sasrec/linear", dataset=str(root / "toy"))
+    assert reproduce.search(home, asked, spaces.SpaceSource(fixed=small_homes.SMALL)).verdict == "equal"
+
+
 def test_another_search_is_not_taken_for_the_recorded_one(root):
     asked = ReproduceRequest("sasrec/linear", dataset=str(root / "toy"))
     with pytest.raises(HarnessError, match="the search here would differ"):
