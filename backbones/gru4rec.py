@@ -2,8 +2,9 @@
 
 Source: Hidasi et al. 2016 (arXiv 1511.06939). Like RecBole's version, it reads whole sequences with dropout on the
 input and has a linear head back to width d; instead of sampled losses it uses the full-catalogue softmax of every other
-backbone. Left out, as in RecBole: the official code's second dropout, on the states after each layer (off by default, 0
-to 0.3 in its settings), and its output bias per item. Ours: the biases of the gates, which RecBole's version lacks.
+backbone. Left out, as in RecBole: the official code's second dropout, on the states after each layer (off by default; 0
+to 0.3 in its README's table of best hyper-parameters, 0.4 in its parameter file for RSC15), and its output bias per
+item. Ours: the biases of the gates, which RecBole's version lacks.
 """
 
 from __future__ import annotations
