@@ -298,7 +298,7 @@ class Training:
             header = json.loads(saved[8 : 8 + int.from_bytes(saved[:8], "little")])["__metadata__"]
         except (ValueError, KeyError, safetensors.SafetensorError):
             return False
-        if header["trial"] != self.trial.id:
+        if header.get("trial") != self.trial.id:
             return False
         groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "average": {}, "optimizer": {}}
         for name, tensor in tensors.items():

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import optuna
 import pytest
+import safetensors.torch
 import torch
 from small_trials import SMALL, a_trial, spectrum_of
 
@@ -93,6 +94,7 @@ def test_a_foreign_or_damaged_checkpoint_is_not_taken(split):
     fresh = trial.Training(a_trial(), split, spectrum_of(split))
     assert not fresh.restore(saved[: len(saved) // 2])
     assert not fresh.restore(b"")
+    assert not fresh.restore(safetensors.torch.save({"model.x": torch.zeros(1)}, {"curve": "[0.5]"}))
     assert fresh.curve == []
 
 
