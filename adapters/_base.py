@@ -310,11 +310,13 @@ def _with_fixed(constructor: Callable[..., None], fixed: dict[str, Any]) -> Call
 class ItemTable(nn.Module):
     """The seam between text and backbone: scale the adapter's table, fuse it with an ID embedding, add a padding row.
 
-    ``fusion``: ``none``, ``add`` (text + id), ``gate`` (g*text + (1-g)*id, g = sigmoid([text, id] W + b)),
-    ``concat`` ([text, id], each d/2 wide; the adapter is then built at d - d//2). The text part is multiplied by a
-    trainable gain, initialised so that its entries have standard deviation ``out_std``: no adapter is favoured by its
-    initial scale. The gain is trained as its logarithm: it stays positive, and a step of the optimiser changes it by
-    the same ratio whatever its initial value. ID entries start as N(0, ``id_std``^2).
+    ``fusion``: ``none``, ``add`` (text + id), ``gate`` (g*text + (1-g)*id, g = sigmoid([text, id] W + b)), ``concat``
+    ([text, id], each d/2 wide; the adapter is then built at d - d//2). The text part is multiplied by a trainable gain,
+    initialised so that its entries have standard deviation ``out_std``: no adapter is favoured by its initial scale.
+    The gain is trained as its logarithm: it stays positive, and a step of the optimiser changes it by the same ratio
+    whatever its initial value. ``out_std`` holds in eval mode: of several texts per item, for the table of their mean.
+    A drawn text varies more than the mean, so training begins at a larger scale. ID entries start as N(0,
+    ``id_std``^2).
     Raises ValueError if ``fusion`` is unknown or not the adapter's, or its table is constant, which no gain can scale.
     """
 
