@@ -6,11 +6,13 @@ the embedding of item i in a trained SASRec, is added with weight alpha. The los
 (`_align.soft_contrast`), which uses alpha .01 and tau 2.
 
 Ours: the collaborative vectors. A trained SASRec would need a second training run in every trial, twice the budget of
-any other row. Instead they are computed in closed form from the same training sequences: the truncated singular value
+any other row. Instead they are computed from the same training sequences: approximately the truncated singular value
 decomposition U_d Sigma_d^(1/2) of the positive pointwise mutual information M_ij = max(0, log(n_ij n / (n_i n_j))) of
 items within ``window`` events of each other, the matrix that skip-gram embeddings factorise (Levy & Goldberg 2014,
-Neural Word Embedding as Implicit Matrix Factorization). The loss uses dot products, so lengths matter: these vectors
-have length `LENGTH`, and e_i is multiplied by a constant that gives it this length at initialisation. Left out: the
+Neural Word Embedding as Implicit Matrix Factorization). A fixed number of passes of subspace iteration does not
+converge where the spectrum is flat: on synthetic sequences (1,200 items, 3,000 users, d 64), Y Y^T differs from that of
+the exact decomposition by 18 % in Frobenius norm. The loss uses dot products, so lengths matter: these vectors have
+length `LENGTH`, and e_i is multiplied by a constant that gives it this length at initialisation. Left out: the
 fine-tuning of the language model (that concerns the encoder) and its PCA (``preprocess`` is searched instead). The loss
 counts each distinct item of the step once, not each event.
 """
@@ -110,8 +112,9 @@ def _ppmi(interactions: Interactions, n: int, window: int) -> Tensor:
 
 
 def _leading(M: Tensor, d: int) -> Tensor:
-    """Compute U_d Sigma_d^(1/2), (N, d), of a symmetric sparse M (N, N) by subspace iteration from a fixed start.
+    """Approximate U_d Sigma_d^(1/2), (N, d), of a symmetric sparse M (N, N) by subspace iteration from a fixed start.
 
+    `PASSES` passes with `SPARE` spare columns, not converged where singular values are close to each other (see above).
     Identical in every run, and without a dense N x N matrix. Columns beyond N are zero.
     """
     n = len(M)

@@ -10,9 +10,10 @@ of an item (`_align.soft_contrast`, tau 1).
 
 Ours. Causal encoders get a causal mask in the cross-attention too (the reference has none, and its training states then
 see their targets). Only the encoder knows the positions, so the attention reads vectors without them, multiplied by
-sqrt(d) in its scores as in the reference. ``residual`` adds the attention to the sequence instead of replacing it: the
-reference replaces it, but its attention has seen the positions. Here the replacement starts as a mean over the history
-and was slow to learn (MovieLens-100K, SASRec: validation NDCG@10 .101 after 16 epochs, .113 after 9 with ``residual``).
+sqrt(d) in its scores with every encoder; the reference multiplies for SASRec and BERT4Rec, not for GRU4Rec.
+``residual`` adds the attention to the sequence instead of replacing it: the reference replaces it, but its attention
+has seen the positions. Here the replacement starts as a mean over the history and was slow to learn (MovieLens-100K,
+SASRec: validation NDCG@10 .101 after 16 epochs, .113 after 9 with ``residual``).
 Similar users: the paper embeds a prompt that lists a user's titles; here users are compared by the cosine of the mean
 centred text of their training items. The state of a user is that before the last training event, as in the reference; a
 causal encoder has computed it for the main loss already, and its row is not encoded a second time: the same expected

@@ -1,8 +1,9 @@
 """PCA-MoE: the leading principal components of the text through a mixture of experts.
 
 Source: RecXplore (Shi et al. 2025, arXiv 2509.14979), whose comparison of adapters ranked PCA followed by a mixture of
-experts best. The mixture is UniSRec's (Hou et al. 2022, arXiv 2206.05941), see `UniSRecMoE`. The paper's number of
-components, and whether it scales them to unit variance, were not available to us: both are searched.
+experts best. The mixture is UniSRec's (Hou et al. 2022, arXiv 2206.05941), see `UniSRecMoE` and its differences (one
+draw of noise and dropout per item and step). The paper's number of components, and whether it scales them to unit
+variance, were not available to us: both are searched.
 """
 
 from __future__ import annotations

@@ -4,7 +4,10 @@ Source: the adaptor of UniSRec (Hou et al. 2022, arXiv 2206.05941): v_i = sum_k 
 parametric whitening, x' = Dropout(x), and g = softmax(x W_g + eps softplus(x W_n)), eps ~ N(0, 1) in training, else 0.
 From the authors' code: W_k ~ N(0, 0.02^2), all other parameters zero, and 0.01 added to the softplus. Left out: the
 pre-training on other domains with its contrastive losses, which are not part of the adaptor. Ours: one dropout mask for
-all experts, so that they are a single matrix product; the authors' code draws one mask per expert.
+all experts, so that they are a single matrix product; the authors' code draws one mask per expert. Ours, too: the table
+is computed once per step, so an item has one draw of gate noise and dropout in all places of the step, as input and as
+candidate. The authors' code calls the adaptor twice per step, for the events of the sequences and for the catalogue,
+with independent draws for every event and candidate.
 
 The score is not part of the adapter either: the authors score by cosine / 0.07 over the whole catalogue, while here all
 rows of a bench share one score, by default the dot product under a softmax over all items.
