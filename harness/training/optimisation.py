@@ -13,7 +13,11 @@ from harness.types import Json
 
 
 def make(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW; vectors and scalars (biases, norms, thresholds, gains) are not decayed."""
+    """AdamW; parameters of fewer than two dimensions are not decayed: most biases, norms, thresholds, gains.
+
+    Tables, matrices and all else of two dimensions are decayed, among them position embeddings, the experts' biases of
+    `unisrec_moe` and `pca_moe` (experts, width), and TedRec's shifts (length, d).
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},

@@ -15,7 +15,10 @@ SQUARES = (1e-10, 1e15)  # range of entries whose squares fit float32 and are no
 
 
 class ContentKNN:
-    """score(j) = cos(profile, x_j), profile = sum over the last 5 items of 0.7^(steps back) x_i, x the centred text."""
+    """score(j) = cos(profile, x_j), profile = sum over the last 5 items of 0.7^(steps back) x_i.
+
+    x: the centred text scaled to length 1, so an item weighs by its recency only; 0 for items without text.
+    """
 
     version = 1
     uses_text = True
