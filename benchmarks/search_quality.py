@@ -2,7 +2,7 @@
 
 Every sampler searches six real cells (MovieLens-100K and Office; SASRec with `id`, `linear` and `spectran`) with ten
 seeds, and every trial is trained: no surrogate and no lookup table. Short training of a narrow model takes a second or
-two per trial; the spaces are the default ones.
+two per trial; the spaces are the default ones, in the ranges of training that were shipped when it was recorded.
 
     python benchmarks/search_quality.py run --home FOLDER --samplers tpe,random    (resumes if interrupted)
     python benchmarks/search_quality.py report --home FOLDER                       (from the searches that are complete)
@@ -46,6 +46,8 @@ from harness.types import Budget, Cell, Engine, Inputs, PrepSpec, Protocol, Tria
 
 TRIALS, SEEDS, EPOCHS = 16, 10, 5
 PINS = {"train.d": 16, "train.max_len": 20}
+RANGES = {"train.lr": Range(3e-4, 1e-2, log=True), "train.weight_decay": Range(1e-7, 1e-3, log=True)}
+SOURCE = spaces.SpaceSource(fixed=PINS, ranges=RANGES)
 # short histories and a dense part of Office, for trials of a second or two
 DATA = {
     "ml-100k": ("last 20 events", PrepSpec(max_history=20)),
@@ -80,7 +82,7 @@ def study(cell: Cell, sampler: str, seed: int, ledger: Ledger, trials: int = TRI
     Draws are seeded from the first digits of the id, which the samplers of a cell and seed share: their first random
     points are equal, except those of `auto`, which derives another seed.
     """
-    space = spaces.of_cell(cell, spaces.SpaceSource(fixed=PINS))
+    space = spaces.of_cell(cell, SOURCE)
     budget = Budget("search", trials, EPOCHS, 0, 0)
     name, _, pruner = sampler.partition("+")
     inputs = Inputs(data=f"{cell.dataset}, {DATA[cell.dataset][0]}{PRUNED if pruner else ''}")
@@ -179,7 +181,7 @@ class Searches:
 
     @property
     def axes(self) -> dict[str, Range | Choices]:
-        return spaces.of_cell(self.cell, spaces.SpaceSource(fixed=PINS)).searched
+        return spaces.of_cell(self.cell, SOURCE).searched
 
     @property
     def conditional(self) -> int:
