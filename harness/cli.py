@@ -10,7 +10,7 @@ import difflib
 import importlib
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -20,6 +20,19 @@ from harness.types import INTERRUPTED, HarnessError, Interrupted
 
 class Verbs(click.Group):
     """The commands, sorted by `rank`. HarnessError and usage errors print one line and exit with code 2."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            _escape(stream)
+        return super().main(*args, **extra)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.exceptions.NoArgsIsHelpError:
+            raise
+        except click.UsageError as error:
+            _misused(error, ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         verbs = registry.names(registry.VERBS)
@@ -46,9 +59,7 @@ class Verbs(click.Group):
             click.echo(f"Error: {error}", err=True)
             ctx.exit(2)
         except click.UsageError as error:
-            help_at = (error.ctx or ctx).command_path
-            click.echo(f"Error: {' '.join(error.format_message().split())} See: {help_at} --help", err=True)
-            ctx.exit(2)
+            _misused(error, ctx)
         except KeyboardInterrupt as error:
             click.echo(f"\n{_interrupted(ctx.invoked_subcommand)}", err=True)
             ctx.exit(error.code if isinstance(error, Interrupted) else 130)
@@ -64,6 +75,19 @@ class Verbs(click.Group):
             rest = files.GOES_ON if full else "Correct this file or folder; harness --debug shows the traceback."
             click.echo(f"Error: {error.filename or 'The disk'}: {files.reason(error)}. {rest}", err=True)
             ctx.exit(2)
+
+
+def _escape(stream: Any) -> None:
+    """Print characters that the encoding of a stream lacks, such as latin-1, as escapes."""
+    if getattr(stream, "errors", "") == "strict" and hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")
+
+
+def _misused(error: click.UsageError, ctx: click.Context) -> NoReturn:
+    """Print a usage error in one line and exit."""
+    help_at = (error.ctx or ctx).command_path
+    click.echo(f"Error: {' '.join(error.format_message().split())} See: {help_at} --help", err=True)
+    ctx.exit(2)
 
 
 def _interrupted(verb: str | None) -> str:

@@ -337,6 +337,18 @@ def test_a_tilde_that_the_shell_left_is_the_users_folder(tmp_path, monkeypatch, 
     assert str(tmp_path / "user") in found.output or (tmp_path / "user" / "out").exists()
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-8", "ascii"])
+def test_a_table_is_printed_in_any_encoding(home, encoding):
+    synthetic_ledgers.write(home, datasets=1)
+    command = [sys.executable, "-m", "harness.cli", "leaderboard"]
+    variables = environment(home) | {"PYTHONIOENCODING": encoding}
+    found = subprocess.run(command, env=variables, capture_output=True, check=False)
+    assert (found.returncode, found.stderr) == (0, b"")
+    letters = found.stdout.decode("utf-8" if encoding == "ascii" else encoding)  # click writes UTF-8 in place of ASCII
+    assert ("≥" in letters) == (encoding in ("utf-8", "ascii"))
+    assert ("\\u2265" in letters) == (encoding not in ("utf-8", "ascii"))
+
+
 def test_without_docstrings_a_bench_is_one_clear_line_and_reading_verbs_work(dataset, home):
     def run(*words):
         command = [sys.executable, "-OO", "-m", "harness.cli", *words]
@@ -359,11 +371,14 @@ def test_without_docstrings_a_bench_is_one_clear_line_and_reading_verbs_work(dat
             "No such option '--trails'. (Did you mean one of: '--threads', '--train-users', '--trials'?)",
         ),
         (["export"], "Missing argument"),
+        (["--home", "h", "bench"], "No such option '--home'."),
+        (["--nope"], "No such option '--nope'."),
     ],
 )
 def test_wrong_use_of_the_command_line_is_one_line_that_names_the_help(words, says):
     found = CliRunner().invoke(main, words)
+    verb = "" if words[0].startswith("-") else f" {words[0]}"
     assert (found.exit_code, found.stdout) == (2, "")
     assert found.stderr.count("\n") == 1
     assert says in found.stderr
-    assert found.stderr.endswith(f"See: main {words[0]} --help\n")
+    assert found.stderr.endswith(f"See: main{verb} --help\n")
