@@ -18,7 +18,8 @@ from harness.verbs._types import BoundedInt
 
 if TYPE_CHECKING:
     from harness.search.plan import Plan
-    from harness.workflows.forecast import FinishedTrial, Forecast
+    from harness.workflows.finished_trials import FinishedTrial
+    from harness.workflows.forecast import Forecast
 
 rank = 20
 
@@ -70,10 +71,10 @@ def show(options: Options) -> None:
 
 
 def _deadline(grid: Plan, options: Options) -> None:
-    from harness.workflows import forecast
+    from harness.workflows import finished_trials, forecast
 
     deadline = forecast.duration(options["deadline"])
-    past = forecast.finished_trials(grid.studies[0].ledger) if grid.studies else []
+    past = finished_trials.read(grid.studies[0].ledger) if grid.studies else []
     with _machines(grid, options) as resources:
         prediction = _forecast(grid, past, options, resources)
     forecast.remember(grid, prediction)
@@ -98,13 +99,15 @@ def _machines(grid: Plan, options: Options) -> AbstractContextManager[Json]:
 
 def _forecast(grid: Plan, past: list[FinishedTrial], options: Options, resources: Json) -> Forecast:
     from harness.engine.slots import layout
-    from harness.workflows import calibrate, forecast
+    from harness.workflows import calibrate, forecast, gpu_memory
 
     asked = (options["threads"], options["gpu"]) if grid.pending else (None, None)  # a finished grid needs no machine
-    planned = layout(resources, grid.width, *asked)
+    measured = gpu_memory.newest(grid.studies[0].ledger) if grid.pending and resources["gpus"] else None
+    planned = layout(resources, grid.width, *asked, measured)
     slots = options["slots"] or planned.slots
     paces: dict[str, forecast.Pace] = {}
-    if uncalibrated := forecast.needing_calibration(grid, past):
+    how = (planned.threads, planned.gpu > 0)
+    if uncalibrated := forecast.needing_calibration(grid, past, *how):
         cluster = resources if options["address"] or os.environ.get("RAY_ADDRESS") else None
         paces = calibrate.paces(grid, uncalibrated, replace(planned, slots=min(slots, planned.slots)), cluster)
-    return forecast.of(grid, past, paces, slots, planned.threads)
+    return forecast.of(grid, past, paces, slots, *how)

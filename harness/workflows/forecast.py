@@ -1,8 +1,9 @@
 """Forecast the cost and the end of a grid, and propose cuts that meet a deadline.
 
-A cell's price comes from finished trials of its study; else from trials of its backbone and adapter on the same data;
-else from a calibration (`calibrate`): seconds per epoch times the epochs that a trial is likely to train before it
-stops early or is pruned. That share comes from finished trials with the same epochs and patience if there are any.
+A cell's price comes from finished trials with the same threads and device: those of its study, or else those of its
+backbone and adapter on the same data; else from a calibration (`calibrate`): seconds per epoch times the epochs that a
+trial is likely to train before it stops early or is pruned. That share comes from finished trials with the same epochs
+and patience if there are any.
 """
 
 from __future__ import annotations
@@ -12,19 +13,18 @@ import math
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, pstdev
 
-from harness.record.ledger import Ledger
 from harness.search.plan import Plan
 from harness.search.study import Study
 from harness.system.files import write_text
 from harness.types import Cell, HarnessError, Json, Params, digest
+from harness.workflows.finished_trials import FinishedTrial, Layout, shape
 
 SHARES = {"search": 0.7, "confirm": 0.9}  # share of its epochs that a trial trains, assumed until trials have finished
 ERRORS = {"its own trials": 0.1, "similar trials": 0.2, "calibration": 0.35}  # relative error of a price, by source
-SIZES = ("train.d", "train.max_len", "train.batch_size", "train.loss", "train.precision")  # an epoch's cost
 COMMON = 0.1  # relative error common to all prices: slots that slow each other down, load of the machine
 Z = 1.645  # a 90 % interval
 START = 20.0  # seconds before the first trial: start of Ray, embeddings
@@ -115,42 +115,17 @@ def duration(text: str) -> float:
     return seconds
 
 
-@dataclass(frozen=True)
-class FinishedTrial:
-    """The facts of a finished trial that prices depend on."""
-
-    id: str
-    role: str
-    cell: tuple[str, str]  # backbone, adapter
-    inputs: tuple[str, str]  # hashes of data and embedding
-    planned: tuple[int, int]  # epochs, patience
-    epochs: int
-    seconds: float
-    shape: Params = field(default_factory=dict)  # parameters that an epoch's cost depends on, see `_shape`
-
-
-def finished_trials(ledger: Ledger) -> list[FinishedTrial]:
-    """Return all finished trials of a ledger that trained. Reads each from disk once."""
-    trials = []
-    for trial_id, entry in ledger.trials.items():
-        if entry.status in ("done", "pruned") and (seconds := ledger.seconds(trial_id)) > 0:
-            trial, result = entry.trial, entry.result
-            if trial.epochs and result is not None:
-                cell, inputs = (trial.cell.backbone, trial.cell.adapter), (trial.inputs.data, trial.inputs.embedding)
-                planned = (trial.epochs, trial.patience)
-                epochs, shape = max(len(result.curve), 1), _shape(trial.params)
-                trials.append(FinishedTrial(trial_id, trial.role, cell, inputs, planned, epochs, seconds, shape))
-    return trials
-
-
-def of(grid: Plan, past: Sequence[FinishedTrial], paces: Mapping[str, Pace], slots: int, threads: int) -> Forecast:
+def of(
+    grid: Plan, past: Sequence[FinishedTrial], paces: Mapping[str, Pace], slots: int, threads: int, gpu: bool = False
+) -> Forecast:
     """Return the forecast of a grid's pending trials.
 
-    `past`: the `finished_trials` of its ledger; `paces`: calibrations by study id of studies `needing_calibration`.
+    `past`: the finished trials of its ledger; `paces`: calibrations by study id of studies `needing_calibration`;
+    `slots`, `threads`, `gpu`: how the trials will run.
     """
     costs, unpriced, shares = [], [], _shares(past)
     for study in grid.pending:
-        price = _price(study, past, shares, paces)
+        price = _price(study, past, shares, paces, (threads, gpu))
         if price is None:
             unpriced.append(study.cell)
             continue
@@ -163,10 +138,10 @@ def of(grid: Plan, past: Sequence[FinishedTrial], paces: Mapping[str, Pace], slo
     return replace(_total(costs, slots, threads), unpriced=tuple(unpriced))
 
 
-def needing_calibration(grid: Plan, past: Sequence[FinishedTrial]) -> list[Study]:
-    """Return the pending studies that finished trials give no price for."""
+def needing_calibration(grid: Plan, past: Sequence[FinishedTrial], threads: int, gpu: bool = False) -> list[Study]:
+    """Return the pending studies for which no finished trial that ran alike gives a price."""
     shares = _shares(past)
-    return [study for study in grid.pending if _price(study, past, shares, {}) is None]
+    return [study for study in grid.pending if _price(study, past, shares, {}, (threads, gpu)) is None]
 
 
 def _total(costs: list[CellCost], slots: int, threads: int) -> Forecast:
@@ -191,15 +166,20 @@ def _shares(past: Iterable[FinishedTrial]) -> dict[tuple[str, int, int], float]:
 
 
 def _price(
-    study: Study, past: Sequence[FinishedTrial], shares: Mapping[tuple[str, int, int], float], paces: Mapping[str, Pace]
+    study: Study,
+    past: Sequence[FinishedTrial],
+    shares: Mapping[tuple[str, int, int], float],
+    paces: Mapping[str, Pace],
+    layout: Layout,
 ) -> Price | None:
-    """Return the price of a study's trials, None if unknown. Baselines and ensembles cost a flat second:
+    """Return the price of a study's trials under a layout, None if unknown. Baselines and ensembles cost a flat second:
     they do not train."""
     if not study.cell.is_trained:
         return Price(0.0, 1.0, "no training", 1.0)
     cell, inputs = (study.cell.backbone, study.cell.adapter), (study.inputs.data, study.inputs.embedding)
-    fixed = {k: v for k, v in _shape(study.space.default).items() if k not in study.space.searched}
-    like = [one for one in past if one.cell == cell and one.inputs == inputs and _agree(one.shape, fixed)]
+    fixed = {k: v for k, v in shape(study.space.default).items() if k not in study.space.searched}
+    like = [one for one in past if one.cell == cell and one.inputs == inputs and one.layout in (None, layout)]
+    like = [one for one in like if _agree(one.shape, fixed)]
     ids = {trial_id for trial_id, _ in study.history().values()}
     ours = [one for one in like if one.id in ids]
     search = ours or [one for one in like if one.role == "search"] or like
@@ -213,12 +193,6 @@ def _price(
     length = fmean(one.epochs for one in ours) if ours else _length(study, "search", shares)
     last = _rate(confirm) * _length(study, "confirm", shares)
     return Price(_rate(search) * length, last, source, ERRORS[source] + spread)
-
-
-def _shape(params: Params) -> Params:
-    """The parameters of a trial that decide what an epoch of it costs: `SIZES` and whole numbers of the backbone."""
-    whole = {name for name, value in params.items() if name.startswith("backbone.") and type(value) is int}
-    return {name: value for name, value in params.items() if name in SIZES or name in whole}
 
 
 def _agree(shape: Params, fixed: Params) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.engine import slots
 from harness.engine.slots import GpuMemory, Layout
+from harness.record.ledger import Ledger
 from harness.search.axes import Choices, Range
 from harness.search.plan import Plan
 from harness.search.spaces import Space
@@ -49,6 +50,13 @@ def measure(grid: Plan, shared: Json, resources: Json, meter: Meter | None = Non
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
         log(f"GPU memory was not measured ({reason}); trials share a GPU by number only.")
         return None
+
+
+def newest(ledger: Ledger) -> GpuMemory | None:
+    """Return the memory that the newest launch with a measurement recorded; None if there is none."""
+    facts = [launch.provenance.get("gpu_memory") for _, launch in sorted(ledger.launches.items())]
+    found = next((one for one in reversed(facts) if one), None)
+    return GpuMemory(**{name.removesuffix("_mb"): value for name, value in found.items()}) if found else None
 
 
 def unusable(layout: Layout, labels: Mapping[str, str]) -> list[str]:

@@ -20,7 +20,7 @@ from harness.search import plan, spaces
 from harness.search.studies import TrialQueue
 from harness.types import Budget, Cell, Engine, HarnessError, Inputs, Protocol, TrialResult
 from harness.verbs import plan as verb
-from harness.workflows import calibrate, eta, forecast, status
+from harness.workflows import calibrate, eta, finished_trials, forecast, status
 from harness.workflows.progress import Progress
 
 BUDGET = Budget("tiny", trials=6, epochs=10, patience=3, seeds=2)
@@ -33,11 +33,11 @@ def study(ledger, adapter="mlp", dataset="toy", **changes):
     return replace(made, **changes)
 
 
-def run(home, studies, seconds, limit=10**9, reason=""):
+def run(home, studies, seconds, limit=10**9, reason="", **provenance):
     """A real grid whose trials take made seconds by cell; its launch is recorded as a bench does it."""
     segment, ran = Segment(home), 0
     cells = [s.record().to_json() for s in studies]
-    segment.append("launched", schema=1, studies=cells, skipped=[], provenance={"slots": 2})
+    segment.append("launched", schema=1, studies=cells, skipped=[], provenance={"slots": 2} | provenance)
     grid = TrialQueue([s for s in studies if s.state == "pending"], segment, lambda event: None)
     while ran < limit and (found := grid.next()) is not None:
         taken = seconds[found.trial.cell.adapter]
@@ -132,8 +132,8 @@ def test_a_forecast_takes_a_cells_own_trials_before_anything_else(home):
     made = [study(Ledger.open(home), name) for name in ("svd", "mlp")]
     ledger = run(home, made, {"svd": 1.0, "mlp": 10.0}, limit=10)
     grid = made_plan(home, ledger, [replace(s, ledger=ledger) for s in made])
-    assert forecast.needing_calibration(grid, forecast.finished_trials(ledger)) == []
-    found = forecast.of(grid, forecast.finished_trials(ledger), {}, slots=2, threads=1)
+    assert forecast.needing_calibration(grid, finished_trials.read(ledger), 1) == []
+    found = forecast.of(grid, finished_trials.read(ledger), {}, slots=2, threads=1)
     [cost] = found.costs
     assert (cost.trials, cost.seeds, cost.price.source) == (4, 2, "its own trials")
     assert cost.price.search == pytest.approx(10.0)
@@ -146,9 +146,9 @@ def test_a_cell_without_trials_is_priced_by_like_trials_or_waits_for_a_calibrati
     other = study(ledger, "mlp", engine=Engine("tpe", "none"))
     new = study(ledger, "svd")
     grid = made_plan(home, ledger, [other, new])
-    assert forecast.needing_calibration(grid, forecast.finished_trials(ledger)) == [new]
+    assert forecast.needing_calibration(grid, finished_trials.read(ledger), 1) == [new]
     found = forecast.of(
-        grid, forecast.finished_trials(ledger), {new.id: forecast.Pace(epoch=2.0, finish=1.0)}, slots=1, threads=1
+        grid, finished_trials.read(ledger), {new.id: forecast.Pace(epoch=2.0, finish=1.0)}, slots=1, threads=1
     )
     assert [c.price.source for c in found.costs] == ["similar trials", "calibration"]
     assert found.costs[0].price.search == pytest.approx(10.0)
@@ -157,11 +157,23 @@ def test_a_cell_without_trials_is_priced_by_like_trials_or_waits_for_a_calibrati
 
 def test_trials_of_a_smaller_model_are_no_price_of_a_larger_one(home):
     ledger = run(home, [study(Ledger.open(home), "mlp")], {"mlp": 10.0})
-    past = forecast.finished_trials(ledger)
+    past = finished_trials.read(ledger)
     for name, value in (("train.d", 1024), ("train.max_len", 1000), ("train.loss", "bce")):
         pinned = spaces.SpaceSource(fixed={name: value})
         larger = study(ledger, "mlp", space=spaces.of_cell(Cell("toy", "noise", "sasrec", "mlp"), pinned))
-        assert forecast.needing_calibration(made_plan(home, ledger, [larger]), past) == [larger], name
+        assert forecast.needing_calibration(made_plan(home, ledger, [larger]), past, 1) == [larger], name
+
+
+def test_trials_of_another_number_of_threads_or_device_are_no_price(home):
+    ledger = run(home, [study(Ledger.open(home), "mlp")], {"mlp": 10.0}, limit=4, threads=1, gpu=0.0)
+    left, past = study(ledger, "mlp"), finished_trials.read(ledger)
+    grid = made_plan(home, ledger, [left])
+    assert forecast.needing_calibration(grid, past, 1) == []
+    assert forecast.needing_calibration(grid, past, 8) == forecast.needing_calibration(grid, past, 1, True) == [left]
+    [cost] = forecast.of(grid, past, {left.id: forecast.Pace(1.0, 0.0)}, slots=1, threads=8).costs
+    assert (cost.price.source, cost.price.search) == ("calibration", pytest.approx(5.0)), "half the epochs, as there"
+    unknown = [replace(one, layout=None) for one in past]
+    assert forecast.needing_calibration(grid, unknown, 8) == [], "as in old ledgers"
 
 
 def test_cuts_are_ranked_and_each_is_the_smallest_that_fits(home):
@@ -183,7 +195,7 @@ def test_epochs_are_not_cut_once_a_search_has_begun(home):
     """With other epochs, nothing of what was trained counts."""
     ledger = run(home, [study(Ledger.open(home), "svd")], {"svd": 10.0}, limit=2)
     grid = made_plan(home, ledger, [study(ledger, "svd")])
-    whole = forecast.of(grid, forecast.finished_trials(ledger), {}, slots=2, threads=1)
+    whole = forecast.of(grid, finished_trials.read(ledger), {}, slots=2, threads=1)
     assert [cut.what.split()[0] for cut in forecast.cuts(grid, whole, 1.0)] == ["trials"]
 
 
@@ -224,7 +236,7 @@ def lay(resources, home, **given):
     left = [study(Ledger.open(home), name) for name in ("svd", "mlp")]
     grid = plan.Plan(None, {}, left, [])
     options = {"slots": None, "threads": None, "gpu": None, "address": "head:6379"} | given
-    found = verb._forecast(grid, forecast.finished_trials(left[0].ledger), options, resources)
+    found = verb._forecast(grid, finished_trials.read(left[0].ledger), options, resources)
     return found.slots, found.threads
 
 
@@ -236,6 +248,16 @@ def test_a_plan_has_the_slots_that_a_bench_would_have_there(home):
     assert lay(there, home, gpu=0.5) == (12, 5)
     assert lay(there, home, gpu=0.0, threads=4) == (16, 4)
     assert lay(there, home, gpu=0.0, threads=4, slots=3) == (3, 4)
+
+
+def test_a_plan_shares_gpus_by_the_memory_that_the_newest_launch_measured(home):
+    nodes = slots.resources([{"Alive": True, "Resources": {"CPU": 32.0, "GPU": 1.0}}])
+    made = [study(Ledger.open(home), name) for name in ("svd", "mlp")]
+    run(home, made, {"svd": 1.0, "mlp": 1.0}, limit=10)
+    assert lay(nodes, home)[0] == 4
+    memory = slots.GpuMemory(100, 500, 24_000)
+    run(home, made, {"svd": 1.0, "mlp": 1.0}, limit=1, gpu_memory=memory.to_json())
+    assert lay(nodes, home)[0] == slots.layout(nodes, 12, None, None, memory).slots > 4
 
 
 def test_a_resumed_bench_has_the_slots_that_it_had_before_its_searches_spent_their_seconds(home):

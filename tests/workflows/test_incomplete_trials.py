@@ -17,7 +17,7 @@ from harness.report import ledger_frames, tables
 from harness.search import plan, spaces, warm_start
 from harness.search.studies import Assignment, GridEvent, StudySearch, TrialQueue
 from harness.types import Budget, Cell, Engine, Inputs, Protocol, TrialResult
-from harness.workflows import calibrate, eta, forecast, status
+from harness.workflows import calibrate, eta, finished_trials, forecast, status
 from harness.workflows.progress import Progress
 
 BUDGET = Budget("tiny", trials=6, epochs=4, patience=2, seeds=2)
@@ -93,8 +93,8 @@ def test_status_forecast_and_table_of_odd_trials_go_on(home, odd, count):
     assert [cell["ended"] for cell in report["cells"]] == [3, count]
     assert status.text(report)
     grid = plan.Plan(plan.Request(home, budget=BUDGET), {}, [study(ledger, name) for name in ("svd", "mlp")])
-    past = forecast.finished_trials(ledger)
-    paces = {own.id: forecast.Pace(1.0, 0.5) for own in forecast.needing_calibration(grid, past)}
+    past = finished_trials.read(ledger)
+    paces = {own.id: forecast.Pace(1.0, 0.5) for own in forecast.needing_calibration(grid, past, 1)}
     found = forecast.of(grid, past, paces, 2, 1)
     assert 0 < found.low <= found.seconds <= found.high
     assert forecast.cuts(grid, found, 1.0)
@@ -139,7 +139,7 @@ def test_a_warm_start_from_odd_trials_takes_those_that_are_done(home, odd):
 def test_a_cell_whose_calibration_failed_is_named_where_the_forecast_leaves_it_out(home):
     ledger = run(home, "mlp", [FAILED])
     grid = plan.Plan(plan.Request(home, budget=BUDGET), {}, [study(ledger)])
-    found = forecast.of(grid, forecast.finished_trials(ledger), {}, 2, 1)
+    found = forecast.of(grid, finished_trials.read(ledger), {}, 2, 1)
     assert (found.seconds, found.unpriced) == (0.0, (study(ledger).cell,))
     assert f"not in the forecast: {study(ledger).cell}" in forecast.text(found, 60.0, [])
     assert forecast.to_json(found, 60.0, [])["unpriced"] == [asdict(study(ledger).cell)]
