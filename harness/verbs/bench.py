@@ -80,7 +80,7 @@ def command(**options: Any) -> None:
     if options["save"]:
         _save.save(options)
     if options["dry_run"]:
-        return plan.show(options)
+        return dry_run(options)
     if options["detach"]:
         return detach(options)
     outcome = run(options)
@@ -101,6 +101,15 @@ def run(options: Options) -> run_bench.Outcome:
     from harness.workflows import run_bench
 
     return run_bench.run(*_bench_of(options))
+
+
+def dry_run(options: Options) -> None:
+    """Print the plan of the bench that the options describe. Raises HarnessError where the bench would before it
+    trains."""
+    from harness.workflows import run_bench
+
+    run_bench.check(*_bench_of(options))
+    plan.show(options)
 
 
 def detach(options: Options) -> None:

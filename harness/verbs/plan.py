@@ -47,27 +47,48 @@ def command(**options: Any) -> None:
 
 def show(options: Options) -> None:
     """Print the plan of the bench that the options describe, or its forecast if they have a deadline."""
+    from harness.engine.slots import label_selector
     from harness.record.ledger import Ledger
     from harness.search import plan as planning
     from harness.workflows import run_bench
 
     if options.get("slots") and not options.get("deadline"):
         raise HarnessError("--slots needs --deadline: it sets the parallel trials of the forecast.")
+    label_selector(options["labels"])
+    if not options["address"] and not os.environ.get("RAY_ADDRESS"):
+        run_bench.check_threads(options["threads"])
     request = request_of(options)
     grid = planning.make(request, Ledger.open(request.home))
+    run_bench.describe_targets(grid, dict.fromkeys(study.cell.dataset for study in grid.pending))
     if options.get("deadline"):
         return _deadline(grid, options)
-    rows = [{**vars(s.cell), "state": s.state, "to_run": s.to_run()} for s in grid.studies]
+    remarks = [*run_bench.remarks(grid), *_unknown(grid)]
     if options["as_json"]:
-        return click.echo(json.dumps({"counts": grid.counts(), "cells": rows}, indent=1))
-    for row in rows:
+        return click.echo(json.dumps(_to_json(grid, remarks), indent=1))
+    for row in _rows(grid):
         cell = " / ".join(str(row[k]) for k in ("dataset", "encoder", "backbone", "adapter"))
         click.echo(f"{row['to_run']:4d} to run  {row['state']:8s} {cell}")
     for cell, reason in grid.skipped:
         click.echo(f"{0:4d} to run  skipped  {cell}: {reason}")
-    for line in run_bench.remarks(grid):
+    for line in remarks:
         click.echo(line)
     return click.echo(run_bench.overview(grid))
+
+
+def _rows(grid: Plan) -> list[Json]:
+    return [{**vars(study.cell), "state": study.state, "to_run": study.to_run()} for study in grid.studies]
+
+
+def _to_json(grid: Plan, remarks: list[str]) -> Json:
+    skipped = [{**vars(cell), "reason": reason} for cell, reason in grid.skipped]
+    return {"counts": grid.counts(), "cells": _rows(grid), "skipped": skipped, "remarks": remarks}
+
+
+def _unknown(grid: Plan) -> list[str]:
+    """Return a line about the cells that only the bench can refuse: their models have to be built."""
+    if not any(study.inputs.embedding and study.cell.is_trained for study in grid.pending):
+        return []
+    return ["Cells that do not fit the rank of their text are found when the bench starts."]
 
 
 def _deadline(grid: Plan, options: Options) -> None:

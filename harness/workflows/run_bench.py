@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,11 +84,18 @@ def check(request: Request, options: Options) -> None:
     which no cluster listens."""
     interpreter.check()
     options.store(request.home)
-    ray_head.address_of(options.address)
+    if ray_head.address_of(options.address) is None:
+        check_threads(options.threads)
     sharing.label_selector(options.labels)
     plan.check(request, Ledger.open(request.home))
     if options.artifacts:
         places.check(options.artifacts)
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise NoRoom if this machine has fewer cores than a trial is to have threads."""
+    cores = os.cpu_count() or 1
+    sharing.layout({"cpus": cores, "gpus": 0.0, "node_cpus": cores}, 1, threads, 0.0)
 
 
 def _run(request: Request, options: Options, stop: Stop) -> Outcome:
@@ -104,7 +112,7 @@ def _run(request: Request, options: Options, stop: Stop) -> Outcome:
     begun = time.monotonic()
     if grid.pending:
         disk_space.warn(grid, log, options.top_k)
-    _describe_targets(grid)
+    describe_targets(grid, grid.encoded_datasets)
     if options.gpu != 0:
         remote_encoding.encode(grid, options.address, sharing.label_selector(options.labels))
     bases = shared_data.prepare(grid) if grid.pending else {}
@@ -247,11 +255,13 @@ def without_lists(grid: Plan, top_k: int) -> list[str]:
     ]
 
 
-def _describe_targets(grid: Plan) -> None:
-    """Save the facts about test targets that tables show, once per prepared data set, protocol and fold."""
+def describe_targets(grid: Plan, names: Iterable[str]) -> None:
+    """Save the facts about test targets that tables show, once per prepared data set of these, protocol and fold.
+
+    Raises HarnessError for data that the protocol cannot split."""
     home = grid.request.home
-    for encoded in grid.encoded_datasets.values():
-        prepared = encoded.prepared
+    for name in names:
+        prepared = grid.encoded_datasets[name].prepared
         for part in grid.request.protocol.parts:
             key = artifacts.queries_key(prepared.hash, part.identity())
             artifacts.save_queries(

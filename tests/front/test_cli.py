@@ -86,6 +86,47 @@ def test_an_option_that_would_do_nothing_is_refused(dataset, home, words, said):
     refused(harness(home, *(str(dataset) if word == "{}" else word for word in words)), said)
 
 
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--protocol", "windows", "--folds", "500"], "leaves no user for the test of fold 0 (of 0 to 499)"),
+        (["--max-history", "2"], "--protocol loo leaves no user for validation"),
+        (["--labels", "foo"], "--labels foo: 'foo' is not key=value"),
+        (["--threads", "1000"], "No node has room for a trial of 1000 thread(s)"),
+    ],
+)
+def test_a_plan_refuses_what_the_bench_would(dataset, home, words, part):
+    words = ["--datasets", str(dataset), "--encoders", "noise", "--kcore", "0", "--adapters", "id", *words]
+    refused(harness(home, "plan", *words), part)
+    refused(harness(home, "bench", "--dry-run", *words), part)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--artifacts", "foo://x"], "--artifacts foo://x cannot be used"),
+        (["--address", "nohost"], "--address is 'nohost'"),
+        (["--tracking", "nowhere"], "'nowhere' is no address of an MLflow store"),
+    ],
+)
+def test_a_dry_run_checks_the_places_of_the_bench(dataset, home, words, part):
+    refused(bench(home, dataset, "--dry-run", "--adapters", "id", *words), part)
+
+
+def test_a_plan_as_json_has_the_cells_and_lines_of_the_text(dataset, home):
+    words = ["--datasets", str(dataset), "--encoders", "noise", "--kcore", "0", "--adapters", "id,mlp"]
+    words += ["--backbones", "sasrec,gru4rec", "--set", "train.d=63"]
+    found = json.loads(harness(home, "plan", *words, "--json").stdout)
+    text = harness(home, "plan", *words).stdout
+    assert [skipped["adapter"] for skipped in found["skipped"]] == ["id", "mlp"]
+    assert found["counts"]["skipped"] == 2
+    assert all(
+        f"{skipped['backbone']} / {skipped['adapter']}: {skipped['reason']}" in text for skipped in found["skipped"]
+    )
+    assert found["remarks"] == ["Cells that do not fit the rank of their text are found when the bench starts."]
+    assert found["remarks"][0] in text
+
+
 def test_a_published_setting_is_one_trial_and_its_seeds(dataset, home):
     words = ["--adapters", "id", "--encoders", "noise", "--kcore", "0", "--budget", "standard", "--json"]
     found = harness(home, "plan", "--datasets", str(dataset), "--spaces", "gsasrec", *words)
