@@ -99,13 +99,33 @@ def split_overrides(word: str) -> tuple[str, dict[str, Any]]:
         return word, {}
     if not rest.endswith("]"):
         raise HarnessError(f"'{word}': the bracket is not closed. Write {name}[parameter=value].")
-    fixed = {}
-    for pair in _words(rest[:-1]):
-        key, equals, value = pair.partition("=")
-        if not equals or not key.strip():
-            raise HarnessError(f"'{word}': '{pair}' is not parameter=value.")
-        try:
-            fixed[key.strip()] = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            fixed[key.strip()] = {"true": True, "false": False}.get(value.strip().lower(), value.strip())
-    return name, fixed
+    return name, dict(pairs(rest[:-1], f"'{word}':"))
+
+
+def check_once(word: str) -> None:
+    """Raise HarnessError if the brackets of a word fix a parameter twice."""
+    names = [name for name, _ in pairs(word.partition("[")[2].removesuffix("]"), f"'{word}':")]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise HarnessError(f"'{word}' fixes {twice} twice; keep one of its values.")
+
+
+def pairs(text: str, where: str) -> list[tuple[str, Any]]:
+    """Read a comma list of parameter=value. Raises HarnessError, with `where`, for anything else.
+
+    >>> pairs("train.d=16,train.loss=bce", "--set")
+    [('train.d', 16), ('train.loss', 'bce')]
+    """
+    found = []
+    for pair in _words(text):
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise HarnessError(f"{where} '{pair}' is not parameter=value.")
+        found.append((name.strip(), _value(value.strip())))
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return {"true": True, "false": False}.get(text.lower(), text)

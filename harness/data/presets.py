@@ -17,6 +17,7 @@ from typing import Any
 from harness.data.cards import DataCard
 from harness.registry import split_overrides, suggest
 from harness.types import STEPS, HarnessError, Json, PrepSpec, Protocol
+from harness.words import check_once
 
 COUNTS = Path(__file__).with_name("data_counts.toml")
 DEDUP = ("exact", "none", "first", "last")
@@ -59,6 +60,7 @@ def preset(word: str) -> PrepSpec:
     name, overrides = split_overrides(word)
     if name not in PRESETS:
         raise HarnessError(f"There is no preparation '{name}'. {suggest(name, list(PRESETS))}")
+    check_once(word)
     options = [field.name for field in fields(PrepSpec)]
     for key in overrides:
         if key not in options:

@@ -69,13 +69,24 @@ def canonical(word: str) -> str:
     >>> canonical("text+id"), canonical("ensemble[id,id,id]"), canonical("mlp[hidden=8]")
     ('id+text', 'id x3', '')
     """
-    listed = word.startswith("ensemble[") and word.endswith("]")
+    listed = word.startswith("ensemble[")
+    if listed and not word.endswith("]"):
+        raise HarnessError(f"'{word}': the bracket is not closed. Write ensemble[id,text].")
     parts = registry.split_list(word[len("ensemble[") : -1]) if listed else parts_of(word)
     if len(parts) < 2:
         if listed or parts:
             raise HarnessError(f"'{word}': an ensemble needs at least two parts, as in ensemble[id,text].")
         return ""
-    parts = sorted((_part(word, part.strip()) for part in parts), key=lambda part: (part != "id", part))
+    return joined([_part(word, part.strip()) for part in parts])
+
+
+def joined(parts: Sequence[str]) -> str:
+    """Return the name of the ensemble of these adapters.
+
+    >>> joined(["text", "id"]), joined(["id", "id", "id"])
+    ('id+text', 'id x3')
+    """
+    parts = sorted(parts, key=lambda part: (part != "id", part))
     repeated = len(set(parts)) == 1 and len(parts) > 2
     return f"{parts[0]} x{len(parts)}" if repeated else "+".join(parts)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from harness import registry
 from harness.data import library, preparation, reader, splits
 from harness.record.ledger import Ledger
-from harness.search import axes, ensembles, selection, spaces, suites, warm_start
+from harness.search import axes, ensembles, selection, spaces, spelling, suites, warm_start
 from harness.search.study import Study
 from harness.text import embeddings
 from harness.text.encoders import _base
@@ -165,8 +165,8 @@ def check(request: Request, ledger: Ledger) -> None:
     request.spaces.check()
     check_engine(request.engine)
     warm_start.check(ledger, request.engine.warm_start, request.budget.trials)
-    backbones = registry.select(registry.BACKBONES, request.backbones)
-    _conflicts(request.spaces, backbones, ensembles.select(request.adapters, request.budget.seeds).adapters)
+    backbones, chosen = _models(request, ledger)
+    _conflicts(request.spaces, backbones, chosen.adapters)
     selection.encoders(request.encoders, request.home)
     known = library.names(request.home)
     for folder in [word for word in selection.datasets(request.datasets, request.home) if word not in known]:
@@ -178,8 +178,7 @@ def make(request: Request, ledger: Ledger) -> Plan:
     request.spaces.check()
     check_engine(request.engine)
     warm_start.check(ledger, request.engine.warm_start, request.budget.trials)
-    backbones = registry.select(registry.BACKBONES, request.backbones)
-    chosen = ensembles.select(request.adapters, request.budget.seeds)
+    backbones, chosen = _models(request, ledger)
     # invalid names and values are reported before any download
     conflicts = _conflicts(request.spaces, backbones, chosen.adapters)
     encoders = selection.encoders(request.encoders, request.home)
@@ -200,6 +199,12 @@ def make(request: Request, ledger: Ledger) -> Plan:
         studies[cell] = ensembles.study(cell, studies) if cell.is_ensemble else study(cell, request, dataset, ledger)
     request = replace(request, winners=_source_table(request, ledger))
     return Plan(request, encoded_datasets, list(studies.values()), [(c, reasons[c]) for c in selected if c in reasons])
+
+
+def _models(request: Request, ledger: Ledger) -> tuple[list[str], ensembles.Selection]:
+    """Return the selected backbones and adapters, spelled as their rows."""
+    backbones = spelling.backbones(registry.select(registry.BACKBONES, request.backbones), ledger)
+    return backbones, spelling.adapters(ensembles.select(request.adapters, request.budget.seeds), ledger)
 
 
 def _source_table(request: Request, ledger: Ledger) -> str:

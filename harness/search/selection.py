@@ -10,6 +10,7 @@ from harness.data import library, reader
 from harness.search import ensembles
 from harness.text.encoders import _base
 from harness.types import BASELINE, NO_TEXT, Cell, HarnessError
+from harness.words import check_once
 
 DEFAULT_DATASET = "ml-100k"  # selected by `all` even if it is not on this machine yet
 
@@ -51,7 +52,11 @@ def not_ready(selection: str, home: Path) -> list[str]:
 
 def encoders(selection: str, home: Path) -> dict[str, _base.Encoder]:
     """Return the encoders of a request by label. Raises HarnessError for an unknown encoder or equal labels."""
-    chosen = [_base.encoder(word, home) for word in registry.split_list(selection)]
+    words = registry.split_list(selection)
+    for word in words:
+        if word.endswith("]"):
+            check_once(word)
+    chosen = [_base.encoder(word, home) for word in words]
     if not chosen:
         raise HarnessError(f"--encoders '{selection}' selects no encoder; give names (`harness list` shows them).")
     by_label = {encoder.label: encoder for encoder in chosen}

@@ -60,10 +60,10 @@ def prep_of(options: Options) -> PrepSpec:
 
 def source_of(options: Options) -> spaces.SpaceSource:
     """Return the source of search spaces that `--spaces` and `--set` name."""
-    from harness.registry import split_overrides
     from harness.search import spaces
+    from harness.words import pairs
 
-    pins = split_overrides(f"set[{','.join(options['set'])}]")[1] if options["set"] else {}
+    pins = dict(pairs(",".join(options["set"]), "--set"))
     return spaces.SpaceSource(options["spaces"], pins)
 
 

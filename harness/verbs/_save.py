@@ -10,11 +10,12 @@ from typing import Any
 import click
 
 from harness.paths import expanded
-from harness.registry import quoted, split_list, split_overrides
+from harness.registry import quoted, split_list
 from harness.types import HarnessError
 from harness.verbs import _study
 from harness.verbs._options import HOME, Options
 from harness.verbs._request import request_of
+from harness.words import pairs
 
 HEAD = "# A study of harness: `harness plan FILE` shows its plan, `harness bench FILE` runs it.\n"
 LEFT_OUT = "  # without user, password and parameters: set them in the environment"
@@ -121,15 +122,15 @@ def _settings(words: tuple[str, ...]) -> list[tuple[str, str]]:
     """Return parameter and value, as TOML, of the settings of `--set`."""
     from harness.system import toml_text
 
-    settings = split_overrides(f"set[{','.join(words)}]")[1]
-    return [(name, toml_text.value(_scalar(value))) for name, value in settings.items()]
+    settings = dict(pairs(",".join(words), "--set")).items()
+    return [(name, toml_text.value(_scalar(value))) for name, value in settings]
 
 
 def _scalar(value: Any) -> Any:
     """Return a value that TOML has, or the text that `--set` reads as this value."""
     if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    if isinstance(value, str) and split_overrides(f"set[x={value}]")[1] == {"x": value}:
+    if isinstance(value, str) and pairs(f"x={value}", "--set") == [("x", value)]:
         return value
     return repr(value)  # a string such as '1', or a list
 

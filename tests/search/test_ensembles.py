@@ -65,6 +65,7 @@ def test_a_row_has_one_name(word, name):
     [
         ("id+idd", "There is no adapter 'idd'. Did you mean 'id'?"),
         ("ensemble[id]", "at least two parts"),
+        ("ensemble[id", "'ensemble[id': the bracket is not closed. Write ensemble[id,text]."),
         ("ensemble[id,id+text]", "the parts of an ensemble are adapters"),
         ("id x6", "'id x6' needs 6 seeds of each row, this bench has 5: add --seeds 6."),
         ("id x1", "at least two parts"),
