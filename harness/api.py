@@ -166,6 +166,8 @@ def _words(option: click.Option, value: Any) -> list[str]:
     if value is None:
         return []
     if option.is_flag:
+        if value not in (True, False):  # bool("false") is True
+            raise HarnessError(f"{word.lstrip('-').replace('-', '_')} is {value!r}; it takes True or False.")
         return [word] if value else option.secondary_opts[:1]
     if isinstance(value, Mapping):
         return [part for key, setting in value.items() for part in (word, f"{key}={setting}")]

@@ -85,6 +85,8 @@ def test_what_is_left_out_or_none_has_the_default_of_the_command_line(tmp_path):
         ({"study": "study.yaml"}, "it takes the path of a study file, which ends in .toml"),
         ({"study": "/nowhere/study.toml"}, "There is no study file /nowhere/study.toml"),
         ({"seeds": "many"}, "--seeds"),
+        ({"filter_seen": "false"}, "filter_seen is 'false'; it takes True or False."),
+        ({"iterate": "no"}, "iterate is 'no'; it takes True or False."),
         ({"adapters": "mpl", "datasets": "ml-100k"}, "Did you mean 'mlp'"),
     ],
 )
