@@ -35,7 +35,11 @@ class CellWork:
     trains: bool = True
 
     def needs(self, search: float | None, confirm: float | None) -> float | None:
-        """Return the seconds the cell needs, None if unknown; `search`, `confirm`: mean seconds in other cells."""
+        """Return the seconds the cell needs, None if unknown; `search`, `confirm`: mean seconds in other cells.
+
+        What does not train takes a second each, until some have ended."""
+        if not self.trains:
+            return self.confirming * (fmean(self.confirmed) if self.confirmed else 1.0)
         search = fmean(self.searched) if self.searched else search
         samples = self.confirmed or ([max(self.searched)] if self.searched else [])  # the longest was not pruned
         confirm = fmean(samples) if samples else confirm if confirm is not None else search

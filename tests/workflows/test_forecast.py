@@ -60,6 +60,13 @@ def test_time_left_counts_every_cell_at_its_own_pace(home):
     assert eta.needs([eta.CellWork(3, 1)]) is None, "nothing ended: nobody knows"
 
 
+def test_what_does_not_train_takes_a_second_and_not_as_long_as_the_others():
+    trained = eta.CellWork(0, 0, searched=[300.0], confirmed=[600.0])
+    assert eta.needs([trained, eta.CellWork(0, 5, trains=False)]) == [0.0, 5.0]
+    assert eta.needs([eta.CellWork(0, 2, trains=False)]) == [2.0]
+    assert eta.CellWork(0, 2, confirmed=[3.0], trains=False).needs(300.0, 600.0) == 6.0
+
+
 def test_half_done_trials_count_for_a_half_and_seconds_bound_what_is_left():
     assert eta.CellWork(4, 0, searched=[10.0], flying=0.5).needs(None, None) == pytest.approx(35.0)
     assert eta.CellWork(100, 0, searched=[10.0], seconds_left=30.0).needs(None, None) == pytest.approx(35.0)
