@@ -8,11 +8,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from harness.record import local_store
+from harness.registry import suggest
 from harness.system import networks
 from harness.types import HarnessError
 
 OFF = "off"  # in place of an address: no mirror
 UNFIT = re.compile(r"\?|%[0-9A-Fa-f]{2}")  # begins a query; is decoded by SQLAlchemy 2.1, but not by 2.0 and MLflow
+SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "file", "databricks", "databricks-uc", "uc")
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
@@ -36,10 +38,21 @@ def check(uri: str) -> None:
             f"'{word}' is no address of an MLflow store, such as sqlite:////path/mlflow.db or https://host."
             + (" Only `harness bench` knows this word." if word == OFF else "")
         )
+    _check_scheme(uri)
     if uri.startswith("sqlite:"):
         _check_file(uri)
     if uri.lower().startswith(("http://", "https://")):
         _check_server(uri)
+
+
+def _check_scheme(uri: str) -> None:
+    """Raise HarnessError for an address that no store of MLflow takes: the mirror would stay empty."""
+    scheme, separator, _ = uri.partition("://")
+    if separator and scheme.lower().partition("+")[0] not in SCHEMES:
+        raise HarnessError(
+            f"'{scheme}' is no kind of MLflow store. {suggest(scheme, list(SCHEMES))} Give an address such as "
+            "sqlite:////path/mlflow.db or https://host."
+        )
 
 
 def _check_file(uri: str) -> None:

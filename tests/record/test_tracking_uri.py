@@ -159,3 +159,16 @@ def test_errors_have_no_password(uri):
 def test_a_server_that_repeats_the_password_is_not_quoted(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2")
     assert "hunter2" not in tracking_uri.first_line(RuntimeError("401: token 'hunter2' is unknown"))
+
+
+@pytest.mark.parametrize("uri", ["ftp://x", "s3://bucket/runs", "sqlit:///x.db"])
+def test_an_address_that_no_store_takes_is_refused(uri):
+    with pytest.raises(HarnessError, match=f"'{uri.partition(':')[0]}' is no kind of MLflow store. .*Known: sqlite, "):
+        tracking_uri.check(uri)
+
+
+@pytest.mark.parametrize(
+    "uri", ["postgresql+psycopg2://lab/db", "mysql://lab/db", "databricks", "uc://profile", "HTTPS://lab"]
+)
+def test_the_stores_of_mlflow_are_taken(uri):
+    tracking_uri.check(uri)
