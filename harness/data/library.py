@@ -197,12 +197,16 @@ def _parse(path: Path, text: str) -> Json:
         config = decoding.toml(text)
     except ValueError as error:
         raise HarnessError(f"{path}: not TOML: {error}.") from None
+    if other := next((key for key in config if key not in (TABLE, MATRICES)), ""):
+        raise HarnessError(f"{path}: '{other}' is not read. {registry.suggest(other, [TABLE, MATRICES])}")
     table = config.get(TABLE, {})
     if not isinstance(table, dict):
         raise HarnessError(f'{path}: [{TABLE}] must be a table of lines name = "/path/to/folder".')
     _check_paths(path, table, TABLE, "a data set", "folder")
     if not isinstance(config.get(MATRICES, {}), dict):
         raise HarnessError(f'{path}: [{MATRICES}] must be a table of lines data set = {{ name = "matrix.npy" }}.')
+    for entry in config.get(MATRICES, {}).values():
+        matrices_of(path, entry)
     return config
 
 

@@ -149,7 +149,7 @@ def test_a_registered_folder_takes_precedence_over_a_built_in_data_set(home, tmp
 
 
 def test_the_config_keeps_its_lines_and_relative_paths_are_relative_to_it(home, tmp_path, dataset):
-    text = '# mine\nother = 1\n\n[datasets] # sets\n"a.b" = "../toy"  # this\n\n[more]\nkey = "[datasets]"\n'
+    text = '# mine\n\n[datasets] # sets\n"a.b" = "../toy"  # this\n\n[embeddings]\nkey = { titles = "[datasets]" }\n'
     (home / "config.toml").write_text(text)
     assert library.folders(home) == {"a.b": dataset}
     odd = make_dataset(tmp_path / 'quo"ted \\ ü')

@@ -71,9 +71,10 @@ def test_doctor_makes_no_folder_and_says_so(tmp_path, checks):
         (b"[datasets]\nshop = '\xff'", "line 2 is not UTF-8"),
         (b"[datasets]\nshop = '~nobody-here/shop'", "'~nobody-here/shop' is not a path"),
         (b'[datasets]\nshop = "a\\u0000b"', "'a\\x00b' is not a path"),
-        (b"embeddings = { shop = { titles = 3 } }", "embeddings.titles must be the path of a file"),
+        (b"[datasets]\n[embeddings]\nshop = { titles = 3 }", "embeddings.titles must be the path of a file"),
+        (b"[datasets]\n[embedings.shop]\ntitles = 'E.npy'", "'embedings' is not read. Did you mean 'embeddings'?"),
     ],
-    ids=["no TOML", "no text", "no UTF-8", "no user", "a zero byte", "no matrix"],
+    ids=["no TOML", "no text", "no UTF-8", "no user", "a zero byte", "no matrix", "no such table"],
 )
 def test_doctor_names_the_fault_of_a_config_at_which_other_commands_end(tmp_path, checks, text, words):
     assert checks(tmp_path)["config"] == {"name": "config", "ok": True, "found": "none", "remedy": ""}
