@@ -28,12 +28,14 @@ from pathlib import Path
 from typing import Any
 
 from harness import registry
+from harness.data import presets
 from harness.paths import expanded
 from harness.record import artifacts
 from harness.record.ledger import Ledger
 from harness.report import ledger_frames, tables
 from harness.report.tables import Row, Section, Table
 from harness.report.tables._format import interval
+from harness.report.tables._scores import metrics
 from harness.stats.resampling import Interval
 from harness.system import decoding
 from harness.types import HarnessError, Json
@@ -48,6 +50,7 @@ FACTS = {
     "d": int,
     "epochs": int,
 }
+SPLITS = tuple(presets.CHOICES["split"])  # a paper with another split leaves the fact out
 MODEL_FACTS = ("loss", "d", "epochs")
 COUNTS = ("users", "items", "events")
 NEEDED = ("dataset", "backbone", "adapter", "metric", "value", "confidence")
@@ -186,10 +189,16 @@ def _number(where: str, row: Json, common: Json, counts: Json) -> PublishedNumbe
             raise HarnessError(f"{where}: {key} is {fact!r}; it must be a {FACTS[key].__name__}.")
     if not isinstance(row["value"], int | float) or isinstance(row["value"], bool) or not 0 <= row["value"] <= 1:
         raise HarnessError(f"{where}: value is {row['value']!r}; it must be a number from 0 to 1.")
+    for key, fact, allowed in (("metric", row["metric"], metrics()), ("split", facts.get("split"), SPLITS)):
+        if fact not in (None, *allowed):
+            raise HarnessError(f"{where}: {key} is {fact!r}. {registry.suggest(fact, list(allowed))}")
     if row["confidence"] not in CONFIDENCE:
-        raise HarnessError(f"{where}: confidence: {registry.suggest(row['confidence'], list(CONFIDENCE))}")
+        raise HarnessError(
+            f"{where}: confidence is {row['confidence']!r}. {registry.suggest(row['confidence'], list(CONFIDENCE))}"
+        )
     if row.get("selected_by", "test") not in SELECTED_BY:
-        raise HarnessError(f"{where}: selected_by: {registry.suggest(str(row['selected_by']), list(SELECTED_BY))}")
+        chosen = row["selected_by"]
+        raise HarnessError(f"{where}: selected_by is {chosen!r}. {registry.suggest(str(chosen), list(SELECTED_BY))}")
     texts: Json = {key: str(row.get(key, "")) for key in ("note", "method", "selected_by")}
     required = {key: row[key] for key in NEEDED}
     return PublishedNumber(**required, **texts, facts=facts, counts=counts.get(row["dataset"], {}))
