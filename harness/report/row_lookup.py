@@ -157,7 +157,8 @@ def by_seed(row: LedgerRow, trials: list[Trial]) -> list[list[Trial]]:
 def sequences(home: Path, row: LedgerRow, key: str, word: str = "") -> splits.Prepared:
     """Return the prepared data set with hash `key`, from the cache or prepared from `word`.
 
-    `word`: name or folder of the data set; if empty, the row's name. Raises HarnessError if the hash differs.
+    `word`: name or folder of the data set; if empty, the row's name. Raises HarnessError if the hash differs, or if
+    there is no data set `word`, even where the cache has the sequences.
     """
     if not cached(home, key):
         prepared = prepare(home, row, word)
@@ -168,6 +169,8 @@ def sequences(home: Path, row: LedgerRow, key: str, word: str = "") -> splits.Pr
                 "or rerun the bench on the new data."
             )
         return prepared
+    if word:
+        _open(home, row, word)
     folder = _prepared(home, key)
     try:
         checksums.check(folder, checksums.sums(folder) or {})
@@ -208,11 +211,14 @@ def _prepared(home: Path, key: str) -> Path:
 
 def prepare(home: Path, row: LedgerRow, word: str = "") -> splits.Prepared:
     """Prepare the row's data set from its source with the launch's settings. Raises HarnessError if it is not found."""
+    return preparation.prepare(_open(home, row, word), row.launch.prep, home)
+
+
+def _open(home: Path, row: LedgerRow, word: str) -> reader.RawDataset:
     try:
-        raw = reader.open_dataset(word or row.cell.dataset, home, row.card.text or "")
+        return reader.open_dataset(word or row.cell.dataset, home, row.card.text or "")
     except HarnessError as error:
         raise HarnessError(f"{error} Give the folder of {row.cell.dataset} with --dataset FOLDER.") from error
-    return preparation.prepare(raw, row.launch.prep, home)
 
 
 def _mapped(path: Path) -> np.ndarray:

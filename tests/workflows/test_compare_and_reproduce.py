@@ -401,13 +401,14 @@ def test_reproduce_on_the_command_line(root, tmp_path):
         (["sasrec/idd"], ["no row 'sasrec/idd'", "toy/none/sasrec/id"]),
         (["sasrec"], ["'sasrec' matches 3 rows"]),
         (["id", "--run", "2099"], ["no launch '2099'"]),
+        (["sasrec/id", "--dataset", "./nope"], ["nope", "Give the folder of toy with --dataset FOLDER"]),
     ):
         wrong = command(home, "reproduce", *words)
         assert wrong.returncode == 2, wrong.stderr
         assert all(part in wrong.stderr.splitlines()[-1] for part in parts), wrong.stderr
     empty = command(tmp_path / "empty", "reproduce", "id")
     assert empty.returncode == 2
-    assert "holds no results yet; run: harness bench" in empty.stderr
+    assert f"There is no home folder {tmp_path / 'empty'}" in empty.stderr
 
 
 def test_a_row_without_a_confirmed_run_says_what_to_run(root, tmp_path):

@@ -322,6 +322,7 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(made, tmp_path):
     refused("toy/noise/sasrec/spectrum", "Did you mean 'toy/noise/sasrec/spectran'")
     refused("sasrec", "'sasrec' matches 4 rows")
     refused("sasrec/id", "has no seed 7; it has 1", seed=7)
+    refused("sasrec/id", "nope.* Give the folder of toy with --dataset FOLDER", dataset="./nope")
     file = weights / "model.safetensors"
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2] + bytes(4000) + whole[len(whole) // 2 + 4000 :])
