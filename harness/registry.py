@@ -102,9 +102,16 @@ def suggest(word: str, valid: list[str]) -> str:
 
     >>> suggest("mpl", ["id", "mlp"])
     "Did you mean 'mlp'? Known: id, mlp."
+    >>> suggest("SVD-Whiten", ["svd", "svd_whiten"])
+    "Did you mean 'svd_whiten'? Known: svd, svd_whiten."
     """
-    near = difflib.get_close_matches(word, valid, n=1)
-    return (f"Did you mean '{near[0]}'? " if near else "") + f"Known: {', '.join(valid)}."
+    folded = {_folded(name): name for name in reversed(valid)}
+    near = difflib.get_close_matches(word, valid, n=1) or difflib.get_close_matches(_folded(word), folded, n=1)
+    return (f"Did you mean '{folded.get(near[0], near[0])}'? " if near else "") + f"Known: {', '.join(valid)}."
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("-", "_")
 
 
 def _kind(package: str) -> str:

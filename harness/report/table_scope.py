@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 from harness.record.launches import LaunchRecord, StudyRecord
 from harness.record.ledger import Ledger
@@ -43,7 +44,7 @@ def named(ledger: Ledger, run: str | None = None) -> str:
     if not ledger.launches and ledger.damages:
         raise HarnessError(f"No launch is readable; the ledger is damaged: {ledger.damages[0]}.")
     if not ledger.launches:
-        raise HarnessError("This home holds no results yet; run: harness bench")
+        raise HarnessError(_without_results(ledger.home))
     last = max(ledger.launches)
     if run is None or run in ledger.launches:
         return run or last
@@ -55,6 +56,14 @@ def named(ledger: Ledger, run: str | None = None) -> str:
     if not found:
         raise HarnessError(f"There is no launch '{run}' in this home; the newest is {last} (all: its folder ledger).")
     return found[0]
+
+
+def _without_results(home: Path | None) -> str:
+    if home is None:
+        return "There are no results yet; run: harness bench"
+    if not home.exists():
+        return f"There is no home folder {home}; name another with --home or HARNESS_HOME, or run a bench there."
+    return f"{home} holds no results yet; run: harness bench --home {home}"
 
 
 def names(ledger: Ledger, run: str | None = None) -> list[str]:

@@ -175,6 +175,15 @@ def about(name: str) -> str:
     return first.removeprefix("#").strip()
 
 
+def files(name: str) -> dict[str, str]:
+    """Return the files of a published setting, path -> text."""
+    folder = _published() / name
+    return {
+        file.relative_to(folder).as_posix(): file.read_text(encoding="utf-8").strip()
+        for file in sorted(folder.rglob("*.toml"))
+    }
+
+
 def setting(cell: Cell, source: SpaceSource) -> str:
     """Name of the published setting that a file of a cell's space comes from; "" if there is none."""
     if source.folder is None or source.folder.is_dir() or cell.is_baseline:

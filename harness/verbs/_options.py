@@ -30,9 +30,17 @@ def combined(*decorators: Callable[..., Any]) -> Callable[[Callable[..., Any]], 
     return apply
 
 
+def named_home(context: click.Context, option: click.Parameter, value: str) -> str:
+    """Raise HarnessError for an empty name, as of an unset variable: it would be the working folder."""
+    if not value:
+        raise HarnessError("--home is empty; name a folder.")
+    return value
+
+
 home_option = click.option(
     "--home",
     type=click.Path(),
+    callback=named_home,
     envvar="HARNESS_HOME",
     default=HOME,
     show_default=True,

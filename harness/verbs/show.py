@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from harness.types import HarnessError
 from harness.verbs._components import components_option
-from harness.verbs._options import home_option, json_option, prep_options
+from harness.verbs._options import Options, home_option, json_option, prep_options
 from harness.verbs._request import prep_of
 
 rank = 60
@@ -31,4 +33,12 @@ def command(name: str, home: str, as_json: bool, **options: Any) -> None:
     from harness.workflows import components
 
     details = components.one(name, find_home(Path(home)), prep_of(options), options["text"])
+    if details["kind"] != "dataset" and (idle := _set(options)):
+        raise HarnessError(f"{', '.join(idle)}: only for a data set; '{name}' is none.")
     click.echo(json.dumps(details, indent=1, default=str) if as_json else components.details(details))
+
+
+def _set(options: Options) -> list[str]:
+    """Return the options of the preparation that are set."""
+    context, preparation = click.get_current_context(), {one.name: one.opts[0] for one in command.params}
+    return [preparation[name] for name in options if context.get_parameter_source(name) != ParameterSource.DEFAULT]

@@ -113,24 +113,46 @@ def _dataset_lines(entries: list[Json]) -> list[str]:
 
 
 def one(name: str, home: Path, spec: PrepSpec | None = None, text: str = "") -> Json:
-    """Describe one component by name, or a data set by name or folder.
+    """Describe one component, published setting or suite by name, or a data set by name or folder.
 
-    For a data set: its card with preparation `spec` and text template `text`, or its sources if it is not downloaded
-    yet. Raises HarnessError if nothing has that name.
+    A published setting or suite with the name of a component is described after it. For a data set: its card with
+    preparation `spec` and text template `text`, or its sources if it is not downloaded yet.
+
+    Raises HarnessError if nothing has that name.
     """
     if ensemble := ensembles.canonical(name):
         return {"kind": "ensemble", "name": ensemble, "doc": ensembles.__doc__, "parts": list(parts_of(ensemble))}
-    for kind, package in KINDS.items():
-        if kind != "datasets" and name.replace("-", "_") in registry.names(package):
-            return _component(kind, package, name)
+    if hits := [*_components(name), *_presets(name)]:
+        return hits[0] | {other.pop("kind"): other for other in hits[1:]}
     dataset = None if "/" in name else library.find(name, home)
     if dataset is None and not expanded(name).is_dir():
         candidates = [n for kind, package in KINDS.items() if kind != "datasets" for n in registry.names(package)]
-        hint = registry.suggest(name, [*candidates, *library.names(home)])
-        raise HarnessError(f"There is no component or data set '{name}'. {hint}")
+        candidates += [*spaces.published(), *suites.names(), *library.names(home)]
+        hint = registry.suggest(name.partition("[")[0], list(dict.fromkeys(candidates)))
+        raise HarnessError(f"There is no component, data set, published setting or suite '{name}'. {hint}")
     if dataset is not None and dataset not in library.folders(home) and not library.component(dataset).ready(home):
         return _to_fetch(dataset)
     return prepare(name, "", spec or PrepSpec(), home, text)
+
+
+def _components(name: str) -> list[Json]:
+    stem = name.replace("-", "_")
+    packages = [(kind, package) for kind, package in KINDS.items() if kind != "datasets"]
+    return [_component(kind, package, name) for kind, package in packages if stem in registry.names(package)][:1]
+
+
+def _presets(name: str) -> list[Json]:
+    """Describe the published setting and the suite of this name."""
+    found: list[Json] = []
+    if name in spaces.published():
+        found.append(
+            {"kind": "published setting, for --spaces", "name": name, "doc": spaces.about(name)} | spaces.files(name)
+        )
+    if name in suites.names():
+        facts = {"kind": "suite, for --suite", "name": name, "title": suites.title(name)}
+        suite = suites.suite(name)
+        found.append(facts | {"version": suite.version, "hash": suite.hash, "options": suites.options(name)})
+    return found
 
 
 def _to_fetch(name: str) -> Json:

@@ -350,6 +350,59 @@ def test_a_table_for_the_terminal_in_a_file_is_what_is_printed(home, tmp_path):
     assert len(plain.splitlines()) < len(printed.stdout.splitlines())
 
 
+@pytest.mark.parametrize("name", ["table.xlsx", "table.latex", "table.foo"])
+def test_a_suffix_that_is_no_format_is_one_clear_line(home, tmp_path, name):
+    synthetic_ledgers.write(home, datasets=1)
+    words = ["leaderboard", "--output", str(tmp_path / name)]
+    refused(harness(home, *words), f"no table format has the suffix {name[5:]}", "Known: csv", "or add --format")
+    assert ("Did you mean 'tex'?" in harness(home, *words).stderr) == (name == "table.latex")
+    assert not (tmp_path / name).exists()
+    assert harness(home, *words, "--format", "csv").returncode == 0
+
+
+@pytest.mark.parametrize("words", [["plan"], ["status"], ["list"], ["prepare", "ml-100k"], ["doctor"]])
+def test_an_empty_home_is_not_the_working_folder(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    refused(harness(tmp_path / "home", *words, "--home", ""), "--home is empty; name a folder.")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words", [["status"], ["leaderboard"], ["export", "row", "--output", "x"], ["reproduce", "row"], ["publish", "x"]]
+)
+def test_a_home_that_is_not_there_is_named(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    there = tmp_path / "typo"
+    refused(harness(there, *words), f"There is no home folder {there}; name another with --home or HARNESS_HOME")
+    there.mkdir()
+    refused(harness(there, *words), f"{there} holds no results yet; run: harness bench --home {there}")
+
+
+def test_preparation_is_refused_for_a_component(home):
+    refused(harness(home, "show", "mlp", "--text", "{title}", "--kcore", "9"), "--text, --kcore: only for a data set")
+    refused(harness(home, "show", "id+text", "--one-pass"), "--iterate: only for a data set; 'id+text' is none.")
+
+
+def test_a_name_in_other_letters_is_suggested(home):
+    refused(harness(home, "show", "SVD-Whiten"), "Did you mean 'svd_whiten'?")
+    refused(harness(home, "show", "mlp[dropout=0.1]"), "'mlp[dropout=0.1]'. Did you mean 'mlp'?")
+    refused(harness(home, "plan", "--backbones", "SASRec"), "Did you mean 'sasrec'?")
+
+
+def test_published_settings_and_suites_are_shown(home):
+    shown = {
+        name: json.loads(harness(home, "show", name, "--json").stdout) for name in ("gsasrec", "smoke", "spectran")
+    }
+    assert shown["gsasrec"]["kind"] == "published setting, for --spaces"
+    assert "n_blocks = 2" in shown["gsasrec"]["backbones/sasrec.toml"]
+    assert (shown["smoke"]["kind"], shown["smoke"]["version"]) == ("suite, for --suite", 1)
+    assert shown["smoke"]["options"]["epochs"] == 2
+    assert shown["spectran"]["kind"] == "adapters"
+    assert shown["spectran"]["suite, for --suite"]["title"].startswith("SpecTran's question")
+    assert "text.toml" in shown["spectran"]["published setting, for --spaces"]
+    refused(harness(home, "show", "gsasrek"), "published setting or suite 'gsasrek'. Did you mean 'gsasrec'?")
+
+
 def test_a_home_that_is_not_there_is_not_mirrored(home):
     found = CliRunner().invoke(main, ["sync", "--home", str(home / "hmoe")])
     assert found.exit_code == 2, found.output

@@ -14,6 +14,7 @@ from harness.report.tables._build import build
 from harness.report.tables._frames import Results, finite
 from harness.report.tables._table import Row, Section, Table
 from harness.system.files import atomic
+from harness.types import HarnessError
 
 __all__ = [
     "Results",
@@ -42,9 +43,17 @@ def check_format(format: str) -> None:
 
 
 def format_of(path: Path | None) -> str:
-    """Return the format that the suffix of a file names, or `terminal`."""
+    """Return the format that the suffix of a file names; `terminal` for .txt, no suffix and no file.
+
+    Raises HarnessError for any other suffix.
+    """
     suffix = "" if path is None else path.suffix[1:].lower()
-    return suffix if suffix in formats() else "terminal"
+    if suffix in ("", "txt"):
+        return "terminal"
+    if suffix not in formats():
+        hint = registry.suggest(suffix, formats())
+        raise HarnessError(f"{path}: no table format has the suffix .{suffix}. {hint} Rename it, or add --format.")
+    return suffix
 
 
 def write(table: Table, format: str, path: Path) -> None:
