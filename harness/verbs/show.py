@@ -26,8 +26,8 @@ rank = 60
 def command(name: str, home: str, as_json: bool, **options: Any) -> None:
     """Show one component or one data set.
 
-    Prints the description (with its paper), parameters and search space of a component, or the card and warnings of a
-    data set.
+    Prints the description (with its paper), parameters and search space of a component, the card and warnings of a data
+    set, the files of a published setting (--spaces) or the options of a suite.
     """
     from harness.record.artifacts import find_home
     from harness.workflows import components
