@@ -294,8 +294,7 @@ class Adapter(nn.Module):
 
 
 def _with_fixed(constructor: Callable[..., None], fixed: dict[str, Any]) -> Callable[..., None]:
-    """Return the constructor with the keyword-only parameters ``fixed`` set and removed from its signature; passing one
-    of them raises TypeError."""
+    """Return the constructor with the keyword-only parameters ``fixed`` set and removed; passing one is a TypeError."""
 
     @functools.wraps(constructor)
     def init(self: Adapter, *args: Any, **params: Any) -> None:
