@@ -30,7 +30,8 @@ def root(tmp_path_factory):
     dataset = make_dataset(folder / "toy")
     (folder / "home").mkdir()
     request = small_homes.request(folder / "home", dataset, "id,linear,id+text", protocol=WINDOWS)
-    run_bench._describe_targets(small_homes.run(request))
+    grid = small_homes.run(request)
+    run_bench.describe_targets(grid, grid.encoded_datasets)
     return folder
 
 
