@@ -14,7 +14,7 @@ with its own forward. A run of harness ends at the level on the sets of TO_THE_L
 Finished curves are kept in results/time_to_quality.jsonl, so that another day or machine can go on.
 
 Parameters of a side of harness (learning rate, batch size) are those that reach the level in the fewest seconds with
-the first seed, the rate found at each of its batch sizes as RecTools' is.
+the first seed: the rate is found as that of RecTools, batches shrink as long as that helps.
 
     python benchmarks/time_to_quality.py ml-1m          # resumes after the last complete curve
 """
@@ -140,7 +140,7 @@ class Case:
 
     def fastest(self, side: Side, level: float, runs: Runs) -> tuple[float, float]:
         """Learning rate and batch size that reach the level in the fewest epochs with the first seed, by `best_rate` at
-        each batch size: an epoch takes as long at every rate, and nearly so at every batch size."""
+        one batch size after the other: an epoch takes as long at every rate, and nearly so at every batch size."""
         tried: dict[tuple[float, float], int] = {}
 
         def epochs(lr: float, batch: float) -> int:
@@ -151,7 +151,10 @@ class Case:
             return tried[lr, batch]
 
         for batch in side.batches:
+            before = min(tried.values(), default=self.epochs + 2)
             best_rate(lambda lr, batch=batch: -epochs(lr, batch))
+            if min(tried.values()) >= before:  # smaller steps no longer help
+                break
         return min(tried, key=tried.__getitem__)
 
     def until(self, level: float, most: int, side: Side, lr: float, batch: float, seed: int) -> list[float]:
