@@ -12,6 +12,7 @@ from harness.types import HarnessError
 MAX_NODE_LOSSES = 10  # node losses of a trial that do not count as retries
 NODE, UNREACHABLE = "its node died", "its worker cannot be reached any more"
 DRIVER = "its worker lost the driver"
+RECORDER = "the recorder on the driver's machine failed"
 _NODE = re.compile(r"node (has died|was terminated|it was running on is dead)")
 
 
@@ -35,7 +36,7 @@ def reason(text: str, crash_reason: Callable[[], str | None]) -> str:
     if _NODE.search(text):
         return NODE
     if lost := re.search(r"Unreachable: (.+)", text):
-        return f"{DRIVER}: {lost.group(1)[:200]}"
+        return lost[1][:300] if lost[1].startswith(RECORDER) else f"{DRIVER}: {lost[1][:200]}"
     if "is unavailable" in text:  # the connection is lost; only the crash log shows whether the worker died
         crash = crash_reason()
         return f"its worker died: {crash}" if crash else UNREACHABLE
@@ -53,8 +54,10 @@ def is_cluster_failure(reason: str) -> bool:
 
     >>> is_cluster_failure("its node died"), is_cluster_failure("its worker died: Aborted")
     (True, False)
+    >>> is_cluster_failure(reason("Unreachable: " + RECORDER + ": OSError: stale", str))
+    True
     """
-    return reason.startswith((NODE, UNREACHABLE, DRIVER))
+    return reason.startswith((NODE, UNREACHABLE, DRIVER, RECORDER))
 
 
 def failed_at_start(text: str) -> bool:

@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from harness import overlay, registry
 from harness.engine import ray_head
 from harness.engine import slots as layouts
+from harness.system import cores
 from harness.system.signals import shielded
 from harness.types import HarnessError, Json
 
@@ -28,8 +29,13 @@ def cluster(address: str | None, labels: Mapping[str, str] | None = None) -> Ite
     """Open a Ray session on the cluster at `address` or RAY_ADDRESS (`auto` or host:port), else on a private cluster:
     loopback only, no dashboard, in a folder that is removed afterwards (`ray_head.private_cluster`).
 
-    Yields the resources of nodes with `labels` (`slots.resources`). Raises HarnessError without cluster or such a node.
+    Yields the resources of nodes with `labels` (`slots.resources`). Raises HarnessError without cluster or such a node,
+    and if this process already has a session.
     """
+    if ray.is_initialized():
+        raise HarnessError(
+            "Ray already runs in this Python process, and a bench opens its own session: call ray.shutdown() first."
+        )
     with contextlib.ExitStack() as stack:
         if address := ray_head.address_of(address):
             stack.enter_context(ray_head.environment({"RAY_ADDRESS": None}))  # Ray prefers it to "auto", unchecked
@@ -37,7 +43,10 @@ def cluster(address: str | None, labels: Mapping[str, str] | None = None) -> Ite
         else:
             options = stack.enter_context(ray_head.private_cluster())
             stack.enter_context(_on_loopback())
-            _start(None, {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"} | options)
+            options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+            if (usable := cores.usable()) != os.cpu_count():
+                options["num_cpus"] = usable  # Ray itself sees a limit of time, but no set of cores
+            _start(None, {"address": "local"} | options)
         stack.callback(ray.shutdown)
         ray_head.watch(ray.get_runtime_context().gcs_address, ray.is_initialized)
         yield layouts.resources(ray.nodes(), labels)

@@ -11,6 +11,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import ray
@@ -25,17 +26,19 @@ from harness.engine import failures, ray_cluster, tune_memory
 from harness.engine import slots as layouts
 from harness.engine.slots import Layout
 from harness.engine.watchdog import read_crash_log
-from harness.engine.worker import Recorder, SharedData, Unreachable, Worker
+from harness.engine.worker import Recorder, SharedData, Unreachable, Worker, importable, named
 from harness.engine.worker_reports import Ended, Epoch, Refusal, from_tune, to_tune
 from harness.record import artifacts
 from harness.search.studies import Assignment, TrialQueue
 from harness.system import tempdirs
-from harness.system.code_hash import code_hash
+from harness.system.code_hash import code_hash, libraries
+from harness.system.files import GOES_ON
 from harness.system.signals import Stop
 from harness.training.user_scores import Scores
 from harness.types import HarnessError, Json, Trial, TrialResult
 
 RETRIES = 2  # retries of a trial whose worker process died
+WAIT = 300.0  # seconds after which a pending trial comes first; a process starts in less
 
 
 class TrialActor(tune.Trainable):
@@ -45,8 +48,8 @@ class TrialActor(tune.Trainable):
         def get(reference: Any) -> Any:
             try:
                 return ray.get(reference)
-            except RayTaskError:
-                raise  # an error of the recorder, such as a full disk
+            except RayTaskError as error:  # such as a place that is away; the trial is not at fault
+                raise Unreachable(f"{failures.RECORDER}: {_first_line(error.cause)}") from None
             except RayError as error:
                 raise Unreachable(str(error).splitlines()[0]) from None
 
@@ -139,12 +142,12 @@ class GridScheduler(_Unsaved, FIFOScheduler):
         self.searcher, self.recorder, self.slots, self.log = searcher, recorder, slots, log
         self.reported: dict[str, int] = {}  # trial id -> epochs reported to its study
         self.held: set[str] = set()  # Ray ids of trials halted because the bench is to stop
-        self.added: dict[str, int] = {}  # Ray id -> position in the order of trials
+        self.added: dict[str, float] = {}  # Ray id -> time, by the monotonic clock
         self.controller: Any = None
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Keep a reference to Tune's controller; have it keep all idle processes, since a new one takes seconds."""
-        self.added[trial.trial_id] = len(self.added)
+        self.added[trial.trial_id] = monotonic()
         if self.controller is None:
             with contextlib.suppress(AttributeError):  # private in Tune; without it the bench is slower
                 tune_controller._tune_controller._actor_cache.increase_max(trial.placement_group_factory, by=self.slots)
@@ -155,7 +158,8 @@ class GridScheduler(_Unsaved, FIFOScheduler):
         if isinstance(report, Refusal):
             raise HarnessError(
                 f"A worker on {trial.get_ray_actor_ip()} cannot take part: {report.reason}. All nodes need the same "
-                "harness, and its files must not change while a bench runs. Run the same command again to continue."
+                "harness, torch, numpy and components, and files must not change while a bench runs. Run the same "
+                "command again to continue."
             )
         if trial.trial_id not in self.searcher.flying:
             return self.STOP
@@ -193,15 +197,18 @@ class GridScheduler(_Unsaved, FIFOScheduler):
         return prune
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """Return the newest pending trial.
+        """Return the newest pending trial, or the oldest if it has waited for `WAIT` seconds.
 
         A free slot takes the chosen trial, and Tune ends the process that was starting for it. The oldest trial's
         process may be nearly ready; the newest one's waits for resources. Otherwise trials that are shorter than the
-        start of a process would never use a second slot.
+        start of a process would never use a second slot. But a trial whose node died may wait for a process that never
+        starts: it would be passed over to the end.
         """
         tune_memory.save_none(tune_controller)
         pending = [trial for trial in tune_controller.get_live_trials() if trial.status == trial.PENDING]
-        return max(pending, key=lambda trial: self.added[trial.trial_id], default=None)
+        pending.sort(key=lambda trial: self.added[trial.trial_id])
+        overdue = bool(pending) and monotonic() - self.added[pending[0].trial_id] > WAIT
+        return next(iter(pending if overdue else reversed(pending)), None)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Count a worker failure. Tune retries the trial up to RETRIES times; the loss of a node does not count."""
@@ -214,6 +221,8 @@ class GridScheduler(_Unsaved, FIFOScheduler):
         trial.run_metadata.num_failures = failed.counted
         if failures.failed_at_start(text) and failed.counted > RETRIES:
             raise HarnessError(f"No worker can start: {failed.reason}")
+        if failed.reason.startswith(failures.RECORDER) and failed.node_losses >= failures.MAX_NODE_LOSSES:
+            raise HarnessError(f"{ours.cell}: {failed.reason}. {GOES_ON}")
         if failed.counted <= RETRIES:
             self.log(f"{ours.cell}: {failed.reason}; starting attempt {failed.counted + 1} of {RETRIES + 1}")
 
@@ -303,6 +312,8 @@ def run(
         shared.get("top_k", 0),
         place,
         overlay.current(),
+        libraries(),
+        importable(component for one in grid.searches for component in named(one.study.cell, one.study.space.default)),
     )
     searcher = GridSearcher(grid, home, stop, *([recorder.drop.remote] if place else []))
     scheduler = GridScheduler(searcher, recorder, layout.slots, log)
@@ -329,7 +340,7 @@ def _tuner(trainable: Any, scheduler: GridScheduler, layout: Layout, folder: Pat
             search_alg=scheduler.searcher,
             scheduler=scheduler,
             num_samples=-1,
-            max_concurrent_trials=layout.slots + 1,
+            max_concurrent_trials=layout.slots,  # one more would be drawn early and passed over to the end
             reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
@@ -342,6 +353,10 @@ def _tuner(trainable: Any, scheduler: GridScheduler, layout: Layout, folder: Pat
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 @contextlib.contextmanager

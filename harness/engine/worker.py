@@ -11,7 +11,7 @@ import gc
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,9 @@ from harness.engine.watchdog import Watchdog, die_with_parent
 from harness.engine.worker_reports import Ended, Epoch, Refusal, Report
 from harness.overlay import TEST, Overlay
 from harness.record import artifacts
-from harness.system.code_hash import code_hash
+from harness.system.code_hash import code_hash, libraries
 from harness.training.user_scores import Scores
-from harness.types import Json, Trial, TrialResult
+from harness.types import Cell, Json, Params, Trial, TrialResult
 
 if TYPE_CHECKING:
     from harness.training.trial import TrialArtifacts
@@ -39,6 +39,7 @@ COMPONENTS = (
     *(registry.ADAPTERS, registry.BACKBONES, registry.LOSSES, registry.BASELINES),
     *(registry.METRICS, registry.LIST_METRICS),
 )  # packages that a trial may load
+Component = tuple[str, str]  # its package and name
 STOP_CHECK_EVERY = 0.5  # seconds between checks whether the bench is to stop
 
 
@@ -57,6 +58,8 @@ class SharedData:
     top_k: int = 0  # length of the lists that confirmations store; 0: none
     place: str = ""  # where workers write checkpoints and weights (`places`); "": through the recorder into the home
     components: Overlay = field(default_factory=Overlay)  # those from outside harness, by content
+    libraries: Mapping[str, str] = field(default_factory=dict)  # the driver's `code_hash.libraries`
+    importable: frozenset[Component] = frozenset()  # components of the grid that the driver has imported
 
 
 class Recorder:
@@ -97,13 +100,31 @@ class Recorder:
         return self.stop_requested
 
 
+def named(cell: Cell, params: Params) -> list[Component]:
+    """Return the components that a cell and parameters name. The adapter's name can be that of a baseline."""
+    words = {registry.ADAPTERS: [cell.adapter, *cell.parts], registry.BACKBONES: [cell.backbone]}
+    words |= {registry.LOSSES: [params.get("train.loss", "")], registry.BASELINES: [cell.adapter]}
+    return [(package, registry.split_overrides(word)[0]) for package, some in words.items() for word in some]
+
+
+def importable(components: Iterable[Component]) -> frozenset[Component]:
+    """Return those of some components that can be imported here."""
+    found = set()
+    for package, name in components:
+        with contextlib.suppress(Exception):  # of any module; an unknown name
+            registry.load(package, name)
+            found.add((package, name))
+    return frozenset(found)
+
+
 def own_files(trial: Trial) -> list[str]:
     """Return the files, such as `adapters/mine.py`, of the components from outside harness that a trial names."""
-    cell = trial.cell
-    words = {registry.ADAPTERS: [cell.adapter, *cell.parts], registry.BACKBONES: [cell.backbone]}
-    words |= {registry.LOSSES: [trial.params.get("train.loss", "")], registry.BASELINES: [cell.adapter]}
-    names = [(package, registry.split_overrides(word)[0]) for package, some in words.items() for word in some]
-    return [f"{package.rpartition('.')[2]}/{name}.py" for package, name in names if registry.own(package, name)]
+    used = named(trial.cell, trial.params)
+    return [_file(package, name) for package, name in used if registry.own(package, name)]
+
+
+def _file(package: str, name: str) -> str:
+    return f"{package.rpartition('.')[2]}/{name}.py"
 
 
 class OutOfMemory(Exception):
@@ -147,18 +168,28 @@ class Worker:
         self.refusal = self._refusal()
 
     def _refusal(self) -> str:
-        """Return why this worker cannot take part, "" if it can: its code must be the driver's.
+        """Return why this worker cannot take part, "" if it can: its code and the libraries that compute must be the
+        driver's.
 
         Imports everything that a trial may need before hashing, so that a later change of the files has no effect.
         """
+        self.absent: dict[Component, str] = {}
         for package in COMPONENTS:
             for name in registry.names(package):
-                with contextlib.suppress(Exception):  # a trial that needs it fails with this error
+                try:
                     registry.load(package, name)
-        code = code_hash()
-        if code == self.shared.code:
-            return ""
-        return f"its code is {code}, the driver's is {self.shared.code}"
+                except Exception as error:  # a trial that needs it fails with this error
+                    self.absent[package, name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        code, here = code_hash(), libraries()
+        if code != self.shared.code:
+            return f"its code is {code}, the driver's is {self.shared.code}"
+        differ = [name for name, version in self.shared.libraries.items() if here.get(name) != version]
+        return "; ".join(f"it has {name} {here.get(name)}, the driver {self.shared.libraries[name]}" for name in differ)
+
+    def _cannot_import(self) -> str:
+        """Return why this node cannot import a component of the trial that the driver could; "" if it can."""
+        used = set(named(self.trial.cell, self.trial.params)) & self.shared.importable & set(self.absent)
+        return "; ".join(f"it cannot import {_file(*one)} ({self.absent[one]})" for one in sorted(used))
 
     def begin(self, trial: Trial) -> None:
         """Set the trial of the next steps."""
@@ -177,8 +208,8 @@ class Worker:
         repeats the trial from its checkpoint, as `card.Attempt.next` says. Raises OutOfMemory for a lack of the host's,
         because only a new process has all memory available, and Unreachable.
         """
-        if self.refusal:
-            return Refusal(self.refusal)
+        if reason := self.refusal or self._cannot_import():
+            return Refusal(reason)
         self.watchdog.start(self.longest)
         try:
             report = None

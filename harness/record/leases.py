@@ -28,6 +28,7 @@ from harness.types import Json
 
 BEAT = 5.0  # seconds between signs of life
 EXPIRES = 60.0  # seconds without a beat; well above the caching time of network file systems
+HIDDEN = "hidden"
 SILENT = 600.0  # seconds without a beat after which a run is shown as stopped: more, as clocks of machines may differ
 
 
@@ -86,6 +87,9 @@ class Leases:
         if number is not None:
             holder = self._holder(key, number)
             owner = holder.get("owner", "another process")
+            if owner == self.owner:  # a network folder can make a link and answer that it exists
+                self._held[key] = number
+                return ""
             if not self._dead(key, number, holder):
                 return owner
             if owner not in self._gone:
@@ -147,8 +151,8 @@ class Leases:
 
     def _dead(self, key: str, number: int, holder: Json) -> bool:
         """Whether the holder's process on this machine is gone, or its beat has not changed for too long."""
-        if holder.get("place") == here()["place"] and holder["place"]:
-            return born(holder["pid"]) != holder["born"]
+        if holder.get("place") == here()["place"] and holder["place"] and (found := born(holder["pid"])) != HIDDEN:
+            return found != holder["born"]
         sign = (number, holder.get("owner"), _touched(self.folder / f"{holder.get('owner')}.beat"))
         now = time.monotonic()
         seen, since = self._seen.get(key, (None, now))
@@ -162,7 +166,7 @@ class Leases:
         for path in self.folder.glob("*.*"):
             match = re.fullmatch(r"(.+)\.(\d+)", path.name)
             holder = self._holder(match[1], int(match[2])) if match else {}
-            if holder.get("place") and holder["place"] == here()["place"] and born(holder["pid"]) != holder["born"]:
+            if holder.get("place") and holder["place"] == here()["place"] and not _lives(holder):
                 path.unlink(missing_ok=True)
                 (self.folder / f"{holder['owner']}.beat").unlink(missing_ok=True)
 
@@ -204,7 +208,12 @@ def _holders_here(home: Path, owner: str) -> Iterator[tuple[float, bool]]:
         with contextlib.suppress(OSError, ValueError, KeyError):
             holder = json.loads(path.read_text(encoding="utf-8"))
             if place and holder["place"] == place and holder["owner"] == owner:
-                yield holder["began"], born(holder["pid"]) == holder["born"]
+                yield holder["began"], _lives(holder)
+
+
+def _lives(holder: Json) -> bool:
+    """Whether the process of a lease that was taken on this machine runs, as far as this user can see."""
+    return born(holder["pid"]) in (holder["born"], HIDDEN)
 
 
 def here() -> Json:
@@ -220,9 +229,18 @@ def here() -> Json:
 
 
 def born(pid: int) -> str:
-    """Start of a process of this machine, in ticks since boot; '' if there is no such process."""
+    """Start of a process of this machine, in ticks since boot; '' if there is no such process, HIDDEN if it belongs to
+    a user whose processes the machine does not show (mount option `hidepid`)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
-        return ""
+        return HIDDEN if _of_another_user(pid) else ""
     return "" if fields[0] in "ZX" else fields[19]
+
+
+def _of_another_user(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return False

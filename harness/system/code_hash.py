@@ -1,11 +1,13 @@
-"""Hash of the source code that runs: harness, adapters, backbones and components from outside."""
+"""What must be equal on all nodes: the source code that runs and the libraries that compute."""
 
 from __future__ import annotations
 
 import hashlib
+from importlib import metadata
 
 from harness import overlay, registry
 
+LIBRARIES = ("torch", "numpy")
 PACKAGES = ("harness", registry.ADAPTERS, registry.BACKBONES)
 
 
@@ -20,3 +22,8 @@ def code_hash() -> str:
             hasher.update(f"{package}/{file.relative_to(root).as_posix()} {len(data)}\n".encode() + data)
     hasher.update(overlay.current().hash.encode())
     return hasher.hexdigest()[:16]
+
+
+def libraries() -> dict[str, str]:
+    """Versions of the installed LIBRARIES, without the build (`+cu128`), in which nodes with and without GPU differ."""
+    return {name: metadata.version(name).partition("+")[0] for name in LIBRARIES}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 
 from harness.search.plan import Plan
 from harness.search.study import Study
+from harness.system import cores
 from harness.text import embeddings
 from harness.types import Cell
 
@@ -29,7 +29,7 @@ def needed(grid: Plan, top_k: int = 0) -> int:
     trials = sum(study.to_run() * (TRIAL + MIRROR + EPOCH * study.epochs) for study in pending)
     user = 12 + LISTED * top_k
     artifacts = sum(2 * study.runs * (_weights(grid, study) + user * _users(grid, study)) for study in pending)
-    checkpoints = (os.cpu_count() or 1) * 4 * max(_weights(grid, study) for study in pending)
+    checkpoints = cores.usable() * 4 * max(_weights(grid, study) for study in pending)
     return trials + artifacts + checkpoints + _vectors(grid, pending)
 
 

@@ -15,7 +15,7 @@ from harness.data import library
 from harness.engine import ray_access, ray_head
 from harness.record import artifacts
 from harness.record.ledger import Ledger
-from harness.system import tempdirs
+from harness.system import cores, tempdirs
 from harness.types import HarnessError, Json
 
 PACKAGES = ("torch", "ray", "optuna", "mlflow", "polars", "numpy", "sentence-transformers", "safetensors")
@@ -50,8 +50,7 @@ def _shadow() -> Json:
 
 
 def _cores() -> Json:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return _check("cores", True, f"{usable} usable of {os.cpu_count()}")
+    return _check("cores", True, f"{cores.usable()} usable of {os.cpu_count()}")
 
 
 def _memory() -> Json:

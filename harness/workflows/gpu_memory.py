@@ -6,7 +6,7 @@ Imports no torch or Ray before a measurement.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.engine import slots
@@ -38,23 +38,29 @@ def measure(grid: Plan, shared: Json, resources: Json, meter: Meter | None = Non
     """Return the memory that the pending trials take on the GPUs of the open Ray session; None if there is nothing to
     pack or the measurement failed, which is logged.
 
-    shared: as `shared_data.collect` returns it. Peaks of finished trials in the ledger are not measured again.
+    shared: as `shared_data.collect` returns it. A resumed bench takes over what its first launch measured, and measures
+    no cell again of which the ledger has finished trials. Without such a launch it measures all cells, because the
+    finished trials may be small ones.
     """
     kinds = kinds_of(grid.pending)
     if not kinds or slots.share_of(resources["gpus"], grid.width, 0.0) in (0.0, 1.0):  # no GPU, or one for each trial
         return None
-    recorded = {kind: peak for kind, studies in kinds.items() if (peak := _recorded(studies))}
+    earlier = newest(grid.studies[0].ledger, grid.request.table_key)
+    recorded = {kind: peak for kind, studies in kinds.items() if earlier and (peak := _recorded(studies))}
     try:
-        return _measured(kinds, recorded, shared, resources.get("labels", {}), meter)
+        found = _measured(kinds, recorded, shared, resources.get("labels", {}), meter)
+        return replace(found, peak=max(found.peak, earlier.peak)) if earlier else found
     except Exception as error:  # of a component, of Ray or of the GPU
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
         log(f"GPU memory was not measured ({reason}); trials share a GPU by number only.")
         return None
 
 
-def newest(ledger: Ledger) -> GpuMemory | None:
-    """Return the memory that the newest launch with a measurement recorded; None if there is none."""
-    facts = [launch.provenance.get("gpu_memory") for _, launch in sorted(ledger.launches.items())]
+def newest(ledger: Ledger, table: str | None = None) -> GpuMemory | None:
+    """Return the memory that the newest launch with a measurement recorded, of a table if given; None if there is
+    none."""
+    launches = [launch for _, launch in sorted(ledger.launches.items()) if table in (None, launch.table)]
+    facts = [launch.provenance.get("gpu_memory") for launch in launches]
     found = next((one for one in reversed(facts) if one), None)
     return GpuMemory(**{name.removesuffix("_mb"): value for name, value in found.items()}) if found else None
 

@@ -54,6 +54,8 @@ class Progress:
             self.began = time.monotonic()
         if event.kind == "started":
             self.standings.started(trial.cell)
+        if event.kind == "reused" and event.result is not None:
+            self.standings.reused(trial.cell, trial.role, event.result)
         if event.kind == "epoch":
             self.epochs[trial.id] = event.epoch + 1
         if event.kind == "ended" and event.result is not None:

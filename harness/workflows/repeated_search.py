@@ -141,6 +141,6 @@ def _request(home: Path, into: Path, row: LedgerRow, again: SearchAgain) -> plan
         protocol=launch.protocol,
         prep=launch.prep,
         text=row.card.text or "",
-        engine=launch.engine,
+        engine=replace(launch.engine, warm_start=""),  # this row began cold, and the home has no searches to start from
         spaces=again.spaces,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from harness.record.segments import Segment
 from harness.report import ledger_frames, report_files, table_scope, tables
 from harness.search import plan, selection, warm_start
 from harness.search.plan import Plan, Request
-from harness.system import failpoints, interpreter
+from harness.system import cores, failpoints, interpreter
 from harness.system.code_hash import code_hash
 from harness.system.console import log
 from harness.system.signals import Stop
@@ -93,9 +92,9 @@ def check(request: Request, options: Options) -> None:
 
 
 def check_threads(threads: int | None) -> None:
-    """Raise NoRoom if this machine has fewer cores than a trial is to have threads."""
-    cores = os.cpu_count() or 1
-    sharing.layout({"cpus": cores, "gpus": 0.0, "node_cpus": cores}, 1, threads, 0.0)
+    """Raise NoRoom if fewer cores are usable here than a trial is to have threads."""
+    usable = cores.usable()
+    sharing.layout({"cpus": usable, "gpus": 0.0, "node_cpus": usable}, 1, threads, 0.0)
 
 
 def _run(request: Request, options: Options, stop: Stop) -> Outcome:

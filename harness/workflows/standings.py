@@ -69,6 +69,10 @@ class Standings:
         standing.running = max(0, standing.running - 1)
         standing.take(role, result)
 
+    def reused(self, cell: Cell, role: str, result: TrialResult) -> None:
+        """Count a trial of another search, whose result this one takes."""
+        self.cells[cell].take(role, result)
+
     @property
     def complete(self) -> bool:
         """Whether every trained cell has ended a trial."""

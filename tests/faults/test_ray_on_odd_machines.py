@@ -135,3 +135,32 @@ def test_six_trials_on_two_nodes_of_four_gpus_take_three_of_each(tmp_path, monke
     nodes = [node for node, _ in places]
     assert sorted(map(nodes.count, set(nodes))) == [3, 3]
     assert [metrics["slots"] for metrics in results] == [4] * 6, "of its own node, of eight in all"
+
+
+PINNED = """
+import json, os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from harness.engine import ray_cluster
+with ray_cluster.cluster(None) as resources:
+    try:
+        with ray_cluster.cluster(None):
+            pass
+    except Exception as error:
+        refused = f"{type(error).__name__}: {error}"
+    import ray
+    print(json.dumps([resources["cpus"], refused, ray.is_initialized()]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no set of cores per process")
+def test_a_bench_uses_the_cores_that_its_job_may_use_and_leaves_another_session_alone(tmp_path):
+    """A part of a node, as SLURM and taskset give it: more trials than cores would share them."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", PINNED], env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    cpus, refused, running = json.loads(done.stdout.splitlines()[-1])
+    assert cpus == 1
+    assert refused.startswith("HarnessError: Ray already runs in this Python process")
+    assert running

@@ -159,3 +159,34 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(home):
     (home / "leases").write_text("a file where the folder should be")
     with pytest.raises(HarnessError, match="leases cannot be written"):
         Leases(home, "a").__enter__()
+
+
+def test_a_lease_that_a_network_folder_made_but_denied_is_held(home, monkeypatch):
+    """NFS answers a repeated request with "exists". The bench would wait for itself."""
+    link = os.link
+
+    def answers_twice(*arguments):
+        link(*arguments)
+        raise FileExistsError("the first answer was lost")
+
+    monkeypatch.setattr(os, "link", answers_twice)
+    with Leases(home, "a") as mine:
+        assert mine.claim("cell") == "another process"
+        assert mine.claim("cell") == ""
+        assert mine.holds("cell")
+    assert list((home / "leases").iterdir()) == []
+
+
+def test_a_process_that_the_machine_hides_lives_as_long_as_its_beat(home, monkeypatch):
+    """With `hidepid`, /proc shows no process of another user; a signal to it is refused."""
+    process, _ = holder(home, "a")
+    process.kill()
+    process.wait()
+    monkeypatch.setattr(os, "kill", lambda *_: (_ for _ in ()).throw(PermissionError("another user's")))
+    now = [1000.0]
+    monkeypatch.setattr(leases.time, "monotonic", lambda: now[0])
+    with Leases(home, "b") as mine:
+        assert leases.alive(home, "a")
+        assert mine.claim("cell") == "a"
+        now[0] += leases.EXPIRES + 1
+        assert mine.claim("cell") == ""

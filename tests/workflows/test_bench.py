@@ -51,6 +51,19 @@ def test_every_cell_had_the_same_number_of_trials_and_seeds(done):
     assert len(ended(home)) == len(set(ended(home))) == 6 * 3 + 3 + 2
 
 
+def test_a_trial_is_drawn_when_a_slot_is_free(done):
+    """One drawn earlier was passed over to the end of the bench, often the default point of a cell."""
+    home, *_ = done
+    slots, running = 0, set()
+    for event in events(home, "launched", "started", "ended"):
+        slots = event.get("provenance", {}).get("slots", slots)
+        running |= {event["id"]} if event["kind"] == "started" else set()
+        running -= {event["id"]} if event["kind"] == "ended" else set()
+        assert len(running) <= slots
+    assert slots
+    assert not running
+
+
 def test_an_ensemble_combines_the_runs_of_its_section_without_training(done):
     home, _, process = done
     trials = {e["id"]: e["trial"] for e in events(home, "started")}

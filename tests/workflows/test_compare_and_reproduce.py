@@ -384,6 +384,16 @@ def test_a_search_from_before_the_shipped_ranges_changed_is_repeated_in_the_reco
     assert reproduce.search(home, asked, spaces.SpaceSource(fixed=small_homes.SMALL)).verdict == "equal"
 
 
+def test_a_row_that_began_cold_in_a_bench_with_a_warm_start_is_repeated(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_bench, "_search", lambda grid, bases, *_: (small_homes.train(grid, bases), False))
+    (home := tmp_path / "home").mkdir()
+    cold = small_homes.request(home, root / "toy", "linear", budget=replace(small_homes.BUDGET, trials=3))
+    small_homes.run(replace(cold, adapters="svd"))
+    small_homes.run(replace(cold, engine=replace(cold.engine, warm_start="toy")))
+    asked = ReproduceRequest("sasrec/linear", dataset=str(root / "toy"))
+    assert reproduce.search(home, asked, spaces.SpaceSource(fixed=small_homes.SMALL)).verdict == "equal"
+
+
 def test_another_search_is_not_taken_for_the_recorded_one(root):
     asked = ReproduceRequest("sasrec/linear", dataset=str(root / "toy"))
     with pytest.raises(HarnessError, match="the search here would differ"):

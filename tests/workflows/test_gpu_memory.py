@@ -87,8 +87,30 @@ def test_a_measurement_that_fails_is_one_line(grid, monkeypatch, capsys):
     assert gpu_memory.lines(None, Layout(1)) == []
 
 
+def measured(made, monkeypatch, peak, table):
+    """Have the ledger of a grid hold a launch of `table` that measured `peak`."""
+    facts = {"gpu_memory": {"peak_mb": peak, "context_mb": 500.0, "card_mb": 12_000.0}}
+    launches = {"a launch": SimpleNamespace(provenance=facts, table=table)}
+    monkeypatch.setattr(made.studies[0].ledger, "launches", launches)
+
+
+def test_a_resumed_bench_keeps_what_its_first_launch_measured(grid, monkeypatch):
+    made, shared = grid
+    cluster = Cluster(monkeypatch, {"id": 1000.0, "linear": 3000.0}, [12_000.0])
+    linear = next(study for study in made.pending if study.cell.adapter == "linear")
+    monkeypatch.setattr(linear, "ended", lambda: [TrialResult("done", info={"peak_vram_mb": 700.0})])
+    for table in (None, "another table"):
+        measured(made, monkeypatch, 3000.0, table)
+        assert gpu_memory.measure(made, shared, CLUSTER).peak == 3000.0, "700 MB may be those of its smallest point"
+        assert len(cluster.probes) == 2
+    measured(made, monkeypatch, 3000.0, made.request.table_key)
+    assert gpu_memory.measure(made, shared, CLUSTER).peak == 3000.0
+    assert [probe.trials[0].cell.adapter for probe in cluster.probes] == ["id"]
+
+
 def test_a_peak_in_the_ledger_is_not_measured_again(grid, monkeypatch):
     made, shared = grid
+    measured(made, monkeypatch, 800.0, made.request.table_key)
     cluster = Cluster(monkeypatch, {"id": 1000.0}, [12_000.0])
     linear = next(study for study in made.pending if study.cell.adapter == "linear")
     done = [TrialResult("done", info={"peak_vram_mb": peak}) for peak in (700.0, 4200.0, 900.0)]

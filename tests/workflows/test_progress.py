@@ -115,3 +115,20 @@ def test_a_dumb_terminal_gets_plain_lines(home, monkeypatch):
     run(home, stream, limit=2)
     assert "\x1b" not in stream.getvalue()
     assert "[2/24]" in stream.getvalue()
+
+
+def test_standings_count_the_trials_of_another_search(home):
+    """A search without pruner, then the same with one: the default point and the best trial may be the same."""
+    run(home, io.StringIO(), names=("mlp",))
+    ledger, segment = Ledger.open(home), Segment(home)
+    again = replace(study(ledger, "mlp"), engine=Engine("random", "median"))
+    progress = Progress([again], slots=2, stream=io.StringIO())
+    grid = TrialQueue([again], segment, progress)
+    ran = 0
+    while (found := grid.next()) is not None:
+        grid.ended(found.trial.id, TrialResult("done", "", 0.0, 0, [0.0], info={"seconds": 1.0}))
+        ran += 1
+    segment.close()
+    [row] = progress.standings.rows()
+    assert ran < 8, "some trials were reused"
+    assert row == ["mlp", f"{max(result.best for result in again.ended()):.4f}", "8/8"]
