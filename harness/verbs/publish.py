@@ -16,12 +16,12 @@ rank = 48
 
 @click.command()
 @components_option
-@click.argument("folder", metavar="DIR", required=False, type=UserPath())
+@click.argument("folder", metavar="[DIR]", required=False, type=UserPath())
 @click.option(
     "--index",
     type=UserPath(),
     metavar="FOLDER",
-    help="Write index.html over the publications in FOLDER.",
+    help="Write index.html over the publications in FOLDER; needs no DIR.",
 )
 @home_option
 def command(folder: Path | None, index: Path | None, home: str) -> None:
