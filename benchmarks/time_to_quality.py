@@ -150,12 +150,13 @@ class Case:
             tried[lr, batch] = reached(curve, level) or self.epochs + 1
             return tried[lr, batch]
 
+        found, fewest = (RATES[0], side.batches[0]), self.epochs + 2
         for batch in side.batches:
-            before = min(tried.values(), default=self.epochs + 2)
-            best_rate(lambda lr, batch=batch: -epochs(lr, batch))
-            if min(tried.values()) >= before:  # smaller steps no longer help
+            rate = best_rate(lambda lr, batch=batch: -epochs(lr, batch))
+            if tried[rate, batch] >= fewest:  # smaller steps no longer help
                 break
-        return min(tried, key=tried.__getitem__)
+            found, fewest = (rate, batch), tried[rate, batch]
+        return found
 
     def until(self, level: float, most: int, side: Side, lr: float, batch: float, seed: int) -> list[float]:
         run, values = self.training(side, lr, batch, seed), []
