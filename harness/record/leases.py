@@ -28,7 +28,7 @@ from harness.types import Json
 
 BEAT = 5.0  # seconds between signs of life
 EXPIRES = 60.0  # seconds without a beat; well above the caching time of network file systems
-HIDDEN = "hidden"
+HIDDEN = "hidden"  # what `born` returns for a process that this user cannot see
 SILENT = 600.0  # seconds without a beat after which a run is shown as stopped: more, as clocks of machines may differ
 
 
@@ -166,7 +166,7 @@ class Leases:
         for path in self.folder.glob("*.*"):
             match = re.fullmatch(r"(.+)\.(\d+)", path.name)
             holder = self._holder(match[1], int(match[2])) if match else {}
-            if holder.get("place") and holder["place"] == here()["place"] and not _lives(holder):
+            if holder.get("place") and holder["place"] == here()["place"] and not lives(holder["pid"], holder["born"]):
                 path.unlink(missing_ok=True)
                 (self.folder / f"{holder['owner']}.beat").unlink(missing_ok=True)
 
@@ -208,12 +208,12 @@ def _holders_here(home: Path, owner: str) -> Iterator[tuple[float, bool]]:
         with contextlib.suppress(OSError, ValueError, KeyError):
             holder = json.loads(path.read_text(encoding="utf-8"))
             if place and holder["place"] == place and holder["owner"] == owner:
-                yield holder["began"], _lives(holder)
+                yield holder["began"], lives(holder["pid"], holder["born"])
 
 
-def _lives(holder: Json) -> bool:
-    """Whether the process of a lease that was taken on this machine runs, as far as this user can see."""
-    return born(holder["pid"]) in (holder["born"], HIDDEN)
+def lives(pid: int, birth: str) -> bool:
+    """Whether a process of this machine, with its `born`, still runs, as far as this user can see."""
+    return born(pid) in (birth, HIDDEN)
 
 
 def here() -> Json:

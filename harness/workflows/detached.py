@@ -29,7 +29,7 @@ class Detached:
         """Whether its process runs; None if this machine cannot know: it was started on another one."""
         if not self.place or leases.here()["place"] != self.place:
             return None
-        return leases.born(self.pid) == self.born
+        return leases.lives(self.pid, self.born)
 
     def to_json(self) -> Json:
         return {"pid": self.pid, "log": str(self.log), "running": self.running, "last_line": self._last_line()}

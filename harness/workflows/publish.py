@@ -74,7 +74,7 @@ def _is_left(part: Path, owner: str, place: str) -> bool:
     """Whether the process that wrote a part is gone; one of another machine is if the part is older than a day."""
     words = owner.split("-")
     if leases.here()["place"] and len(words) == 4 and words[0] == place and words[1].isdecimal():
-        return leases.born(int(words[1])) != words[2]
+        return not leases.lives(int(words[1]), words[2])
     return housekeeping.age(part) >= housekeeping.DAY
 
 

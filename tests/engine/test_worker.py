@@ -56,7 +56,7 @@ def a_node(monkeypatch):
 
 
 def test_a_node_with_another_torch_takes_no_part_but_its_build_may_differ(a_node, monkeypatch):
-    monkeypatch.setattr(worker.code_hash.__globals__["metadata"], "version", lambda name: "2.13.0+cu128")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.13.0+cu128")
     assert a_node(libraries={"torch": "2.13.0", "numpy": "2.13.0"}).refusal == ""
     assert a_node(libraries={"torch": "2.12.1"}).step() == Refusal("it has torch 2.13.0, the driver 2.12.1")
 
